@@ -1,0 +1,1 @@
+"""Engines: the contract they keep, and the runtimes that execute them."""

@@ -1,0 +1,121 @@
+"""Every error that this package raises on purpose, in one tree.
+
+The branches follow what the caller does about them::
+
+    SteelBatchError
+    ├── ConfigError            stop: the user changes a flag, a file or the environment
+    │   └── PlanMismatchError  stop: an unfinished run has other inputs or settings
+    ├── ImageError             quarantine one image and go on
+    │   ├── DecodeError        its bytes are no image that we read
+    │   └── ShapeError         it is an image of a size that the engine refuses
+    ├── LakeError              stop: the object store says no for good
+    │   └── TransientLakeError retry, then fail the shard
+    ├── EngineError            stop: the engine's files are missing, damaged or unusable
+    │   └── EngineMismatchError stop before any work: another GPU, runtime or version
+    ├── LockHeldError          stop, exit 4: another run holds the (engine, date)
+    ├── TooManyBadImagesError  stop, exit 3: nothing is committed, receipts are kept
+    └── CommitError            the commit surely failed
+        ├── CommitConflictError another writer was first
+        └── CommitUnknownError nobody knows: nothing may be deleted, read again
+
+A message says what was found, what was expected and what to do next. Errors cross process
+borders (Ray pickles them to the driver), so each takes one positional message and keyword
+arguments that have defaults, which is what pickling keeps.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SteelBatchError(Exception):
+    """Base of all errors raised on purpose.
+
+    Args:
+        message: What was found, what was expected, what to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        """The text for the user."""
+        return str(self.args[0])
+
+
+class ConfigError(SteelBatchError):
+    """A flag, a configuration file or the environment is wrong."""
+
+
+class PlanMismatchError(ConfigError):
+    """An unfinished run of this engine and date was planned from other inputs or settings."""
+
+
+class ImageError(SteelBatchError):
+    """One image cannot be scored; it is quarantined and the run goes on.
+
+    Args:
+        message: What was found and what was expected.
+        code: The value of `error_code` in the quarantine table.
+    """
+
+    default_code: ClassVar[str] = "bad_image"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
+
+
+class DecodeError(ImageError):
+    """The bytes are not an image that can be decoded."""
+
+    default_code = "undecodable"
+
+
+class ShapeError(ImageError):
+    """The image decoded to a size that the engine's `resize` policy refuses."""
+
+    default_code = "wrong_size"
+
+
+class LakeError(SteelBatchError):
+    """The object store refused for good: no such bucket, access denied, disk full."""
+
+
+class TransientLakeError(LakeError):
+    """The object store failed in a way that may pass: time-out, 503, reset, short read."""
+
+
+class EngineError(SteelBatchError):
+    """An engine's files are missing, damaged or unusable."""
+
+
+class EngineMismatchError(EngineError):
+    """A compiled plan is for another GPU, TensorRT version or engine than what is here."""
+
+
+class LockHeldError(SteelBatchError):
+    """Another run holds the lock of this engine and date."""
+
+    exit_code = 4
+
+
+class TooManyBadImagesError(SteelBatchError):
+    """More images are quarantined than `--max-bad` allows."""
+
+    exit_code = 3
+
+
+class CommitError(SteelBatchError):
+    """A commit surely failed; its rows are not visible."""
+
+
+class CommitConflictError(CommitError):
+    """Another writer committed first; read the table again."""
+
+
+class CommitUnknownError(CommitError):
+    """Nobody knows whether the commit landed; nothing may be deleted."""

@@ -1,0 +1,144 @@
+"""Every key of a store and of the lake's conventions, as pure functions.
+
+Keys are relative to the store's root and use ``/``. See "The layout of the store" in the README.
+"""
+
+from __future__ import annotations
+
+import re
+
+from steel_batch.errors import ConfigError
+
+PREDICTIONS = "predictions"
+CLASS_SUMMARIES = "class_summaries"
+QUARANTINE = "quarantine"
+TABLES = (PREDICTIONS, CLASS_SUMMARIES, QUARANTINE)
+RUNS = "runs"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_.]*(?:-[a-z0-9_.]+)*")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_ENGINE = re.compile(r"(?P<model>.+)-(?P<version>[0-9a-f]{12})")
+_RUN = re.compile(r"(?P<date>\d{4}-\d{2}-\d{2})-(?P<engine>.+-[0-9a-f]{12})-(?P<number>\d{4,})")
+
+
+def check_name(name: str, *, what: str) -> str:
+    """Return `name` where it is safe as one path segment, else raise `ConfigError`."""
+    if not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{what} {name!r} is not usable as a name: expected lower-case letters, digits, "
+            "'_', '.' and '-', beginning with a letter or digit."
+        )
+    return name
+
+
+def check_date(date: str) -> str:
+    """Return `date` where it is YYYY-MM-DD, else raise `ConfigError`."""
+    if not _DATE.fullmatch(date):
+        raise ConfigError(f"date {date!r} is not YYYY-MM-DD, for example 2026-11-21.")
+    return date
+
+
+def engine_name(model: str, version: str) -> str:
+    """The name of one immutable engine: ``<model>-<12 hex>``."""
+    return f"{check_name(model, what='model')}-{version}"
+
+
+def split_engine_name(engine: str) -> tuple[str, str]:
+    """Model and version of an engine's name.
+
+    Raises:
+        ConfigError: It is not ``<model>-<12 hex>``.
+    """
+    match = _ENGINE.fullmatch(engine)
+    if match is None:
+        raise ConfigError(f"engine {engine!r} is not <model>-<12 hex digits>.")
+    return match["model"], match["version"]
+
+
+def partition(engine: str, date: str) -> str:
+    """The Hive partition of one engine and date, below a table."""
+    return f"engine={engine}/date={date}"
+
+
+def table_file(table: str, engine: str, date: str, run_id: str, number: int) -> str:
+    """The nth file that a run adds to a table. Names never repeat across runs."""
+    return f"{table}/{partition(engine, date)}/part-{run_id}-{number:05d}.parquet"
+
+
+def run_prefix(engine: str, date: str) -> str:
+    """What the ids of all runs of one engine and date begin with."""
+    return f"{date}-{engine}-"
+
+
+def run_id(engine: str, date: str, number: int) -> str:
+    """The id of the nth run of one engine and date; ids sort by date, engine and number."""
+    return f"{run_prefix(engine, date)}{number:04d}"
+
+
+def split_run_id(run: str) -> tuple[str, str, int]:
+    """Engine, date and number of a run id.
+
+    Raises:
+        ConfigError: It is no run id.
+    """
+    match = _RUN.fullmatch(run)
+    if match is None:
+        raise ConfigError(
+            f"{run!r} is not a run id: expected <date>-<engine>-<number>; `runs list` shows them."
+        )
+    return match["engine"], match["date"], int(match["number"])
+
+
+def run_file(run: str, name: str) -> str:
+    """A file of a run: run.json, plan.parquet, result.json, report.html."""
+    return f"{RUNS}/{run}/{name}"
+
+
+def shard_file(run: str, shard: int) -> str:
+    """The staged rows of one shard."""
+    return f"{RUNS}/{run}/shards/{shard:07d}.parquet"
+
+
+def receipts_dir(run: str) -> str:
+    """Where a run's receipts lie."""
+    return f"{RUNS}/{run}/receipts/"
+
+
+def receipt_file(run: str, shard: int) -> str:
+    """The proof that one shard is scored."""
+    return f"{receipts_dir(run)}{shard:07d}.json"
+
+
+def shard_of_receipt(key: str) -> int:
+    """The shard's number, from its receipt's key."""
+    return int(key.rpartition("/")[2].partition(".")[0])
+
+
+def merged_file(run: str, table: str, number: int) -> str:
+    """The nth file that a run will add to a table, complete but not yet visible."""
+    return f"{RUNS}/{run}/merged/{table}/{number:05d}.parquet"
+
+
+def lock_series(engine: str, date: str) -> str:
+    """The numbered series of lease objects of one engine and date."""
+    return f"locks/{partition(engine, date)}"
+
+
+def version_dir(model: str, version: str) -> str:
+    """Where one version of a model lies."""
+    return f"registry/{model}/{version}"
+
+
+def card_file(model: str, version: str) -> str:
+    """The card of one version."""
+    return f"{version_dir(model, version)}/card.json"
+
+
+def plan_name(runtime: str, device: str, precision: str, batch_size: int) -> str:
+    """The name of a compiled plan: ``<trt>-<sm>-<precision>-b<batch>``."""
+    return f"{runtime}-{device}-{precision}-b{batch_size}"
+
+
+def alias_series(model: str, alias: str) -> str:
+    """The numbered series of objects that says which version an alias means."""
+    return f"registry/{model}/aliases/{alias}"
