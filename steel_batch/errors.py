@@ -9,6 +9,8 @@ The branches follow what the caller does about them::
     │   ├── DecodeError        its bytes are no image that we read
     │   └── ShapeError         it is an image of a size that the engine refuses
     ├── LakeError              stop: the object store says no for good
+    │   ├── MissingObjectError quarantine: the object is gone
+    │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   └── TransientLakeError retry, then fail the shard
     ├── EngineError            stop: the engine's files are missing, damaged or unusable
     │   └── EngineMismatchError stop before any work: another GPU, runtime or version
@@ -83,6 +85,14 @@ class ShapeError(ImageError):
 
 class LakeError(SteelBatchError):
     """The object store refused for good: no such bucket, access denied, disk full."""
+
+
+class MissingObjectError(LakeError):
+    """There is no object of this key."""
+
+
+class ChangedObjectError(LakeError):
+    """The object's etag or content is not what was asked for."""
 
 
 class TransientLakeError(LakeError):

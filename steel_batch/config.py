@@ -1,0 +1,134 @@
+"""What a scoring run is told: one frozen record, saved with the run.
+
+Fields under "plan" decide which images are scored and how they are cut into shards; together they
+are the run's *settings*, and a run can only be continued with the same ones. The others say how
+the work is done and may change from one attempt to the next.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steel_batch.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ALL_DATES = "all"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreConfig:
+    """One `score` command."""
+
+    # Plan.
+    images: str
+    """The lake: a folder, an s3:// prefix, or a manifest file."""
+    key_pattern: str | None = None
+    """How keys below `images` read, such as ``line={line}/date={date}/{image_id}.jpg``."""
+    engine: str = "demo"
+    """``<model>@<alias>``, ``<model>-<12 hex>``, ``demo``, or a version's folder."""
+    date: str = ALL_DATES
+    """YYYY-MM-DD, or ``all`` to take every date from the key pattern, each as its own run."""
+    shard_images: int = 256
+    """Most images of one shard."""
+    shard_bytes: int = 64 << 20
+    """Most compressed bytes of one shard; a single larger image is a shard of its own."""
+    rescore_changed: bool = False
+    """Score images again whose etag differs from the committed one, and replace their rows."""
+
+    # Execution.
+    store: str
+    endpoint_url: str | None = None
+    """An S3 endpoint other than AWS's, for both lake and store."""
+    max_bad: float = 0.01
+    """Share of planned images that may be quarantined before the run fails."""
+    fresh: bool = False
+    """Abandon an unfinished run of this engine and date and begin a new one."""
+    runtime: str = "auto"
+    """``auto``, ``tensorrt``, ``tensorrt_rtx`` or ``onnxruntime``."""
+    precision: str = "auto"
+    """``auto``, ``fp32``, ``fp16`` or ``int8``."""
+    batch_size: int | None = None
+    """Images of one inference; the runtime's own default where it is None."""
+    num_actors: int | None = None
+    """Scoring actors; as many as the cluster has room for where it is None."""
+    cpus_per_actor: float | None = None
+    """CPUs that one scoring actor claims; chosen from the node where it is None."""
+    ray_address: str | None = None
+    """A cluster to join; None joins ``RAY_ADDRESS`` or starts Ray on this machine."""
+    lease_seconds: float = 60.0
+    """How long a dead run keeps the lock of its engine and date."""
+    lock_wait_seconds: float = 0.0
+    """How long to wait for another run's lock before exit 4."""
+    merge_bytes: int = 256 << 20
+    """Aimed size of one committed file."""
+    shard_attempts: int = 3
+    """How often a shard is tried that the lake keeps failing."""
+    decoder: str = "steel_batch.decode:decode_gray"
+    """The function that turns an image's bytes into pixels."""
+
+    def __post_init__(self) -> None:
+        """Refuse values that no run can use."""
+        for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, not >= 1.")
+        for name in ("batch_size", "num_actors"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
+        if not 0 <= self.max_bad <= 1:
+            raise ConfigError(f"--max-bad is {self.max_bad}, expected a share from 0 to 1.")
+
+    def settings(self, *, engine: str, date: str) -> dict[str, Any]:
+        """What the plan depends on, with the engine and the date resolved."""
+        return {
+            "images": self.images.rstrip("/"),
+            "key_pattern": self.key_pattern,
+            "engine": engine,
+            "date": date,
+            "shard_images": self.shard_images,
+            "shard_bytes": self.shard_bytes,
+            "rescore_changed": self.rescore_changed,
+        }
+
+    def replace(self, **changes: Any) -> ScoreConfig:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+
+def read_toml(path: Path, *, section: str, allowed: frozenset[str]) -> dict[str, Any]:
+    """Read one command's section of a configuration file.
+
+    Args:
+        path: The TOML file.
+        section: The table to read, such as ``score``; missing means no settings.
+        allowed: The keys that the command knows, with ``_``; a file may write ``-``.
+
+    Raises:
+        ConfigError: The file cannot be read, is no TOML, or names an unknown key.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+    table = document.get(section, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"--config {path}: [{section}] is not a table.")
+    settings = {key.replace("-", "_"): value for key, value in table.items()}
+    unknown = sorted(set(settings) - allowed)
+    if unknown:
+        raise ConfigError(
+            f"--config {path}: [{section}] has unknown keys: {', '.join(unknown)}. "
+            f"Known are: {', '.join(sorted(allowed))}."
+        )
+    return settings
