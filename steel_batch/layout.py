@@ -94,9 +94,9 @@ def run_file(run: str, name: str) -> str:
     return f"{RUNS}/{run}/{name}"
 
 
-def shard_file(run: str, shard: int) -> str:
-    """The staged rows of one shard."""
-    return f"{RUNS}/{run}/shards/{shard:07d}.parquet"
+def shard_file(run: str, shard: int, digest: str) -> str:
+    """The staged rows of one shard; its name says its content."""
+    return f"{RUNS}/{run}/shards/{shard:07d}-{digest}.parquet"
 
 
 def receipts_dir(run: str) -> str:

@@ -245,9 +245,10 @@ def _list_parallel(lake: Lake, prefixes: Iterator[str]) -> Iterator[LakeObject]:
     def put(item: LakeObject | BaseException | None) -> None:
         while not stop.is_set():
             try:
-                return found.put(item, timeout=0.2)
+                found.put(item, timeout=0.2)
             except queue.Full:
                 continue
+            return
 
     def list_one(prefix: str) -> None:
         for item in lake.list(prefix):

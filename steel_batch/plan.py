@@ -100,18 +100,17 @@ def build_plan(
 
 def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path) -> PlanInfo:
     joined = "FROM listed LEFT JOIN known USING (image_key)"
-    counts = con.execute(
+    counts = con.sql(
         "SELECT count(*) FILTER (known.etag = listed.etag), "
         f"count(*) FILTER (known.etag <> listed.etag), count(*) {joined}"
-    ).fetchone()
-    num_committed, num_changed, num_listed = counts or (0, 0, 0)
+    ).fetchall()
+    num_committed, num_changed, num_listed = counts[0]
     wanted = "known.etag IS NULL"
     if settings["rescore_changed"]:
         wanted += " OR known.etag <> listed.etag"
     columns = ", ".join(f"listed.{name}" for name in _LISTED.names)
-    ordered = con.execute(
-        f"SELECT {columns} {joined} WHERE {wanted} "  # noqa: S608 - no part is a user's text
-        "ORDER BY line NULLS FIRST, image_key"
+    ordered = con.sql(
+        f"SELECT {columns} {joined} WHERE {wanted} ORDER BY line NULLS FIRST, image_key"
     ).to_arrow_reader(BATCH_ROWS)
 
     shard_images = int(settings["shard_images"])

@@ -20,6 +20,7 @@ from steel_batch.errors import (
     ImageError,
     LakeError,
     MissingObjectError,
+    TransientLakeError,
 )
 from steel_batch.lake import Lake, ReadRequest
 
@@ -30,9 +31,10 @@ WIRE = pa.schema(
         pa.field("contents", pa.large_list(pa.large_binary())),
         pa.field("errors", pa.list_(pa.string())),
         pa.field("failure", pa.string()),
+        pa.field("transient", pa.bool_()),
     ]
 )
-"""`errors` holds "code: message" or null per image; `failure` is set where the shard must wait."""
+"""`errors` holds "code: message" or null per image; `failure` says why a shard was not read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +48,9 @@ class ShardInput:
     """Per image, its compressed bytes; null where `errors` says why not."""
     errors: Sequence[ImageError | None]
     failure: str | None = None
-    """Why the whole shard could not be read this time."""
+    """Why the whole shard could not be read."""
+    transient: bool = False
+    """Whether reading it again may help."""
 
     def to_wire(self) -> pa.Table:
         """The shard as one row of `WIRE`."""
@@ -61,6 +65,7 @@ class ShardInput:
                 pa.LargeListArray.from_arrays([0, len(self.contents)], self.contents),
                 pa.array([errors], pa.list_(pa.string())),
                 pa.array([self.failure], pa.string()),
+                pa.array([self.transient]),
             ],
             schema=WIRE,
         )
@@ -77,6 +82,7 @@ class ShardInput:
             contents=table["contents"][row].values,
             errors=errors,
             failure=table["failure"][row].as_py(),
+            transient=table["transient"][row].as_py(),
         )
 
 
@@ -106,10 +112,14 @@ def _read_shard(lake: Lake, shard: int, refs: pa.Table) -> ShardInput:
     results = _read_images(lake, refs)
     failure = next((r for r in results if _fails_shard(r)), None)
     if failure is not None:
-        empty = refs.slice(0, 0)
-        message = f"{type(failure).__name__}: {failure}"
-        none = pa.array([], pa.large_binary())
-        return ShardInput(shard=shard, refs=empty, contents=none, errors=[], failure=message)
+        return ShardInput(
+            shard=shard,
+            refs=refs.slice(0, 0),
+            contents=pa.array([], pa.large_binary()),
+            errors=[],
+            failure=f"{type(failure).__name__}: {failure}",
+            transient=isinstance(failure, TransientLakeError),
+        )
     contents = [r if isinstance(r, bytes) else None for r in results]
     return ShardInput(
         shard=shard,
@@ -173,7 +183,9 @@ def image_column(fields: pa.Schema, key: str) -> str:
     Raises:
         DecodeError: There is no binary column, or several without one named `image`.
     """
-    binary = [f.name for f in fields if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
+    binary = [
+        f.name for f in fields if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)
+    ]
     if "image" in binary:
         return "image"
     if len(binary) != 1:
@@ -196,5 +208,3 @@ def _image_error(result: bytes | LakeError) -> ImageError | None:
         return None
     code = "missing" if isinstance(result, MissingObjectError) else "changed"
     return DecodeError(f"{result} It was there when the run was planned.", code=code)
-
-

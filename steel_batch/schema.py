@@ -22,7 +22,9 @@ DEFECT = pa.struct(
         pa.field("num_components", pa.int16(), nullable=False),
         pa.field(
             "bbox",
-            pa.struct([pa.field(name, pa.int32(), nullable=False) for name in ("x", "y", "w", "h")]),
+            pa.struct(
+                [pa.field(name, pa.int32(), nullable=False) for name in ("x", "y", "w", "h")]
+            ),
             nullable=False,
         ),
         pa.field("peak", pa.float32(), nullable=False),

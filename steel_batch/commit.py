@@ -1,0 +1,269 @@
+"""Commits: how a run's rows become visible, once, whatever crashes in between.
+
+Files are copied into the table's folder first and made visible to Delta readers by one log entry,
+which carries the run's id as an application transaction: asking for that id tells after a crash
+whether the commit landed. A commit has three outcomes. Only where it surely landed or surely
+failed is anything deleted; where nobody knows, the log is read again.
+
+The protocol is delta-rs's; nothing here writes a log of its own. Readers that know nothing of
+Delta see files as they are copied: one copy per file of a few hundred megabytes, one after the
+other, is the only moment at which a plain glob shows part of a date.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, Transaction
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, RemoveAction
+
+from steel_batch import layout, plan, schema
+from steel_batch.errors import CommitConflictError, CommitUnknownError, LakeError
+from steel_batch.lake import Lake
+from steel_batch.merge import DataFile
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 8
+PAUSE_SECONDS: Final = 0.2
+_PARTITION: Final = [
+    pa.field("engine", pa.string(), nullable=False),
+    pa.field("date", pa.date32(), nullable=False),
+]
+SCHEMAS: Final = {
+    layout.PREDICTIONS: pa.schema([*_PARTITION, *schema.PREDICTIONS]),
+    layout.CLASS_SUMMARIES: pa.schema([*_PARTITION, *schema.CLASS_SUMMARIES]),
+    layout.QUARANTINE: pa.schema([*_PARTITION, *schema.QUARANTINE]),
+}
+"""The tables' schemas with their partition columns, which stand in paths and not in files."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveFile:
+    """One file that a table's log says is part of it."""
+
+    key: str
+    """Relative to the store."""
+    bytes: int
+    num_rows: int
+
+
+def ensure_tables(store: Lake) -> None:
+    """Create the three tables where they are missing.
+
+    Raises:
+        LakeError: The store cannot be written.
+    """
+    for table, fields in SCHEMAS.items():
+        if _open(store, table) is not None:
+            continue
+        try:
+            DeltaTable.create(
+                store.uri(table),
+                fields,
+                mode="ignore",
+                partition_by=["engine", "date"],
+                storage_options=store.storage_options(),
+                name=table,
+            )
+        except (DeltaError, OSError) as error:
+            # Two first runs may create the table at once; the loser finds it there.
+            if _open(store, table) is None:
+                raise LakeError(f"the table {store.uri(table)} cannot be made: {error}") from error
+
+
+def _open(store: Lake, table: str) -> DeltaTable | None:
+    try:
+        return DeltaTable(store.uri(table), storage_options=store.storage_options())
+    except TableNotFoundError:
+        return None
+    except (DeltaError, OSError) as error:
+        raise LakeError(f"the table {store.uri(table)} cannot be read: {error}") from error
+
+
+def open_table(store: Lake, table: str) -> DeltaTable:
+    """The table as it is now.
+
+    Raises:
+        LakeError: It is not there or cannot be read.
+    """
+    found = _open(store, table)
+    if found is None:
+        raise LakeError(
+            f"there is no table {store.uri(table)}: nothing was scored into this store yet, or "
+            "--store names another place."
+        )
+    return found
+
+
+def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile]:
+    """The files of one engine and date that are committed, in the order of their keys."""
+    opened = _open(store, table)
+    if opened is None:
+        return []
+    actions = pa.table(opened.get_add_actions(flatten=True))
+    keep = pc.and_(
+        pc.equal(pc.cast(actions["partition.engine"], pa.string()), engine),
+        pc.equal(pc.cast(actions["partition.date"], pa.string()), date),
+    )
+    rows = actions.filter(keep).select(["path", "size_bytes", "num_records"]).to_pylist()
+    files = [
+        LiveFile(
+            key=f"{table}/{row['path']}", bytes=row["size_bytes"], num_rows=row["num_records"] or 0
+        )
+        for row in rows
+    ]
+    return sorted(files, key=lambda file: file.key)
+
+
+def read_rows(
+    store: Lake, table: str, engine: str, date: str, columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+    """Some columns of every committed row of an engine and date."""
+    fields = pa.schema([SCHEMAS[table].field(name) for name in columns])
+    for file in live_files(store, table, engine, date):
+        with store.open_input(file.key) as stream, pq.ParquetFile(stream) as parquet:
+            for batch in parquet.iter_batches(columns=list(columns)):
+                yield batch.select(columns).cast(fields)
+
+
+def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch]:
+    """Key and etag of every image that has a committed row or quarantine entry."""
+    for table in (layout.PREDICTIONS, layout.QUARANTINE):
+        yield from read_rows(store, table, engine, date, plan.KNOWN.names)
+
+
+def sweep(store: Lake, engine: str, date: str) -> list[str]:
+    """Delete what runs left in an engine's and date's partitions that no log names.
+
+    That is what a commit replaced, and what a killed or abandoned run published before its commit;
+    a run that is continued publishes it again. Only files that runs of this engine and date named
+    are touched, and only the holder of the lock may call this.
+
+    Returns:
+        The keys that were deleted.
+    """
+    orphans = []
+    for table in layout.TABLES:
+        live = {file.key for file in live_files(store, table, engine, date)}
+        ours = f"{table}/{layout.partition(engine, date)}/part-{layout.run_prefix(engine, date)}"
+        orphans += [item.key for item in store.list(ours) if item.key not in live]
+    store.delete(orphans)
+    return orphans
+
+
+def landed(store: Lake, table: str, run_id: str) -> bool:
+    """Whether the run's commit to a table is in its log."""
+    opened = _open(store, table)
+    return opened is not None and opened.transaction_version(run_id) is not None
+
+
+def land(
+    store: Lake,
+    table: str,
+    run_id: str,
+    files: Sequence[DataFile],
+    *,
+    replaced: Sequence[LiveFile] = (),
+    before: Callable[[], None] = lambda: None,
+) -> int:
+    """Publish a run's files to one table and commit them; idempotent.
+
+    Args:
+        store: The store.
+        table: One of `layout.TABLES`.
+        run_id: The run, whose id is the transaction.
+        files: Complete merged files.
+        replaced: Committed files whose rows `files` hold anew; removed by the same
+            commit, and deleted by the next `sweep`.
+        before: Called right before anything becomes visible; raises to stop.
+
+    Returns:
+        The table's version that has the run's rows.
+
+    Raises:
+        CommitConflictError: It surely failed, and nothing of it is visible.
+        CommitUnknownError: Nobody knows; nothing was deleted, and the same call may be repeated.
+    """
+    if not landed(store, table, run_id):
+        before()
+        for file in files:
+            store.copy(file.merged, file.target)
+        _commit(store, table, run_id, files, replaced)
+    return int(open_table(store, table).version())
+
+
+def _commit(
+    store: Lake, table: str, run_id: str, files: Sequence[DataFile], replaced: Sequence[LiveFile]
+) -> None:
+    engine, date, _ = layout.split_run_id(run_id)
+    actions: list[AddAction | RemoveAction] = [_add(file, table, engine, date) for file in files]
+    actions += [_remove(file, table, engine, date) for file in replaced]
+    error: Exception | None = None
+    for attempt in range(ATTEMPTS):
+        time.sleep(PAUSE_SECONDS * attempt)
+        try:
+            opened = open_table(store, table)
+            if opened.transaction_version(run_id) is not None:
+                return
+            opened.create_write_transaction(
+                actions,
+                "append",
+                SCHEMAS[table],
+                partition_by=["engine", "date"],
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(run_id, 1)], custom_metadata={"run_id": run_id}
+                ),
+            )
+        except CommitFailedError as conflict:
+            log.info("commit conflict on %s: %s", table, conflict)
+            error = conflict
+        except (DeltaError, LakeError, OSError) as unknown:
+            # The log decides: the next attempt reads it before it writes.
+            log.warning("commit to %s: outcome unknown: %s", table, unknown)
+            error = unknown
+        else:
+            return
+    if landed(store, table, run_id):
+        return
+    if isinstance(error, CommitFailedError):
+        store.delete(file.target for file in files)
+        raise CommitConflictError(
+            f"the commit of run {run_id} to {table} lost against other writers {ATTEMPTS} times; "
+            "its rows are not visible and its work is kept: run the same command again."
+        ) from error
+    raise CommitUnknownError(
+        f"nobody knows whether run {run_id} was committed to {table}: {error}. Nothing was "
+        "deleted; run the same command again, it reads the table's log first."
+    ) from error
+
+
+def _add(file: DataFile, table: str, engine: str, date: str) -> AddAction:
+    return AddAction(
+        path=file.target.removeprefix(f"{table}/"),
+        size=file.bytes,
+        partition_values={"engine": engine, "date": date},
+        modification_time=int(time.time() * 1000),
+        data_change=True,
+        stats=json.dumps(file.stats),
+    )
+
+
+def _remove(file: LiveFile, table: str, engine: str, date: str) -> RemoveAction:
+    values: dict[str, Any] = {"engine": engine, "date": date}
+    return RemoveAction(
+        path=file.key.removeprefix(f"{table}/"),
+        data_change=True,
+        deletion_timestamp=int(time.time() * 1000),
+        size=file.bytes,
+        partition_values=values,
+    )

@@ -1,0 +1,147 @@
+"""Engines on the CPU, with ONNX Runtime."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
+from steel_batch.errors import EngineError
+
+NUM_SLOTS: Final = 2
+"""One batch in the engine while the next is decoded."""
+_TYPES: Final = {
+    IMAGE: "tensor(uint8)",
+    MASK: "tensor(uint8)",
+    PEAK: "tensor(float)",
+    COUNT: "tensor(float)",
+}
+
+
+class OrtRuntime:
+    """See `contract.Runtime`.
+
+    Args:
+        graph: ONNX bytes.
+        card: The engine's card.
+        precision: What the graph is, for messages.
+        batch_size: Images of one `infer`.
+        num_threads: Threads of one `infer`; actors on one machine share its cores by this.
+
+    Raises:
+        EngineError: The graph cannot be loaded or does not keep the contract.
+    """
+
+    def __init__(
+        self, graph: bytes, card: Card, *, precision: str, batch_size: int, num_threads: int
+    ) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = num_threads
+        options.inter_op_num_threads = 1
+        # A thread that spins between two batches takes the core that decodes the next one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 3
+        try:
+            session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise EngineError(
+                f"engine {card.name} ({precision}) cannot be loaded by ONNX Runtime "
+                f"{ort.__version__}: {error}"
+            ) from error
+        check_graph(session, card)
+        self._session: ort.InferenceSession | None = session
+        self._batch_size = batch_size
+        self._description = (
+            f"onnxruntime {ort.__version__} cpu {precision} batch {batch_size} "
+            f"threads {num_threads}"
+        )
+        self._free: queue.SimpleQueue[OrtSlot] = queue.SimpleQueue()
+        for _ in range(NUM_SLOTS):
+            self._free.put(OrtSlot(session, (batch_size, 1, card.height, card.width)))
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one `infer`."""
+        return self._batch_size
+
+    @property
+    def num_slots(self) -> int:
+        """Batches in flight."""
+        return NUM_SLOTS
+
+    @property
+    def description(self) -> str:
+        """Runtime, version, device and precision."""
+        return self._description
+
+    @contextlib.contextmanager
+    def acquire(self) -> Iterator[OrtSlot]:
+        """Wait for a free slot."""
+        slot = self._free.get()
+        try:
+            yield slot
+        finally:
+            self._free.put(slot)
+
+    def close(self) -> None:
+        """Free the session."""
+        self._session = None
+
+
+class OrtSlot:
+    """See `contract.Slot`."""
+
+    def __init__(self, session: ort.InferenceSession, shape: tuple[int, int, int, int]) -> None:
+        self._session = session
+        self._input = np.zeros(shape, np.uint8)
+
+    @property
+    def image_NHW(self) -> npt.NDArray[np.uint8]:
+        """Where the batch's pixels go."""
+        return self._input[:, 0]
+
+    def infer(self, num_images: int) -> Output:
+        """Run the graph on the first images."""
+        mask, peak, count = self._session.run(
+            [MASK, PEAK, COUNT], {IMAGE: self._input[:num_images]}
+        )
+        return Output(mask_NHW=mask[:, 0], peak_NC=peak, count_NC=count)
+
+
+def check_graph(session: ort.InferenceSession, card: Card) -> None:
+    """Compare a graph's tensors with the contract and the card.
+
+    Raises:
+        EngineError: It names every tensor that differs.
+    """
+    num_classes = len(card.classes)
+    shapes = {
+        IMAGE: (1, card.height, card.width),
+        MASK: (1, card.height, card.width),
+        PEAK: (num_classes,),
+        COUNT: (num_classes,),
+    }
+    tensors = {t.name: t for t in (*session.get_inputs(), *session.get_outputs())}
+    wrong = []
+    for name, kind in _TYPES.items():
+        tensor = tensors.pop(name, None)
+        if tensor is None:
+            wrong.append(f"{name} is missing")
+        elif tensor.type != kind:
+            wrong.append(f"{name} is {tensor.type}, not {kind}")
+        elif tuple(tensor.shape[1:]) != shapes[name]:
+            wrong.append(f"{name} is N×{tensor.shape[1:]}, not N×{list(shapes[name])}")
+        elif isinstance(tensor.shape[0], int):
+            wrong.append(f"{name} has a fixed batch of {tensor.shape[0]}")
+    wrong += [f"{name} is not in the contract" for name in tensors]
+    if wrong:
+        raise EngineError(
+            f"the graph of engine {card.name} does not keep the engine's contract: "
+            f"{'; '.join(wrong)}. Export it with training/export.py."
+        )

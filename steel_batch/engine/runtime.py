@@ -1,0 +1,64 @@
+"""Which runtime executes an engine on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from typing import Final
+
+from steel_batch.engine.contract import Runtime
+from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.errors import ConfigError
+from steel_batch.registry import Engine
+
+RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
+
+
+def wants_gpu(runtime: str) -> bool:
+    """Whether a runtime's actors need a GPU; ``auto`` takes one where TensorRT and one are here.
+
+    Raises:
+        ConfigError: There is no runtime of that name.
+    """
+    if runtime not in RUNTIMES:
+        raise ConfigError(f"--runtime {runtime!r} is none of {', '.join(RUNTIMES)}.")
+    if runtime != "auto":
+        return runtime != "onnxruntime"
+    return shutil.which("nvidia-smi") is not None and (
+        importlib.util.find_spec("tensorrt") is not None
+        and importlib.util.find_spec("pycuda") is not None
+    )
+
+
+def open_runtime(
+    engine: Engine,
+    *,
+    runtime: str = "auto",
+    precision: str = "auto",
+    batch_size: int | None = None,
+    num_threads: int = 1,
+) -> Runtime:
+    """Load an engine on this machine.
+
+    Args:
+        engine: Which engine.
+        runtime: One of `RUNTIMES`.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's usual one.
+        batch_size: Images of one inference; None for the runtime's usual number.
+        num_threads: CPU threads of one inference, where the CPU infers.
+
+    Raises:
+        EngineError: The engine's files are missing, damaged or do not keep the contract.
+        EngineMismatchError: There is no plan for this GPU and this TensorRT.
+    """
+    if wants_gpu(runtime):
+        raise ConfigError("the TensorRT runtime is not part of this build.")
+    precision = "fp32" if precision == "auto" else precision
+    card = engine.card
+    return OrtRuntime(
+        engine.read_graph(precision),
+        card,
+        precision=precision,
+        batch_size=batch_size or 4,
+        num_threads=num_threads,
+    )

@@ -1,0 +1,203 @@
+"""The object store behind a URL: a local folder or an S3 bucket, with the same guarantees.
+
+Writes are atomic: an object is there whole or not at all. `put_if_absent` is the one primitive on
+which everything that must happen once is built. Keys are relative to the lake's root; a key that
+would leave it is refused before any request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from steel_batch.errors import LakeError
+from steel_batch.retry import Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeObject:
+    """One object, as a listing shows it."""
+
+    key: str
+    """Relative to the lake's root."""
+    size_bytes: int
+    etag: str
+    """Changes when the content does; for a folder, the time of change and the size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadRequest:
+    """A whole object or a range of its bytes."""
+
+    key: str
+    offset: int = 0
+    length: int | None = None
+    etag: str | None = None
+    """Where given, an object with another etag is a `ChangedObjectError`."""
+
+
+class Backend(Protocol):
+    """What a kind of store does; see `Lake` for each method's contract."""
+
+    def list(self, prefix: str) -> Iterator[LakeObject]: ...
+    def list_dirs(self, prefix: str) -> Iterator[str]: ...
+    def stat(self, key: str) -> LakeObject | None: ...
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]: ...
+    def write(self, key: str, data: bytes) -> None: ...
+    def put_if_absent(self, key: str, data: bytes) -> bool: ...
+    def delete(self, keys: Iterable[str]) -> None: ...
+    def copy(self, source: str, target: str) -> None: ...
+    def open_input(self, key: str) -> BinaryIO: ...
+    def open_output(self, key: str) -> AbstractContextManager[BinaryIO]: ...
+    def storage_options(self) -> dict[str, str]: ...
+    def counts(self) -> dict[str, int]: ...
+
+
+class Lake:
+    """One root in an object store. Cheap to make; connects when it is first used; picklable.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``file://…``, or a folder's path.
+        endpoint_url: An S3 endpoint other than AWS's.
+        retry: Limits of asking again.
+
+    Raises:
+        LakeError: The URL is of another kind.
+    """
+
+    def __init__(
+        self, url: str, *, endpoint_url: str | None = None, retry: Retry | None = None
+    ) -> None:
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme not in ("s3", "file"):
+            raise LakeError(
+                f"{url!r} is of a kind that is not read: expected a folder or s3://bucket/prefix."
+            )
+        self.is_s3 = bool(separator) and scheme == "s3"
+        if self.is_s3:
+            if not rest.strip("/"):
+                raise LakeError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
+            self.url = url.rstrip("/")
+        else:
+            self.url = str(Path(rest if separator else url).expanduser().absolute())
+        self._endpoint_url = endpoint_url
+        self._retry = retry or Retry()
+        self._opened: Backend | None = None
+
+    def __getstate__(self) -> dict[str, object]:
+        """Everything but the connection."""
+        return {**self.__dict__, "_opened": None}
+
+    def __repr__(self) -> str:
+        return f"Lake({self.url!r})"
+
+    @property
+    def _backend(self) -> Backend:
+        if self._opened is None:
+            if self.is_s3:
+                from steel_batch.lake_s3 import Bucket
+
+                self._opened = Bucket(self.url, self._endpoint_url, self._retry)
+            else:
+                from steel_batch.lake_folder import Folder
+
+                self._opened = Folder(Path(self.url))
+        return self._opened
+
+    def uri(self, key: str = "") -> str:
+        """The absolute address of a key, for other libraries and for messages."""
+        return f"{self.url}/{key}".rstrip("/") if key else self.url
+
+    def list(self, prefix: str = "") -> Iterator[LakeObject]:
+        """Every object whose key begins with `prefix`, as they are found; a stream, never a list.
+
+        A prefix that does not exist lists nothing.
+        """
+        return self._backend.list(_checked(prefix, prefix=True))
+
+    def list_dirs(self, prefix: str = "") -> Iterator[str]:
+        """The folders, one level down, whose path begins with `prefix`; each ends in '/'."""
+        return self._backend.list_dirs(_checked(prefix, prefix=True))
+
+    def stat(self, key: str) -> LakeObject | None:
+        """One object's size and etag, or None where there is none."""
+        return self._backend.stat(_checked(key))
+
+    def read(
+        self, key: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
+    ) -> bytes:
+        """An object's bytes.
+
+        Raises:
+            MissingObjectError: There is none.
+            ChangedObjectError: Its etag is not `etag`.
+            TransientLakeError: The store kept failing.
+            LakeError: It refused.
+        """
+        request = ReadRequest(key=key, offset=offset, length=length, etag=etag)
+        (result,) = self.read_many([request])
+        if isinstance(result, LakeError):
+            raise result
+        return result
+
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        """Read objects at once; one that fails gives its error in its place.
+
+        The length of what was read is checked, and its digest where the store states one.
+        """
+        for request in requests:
+            _checked(request.key)
+        return self._backend.read_many(requests)
+
+    def write(self, key: str, data: bytes) -> None:
+        """Create or replace an object, atomically."""
+        self._backend.write(_checked(key), data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create an object where there is none.
+
+        Of any number of callers exactly one gets True, whatever the network does. Callers that
+        must tell each other apart put content that differs.
+        """
+        return self._backend.put_if_absent(_checked(key), data)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; missing ones are fine."""
+        self._backend.delete(_checked(key) for key in keys)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy within this lake without moving bytes through here; atomic at the target."""
+        self._backend.copy(_checked(source), _checked(target))
+
+    def open_input(self, key: str) -> BinaryIO:
+        """An object as a seekable stream, for readers of Parquet."""
+        return self._backend.open_input(_checked(key))
+
+    def open_output(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """A stream that becomes the object when the block ends, and nothing if it raises."""
+        return self._backend.open_output(_checked(key))
+
+    def storage_options(self) -> dict[str, str]:
+        """How delta-rs reaches the same store. Holds credentials: never log it."""
+        return self._backend.storage_options()
+
+    def counts(self) -> dict[str, int]:
+        """What this process's requests met with: requests, bytes, retries by kind."""
+        return self._backend.counts()
+
+
+def _checked(key: str, *, prefix: bool = False) -> str:
+    segments = key.split("/")
+    if prefix:
+        segments = segments[:-1]
+    elif segments[-1] == "":
+        segments = [""]
+    if any(s in ("", ".", "..") for s in segments) or "\0" in key or "\\" in key:
+        raise LakeError(
+            f"the key {key!r} is refused: it must stay below the lake's root, without '.', '..', "
+            "empty parts, backslashes or NUL."
+        )
+    return key

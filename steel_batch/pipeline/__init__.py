@@ -1,0 +1,1 @@
+"""The scoring pipeline on Ray: `run` decides what is done, `stages` how Ray Data does it."""

@@ -1,0 +1,94 @@
+"""The Ray cluster that a run uses: joined or started, and how scoring actors fit on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+from collections.abc import Iterator
+
+import ray
+
+from steel_batch.config import ScoreConfig
+from steel_batch.errors import ConfigError
+from steel_batch.pipeline.stages import READ_CPUS, ActorPool
+
+MAX_CPUS_PER_ACTOR = 4.0
+"""More threads than this in one CPU engine scale worse than more engines."""
+
+
+@contextlib.contextmanager
+def joined_cluster(address: str | None) -> Iterator[None]:
+    """Join the Ray cluster at `address` or ``RAY_ADDRESS``, or start one here, and leave it.
+
+    Does nothing where this process is connected already.
+
+    Raises:
+        ConfigError: There is no cluster at the address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # else notices on stderr
+    try:
+        ray.init(
+            address=address,
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    except ConnectionError as error:
+        raise ConfigError(
+            f"no Ray cluster answers at {address!r}: {error}. "
+            "Give another --ray-address, or none to run on this machine."
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
+    """How many scoring actors the cluster has room for.
+
+    On GPUs, one actor each, with its share of the node's CPUs for decoding. On CPUs, actors of at
+    most four CPUs each. Both leave a part of every node to the read tasks.
+
+    Raises:
+        ConfigError: Not one actor fits.
+    """
+    total = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    num_gpus = total.get("GPU", 0.0)
+    if on_gpu:
+        if num_gpus < 1:
+            raise ConfigError(
+                "the TensorRT runtime was asked for and the Ray cluster has no GPU: start Ray on "
+                "a GPU node, or give --runtime onnxruntime."
+            )
+        per_gpu = min(n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1)
+        cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75))
+        return ActorPool(
+            num_actors=config.num_actors or int(num_gpus),
+            num_cpus=cpus,
+            num_gpus=1.0,
+            num_threads=max(1, int(cpus)),
+        )
+    smallest = min(node.get("CPU", 0.0) for node in nodes if node.get("CPU", 0.0) >= 1)
+    cpus = config.cpus_per_actor or min(MAX_CPUS_PER_ACTOR, smallest)
+    claimed = max(cpus - 2 * READ_CPUS, READ_CPUS)
+    room = sum(int(node.get("CPU", 0.0) // cpus) for node in nodes)
+    if room < 1:
+        raise ConfigError(
+            f"no node of the Ray cluster has {cpus:g} CPUs for one scoring actor; the smallest "
+            f"has {smallest:g}. Give a smaller --cpus-per-actor."
+        )
+    return ActorPool(
+        num_actors=config.num_actors or room,
+        num_cpus=claimed,
+        num_gpus=0.0,
+        num_threads=max(1, int(cpus)),
+    )

@@ -1,0 +1,263 @@
+"""The two stages of scoring as a Ray Dataset, and merging as Ray tasks.
+
+One row of the dataset is one shard. Read tasks turn row groups of the plan into shards of
+compressed bytes; scoring actors, each with one engine, turn a shard into staged rows and a receipt.
+A shard that cannot be read or staged comes back as a failure in its row: an exception would end
+the whole dataset.
+
+Ray restarts an actor that died and repeats what it was doing, for ever if the input kills it. So
+every start of a shard is counted outside of the actor, and from the second start on the shard's
+images are decoded in child processes, where the one that kills can be found.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+
+from steel_batch.engine.runtime import open_runtime
+from steel_batch.errors import LakeError, SteelBatchError, TransientLakeError
+from steel_batch.lake import Lake
+from steel_batch.merge import DamagedShardError, DataFile, merge_shards
+from steel_batch.plan import Plan
+from steel_batch.read import ShardInput, read_shards
+from steel_batch.receipt import Receipt
+from steel_batch.registry import Engine
+from steel_batch.score import ShardScorer
+
+READ_CPUS: Final = 0.25
+"""What a read task claims: it mostly waits for the store."""
+CALLS_PER_ACTOR: Final = 3
+"""Shards in work at once in one actor, so that nothing drains at a shard's end."""
+TASKS_IN_FLIGHT: Final = 6
+"""Shards sent to one actor, in work or waiting in its node's memory."""
+MERGES_AT_ONCE: Final = 32
+BLOCK_BYTES: Final = 1 << 20
+"""Less than any shard, so that every shard is a block and goes to whichever actor is free."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreTask:
+    """What the stages need to know of a run; small, and the same for every shard."""
+
+    run_id: str
+    plan_digest: str
+    lake: Lake
+    store: Lake
+    engine: Engine
+    decoder: str
+    runtime: str
+    precision: str
+    batch_size: int | None
+    num_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorPool:
+    """How many scoring actors there are and what each claims."""
+
+    num_actors: int
+    num_cpus: float
+    num_gpus: float
+    num_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardResult:
+    """What became of one shard."""
+
+    shard: int
+    receipt: Receipt | None = None
+    failure: str | None = None
+    transient: bool = True
+
+
+_RESULT = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("receipt", pa.binary()),
+        ("failure", pa.string()),
+        ("transient", pa.bool_()),
+    ]
+)
+
+
+@ray.remote(num_cpus=0)
+class Attempts:
+    """Counts how often each shard was started, out of reach of what kills an actor."""
+
+    def __init__(self) -> None:
+        self._started: dict[int, int] = {}
+
+    def start(self, shard: int) -> int:
+        """Note a start; returns which one it is, from 1."""
+        self._started[shard] = self._started.get(shard, 0) + 1
+        return self._started[shard]
+
+    def finish(self, shard: int) -> None:
+        """Forget a shard that is done."""
+        self._started.pop(shard, None)
+
+
+class ReadStage:
+    """Row groups of the plan in, shards of compressed bytes out."""
+
+    def __init__(self, task: ScoreTask) -> None:
+        self._task = task
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Read the wanted shards of each row group, one after the other."""
+        task = self._task
+        plan = Plan(task.store, task.run_id)
+        for group, shards in zip(
+            batch["group"].to_pylist(), batch["shards"].to_pylist(), strict=True
+        ):
+            for shard in read_shards(task.lake, plan.read_group(group), shards):
+                yield shard.to_wire()
+
+
+class ScoreStage:
+    """Shards of compressed bytes in, receipts out: one actor with one engine."""
+
+    def __init__(self, task: ScoreTask, attempts: Any) -> None:
+        self._attempts = attempts
+        runtime = open_runtime(
+            task.engine,
+            runtime=task.runtime,
+            precision=task.precision,
+            batch_size=task.batch_size,
+            num_threads=task.num_threads,
+        )
+        self._scorer = ShardScorer(
+            runtime,
+            task.engine.card,
+            task.store,
+            run_id=task.run_id,
+            plan_digest=task.plan_digest,
+            decoder=task.decoder,
+            num_threads=task.num_threads,
+        )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score the shards of a batch, which holds one."""
+        results = [self._score(ShardInput.from_wire(batch, row)) for row in range(batch.num_rows)]
+        return pa.Table.from_pylist(results, schema=_RESULT)
+
+    def _score(self, shard: ShardInput) -> dict[str, Any]:
+        row: dict[str, Any] = {"shard": shard.shard, "receipt": None, "failure": shard.failure}
+        row["transient"] = shard.transient
+        if shard.failure is not None:
+            return row
+        attempt = ray.get(self._attempts.start.remote(shard.shard))
+        try:
+            receipt = self._scorer.score(shard, isolated=attempt > 1)
+        except SteelBatchError as error:
+            row["failure"] = f"{type(error).__name__}: {error}"
+            row["transient"] = isinstance(error, TransientLakeError)
+        else:
+            row["receipt"] = receipt.to_json()
+        self._attempts.finish.remote(shard.shard)
+        return row
+
+
+def score_shards(
+    task: ScoreTask, pending: Mapping[int, Sequence[int]], pool: ActorPool
+) -> Iterator[ShardResult]:
+    """Score shards on the cluster and yield what becomes of each, as it happens.
+
+    Args:
+        task: The run.
+        pending: Per row group of the plan, its shards that are to be scored.
+        pool: The scoring actors.
+    """
+    _configure_data()
+    rows = [{"group": group, "shards": list(shards)} for group, shards in pending.items()]
+    attempts = Attempts.remote()
+    dataset = (
+        ray.data.from_items(rows, override_num_blocks=len(rows))
+        .map_batches(
+            ReadStage(task).__call__,
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=READ_CPUS,
+        )
+        .map_batches(
+            ScoreStage,
+            fn_constructor_args=[task, attempts],
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=pool.num_cpus,
+            num_gpus=pool.num_gpus or None,
+            compute=ActorPoolStrategy(
+                size=pool.num_actors,
+                max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT,
+                max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+                enable_true_multi_threading=True,
+            ),
+        )
+    )
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for row in batch.to_pylist():
+            text = row.pop("receipt")
+            yield ShardResult(receipt=None if text is None else Receipt.from_json(text), **row)
+
+
+def _configure_data() -> None:
+    context = DataContext.get_current()
+    context.target_max_block_size = BLOCK_BYTES
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@ray.remote(num_cpus=1, max_retries=3)
+def _merge(store: Lake, run_id: str, number: int, shards: range) -> DataFile | int:
+    try:
+        return merge_shards(store, run_id, number, shards)
+    except DamagedShardError as error:
+        logging.getLogger(__name__).warning("shard %d: %s", error.shard, error)
+        return error.shard
+
+
+def merge_files(
+    store: Lake, run_id: str, ranges: Sequence[range], on_file: Callable[[int], None]
+) -> tuple[list[DataFile], list[int]]:
+    """Merge every range of shards into one file, many at once.
+
+    Returns:
+        The files in order, and the shards that were found damaged: if there are any, the files are
+        not complete.
+
+    Raises:
+        LakeError: The store failed for good.
+    """
+    files: dict[int, DataFile] = {}
+    damaged: list[int] = []
+    waiting = list(enumerate(ranges))[::-1]
+    running: dict[Any, int] = {}
+    while waiting or running:
+        while waiting and len(running) < MERGES_AT_ONCE:
+            number, shards = waiting.pop()
+            running[_merge.remote(store, run_id, number, shards)] = number
+        (done, *_), _ = ray.wait(list(running), num_returns=1)
+        number = running.pop(done)
+        try:
+            result = ray.get(done)
+        except ray.exceptions.RayTaskError as error:
+            cause = error.as_instanceof_cause()
+            raise cause if isinstance(cause, LakeError) else error from error
+        if isinstance(result, int):
+            damaged.append(result)
+        else:
+            files[number] = result
+            on_file(result.num_rows)
+    return [files[number] for number in sorted(files)], damaged

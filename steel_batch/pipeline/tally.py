@@ -1,0 +1,124 @@
+"""What the driver knows of a run's shards: a few numbers each, however many images they hold."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.plan import ShardRange
+from steel_batch.receipt import Receipt
+from steel_batch.runs import RunRecord
+from steel_batch.telemetry import Progress, Rate
+
+
+class Tally:
+    """Counts receipts.
+
+    Args:
+        record: The run.
+        num_classes: Classes of its engine.
+    """
+
+    def __init__(self, record: RunRecord, *, num_classes: int) -> None:
+        self._record = record
+        self._done = np.zeros(record.num_shards, bool)
+        self.staged_bytes = np.zeros(record.num_shards, np.int64)
+        self._images = np.zeros(record.num_shards, np.int32)
+        self._bad = np.zeros(record.num_shards, np.int32)
+        self._defective = np.zeros((record.num_shards, num_classes), np.int32)
+        self.bad_codes: Counter[str] = Counter()
+        self.bad_example = ""
+        self.num_resumed = 0
+        self.first_receipt = 0.0
+        self._last_receipt = 0.0
+        self._first_images = 0
+        self._num_new = 0
+        self._rate = Rate()
+
+    def add(self, receipt: Receipt) -> None:
+        """Count a receipt, once."""
+        shard = receipt.shard
+        if self._done[shard]:
+            return
+        self._done[shard] = True
+        self.staged_bytes[shard] = receipt.staged_bytes
+        self._images[shard] = receipt.num_images
+        self._bad[shard] = len(receipt.quarantined)
+        self._defective[shard] = receipt.num_defective
+        for image in receipt.quarantined:
+            self.bad_codes[image.error_code] += 1
+            self.bad_example = self.bad_example or f"{image.image_key}: {image.message}"
+        self._last_receipt = time.monotonic()
+        self._num_new += receipt.num_images
+        if not self.first_receipt:
+            self.first_receipt, self._first_images = self._last_receipt, receipt.num_images
+
+    def forget(self, shards: Sequence[int]) -> None:
+        """Take back shards that must be scored again."""
+        shards = list(shards)
+        self._done[shards] = False
+        self.staged_bytes[shards] = 0
+        self._bad[shards] = 0
+
+    def pending(self, ranges: Sequence[ShardRange]) -> dict[int, list[int]]:
+        """Per row group of the plan, its shards without a receipt."""
+        found = {}
+        for r in ranges:
+            todo = np.flatnonzero(~self._done[r.first_shard : r.last_shard + 1]) + r.first_shard
+            if len(todo):
+                found[r.group] = todo.tolist()
+        return found
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard has its receipt."""
+        return bool(self._done.all())
+
+    @property
+    def num_shards_done(self) -> int:
+        """Shards with a receipt."""
+        return int(self._done.sum())
+
+    @property
+    def num_quarantined(self) -> int:
+        """Images set aside."""
+        return int(self._bad.sum())
+
+    @property
+    def bad_shards(self) -> list[int]:
+        """Shards that have images in quarantine."""
+        return [int(shard) for shard in np.flatnonzero(self._bad)]
+
+    @property
+    def num_rows(self) -> int:
+        """Images that have a row."""
+        return int(self._images[self._done].sum()) - self.num_quarantined
+
+    @property
+    def num_defective(self) -> npt.NDArray[np.int64]:
+        """Per class, the images with that defect."""
+        return np.asarray(self._defective[self._done].sum(axis=0), np.int64)
+
+    @property
+    def images_per_second(self) -> float:
+        """In steady state: from this attempt's first receipt to its last."""
+        seconds = self._last_receipt - self.first_receipt
+        return (self._num_new - self._first_images) / seconds if seconds > 0 else 0.0
+
+    def progress(self, step: str) -> Progress:
+        """How far the run is."""
+        num_done = int(self._images[self._done].sum())
+        rate = self._rate.add(num_done)
+        left = (self._record.num_images - num_done) / rate if rate else None
+        return Progress(
+            step=step,
+            num_done=num_done,
+            num_images=self._record.num_images,
+            num_quarantined=self.num_quarantined,
+            images_per_second=rate,
+            seconds_left=left,
+        )

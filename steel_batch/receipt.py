@@ -1,0 +1,131 @@
+"""Receipts: the durable proof that one shard of a run is scored and where its rows are staged.
+
+The staged file is written first, under a name that says its content; the receipt second, put only
+where there is none. Of two attempts at one shard the first receipt stands, and it never names a
+file that the other attempt could overwrite.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from steel_batch import layout
+from steel_batch.errors import LakeError, MissingObjectError
+from steel_batch.lake import Lake, ReadRequest
+
+READ_AT_ONCE: Final = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class QuarantinedImage:
+    """One image that was set aside."""
+
+    image_key: str
+    error_code: str
+    message: str
+    bytes: int
+    etag: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Receipt:
+    """What is known of one scored shard."""
+
+    run_id: str
+    plan_digest: str
+    shard: int
+    num_images: int
+    num_rows: int
+    staged: str | None
+    """Key of the staged rows; None where every image of the shard is quarantined."""
+    staged_bytes: int
+    staged_sha256: str
+    num_defective: tuple[int, ...]
+    """Per class, the images of the shard with that defect."""
+    quarantined: tuple[QuarantinedImage, ...]
+    seconds: float
+    scored_at: str
+    scorer: str
+    """Host, runtime and device that scored it."""
+
+    def to_json(self) -> bytes:
+        """The receipt as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Receipt:
+        """Read a receipt.
+
+        Raises:
+            ValueError: It is damaged or of another version.
+        """
+        try:
+            raw: Mapping[str, Any] = json.loads(text)
+            return cls(
+                **{
+                    **raw,
+                    "num_defective": tuple(raw["num_defective"]),
+                    "quarantined": tuple(QuarantinedImage(**q) for q in raw["quarantined"]),
+                }
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"not a receipt: {error!r}") from error
+
+
+def stage(store: Lake, run_id: str, shard: int, rows: bytes) -> tuple[str, str]:
+    """Write one shard's rows; the same content may be written twice.
+
+    Returns:
+        The key and the SHA-256 of the staged file.
+    """
+    sha256 = hashlib.sha256(rows).hexdigest()
+    key = layout.shard_file(run_id, shard, sha256[:12])
+    store.write(key, rows)
+    return key, sha256
+
+
+def put_receipt(store: Lake, receipt: Receipt) -> Receipt:
+    """Make a receipt durable, or return the one that another attempt put first."""
+    key = layout.receipt_file(receipt.run_id, receipt.shard)
+    if store.put_if_absent(key, receipt.to_json()):
+        return receipt
+    return Receipt.from_json(store.read(key))
+
+
+def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receipt]:
+    """Every valid receipt of a run, in no order, holding few at a time.
+
+    A receipt that is damaged, of another plan, or whose staged file is missing or has another size
+    is deleted, so that its shard is scored again. The staged file's digest is checked when it is
+    merged. Only the holder of the run's lock may call this.
+    """
+    staged = {item.key: item.size_bytes for item in store.list(f"{layout.RUNS}/{run_id}/shards/")}
+    keys = (item.key for item in store.list(layout.receipts_dir(run_id)))
+    while batch := list(islice(keys, READ_AT_ONCE)):
+        invalid = []
+        for key, data in zip(
+            batch, store.read_many([ReadRequest(key=k) for k in batch]), strict=True
+        ):
+            if isinstance(data, LakeError) and not isinstance(data, MissingObjectError):
+                raise data
+            receipt = None if isinstance(data, LakeError) else _valid(data, plan_digest, staged)
+            if receipt is None:
+                invalid.append(key)
+            else:
+                yield receipt
+        store.delete(invalid)
+
+
+def _valid(data: bytes, plan_digest: str, staged: Mapping[str, int]) -> Receipt | None:
+    try:
+        receipt = Receipt.from_json(data)
+    except ValueError:
+        return None
+    whole = receipt.staged is None or staged.get(receipt.staged) == receipt.staged_bytes
+    return receipt if whole and receipt.plan_digest == plan_digest else None

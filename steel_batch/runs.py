@@ -1,0 +1,144 @@
+"""Runs in a store: their records, their results, and which one a command continues."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from steel_batch import layout
+from steel_batch.errors import MissingObjectError
+from steel_batch.lake import Lake
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """`run.json`: put when a run's plan is durable, never changed."""
+
+    run_id: str
+    engine: str
+    date: str
+    created_at: str
+    plan_digest: str
+    num_images: int
+    num_shards: int
+    num_committed: int
+    """Images of the date that had rows already when this run was planned."""
+    num_changed: int
+    """Images whose etag is not the committed one."""
+    num_left_out: int
+    """Objects below the prefix that are no image by the key pattern."""
+    example_left_out: str | None
+    settings: dict[str, Any]
+    config: dict[str, Any]
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassCount:
+    """How often one class was found."""
+
+    class_id: int
+    class_name: str
+    num_images: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunResult:
+    """`result.json`: how a run ended. Also what `score --output json` prints."""
+
+    run_id: str | None
+    """None where there was nothing to plan: every image has its row already."""
+    engine: str
+    date: str
+    num_images: int
+    num_scored: int
+    num_quarantined: int
+    num_shards: int
+    seconds: float
+    images_per_second: float
+    """In steady state: from the first receipt to the last."""
+    startup_seconds: float
+    """From the command to the first receipt: plan, Ray, actors, engine."""
+    committed: bool
+    table_version: int | None
+    predictions: str
+    """The glob that reads the date's rows."""
+    num_committed_before: int = 0
+    num_changed: int = 0
+    num_resumed_shards: int = 0
+    classes: tuple[ClassCount, ...] = ()
+    attempt_seconds: dict[str, float] = field(default_factory=dict)
+    """What each step took in the attempt that ended the run."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON types."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> RunResult:
+        """Read a result."""
+        raw = json.loads(text)
+        return cls(**{**raw, "classes": tuple(ClassCount(**c) for c in raw["classes"])})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """A run as a store knows it."""
+
+    run_id: str
+    record: RunRecord | None
+    """None where a run died before its plan was durable."""
+    result: RunResult | None
+    """None where it is unfinished or abandoned."""
+
+    @property
+    def state(self) -> str:
+        """``committed``, ``unfinished`` or ``unplanned``."""
+        if self.result is not None:
+            return "committed"
+        return "unfinished" if self.record is not None else "unplanned"
+
+
+def read_run(store: Lake, run_id: str) -> Run:
+    """A run's record and result, as far as they exist."""
+    record = _read(store, layout.run_file(run_id, "run.json"))
+    result = _read(store, layout.run_file(run_id, "result.json"))
+    return Run(
+        run_id=run_id,
+        record=None if record is None else RunRecord(**json.loads(record)),
+        result=None if result is None else RunResult.from_json(result),
+    )
+
+
+def list_runs(store: Lake, prefix: str = "") -> Iterator[str]:
+    """The ids of runs that begin with `prefix`, in order: by date, engine and number."""
+    folders = store.list_dirs(f"{layout.RUNS}/{prefix}")
+    yield from sorted(folder.rstrip("/").rpartition("/")[2] for folder in folders)
+
+
+def latest_run(store: Lake, engine: str, date: str) -> Run | None:
+    """The newest run of an engine and date."""
+    ids = list(list_runs(store, layout.run_prefix(engine, date)))
+    return read_run(store, ids[-1]) if ids else None
+
+
+def put_record(store: Lake, record: RunRecord) -> bool:
+    """Begin a run; False where its number is taken."""
+    text = json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True)
+    return store.put_if_absent(layout.run_file(record.run_id, "run.json"), text.encode())
+
+
+def put_result(store: Lake, result: RunResult) -> None:
+    """Note that a run is over; the first result stands."""
+    text = json.dumps(result.to_json(), indent=1, sort_keys=True)
+    store.put_if_absent(layout.run_file(str(result.run_id), "result.json"), text.encode())
+
+
+def _read(store: Lake, key: str) -> bytes | None:
+    try:
+        return store.read(key)
+    except MissingObjectError:
+        return None

@@ -1,0 +1,104 @@
+"""What a run says of itself: progress for the person who waits, events for the morning after."""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from steel_batch import layout
+from steel_batch.errors import LakeError, MissingObjectError
+from steel_batch.lake import Lake
+
+MAX_EVENTS: Final = 20_000
+"""Events kept of one run; of more, the middle is dropped and counted."""
+FLUSH_SECONDS: Final = 10.0
+RATE_SECONDS: Final = 20.0
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Progress:
+    """How far a run is."""
+
+    step: str
+    num_done: int = 0
+    num_images: int = 0
+    num_quarantined: int = 0
+    images_per_second: float = 0.0
+    seconds_left: float | None = None
+
+
+Observer = Callable[[Progress], None]
+
+
+class Rate:
+    """Images per second over the last `RATE_SECONDS`, so that start-up does not count for ever."""
+
+    def __init__(self) -> None:
+        self._points: collections.deque[tuple[float, int]] = collections.deque()
+
+    def add(self, num_done: int) -> float:
+        """Note how many are done now; the rate since the oldest point that is remembered."""
+        now = time.monotonic()
+        self._points.append((now, num_done))
+        while len(self._points) > 2 and now - self._points[0][0] > RATE_SECONDS:
+            self._points.popleft()
+        (first, before), (last, after) = self._points[0], self._points[-1]
+        return (after - before) / (last - first) if last > first else 0.0
+
+
+class Events:
+    """A run's `events.jsonl`: what happened, when; also of earlier attempts at the same run.
+
+    An object store cannot append, so the file is written whole, at most every `FLUSH_SECONDS` and
+    at the end. A store that fails here costs the events and not the run.
+    """
+
+    def __init__(self, store: Lake, run_id: str) -> None:
+        self._store = store
+        self._key = layout.run_file(run_id, "events.jsonl")
+        self._lock = threading.Lock()
+        self._flushed = 0.0
+        try:
+            self._lines = store.read(self._key).decode().splitlines()
+        except MissingObjectError:
+            self._lines = []
+
+    def add(self, event: str, **fields: Any) -> None:
+        """Note that something happened; `fields` are plain JSON values."""
+        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        with self._lock:
+            self._lines.append(json.dumps({"at": now, "event": event, **fields}))
+            if len(self._lines) > MAX_EVENTS:
+                del self._lines[MAX_EVENTS // 2]
+        log.info("%s %s", event, fields)
+        if time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the file."""
+        with self._lock:
+            self._flushed = time.monotonic()
+            data = ("\n".join(self._lines) + "\n").encode()
+        try:
+            self._store.write(self._key, data)
+        except LakeError as error:
+            log.warning("events are not written: %s", error)
+
+
+def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:
+    """A run's events, oldest first."""
+    try:
+        data = store.read(layout.run_file(run_id, "events.jsonl"))
+    except MissingObjectError:
+        return
+    for line in data.decode().splitlines():
+        yield json.loads(line)
