@@ -1,0 +1,50 @@
+"""What commands share: how they print, and the options that several of them take.
+
+JSON for machines goes to stdout; text, tables and progress go to stderr, except where the text is
+the answer itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+console = Console(stderr=True, highlight=False)
+answer = Console(highlight=False, soft_wrap=True)
+
+output_option = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Text for people, or JSON on stdout for machines.",
+)
+store_option = click.option(
+    "--store", required=True, metavar="URL", help="Folder or s3:// prefix of the tables and runs."
+)
+endpoint_option = click.option(
+    "--endpoint-url", metavar="URL", envvar="AWS_ENDPOINT_URL", help="S3 endpoint other than AWS's."
+)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    click.echo(json.dumps(value, sort_keys=True, default=str))
+
+
+def configure_logging(verbose: bool) -> None:
+    """Send the package's log records to stderr."""
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("steel_batch").setLevel(logging.INFO if verbose else logging.WARNING)

@@ -1,0 +1,142 @@
+"""Write a synthetic lake: images by line and date, and one `train.csv` with their masks."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+
+import cv2
+import numpy as np
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.layout import check_date, check_name
+from steel_batch.rle import encode_runs, find_runs
+from steel_batch.synthetic import CLASSES, render
+
+JPEG_QUALITY = 95
+"""Makes files of about 100 KB, as the real ones are."""
+LABELS = "train.csv"
+IMAGES_PER_TASK = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticLake:
+    """What was written."""
+
+    out: str
+    num_images: int
+    num_defective: int
+    num_masks: tuple[int, ...]
+    """Per class."""
+    bytes: int
+
+
+def write_lake(
+    lake: Lake,
+    *,
+    num_images: int,
+    seed: int,
+    lines: Sequence[str],
+    dates: Sequence[str],
+    on_images: Callable[[int], None] = lambda _: None,
+    num_processes: int | None = None,
+) -> SyntheticLake:
+    """Write ``line=…/date=…/<image_id>.jpg`` and `train.csv` (``ImageId,ClassId,EncodedPixels``).
+
+    Images are dealt to lines and dates in turn. The labels come last, so a lake that has them is
+    whole; running again after an interruption writes the same files.
+
+    Args:
+        lake: Where to.
+        num_images: How many, 1 or more.
+        seed: Which set.
+        lines: Names of lines.
+        dates: YYYY-MM-DD.
+        on_images: Called with the number of images of each finished part.
+        num_processes: How many render at once; None takes every core.
+
+    Raises:
+        ConfigError: A number, line or date is not usable, or the place has labels already.
+        LakeError: It cannot be written.
+    """
+    if num_images < 1 or seed < 0:
+        raise ConfigError("--num-images must be 1 or more, and --seed 0 or more.")
+    if not lines or not dates:
+        raise ConfigError("--lines and --dates need at least one entry each.")
+    for line in lines:
+        check_name(line, what="line")
+    for date in dates:
+        check_date(date)
+    if lake.stat(LABELS) is not None:
+        raise ConfigError(
+            f"{lake.uri(LABELS)} exists: there is a set of images already. Name an empty place "
+            "with --out, or delete that one."
+        )
+    places = [f"line={line}/date={date}" for line in lines for date in dates]
+    tasks = [
+        (lake, seed, range(start, min(start + IMAGES_PER_TASK, num_images)), places)
+        for start in range(0, num_images, IMAGES_PER_TASK)
+    ]
+    num_processes = min(num_processes or os.cpu_count() or 1, len(tasks))
+    parts = []
+    if num_processes == 1:
+        for task in tasks:
+            parts.append(_write_images(*task))
+            on_images(len(task[2]))
+    else:
+        with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
+            for task, part in zip(tasks, pool.map(_write_images, *zip(*tasks, strict=True))):
+                parts.append(part)
+                on_images(len(task[2]))
+    rows = [row for part in parts for row in part[1]]
+    lake.write(LABELS, _csv(rows))
+    counts = [sum(row[1] == c + 1 for row in rows) for c in range(len(CLASSES))]
+    return SyntheticLake(
+        out=lake.url,
+        num_images=num_images,
+        num_defective=len({row[0] for row in rows}),
+        num_masks=tuple(counts),
+        bytes=sum(part[0] for part in parts),
+    )
+
+
+def image_id(seed: int, index: int) -> str:
+    """The id of one image; no two sets share one."""
+    return f"s{seed:04d}_{index:07d}"
+
+
+def _write_images(
+    lake: Lake, seed: int, indices: range, places: Sequence[str]
+) -> tuple[int, list[tuple[str, int, str]]]:
+    cv2.setNumThreads(1)
+    num_bytes, rows = 0, []
+    for index in indices:
+        strip = render(seed, index)
+        name = f"{image_id(seed, index)}.jpg"
+        data = encode_jpeg(strip.image_HW)
+        lake.write(f"{places[index % len(places)]}/{name}", data)
+        num_bytes += len(data)
+        present = [c for c in range(len(CLASSES)) if (strip.bitmask_HW >> c & 1).any()]
+        for c, runs in zip(present, find_runs(strip.bitmask_HW, present), strict=True):
+            rows.append((name, c + 1, encode_runs(runs)))
+    return num_bytes, rows
+
+
+def encode_jpeg(image_HW: np.ndarray) -> bytes:
+    """A gray JPEG as the cameras write them."""
+    _, data = cv2.imencode(".jpg", image_HW, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return bytes(data)
+
+
+def _csv(rows: Sequence[tuple[str, int, str]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("ImageId", "ClassId", "EncodedPixels"))
+    writer.writerows(sorted(rows))
+    return text.getvalue().encode()

@@ -1,0 +1,56 @@
+"""Run a network over a dataset, for thresholds and for the figures in the card."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from steel_batch.components import describe_defects
+from steel_batch.decode import fit_to, mask_to_source
+from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, PostProcess
+from steel_batch.rle import decode_rle
+from training.dataset import Dataset
+from training.metrics import Metrics, MetricsBuilder
+from training.model import ContractGraph
+
+
+def probabilities(
+    graph: ContractGraph, dataset: Dataset, height: int, width: int
+) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
+    """Per example, the probabilities [C, H, W] and the true bitmask at the engine's size."""
+    for index in range(len(dataset.examples)):
+        image_HW, truth_HW = dataset.load(index)
+        batch = torch.from_numpy(np.ascontiguousarray(fit_to(image_HW, height, width, "fit")))
+        with torch.no_grad():
+            logits = graph.logits(batch[None, None])
+        if truth_HW.shape != (height, width):
+            truth_HW = mask_to_source(truth_HW, height, width)
+        yield torch.sigmoid(logits[0]).numpy(), truth_HW
+
+
+def judge(session: object, dataset: Dataset, post: PostProcess, height: int, width: int) -> Metrics:
+    """The figures of an exported graph with its post-processing, as `score` would use it.
+
+    Args:
+        session: An ONNX Runtime session of the graph.
+        dataset: Held-out examples.
+        post: The settings of the version.
+        height: The engine's.
+        width: The engine's.
+    """
+    builder = MetricsBuilder(dataset.num_classes)
+    for index in range(len(dataset.examples)):
+        image_HW, truth_HW = dataset.load(index)
+        batch = fit_to(image_HW, height, width, "fit")[None, None]
+        mask, peak, count = session.run([MASK, PEAK, COUNT], {IMAGE: batch})  # type: ignore[attr-defined] # ONNX Runtime has no types
+        mask_HW = mask[0, 0]
+        if truth_HW.shape != mask_HW.shape:
+            mask_HW = mask_to_source(mask_HW, *truth_HW.shape)
+        kept_HW = np.zeros_like(truth_HW)
+        for defect in describe_defects(mask_HW, peak[0], count[0], post):
+            kept_HW |= decode_rle(defect.rle, *truth_HW.shape) << np.uint8(defect.class_id - 1)
+        builder.add(kept_HW, truth_HW, peak[0])
+    return builder.build()
