@@ -156,7 +156,7 @@ def sweep(store: Lake, engine: str, date: str) -> list[str]:
     for table in layout.TABLES:
         live = {file.key for file in live_files(store, table, engine, date)}
         ours = f"{table}/{layout.partition(engine, date)}/part-{layout.run_prefix(engine, date)}"
-        orphans += [item.key for item in store.list(ours) if item.key not in live]
+        orphans += [item.key for item in store.list_objects(ours) if item.key not in live]
     store.delete(orphans)
     return orphans
 

@@ -84,7 +84,7 @@ def decode_gray(data: Any) -> Image:
             f"{header.format} of {header.width}×{header.height} pixels and {len(view)} bytes that "
             "cannot be decoded: its content is damaged."
         )
-    return image_HW
+    return np.asarray(image_HW, np.uint8)
 
 
 def probe(data: memoryview) -> Header:

@@ -42,7 +42,7 @@ class ReadRequest:
 class Backend(Protocol):
     """What a kind of store does; see `Lake` for each method's contract."""
 
-    def list(self, prefix: str) -> Iterator[LakeObject]: ...
+    def list_objects(self, prefix: str) -> Iterator[LakeObject]: ...
     def list_dirs(self, prefix: str) -> Iterator[str]: ...
     def stat(self, key: str) -> LakeObject | None: ...
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]: ...
@@ -111,12 +111,12 @@ class Lake:
         """The absolute address of a key, for other libraries and for messages."""
         return f"{self.url}/{key}".rstrip("/") if key else self.url
 
-    def list(self, prefix: str = "") -> Iterator[LakeObject]:
+    def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
         """Every object whose key begins with `prefix`, as they are found; a stream, never a list.
 
         A prefix that does not exist lists nothing.
         """
-        return self._backend.list(_checked(prefix, prefix=True))
+        return self._backend.list_objects(_checked(prefix, prefix=True))
 
     def list_dirs(self, prefix: str = "") -> Iterator[str]:
         """The folders, one level down, whose path begins with `prefix`; each ends in '/'."""

@@ -37,7 +37,7 @@ class Folder:
     def __init__(self, root: Path) -> None:
         self._root = root
 
-    def list(self, prefix: str) -> Iterator[LakeObject]:
+    def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         folder, _, head = prefix.rpartition("/")
         yield from self._walk(folder, head)
 

@@ -16,8 +16,9 @@ import os
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar, cast
 
 import aiohttp
 import botocore.exceptions
@@ -81,7 +82,7 @@ class Bucket:
         )
         self._fs.retries = 1
 
-    def list(self, prefix: str) -> Iterator[LakeObject]:
+    def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         for page in self._pages(prefix, delimiter=""):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):
@@ -101,9 +102,9 @@ class Bucket:
         while True:
             page = self._run(
                 f"listing {self._url}/{prefix}",
-                lambda token=token: self._fs._call_s3(
+                partial(
+                    self._call_bucket,
                     "list_objects_v2",
-                    Bucket=self._bucket,
                     Prefix=self._root + prefix,
                     Delimiter=delimiter,
                     **token,
@@ -182,9 +183,9 @@ class Bucket:
             objects = [{"Key": self._root + key} for key in batch]
             answer = self._run(
                 f"deleting from {self._url}",
-                lambda objects=objects: self._fs._call_s3(
+                partial(
+                    self._call_bucket,
                     "delete_objects",
-                    Bucket=self._bucket,
                     Delete={"Objects": objects, "Quiet": True},
                 ),
             )
@@ -208,7 +209,7 @@ class Bucket:
         found = self.stat(key)
         if found is None:
             raise MissingObjectError(f"{self._url}/{key} is not there.")
-        return _RangeReader(self, found)
+        return cast(BinaryIO, _RangeReader(self, found))
 
     @contextlib.contextmanager
     def open_output(self, key: str) -> Iterator[BinaryIO]:
@@ -229,8 +230,13 @@ class Bucket:
             for number, data in enumerate(iter(lambda: source.read(PART_BYTES), b""), start=1):
                 part = self._run(
                     name,
-                    lambda number=number, data=data: self._call(
-                        "upload_part", key, PartNumber=number, UploadId=upload, Body=data
+                    partial(
+                        self._call,
+                        "upload_part",
+                        key,
+                        PartNumber=number,
+                        UploadId=upload,
+                        Body=data,
                     ),
                 )
                 parts.append({"PartNumber": number, "ETag": part["ETag"]})
@@ -272,9 +278,11 @@ class Bucket:
         return {**self._stats.snapshot(), "reads_at_once": self._limit.limit}
 
     def _call(self, method: str, key: str, **options: Any) -> Awaitable[Any]:
-        call: Awaitable[Any] = self._fs._call_s3(
-            method, Bucket=self._bucket, Key=self._root + key, **options
-        )
+        return self._call_bucket(method, Key=self._root + key, **options)
+
+    def _call_bucket(self, method: str, **options: Any) -> Awaitable[Any]:
+        # The awaitable form of its public call_s3, which blocks.
+        call: Awaitable[Any] = self._fs._call_s3(method, Bucket=self._bucket, **options)
         return call
 
     def _run(self, what: str, request: Callable[[], Awaitable[T]]) -> T:

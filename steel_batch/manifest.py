@@ -165,7 +165,7 @@ class Listing:
 
     def explain_empty(self) -> ConfigError:
         """Why nothing was found, as the error to show."""
-        example = next(iter(self.lake.list()), None)
+        example = next(iter(self.lake.list_objects()), None)
         if example is None:
             return ConfigError(
                 f"there are no objects below {self.lake.url}: check --images (a prefix that does "
@@ -251,7 +251,7 @@ def _list_parallel(lake: Lake, prefixes: Iterator[str]) -> Iterator[LakeObject]:
             return
 
     def list_one(prefix: str) -> None:
-        for item in lake.list(prefix):
+        for item in lake.list_objects(prefix):
             put(item)
             if stop.is_set():
                 return

@@ -37,6 +37,10 @@ WIRE = pa.schema(
 """`errors` holds "code: message" or null per image; `failure` says why a shard was not read."""
 
 
+_OF_AN_IMAGE = (MissingObjectError, ChangedObjectError)
+"""What costs one image; any other failure of the lake costs the shard."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardInput:
     """One shard's images, read but not decoded."""
@@ -110,8 +114,9 @@ def read_shards(lake: Lake, refs: pa.Table, shards: Collection[int]) -> Iterator
 
 def _read_shard(lake: Lake, shard: int, refs: pa.Table) -> ShardInput:
     results = _read_images(lake, refs)
-    failure = next((r for r in results if _fails_shard(r)), None)
-    if failure is not None:
+    failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
+    if failures:
+        failure = failures[0]
         return ShardInput(
             shard=shard,
             refs=refs.slice(0, 0),
@@ -195,12 +200,6 @@ def image_column(fields: pa.Schema, key: str) -> str:
             code="no_image_column",
         )
     return str(binary[0])
-
-
-def _fails_shard(result: bytes | LakeError) -> bool:
-    return isinstance(result, LakeError) and not isinstance(
-        result, (MissingObjectError, ChangedObjectError)
-    )
 
 
 def _image_error(result: bytes | LakeError) -> ImageError | None:

@@ -105,8 +105,10 @@ def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receip
     is deleted, so that its shard is scored again. The staged file's digest is checked when it is
     merged. Only the holder of the run's lock may call this.
     """
-    staged = {item.key: item.size_bytes for item in store.list(f"{layout.RUNS}/{run_id}/shards/")}
-    keys = (item.key for item in store.list(layout.receipts_dir(run_id)))
+    staged = {
+        item.key: item.size_bytes for item in store.list_objects(f"{layout.RUNS}/{run_id}/shards/")
+    }
+    keys = (item.key for item in store.list_objects(layout.receipts_dir(run_id)))
     while batch := list(islice(keys, READ_AT_ONCE)):
         invalid = []
         for key, data in zip(

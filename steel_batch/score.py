@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +25,13 @@ from steel_batch import schema
 from steel_batch.components import Defect, describe_defects
 from steel_batch.decode import Image, fit_to, load_decoder, mask_to_source
 from steel_batch.engine.contract import Card, Runtime, Slot
-from steel_batch.errors import ImageError
+from steel_batch.errors import DecodeError, ImageError
 from steel_batch.isolate import decode_isolated
 from steel_batch.lake import Lake
 from steel_batch.read import ShardInput
 from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, stage
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +135,9 @@ class ShardScorer:
             known = [i for i, error in enumerate(shard.errors) if error is None]
             contents = [shard.contents[i].as_py() for i in known]
             decoded = dict(zip(known, decode_isolated(contents, self._decoder_name), strict=True))
-            sources = [lambda i=i: _raise_or_return(decoded[i]) for i in range(len(shard.refs))]
+            sources = [partial(_raise_or_return, decoded.get(i)) for i in range(len(shard.refs))]
         else:
-            sources = [
-                lambda i=i: self._decode(shard.contents[i].as_buffer())
-                for i in range(len(shard.refs))
-            ]
+            sources = [partial(self._decode_scalar, shard, i) for i in range(len(shard.refs))]
         size = self._runtime.batch_size
         starts = range(0, len(sources), size)
         parts: list[Future[list[ScoredImage | ImageError]]] = [
@@ -153,6 +154,9 @@ class ShardScorer:
         self._workers.shutdown(cancel_futures=True)
         self._runtime.close()
 
+    def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
+        return self._decode(shard.contents[index].as_buffer())
+
     def _score_batch(
         self, sources: Sequence[Callable[[], Image]], errors: Sequence[ImageError | None]
     ) -> list[ScoredImage | ImageError]:
@@ -168,13 +172,14 @@ class ShardScorer:
                 ),
             )
 
-    def _each(self, num: int, work: Callable[[int], object]) -> list:
+    def _each(self, num: int, work: Callable[[int], T]) -> list[T]:
         """Do `work` for each index on the threads, several indices to a task."""
         step = max(1, -(-num // self._num_threads))
-        tasks = [
-            self._workers.submit(lambda a=a: [work(i) for i in range(a, min(a + step, num))])
-            for a in range(0, num, step)
-        ]
+
+        def work_some(start: int) -> list[T]:
+            return [work(i) for i in range(start, min(start + step, num))]
+
+        tasks = [self._workers.submit(work_some, start) for start in range(0, num, step)]
         return [result for task in tasks for result in task.result()]
 
     def _load(
@@ -238,9 +243,9 @@ class ShardScorer:
         return pa.table(arrays, schema=schema.PREDICTIONS)
 
 
-def _raise_or_return(image: Image | ImageError) -> Image:
-    if isinstance(image, ImageError):
-        raise image
+def _raise_or_return(image: Image | ImageError | None) -> Image:
+    if image is None or isinstance(image, ImageError):
+        raise image or DecodeError("the image was not read.")
     return image
 
 

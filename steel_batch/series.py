@@ -19,7 +19,7 @@ def entry_key(series: str, number: int) -> str:
 
 def numbers(lake: Lake, series: str) -> list[int]:
     """The numbers of a series, ascending."""
-    names = (item.key.rpartition("/")[2] for item in lake.list(f"{series}/"))
+    names = (item.key.rpartition("/")[2] for item in lake.list_objects(f"{series}/"))
     return sorted(
         int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()
     )

@@ -102,7 +102,7 @@ def open_dataset(lake: Lake, labels: bytes, *, source: str, num_classes: int) ->
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"{num_classes} classes; an engine has 1 to {MAX_CLASSES}.")
     pattern = KeyPattern(None)
-    images = {item.key: item for item in lake.list() if pattern.match(item.key) is not None}
+    images = {item.key: item for item in lake.list_objects() if pattern.match(item.key) is not None}
     names = {key.rpartition("/")[2]: key for key in images}
     if not images:
         raise ConfigError(f"there are no images below {lake.url}.")

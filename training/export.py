@@ -34,7 +34,7 @@ def export_graph(graph: ContractGraph, height: int, width: int) -> bytes:
         torch.onnx.export(
             graph.eval(),
             (torch.zeros(2, 1, height, width, dtype=torch.uint8),),
-            sink,
+            sink,  # type: ignore[arg-type] # the TorchScript exporter writes to streams
             opset_version=OPSET,
             dynamo=False,
             input_names=[IMAGE],

@@ -85,7 +85,7 @@ def train(
         logits = network(image.float() / 255)
         loss = bce_dice(logits, unpack_bits(bitmask, dataset.num_classes), weight_C)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call] # torch leaves it untyped
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimizer.step()
         _average(average, network, min(config.ema_decay, (step + 1) / (step + 10)))

@@ -48,7 +48,7 @@ class Segmenter(nn.Module):
         super().__init__()
         self.stride = config.input_stride * config.output_stride
         self._pool = config.input_stride
-        options = {
+        options: dict[str, object] = {
             "encoder_weights": config.encoder_weights,
             "in_channels": 1,
             "classes": num_classes,

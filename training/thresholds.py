@@ -39,7 +39,9 @@ def search(
         num_classes: C.
     """
     rows = [
-        np.stack([_areas(p_CHW[c], truth_HW >> c & 1) for c in range(num_classes)])
+        np.stack(
+            [_areas(p_CHW[c], truth_HW >> np.uint8(c) & np.uint8(1)) for c in range(num_classes)]
+        )
         for p_CHW, truth_HW in outputs
     ]
     areas = np.stack(rows)  # [N, C, T, (predicted, truth, both)]

@@ -66,7 +66,7 @@ def land_run(
 def delete_staged(store: Lake, run_id: str) -> None:
     """Delete the staged and merged files of a run whose commits surely landed."""
     for folder in ("merged", "shards"):
-        store.delete(item.key for item in store.list(f"{layout.RUNS}/{run_id}/{folder}/"))
+        store.delete(item.key for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"))
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> pa.Table:

@@ -14,6 +14,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from steel_batch import __version__, layout
@@ -34,7 +35,7 @@ from steel_batch.pipeline.cluster import actor_pool, joined_cluster
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.stages import ScoreTask, merge_files, score_shards
 from steel_batch.pipeline.tally import Tally
-from steel_batch.plan import Plan, build_plan, check_settings
+from steel_batch.plan import Plan, PlanInfo, build_plan, check_settings
 from steel_batch.receipt import read_receipts
 from steel_batch.registry import Engine, load_engine
 from steel_batch.runs import (
@@ -63,14 +64,46 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     lake = Lake(config.images, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store)
-    pattern = KeyPattern(config.key_pattern)
-    if config.date == ALL_DATES:
-        dates = find_dates(lake, pattern)
-    else:
-        dates = [layout.check_date(config.date)]
+    dates = dates_of(config, lake)
     ensure_tables(store)
     for date in dates:
-        yield DateRun(config, engine, lake, store, pattern, date, observe).run()
+        yield DateRun(config, engine, lake, store, date, observe).run()
+
+
+def dates_of(config: ScoreConfig, lake: Lake) -> list[str]:
+    """The dates that a configuration means.
+
+    Raises:
+        ConfigError: It is no date, or the keys do not say theirs.
+    """
+    if config.date == ALL_DATES:
+        return find_dates(lake, KeyPattern(config.key_pattern))
+    return [layout.check_date(config.date)]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A date's plan, and what was seen beside it."""
+
+    info: PlanInfo
+    num_left_out: int
+    example_left_out: str | None
+
+
+def plan_date(
+    config: ScoreConfig, engine: str, date: str, lake: Lake, store: Lake, path: Path
+) -> Planned:
+    """List a date's images and write the plan of those without a row to a local file.
+
+    Raises:
+        ConfigError: There are no images of that date.
+    """
+    listing = Listing(lake, KeyPattern(config.key_pattern), date)
+    known = known_images(store, engine, date)
+    info = build_plan(listing, config.settings(engine=engine, date=date), path, known=known)
+    if info.num_images + info.num_committed + info.num_changed == 0:
+        raise listing.explain_empty()
+    return Planned(info, listing.num_left_out, listing.example_left_out)
 
 
 class DateRun:
@@ -81,7 +114,6 @@ class DateRun:
         engine: The resolved engine.
         lake: Where the images lie.
         store: Where everything is written.
-        pattern: How keys read.
         date: YYYY-MM-DD.
         observe: Told how far the run is.
     """
@@ -92,7 +124,6 @@ class DateRun:
         engine: Engine,
         lake: Lake,
         store: Lake,
-        pattern: KeyPattern,
         date: str,
         observe: Observer,
     ) -> None:
@@ -100,7 +131,6 @@ class DateRun:
         self._engine = engine
         self._lake = lake
         self._store = store
-        self._pattern = pattern
         self._date = date
         self._observe = observe
         self._started = time.monotonic()
@@ -143,15 +173,12 @@ class DateRun:
         self._observe(Progress(step="planning"))
         started = time.monotonic()
         store, engine = self._store, self._engine.card.name
-        listing = Listing(self._lake, self._pattern, self._date)
         with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
             path = Path(scratch) / "plan.parquet"
-            known = known_images(store, engine, self._date)
-            info = build_plan(listing, self._settings(), path, known=known)
-            if info.num_images + info.num_committed + info.num_changed == 0:
-                raise listing.explain_empty()
+            planned = plan_date(self._config, engine, self._date, self._lake, store, path)
+            info = planned.info
             if info.num_images == 0:
-                return self._nothing_new(info.num_committed, info.num_changed)
+                return self._nothing_new(info)
             number = _next_number(latest_run(store, engine, self._date))
             run_id = layout.run_id(engine, self._date, number)
             with (
@@ -170,8 +197,8 @@ class DateRun:
             num_shards=info.num_shards,
             num_committed=info.num_committed,
             num_changed=info.num_changed,
-            num_left_out=listing.num_left_out,
-            example_left_out=listing.example_left_out,
+            num_left_out=planned.num_left_out,
+            example_left_out=planned.example_left_out,
             settings=info.settings,
             config=dataclasses.asdict(self._config),
             environment={
@@ -184,7 +211,7 @@ class DateRun:
         self._steps["plan"] = time.monotonic() - started
         return record
 
-    def _nothing_new(self, num_committed: int, num_changed: int) -> RunResult:
+    def _nothing_new(self, info: PlanInfo) -> RunResult:
         return RunResult(
             run_id=None,
             engine=self._engine.card.name,
@@ -199,8 +226,8 @@ class DateRun:
             committed=True,
             table_version=None,
             predictions=self._glob(),
-            num_committed_before=num_committed,
-            num_changed=num_changed,
+            num_committed_before=info.num_committed,
+            num_changed=info.num_changed,
         )
 
     def _complete(self, record: RunRecord, lease: Lease) -> RunResult:

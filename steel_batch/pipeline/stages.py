@@ -89,7 +89,6 @@ _RESULT = pa.schema(
 )
 
 
-@ray.remote(num_cpus=0)
 class Attempts:
     """Counts how often each shard was started, out of reach of what kills an actor."""
 
@@ -179,7 +178,7 @@ def score_shards(
     """
     _configure_data()
     rows = [{"group": group, "shards": list(shards)} for group, shards in pending.items()]
-    attempts = Attempts.remote()
+    attempts = ray.remote(num_cpus=0)(Attempts).remote()
     dataset = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(
@@ -219,7 +218,6 @@ def _configure_data() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-@ray.remote(num_cpus=1, max_retries=3)
 def _merge(store: Lake, run_id: str, number: int, shards: range) -> DataFile | int:
     try:
         return merge_shards(store, run_id, number, shards)
@@ -240,6 +238,7 @@ def merge_files(
     Raises:
         LakeError: The store failed for good.
     """
+    merge = ray.remote(num_cpus=1, max_retries=3)(_merge)
     files: dict[int, DataFile] = {}
     damaged: list[int] = []
     waiting = list(enumerate(ranges))[::-1]
@@ -247,7 +246,7 @@ def merge_files(
     while waiting or running:
         while waiting and len(running) < MERGES_AT_ONCE:
             number, shards = waiting.pop()
-            running[_merge.remote(store, run_id, number, shards)] = number
+            running[merge.remote(store, run_id, number, shards)] = number
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         number = running.pop(done)
         try:

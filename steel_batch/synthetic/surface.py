@@ -56,7 +56,7 @@ def expose(rng: Rng, image_HW: Field) -> Mask:
     """What the sensor makes of it: shot noise, read noise, clipping."""
     noise = rng.standard_normal((HEIGHT, WIDTH), np.float32)
     noisy = image_HW + noise * np.sqrt(np.maximum(image_HW, 0.0) * 0.03 + 0.8)
-    return np.clip(noisy, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(noisy, 0, 255), np.uint8)
 
 
 def _light(rng: Rng) -> Field:
@@ -65,11 +65,11 @@ def _light(rng: Rng) -> Field:
     along = 1 + swing * profile(rng, WIDTH, log_uniform(rng, 300, 1200))
     tilt = uniform(rng, -0.18, 0.18)
     across = 1 + tilt * np.linspace(-1, 1, HEIGHT, dtype=np.float32)[:, None]
-    image_HW = (level * along * across).astype(np.float32)
+    image_HW: Field = (level * along * across).astype(np.float32)
     if chance(rng, 0.12):  # a lamp's reflection
         y = (np.arange(HEIGHT, dtype=np.float32)[:, None] / HEIGHT - uniform(rng, 0.4, 1.2)) * 2
         x = (np.arange(WIDTH, dtype=np.float32)[None] / WIDTH - uniform(rng, 0.1, 0.9)) * 3
-        image_HW = image_HW + uniform(rng, 40, 110) * np.exp(-(x * x) - y * y)
+        image_HW += uniform(rng, 40, 110) * np.exp(-(x * x) - y * y)
     return np.maximum(image_HW, 12).astype(np.float32)
 
 
@@ -93,7 +93,7 @@ def _drips(rng: Rng) -> Field:
     field_HW += 0.35 * smooth_field(rng, HEIGHT, WIDTH, 14, 6)
     where = 1.2 * smooth_field(rng, HEIGHT, WIDTH, 500, 350)
     wet_HW = (field_HW + where > uniform(rng, 1.5, 2.6)).astype(np.uint8)
-    return 1 - uniform(rng, 0.08, 0.3) * soften(wet_HW, 3)
+    return np.asarray(1 - uniform(rng, 0.08, 0.3) * soften(wet_HW, 3), np.float32)
 
 
 def _tones(rng: Rng) -> Field:
@@ -103,7 +103,7 @@ def _tones(rng: Rng) -> Field:
     border = x + slope * np.arange(HEIGHT, dtype=np.float32)[:, None]
     border = border + 14 * smooth_field(rng, HEIGHT, 2, 60, 2)[:, :1]
     side_HW = (np.arange(WIDTH, dtype=np.float32)[None] > border).astype(np.uint8)
-    return 1 + uniform(rng, -0.22, 0.22) * soften(side_HW, 7)
+    return np.asarray(1 + uniform(rng, -0.22, 0.22) * soften(side_HW, 7), np.float32)
 
 
 def _speckle(rng: Rng) -> Field:
@@ -111,7 +111,7 @@ def _speckle(rng: Rng) -> Field:
     where = np.clip(smooth_field(rng, HEIGHT, WIDTH, 220, 260), 0, 2)
     grain = rng.standard_normal((HEIGHT // 2, WIDTH // 2), np.float32)
     grain = cv2.resize(grain, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
-    return (uniform(rng, 3, 12) * where * grain).astype(np.float32)
+    return np.asarray(uniform(rng, 3, 12) * where * grain, np.float32)
 
 
 def _fine_lines(rng: Rng) -> Field:
@@ -123,7 +123,7 @@ def _fine_lines(rng: Rng) -> Field:
 def _grain(rng: Rng) -> Field:
     fine = rng.standard_normal((HEIGHT, WIDTH), np.float32)
     soft = cv2.GaussianBlur(fine, (5, 3), 0)
-    return (uniform(rng, 5, 11) * soft).astype(np.float32)
+    return np.asarray(uniform(rng, 5, 11) * soft, np.float32)
 
 
 def _plate(rng: Rng) -> Field:
@@ -140,7 +140,7 @@ def _plate(rng: Rng) -> Field:
             cv2.ellipse(relief_HW, center, size, turned, 0, 360, 1, -1)
     height = soften(relief_HW, 7)
     lit = cv2.Sobel(height, cv2.CV_32F, 1, 0) - cv2.Sobel(height, cv2.CV_32F, 0, 1)
-    return (uniform(rng, 12, 28) * lit + 6 * height).astype(np.float32)
+    return np.asarray(uniform(rng, 12, 28) * lit + 6 * height, np.float32)
 
 
 def _strip_end(rng: Rng, image_HW: Field) -> tuple[Field, Mask]:

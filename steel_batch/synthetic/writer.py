@@ -91,7 +91,8 @@ def write_lake(
             on_images(len(task[2]))
     else:
         with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-            for task, part in zip(tasks, pool.map(_write_images, *zip(*tasks, strict=True))):
+            done = pool.map(_write_images, *zip(*tasks, strict=True))
+            for task, part in zip(tasks, done, strict=True):
                 parts.append(part)
                 on_images(len(task[2]))
     rows = [row for part in parts for row in part[1]]

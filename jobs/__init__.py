@@ -1,0 +1,1 @@
+"""Entry points for `ray job submit`: the same flags as the command line."""

@@ -1,0 +1,10 @@
+"""Score a lake's images: `ray job submit -- python jobs/score.py --images … --store …`.
+
+Takes the flags of `steel-batch score`.
+"""
+
+from steel_batch.cli import run
+from steel_batch.cli.score import score
+
+if __name__ == "__main__":
+    run(score)

@@ -1,0 +1,61 @@
+"""`steel-batch demo`: the whole way of the data on made-up images, in a minute."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from steel_batch.cli.output import configure_logging, console
+from steel_batch.cli.query import show_table
+from steel_batch.cli.score import progress_line, show_result
+from steel_batch.config import ScoreConfig
+from steel_batch.contact_sheet import contact_sheet
+from steel_batch.lake import Lake, ReadRequest
+from steel_batch.pipeline.run import score
+from steel_batch.query import run_query
+from steel_batch.registry import load_engine
+from steel_batch.synthetic.writer import write_lake
+
+DATE = "2026-11-21"
+PATTERN = "line={line}/date={date}/{image_id}.jpg"
+QUESTION = """\
+SELECT line, class_name, num_images AS images, num_defective AS defective,
+       round(100 * defect_rate, 1) AS percent, area_p50_px
+FROM class_summaries ORDER BY line, class_id"""
+WORST = """\
+SELECT image_key, defects FROM predictions WHERE has_defect
+ORDER BY list_sum(list_transform(defects, lambda d: d.area_px)) DESC LIMIT 8"""
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True)
+@click.option("--num-images", default=200, show_default=True)
+def demo(out: Path, num_images: int) -> None:
+    """Draw strip images, score them, query the answer and picture the worst.
+
+    Everything lands in --out, which is made anew each time.
+    """
+    configure_logging(False)
+    if out.exists() and any(out.iterdir()) and not (out / "store").exists():
+        raise click.UsageError(f"{out} holds other things than a demo; name an empty --out.")
+    shutil.rmtree(out, ignore_errors=True)
+    lake, store = Lake(str(out / "lake")), Lake(str(out / "store"))
+    with console.status(f"drawing {num_images} strip images"):
+        made = write_lake(lake, num_images=num_images, seed=7, lines=["1", "2"], dates=[DATE])
+    console.print(f"drew {made.num_images} strip images in {made.out}\n")
+    with progress_line() as observe:
+        config = ScoreConfig(
+            images=lake.url, key_pattern=PATTERN, date=DATE, store=store.url, shard_images=16
+        )
+        (result,) = score(config, observe)
+    show_result(result)
+    console.print(f"\n{QUESTION}\n", style="dim")
+    show_table(run_query(store, QUESTION))
+    worst = run_query(store, WORST).to_pylist()
+    keys = [ReadRequest(key=row["image_key"]) for row in worst]
+    contents = [data for data in lake.read_many(keys) if isinstance(data, bytes)]
+    sheet = out / "worst.png"
+    sheet.write_bytes(contact_sheet(worst, contents, load_engine("demo", store=None).card.classes))
+    console.print(f"\nthe images with the largest defects, outlined: {sheet}")

@@ -1,0 +1,68 @@
+"""`steel-batch plan`: what `score` would do, without doing it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from steel_batch.cli.output import configure_logging, console, output_option, print_json
+from steel_batch.cli.score import lake_options
+from steel_batch.config import ScoreConfig
+from steel_batch.lake import Lake
+from steel_batch.pipeline.run import dates_of, plan_date
+from steel_batch.registry import load_engine
+
+
+@click.command()
+@lake_options
+@output_option
+def plan(output: str, **options: Any) -> None:
+    """Show what score would read, shard by shard in total; nothing is written.
+
+    Uses the same listing, key pattern and committed rows, so the digest is the one that the run
+    would have.
+    """
+    configure_logging(False)
+    config = ScoreConfig(**options)
+    lake = Lake(config.images, endpoint_url=config.endpoint_url)
+    store = Lake(config.store, endpoint_url=config.endpoint_url)
+    engine = load_engine(config.engine, store=store)
+    for date in dates_of(config, lake):
+        with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
+            planned = plan_date(
+                config, engine.card.name, date, lake, store, Path(scratch) / "plan.parquet"
+            )
+        info = planned.info
+        if output == "json":
+            print_json(
+                {
+                    "engine": engine.card.name,
+                    "date": date,
+                    "digest": info.digest,
+                    "num_images": info.num_images,
+                    "num_shards": info.num_shards,
+                    "bytes": info.bytes,
+                    "num_committed": info.num_committed,
+                    "num_changed": info.num_changed,
+                    "num_left_out": planned.num_left_out,
+                    "example_left_out": planned.example_left_out,
+                }
+            )
+            continue
+        console.print(
+            f"{date}: {info.num_images:,} images in {info.num_shards:,} shards, "
+            f"{info.bytes / 1e9:,.2f} GB, plan {info.digest[:12]} for {engine.card.name}"
+        )
+        if info.num_committed or info.num_changed:
+            console.print(
+                f"  left out: {info.num_committed:,} that have their row, {info.num_changed:,} "
+                "that were changed since"
+            )
+        if planned.num_left_out:
+            console.print(
+                f"  {planned.num_left_out:,} other objects do not match, for example "
+                f"{planned.example_left_out}"
+            )

@@ -1,0 +1,51 @@
+"""`steel-batch query`: SQL over the tables of a store."""
+
+from __future__ import annotations
+
+import click
+import pyarrow as pa
+from rich.table import Table
+
+from steel_batch.cli.output import (
+    answer,
+    endpoint_option,
+    output_option,
+    print_json,
+    store_option,
+)
+from steel_batch.lake import Lake
+from steel_batch.query import run_query
+
+
+@click.command()
+@click.argument("sql")
+@store_option
+@endpoint_option
+@output_option
+def query(sql: str, store: str, endpoint_url: str | None, output: str) -> None:
+    """Answer SQL over predictions, class_summaries and quarantine.
+
+    For example: "SELECT line, count(*) FROM predictions WHERE has_defect GROUP BY line".
+    """
+    found = run_query(Lake(store, endpoint_url=endpoint_url), sql)
+    if output == "json":
+        print_json(found.to_pylist())
+    else:
+        show_table(found)
+
+
+def show_table(rows: pa.Table) -> None:
+    """Print a query's answer."""
+    table = Table(*rows.column_names, box=None, pad_edge=False)
+    for column, field in zip(table.columns, rows.schema, strict=True):
+        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+            column.justify = "right"
+    for row in rows.to_pylist():
+        table.add_row(*(_text(value) for value in row.values()))
+    answer.print(table)
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

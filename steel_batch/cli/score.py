@@ -1,0 +1,228 @@
+"""`steel-batch score`: score one date, or every date, of a lake."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from steel_batch.cli.output import (
+    Command,
+    configure_logging,
+    console,
+    endpoint_option,
+    output_option,
+    print_json,
+    store_option,
+)
+from steel_batch.config import ALL_DATES, ScoreConfig, read_toml
+from steel_batch.engine.runtime import RUNTIMES
+from steel_batch.pipeline.run import score as score_dates
+from steel_batch.runs import RunResult
+from steel_batch.telemetry import Observer, Progress
+
+
+def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if path is not None:
+        allowed = frozenset(p.name for p in context.command.params if p.name)
+        context.default_map = read_toml(path, section="score", allowed=allowed)
+
+
+def lake_options(command: Command) -> Command:
+    """The options that say which images are meant."""
+    options: list[Callable[[Command], Command]] = [
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, exists=True, dir_okay=False),
+            callback=_read_config,
+            is_eager=True,
+            expose_value=False,
+            help="TOML file whose [score] table gives defaults for these options.",
+        ),
+        click.option(
+            "--images", required=True, metavar="URL", help="Folder or s3:// prefix of the images."
+        ),
+        click.option(
+            "--key-pattern",
+            metavar="PATTERN",
+            help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, "
+            "every image file is taken.",
+        ),
+        click.option(
+            "--date",
+            default=ALL_DATES,
+            show_default=True,
+            metavar="DATE",
+            help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
+        ),
+        click.option(
+            "--engine",
+            default="demo",
+            show_default=True,
+            metavar="ENGINE",
+            help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
+        ),
+        store_option,
+        endpoint_option,
+        click.option(
+            "--shard-images",
+            default=256,
+            show_default=True,
+            help="Most images of a shard, the unit of retrying.",
+        ),
+        click.option(
+            "--shard-bytes", default=64 << 20, show_default=True, help="Most bytes of a shard."
+        ),
+        click.option(
+            "--rescore-changed",
+            is_flag=True,
+            help="Score images again whose etag is not the committed one.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@lake_options
+@click.option(
+    "--max-bad",
+    default=0.01,
+    show_default=True,
+    help="Share of images that may be unusable before the run fails with exit 3.",
+)
+@click.option("--fresh", is_flag=True, help="Abandon an unfinished run of the date; begin anew.")
+@click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
+    default="auto",
+    show_default=True,
+)
+@click.option("--batch-size", type=int, help="Images of one inference.")
+@click.option("--num-actors", type=int, help="Scoring actors; as many as fit by default.")
+@click.option("--cpus-per-actor", type=float, help="CPUs of one scoring actor.")
+@click.option("--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default.")
+@click.option(
+    "--lock-wait",
+    "lock_wait_seconds",
+    default=0.0,
+    show_default=True,
+    help="Seconds to wait while another run holds the date, instead of exit 4.",
+)
+@click.option(
+    "--lease-seconds",
+    default=60.0,
+    show_default=True,
+    help="How long the lock outlives a run that died.",
+)
+@click.option(
+    "--merge-bytes", default=256 << 20, show_default=True, help="Aimed size of committed files."
+)
+@click.option("--shard-attempts", default=3, show_default=True, help="Tries of a failing shard.")
+@click.option(
+    "--decoder",
+    default="steel_batch.decode:decode_gray",
+    show_default=True,
+    help="'module:function' that turns bytes into gray pixels.",
+)
+@click.option("--verbose", is_flag=True, help="Log what happens to stderr.")
+@output_option
+def score(output: str, verbose: bool, **options: Any) -> None:
+    """Score a date's images and commit one row per image.
+
+    An unfinished run of the same engine, date and settings is continued. Images that have their
+    row already are left out, so running again after late images arrive adds only those.
+    """
+    configure_logging(verbose)
+    config = ScoreConfig(**options)
+    with progress_line() as observe:
+        results = list(score_dates(config, observe))
+    if output == "json":
+        for result in results:
+            print_json(result.to_json())
+    else:
+        for result in results:
+            show_result(result)
+
+
+@contextmanager
+def progress_line() -> Iterator[Observer]:
+    """One line on stderr, rewritten while a run goes on; where it cannot be, a line a step."""
+    if not console.is_terminal:
+        last = [""]
+
+        def note(progress: Progress) -> None:
+            if progress.step != last[0]:
+                last[0] = progress.step
+                console.print(describe(progress))
+
+        yield note
+        return
+    with console.status("starting") as status:
+        yield lambda progress: status.update(describe(progress))
+
+
+def describe(progress: Progress) -> str:
+    """A run's progress as one line."""
+    parts = [progress.step]
+    if progress.num_images:
+        parts.append(f"{progress.num_done:,} of {progress.num_images:,} images")
+    if progress.images_per_second:
+        parts.append(f"{progress.images_per_second:,.0f} images/s")
+    if progress.seconds_left:
+        parts.append(f"{duration(progress.seconds_left)} left")
+    if progress.num_quarantined:
+        parts.append(f"{progress.num_quarantined:,} quarantined")
+    return " · ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def show_result(result: RunResult) -> None:
+    """How a run ended, for a person."""
+    changed = (
+        f" {result.num_changed:,} of them were changed since; --rescore-changed scores them again."
+        if result.num_changed
+        else ""
+    )
+    if result.run_id is None:
+        console.print(
+            f"{result.date}: nothing new: all {result.num_committed_before + result.num_changed:,} "
+            f"images have their row already.{changed}"
+        )
+        return
+    quarantined = f"{result.num_quarantined:,} quarantined"
+    late = (
+        f"; {result.num_committed_before:,} had their row already"
+        if result.num_committed_before
+        else ""
+    )
+    console.print(
+        f"{result.date}: {result.num_scored:,} images scored with {result.engine} in "
+        f"{duration(result.seconds)} ({result.images_per_second:,.1f} images/s; start-up "
+        f"{duration(result.startup_seconds)}), {quarantined}{late}.{changed}"
+    )
+    table = Table("class", "name", "images", "share", box=None, pad_edge=False)
+    for column in table.columns[2:]:
+        column.justify = "right"
+    for entry in result.classes:
+        share = entry.num_images / max(1, result.num_scored)
+        table.add_row(
+            str(entry.class_id), entry.class_name, f"{entry.num_images:,}", f"{share:.1%}"
+        )
+    console.print(table)
+    console.print(f"run {result.run_id}, table version {result.table_version}")
+    console.print(f"{result.predictions}", soft_wrap=True)

@@ -1,0 +1,32 @@
+"""SQL over a store's tables: DuckDB over the files that Delta says are there."""
+
+from __future__ import annotations
+
+import duckdb
+import pyarrow as pa
+
+from steel_batch import layout
+from steel_batch.commit import open_table
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+
+
+def run_query(store: Lake, sql: str) -> pa.Table:
+    """Answer a question about `predictions`, `class_summaries` and `quarantine`.
+
+    The tables are views of the newest committed version of each, with the partition columns
+    `engine` and `date`; only the columns and files that the question needs are read.
+
+    Raises:
+        ConfigError: The SQL is wrong; the message is DuckDB's.
+        LakeError: There is no table in the store yet.
+    """
+    con = duckdb.connect()
+    try:
+        for table in layout.TABLES:
+            con.register(table, open_table(store, table).to_pyarrow_dataset())
+        return con.sql(sql).to_arrow_table()
+    except duckdb.Error as error:
+        raise ConfigError(f"the query cannot be answered: {error}") from error
+    finally:
+        con.close()

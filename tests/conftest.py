@@ -1,0 +1,100 @@
+"""What several tests need: a real S3 server process, places to store, a small lake and engine."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import cv2
+import numpy as np
+import pytest
+
+from steel_batch.lake import Lake
+from tests.tiny_engine import write_tiny_engine
+
+PATTERN = "line={line}/date={date}/{image_id}.png"
+DATE = "2026-11-21"
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 server in its own process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    os.environ |= {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(200):
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        yield url
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str) -> str:
+    """A new bucket's s3:// URL."""
+    name = f"b{uuid.uuid4().hex[:20]}"
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake of each kind."""
+    if request.param == "folder":
+        return Lake(str(tmp_path / "lake"))
+    url = request.getfixturevalue("bucket")
+    return Lake(f"{url}/some/prefix", endpoint_url=request.getfixturevalue("s3_endpoint"))
+
+
+@pytest.fixture(scope="session")
+def tiny_engine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version's folder of an engine for 64×160 images."""
+    return write_tiny_engine(tmp_path_factory.mktemp("engine") / "tiny")
+
+
+def band_image(seed: int, height: int = 64, width: int = 160) -> np.ndarray:
+    """A dark image; two of three have a bright block that the tiny engine finds."""
+    rng = np.random.default_rng(seed)
+    image_HW = rng.integers(40, 70, (height, width)).astype(np.uint8)
+    if seed % 3:
+        y, x = rng.integers(0, height - 20), rng.integers(0, width - 40)
+        image_HW[y : y + 15, x : x + 5 + seed % 30] = 150 + 20 * (seed % 5)
+    return image_HW
+
+
+def png(image_HW: np.ndarray) -> bytes:
+    return bytes(cv2.imencode(".png", image_HW)[1])
+
+
+def fill_lake(
+    lake: Lake, *, num_images: int, date: str = DATE, lines: tuple[str, ...] = ("1", "2")
+) -> None:
+    """Write small images under `PATTERN`."""
+    for i in range(num_images):
+        key = f"line={lines[i % len(lines)]}/date={date}/im{i:05d}.png"
+        lake.write(key, png(band_image(i)))
