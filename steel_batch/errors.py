@@ -7,7 +7,8 @@ The branches follow what the caller does about them::
     │   └── PlanMismatchError  stop: an unfinished run has other inputs or settings
     ├── ImageError             quarantine one image and go on
     │   ├── DecodeError        its bytes are no image that we read
-    │   └── ShapeError         it is an image of a size that the engine refuses
+    │   ├── ShapeError         it is an image of a size that the engine refuses
+    │   └── MaskError          its mask, or the run-length encoding of one, is malformed
     ├── LakeError              stop: the object store says no for good
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
@@ -81,6 +82,12 @@ class ShapeError(ImageError):
     """The image decoded to a size that the engine's `resize` policy refuses."""
 
     default_code = "wrong_size"
+
+
+class MaskError(ImageError):
+    """A mask or its run-length encoding is malformed."""
+
+    default_code = "bad_mask"
 
 
 class LakeError(SteelBatchError):
