@@ -1,19 +1,16 @@
 """Labelled images: a folder or prefix of images and a Severstal `train.csv`.
 
-Both published formats are read: ``ImageId,ClassId,EncodedPixels`` with rows for defects only, and
-``ImageId_ClassId,EncodedPixels`` with a row for every class of every image. Images without a row,
-or with empty ones, are clean; they are known from the listing. Decoding is the very code that
-scoring uses. Shape suffixes: H rows, W columns.
+Images without a row in the label file are clean: they are known from the listing alone. Decoding
+is the very code that scoring uses. Shape suffixes: H rows, W columns.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,60 +18,84 @@ import numpy.typing as npt
 from steel_batch.decode import decode_gray, probe
 from steel_batch.engine.contract import MAX_CLASSES
 from steel_batch.errors import ConfigError, SteelBatchError
-from steel_batch.lake import Lake
+from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.manifest import KeyPattern
-from steel_batch.rle import MaskError, decode_rle, parse_rle
+from steel_batch.rle import decode_rle
+from training.labels import MAX_PROBLEMS, Masks, read_groups, read_labels
 
-MAX_PROBLEMS = 20
-"""Problems of a label file that are shown before the rest is only counted."""
-
-
-class LabelError(ConfigError):
-    """A label file has rows that cannot be used; the message names them."""
+READ_IMAGES: Final = 64
+"""Images of one concurrent read while the dataset is opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One image and its masks, unread."""
+    """One image and its masks, not decoded."""
 
     key: str
-    etag: str
-    masks: Mapping[int, str]
-    """Run-length pairs by class, from 1; empty for a clean image."""
+    sha256: str
+    """Of the file."""
+    height: int
+    width: int
+    masks: Masks
+    group: str
+    """Images of one group never fall on two sides of a split."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, by which labels know it."""
+        return self.key.rpartition("/")[2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Examples in the order of their keys."""
+    """Examples in the order of their keys. Picklable; images are read when they are loaded."""
 
     lake: Lake
     examples: tuple[Example, ...]
     num_classes: int
 
+    def __len__(self) -> int:
+        return len(self.examples)
+
     @property
     def digest(self) -> str:
-        """SHA-256 over keys, etags and masks: what a model was trained or judged on."""
+        """SHA-256 over names, content and masks: what a model was trained or judged on.
+
+        Where the images lie does not change it.
+        """
         digest = hashlib.sha256()
-        for example in self.examples:
-            name = example.key.rpartition("/")[2]
-            digest.update(f"{name}\0{sorted(example.masks.items())}\n".encode())
+        for example in sorted(self.examples, key=lambda e: e.name):
+            masks = sorted(example.masks.items())
+            digest.update(f"{example.name}\0{example.sha256}\0{masks}\n".encode())
         return digest.hexdigest()
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """The most frequent height and width."""
+        return Counter((e.height, e.width) for e in self.examples).most_common(1)[0][0]
+
+    @property
+    def has_one_size(self) -> bool:
+        """Whether every image is as large as every other."""
+        return len({(e.height, e.width) for e in self.examples}) <= 1
+
+    @property
+    def num_masks(self) -> tuple[int, ...]:
+        """Images with each class."""
+        counts = Counter(class_id for e in self.examples for class_id in e.masks)
+        return tuple(counts[c + 1] for c in range(self.num_classes))
+
     def load(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """One example's image and bitmask, [H, W] each.
+        """One example's image and bitmask, [H, W] each, at the image's own size.
 
         Raises:
-            SteelBatchError: The image cannot be read or decoded, or a mask leaves it.
+            SteelBatchError: The image cannot be read or decoded.
         """
         example = self.examples[index]
         image_HW = decode_gray(self.lake.read(example.key))
         bitmask_HW = np.zeros(image_HW.shape, np.uint8)
         for class_id, rle in example.masks.items():
-            try:
-                mask_HW = decode_rle(rle, *image_HW.shape)
-            except MaskError as error:
-                raise LabelError(f"{example.key}, class {class_id}: {error}") from error
-            bitmask_HW |= mask_HW << np.uint8(class_id - 1)
+            bitmask_HW |= decode_rle(rle, *image_HW.shape) << np.uint8(class_id - 1)
         return image_HW, bitmask_HW
 
     def subset(self, indices: Sequence[int]) -> Dataset:
@@ -86,119 +107,145 @@ class Dataset:
         )
 
 
-def open_dataset(lake: Lake, labels: bytes, *, source: str, num_classes: int) -> Dataset:
-    """List the images and join them with their labels.
+def open_dataset(
+    lake: Lake,
+    labels: bytes,
+    *,
+    source: str,
+    num_classes: int | None = None,
+    groups: bytes | None = None,
+    groups_source: str = "--groups",
+) -> Dataset:
+    """List the images, read each once, and join them with their labels.
 
     Args:
         lake: Where the images lie; every image file below it is an example.
         labels: The csv.
         source: Its name, for messages.
-        num_classes: Classes of the problem, 1 to 8.
+        num_classes: Classes of the problem, 1 to 8; None takes the highest that occurs.
+        groups: A csv ``ImageId,Group``; None makes each image a group of its own.
+        groups_source: Its name, for messages.
 
     Raises:
         LabelError: Rows are malformed, repeated, or name images that are not there.
-        ConfigError: There are no images, or two of one name.
+        ConfigError: There are no images, two of one name, or some that cannot be decoded.
+        LakeError: The store refused.
     """
-    if not 1 <= num_classes <= MAX_CLASSES:
+    if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"{num_classes} classes; an engine has 1 to {MAX_CLASSES}.")
-    pattern = KeyPattern(None)
-    images = {item.key: item for item in lake.list_objects() if pattern.match(item.key) is not None}
-    names = {key.rpartition("/")[2]: key for key in images}
-    if not images:
-        raise ConfigError(f"there are no images below {lake.url}.")
-    if len(names) != len(images):
-        (name, count), *_ = Counter(key.rpartition("/")[2] for key in images).most_common(1)
-        raise ConfigError(f"{count} images below {lake.url} are named {name}; labels name one.")
-    header = probe(memoryview(lake.read(next(iter(images)))))
-    masks = read_labels(
-        labels, names=names, source=source, num_classes=num_classes,
-        num_pixels=header.width * header.height,
-    )  # fmt: skip
-    examples = tuple(
-        Example(key=key, etag=images[key].etag, masks=masks.get(key.rpartition("/")[2], {}))
-        for key in sorted(images)
+    found = _list_images(lake)
+    probed = _probe_images(lake, found)
+    sizes = {name: size for name, (size, _) in probed.items()}
+    masks = read_labels(labels, source=source, sizes=sizes, num_classes=num_classes)
+    if num_classes is None:
+        num_classes = max((c for by_class in masks.values() for c in by_class), default=0)
+        if not num_classes:
+            raise ConfigError(f"{source} labels no defect at all: there is nothing to learn.")
+    grouped = (
+        {name: name for name in found}
+        if groups is None
+        else read_groups(groups, source=groups_source, names=sorted(found))
     )
-    return Dataset(lake=lake, examples=examples, num_classes=num_classes)
+    examples = [
+        Example(
+            key=item.key,
+            sha256=probed[name][1],
+            height=sizes[name][0],
+            width=sizes[name][1],
+            masks=masks.get(name, {}),
+            group=grouped[name],
+        )
+        for name, item in found.items()
+    ]
+    examples.sort(key=lambda example: example.key)
+    return Dataset(lake=lake, examples=tuple(examples), num_classes=num_classes)
 
 
-def read_labels(
-    labels: bytes, *, names: Mapping[str, str], source: str, num_classes: int, num_pixels: int
-) -> dict[str, dict[int, str]]:
-    """Read a label file strictly.
+def _list_images(lake: Lake) -> dict[str, LakeObject]:
+    """The image files of a lake, by name."""
+    pattern = KeyPattern(None)
+    found: dict[str, LakeObject] = {}
+    for item in lake.list_objects():
+        if pattern.match(item.key) is None:
+            continue
+        name = item.key.rpartition("/")[2]
+        if name in found:
+            raise ConfigError(
+                f"{lake.uri(found[name].key)} and {lake.uri(item.key)} have one name; labels name "
+                "images by it, so each must be unique below --images."
+            )
+        found[name] = item
+    if not found:
+        raise ConfigError(
+            f"there are no images below {lake.url}: expected files such as .jpg or .png. Check "
+            "--images."
+        )
+    return found
+
+
+def _probe_images(
+    lake: Lake, found: dict[str, LakeObject]
+) -> dict[str, tuple[tuple[int, int], str]]:
+    """Height, width and SHA-256 of each image."""
+    names = sorted(found)
+    probed, problems = {}, []
+    for start in range(0, len(names), READ_IMAGES):
+        chunk = names[start : start + READ_IMAGES]
+        contents = lake.read_many([ReadRequest(key=found[name].key) for name in chunk])
+        for name, data in zip(chunk, contents, strict=True):
+            try:
+                if not isinstance(data, bytes):
+                    raise data
+                header = probe(memoryview(data))
+            except SteelBatchError as error:
+                problems.append(f"{name}: {str(error).rstrip('.')}")
+                continue
+            probed[name] = ((header.height, header.width), hashlib.sha256(data).hexdigest())
+    if problems:
+        shown = "; ".join(problems[:MAX_PROBLEMS])
+        raise ConfigError(
+            f"{len(problems)} of {len(names)} images below {lake.url} cannot be read: {shown}. "
+            "Replace or remove them and their rows."
+        )
+    return probed
+
+
+def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Dataset]:
+    """Hold parts of a dataset out, each combination of classes in proportion.
+
+    Groups stay whole. The same images, groups and seed give the same parts, wherever they lie.
+
+    Args:
+        dataset: What to cut.
+        shares: Of each part to hold out, 0 to 1, together less than 1.
+        seed: Of the order in which groups are dealt.
 
     Returns:
-        Run-length pairs by image name and class; classes without pixels are left out.
+        What remains, then one part per share.
 
     Raises:
-        LabelError: It lists each row that is wrong and why, up to `MAX_PROBLEMS`.
+        ConfigError: The shares leave nothing.
     """
-    reader = csv.reader(io.StringIO(labels.decode("utf-8-sig")))
-    header = next(reader, [])
-    split = {
-        ("ImageId", "ClassId", "EncodedPixels"): False,
-        ("ImageId_ClassId", "EncodedPixels"): True,
-    }
-    if tuple(header) not in split:
-        raise LabelError(
-            f"{source} begins with the columns {','.join(header) or '(nothing)'}; expected "
-            "ImageId,ClassId,EncodedPixels or ImageId_ClassId,EncodedPixels."
-        )
-    joined = split[tuple(header)]
-    masks: dict[str, dict[int, str]] = {}
-    seen: dict[tuple[str, str], int] = {}
-    problems = []
-    for number, row in enumerate(reader, start=2):
-        if not row:
-            continue
-        try:
-            name, class_text, rle = _fields(row, joined)
-            if (name, class_text) in seen:
-                raise LabelError(f"repeats row {seen[name, class_text]}")
-            seen[name, class_text] = number
-            if name not in names:
-                raise LabelError(f"names {name!r}, which is not among the images")
-            if not class_text.isdigit() or not 1 <= int(class_text) <= num_classes:
-                raise LabelError(f"has class {class_text!r}, of 1 to {num_classes}")
-            runs = parse_rle(rle, num_pixels)
-        except SteelBatchError as error:
-            problems.append(f"row {number} {str(error).rstrip('.')}")
-            continue
-        if len(runs.start_px):
-            masks.setdefault(name, {})[int(class_text)] = rle
-    if problems:
-        more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
-        raise LabelError(f"{source}: {'; '.join(problems[:MAX_PROBLEMS])}{more}.")
-    return masks
-
-
-def _fields(row: Sequence[str], joined: bool) -> tuple[str, str, str]:
-    if len(row) != (2 if joined else 3):
-        raise LabelError(f"has {len(row)} fields")
-    if not joined:
-        return row[0], row[1].strip(), row[2]
-    name, _, class_text = row[0].rpartition("_")
-    return name, class_text, row[1]
-
-
-def split(dataset: Dataset, *, share: float, seed: int) -> tuple[Dataset, Dataset]:
-    """Cut a dataset in two, each combination of classes in proportion.
-
-    Which side an image falls on depends on its name and the seed only, so images that are added
-    later move no other.
-
-    Returns:
-        The greater part and the part of about `share`.
-    """
-    by_combination: dict[tuple[int, ...], list[int]] = {}
+    if any(share < 0 for share in shares) or sum(shares) >= 1:
+        raise ConfigError(f"held-out shares {list(shares)}: expected numbers that add to under 1.")
+    members: dict[str, list[int]] = {}
     for index, example in enumerate(dataset.examples):
-        by_combination.setdefault(tuple(sorted(example.masks)), []).append(index)
-    held = []
-    for members in by_combination.values():
-        order = sorted(members, key=lambda i: _rank(dataset.examples[i].key, seed))
-        held += order[: round(len(order) * share)]
-    kept = sorted(set(range(len(dataset.examples))) - set(held))
-    return dataset.subset(kept), dataset.subset(held)
+        members.setdefault(example.group, []).append(index)
+    strata: dict[tuple[int, ...], list[str]] = {}
+    for group, indices in members.items():
+        combination = sorted({c for i in indices for c in dataset.examples[i].masks})
+        strata.setdefault(tuple(combination), []).append(group)
+    parts: list[list[int]] = [[] for _ in range(len(shares) + 1)]
+    for groups in strata.values():
+        num_images = sum(len(members[group]) for group in groups)
+        bounds = np.rint(num_images * np.cumsum(shares)).astype(int)
+        num_dealt = 0
+        for group in sorted(groups, key=lambda group: _rank(group, seed)):
+            part = int(np.searchsorted(bounds, num_dealt, side="right"))
+            parts[(part + 1) % len(parts)] += members[group]
+            num_dealt += len(members[group])
+    return [dataset.subset(part) for part in parts]
 
 
-def _rank(key: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}\0{key.rpartition('/')[2]}".encode()).digest()
+def _rank(group: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}\0{group}".encode()).digest()
