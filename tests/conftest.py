@@ -16,7 +16,12 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
+from steel_batch.pipeline.cluster import joined_cluster
+from steel_batch.pipeline.run import score
+from steel_batch.query import run_query
+from steel_batch.runs import RunResult
 from tests.tiny_engine import write_tiny_engine
 
 PATTERN = "line={line}/date={date}/{image_id}.png"
@@ -98,3 +103,37 @@ def fill_lake(
     for i in range(num_images):
         key = f"line={lines[i % len(lines)]}/date={date}/im{i:05d}.png"
         lake.write(key, png(band_image(i)))
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_endpoint: str) -> Iterator[None]:
+    """Ray on this machine, shared by the tests that score; sees the S3 server's credentials."""
+    with joined_cluster(None):
+        yield
+
+
+def score_config(images: Lake, store: Lake, engine: Path, **changes: object) -> ScoreConfig:
+    """A configuration for `fill_lake`'s images."""
+    settings: dict[str, object] = {
+        "images": images.url,
+        "store": store.url,
+        "key_pattern": PATTERN,
+        "engine": str(engine),
+        "date": DATE,
+        "shard_images": 8,
+        "endpoint_url": images._endpoint_url or store._endpoint_url,
+    }
+    return ScoreConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def run_score(config: ScoreConfig) -> RunResult:
+    """Score one date in this process."""
+    (result,) = score(config, lambda _: None)
+    return result
+
+
+def committed_rows(store: Lake, table: str = "predictions") -> list[dict[str, object]]:
+    """The rows that Delta readers see, without what differs between two runs."""
+    rows = run_query(store, f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
+    volatile = {"run_id", "scored_at", "at", "etag"}
+    return [{k: v for k, v in row.items() if k not in volatile} for row in rows]

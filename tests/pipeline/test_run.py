@@ -1,0 +1,250 @@
+"""A date scored end to end, on every kind of lake."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import duckdb
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from deltalake import DeltaTable
+
+from steel_batch import schema
+from steel_batch.engine.contract import Card
+from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesError
+from steel_batch.lake import Lake
+from steel_batch.pipeline.run import score
+from tests.conftest import (
+    DATE,
+    PATTERN,
+    band_image,
+    committed_rows,
+    fill_lake,
+    png,
+    run_score,
+    score_config,
+)
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+@pytest.fixture
+def images(lake: Lake, tmp_path: Path) -> Lake:
+    """Thirty images on two lines."""
+    place = Lake(f"{lake.url}/images", endpoint_url=lake._endpoint_url)
+    fill_lake(place, num_images=30)
+    return place
+
+
+@pytest.fixture
+def store(lake: Lake) -> Lake:
+    return Lake(f"{lake.url}/store", endpoint_url=lake._endpoint_url)
+
+
+def test_every_image_gets_one_row_and_a_second_run_adds_none(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    config = score_config(images, store, tiny_engine)
+    result = run_score(config)
+    assert (result.num_images, result.num_scored, result.num_quarantined) == (30, 30, 0)
+    assert result.num_shards == 4
+    assert result.committed
+    rows = committed_rows(store)
+    assert [row["image_key"] for row in rows] == [
+        f"line={1 + i % 2}/date={DATE}/im{i:05d}.png" for i in (*range(0, 30, 2), *range(1, 30, 2))
+    ]
+    assert {str(row["date"]) for row in rows} == {DATE}
+    again = run_score(config)
+    assert again.run_id is None
+    assert again.num_committed_before == 30
+    assert committed_rows(store) == rows
+
+
+def test_late_images_are_added_and_the_summary_covers_both_runs(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    config = score_config(images, store, tiny_engine)
+    run_score(config)
+    images.write(f"line=3/date={DATE}/late.png", png(band_image(1)))
+    late = run_score(config)
+    assert (late.num_images, late.num_committed_before) == (1, 30)
+    assert len(committed_rows(store)) == 31
+    summaries = committed_rows(store, "class_summaries")
+    assert len(summaries) == 3 * 4
+    assert {(row["line"], row["num_images"]) for row in summaries} == {
+        ("1", 15),
+        ("2", 15),
+        ("3", 1),
+    }
+    names = [i.key for i in store.list_objects("class_summaries/") if i.key.endswith(".parquet")]
+    assert len(names) == 1
+
+
+def test_bad_images_are_quarantined_and_the_run_goes_on(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    bad = {
+        f"line=1/date={DATE}/empty.png": b"",
+        f"line=1/date={DATE}/page.png": b"<html>no image</html>",
+        f"line=1/date={DATE}/small.png": png(np.zeros((8, 8), np.uint8)),
+    }
+    for key, data in bad.items():
+        images.write(key, data)
+    with pytest.raises(TooManyBadImagesError, match="--max-bad"):
+        run_score(score_config(images, store, tiny_engine))
+    assert committed_rows(store) == []
+    result = run_score(score_config(images, store, tiny_engine, max_bad=0.2))
+    assert (result.num_images, result.num_scored, result.num_quarantined) == (33, 30, 3)
+    found = {row["image_key"]: row["error_code"] for row in committed_rows(store, "quarantine")}
+    assert list(found) == sorted(bad)
+    assert list(found.values()) == ["empty", "unsupported_format", "wrong_size"]
+
+
+def test_four_readers_see_the_same_rows(images: Lake, store: Lake, tiny_engine: Path) -> None:
+    if store.is_s3:
+        pytest.skip("readers of a plain glob are tried on a folder")
+    result = run_score(score_config(images, store, tiny_engine))
+    glob = result.predictions.replace(f"engine={result.engine}/date={DATE}", "engine=*/date=*")
+    columns = ["image_key", "line", "width", "has_defect"]
+    with duckdb.connect() as con:
+        by_duckdb = con.sql(f"SELECT {', '.join(columns)}, engine, date FROM '{glob}'").fetchall()
+    frame = pd.read_parquet(f"{store.url}/predictions")
+    by_pandas = [tuple(row) for row in frame[columns].itertuples(index=False)]
+    by_polars = pl.read_parquet(glob, hive_partitioning=True).select(columns).rows()
+    table = DeltaTable(f"{store.url}/predictions").to_pyarrow_table()
+    by_delta = [tuple(row.values()) for row in table.select(columns).to_pylist()]
+    assert len(by_pandas) == 30
+    assert sorted(by_pandas) == sorted(by_polars) == sorted(by_delta)
+    assert sorted(by_pandas) == sorted(row[:4] for row in by_duckdb)
+    assert {(row[4], str(row[5])) for row in by_duckdb} == {(result.engine, DATE)}
+
+
+def test_rows_hold_exactly_the_masks_of_the_engine(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    run_score(score_config(images, store, tiny_engine))
+    card = Card.from_json((tiny_engine / "card.json").read_bytes(), source="card")
+    runtime = OrtRuntime(
+        (tiny_engine / "model.onnx").read_bytes(), card, precision="fp32", batch_size=1,
+        num_threads=1,
+    )  # fmt: skip
+    num_defects = 0
+    for row in committed_rows(store):
+        image_HW = cv2.imdecode(
+            np.frombuffer(images.read(str(row["image_key"])), np.uint8), cv2.IMREAD_GRAYSCALE
+        )
+        with runtime.acquire() as slot:
+            slot.image_NHW[0] = image_HW
+            output = slot.infer(1)
+        expected_HW = output.mask_NHW[0]
+        found_HW = np.zeros_like(expected_HW)
+        for defect in row["defects"]:  # type: ignore[attr-defined]
+            numbers = [int(word) for word in defect["rle"].split()]
+            flat = np.zeros(expected_HW.size, np.uint8)
+            for start, length in zip(numbers[::2], numbers[1::2], strict=True):
+                flat[start - 1 : start - 1 + length] = 1
+            mask_HW = flat.reshape(expected_HW.shape, order="F")
+            found_HW |= mask_HW << (defect["class_id"] - 1)
+            ys, xs = np.nonzero(mask_HW)
+            assert defect["area_px"] == mask_HW.sum()
+            assert defect["bbox"] == {
+                "x": xs.min(), "y": ys.min(), "w": np.ptp(xs) + 1, "h": np.ptp(ys) + 1,
+            }  # fmt: skip
+            assert defect["num_components"] == cv2.connectedComponents(mask_HW)[0] - 1
+            num_defects += 1
+        assert (found_HW == expected_HW).all()
+        np.testing.assert_allclose(row["peak"], output.peak_NC[0], rtol=1e-5)
+    assert num_defects > 20
+
+
+def test_files_have_the_schema_and_row_groups_of_one_line(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    result = run_score(score_config(images, store, tiny_engine))
+    (item,) = [i for i in store.list_objects("predictions/engine=") if "part-" in i.key]
+    assert item.key.endswith(
+        f"engine={result.engine}/date={DATE}/part-{result.run_id}-00000.parquet"
+    )
+    with store.open_input(item.key) as stream:
+        file = pq.ParquetFile(stream)
+        assert file.schema_arrow.equals(schema.PREDICTIONS)
+        assert file.num_row_groups == 2
+        line = file.schema_arrow.get_field_index("line")
+        for group, name in enumerate("12"):
+            column = file.metadata.row_group(group).column(line)
+            assert (column.statistics.min, column.statistics.max) == (name, name)
+            assert column.compression == "ZSTD"
+
+
+def test_an_unfinished_run_with_other_settings_is_not_continued(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    images.write(f"line=1/date={DATE}/empty.png", b"")
+    with pytest.raises(TooManyBadImagesError):
+        run_score(score_config(images, store, tiny_engine, max_bad=0.0))
+    with pytest.raises(PlanMismatchError, match="shard_images was 8 and is now 4"):
+        run_score(score_config(images, store, tiny_engine, shard_images=4, max_bad=0.5))
+    result = run_score(
+        score_config(images, store, tiny_engine, shard_images=4, max_bad=0.5, fresh=True)
+    )
+    assert result.run_id is not None
+    assert result.run_id.endswith("-0002")
+    assert result.num_scored == 30
+
+
+def test_a_continued_run_scores_only_what_has_no_receipt(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    images.write(f"line=2/date={DATE}/zz.png", b"")
+    with pytest.raises(TooManyBadImagesError):
+        run_score(score_config(images, store, tiny_engine, max_bad=0.0))
+    result = run_score(score_config(images, store, tiny_engine, max_bad=0.5))
+    assert 1 <= result.num_resumed_shards <= 4
+    assert result.num_scored == 30
+
+
+def test_all_dates_of_a_lake_are_scored_as_runs_of_their_own(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    fill_lake(images, num_images=4, date="2026-11-22")
+    config = score_config(images, store, tiny_engine, date="all")
+    results = list(score(config, lambda _: None))
+    assert [(r.date, r.num_scored) for r in results] == [(DATE, 30), ("2026-11-22", 4)]
+
+
+def test_small_files_are_cut_by_size(images: Lake, store: Lake, tiny_engine: Path) -> None:
+    run_score(score_config(images, store, tiny_engine, merge_bytes=1))
+    names = [i.key for i in store.list_objects("predictions/engine=") if "part-" in i.key]
+    assert len(names) == 4
+    assert len(committed_rows(store)) == 30
+
+
+def test_what_was_staged_is_gone_and_what_happened_is_kept(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    result = run_score(score_config(images, store, tiny_engine))
+    names = [item.key.split("/", 2)[2] for item in store.list_objects(f"runs/{result.run_id}/")]
+    assert sorted(n for n in names if not n.startswith("receipts/")) == [
+        "events.jsonl", "merged.json", "plan.parquet", "result.json", "run.json",
+    ]  # fmt: skip
+    events = store.read(f"runs/{result.run_id}/events.jsonl").decode().splitlines()
+    assert [json.loads(line)["event"] for line in events] == [
+        "attempt", "scored", "merged", "landed", "landed", "committed",
+    ]  # fmt: skip
+
+
+def test_nothing_to_score_says_what_is_there(images: Lake, store: Lake, tiny_engine: Path) -> None:
+    with pytest.raises(ConfigError, match=r"found for example 'line=1/date=2026-11-21/im"):
+        run_score(score_config(images, store, tiny_engine, key_pattern="day/{image_id}.png"))
+    with pytest.raises(ConfigError, match="2020-01-01"):
+        run_score(score_config(images, store, tiny_engine, date="2020-01-01"))
+    empty = Lake(f"{images.url}/nothing", endpoint_url=images._endpoint_url)
+    with pytest.raises(ConfigError, match="no objects below"):
+        run_score(score_config(empty, store, tiny_engine))
+    assert PATTERN.startswith("line=")
