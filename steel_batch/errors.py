@@ -15,6 +15,7 @@ The branches follow what the caller does about them::
     │   └── TransientLakeError retry, then fail the shard
     ├── EngineError            stop: the engine's files are missing, damaged or unusable
     │   └── EngineMismatchError stop before any work: another GPU, runtime or version
+    ├── ClusterError           stop: Ray failed; receipts are kept
     ├── LockHeldError          stop, exit 4: another run holds the (engine, date)
     ├── TooManyBadImagesError  stop, exit 3: nothing is committed, receipts are kept
     └── CommitError            the commit surely failed
@@ -112,6 +113,10 @@ class EngineError(SteelBatchError):
 
 class EngineMismatchError(EngineError):
     """A compiled plan is for another GPU, TensorRT version or engine than what is here."""
+
+
+class ClusterError(SteelBatchError):
+    """The Ray cluster failed in a way that no retry of a shard mends."""
 
 
 class LockHeldError(SteelBatchError):

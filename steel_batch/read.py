@@ -26,6 +26,8 @@ from steel_batch.lake import Lake, ReadRequest
 
 WIRE = pa.schema(
     [
+        pa.field("run_id", pa.string()),
+        pa.field("plan_digest", pa.string()),
         pa.field("shard", pa.int32()),
         pa.field("refs", pa.large_binary()),
         pa.field("contents", pa.large_list(pa.large_binary())),
@@ -45,6 +47,8 @@ _OF_AN_IMAGE = (MissingObjectError, ChangedObjectError)
 class ShardInput:
     """One shard's images, read but not decoded."""
 
+    run_id: str
+    plan_digest: str
     shard: int
     refs: pa.Table
     """The plan's rows of the shard."""
@@ -64,6 +68,8 @@ class ShardInput:
         errors = [None if e is None else f"{e.code}: {e.message}" for e in self.errors]
         return pa.table(
             [
+                pa.array([self.run_id]),
+                pa.array([self.plan_digest]),
                 pa.array([self.shard], pa.int32()),
                 pa.array([sink.getvalue()], pa.large_binary()),
                 pa.LargeListArray.from_arrays([0, len(self.contents)], self.contents),
@@ -81,6 +87,8 @@ class ShardInput:
         texts = table["errors"][row].as_py()
         errors = [None if t is None else _error_of(t) for t in texts]
         return cls(
+            run_id=table["run_id"][row].as_py(),
+            plan_digest=table["plan_digest"][row].as_py(),
             shard=table["shard"][row].as_py(),
             refs=refs,
             contents=table["contents"][row].values,
@@ -95,11 +103,15 @@ def _error_of(text: str) -> ImageError:
     return DecodeError(message, code=code)
 
 
-def read_shards(lake: Lake, refs: pa.Table, shards: Collection[int]) -> Iterator[ShardInput]:
+def read_shards(
+    lake: Lake, run_id: str, plan_digest: str, refs: pa.Table, shards: Collection[int]
+) -> Iterator[ShardInput]:
     """Read some shards of one row group of a plan.
 
     Args:
         lake: Where the images lie.
+        run_id: The run whose plan it is.
+        plan_digest: The plan's digest, which goes into the receipts.
         refs: The row group's rows (`schema.PLAN`).
         shards: Which shards to read.
 
@@ -109,15 +121,19 @@ def read_shards(lake: Lake, refs: pa.Table, shards: Collection[int]) -> Iterator
     """
     for shard in sorted(shards):
         rows = refs.filter(pc.equal(refs["shard"], shard)).combine_chunks()
-        yield _read_shard(lake, shard, rows)
+        yield _read_shard(lake, run_id, plan_digest, shard, rows)
 
 
-def _read_shard(lake: Lake, shard: int, refs: pa.Table) -> ShardInput:
+def _read_shard(
+    lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table
+) -> ShardInput:
     results = _read_images(lake, refs)
     failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
     if failures:
         failure = failures[0]
         return ShardInput(
+            run_id=run_id,
+            plan_digest=plan_digest,
             shard=shard,
             refs=refs.slice(0, 0),
             contents=pa.array([], pa.large_binary()),
@@ -127,6 +143,8 @@ def _read_shard(lake: Lake, shard: int, refs: pa.Table) -> ShardInput:
         )
     contents = [r if isinstance(r, bytes) else None for r in results]
     return ShardInput(
+        run_id=run_id,
+        plan_digest=plan_digest,
         shard=shard,
         refs=refs,
         contents=pa.array(contents, pa.large_binary()),

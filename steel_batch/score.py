@@ -51,8 +51,6 @@ class ShardScorer:
         runtime: The loaded engine; closed by `close`.
         card: Its card.
         store: Where rows are staged and receipts are put.
-        run_id: The run.
-        plan_digest: The digest of its plan.
         decoder: The ``module:function`` that decodes.
         num_threads: Threads that decode and post-process.
     """
@@ -63,16 +61,12 @@ class ShardScorer:
         card: Card,
         store: Lake,
         *,
-        run_id: str,
-        plan_digest: str,
         decoder: str,
         num_threads: int,
     ) -> None:
         self._runtime = runtime
         self._card = card
         self._store = store
-        self._run_id = run_id
-        self._plan_digest = plan_digest
         self._decoder_name = decoder
         self._decode = load_decoder(decoder)
         self._num_threads = num_threads
@@ -96,19 +90,19 @@ class ShardScorer:
         started = time.monotonic()
         images = self.score_images(shard, isolated=isolated)
         now = datetime.datetime.now(datetime.timezone.utc)
-        rows = self._table(shard.refs, images, now)
+        rows = self._table(shard, images, now)
         key, sha256, num_bytes = None, "", 0
         if rows.num_rows:
             sink = io.BytesIO()
             pq.write_table(rows, sink, compression="zstd")
-            key, sha256 = stage(self._store, self._run_id, shard.shard, sink.getvalue())
+            key, sha256 = stage(self._store, shard.run_id, shard.shard, sink.getvalue())
             num_bytes = sink.tell()
         found = [image for image in images if isinstance(image, ScoredImage)]
         return put_receipt(
             self._store,
             Receipt(
-                run_id=self._run_id,
-                plan_digest=self._plan_digest,
+                run_id=shard.run_id,
+                plan_digest=shard.plan_digest,
                 shard=shard.shard,
                 num_images=len(images),
                 num_rows=rows.num_rows,
@@ -217,18 +211,18 @@ class ShardScorer:
 
     def _table(
         self,
-        refs: pa.Table,
+        shard: ShardInput,
         images: Sequence[ScoredImage | ImageError],
         now: datetime.datetime,
     ) -> pa.Table:
         good = [i for i, image in enumerate(images) if isinstance(image, ScoredImage)]
         found = [image for image in images if isinstance(image, ScoredImage)]
-        taken = refs.take(good) if good else refs.slice(0, 0)
+        taken = shard.refs.take(good) if good else shard.refs.slice(0, 0)
         columns = {name: taken[name] for name in taken.column_names}
         columns |= {
             "width": [image.width for image in found],
             "height": [image.height for image in found],
-            "run_id": [self._run_id] * len(found),
+            "run_id": [shard.run_id] * len(found),
             "scored_at": [now] * len(found),
             "has_defect": [bool(image.defects) for image in found],
             "peak": [image.peak_C for image in found],

@@ -33,7 +33,7 @@ from steel_batch.manifest import KeyPattern, Listing, find_dates
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import actor_pool, joined_cluster
 from steel_batch.pipeline.landing import delete_staged, land_run
-from steel_batch.pipeline.stages import ScoreTask, merge_files, score_shards
+from steel_batch.pipeline.stages import Setup, Work, merge_files, score_shards
 from steel_batch.pipeline.tally import Tally
 from steel_batch.plan import Plan, PlanInfo, build_plan, check_settings
 from steel_batch.receipt import read_receipts
@@ -286,9 +286,7 @@ class DateRun:
             plan.verify()
         ranges = plan.ranges()
         pool = actor_pool(config, on_gpu=wants_gpu(config.runtime))
-        task = ScoreTask(
-            run_id=record.run_id,
-            plan_digest=record.plan_digest,
+        setup = Setup(
             lake=self._lake,
             store=self._store,
             engine=self._engine,
@@ -305,7 +303,8 @@ class DateRun:
             if not pending:
                 break
             failures: list[str] = []
-            for result in score_shards(task, pending, pool):
+            work = Work(run_id=record.run_id, plan_digest=record.plan_digest, pending=pending)
+            for result in score_shards(setup, [work], pool):
                 if result.receipt is not None:
                     scored.add(result.receipt)
                 elif result.transient:

@@ -12,7 +12,10 @@ images are decoded in child processes, where the one that kills can be found.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -23,7 +26,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 
 from steel_batch.engine.runtime import open_runtime
-from steel_batch.errors import LakeError, SteelBatchError, TransientLakeError
+from steel_batch.errors import ClusterError, SteelBatchError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import DamagedShardError, DataFile, merge_shards
 from steel_batch.plan import Plan
@@ -44,11 +47,9 @@ BLOCK_BYTES: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoreTask:
-    """What the stages need to know of a run; small, and the same for every shard."""
+class Setup:
+    """What the stages need to know; small, and the same for every shard of every run."""
 
-    run_id: str
-    plan_digest: str
     lake: Lake
     store: Lake
     engine: Engine
@@ -57,6 +58,16 @@ class ScoreTask:
     precision: str
     batch_size: int | None
     num_threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What is left to score of one run."""
+
+    run_id: str
+    plan_digest: str
+    pending: Mapping[int, Sequence[int]]
+    """Per row group of the plan, its shards that are to be scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +84,7 @@ class ActorPool:
 class ShardResult:
     """What became of one shard."""
 
+    run_id: str
     shard: int
     receipt: Receipt | None = None
     failure: str | None = None
@@ -81,6 +93,7 @@ class ShardResult:
 
 _RESULT = pa.schema(
     [
+        ("run_id", pa.string()),
         ("shard", pa.int32()),
         ("receipt", pa.binary()),
         ("failure", pa.string()),
@@ -93,55 +106,51 @@ class Attempts:
     """Counts how often each shard was started, out of reach of what kills an actor."""
 
     def __init__(self) -> None:
-        self._started: dict[int, int] = {}
+        self._started: Counter[tuple[str, int]] = Counter()
 
-    def start(self, shard: int) -> int:
+    def start(self, run_id: str, shard: int) -> int:
         """Note a start; returns which one it is, from 1."""
-        self._started[shard] = self._started.get(shard, 0) + 1
-        return self._started[shard]
+        self._started[run_id, shard] += 1
+        return self._started[run_id, shard]
 
-    def finish(self, shard: int) -> None:
+    def finish(self, run_id: str, shard: int) -> None:
         """Forget a shard that is done."""
-        self._started.pop(shard, None)
+        del self._started[run_id, shard]
 
 
 class ReadStage:
     """Row groups of the plan in, shards of compressed bytes out."""
 
-    def __init__(self, task: ScoreTask) -> None:
-        self._task = task
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Read the wanted shards of each row group, one after the other."""
-        task = self._task
-        plan = Plan(task.store, task.run_id)
-        for group, shards in zip(
-            batch["group"].to_pylist(), batch["shards"].to_pylist(), strict=True
-        ):
-            for shard in read_shards(task.lake, plan.read_group(group), shards):
+        for row in batch.to_pylist():
+            run_id, digest = row["run_id"], row["plan_digest"]
+            refs = Plan(self._setup.store, run_id).read_group(row["group"])
+            for shard in read_shards(self._setup.lake, run_id, digest, refs, row["shards"]):
                 yield shard.to_wire()
 
 
 class ScoreStage:
     """Shards of compressed bytes in, receipts out: one actor with one engine."""
 
-    def __init__(self, task: ScoreTask, attempts: Any) -> None:
+    def __init__(self, setup: Setup, attempts: Any) -> None:
         self._attempts = attempts
         runtime = open_runtime(
-            task.engine,
-            runtime=task.runtime,
-            precision=task.precision,
-            batch_size=task.batch_size,
-            num_threads=task.num_threads,
+            setup.engine,
+            runtime=setup.runtime,
+            precision=setup.precision,
+            batch_size=setup.batch_size,
+            num_threads=setup.num_threads,
         )
         self._scorer = ShardScorer(
             runtime,
-            task.engine.card,
-            task.store,
-            run_id=task.run_id,
-            plan_digest=task.plan_digest,
-            decoder=task.decoder,
-            num_threads=task.num_threads,
+            setup.engine.card,
+            setup.store,
+            decoder=setup.decoder,
+            num_threads=setup.num_threads,
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -150,11 +159,16 @@ class ScoreStage:
         return pa.Table.from_pylist(results, schema=_RESULT)
 
     def _score(self, shard: ShardInput) -> dict[str, Any]:
-        row: dict[str, Any] = {"shard": shard.shard, "receipt": None, "failure": shard.failure}
-        row["transient"] = shard.transient
+        row: dict[str, Any] = {
+            "run_id": shard.run_id,
+            "shard": shard.shard,
+            "receipt": None,
+            "failure": shard.failure,
+            "transient": shard.transient,
+        }
         if shard.failure is not None:
             return row
-        attempt = ray.get(self._attempts.start.remote(shard.shard))
+        attempt = ray.get(self._attempts.start.remote(shard.run_id, shard.shard))
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
         except SteelBatchError as error:
@@ -162,34 +176,45 @@ class ScoreStage:
             row["transient"] = isinstance(error, TransientLakeError)
         else:
             row["receipt"] = receipt.to_json()
-        self._attempts.finish.remote(shard.shard)
+        self._attempts.finish.remote(shard.run_id, shard.shard)
         return row
 
 
-def score_shards(
-    task: ScoreTask, pending: Mapping[int, Sequence[int]], pool: ActorPool
-) -> Iterator[ShardResult]:
+def score_shards(setup: Setup, works: Sequence[Work], pool: ActorPool) -> Iterator[ShardResult]:
     """Score shards on the cluster and yield what becomes of each, as it happens.
 
     Args:
-        task: The run.
-        pending: Per row group of the plan, its shards that are to be scored.
+        setup: Engine, places and how to run.
+        works: What is left of each run; begun in this order.
         pool: The scoring actors.
+
+    Raises:
+        ClusterError: Ray gave up: what has a receipt is kept.
+        SteelBatchError: An actor could not load the engine.
     """
     _configure_data()
-    rows = [{"group": group, "shards": list(shards)} for group, shards in pending.items()]
+    rows = [
+        {
+            "run_id": work.run_id,
+            "plan_digest": work.plan_digest,
+            "group": group,
+            "shards": list(shards),
+        }
+        for work in works
+        for group, shards in work.pending.items()
+    ]
     attempts = ray.remote(num_cpus=0)(Attempts).remote()
     dataset = (
         ray.data.from_items(rows, override_num_blocks=len(rows))
         .map_batches(
-            ReadStage(task).__call__,
+            ReadStage(setup).__call__,
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=READ_CPUS,
         )
         .map_batches(
             ScoreStage,
-            fn_constructor_args=[task, attempts],
+            fn_constructor_args=[setup, attempts],
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=pool.num_cpus,
@@ -202,10 +227,36 @@ def score_shards(
             ),
         )
     )
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        for row in batch.to_pylist():
-            text = row.pop("receipt")
-            yield ShardResult(receipt=None if text is None else Receipt.from_json(text), **row)
+    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    with _ray_errors():
+        for batch in batches:
+            for row in batch.to_pylist():
+                text = row.pop("receipt")
+                yield ShardResult(receipt=None if text is None else Receipt.from_json(text), **row)
+
+
+@contextlib.contextmanager
+def _ray_errors() -> Iterator[None]:
+    """Turn Ray's errors into ours: the cause where it is one of ours, else `ClusterError`."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        cause = error.as_instanceof_cause()
+        if isinstance(cause, SteelBatchError):
+            raise cause from error
+        raise ClusterError(f"a task on the Ray cluster failed: {_reason(cause)}") from error
+    except ray.exceptions.RayError as error:
+        raise ClusterError(
+            f"the Ray cluster failed ({type(error).__name__}): {_reason(error)} What has its "
+            "receipt is kept: run the same command again."
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong, out of a message that holds a remote traceback."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
+    return (named or lines or [type(error).__name__])[-1].rstrip(".") + "."
 
 
 def _configure_data() -> None:
@@ -238,7 +289,7 @@ def merge_files(
     Raises:
         LakeError: The store failed for good.
     """
-    merge = ray.remote(num_cpus=1, max_retries=3)(_merge)
+    merge = ray.remote(num_cpus=READ_CPUS, max_retries=3)(_merge)
     files: dict[int, DataFile] = {}
     damaged: list[int] = []
     waiting = list(enumerate(ranges))[::-1]
@@ -249,11 +300,8 @@ def merge_files(
             running[merge.remote(store, run_id, number, shards)] = number
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         number = running.pop(done)
-        try:
+        with _ray_errors():
             result = ray.get(done)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.as_instanceof_cause()
-            raise cause if isinstance(cause, LakeError) else error from error
         if isinstance(result, int):
             damaged.append(result)
         else:
