@@ -1,6 +1,7 @@
 """From one image's bitmask to its defects: areas, components, boxes and runs.
 
-Components are 8-connected. Work is done per class and inside its bounding box only.
+Pixels are looked at once, to find the runs; everything else is arithmetic on runs, of which a real
+mask of 256×1600 pixels has a few hundred. Components are 8-connected.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -66,49 +66,137 @@ def describe_defects(
     present = np.flatnonzero(count_C).tolist()
     if not present:
         return []
+    height = mask_HW.shape[0]
     defects = []
     for c, runs in zip(present, find_runs(mask_HW, present), strict=True):
-        least = post_process.min_area_px[c]
-        if not len(runs.start_px) or runs.area_px < least:
+        if not len(runs.start_px) or runs.area_px < post_process.min_area_px[c]:
             continue
-        defect = _describe(mask_HW, c, runs, float(peak_C[c]), post_process.min_component_px[c])
-        if defect is not None and defect.area_px >= least:
-            defects.append(defect)
+        kept, num_components = keep_components(runs, height, post_process.min_component_px[c])
+        if not num_components or kept.area_px < post_process.min_area_px[c]:
+            continue
+        x, y, w, h = _box(kept, height)
+        defects.append(
+            Defect(
+                class_id=c + 1,
+                rle=encode_runs(kept),
+                area_px=kept.area_px,
+                num_components=min(num_components, MAX_COMPONENTS),
+                x=x,
+                y=y,
+                w=w,
+                h=h,
+                peak=float(peak_C[c]),
+            )
+        )
     return defects
 
 
-def _describe(
-    mask_HW: npt.NDArray[np.uint8], c: int, runs: Runs, peak: float, min_component_px: int
-) -> Defect | None:
-    x, y, w, h = _box(runs, mask_HW.shape[0])
-    crop_HW = (mask_HW[y : y + h, x : x + w] >> c) & 1
-    if min_component_px > 1:
-        num, labels_HW, stats, _ = cv2.connectedComponentsWithStatsWithAlgorithm(
-            crop_HW, 8, cv2.CV_32S, cv2.CCL_GRANA
-        )
-        small = stats[:, cv2.CC_STAT_AREA] < min_component_px
-        small[0] = False
-        if small.any():
-            kept_HW = np.zeros_like(mask_HW)
-            kept_HW[y : y + h, x : x + w] = crop_HW & ~small[labels_HW]
-            (runs,) = find_runs(kept_HW, [0])
-            num -= int(small.sum())
-            if not len(runs.start_px):
-                return None
-            x, y, w, h = _box(runs, mask_HW.shape[0])
-    else:
-        num, _ = cv2.connectedComponentsWithAlgorithm(crop_HW, 8, cv2.CV_32S, cv2.CCL_GRANA)
-    return Defect(
-        class_id=c + 1,
-        rle=encode_runs(runs),
-        area_px=runs.area_px,
-        num_components=min(num - 1, MAX_COMPONENTS),
-        x=x,
-        y=y,
-        w=w,
-        h=h,
-        peak=peak,
+def keep_components(runs: Runs, height: int, min_component_px: int) -> tuple[Runs, int]:
+    """Drop small components of a mask.
+
+    Pixels belong together where they touch, at a corner too. Only runs are looked at, never
+    pixels: on real masks a third of the time of OpenCV's labels, a seventh where areas are needed.
+
+    Args:
+        runs: The mask.
+        height: Its height in pixels.
+        min_component_px: Components of fewer pixels are dropped.
+
+    Returns:
+        What is left, and how many components it has.
+    """
+    pieces = _split_at_columns(runs, height)
+    labels = _label(pieces, height)
+    sizes_px = np.bincount(labels, pieces.length_px)
+    small = (sizes_px > 0) & (sizes_px < min_component_px)
+    num_components = np.count_nonzero(sizes_px) - np.count_nonzero(small)
+    if small.any():
+        left = ~small[labels]
+        runs = _join(Runs(pieces.start_px[left], pieces.length_px[left]))
+    return runs, int(num_components)
+
+
+def _label(pieces: Runs, height: int) -> npt.NDArray[np.intp]:
+    """For each piece of a column the index of the first piece of its component."""
+    column, top = np.divmod(pieces.start_px - 1, height)
+    below = top + pieces.length_px
+    # Sorted keys, with a gap between columns, in which the neighbours of a piece in the column on
+    # its left are one stretch, [first, end).
+    key = column * np.int64(height + 2)
+    left = key - (height + 2)
+    first = np.searchsorted(key + below, left + top, side="left")
+    end = np.searchsorted(key + top, left + below, side="right")
+    index = np.arange(len(top))
+    # Each piece hangs on its first neighbour, so following these leads to a root.
+    root = np.where(end > first, first, index)
+    while True:
+        further = root[root]
+        if np.array_equal(further, root):
+            break
+        root = further
+    num_more = np.maximum(end - first - 1, 0)
+    if num_more.any():
+        _merge(root, index, first, num_more)
+    return root
+
+
+def _merge(
+    root: npt.NDArray[np.intp],
+    index: npt.NDArray[np.intp],
+    first: npt.NDArray[np.intp],
+    num_more: npt.NDArray[np.intp],
+) -> None:
+    """Unite, in place, the roots of pieces that have more neighbours than the first."""
+    piece = np.repeat(index, num_more)
+    stretch = np.cumsum(num_more) - num_more
+    neighbour = first[piece] + 1 + np.arange(len(piece)) - stretch[piece]
+    one, other = root[piece], root[neighbour]
+    differ = one != other
+    above: dict[int, int] = {}
+
+    def find(i: int) -> int:
+        while i in above:
+            up = above[i]
+            above[i] = above.get(up, up)  # halves the path for the next one
+            i = up
+        return i
+
+    for a, b in set(zip(one[differ].tolist(), other[differ].tolist(), strict=True)):
+        a, b = find(a), find(b)
+        if a != b:
+            above[max(a, b)] = min(a, b)
+    if above:
+        united = index.copy()
+        united[list(above)] = [find(i) for i in above]
+        root[:] = united[root]
+
+
+def _split_at_columns(runs: Runs, height: int) -> Runs:
+    """The same pixels in runs that each lie in one column."""
+    start, length = runs.start_px - 1, runs.length_px
+    num_pieces = (start + length - 1) // height - start // height + 1
+    if len(start) == int(num_pieces.sum()):
+        return runs
+    end = np.repeat(start + length, num_pieces)
+    nth = np.arange(len(end)) - np.repeat(np.cumsum(num_pieces) - num_pieces, num_pieces)
+    begin = np.repeat(start, num_pieces)
+    border = (begin // height + nth) * height
+    begin = np.maximum(begin, border)
+    return Runs(
+        (begin + 1).astype(np.int32),
+        (np.minimum(end, border + height) - begin).astype(np.int32),
     )
+
+
+def _join(pieces: Runs) -> Runs:
+    """The same pixels in as few runs as possible."""
+    if not len(pieces.start_px):
+        return pieces
+    end = pieces.start_px + pieces.length_px
+    opens = np.concatenate([[True], pieces.start_px[1:] != end[:-1]])
+    start = pieces.start_px[opens]
+    closes = np.concatenate([opens[1:], [True]])
+    return Runs(start, end[closes] - start)
 
 
 def _box(runs: Runs, height: int) -> tuple[int, int, int, int]:

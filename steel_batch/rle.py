@@ -52,10 +52,8 @@ def find_runs(bitmask_HW: npt.NDArray[np.uint8], classes: Sequence[int]) -> list
     pixels = np.empty(height * (right - left) + 2, np.uint8)
     pixels[0] = pixels[-1] = 0
     cv2.transpose(bitmask_HW[:, left:right], dst=pixels[1:-1].reshape(right - left, height))
-    changed = np.bitwise_xor(pixels[1:], pixels[:-1])
-    # On booleans flatnonzero is twenty times as fast as on bytes.
-    at = np.flatnonzero(changed != 0)
-    bits = changed[at]
+    at = np.flatnonzero(pixels[1:] != pixels[:-1])
+    bits = pixels[at] ^ pixels[at + 1]
     at += height * left
     runs = []
     for c in classes:
