@@ -1,8 +1,6 @@
 """A lake in an S3 bucket, through s3fs.
 
-Requests are made one by one and retried here, in one place, so that limits hold and every retry is
-counted; s3fs's and botocore's own retries are off. The number of reads at once follows the store:
-halved when it asks to slow down, raised by one after every round of successes.
+What is asked of the store, and how its answers are checked; `lake_s3_client` asks, and asks again.
 """
 
 from __future__ import annotations
@@ -10,22 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import io
-import logging
-import os
-import tempfile
-import time
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timezone
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, TypeVar, cast
 
-import aiohttp
 import botocore.exceptions
-import botocore.parsers
-import botocore.session
-import s3fs
-from fsspec.asyn import sync
 
 from steel_batch.errors import (
     ChangedObjectError,
@@ -34,56 +24,49 @@ from steel_batch.errors import (
     TransientLakeError,
 )
 from steel_batch.lake import LakeObject, ReadRequest
-from steel_batch.retry import Retry, Stats
+from steel_batch.lake_s3_client import TIMEOUT_SECONDS, Client
+from steel_batch.lake_s3_faults import ObjectExistsError
+from steel_batch.lake_s3_streams import TOKEN, MultipartUpload, PartWriter, RangeReader
+from steel_batch.retry import Retry
 
-log = logging.getLogger("steel_batch.lake")
 T = TypeVar("T")
 
-READS_AT_ONCE: Final = 32
 PART_BYTES: Final = 32 << 20
-"""Uploads above this size go in parts; a retry repeats one part."""
-TIMEOUT_SECONDS: Final = 30.0
-_PASSING: Final = {
-    "SlowDown", "ServiceUnavailable", "InternalError", "InternalServerError", "RequestTimeout",
-    "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "BandwidthLimitExceeded",
-    "OperationAborted", "ConditionalRequestConflict",
-    "500", "502", "503", "504", "429", "408", "409",
-}  # fmt: skip
-_SLOW: Final = {"SlowDown", "ServiceUnavailable", "503", "429", "Throttling"}
-_REFUSED: Final = {
-    "AccessDenied", "403", "Forbidden", "ExpiredToken", "ExpiredTokenException", "RequestExpired",
-    "TokenRefreshRequired", "InvalidToken",
-}  # fmt: skip
-_MISSING: Final = {"NoSuchKey", "404", "NotFound"}
-_EXISTS: Final = {"PreconditionFailed", "412"}
+"""Uploads above this size go in parts; a retry repeats one part. S3 takes 10,000 of them."""
+COPY_BYTES: Final = 5 << 30
+"""What S3 copies in one request; more is copied in parts."""
 
 
 class Bucket:
-    """See `steel_batch.lake.Lake`."""
+    """See `steel_batch.lake.Lake`.
 
-    def __init__(self, url: str, endpoint_url: str | None, retry: Retry) -> None:
+    Args:
+        url: ``s3://bucket/prefix``.
+        endpoint_url: An endpoint other than AWS's; else the environment's.
+        retry: Limits of asking again.
+        timeout_seconds: To connect, and between two pieces of an answer.
+        part_bytes: Uploads above this size go in parts of it.
+        copy_bytes: The same for copies.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        endpoint_url: str | None,
+        retry: Retry,
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        part_bytes: int = PART_BYTES,
+        copy_bytes: int = COPY_BYTES,
+    ) -> None:
         self._bucket, _, root = url.removeprefix("s3://").partition("/")
         self._root = f"{root}/" if root else ""
         self._url = url
-        self._retry = retry
-        self._endpoint_url = endpoint_url or os.environ.get("AWS_ENDPOINT_URL")
-        self._stats = Stats()
-        self._limit = _Limit(READS_AT_ONCE)
-        self._fs = s3fs.S3FileSystem(
-            endpoint_url=self._endpoint_url,
-            use_listings_cache=False,
-            skip_instance_cache=True,
-            config_kwargs={
-                "retries": {"max_attempts": 0},
-                "connect_timeout": TIMEOUT_SECONDS,
-                "read_timeout": TIMEOUT_SECONDS,
-                "max_pool_connections": 2 * READS_AT_ONCE,
-            },
-        )
-        self._fs.retries = 1
+        self._part_bytes, self._copy_bytes = part_bytes, copy_bytes
+        self._client = Client(endpoint_url, retry, timeout_seconds)
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
-        for page in self._pages(prefix, delimiter=""):
+        for page in self._pages("list_objects_v2", prefix):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):
                     yield LakeObject(
@@ -93,381 +76,185 @@ class Bucket:
                     )
 
     def list_dirs(self, prefix: str) -> Iterator[str]:
-        for page in self._pages(prefix, delimiter="/"):
+        for page in self._pages("list_objects_v2", prefix, Delimiter="/"):
             for item in page.get("CommonPrefixes", ()):
                 yield item["Prefix"][len(self._root) :]
 
-    def _pages(self, prefix: str, *, delimiter: str) -> Iterator[dict[str, Any]]:
-        token: dict[str, str] = {}
+    def _pages(self, method: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """A listing's pages; each is asked for when the one before is used up."""
+        what = f"listing {self._url}/{prefix}"
         while True:
-            page = self._run(
-                f"listing {self._url}/{prefix}",
-                partial(
-                    self._call_bucket,
-                    "list_objects_v2",
-                    Prefix=self._root + prefix,
-                    Delimiter=delimiter,
-                    **token,
-                ),
-            )
+            call = partial(self._call, method, Prefix=self._root + prefix, **options)
+            page: dict[str, Any] = self._run(what, call)
             yield page
             if not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            options["ContinuationToken"] = page["NextContinuationToken"]
 
     def stat(self, key: str) -> LakeObject | None:
         try:
-            head = self._run(f"{self._url}/{key}", lambda: self._call("head_object", key))
+            head = self.request("head_object", key)
         except MissingObjectError:
             return None
         return LakeObject(key=key, size_bytes=head["ContentLength"], etag=head["ETag"].strip('"'))
 
-    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
-        async def read_all() -> list[bytes | LakeError]:
-            return await asyncio.gather(*(self._read(request) for request in requests))
+    def token_of(self, key: str) -> str | None:
+        """What the writer of an object marked it with; None where there is none."""
+        try:
+            head = self.request("head_object", key)
+        except MissingObjectError:
+            return None
+        found: str | None = head.get("Metadata", {}).get(TOKEN)
+        return found
 
-        results: list[bytes | LakeError] = sync(self._fs.loop, read_all)
-        return results
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        return self._client.run(self._read_all(requests))
+
+    async def _read_all(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        return await asyncio.gather(*(self._read(request) for request in requests))
 
     async def _read(self, request: ReadRequest) -> bytes | LakeError:
+        what = f"{self._url}/{request.key}"
+        digests: set[str] = set()
         try:
-            return await self._retried(
-                f"{self._url}/{request.key}", lambda: self._get(request), limit=self._limit
+            return await self._client.retried(
+                what, lambda: self._get(request, what, digests), at_once=True
             )
-        except _ExistsError:
-            return ChangedObjectError(f"{self._url}/{request.key} was changed.")
+        except ObjectExistsError:
+            return ChangedObjectError(f"{what} is not what it was: its etag has changed.")
         except LakeError as error:
             return error
 
-    async def _get(self, request: ReadRequest) -> bytes:
+    async def _get(self, request: ReadRequest, what: str, digests: set[str]) -> bytes:
+        if request.length == 0:
+            return b""
         options: dict[str, str] = {}
         if request.etag is not None:
             options["IfMatch"] = f'"{request.etag}"'
         if request.offset or request.length is not None:
-            end = "" if request.length is None else str(request.offset + request.length - 1)
+            end = "" if request.length is None else request.offset + request.length - 1
             options["Range"] = f"bytes={request.offset}-{end}"
-        if request.length == 0:
-            return b""
-        response = await self._call("get_object", request.key, **options)
-        async with response["Body"] as body:
+        answer = await self._call("get_object", Key=self._root + request.key, **options)
+        async with answer["Body"] as body:
             data: bytes = await body.read()
-        wanted = response["ContentLength"] if request.length is None else request.length
-        name = f"{self._url}/{request.key}"
-        if len(data) != wanted:
-            raise TransientLakeError(f"{name}: read {len(data)} bytes, expected {wanted}.")
-        etag = response["ETag"].strip('"')
-        if "Range" not in options and _is_md5(etag, response):
+        if len(data) != answer["ContentLength"]:
+            raise TransientLakeError(
+                f"{what}: read {len(data)} bytes, expected {answer['ContentLength']}."
+            )
+        if request.length not in (None, len(data)):
+            raise ChangedObjectError(f"{what} is shorter than what was asked of it.")
+        etag = answer["ETag"].strip('"')
+        if "Range" not in options and _is_md5(etag, answer):
             found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            if found != etag:
-                raise TransientLakeError(f"{name}: read bytes of MD5 {found}, expected {etag}.")
-        self._stats.add("bytes_read", len(data))
+            # Twice the same bytes are what lies there: the etag is another kind of digest.
+            if found != etag and found not in digests:
+                digests.add(found)
+                raise TransientLakeError(f"{what}: read bytes of MD5 {found}, expected {etag}.")
+        self._client.stats.add("bytes_read", len(data))
         return data
 
     def write(self, key: str, data: bytes) -> None:
-        self._run(f"{self._url}/{key}", lambda: self._call("put_object", key, Body=data))
+        self.request("put_object", key, Body=data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
+        token = uuid.uuid4().hex
         try:
-            self._run(
-                f"{self._url}/{key}",
-                lambda: self._call("put_object", key, Body=data, IfNoneMatch="*"),
-            )
-        except _ExistsError as error:
-            # Where an earlier try was answered by a fault, what exists may be our own.
-            return error.after_fault and self.read_many([ReadRequest(key=key)]) == [data]
+            self.request("put_object", key, Body=data, IfNoneMatch="*", Metadata={TOKEN: token})
+        except ObjectExistsError:
+            # What is there may be our own: put by a try whose answer was lost, here or within the
+            # HTTP client, which sends a PUT again where a kept connection broke.
+            return self.token_of(key) == token
         return True
 
     def delete(self, keys: Iterable[str]) -> None:
         stream = iter(keys)
-        while batch := list(islice(stream, 1000)):
-            objects = [{"Key": self._root + key} for key in batch]
-            answer = self._run(
-                f"deleting from {self._url}",
-                partial(
-                    self._call_bucket,
-                    "delete_objects",
-                    Delete={"Objects": objects, "Quiet": True},
-                ),
-            )
-            for failed in answer.get("Errors", ()):
-                raise LakeError(
-                    f"s3://{self._bucket}/{failed['Key']} is not deleted: {failed['Code']}."
-                )
+        while batch := [{"Key": self._root + key} for key in islice(stream, 1000)]:
+            self._run(f"deleting from {self._url}", partial(self._delete, batch))
+
+    async def _delete(self, batch: Sequence[dict[str, str]]) -> None:
+        answer = await self._call("delete_objects", Delete={"Objects": batch, "Quiet": True})
+        for failed in answer.get("Errors", ()):
+            raise botocore.exceptions.ClientError({"Error": failed}, "DeleteObjects")
 
     def copy(self, source: str, target: str) -> None:
         found = self.stat(source)
         if found is None:
             raise MissingObjectError(f"{self._url}/{source} is not there.")
-        self._run(
-            f"{self._url}/{target}",
-            lambda: self._fs._cp_file(
-                f"{self._bucket}/{self._root}{source}", f"{self._bucket}/{self._root}{target}"
-            ),
-        )
+        origin = {"Bucket": self._bucket, "Key": self._root + source}
+        if found.size_bytes <= self._copy_bytes:
+            self.request("copy_object", target, CopySource=origin)
+            return
+        upload = MultipartUpload(self, target)
+        try:
+            for first in range(0, found.size_bytes, self._copy_bytes):
+                last = min(first + self._copy_bytes, found.size_bytes) - 1
+                upload.copy_part(origin, first, last)
+            upload.complete()
+        except BaseException:
+            with contextlib.suppress(LakeError):
+                upload.abort()
+            raise
 
     def open_input(self, key: str) -> BinaryIO:
         found = self.stat(key)
         if found is None:
             raise MissingObjectError(f"{self._url}/{key} is not there.")
-        return cast(BinaryIO, _RangeReader(self, found))
+        return cast(BinaryIO, RangeReader(self, found))
 
     @contextlib.contextmanager
     def open_output(self, key: str) -> Iterator[BinaryIO]:
-        with tempfile.TemporaryFile() as scratch:
-            yield scratch
-            size = scratch.tell()
-            scratch.seek(0)
-            if size <= PART_BYTES:
-                self.write(key, scratch.read())
-            else:
-                self._upload(key, scratch)
-
-    def _upload(self, key: str, source: BinaryIO) -> None:
-        name = f"{self._url}/{key}"
-        upload = self._run(name, lambda: self._call("create_multipart_upload", key))["UploadId"]
+        writer = PartWriter(self, key, self._part_bytes)
         try:
-            parts = []
-            for number, data in enumerate(iter(lambda: source.read(PART_BYTES), b""), start=1):
-                part = self._run(
-                    name,
-                    partial(
-                        self._call,
-                        "upload_part",
-                        key,
-                        PartNumber=number,
-                        UploadId=upload,
-                        Body=data,
-                    ),
-                )
-                parts.append({"PartNumber": number, "ETag": part["ETag"]})
-            self._run(
-                name,
-                lambda: self._call(
-                    "complete_multipart_upload",
-                    key,
-                    UploadId=upload,
-                    MultipartUpload={"Parts": parts},
-                ),
-            )
+            yield cast(BinaryIO, writer)
+            writer.finish()
         except BaseException:
             with contextlib.suppress(LakeError):
-                self._run(name, lambda: self._call("abort_multipart_upload", key, UploadId=upload))
+                writer.abandon()
             raise
 
+    def sweep(self, older_seconds: float) -> int:
+        options: dict[str, Any] = {}
+        num_swept = 0
+        while True:
+            call = partial(self._call, "list_multipart_uploads", Prefix=self._root, **options)
+            page: dict[str, Any] = self._run(f"listing uploads to {self._url}", call)
+            for upload in page.get("Uploads", ()):
+                age = datetime.now(timezone.utc) - upload["Initiated"]
+                if age.total_seconds() >= older_seconds:
+                    key = upload["Key"][len(self._root) :]
+                    with contextlib.suppress(MissingObjectError):
+                        self.request("abort_multipart_upload", key, UploadId=upload["UploadId"])
+                    num_swept += 1
+            if not page.get("IsTruncated"):
+                return num_swept
+            options["KeyMarker"] = page["NextKeyMarker"]
+            options["UploadIdMarker"] = page["NextUploadIdMarker"]
+
     def storage_options(self) -> dict[str, str]:
-        session = botocore.session.get_session()
-        region = session.get_config_variable("region") or "us-east-1"
-        seconds = int(self._retry.total_seconds)
-        options = {
-            "AWS_REGION": region, "max_retries": "1000", "retry_timeout": f"{seconds}s",
-        }  # fmt: skip
-        if self._endpoint_url:
-            options["AWS_ENDPOINT_URL"] = self._endpoint_url
-            if self._endpoint_url.startswith("http://"):
-                options["AWS_ALLOW_HTTP"] = "true"
-        credentials = session.get_credentials()
-        if credentials is not None:
-            frozen = credentials.get_frozen_credentials()
-            options["AWS_ACCESS_KEY_ID"] = frozen.access_key
-            options["AWS_SECRET_ACCESS_KEY"] = frozen.secret_key
-            if frozen.token:
-                options["AWS_SESSION_TOKEN"] = frozen.token
-        return options
+        return self._client.storage_options(self._url)
 
     def counts(self) -> dict[str, int]:
-        return {**self._stats.snapshot(), "reads_at_once": self._limit.limit}
+        return {**self._client.stats.snapshot(), "reads_at_once": self._client.throttle.limit}
 
-    def _call(self, method: str, key: str, **options: Any) -> Awaitable[Any]:
-        return self._call_bucket(method, Key=self._root + key, **options)
+    def request(self, method: str, key: str, **options: Any) -> dict[str, Any]:
+        """Make a request about one object, retried."""
+        answer: dict[str, Any] = self._run(
+            f"{self._url}/{key}", lambda: self._call(method, Key=self._root + key, **options)
+        )
+        return answer
 
-    def _call_bucket(self, method: str, **options: Any) -> Awaitable[Any]:
-        # The awaitable form of its public call_s3, which blocks.
-        call: Awaitable[Any] = self._fs._call_s3(method, Bucket=self._bucket, **options)
-        return call
+    def _call(self, method: str, **options: Any) -> Awaitable[Any]:
+        return self._client.call(method, Bucket=self._bucket, **options)
 
     def _run(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
-        result: T = sync(self._fs.loop, self._retried, what, request)
-        return result
-
-    async def _retried(
-        self, what: str, request: Callable[[], Awaitable[T]], *, limit: _Limit | None = None
-    ) -> T:
-        """Make a request until it succeeds, surely fails, or the limits of `Retry` are reached."""
-        pauses = self._retry.pauses()
-        num_refusals = num_faults = 0
-        while True:
-            self._stats.add("requests")
-            try:
-                async with limit or contextlib.nullcontext():
-                    result = await request()
-            except Exception as error:  # noqa: BLE001 - sorted by kind right here
-                kind, failure = _sort(error, what, self._bucket)
-            else:
-                if limit is not None:
-                    limit.succeeded()
-                return result
-            if isinstance(failure, _ExistsError):
-                raise _ExistsError(str(failure), after_fault=num_faults > 0)
-            if kind in _REFUSED:
-                num_refusals += 1
-                if num_refusals >= self._retry.max_refusals:
-                    raise failure
-                await self._fs.set_session(refresh=True)
-            elif not isinstance(failure, TransientLakeError):
-                raise failure
-            if kind in _SLOW and limit is not None:
-                limit.slow_down()
-            num_faults += 1
-            pause = next(pauses, None)
-            if pause is None:
-                raise failure
-            self._stats.add(f"retries_{kind}")
-            log.info("%s: %s; trying again in %.1f s", what, kind, pause)
-            await asyncio.sleep(pause)
+        return self._client.run(self._client.retried(what, request))
 
 
-class _ExistsError(LakeError):
-    """A conditional put found an object."""
-
-    def __init__(self, message: str = "", *, after_fault: bool = False) -> None:
-        super().__init__(message)
-        self.after_fault = after_fault
-
-
-class _Limit:
-    """Requests at once: additive increase, multiplicative decrease. Belongs to one event loop."""
-
-    def __init__(self, most: int) -> None:
-        self.limit = most
-        self._most = most
-        self._active = 0
-        self._successes = 0
-        self._slowed = 0.0
-        self._changed: asyncio.Condition | None = None
-
-    async def __aenter__(self) -> None:
-        if self._changed is None:
-            self._changed = asyncio.Condition()
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._active < self.limit)
-            self._active += 1
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._changed is not None  # noqa: S101 - set on entry
-        async with self._changed:
-            self._active -= 1
-            self._changed.notify_all()
-
-    def succeeded(self) -> None:
-        self._successes += 1
-        if self._successes >= self.limit and self.limit < self._most:
-            self.limit, self._successes = self.limit + 1, 0
-
-    def slow_down(self) -> None:
-        # Of the answers to requests that were under way together, the first one counts.
-        if time.monotonic() - self._slowed > 1.0:
-            self.limit, self._successes = max(1, self.limit // 2), 0
-            self._slowed = time.monotonic()
-
-
-class _RangeReader(io.RawIOBase):
-    """An object as a seekable stream; every read is one ranged request."""
-
-    def __init__(self, bucket: Bucket, item: LakeObject) -> None:
-        self._bucket = bucket
-        self._item = item
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
-        self._position = base[whence] + offset
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        left = max(0, self._item.size_bytes - self._position)
-        length = left if size < 0 else min(size, left)
-        request = ReadRequest(
-            key=self._item.key, offset=self._position, length=length, etag=self._item.etag
-        )
-        (data,) = self._bucket.read_many([request])
-        if isinstance(data, LakeError):
-            raise data
-        self._position += len(data)
-        return data
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-def _is_md5(etag: str, response: dict[str, Any]) -> bool:
-    encryption = response.get("ServerSideEncryption", "")
+def _is_md5(etag: str, answer: dict[str, Any]) -> bool:
+    encryption = answer.get("ServerSideEncryption", "")
     return (
         len(etag) == 32
         and all(c in "0123456789abcdef" for c in etag)
         and not str(encryption).startswith("aws:kms")
-        and "SSECustomerAlgorithm" not in response
+        and "SSECustomerAlgorithm" not in answer
     )
-
-
-def _sort(error: Exception, what: str, bucket: str) -> tuple[str, LakeError]:
-    """The kind of a failure and the error to raise if it stands."""
-    if isinstance(error, LakeError):
-        return "short_read", error
-    client = error
-    while client is not None and not isinstance(client, botocore.exceptions.ClientError):
-        client = client.__cause__  # type: ignore[assignment] # s3fs raises OSError from it
-    if isinstance(client, botocore.exceptions.ClientError):
-        code = str(client.response.get("Error", {}).get("Code", "unknown"))
-        return code, _error_of_code(code, what, bucket)
-    if isinstance(error, (botocore.exceptions.NoCredentialsError, PermissionError)):
-        return "credentials", LakeError(
-            f"{what}: no usable AWS credentials were found. Set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role."
-        )
-    if isinstance(error, FileNotFoundError):
-        return "NoSuchKey", MissingObjectError(f"{what} is not there.")
-    passing = (
-        botocore.exceptions.HTTPClientError,
-        botocore.exceptions.ConnectionError,
-        botocore.exceptions.ResponseStreamingError,
-        botocore.exceptions.ReadTimeoutError,
-        botocore.exceptions.IncompleteReadError,
-        botocore.parsers.ResponseParserError,
-        aiohttp.ClientError,
-        asyncio.TimeoutError,
-        ConnectionError,
-        TimeoutError,
-        OSError,
-    )
-    kind = type(error).__name__
-    if isinstance(error, passing):
-        return kind, TransientLakeError(f"{what}: {kind}: {error}".rstrip(": ") + ".")
-    return kind, LakeError(f"{what}: {kind}: {error}.")
-
-
-def _error_of_code(code: str, what: str, bucket: str) -> LakeError:
-    if code in _MISSING:
-        return MissingObjectError(f"{what} is not there.")
-    if code == "NoSuchBucket":
-        return LakeError(f"there is no bucket {bucket!r}: check the URL and --endpoint-url.")
-    if code in _EXISTS:
-        return _ExistsError(f"{what} exists or was changed.")
-    if code in _PASSING:
-        return TransientLakeError(f"{what}: the store answers {code}.")
-    if code in _REFUSED:
-        return LakeError(
-            f"{what}: the store refuses ({code}): check that these credentials are in force and "
-            "may read, write and list there."
-        )
-    return LakeError(f"{what}: the store answers {code}.")

@@ -1,56 +1,167 @@
-"""How long a store that fails is asked again."""
+"""How long a store that fails is asked again, and how many questions it is asked at once."""
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import logging
 import random
 import threading
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass
+from typing import Final
+
+WARN_SECONDS: Final = 15.0
+"""A request that has failed for so long is worth a warning, at most one in as many seconds."""
 
 log = logging.getLogger("steel_batch.lake")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """Exponential backoff with full jitter, within limits.
+    """Exponential backoff with jitter, within limits.
 
     The defaults sit out ten minutes of a store that answers 503 to everything.
     """
 
     base_seconds: float = 0.2
+    """The first pause is at most this long; each further one at most twice the one before."""
     max_seconds: float = 20.0
+    """No pause is longer."""
     total_seconds: float = 600.0
-    """After this long the last error stands."""
-    max_refusals: int = 4
-    """Tries of a request that is refused for credentials or permission, which may be a passing
-    fault of the store or of a token just expired."""
+    """After this long the last failure stands."""
+    max_refusals: int = 5
+    """Tries in a row that may be refused for credentials or permission: a passing fault of the
+    store, or a token that expired and is read anew."""
+    unreachable_seconds: float = 20.0
+    """The same limit for an address that never answered: it is probably wrong."""
 
-    def pauses(self) -> Iterator[float]:
-        """Seconds to wait before each further try; ends when the limits are reached."""
-        waited, attempt = 0.0, 0
-        while waited < self.total_seconds:
-            ceiling = min(self.max_seconds, self.base_seconds * 2.0 ** min(attempt, 30))
-            pause = random.uniform(0.1 * ceiling, ceiling)
-            yield pause
-            waited += pause
-            attempt += 1
+
+class Patience:
+    """The tries of one request: how long to wait before the next, and when to give up."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._started = time.monotonic()
+        self._num_refusals = 0
+        self.num_failures = 0
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long ago the first try began."""
+        return time.monotonic() - self._started
+
+    def pause(self, *, refused: bool = False, unreachable: bool = False) -> float | None:
+        """Seconds to wait before the next try; None where the limits are reached.
+
+        Args:
+            refused: The last try was refused for credentials or permission.
+            unreachable: It reached nothing, as has every request to that store so far.
+        """
+        retry = self._retry
+        self._num_refusals = self._num_refusals + 1 if refused else 0
+        limit = retry.unreachable_seconds if unreachable else retry.total_seconds
+        if self._num_refusals >= retry.max_refusals or self.waited_seconds >= limit:
+            return None
+        ceiling = min(retry.max_seconds, retry.base_seconds * 2.0 ** min(self.num_failures, 30))
+        self.num_failures += 1
+        return random.uniform(0.1 * ceiling, ceiling)
 
 
 class Stats:
-    """Counts what one process's requests to a store met with. Thread-safe."""
+    """What one process's requests to a store met with: counts, and log records of the retries.
+
+    Each retry is a record of the logger ``steel_batch.lake`` whose attribute ``lake_retry`` holds
+    ``what``, ``kind``, ``pause_seconds`` and ``waited_seconds``. Thread-safe.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts: collections.Counter[str] = collections.Counter()
+        self._warned = -WARN_SECONDS
 
     def add(self, name: str, num: int = 1) -> None:
         """Count something."""
         with self._lock:
             self._counts[name] += num
 
+    def retried(self, what: str, kind: str, pause_seconds: float, waited_seconds: float) -> None:
+        """Note that a request failed and is made again after a pause."""
+        self.add("retries")
+        self.add(f"retries_{kind}")
+        fields = {
+            "what": what, "kind": kind,
+            "pause_seconds": pause_seconds, "waited_seconds": waited_seconds,
+        }  # fmt: skip
+        now = time.monotonic()
+        with self._lock:
+            is_long = waited_seconds > WARN_SECONDS and now - self._warned > WARN_SECONDS
+            if is_long:
+                self._warned = now
+        log.log(
+            logging.WARNING if is_long else logging.INFO,
+            "%s: %s for %.0f s; trying again in %.1f s",
+            what, kind, waited_seconds, pause_seconds,
+            extra={"lake_retry": fields},
+        )  # fmt: skip
+
     def snapshot(self) -> dict[str, int]:
         """The counts so far."""
         with self._lock:
             return dict(self._counts)
+
+
+class Throttle:
+    """Bounds requests at once: halved when the store asks to slow down, else raised one by one.
+
+    Belongs to one event loop.
+
+    Args:
+        most: The bound to begin with, and its highest value.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.limit = most
+        self._most = most
+        self._active = 0
+        self._num_successes = 0
+        self._halved = float("-inf")
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn."""
+        while self._active >= self.limit:
+            turn = asyncio.get_running_loop().create_future()
+            self._waiting.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._wake()
+                raise
+        self._active += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        """Hand the turn on."""
+        self._active -= 1
+        self._wake()
+
+    def succeeded(self) -> None:
+        """A request went well; after as many as run at once, one more may."""
+        self._num_successes += 1
+        if self._num_successes >= self.limit < self._most:
+            self.limit, self._num_successes = self.limit + 1, 0
+            self._wake()
+
+    def slow_down(self) -> None:
+        """The store asked for it. What it says within one second counts once."""
+        if time.monotonic() - self._halved > 1.0:
+            self.limit, self._num_successes = max(1, self.limit // 2), 0
+            self._halved = time.monotonic()
+
+    def _wake(self) -> None:
+        free = self.limit - self._active
+        while free > 0 and self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                free -= 1

@@ -1,0 +1,185 @@
+"""What an S3 request's failure means: whether it may pass, and what the user is told.
+
+No message holds credentials: requests are signed in a header, so that a URL holds none either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+import aiohttp
+import botocore.exceptions
+import botocore.parsers
+
+from steel_batch.errors import (
+    ChangedObjectError,
+    LakeError,
+    MissingObjectError,
+    TransientLakeError,
+)
+
+
+class Verdict(enum.Enum):
+    """What the next step is."""
+
+    PASSING = enum.auto()
+    """Try again."""
+    SLOW = enum.auto()
+    """Try again, with fewer requests at once."""
+    UNREACHABLE = enum.auto()
+    """Nothing answers at that address: try again, for a shorter time if nothing ever did."""
+    REFUSED = enum.auto()
+    """Try again a few times: stores are known to deny access spuriously."""
+    EXPIRED = enum.auto()
+    """As REFUSED, with credentials read anew."""
+    FINAL = enum.auto()
+    """The store will answer the same again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A request's failure."""
+
+    kind: str
+    """S3's error code, or the exception's name."""
+    verdict: Verdict
+    error: LakeError
+    """To be raised if this failure stands."""
+
+
+class ObjectExistsError(LakeError):
+    """A conditional put found an object."""
+
+
+_SLOW: Final = {
+    "SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException", "RequestLimitExceeded",
+    "BandwidthLimitExceeded", "TooManyRequests", "503", "429",
+}  # fmt: skip
+_PASSING: Final = {
+    "InternalError", "InternalServerError", "RequestTimeout", "RequestTimeoutException",
+    "OperationAborted", "ConditionalRequestConflict", "IncompleteBody", "BadDigest",
+    "500", "502", "504", "408", "409",
+}  # fmt: skip
+_EXPIRED: Final = {
+    "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",
+    "400",  # all that a HEAD answers to an expired token
+}  # fmt: skip
+_REFUSED: Final = {"AccessDenied", "403", "Forbidden", "UnauthorizedAccess"}
+_NO_SUCH_IDENTITY: Final = {
+    "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId",
+    "AuthFailure", "401",
+}  # fmt: skip
+_ELSEWHERE: Final = {
+    "PermanentRedirect", "301", "307", "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+}  # fmt: skip
+
+_NO_CREDENTIALS: Final = (
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.TokenRetrievalError,
+    botocore.exceptions.SSOError,
+)
+_UNREACHABLE: Final = (
+    botocore.exceptions.EndpointConnectionError,
+    botocore.exceptions.ConnectTimeoutError,
+    botocore.exceptions.ProxyConnectionError,
+)
+_PASSING_TYPES: Final = (
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+    botocore.exceptions.IncompleteReadError,
+    botocore.exceptions.ChecksumError,
+    botocore.exceptions.FlexibleChecksumError,
+    botocore.parsers.ResponseParserError,
+    aiohttp.ClientError,
+    asyncio.TimeoutError,
+    TimeoutError,
+    OSError,
+)
+
+
+def sort_fault(error: Exception, what: str) -> Fault:
+    """Tell what a failure means.
+
+    Args:
+        error: What the request raised; an error of ours stands as it is.
+        what: The request, for the message.
+    """
+    kind = type(error).__name__
+    if isinstance(error, TransientLakeError):
+        return Fault("bad_answer", Verdict.PASSING, error)
+    if isinstance(error, LakeError):
+        return Fault(kind, Verdict.FINAL, error)
+    if isinstance(error, botocore.exceptions.ClientError):
+        answer = error.response.get("Error", {})
+        return sort_code(str(answer.get("Code", "unknown")), str(answer.get("Message", "")), what)
+    if isinstance(error, _NO_CREDENTIALS):
+        # An instance's role may be out of reach for a moment.
+        return Fault(
+            kind,
+            Verdict.EXPIRED,
+            LakeError(
+                f"{what}: no usable AWS credentials were found ({kind}). Set AWS_ACCESS_KEY_ID "
+                "and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host a role; "
+                "`aws sts get-caller-identity` shows what is found."
+            ),
+        )
+    detail = f"{what}: {kind}: {error}".rstrip(": .") + "."
+    if isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE" in str(error).upper():
+        message = f"{detail} Name the endpoint's certificate authority in AWS_CA_BUNDLE."
+        return Fault(kind, Verdict.FINAL, LakeError(message))
+    if isinstance(error, _UNREACHABLE):
+        message = (
+            f"{detail} Nothing answers there: check the network, --endpoint-url and the region."
+        )
+        return Fault(kind, Verdict.UNREACHABLE, TransientLakeError(message))
+    if isinstance(error, _PASSING_TYPES):
+        return Fault(kind, Verdict.PASSING, TransientLakeError(detail))
+    return Fault(kind, Verdict.FINAL, LakeError(detail))
+
+
+def sort_code(code: str, message: str, what: str) -> Fault:
+    """Tell what an error code of S3 means; a HEAD has no code but its status."""
+    answer = f"{what}: the store answers {code}" + (f" ({message.rstrip('.')})" if message else "")
+    if code in ("NoSuchKey", "404", "NotFound"):
+        return Fault(code, Verdict.FINAL, MissingObjectError(f"{what} is not there."))
+    if code in ("PreconditionFailed", "412"):
+        return Fault(code, Verdict.FINAL, ObjectExistsError(f"{what} exists or was changed."))
+    if code in ("InvalidRange", "416"):
+        error = ChangedObjectError(f"{what} is shorter than what was asked of it.")
+        return Fault(code, Verdict.FINAL, error)
+    if code in _SLOW:
+        return Fault(code, Verdict.SLOW, TransientLakeError(f"{answer}."))
+    if code in _PASSING:
+        return Fault(code, Verdict.PASSING, TransientLakeError(f"{answer}."))
+    if code in _EXPIRED:
+        advice = "the credentials have expired: log in anew, or renew them where they come from"
+        if code == "400":
+            advice = "the credentials have expired, or the bucket is in another region"
+        return Fault(code, Verdict.EXPIRED, LakeError(f"{answer}; {advice}."))
+    if code in _REFUSED:
+        advice = (
+            "these credentials may not do that: allow them to list the bucket and to get, put and "
+            "delete objects in it, or use others"
+        )
+        return Fault(code, Verdict.REFUSED, LakeError(f"{answer}; {advice}."))
+    if code == "NoSuchBucket":
+        message = f"{what}: there is no such bucket; check the URL and --endpoint-url."
+        return Fault(code, Verdict.FINAL, LakeError(message))
+    if code in _NO_SUCH_IDENTITY:
+        advice = (
+            "the AWS credentials are wrong: check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+            "AWS_SESSION_TOKEN and AWS_PROFILE"
+        )
+        return Fault(code, Verdict.FINAL, LakeError(f"{what}: the store answers {code}; {advice}."))
+    if code in _ELSEWHERE:
+        advice = "the bucket is in another region: set AWS_REGION to it"
+        return Fault(code, Verdict.FINAL, LakeError(f"{answer}; {advice}."))
+    if code == "RequestTimeTooSkewed":
+        return Fault(code, Verdict.FINAL, LakeError(f"{answer}; set this host's clock."))
+    return Fault(code, Verdict.FINAL, LakeError(f"{answer}."))
