@@ -53,6 +53,8 @@ class LiveFile:
 
     key: str
     """Relative to the store."""
+    engine: str
+    date: str
     bytes: int
     num_rows: int
 
@@ -105,24 +107,32 @@ def open_table(store: Lake, table: str) -> DeltaTable:
     return found
 
 
-def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile]:
-    """The files of one engine and date that are committed, in the order of their keys."""
+def all_live_files(store: Lake, table: str) -> list[LiveFile]:
+    """The files that are committed, in the order of their keys; none where there is no table."""
     opened = _open(store, table)
     if opened is None:
         return []
     actions = pa.table(opened.get_add_actions(flatten=True))
-    keep = pc.and_(
-        pc.equal(pc.cast(actions["partition.engine"], pa.string()), engine),
-        pc.equal(pc.cast(actions["partition.date"], pa.string()), date),
-    )
-    rows = actions.filter(keep).select(["path", "size_bytes", "num_records"]).to_pylist()
+    partition = [pc.cast(actions[f"partition.{name}"], pa.string()) for name in ("engine", "date")]
+    columns = [actions["path"], *partition, actions["size_bytes"], actions["num_records"]]
+    rows = zip(*(column.to_pylist() for column in columns), strict=True)
     files = [
-        LiveFile(
-            key=f"{table}/{row['path']}", bytes=row["size_bytes"], num_rows=row["num_records"] or 0
-        )
-        for row in rows
+        LiveFile(key=f"{table}/{path}", engine=engine, date=date, bytes=size, num_rows=num or 0)
+        for path, engine, date, size, num in rows
     ]
     return sorted(files, key=lambda file: file.key)
+
+
+def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile]:
+    """The committed files of one engine and date, in the order of their keys."""
+    return [f for f in all_live_files(store, table) if (f.engine, f.date) == (engine, date)]
+
+
+def read_file(store: Lake, key: str, fields: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Some columns of one file, as a stream."""
+    with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
+        for batch in parquet.iter_batches(columns=fields.names):
+            yield batch.select(fields.names).cast(fields)
 
 
 def read_rows(
@@ -131,14 +141,15 @@ def read_rows(
     """Some columns of every committed row of an engine and date."""
     fields = pa.schema([SCHEMAS[table].field(name) for name in columns])
     for file in live_files(store, table, engine, date):
-        with store.open_input(file.key) as stream, pq.ParquetFile(stream) as parquet:
-            for batch in parquet.iter_batches(columns=list(columns)):
-                yield batch.select(columns).cast(fields)
+        yield from read_file(store, file.key, fields)
 
 
-def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch]:
-    """Key and etag of every image that has a committed row or quarantine entry."""
-    for table in (layout.PREDICTIONS, layout.QUARANTINE):
+def known_images(
+    store: Lake, engine: str, date: str, *, with_quarantine: bool = True
+) -> Iterator[pa.RecordBatch]:
+    """Key and etag of every image that has a committed row, or a quarantine entry."""
+    tables = (layout.PREDICTIONS, layout.QUARANTINE)
+    for table in tables if with_quarantine else tables[:1]:
         yield from read_rows(store, table, engine, date, plan.KNOWN.names)
 
 

@@ -44,6 +44,9 @@ class ScoreConfig:
     rescore_changed: bool = False
     """Score images again whose etag differs from the committed one, and replace their rows."""
 
+    retry_quarantined: bool = False
+    """Score images again that are in quarantine; what succeeds leaves it."""
+
     # Execution.
     store: str
     endpoint_url: str | None = None
@@ -97,6 +100,7 @@ class ScoreConfig:
             "shard_images": self.shard_images,
             "shard_bytes": self.shard_bytes,
             "rescore_changed": self.rescore_changed,
+            "retry_quarantined": self.retry_quarantined,
         }
 
     def replace(self, **changes: Any) -> ScoreConfig:

@@ -12,6 +12,8 @@ from steel_batch.errors import ConfigError
 PREDICTIONS = "predictions"
 CLASS_SUMMARIES = "class_summaries"
 QUARANTINE = "quarantine"
+MERGED = "merged"
+"""Stands for a run's own merged predictions, before earlier rows are taken into account."""
 TABLES = (PREDICTIONS, CLASS_SUMMARIES, QUARANTINE)
 RUNS = "runs"
 
@@ -117,6 +119,11 @@ def shard_of_receipt(key: str) -> int:
 def merged_file(run: str, table: str, number: int) -> str:
     """The nth file that a run will add to a table, complete but not yet visible."""
     return f"{RUNS}/{run}/merged/{table}/{number:05d}.parquet"
+
+
+def files_list(run: str, table: str) -> str:
+    """The list of the complete files that a run adds to a table, with their digests."""
+    return f"{RUNS}/{run}/files/{table}.json"
 
 
 def lock_series(engine: str, date: str) -> str:

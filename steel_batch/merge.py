@@ -30,6 +30,13 @@ ROW_GROUP_ROWS: Final = 32_768
 READ_AT_ONCE: Final = 64
 """Staged files held in memory at once."""
 
+BOUNDS: Final = {
+    layout.PREDICTIONS: ("line", "image_key", "has_defect"),
+    layout.CLASS_SUMMARIES: ("line", "class_id"),
+    layout.QUARANTINE: ("image_key", "error_code"),
+}
+"""Columns of each table whose least and greatest values Delta readers are told."""
+
 
 class DamagedShardError(SteelBatchError):
     """A shard's receipt or staged file is not what it was; the shard must be scored again.
@@ -95,7 +102,7 @@ def merge_shards(store: Lake, run_id: str, number: int, shards: range) -> DataFi
         _read_staged(store, run_id, shards),
         merged=layout.merged_file(run_id, layout.PREDICTIONS, number),
         target=layout.table_file(layout.PREDICTIONS, engine, date, run_id, number),
-        bounds=("line", "image_key", "has_defect"),
+        bounds=BOUNDS[layout.PREDICTIONS],
     )
 
 
@@ -248,16 +255,16 @@ class _Digest(io.RawIOBase):
         return self._hash.hexdigest()
 
 
-def save_files(store: Lake, run_id: str, files: Sequence[DataFile]) -> None:
-    """Make the list of a run's merged files durable; without it, they are merged again."""
+def save_files(store: Lake, run_id: str, table: str, files: Sequence[DataFile]) -> None:
+    """Make the list of the files that a run adds to a table durable; they are complete."""
     text = json.dumps([file.to_json() for file in files], sort_keys=True)
-    store.write(layout.run_file(run_id, "merged.json"), text.encode())
+    store.write(layout.files_list(run_id, table), text.encode())
 
 
-def load_files(store: Lake, run_id: str) -> list[DataFile] | None:
-    """The run's merged files, or None where merging was not finished."""
+def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
+    """The files that a run adds to a table, or None where that is not settled yet."""
     try:
-        text = store.read(layout.run_file(run_id, "merged.json"))
+        text = store.read(layout.files_list(run_id, table))
     except MissingObjectError:
         return None
     return [DataFile(**raw) for raw in json.loads(text)]

@@ -121,7 +121,7 @@ def score_config(images: Lake, store: Lake, engine: Path, **changes: object) -> 
         "engine": str(engine),
         "date": DATE,
         "shard_images": 8,
-        "endpoint_url": images._endpoint_url or store._endpoint_url,
+        "endpoint_url": images.endpoint_url or store.endpoint_url,
     }
     return ScoreConfig(**(settings | changes))  # type: ignore[arg-type]
 

@@ -10,10 +10,12 @@ from steel_batch import __version__
 from steel_batch.cli.demo import demo
 from steel_batch.cli.engines import engines
 from steel_batch.cli.plan import plan
+from steel_batch.cli.quarantine import quarantine
 from steel_batch.cli.query import query
 from steel_batch.cli.runs import runs
 from steel_batch.cli.score import score
 from steel_batch.cli.synth import synth
+from steel_batch.cli.verify import gc, verify
 from steel_batch.errors import SteelBatchError
 
 
@@ -27,7 +29,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, engines, plan, query, runs, score, synth):
+for command in (demo, engines, gc, plan, quarantine, query, runs, score, synth, verify):
     cli.add_command(command)
 
 

@@ -20,6 +20,7 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.config import ALL_DATES, ScoreConfig, read_toml
+from steel_batch.engine.contract import PRECISIONS
 from steel_batch.engine.runtime import RUNTIMES
 from steel_batch.pipeline.run import score as score_dates
 from steel_batch.runs import RunResult
@@ -32,122 +33,143 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
         context.default_map = read_toml(path, section="score", allowed=allowed)
 
 
-def lake_options(command: Command) -> Command:
-    """The options that say which images are meant."""
-    options: list[Callable[[Command], Command]] = [
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path, exists=True, dir_okay=False),
-            callback=_read_config,
-            is_eager=True,
-            expose_value=False,
-            help="TOML file whose [score] table gives defaults for these options.",
-        ),
-        click.option(
-            "--images", required=True, metavar="URL", help="Folder or s3:// prefix of the images."
-        ),
-        click.option(
-            "--key-pattern",
-            metavar="PATTERN",
-            help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, "
-            "every image file is taken.",
-        ),
-        click.option(
-            "--date",
-            default=ALL_DATES,
-            show_default=True,
-            metavar="DATE",
-            help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
-        ),
-        click.option(
-            "--engine",
-            default="demo",
-            show_default=True,
-            metavar="ENGINE",
-            help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
-        ),
-        store_option,
-        endpoint_option,
-        click.option(
-            "--shard-images",
-            default=256,
-            show_default=True,
-            help="Most images of a shard, the unit of retrying.",
-        ),
-        click.option(
-            "--shard-bytes", default=64 << 20, show_default=True, help="Most bytes of a shard."
-        ),
-        click.option(
-            "--rescore-changed",
-            is_flag=True,
-            help="Score images again whose etag is not the committed one.",
-        ),
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+lake_options = _options(
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        callback=_read_config,
+        is_eager=True,
+        expose_value=False,
+        help="TOML file whose [score] table gives defaults for these options.",
+    ),
+    click.option(
+        "--images", required=True, metavar="URL", help="Folder or s3:// prefix of the images."
+    ),
+    click.option(
+        "--key-pattern",
+        metavar="PATTERN",
+        help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, every "
+        "image file is taken.",
+    ),
+    click.option(
+        "--date",
+        default=ALL_DATES,
+        show_default=True,
+        metavar="DATE",
+        help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
+    ),
+    click.option(
+        "--engine",
+        default="demo",
+        show_default=True,
+        metavar="ENGINE",
+        help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
+    ),
+    store_option,
+    endpoint_option,
+    click.option(
+        "--shard-images",
+        default=256,
+        show_default=True,
+        help="Most images of a shard, the unit of retrying.",
+    ),
+    click.option(
+        "--shard-bytes", default=64 << 20, show_default=True, help="Most bytes of a shard."
+    ),
+    click.option(
+        "--rescore-changed",
+        is_flag=True,
+        help="Score images again whose etag is not the committed one.",
+    ),
+)
+"""The options that say which images are meant."""
+
+run_options = _options(
+    lake_options,
+    click.option(
+        "--max-bad",
+        default=0.01,
+        show_default=True,
+        help="Share of images that may be unusable before the run fails with exit 3.",
+    ),
+    click.option("--fresh", is_flag=True, help="Abandon an unfinished run of the date."),
+    click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True),
+    click.option(
+        "--precision",
+        type=click.Choice(["auto", *PRECISIONS]),
+        default="auto",
+        show_default=True,
+    ),
+    click.option("--batch-size", type=int, help="Images of one inference."),
+    click.option("--num-actors", type=int, help="Scoring actors; as many as fit by default."),
+    click.option("--cpus-per-actor", type=float, help="CPUs of one scoring actor."),
+    click.option(
+        "--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default."
+    ),
+    click.option(
+        "--lock-wait",
+        "lock_wait_seconds",
+        default=0.0,
+        show_default=True,
+        help="Seconds to wait while another run holds the date, instead of exit 4.",
+    ),
+    click.option(
+        "--lease-seconds",
+        default=60.0,
+        show_default=True,
+        help="How long the lock outlives a run that died.",
+    ),
+    click.option(
+        "--merge-bytes",
+        default=256 << 20,
+        show_default=True,
+        help="Aimed size of committed files.",
+    ),
+    click.option(
+        "--shard-attempts", default=3, show_default=True, help="Tries of a failing shard."
+    ),
+    click.option(
+        "--decoder",
+        default="steel_batch.decode:decode_gray",
+        show_default=True,
+        help="'module:function' that turns bytes into gray pixels.",
+    ),
+    click.option("--verbose", is_flag=True, help="Log what happens to stderr."),
+    output_option,
+)
+"""Every option of a run."""
 
 
 @click.command()
-@lake_options
-@click.option(
-    "--max-bad",
-    default=0.01,
-    show_default=True,
-    help="Share of images that may be unusable before the run fails with exit 3.",
-)
-@click.option("--fresh", is_flag=True, help="Abandon an unfinished run of the date; begin anew.")
-@click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True)
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "fp16", "int8"]),
-    default="auto",
-    show_default=True,
-)
-@click.option("--batch-size", type=int, help="Images of one inference.")
-@click.option("--num-actors", type=int, help="Scoring actors; as many as fit by default.")
-@click.option("--cpus-per-actor", type=float, help="CPUs of one scoring actor.")
-@click.option("--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default.")
-@click.option(
-    "--lock-wait",
-    "lock_wait_seconds",
-    default=0.0,
-    show_default=True,
-    help="Seconds to wait while another run holds the date, instead of exit 4.",
-)
-@click.option(
-    "--lease-seconds",
-    default=60.0,
-    show_default=True,
-    help="How long the lock outlives a run that died.",
-)
-@click.option(
-    "--merge-bytes", default=256 << 20, show_default=True, help="Aimed size of committed files."
-)
-@click.option("--shard-attempts", default=3, show_default=True, help="Tries of a failing shard.")
-@click.option(
-    "--decoder",
-    default="steel_batch.decode:decode_gray",
-    show_default=True,
-    help="'module:function' that turns bytes into gray pixels.",
-)
-@click.option("--verbose", is_flag=True, help="Log what happens to stderr.")
-@output_option
+@run_options
 def score(output: str, verbose: bool, **options: Any) -> None:
     """Score a date's images and commit one row per image.
 
     An unfinished run of the same engine, date and settings is continued. Images that have their
     row already are left out, so running again after late images arrive adds only those.
     """
+    score_and_show(output, verbose, options)
+
+
+def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
+    """Score as the options say, show how far it is, and show or print the results."""
     configure_logging(verbose)
     config = ScoreConfig(**options)
     with progress_line() as observe:
         results = list(score_dates(config, observe))
-    if output == "json":
-        for result in results:
+    for result in results:
+        if output == "json":
             print_json(result.to_json())
-    else:
-        for result in results:
+        else:
             show_result(result)
 
 

@@ -1,23 +1,39 @@
-"""The end of a run: its rows land in the three tables, and what was staged is deleted."""
+"""The end of a run: its rows land in the three tables, and what was staged is deleted.
+
+A run's rows and entries take the place of earlier ones of the same images, where it was planned to
+score them again: files that hold such rows are written anew without them, and the commit that adds
+the new files removes the old ones.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.commit import land, landed, live_files, read_rows, sweep
+from steel_batch.commit import LiveFile, land, landed, live_files, read_rows, sweep
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lock import Lease
-from steel_batch.merge import DataFile, write_file
+from steel_batch.merge import BOUNDS, DataFile, save_files, write_file
+from steel_batch.plan import Plan
 from steel_batch.receipt import Receipt
 from steel_batch.runs import RunRecord
 from steel_batch.summary import COLUMNS, summarize
 from steel_batch.telemetry import Events
+
+FILE_SCHEMAS = {
+    layout.PREDICTIONS: schema.PREDICTIONS,
+    layout.CLASS_SUMMARIES: schema.CLASS_SUMMARIES,
+    layout.QUARANTINE: schema.QUARANTINE,
+}
+Change = tuple[list[DataFile], list[LiveFile]]
+"""Files to add to a table and files that they take the place of."""
 
 
 def land_run(
@@ -44,29 +60,80 @@ def land_run(
         The version of the predictions that has the run's rows.
     """
     run_id, engine, date = record.run_id, record.engine, record.date
-    version = land(store, layout.PREDICTIONS, run_id, files, before=lease.check)
-    events.add("landed", table=layout.PREDICTIONS, version=version)
-    if not landed(store, layout.CLASS_SUMMARIES, run_id):
-        # The date's summary over all of its runs takes the place of the earlier one.
-        replaced = live_files(store, layout.CLASS_SUMMARIES, engine, date)
+
+    def predictions() -> Change:
+        kept, replaced = _without_planned(store, record, layout.PREDICTIONS, len(files))
+        return [*files, *kept], replaced
+
+    def summaries() -> Change:
+        # Over all runs of the date, in the place of the summary before.
         rows = read_rows(store, layout.PREDICTIONS, engine, date, COLUMNS)
         table = summarize(rows, classes, run_id)
-        made = _write(store, record, layout.CLASS_SUMMARIES, table, ("line", "class_id"))
-        land(store, layout.CLASS_SUMMARIES, run_id, [made], replaced=replaced, before=lease.check)
-        events.add("landed", table=layout.CLASS_SUMMARIES)
-    if bad_shards and not landed(store, layout.QUARANTINE, run_id):
-        table = _quarantined(store, record, bad_shards)
-        made = _write(store, record, layout.QUARANTINE, table, ("image_key", "error_code"))
-        land(store, layout.QUARANTINE, run_id, [made], before=lease.check)
-        events.add("landed", table=layout.QUARANTINE)
+        made = _write(store, record, layout.CLASS_SUMMARIES, 0, [table])
+        return [made], live_files(store, layout.CLASS_SUMMARIES, engine, date)
+
+    def quarantine() -> Change:
+        kept, replaced = _without_planned(store, record, layout.QUARANTINE, 1)
+        if bad_shards:
+            table = _quarantined(store, record, bad_shards)
+            kept.append(_write(store, record, layout.QUARANTINE, 0, [table]))
+        return kept, replaced
+
+    changes: dict[str, Callable[[], Change]] = {
+        layout.PREDICTIONS: predictions,
+        layout.CLASS_SUMMARIES: summaries,
+        layout.QUARANTINE: quarantine,
+    }
+    versions: dict[str, int] = {}
+    for table, change in changes.items():
+        added: list[DataFile] = []
+        replaced: list[LiveFile] = []
+        if not landed(store, table, run_id):
+            added, replaced = change()
+            save_files(store, run_id, table, added)
+        if added or replaced or table == layout.PREDICTIONS:
+            versions[table] = land(
+                store, table, run_id, added, replaced=replaced, before=lease.check
+            )
+            events.add("landed", table=table, version=versions[table])
     sweep(store, engine, date)
-    return version
+    return versions[layout.PREDICTIONS]
 
 
 def delete_staged(store: Lake, run_id: str) -> None:
-    """Delete the staged and merged files of a run whose commits surely landed."""
+    """Delete the staged and merged files of a run whose commits surely landed or surely failed."""
     for folder in ("merged", "shards"):
         store.delete(item.key for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"))
+
+
+def _without_planned(store: Lake, record: RunRecord, table: str, first_number: int) -> Change:
+    """Rewrite the committed files that hold images of this run's plan, without those."""
+    settings = record.settings
+    if not (settings["rescore_changed"] or settings["retry_quarantined"]):
+        return [], []
+    groups = [group["image_key"] for group in Plan(store, record.run_id)]
+    planned = pa.concat_arrays([chunk for keys in groups for chunk in keys.chunks])
+    made: list[DataFile] = []
+    replaced: list[LiveFile] = []
+    for file in live_files(store, table, record.engine, record.date):
+        with store.open_input(file.key) as stream:
+            keys = pq.read_table(stream, columns=["image_key"])["image_key"]
+        num_kept = pc.sum(pc.invert(pc.is_in(keys, value_set=planned))).as_py() or 0
+        if num_kept == len(keys):
+            continue
+        replaced.append(file)
+        if num_kept:
+            rows = _rows_without(store, file.key, table, planned)
+            made.append(_write(store, record, table, first_number + len(made), rows))
+    return made, replaced
+
+
+def _rows_without(store: Lake, key: str, table: str, planned: pa.Array) -> Iterator[pa.Table]:
+    with store.open_input(key) as stream, pq.ParquetFile(stream) as file:
+        for group in range(file.num_row_groups):
+            rows = file.read_row_group(group)
+            kept = rows.filter(pc.invert(pc.is_in(rows["image_key"], value_set=planned)))
+            yield kept.cast(FILE_SCHEMAS[table])
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> pa.Table:
@@ -83,13 +150,17 @@ def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> p
 
 
 def _write(
-    store: Lake, record: RunRecord, table: str, rows: pa.Table, bounds: tuple[str, ...]
+    store: Lake,
+    record: RunRecord,
+    table: str,
+    number: int,
+    tables: Iterator[pa.Table] | list[pa.Table],
 ) -> DataFile:
     return write_file(
         store,
-        rows.schema,
-        [rows],
-        merged=layout.merged_file(record.run_id, table, 0),
-        target=layout.table_file(table, record.engine, record.date, record.run_id, 0),
-        bounds=bounds,
+        FILE_SCHEMAS[table],
+        tables,
+        merged=layout.merged_file(record.run_id, table, number),
+        target=layout.table_file(table, record.engine, record.date, record.run_id, number),
+        bounds=BOUNDS[table],
     )

@@ -1,8 +1,8 @@
 """One run: an engine, a date, and every step from the lock to the result.
 
 Each step ends in something durable, and each can be repeated: a run that was killed anywhere is
-continued by the same command. The order is lock, plan, run.json, receipts, merged.json, the commits
-of the three tables, result.json; staged files are deleted last.
+continued by the same command. The order is lock, plan, run.json, receipts, the list of merged
+files, the commits of the three tables, result.json; staged files are deleted last.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def plan_date(
         ConfigError: There are no images of that date.
     """
     listing = Listing(lake, KeyPattern(config.key_pattern), date)
-    known = known_images(store, engine, date)
+    known = known_images(store, engine, date, with_quarantine=not config.retry_quarantined)
     info = build_plan(listing, config.settings(engine=engine, date=date), path, known=known)
     if info.num_images + info.num_committed + info.num_changed == 0:
         raise listing.explain_empty()
@@ -238,7 +238,7 @@ class DateRun:
             if not landed(self._store, layout.PREDICTIONS, record.run_id):
                 files = self._score_and_merge(record, scored, events, lease)
             else:
-                files = load_files(self._store, record.run_id) or []
+                files = load_files(self._store, record.run_id, layout.MERGED) or []
                 for receipt in read_receipts(self._store, record.run_id, record.plan_digest):
                     scored.add(receipt)
             result = self._commit(record, scored, files, events, lease)
@@ -257,7 +257,7 @@ class DateRun:
         for receipt in read_receipts(store, record.run_id, record.plan_digest):
             scored.add(receipt)
         scored.num_resumed = scored.num_shards_done
-        files = load_files(store, record.run_id)
+        files = load_files(store, record.run_id, layout.MERGED)
         if files is not None and scored.is_complete:
             return files
         with joined_cluster(config.ray_address):
@@ -270,7 +270,7 @@ class DateRun:
                 files, damaged = merge_files(store, record.run_id, ranges, lambda _: lease.check())
                 self._steps["merge"] = time.monotonic() - started
                 if not damaged:
-                    save_files(store, record.run_id, files)
+                    save_files(store, record.run_id, layout.MERGED, files)
                     events.add("merged", num_files=len(files))
                     return files
                 events.add("damaged", shards=damaged)

@@ -37,14 +37,14 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 @pytest.fixture
 def images(lake: Lake, tmp_path: Path) -> Lake:
     """Thirty images on two lines."""
-    place = Lake(f"{lake.url}/images", endpoint_url=lake._endpoint_url)
+    place = Lake(f"{lake.url}/images", endpoint_url=lake.endpoint_url)
     fill_lake(place, num_images=30)
     return place
 
 
 @pytest.fixture
 def store(lake: Lake) -> Lake:
-    return Lake(f"{lake.url}/store", endpoint_url=lake._endpoint_url)
+    return Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
 
 
 def test_every_image_gets_one_row_and_a_second_run_adds_none(
@@ -218,6 +218,49 @@ def test_all_dates_of_a_lake_are_scored_as_runs_of_their_own(
     assert [(r.date, r.num_scored) for r in results] == [(DATE, 30), ("2026-11-22", 4)]
 
 
+def test_a_changed_image_is_reported_and_scored_again_on_demand(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    config = score_config(images, store, tiny_engine, merge_bytes=1)
+    run_score(config)
+    before = committed_rows(store)
+    key = f"line=1/date={DATE}/im00000.png"
+    images.write(key, png(np.full((64, 160), 250, np.uint8)))
+    images.write(f"line=1/date={DATE}/new.png", png(band_image(1)))
+    added = run_score(config)
+    assert (added.num_images, added.num_changed) == (1, 1)
+    again = run_score(config.replace(rescore_changed=True))
+    assert (again.num_images, again.num_scored, again.num_changed) == (1, 1, 1)
+    after = {row["image_key"]: row for row in committed_rows(store)}
+    assert len(after) == 31
+    assert len(committed_rows(store)) == 31
+    assert after[key]["defects"][0]["area_px"] > 10_000  # type: ignore[index]
+    for row in before[1:]:
+        assert after[row["image_key"]] == row
+    live = [i.key for i in store.list_objects("predictions/engine=") if "part-" in i.key]
+    with duckdb.connect() as con:
+        if not store.is_s3:
+            glob = f"{store.url}/predictions/*/*/*.parquet"
+            assert con.sql(f"SELECT count(*) FROM '{glob}'").fetchall() == [(31,)]
+    assert len(live) == 6
+
+
+def test_quarantined_images_can_be_tried_again(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    good, bad = f"line=1/date={DATE}/was_bad.png", f"line=1/date={DATE}/bad.png"
+    images.write(good, b"half")
+    images.write(bad, b"half")
+    config = score_config(images, store, tiny_engine, max_bad=1)
+    run_score(config)
+    images.write(good, png(band_image(1)))
+    assert run_score(config).run_id is None
+    result = run_score(config.replace(retry_quarantined=True))
+    assert (result.num_images, result.num_scored, result.num_quarantined) == (2, 1, 1)
+    assert [row["image_key"] for row in committed_rows(store, "quarantine")] == [bad]
+    assert len(committed_rows(store)) == 31
+
+
 def test_small_files_are_cut_by_size(images: Lake, store: Lake, tiny_engine: Path) -> None:
     run_score(score_config(images, store, tiny_engine, merge_bytes=1))
     names = [i.key for i in store.list_objects("predictions/engine=") if "part-" in i.key]
@@ -231,7 +274,9 @@ def test_what_was_staged_is_gone_and_what_happened_is_kept(
     result = run_score(score_config(images, store, tiny_engine))
     names = [item.key.split("/", 2)[2] for item in store.list_objects(f"runs/{result.run_id}/")]
     assert sorted(n for n in names if not n.startswith("receipts/")) == [
-        "events.jsonl", "merged.json", "plan.parquet", "result.json", "run.json",
+        "events.jsonl", "files/class_summaries.json", "files/merged.json",
+        "files/predictions.json", "files/quarantine.json", "plan.parquet", "result.json",
+        "run.json",
     ]  # fmt: skip
     events = store.read(f"runs/{result.run_id}/events.jsonl").decode().splitlines()
     assert [json.loads(line)["event"] for line in events] == [
@@ -244,7 +289,7 @@ def test_nothing_to_score_says_what_is_there(images: Lake, store: Lake, tiny_eng
         run_score(score_config(images, store, tiny_engine, key_pattern="day/{image_id}.png"))
     with pytest.raises(ConfigError, match="2020-01-01"):
         run_score(score_config(images, store, tiny_engine, date="2020-01-01"))
-    empty = Lake(f"{images.url}/nothing", endpoint_url=images._endpoint_url)
+    empty = Lake(f"{images.url}/nothing", endpoint_url=images.endpoint_url)
     with pytest.raises(ConfigError, match="no objects below"):
         run_score(score_config(empty, store, tiny_engine))
     assert PATTERN.startswith("line=")

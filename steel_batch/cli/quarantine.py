@@ -1,0 +1,63 @@
+"""`steel-batch quarantine`: images that were set aside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from steel_batch.cli.output import (
+    endpoint_option,
+    output_option,
+    print_json,
+    store_option,
+)
+from steel_batch.cli.query import show_table
+from steel_batch.cli.score import run_options, score_and_show
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.layout import check_date
+from steel_batch.query import run_query
+
+
+@click.group()
+def quarantine() -> None:
+    """List images that could not be scored, or try them again."""
+
+
+@quarantine.command("list")
+@store_option
+@endpoint_option
+@click.option("--date", metavar="DATE", help="Only this date.")
+@click.option("--code", metavar="CODE", help="Only this error code.")
+@output_option
+def list_(
+    store: str, endpoint_url: str | None, date: str | None, code: str | None, output: str
+) -> None:
+    """List the quarantine: image, code, message."""
+    where = ["true"]
+    if date is not None:
+        where.append(f"date = '{check_date(date)}'")
+    if code is not None:
+        if not code.replace("_", "").isalnum():
+            raise ConfigError(f"--code {code!r} is not an error code such as 'truncated'.")
+        where.append(f"error_code = '{code}'")
+    rows = run_query(
+        Lake(store, endpoint_url=endpoint_url),
+        "SELECT date, engine, image_key, error_code, message, bytes FROM quarantine "  # noqa: S608 - both parts are checked above
+        f"WHERE {' AND '.join(where)} ORDER BY ALL",
+    )
+    if output == "json":
+        print_json(rows.to_pylist())
+    else:
+        show_table(rows)
+
+
+@quarantine.command("retry")
+@run_options
+def retry(output: str, verbose: bool, **options: Any) -> None:
+    """Score quarantined images of a date again; what succeeds leaves the quarantine.
+
+    Takes the flags of `score`, and scores new images of the date as well.
+    """
+    score_and_show(output, verbose, {**options, "retry_quarantined": True})

@@ -1,0 +1,68 @@
+"""`steel-batch verify` and `gc`: is all that was committed there, and what nobody needs."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from steel_batch.cli.output import (
+    answer,
+    console,
+    endpoint_option,
+    output_option,
+    print_json,
+    store_option,
+)
+from steel_batch.gc import collect, find_garbage
+from steel_batch.lake import Lake
+from steel_batch.verify import verify as find_problems
+
+
+@click.command()
+@store_option
+@endpoint_option
+@click.option("--engine", metavar="ENGINE", help="Only this engine: <model>-<12 hex>.")
+@click.option("--date", metavar="DATE", help="Only this date.")
+@output_option
+def verify(
+    store: str, endpoint_url: str | None, engine: str | None, date: str | None, output: str
+) -> None:
+    """Check every committed file, row count and run; exit 1 where something is wrong.
+
+    Reads every committed byte: missing, truncated, changed and foreign files, images with two
+    rows, and runs whose numbers do not add up are reported.
+    """
+    lake = Lake(store, endpoint_url=endpoint_url)
+    problems = list(find_problems(lake, engine=engine, date=date))
+    if output == "json":
+        print_json([dataclasses.asdict(problem) for problem in problems])
+    else:
+        for problem in problems:
+            answer.print(f"{problem.kind}: {problem.key}: {problem.message}", markup=False)
+        console.print(f"{len(problems)} problems in {lake.url}" if problems else "all is well")
+    if problems:
+        raise click.exceptions.Exit(1)
+
+
+@click.command()
+@store_option
+@endpoint_option
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted.")
+@output_option
+def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None:
+    """Delete the staging of runs that are over, and files that no table's log names.
+
+    Runs that can be continued keep what they have, and dates that a run is working on are left
+    alone.
+    """
+    lake = Lake(store, endpoint_url=endpoint_url)
+    found = list(find_garbage(lake) if dry_run else collect(lake))
+    if output == "json":
+        print_json([dataclasses.asdict(garbage) for garbage in found])
+        return
+    for garbage in found:
+        answer.print(f"{garbage.key}  {garbage.bytes:,} bytes  {garbage.reason}", markup=False)
+    size = sum(garbage.bytes for garbage in found)
+    verb = "would be" if dry_run else "were"
+    console.print(f"{len(found):,} objects of {size / 1e6:,.1f} MB {verb} deleted")

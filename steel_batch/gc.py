@@ -1,0 +1,90 @@
+"""What can be deleted: staging of runs that are over, and files that no log names.
+
+Nothing that a reader or a run that can be continued needs is touched. Each engine and date is
+cleaned under its lock, so a run that is at work is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from steel_batch import layout
+from steel_batch.commit import all_live_files
+from steel_batch.errors import LockHeldError
+from steel_batch.lake import Lake, LakeObject
+from steel_batch.lock import Lease
+from steel_batch.runs import list_runs, read_run
+from steel_batch.verify import run_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """One object that nothing needs."""
+
+    key: str
+    bytes: int
+    reason: str
+    engine: str
+    date: str
+
+
+def find_garbage(store: Lake) -> Iterator[Garbage]:
+    """Everything that may be deleted, and why.
+
+    Of a run that landed: its staged and merged files. Of one that was abandoned for a later run:
+    its receipts as well. In the tables' folders: files that a run of ours wrote and no log names.
+    """
+    yield from _staging(store)
+    for table in layout.TABLES:
+        live = {file.key for file in all_live_files(store, table)}
+        for item in store.list_objects(f"{table}/engine="):
+            run = run_of(item.key)
+            if item.key not in live and run is not None:
+                yield _garbage(item, run, "no log names it")
+
+
+def _staging(store: Lake) -> Iterator[Garbage]:
+    newest: dict[tuple[str, str], str] = {}
+    ids = list(list_runs(store))
+    for run_id in ids:
+        engine, date, _ = layout.split_run_id(run_id)
+        newest[engine, date] = run_id
+    for run_id in ids:
+        engine, date, _ = layout.split_run_id(run_id)
+        run = read_run(store, run_id)
+        folders: tuple[str, ...]
+        if run.result is not None:
+            folders, reason = ("shards", "merged"), "its run landed"
+        elif newest[engine, date] != run_id:
+            folders, reason = ("shards", "merged", "receipts"), "its run was abandoned"
+        else:
+            continue
+        for folder in folders:
+            for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"):
+                yield _garbage(item, run_id, reason)
+
+
+def _garbage(item: LakeObject, run_id: str, reason: str) -> Garbage:
+    engine, date, _ = layout.split_run_id(run_id)
+    return Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine=engine, date=date)
+
+
+def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
+    """Delete the garbage; yields what was deleted. Dates that a run holds are left for later."""
+    places = sorted({(g.engine, g.date) for g in find_garbage(store)})
+    for engine, date in places:
+        lease = Lease(
+            store,
+            layout.lock_series(engine, date),
+            what=f"engine {engine} and date {date}",
+            lease_seconds=lease_seconds,
+        )
+        try:
+            with lease:
+                # Again, now that nobody else works there: what was garbage may be in use by now.
+                found = [g for g in find_garbage(store) if (g.engine, g.date) == (engine, date)]
+                store.delete(g.key for g in found)
+        except LockHeldError:
+            continue
+        yield from found

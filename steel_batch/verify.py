@@ -1,0 +1,174 @@
+"""Is everything that was committed still there, whole, and once?
+
+Every file that a table's log names is compared with the record that its run left of it: there, as
+long, with the same digest and rows. Files that no log names are reported, and so are images with
+two rows, and runs whose numbers do not add up: planned = predicted + quarantined.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import duckdb
+import pyarrow as pa
+
+from steel_batch import layout
+from steel_batch.commit import LiveFile, all_live_files, read_file
+from steel_batch.errors import ConfigError, LakeError
+from steel_batch.lake import Lake
+from steel_batch.merge import DataFile, load_files
+from steel_batch.runs import list_runs, read_run
+
+BLOCK_BYTES = 8 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing that is wrong."""
+
+    kind: str
+    """``missing``, ``truncated``, ``changed``, ``foreign``, ``duplicate``, ``unrecorded`` or
+    ``miscounted``."""
+    key: str
+    message: str
+
+
+def verify(store: Lake, *, engine: str | None = None, date: str | None = None) -> Iterator[Problem]:
+    """Check a store, or one engine or date of it; yields what is wrong.
+
+    Reads every committed byte once. A run that goes on meanwhile is not disturbed; files that it
+    has published and not committed yet look foreign.
+    """
+    for table in layout.TABLES:
+        live = [
+            file
+            for file in all_live_files(store, table)
+            if (engine is None or file.engine == engine) and (date is None or file.date == date)
+        ]
+        records = _records(store, table, live)
+        for file in live:
+            yield from _check_file(store, file, records.get(file.key))
+        yield from _foreign(store, table, {file.key for file in live}, engine, date)
+        if table != layout.CLASS_SUMMARIES:
+            yield from _duplicates(store, table, live)
+    yield from _check_runs(store, engine, date)
+
+
+def _records(store: Lake, table: str, live: list[LiveFile]) -> dict[str, DataFile]:
+    """What the runs that wrote these files noted of them, by key."""
+    runs = {run_of(file.key) for file in live} - {None}
+    found: dict[str, DataFile] = {}
+    for run in sorted(str(run) for run in runs):
+        for record in load_files(store, run, table) or ():
+            found[record.target] = record
+    return found
+
+
+def run_of(key: str) -> str | None:
+    """The run that wrote a table's file, from its name."""
+    name = key.rpartition("/")[2]
+    run = name.removeprefix("part-").removesuffix(".parquet").rpartition("-")[0]
+    try:
+        layout.split_run_id(run)
+    except ConfigError:
+        return None
+    return run
+
+
+def _check_file(store: Lake, file: LiveFile, record: DataFile | None) -> Iterator[Problem]:
+    found = store.stat(file.key)
+    if found is None:
+        yield Problem(kind="missing", key=file.key, message="the log names it and it is not there")
+        return
+    if found.size_bytes != file.bytes:
+        yield Problem(
+            kind="truncated",
+            key=file.key,
+            message=f"it has {found.size_bytes} bytes, the log says {file.bytes}",
+        )
+        return
+    if record is None:
+        yield Problem(kind="unrecorded", key=file.key, message="no run has a record of its digest")
+        return
+    digest = hashlib.sha256()
+    with store.open_input(file.key) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != record.sha256:
+        yield Problem(
+            kind="changed",
+            key=file.key,
+            message=f"its SHA-256 is {digest.hexdigest()[:12]}…, it was {record.sha256[:12]}…",
+        )
+    elif file.num_rows != record.num_rows:
+        yield Problem(
+            kind="miscounted",
+            key=file.key,
+            message=f"the log says {file.num_rows} rows, its run wrote {record.num_rows}",
+        )
+
+
+def _foreign(
+    store: Lake, table: str, live: set[str], engine: str | None, date: str | None
+) -> Iterator[Problem]:
+    prefix = f"{table}/engine={engine}/" if engine else f"{table}/engine="
+    for item in store.list_objects(prefix):
+        if item.key not in live and (date is None or f"/date={date}/" in item.key):
+            yield Problem(
+                kind="foreign",
+                key=item.key,
+                message="it lies in a partition and no log names it: readers of the plain files "
+                "see it",
+            )
+
+
+def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Problem]:
+    """Images with more than one row in a partition."""
+    partitions = sorted({(file.engine, file.date) for file in live})
+    for engine, date in partitions:
+        files = [f for f in live if (f.engine, f.date) == (engine, date)]
+
+        def keys(files: list[LiveFile] = files) -> Iterator[pa.RecordBatch]:
+            for file in files:
+                try:
+                    yield from read_file(store, file.key, pa.schema([("image_key", pa.string())]))
+                except (LakeError, pa.ArrowException):
+                    continue  # reported as missing, truncated or changed
+
+        con = duckdb.connect()
+        try:
+            fields = pa.schema([("image_key", pa.string())])
+            con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))
+            twice = con.sql(
+                "SELECT image_key, count(*) AS n FROM keys GROUP BY ALL HAVING n > 1 "
+                "ORDER BY image_key"
+            ).fetchall()
+        finally:
+            con.close()
+        if twice:
+            yield Problem(
+                kind="duplicate",
+                key=f"{table}/{layout.partition(engine, date)}",
+                message=f"{len(twice)} images have more than one row, for example {twice[0][0]}",
+            )
+
+
+def _check_runs(store: Lake, engine: str | None, date: str | None) -> Iterator[Problem]:
+    for run_id in list_runs(store):
+        its_engine, its_date, _ = layout.split_run_id(run_id)
+        if (engine and its_engine != engine) or (date and its_date != date):
+            continue
+        run = read_run(store, run_id)
+        if run.record is None or run.result is None:
+            continue
+        added = run.result.num_scored + run.result.num_quarantined
+        merged = sum(file.num_rows for file in load_files(store, run_id, layout.MERGED) or ())
+        if run.record.num_images != added or merged != run.result.num_scored:
+            yield Problem(
+                kind="miscounted",
+                key=layout.run_file(run_id, "result.json"),
+                message=f"planned {run.record.num_images}, predicted {run.result.num_scored} "
+                f"({merged} in files), quarantined {run.result.num_quarantined}",
+            )
