@@ -1,19 +1,20 @@
-"""Engines in a store: immutable versions, and aliases that say which one is meant.
+"""Engines in a store: immutable versions, and how a user names one.
 
-A version is content-addressed and never changed; an alias is a numbered series of entries, so
-moving it is a compare-and-swap and its history stays.
+A version is content-addressed and never changed: its files are put where there are none, the card
+last, so a folder without a card is no version yet.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from steel_batch import layout, series
-from steel_batch.engine.contract import Card
+from steel_batch import aliases, layout
+from steel_batch.engine.contract import Card, version_of
+from steel_batch.engine.onnxruntime import open_session
 from steel_batch.errors import ConfigError, EngineError, MissingObjectError
 from steel_batch.lake import Lake
 
@@ -27,9 +28,14 @@ class Engine:
 
     card: Card
     home: Lake
-    """The lake whose `folder` holds the files."""
+    """The lake whose `folder` holds the card and the graphs."""
     folder: str
     """The version's folder below `home`; '' for the root."""
+    plan_home: Lake
+    """The lake whose `plan_folder` holds the compiled plans: the store's, where there is one."""
+    plan_folder: str
+    where: str
+    """The arguments that name this engine on the command line."""
 
     def read_graph(self, precision: str) -> bytes:
         """The ONNX bytes of one precision, whose digest is checked.
@@ -60,70 +66,135 @@ def load_engine(spec: str, *, store: Lake | None) -> Engine:
 
     Args:
         spec: ``demo``, ``<model>@<alias>``, ``<model>-<12 hex>``, or a version's folder.
-        store: Where models and aliases are looked up; None knows only ``demo`` and folders.
+        store: Where models and aliases are looked up, and where plans are kept; None knows only
+            ``demo`` and folders, and keeps plans beside the card.
 
     Raises:
         ConfigError: There is none; the message lists those that exist.
         EngineError: Its card is damaged.
     """
     if spec == DEMO:
-        return _load(Lake(str(DEMO_FOLDER)), "", spec)
+        return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
     if "/" in spec or spec.startswith("."):
-        return _load(Lake(spec), "", spec)
+        return _load(Lake(spec), "", spec, store)
     if store is None:
         raise ConfigError(
-            f"engine {spec!r} is looked up in a store, and none was given; expected 'demo' or the "
-            "path of a version's folder."
+            f"engine {spec!r} is looked up in a store, and none was given; expected 'demo', the "
+            "path of a version's folder, or --store."
         )
     model, at, alias = spec.partition("@")
-    if at:
-        version = resolve_alias(store, model, alias)
-    else:
-        try:
-            model, version = layout.split_engine_name(spec)
-        except ConfigError:
-            raise _unknown(store, spec) from None
     try:
-        return _load(store, layout.version_dir(model, version), spec)
+        if at:
+            version = resolve_alias(store, model, alias)
+        else:
+            model, version = layout.split_engine_name(spec)
+        return _load(store, layout.version_dir(model, version), spec, store)
     except ConfigError:
-        raise _unknown(store, spec) from None
+        raise ConfigError(
+            f"there is no engine {spec!r} in {store.url}. There are: "
+            f"{', '.join(_known_names(store))}."
+        ) from None
 
 
 def resolve_alias(store: Lake, model: str, alias: str) -> str:
     """The version that an alias means now.
 
     Raises:
-        ConfigError: There is no such alias; the message lists those that exist.
+        ConfigError: There is no such alias.
     """
     layout.check_name(model, what="model")
     layout.check_name(alias, what="alias")
-    found = series.latest(store, layout.alias_series(model, alias))
-    if found is None:
-        raise _unknown(store, f"{model}@{alias}")
-    return str(json.loads(found[1])["version"])
+    entry = aliases.current(store, model, alias)
+    if entry is None:
+        raise ConfigError(f"there is no alias {model}@{alias} in {store.url}.")
+    return entry.version
 
 
 def list_models(store: Lake) -> list[str]:
     """The models of a store."""
-    return [folder.split("/")[1] for folder in store.list_dirs("registry/")]
+    return sorted(folder.split("/")[1] for folder in store.list_dirs("registry/"))
 
 
 def list_versions(store: Lake, model: str) -> list[Card]:
     """The versions of a model, oldest first."""
     cards = []
     for folder in store.list_dirs(f"registry/{model}/"):
-        if folder.split("/")[2] != "aliases":
-            cards.append(_load(store, folder.rstrip("/"), folder).card)
+        try:
+            cards.append(_load(store, folder.rstrip("/"), folder, store).card)
+        except ConfigError:  # the aliases, or a version whose card is not there yet
+            continue
     return sorted(cards, key=lambda card: (card.created, card.version))
 
 
 def list_aliases(store: Lake, model: str) -> dict[str, str]:
     """The aliases of a model and the versions that they mean."""
-    names = [folder.split("/")[3] for folder in store.list_dirs(f"registry/{model}/aliases/")]
-    return {name: resolve_alias(store, model, name) for name in names}
+    return {name: resolve_alias(store, model, name) for name in aliases.names(store, model)}
 
 
-def _load(home: Lake, folder: str, spec: str) -> Engine:
+def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
+    """Make a version. The same content again changes nothing.
+
+    Args:
+        store: Where the registry lies.
+        card: Its card. If the version exists, the card that stands is kept, with the figures and
+            the date that it was registered with.
+        graphs: ONNX bytes by precision, as the card names them.
+
+    Returns:
+        The version.
+
+    Raises:
+        EngineError: Card and graphs contradict each other, a graph does not keep the contract, or
+            something else is registered under this version; nothing was changed that was there.
+    """
+    layout.engine_name(card.model, card.version)
+    _check_consistent(card, graphs)
+    for precision, data in graphs.items():
+        open_session(data, card, precision=precision, num_threads=1)
+    folder = layout.version_dir(card.model, card.version)
+    card_key = layout.card_file(card.model, card.version)
+    for graph in card.graphs:
+        key = f"{folder}/{graph.file}"
+        data = graphs[graph.precision]
+        if not store.put_if_absent(key, data) and store.read(key) != data:
+            raise EngineError(
+                f"{store.uri(key)} is there with other content than {card.name} has: the registry "
+                "was changed by hand. Nothing was replaced; move that file away and register again."
+            )
+    if store.put_if_absent(card_key, card.to_json().encode()):
+        return card.version
+    standing = Card.from_json(store.read(card_key), source=store.uri(card_key))
+    differing = [
+        name
+        for name in ("model", "version", "classes", "height", "width", "thresholds",
+                     "post_process", "graphs")
+        if getattr(standing, name) != getattr(card, name)
+    ]  # fmt: skip
+    if differing:
+        raise EngineError(
+            f"{card.name} is registered in {store.url} with another {', '.join(differing)}: a "
+            "version never changes. Nothing was replaced."
+        )
+    return card.version
+
+
+def _check_consistent(card: Card, graphs: Mapping[str, bytes]) -> None:
+    wrong = []
+    precisions = [graph.precision for graph in card.graphs]
+    if sorted(precisions) != sorted(graphs):
+        wrong.append(f"the card names {precisions} and the graphs given are {sorted(graphs)}")
+    for graph in card.graphs:
+        data = graphs.get(graph.precision)
+        if data is not None and hashlib.sha256(data).hexdigest() != graph.sha256:
+            wrong.append(f"{graph.file} is not the file whose SHA-256 the card states")
+    expected = version_of(graphs, card.post_process)
+    if card.version != expected:
+        wrong.append(f"the content is version {expected}, the card says {card.version}")
+    if wrong:
+        raise EngineError(f"{card.name} is not registered: {'; '.join(wrong)}.")
+
+
+def _load(home: Lake, folder: str, spec: str, store: Lake | None) -> Engine:
     key = f"{folder}/card.json".lstrip("/")
     try:
         text = home.read(key)
@@ -132,14 +203,25 @@ def _load(home: Lake, folder: str, spec: str) -> Engine:
             f"there is no engine {spec!r}: {home.uri(key)} is not there. Give 'demo', "
             "<model>@<alias>, <model>-<12 hex digits>, or the folder of a version."
         ) from error
-    return Engine(card=Card.from_json(text, source=home.uri(key)), home=home, folder=folder)
-
-
-def _unknown(store: Lake, spec: str) -> ConfigError:
-    known = ["demo"]
-    for model in list_models(store):
-        known += [f"{model}@{alias}" for alias in list_aliases(store, model)]
-        known += [card.name for card in list_versions(store, model)]
-    return ConfigError(
-        f"there is no engine {spec!r} in {store.url}. There are: {', '.join(known)}."
+    card = Card.from_json(text, source=home.uri(key))
+    if store is None:
+        plan_home, plan_folder, where = home, f"{folder}/plans".lstrip("/"), spec
+    else:
+        plan_home, plan_folder = store, f"{layout.version_dir(card.model, card.version)}/plans"
+        where = f"{spec} --store {store.url}"
+    return Engine(
+        card=card,
+        home=home,
+        folder=folder,
+        plan_home=plan_home,
+        plan_folder=plan_folder,
+        where=where,
     )
+
+
+def _known_names(store: Lake) -> list[str]:
+    known = [DEMO]
+    for model in list_models(store):
+        known += [f"{model}@{alias}" for alias in aliases.names(store, model)]
+        known += [card.name for card in list_versions(store, model)]
+    return known

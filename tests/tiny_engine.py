@@ -7,7 +7,9 @@ letter, so that everything around an engine can be tested in milliseconds.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -20,21 +22,30 @@ LEVELS = (0.55, 0.65, 0.75, 0.85)
 SHARPNESS = 40.0
 
 
-def tiny_graph(height: int, width: int, num_classes: int = 4) -> bytes:
-    """ONNX bytes of the contract graph."""
-    levels = np.array(LEVELS[:num_classes], np.float32)
-    weight = np.full((num_classes, 1, 3, 3), SHARPNESS / 255 / 9, np.float32)
-    bias = (-SHARPNESS * levels).astype(np.float32)
-    bits = (2.0 ** np.arange(num_classes)).astype(np.float32).reshape(1, num_classes, 1, 1)
-    zeros = np.zeros((1,), np.float32)
+def tiny_graph(
+    height: int,
+    width: int,
+    num_classes: int = 4,
+    precision: str = "fp32",
+    levels: Sequence[float] = LEVELS,
+) -> bytes:
+    """ONNX bytes of the contract graph; fp16 has all but the counts in half precision."""
+    kind = {"fp32": TensorProto.FLOAT, "fp16": TensorProto.FLOAT16}[precision]
+    dtype = helper.tensor_dtype_to_np_dtype(kind)
+    limits = np.array(levels[:num_classes])
+    weight = np.full((num_classes, 1, 3, 3), SHARPNESS / 255 / 9, dtype)
+    bias = (-SHARPNESS * limits).astype(dtype)
+    bits = (2.0 ** np.arange(num_classes)).astype(dtype).reshape(1, num_classes, 1, 1)
     nodes = [
-        helper.make_node("Cast", ["image"], ["pixels"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["image"], ["pixels"], to=kind),
         helper.make_node("Conv", ["pixels", "weight", "bias"], ["logits"], pads=[1, 1, 1, 1]),
-        helper.make_node("Sigmoid", ["logits"], ["probability"]),
-        helper.make_node("ReduceMax", ["probability"], ["peak"], axes=[2, 3], keepdims=0),
+        helper.make_node("ReduceMax", ["logits"], ["highest"], axes=[2, 3], keepdims=0),
+        helper.make_node("Cast", ["highest"], ["highest32"], to=TensorProto.FLOAT),
+        helper.make_node("Sigmoid", ["highest32"], ["peak"]),
         helper.make_node("Greater", ["logits", "zero"], ["over"]),
-        helper.make_node("Cast", ["over"], ["ones"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceSum", ["ones", "spatial"], ["count"], keepdims=0),
+        helper.make_node("Cast", ["over"], ["ones32"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceSum", ["ones32", "spatial"], ["count"], keepdims=0),
+        helper.make_node("Cast", ["over"], ["ones"], to=kind),
         helper.make_node("Conv", ["ones", "bits"], ["packed"]),
         helper.make_node("Cast", ["packed"], ["mask"], to=TensorProto.UINT8),
     ]
@@ -51,7 +62,7 @@ def tiny_graph(height: int, width: int, num_classes: int = 4) -> bytes:
             numpy_helper.from_array(weight, "weight"),
             numpy_helper.from_array(bias, "bias"),
             numpy_helper.from_array(bits, "bits"),
-            numpy_helper.from_array(zeros, "zero"),
+            numpy_helper.from_array(np.zeros((1,), dtype), "zero"),
             numpy_helper.from_array(np.array([2, 3], np.int64), "spatial"),
         ],
     )
@@ -60,17 +71,20 @@ def tiny_graph(height: int, width: int, num_classes: int = 4) -> bytes:
     return model.SerializeToString()
 
 
-def write_tiny_engine(
-    folder: Path,
+def tiny_version(
     *,
     height: int = 64,
     width: int = 160,
     num_classes: int = 4,
     resize: str = "never",
     min_area_px: int = 0,
-) -> Path:
-    """Write a version's folder (card.json, model.onnx); its path is an engine for `score`."""
-    graph = tiny_graph(height, width, num_classes)
+    precisions: Sequence[str] = ("fp32",),
+    levels: Sequence[float] = LEVELS,
+    created: str = "2026-01-01T00:00:00+00:00",
+    metrics: Mapping[str, Any] | None = None,
+) -> tuple[Card, dict[str, bytes]]:
+    """A card and its graphs, as `register` takes them."""
+    graphs = {p: tiny_graph(height, width, num_classes, p, levels) for p in precisions}
     post = PostProcess(
         min_area_px=(min_area_px,) * num_classes,
         min_component_px=(0,) * num_classes,
@@ -78,18 +92,36 @@ def write_tiny_engine(
     )
     card = Card(
         model="tiny",
-        version=version_of({"fp32": graph}, post),
-        created="2026-01-01T00:00:00+00:00",
+        version=version_of(graphs, post),
+        created=created,
         classes=tuple(f"band_{c + 1}" for c in range(num_classes)),
         height=height,
         width=width,
         thresholds=(0.5,) * num_classes,
         post_process=post,
-        graphs=(
-            Graph(file="model.onnx", sha256=hashlib.sha256(graph).hexdigest(), precision="fp32"),
+        graphs=tuple(
+            Graph(
+                file="model.onnx" if p == "fp32" else f"model_{p}.onnx",
+                sha256=hashlib.sha256(data).hexdigest(),
+                precision=p,
+            )
+            for p, data in graphs.items()
         ),
+        metrics=metrics or {},
     )
+    return card, graphs
+
+
+def write_tiny_engine(folder: Path, **settings: Any) -> Path:
+    """Write a version's folder (card.json, model.onnx); its path is an engine for `score`.
+
+    Args:
+        folder: Made where it is not there.
+        settings: See `tiny_version`.
+    """
+    card, graphs = tiny_version(**settings)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.onnx").write_bytes(graph)
+    for graph in card.graphs:
+        (folder / graph.file).write_bytes(graphs[graph.precision])
     (folder / "card.json").write_text(card.to_json())
     return folder

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import Final
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
+from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import EngineError
 
 NUM_SLOTS: Final = 2
@@ -41,29 +40,14 @@ class OrtRuntime:
     def __init__(
         self, graph: bytes, card: Card, *, precision: str, batch_size: int, num_threads: int
     ) -> None:
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        options.inter_op_num_threads = 1
-        # A thread that spins between two batches takes the core that decodes the next one.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise EngineError(
-                f"engine {card.name} ({precision}) cannot be loaded by ONNX Runtime "
-                f"{ort.__version__}: {error}"
-            ) from error
-        check_graph(session, card)
-        self._session: ort.InferenceSession | None = session
+        session = open_session(graph, card, precision=precision, num_threads=num_threads)
+        shape = (batch_size, 1, card.height, card.width)
+        self._ring = SlotRing([OrtSlot(session, shape) for _ in range(NUM_SLOTS)])
         self._batch_size = batch_size
         self._description = (
             f"onnxruntime {ort.__version__} cpu {precision} batch {batch_size} "
             f"threads {num_threads}"
         )
-        self._free: queue.SimpleQueue[OrtSlot] = queue.SimpleQueue()
-        for _ in range(NUM_SLOTS):
-            self._free.put(OrtSlot(session, (batch_size, 1, card.height, card.width)))
 
     @property
     def batch_size(self) -> int:
@@ -80,18 +64,13 @@ class OrtRuntime:
         """Runtime, version, device and precision."""
         return self._description
 
-    @contextlib.contextmanager
-    def acquire(self) -> Iterator[OrtSlot]:
+    def acquire(self) -> AbstractContextManager[OrtSlot]:
         """Wait for a free slot."""
-        slot = self._free.get()
-        try:
-            yield slot
-        finally:
-            self._free.put(slot)
+        return self._ring.acquire()
 
     def close(self) -> None:
-        """Free the session."""
-        self._session = None
+        """Wait for the batches in flight; the session goes with the last slot."""
+        self._ring.close()
 
 
 class OrtSlot:
@@ -114,12 +93,38 @@ class OrtSlot:
         return Output(mask_NHW=mask[:, 0], peak_NC=peak, count_NC=count)
 
 
-def check_graph(session: ort.InferenceSession, card: Card) -> None:
-    """Compare a graph's tensors with the contract and the card.
+def open_session(
+    graph: bytes, card: Card, *, precision: str, num_threads: int
+) -> ort.InferenceSession:
+    """Load a graph on the CPU and compare it with the contract and the card.
+
+    Args:
+        graph: ONNX bytes.
+        card: The engine's card.
+        precision: What the graph is, for messages.
+        num_threads: Threads of one run.
 
     Raises:
-        EngineError: It names every tensor that differs.
+        EngineError: It cannot be loaded, or its tensors differ; the message names each.
     """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    # A thread that spins between two batches takes the core that decodes the next one.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+        raise EngineError(
+            f"engine {card.name} ({precision}) cannot be loaded by ONNX Runtime "
+            f"{ort.__version__}: {error}"
+        ) from error
+    _check_graph(session, card, precision)
+    return session
+
+
+def _check_graph(session: ort.InferenceSession, card: Card, precision: str) -> None:
     num_classes = len(card.classes)
     shapes = {
         IMAGE: (1, card.height, card.width),
@@ -142,6 +147,6 @@ def check_graph(session: ort.InferenceSession, card: Card) -> None:
     wrong += [f"{name} is not in the contract" for name in tensors]
     if wrong:
         raise EngineError(
-            f"the graph of engine {card.name} does not keep the engine's contract: "
+            f"the {precision} graph of engine {card.name} does not keep the engine's contract: "
             f"{'; '.join(wrong)}. Export it with training/export.py."
         )

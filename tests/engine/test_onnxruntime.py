@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from steel_batch.engine.contract import Card
+from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.errors import EngineError
+from tests.conftest import band_image
+from tests.tiny_engine import LEVELS, tiny_graph, tiny_version
+
+CARD, GRAPHS = tiny_version(precisions=("fp32", "fp16"))
+IMAGES_NHW = np.stack([band_image(seed) for seed in range(10)])
+
+
+def open_tiny(
+    graph: bytes = GRAPHS["fp32"], card: Card = CARD, *, batch_size: int = 4
+) -> OrtRuntime:
+    return OrtRuntime(graph, card, precision="fp32", batch_size=batch_size, num_threads=1)
+
+
+def blurred(image_HW: np.ndarray) -> np.ndarray:
+    padded = np.pad(image_HW.astype(np.float64), 1)
+    height, width = image_HW.shape
+    return sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3)) / 9 / 255
+
+
+def test_masks_peaks_and_counts_are_what_the_graph_defines() -> None:
+    runtime = open_tiny(batch_size=10)
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = IMAGES_NHW
+        output = slot.infer(10)
+    for image_HW, mask_HW, peak_C, count_C in zip(
+        IMAGES_NHW, output.mask_NHW, output.peak_NC, output.count_NC, strict=True
+    ):
+        brightness = blurred(image_HW)
+        for c, level in enumerate(LEVELS):
+            sure = np.abs(brightness - level) > 1e-6
+            assert ((mask_HW >> c & 1 == 1) == (brightness > level))[sure].all()
+            assert count_C[c] == (mask_HW >> c & 1).sum()
+            assert (peak_C[c] > 0.5) == (count_C[c] > 0)
+    assert output.mask_NHW.any()
+    assert output.mask_NHW.dtype == np.uint8
+    runtime.close()
+
+
+def test_a_batch_that_is_not_full_gives_only_its_images() -> None:
+    runtime = open_tiny()
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = 255
+        slot.image_NHW[:3] = IMAGES_NHW[:3]
+        output = slot.infer(3)
+    assert output.mask_NHW.shape == (3, 64, 160)
+    with runtime.acquire() as slot:
+        slot.image_NHW[0] = IMAGES_NHW[2]
+        assert (slot.infer(1).mask_NHW[0] == output.mask_NHW[2]).all()
+    runtime.close()
+
+
+def test_threads_do_not_see_each_others_images() -> None:
+    runtime = open_tiny(batch_size=1)
+    with runtime.acquire() as slot:
+        expected = []
+        for image_HW in IMAGES_NHW:
+            slot.image_NHW[0] = image_HW
+            expected.append(slot.infer(1).mask_NHW[0].copy())
+
+    def score(index: int) -> bool:
+        with runtime.acquire() as slot:
+            slot.image_NHW[0] = IMAGES_NHW[index % 10]
+            return bool((slot.infer(1).mask_NHW[0] == expected[index % 10]).all())
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(score, range(60)))
+    runtime.close()
+
+
+def test_close_twice_is_fine_and_a_closed_runtime_says_so() -> None:
+    runtime = open_tiny()
+    runtime.close()
+    runtime.close()
+    with pytest.raises(EngineError, match="was closed"), runtime.acquire():
+        pass
+
+
+def test_the_half_precision_graph_marks_the_same_pixels() -> None:
+    runtime = OrtRuntime(GRAPHS["fp16"], CARD, precision="fp16", batch_size=10, num_threads=1)
+    full = open_tiny(batch_size=10)
+    with runtime.acquire() as half_slot, full.acquire() as full_slot:
+        half_slot.image_NHW[:] = full_slot.image_NHW[:] = IMAGES_NHW
+        half, whole = half_slot.infer(10), full_slot.infer(10)
+    assert (half.mask_NHW == whole.mask_NHW).all()
+    assert np.abs(half.peak_NC - whole.peak_NC).max() < 0.005
+
+
+def test_bytes_that_are_no_onnx_are_refused() -> None:
+    with pytest.raises(EngineError, match=r"cannot be loaded by ONNX Runtime"):
+        open_tiny(b"not a graph")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("height", 32, r"image is N×\[1, 64, 160\], not N×\[1, 32, 160\]"),
+        ("classes", ("a", "b", "c"), r"peak is N×\[4\], not N×\[3\]"),
+    ],
+)
+def test_a_graph_that_is_not_the_cards_is_refused(field: str, value: object, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        open_tiny(card=dataclasses.replace(CARD, **{field: value}))
+
+
+def changed_graph(*, drop: str = "", fixed_batch: bool = False, extra: bool = False) -> bytes:
+    model = onnx.load_model_from_string(tiny_graph(64, 160))
+    outputs = [o for o in model.graph.output if o.name != drop]
+    if extra:
+        outputs.append(helper.make_tensor_value_info("over", TensorProto.BOOL, ["N", 4, 64, 160]))
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    if fixed_batch:
+        for tensor in (*model.graph.input, *model.graph.output):
+            tensor.type.tensor_type.shape.dim[0].dim_value = 8
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        (changed_graph(drop="count"), "count is missing"),
+        (changed_graph(fixed_batch=True), "image has a fixed batch of 8"),
+        (changed_graph(extra=True), "over is not in the contract"),
+    ],
+)
+def test_a_graph_outside_the_contract_is_refused(graph: bytes, message: str) -> None:
+    with pytest.raises(EngineError, match=message):
+        open_tiny(graph)

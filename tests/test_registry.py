@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+import dataclasses
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from steel_batch import aliases, layout
+from steel_batch.errors import ConfigError, EngineError
+from steel_batch.lake import Lake
+from steel_batch.registry import (
+    list_aliases,
+    list_models,
+    list_versions,
+    load_engine,
+    register,
+)
+from tests.tiny_engine import tiny_version
+
+CARD, GRAPHS = tiny_version()
+OTHER, OTHER_GRAPHS = tiny_version(min_area_px=9, created="2026-02-01T00:00:00+00:00")
+
+
+def promoted(lake: Lake) -> Lake:
+    register(lake, CARD, GRAPHS)
+    register(lake, OTHER, OTHER_GRAPHS)
+    aliases.move(lake, "tiny", "production", None, version=CARD.version, action="promote")
+    return lake
+
+
+def test_a_version_is_found_by_name_alias_and_folder(lake: Lake) -> None:
+    promoted(lake)
+    for spec in (CARD.name, "tiny@production"):
+        engine = load_engine(spec, store=lake)
+        assert engine.card == CARD
+        assert engine.read_graph("fp32") == GRAPHS["fp32"]
+        assert engine.where == f"{spec} --store {lake.url}"
+    assert list_models(lake) == ["tiny"]
+    assert list_aliases(lake, "tiny") == {"production": CARD.version}
+    assert list_versions(lake, "tiny") == [CARD, OTHER]
+
+
+def test_a_versions_folder_is_an_engine_without_a_store(tiny_engine: Path) -> None:
+    engine = load_engine(str(tiny_engine), store=None)
+    assert engine.card == CARD
+    assert engine.read_graph("fp32") == GRAPHS["fp32"]
+    assert (engine.plan_home.url, engine.plan_folder) == (str(tiny_engine), "plans")
+
+
+def test_plans_of_any_engine_lie_in_the_store(tiny_engine: Path, lake: Lake) -> None:
+    engine = load_engine(str(tiny_engine), store=lake)
+    assert engine.plan_home is lake
+    assert engine.plan_folder == f"registry/tiny/{CARD.version}/plans"
+
+
+def test_an_engine_travels_to_other_processes(tiny_engine: Path) -> None:
+    engine = load_engine(str(tiny_engine), store=None)
+    again = pickle.loads(pickle.dumps(engine))  # noqa: S301 - our own object, as Ray ships it
+    assert again.card == engine.card
+    assert again.read_graph("fp32") == GRAPHS["fp32"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["tiny@staging", "other@production", "tiny-000000000000", "nothing", "tiny@", "Tiny@x", "@"],
+)
+def test_an_unknown_engine_lists_those_that_exist(lake: Lake, spec: str) -> None:
+    promoted(lake)
+    with pytest.raises(ConfigError) as caught:
+        load_engine(spec, store=lake)
+    for part in (repr(spec), "demo", "tiny@production", CARD.name, OTHER.name):
+        assert part in str(caught.value)
+
+
+def test_an_empty_store_offers_the_demo_engine(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"There are: demo\."):
+        load_engine("steel@production", store=Lake(str(tmp_path / "store")))
+    with pytest.raises(ConfigError, match="none was given"):
+        load_engine("steel@production", store=None)
+    with pytest.raises(ConfigError, match=r"card\.json is not there"):
+        load_engine(str(tmp_path), store=None)
+
+
+def test_registering_the_same_again_changes_nothing(lake: Lake) -> None:
+    assert register(lake, CARD, GRAPHS) == CARD.version
+    later = dataclasses.replace(CARD, created="2027-01-01T00:00:00+00:00", notes=("again",))
+    assert register(lake, later, GRAPHS) == CARD.version
+    assert list_versions(lake, "tiny") == [CARD]
+
+
+def test_many_registering_at_once_make_one_version(lake: Lake) -> None:
+    cards = [dataclasses.replace(CARD, notes=(f"writer {i}",)) for i in range(8)]
+    with ThreadPoolExecutor(8) as threads:
+        versions = set(threads.map(lambda card: register(lake, card, GRAPHS), cards))
+    assert versions == {CARD.version}
+    (standing,) = list_versions(lake, "tiny")
+    assert standing in cards
+
+
+def test_a_registered_version_is_never_changed(lake: Lake) -> None:
+    register(lake, CARD, GRAPHS)
+    renamed = dataclasses.replace(CARD, classes=("a", "b", "c", "d"))
+    with pytest.raises(EngineError, match="another classes: a version never changes"):
+        register(lake, renamed, GRAPHS)
+    assert list_versions(lake, "tiny") == [CARD]
+
+
+def test_a_file_changed_by_hand_is_not_replaced(lake: Lake) -> None:
+    key = f"{layout.version_dir('tiny', CARD.version)}/model.onnx"
+    lake.write(key, b"something else")
+    with pytest.raises(EngineError, match="changed by hand"):
+        register(lake, CARD, GRAPHS)
+    assert lake.read(key) == b"something else"
+    assert list_versions(lake, "tiny") == []
+
+
+def test_a_version_without_its_card_is_not_listed(lake: Lake) -> None:
+    register(lake, CARD, GRAPHS)
+    lake.write(f"{layout.version_dir('tiny', '0123456789ab')}/model.onnx", b"half registered")
+    assert list_versions(lake, "tiny") == [CARD]
+
+
+def test_a_changed_graph_is_not_loaded(lake: Lake) -> None:
+    register(lake, CARD, GRAPHS)
+    engine = load_engine(CARD.name, store=lake)
+    key = f"{layout.version_dir('tiny', CARD.version)}/model.onnx"
+    lake.write(key, GRAPHS["fp32"] + b"\0")
+    with pytest.raises(EngineError, match="was changed and is not loaded"):
+        engine.read_graph("fp32")
+    lake.delete([key])
+    with pytest.raises(EngineError, match="register the version again"):
+        engine.read_graph("fp32")
+    with pytest.raises(EngineError, match="has no int8 graph; it has: fp32"):
+        engine.read_graph("int8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "graphs", "message"),
+    [
+        ({"version": "0123456789ab"}, GRAPHS, "the content is version"),
+        ({}, {}, "the graphs given are"),
+        ({}, {"fp32": b"x"}, "not the file whose SHA-256"),
+    ],
+)
+def test_a_card_that_is_not_its_graphs_is_refused(
+    lake: Lake, changes: dict[str, str], graphs: dict[str, bytes], message: str
+) -> None:
+    with pytest.raises(EngineError, match=message):
+        register(lake, dataclasses.replace(CARD, **changes), graphs)
+    assert list(lake.list_objects()) == []
+
+
+def test_a_graph_outside_the_contract_is_not_registered(lake: Lake) -> None:
+    card, graphs = tiny_version(height=32)
+    wrong = dataclasses.replace(card, height=64)
+    with pytest.raises(EngineError, match="does not keep the engine's contract"):
+        register(lake, wrong, graphs)
+    assert list(lake.list_objects()) == []
+
+
+@pytest.mark.parametrize("text", [b"{}", b"no json", b'{"model": 1}'])
+def test_a_damaged_card_is_named(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "card.json").write_bytes(text)
+    with pytest.raises(EngineError, match=r"card\.json is not an engine card"):
+        load_engine(str(tmp_path), store=None)
