@@ -20,8 +20,8 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 bench: $(VENV)/.test
-	$(BIN)/python benchmarks/rle.py
-	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python -m benchmarks.rle
+	$(BIN)/python -m benchmarks.overhead
 
 clean:
 	rm -rf $(VENV) demo-out

@@ -1,0 +1,106 @@
+"""What the pipeline costs: a bare loop and `score` over the same images with the same engine.
+
+The loop is what one would write first: read, decode, infer in batches, in one process with every
+core given to ONNX Runtime; no rows, no run-lengths, no output. `score` does all of its work. Both
+are timed in steady state, in one process tree, in turns; start-up is stated apart.
+
+    python -m benchmarks.overhead [--num-images 800] [--rounds 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.machine import describe_machine
+from steel_batch.decode import decode_gray
+from steel_batch.engine.runtime import open_runtime
+from steel_batch.lake import Lake
+from steel_batch.registry import load_engine
+from steel_batch.synthetic.writer import write_lake
+
+DATE = "2026-11-21"
+BATCH = 4
+
+
+def bare_loop(lake: Path, num_threads: int) -> float:
+    """Images per second of the loop, without loading the engine."""
+    engine = load_engine("demo", store=None)
+    runtime = open_runtime(engine, runtime="onnxruntime", batch_size=BATCH, num_threads=num_threads)
+    files = sorted(lake.glob("line=*/date=*/*.jpg"))
+    with runtime.acquire() as slot:
+        slot.infer(BATCH)
+        started = time.perf_counter()
+        for i in range(0, len(files), BATCH):
+            batch = files[i : i + BATCH]
+            for k, file in enumerate(batch):
+                slot.image_NHW[k] = decode_gray(file.read_bytes())
+            slot.infer(len(batch))
+        seconds = time.perf_counter() - started
+    runtime.close()
+    return len(files) / seconds
+
+
+def through_score(lake: Path, store: Path) -> dict[str, float]:
+    """What the command reports of itself, as a user would start it."""
+    shutil.rmtree(store, ignore_errors=True)
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "steel_batch.cli", "score",
+            "--images", str(lake), "--store", str(store), "--date", DATE,
+            "--key-pattern", "line={line}/date={date}/{image_id}.jpg",
+            "--shard-images", "32", "--runtime", "onnxruntime",
+            "--batch-size", str(BATCH), "--output", "json",
+        ],
+        check=True, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    return json.loads(done.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--num-images", type=int, default=800)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    num_threads = len(os.sched_getaffinity(0))
+    with tempfile.TemporaryDirectory() as folder:
+        lake, store = Path(folder) / "lake", Path(folder) / "store"
+        write_lake(
+            Lake(str(lake)), num_images=options.num_images, seed=11, lines=["1"], dates=[DATE]
+        )
+        loop, score, ratios, startup = [], [], [], []
+        for _ in range(options.rounds):
+            loop.append(bare_loop(lake, num_threads))
+            result = through_score(lake, store)
+            score.append(result["images_per_second"])
+            startup.append(result["startup_seconds"])
+            ratios.append(score[-1] / loop[-1])
+    figures = {
+        "benchmark": "overhead",
+        "num_images": options.num_images,
+        "rounds": options.rounds,
+        "batch_size": BATCH,
+        "num_threads": num_threads,
+        "engine": load_engine("demo", store=None).card.name,
+        "loop_images_per_second": round(statistics.median(loop), 2),
+        "score_images_per_second": round(statistics.median(score), 2),
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "startup_seconds": round(statistics.median(startup), 2),
+        **describe_machine(),
+    }
+    for name, value in figures.items():
+        print(f"{name:26} {value}", file=sys.stderr)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

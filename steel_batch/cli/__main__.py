@@ -1,0 +1,5 @@
+"""`python -m steel_batch.cli`: the command line without its installed script."""
+
+from steel_batch.cli import main
+
+main()
