@@ -7,13 +7,15 @@ would leave it is refused before any request.
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from steel_batch.errors import LakeError
+from steel_batch.errors import LakeError, MissingObjectError
 from steel_batch.retry import Retry
 
 
@@ -52,12 +54,15 @@ class Backend(Protocol):
     def copy(self, source: str, target: str) -> None: ...
     def open_input(self, key: str) -> BinaryIO: ...
     def open_output(self, key: str) -> AbstractContextManager[BinaryIO]: ...
+    def sweep(self, older_seconds: float) -> int: ...
     def storage_options(self) -> dict[str, str]: ...
     def counts(self) -> dict[str, int]: ...
 
 
 class Lake:
-    """One root in an object store. Cheap to make; connects when it is first used; picklable.
+    """One root in an object store. Cheap to make and to pickle; connects when it is first used.
+
+    Lakes of a process that have the same root share a connection, its limits and its counts.
 
     Args:
         url: ``s3://bucket/prefix``, ``file://…``, or a folder's path.
@@ -83,29 +88,19 @@ class Lake:
             self.url = url.rstrip("/")
         else:
             self.url = str(Path(rest if separator else url).expanduser().absolute())
-        self._endpoint_url = endpoint_url
-        self._retry = retry or Retry()
-        self._opened: Backend | None = None
-
-    def __getstate__(self) -> dict[str, object]:
-        """Everything but the connection."""
-        return {**self.__dict__, "_opened": None}
+        self.endpoint_url = endpoint_url
+        self.retry = retry or Retry()
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r})"
 
     @property
     def _backend(self) -> Backend:
-        if self._opened is None:
-            if self.is_s3:
-                from steel_batch.lake_s3 import Bucket
+        return _open(self.url, self.endpoint_url, self.retry, self.is_s3, os.getpid())
 
-                self._opened = Bucket(self.url, self._endpoint_url, self._retry)
-            else:
-                from steel_batch.lake_folder import Folder
-
-                self._opened = Folder(Path(self.url))
-        return self._opened
+    def with_retry(self, retry: Retry) -> Lake:
+        """The same root under other limits of asking again."""
+        return Lake(self.url, endpoint_url=self.endpoint_url, retry=retry)
 
     def uri(self, key: str = "") -> str:
         """The absolute address of a key, for other libraries and for messages."""
@@ -148,9 +143,19 @@ class Lake:
 
         The length of what was read is checked, and its digest where the store states one.
         """
-        for request in requests:
-            _checked(request.key)
-        return self._backend.read_many(requests)
+        results: list[bytes | LakeError] = [b""] * len(requests)
+        asked: list[int] = []
+        for i, request in enumerate(requests):
+            try:
+                _checked(request.key)
+                asked.append(i)
+            except LakeError as error:
+                # A key from somebody's manifest: nothing that could be there.
+                results[i] = MissingObjectError(error.message)
+        found = self._backend.read_many([requests[i] for i in asked])
+        for i, result in zip(asked, found, strict=True):
+            results[i] = result
+        return results
 
     def write(self, key: str, data: bytes) -> None:
         """Create or replace an object, atomically."""
@@ -159,8 +164,7 @@ class Lake:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create an object where there is none.
 
-        Of any number of callers exactly one gets True, whatever the network does. Callers that
-        must tell each other apart put content that differs.
+        Of any number of callers exactly one gets True, whatever the network does.
         """
         return self._backend.put_if_absent(_checked(key), data)
 
@@ -180,6 +184,17 @@ class Lake:
         """A stream that becomes the object when the block ends, and nothing if it raises."""
         return self._backend.open_output(_checked(key))
 
+    def sweep(self, older_seconds: float) -> int:
+        """Delete what writers that died left half written.
+
+        Args:
+            older_seconds: What was begun more recently may be at work still.
+
+        Returns:
+            How many were deleted.
+        """
+        return self._backend.sweep(older_seconds)
+
     def storage_options(self) -> dict[str, str]:
         """How delta-rs reaches the same store. Holds credentials: never log it."""
         return self._backend.storage_options()
@@ -187,6 +202,18 @@ class Lake:
     def counts(self) -> dict[str, int]:
         """What this process's requests met with: requests, bytes, retries by kind."""
         return self._backend.counts()
+
+
+@functools.lru_cache(maxsize=64)
+def _open(url: str, endpoint_url: str | None, retry: Retry, is_s3: bool, _pid: int) -> Backend:
+    """The connection of this process: one made before a fork is not used after it."""
+    if is_s3:
+        from steel_batch.lake_s3 import Bucket  # takes a third of a second, which a folder need not
+
+        return Bucket(url, endpoint_url, retry)
+    from steel_batch.lake_folder import Folder  # imports this module
+
+    return Folder(Path(url))
 
 
 def _checked(key: str, *, prefix: bool = False) -> str:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import shutil
+import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from steel_batch.disk import ABSENT, NO_LINKS, create_exclusively, error_of, make_durable
 from steel_batch.errors import (
     ChangedObjectError,
     LakeError,
@@ -19,11 +23,13 @@ from steel_batch.errors import (
     TransientLakeError,
 )
 from steel_batch.lake import LakeObject, ReadRequest
+from steel_batch.retry import Stats
 
 SCRATCH: Final = ".tmp"
 """Folder below the root where files lie until they are whole; never listed."""
 READ_THREADS: Final = 8
-_PASSING: Final = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
+
+log = logging.getLogger("steel_batch.lake")
 
 
 def etag_of(status: os.stat_result) -> str:
@@ -32,55 +38,77 @@ def etag_of(status: os.stat_result) -> str:
 
 
 class Folder:
-    """See `steel_batch.lake.Lake`."""
+    """See `steel_batch.lake.Lake`.
+
+    Reads follow symbolic links; nothing is written through one that leads out of the root.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._stats = Stats()
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         folder, _, head = prefix.rpartition("/")
-        yield from self._walk(folder, head)
+        yield from self._walk(folder, head, frozenset())
 
-    def _walk(self, folder: str, head: str) -> Iterator[LakeObject]:
-        try:
-            with os.scandir(self._root / folder) as found:
-                entries = sorted(found, key=lambda e: e.name)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        except OSError as error:
-            raise _error_of(error, self._root / folder) from error
+    def _walk(self, folder: str, head: str, above: frozenset[str]) -> Iterator[LakeObject]:
+        """The files below `folder` whose next part begins with `head`.
+
+        `above` holds the real paths of the folders on the way here, as a link may lead back.
+        """
         base = f"{folder}/" if folder else ""
-        for entry in entries:
-            if not entry.name.startswith(head) or (not folder and entry.name == SCRATCH):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._walk(base + entry.name, "")
-            elif entry.is_file():
-                with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+        for entry in self._entries(folder, head):
+            try:
+                if entry.is_dir():
+                    place = os.path.realpath(entry.path)
+                    if place not in above:
+                        yield from self._walk(base + entry.name, "", above | {place})
+                elif entry.is_file():
                     status = entry.stat()
                     yield LakeObject(
                         key=base + entry.name, size_bytes=status.st_size, etag=etag_of(status)
                     )
+            except OSError as error:
+                # Deleted since it was listed, or a link that leads nowhere.
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise error_of(error, Path(entry.path)) from error
 
     def list_dirs(self, prefix: str) -> Iterator[str]:
         folder, _, head = prefix.rpartition("/")
+        base = f"{folder}/" if folder else ""
+        for entry in self._entries(folder, head):
+            if _holds_files(entry):
+                yield f"{base}{entry.name}/"
+
+    def _entries(self, folder: str, head: str) -> list[os.DirEntry[str]]:
+        """What lies in a folder and begins with `head`, by name."""
+        entries = []
         try:
             with os.scandir(self._root / folder) as found:
-                names = sorted(e.name for e in found if e.is_dir(follow_symlinks=False))
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        base = f"{folder}/" if folder else ""
-        for name in names:
-            if name.startswith(head) and (folder or name != SCRATCH):
-                yield f"{base}{name}/"
+                for entry in found:
+                    if not entry.name.startswith(head) or (not folder and entry.name == SCRATCH):
+                        continue
+                    try:
+                        entry.name.encode()
+                    except UnicodeEncodeError:
+                        log.warning("left out: the name of %r is not UTF-8", entry.path)
+                        continue
+                    entries.append(entry)
+        except ABSENT:
+            return []
+        except OSError as error:
+            raise error_of(error, self._root / folder) from error
+        return sorted(entries, key=lambda e: e.name)
 
     def stat(self, key: str) -> LakeObject | None:
         try:
             status = (self._root / key).stat()
-        except (FileNotFoundError, NotADirectoryError):
+        except ABSENT:
             return None
         except OSError as error:
-            raise _error_of(error, self._root / key) from error
+            raise error_of(error, self._root / key) from error
+        if not stat.S_ISREG(status.st_mode):
+            return None
         return LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
 
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
@@ -91,22 +119,28 @@ class Folder:
 
     def _read(self, request: ReadRequest) -> bytes | LakeError:
         path = self._root / request.key
+        self._stats.add("requests")
         try:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if request.etag is not None and etag_of(status) != request.etag:
-                    return ChangedObjectError(f"{path} was changed.")
+                    return ChangedObjectError(f"{path} is not what it was: its etag has changed.")
+                wanted = request.length
+                if wanted is None:
+                    wanted = status.st_size - request.offset
+                # As in a bucket: what begins at the end is a wrong question, not an empty answer.
+                is_past_end = request.length is None and request.offset > 0 and wanted <= 0
+                if is_past_end or request.offset + wanted > status.st_size:
+                    return ChangedObjectError(f"{path} is shorter than what was asked of it.")
                 file.seek(request.offset)
-                data = file.read(-1 if request.length is None else request.length)
-        except FileNotFoundError:
+                data = file.read(wanted)
+        except ABSENT:
             return MissingObjectError(f"{path} is not there.")
         except OSError as error:
-            return _error_of(error, path)
-        wanted = request.length
-        if wanted is None:
-            wanted = max(0, status.st_size - request.offset)
+            return error_of(error, path)
         if len(data) != wanted:
             return TransientLakeError(f"{path}: read {len(data)} bytes, expected {wanted}.")
+        self._stats.add("bytes_read", len(data))
         return data
 
     def write(self, key: str, data: bytes) -> None:
@@ -114,105 +148,125 @@ class Folder:
             stream.write(data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        path = self._root / key
-        try:
-            scratch = self._scratch()
+        with self._staged(key) as (scratch, path):
+            scratch.write_bytes(data)
+            make_durable(scratch)
             try:
-                scratch.write_bytes(data)
-                _make_durable(scratch)
-                path.parent.mkdir(parents=True, exist_ok=True)
                 # A link appears with its whole content, and only where there is nothing.
                 path.hardlink_to(scratch)
-            finally:
-                scratch.unlink(missing_ok=True)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise _error_of(error, path) from error
+            except FileExistsError:
+                # A network drive may do it, lose the answer, and find it done when it asks again.
+                return path.samefile(scratch)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return create_exclusively(path, data)
+            make_durable(path.parent)
         return True
 
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            path = self._root / key
+            path = self._target(key)
             try:
                 path.unlink(missing_ok=True)
+            except NotADirectoryError:  # a part of the path is a file, so this one is missing
+                continue
             except OSError as error:
-                raise _error_of(error, path) from error
+                raise error_of(error, path) from error
 
     def copy(self, source: str, target: str) -> None:
-        path = self._root / target
-        try:
-            scratch = self._scratch()
+        if self.stat(source) is None:
+            raise MissingObjectError(f"{self._root / source} is not there.")
+        with self._staged(target) as (scratch, path):
             try:
-                try:
-                    scratch.hardlink_to(self._root / source)
-                except FileNotFoundError:
+                scratch.hardlink_to((self._root / source).resolve())
+            except OSError as error:
+                if error.errno not in (*NO_LINKS, errno.EXDEV):
                     raise
-                except OSError:  # a file system without links
-                    shutil.copyfile(self._root / source, scratch)
-                    _make_durable(scratch)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                scratch.replace(path)
-            finally:
-                scratch.unlink(missing_ok=True)
-        except FileNotFoundError as error:
-            raise MissingObjectError(f"{self._root / source} is not there.") from error
-        except OSError as error:
-            raise _error_of(error, path) from error
+                shutil.copyfile(self._root / source, scratch)
+                make_durable(scratch)
+            scratch.replace(path)
+            make_durable(path.parent)
 
     def open_input(self, key: str) -> BinaryIO:
         path = self._root / key
         try:
             return path.open("rb")
-        except FileNotFoundError as error:
+        except ABSENT as error:
             raise MissingObjectError(f"{path} is not there.") from error
         except OSError as error:
-            raise _error_of(error, path) from error
+            raise error_of(error, path) from error
 
     @contextlib.contextmanager
     def open_output(self, key: str) -> Iterator[BinaryIO]:
-        path = self._root / key
+        with self._staged(key) as (scratch, path):
+            with scratch.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            scratch.replace(path)
+            make_durable(path.parent)
+
+    def sweep(self, older_seconds: float) -> int:
+        num_swept = 0
         try:
-            scratch = self._scratch()
-            try:
-                with scratch.open("wb") as stream:
-                    yield stream
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                path.parent.mkdir(parents=True, exist_ok=True)
-                scratch.replace(path)
-            finally:
-                scratch.unlink(missing_ok=True)
+            for path in (self._root / SCRATCH).iterdir():
+                with contextlib.suppress(FileNotFoundError):  # its writer was alive
+                    if time.time() - path.stat().st_mtime >= older_seconds:
+                        path.unlink()
+                        num_swept += 1
+        except FileNotFoundError:
+            return 0
         except OSError as error:
-            raise _error_of(error, path) from error
+            raise error_of(error, self._root / SCRATCH) from error
+        return num_swept
 
     def storage_options(self) -> dict[str, str]:
         return {}
 
     def counts(self) -> dict[str, int]:
-        return {}
+        return self._stats.snapshot()
 
-    def _scratch(self) -> Path:
-        folder = self._root / SCRATCH
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / uuid.uuid4().hex
+    def _target(self, key: str) -> Path:
+        """Where a key is written.
+
+        Raises:
+            LakeError: A link on the way leads out of the root.
+        """
+        path = self._root / key
+        try:
+            root, folder = self._root.resolve(), path.parent.resolve()
+        except (OSError, RuntimeError) as error:  # links in a circle
+            raise LakeError(f"{path}: {error}; make its folders real ones.") from error
+        if not folder.is_relative_to(root):
+            raise LakeError(
+                f"{path} lies in {folder}, outside of {root}: nothing is written through such a "
+                "link. Name the folder that it leads to instead."
+            )
+        return path
+
+    @contextlib.contextmanager
+    def _staged(self, key: str) -> Iterator[tuple[Path, Path]]:
+        """A scratch file's path, deleted in the end, and the target's, whose folder is made."""
+        path = self._target(key)
+        scratch = self._root / SCRATCH / uuid.uuid4().hex
+        try:
+            scratch.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield scratch, path
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError as error:
+            raise error_of(error, path) from error
 
 
-def _make_durable(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _error_of(error: OSError, path: Path) -> LakeError:
-    reason = error.strerror or str(error)
-    if error.errno in _PASSING:
-        return TransientLakeError(f"{path}: {reason}.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "give this user the right to, or name another folder"
-    elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "make room on that disk"
-    elif error.errno == errno.ENOTDIR:
-        advice = "a part of that path is a file; name a folder"
-    else:
-        advice = "check the folder"
-    return LakeError(f"{path}: {reason}; {advice}.")
+def _holds_files(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder with a file in it or below: in a bucket there are no others."""
+    if entry.is_symlink():
+        return entry.is_dir()
+    if not entry.is_dir():
+        return False
+    with contextlib.suppress(FileNotFoundError), os.scandir(entry.path) as found:
+        return any(e.is_file() or _holds_files(e) for e in found)
+    return False

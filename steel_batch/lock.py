@@ -7,7 +7,6 @@ after its lease, and an allowance for clocks that disagree, the next one takes o
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import json
 import logging
@@ -16,19 +15,41 @@ import socket
 import threading
 import time
 import uuid
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 from steel_batch import series
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import Lake
+from steel_batch.retry import Retry
 
 CLOCK_SKEW_SECONDS: Final = 2.0
 """How far the clocks of two hosts may disagree before a live lease could look dead."""
 POLL_SECONDS: Final = 0.5
+CONFIRM_SECONDS: Final = 1.0
+"""`check` asks the store if it was not asked for so long."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """An entry of the series: who holds the lease, and until when. Times are seconds of Unix."""
+
+    token: str
+    host: str
+    pid: int
+    user: str
+    run_id: str
+    acquired_at: float
+    expires_at: float
+    released: bool
+
+    def is_over(self) -> bool:
+        """Whether the next one may take the lease."""
+        return self.released or time.time() >= self.expires_at + CLOCK_SKEW_SECONDS
 
 
 class Lease:
@@ -38,6 +59,7 @@ class Lease:
         store: Where the lease lies.
         name: Its series.
         what: What is locked, for messages.
+        run_id: The holder's run, for messages.
         lease_seconds: How long the lease outlives a holder that died.
         wait_seconds: How long to wait for another holder.
 
@@ -51,18 +73,23 @@ class Lease:
         name: str,
         *,
         what: str,
+        run_id: str = "",
         lease_seconds: float = 60.0,
         wait_seconds: float = 0.0,
     ) -> None:
         self._store = store
+        # A renewal that comes after the lease is over helps nobody, and must not hold up the exit.
+        self._renewing = store.with_retry(Retry(total_seconds=lease_seconds / 2))
         self._name = name
         self._what = what
+        self._run_id = run_id
         self._lease_seconds = lease_seconds
         self._wait_seconds = wait_seconds
         self._token = uuid.uuid4().hex
-        self._acquired = 0.0
+        self._acquired_at = 0.0
         self._number = 0
-        self._valid_until = 0.0
+        self._valid_until = self._expires_at = 0.0
+        self._confirmed = 0.0
         self._lost: str | None = None
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -87,18 +114,27 @@ class Lease:
         self._stop.set()
         self._renewer.join()
         if self._lost is None:
-            with contextlib.suppress(LakeError):
-                self._put(released=True)
-                series.prune(self._store, self._name, self._number)
+            try:
+                if self._put(self._renewing, released=True):
+                    series.prune(self._renewing, self._name, self._number)
+            except LakeError as failure:
+                log.warning("the lock on %s is not released: %s", self._what, failure)
 
     def check(self) -> None:
-        """Make sure that the lease is still ours.
+        """Make sure that the lease is still ours: by our clocks, and once a second by the store.
 
         Raises:
             LockHeldError: It was taken over, or could not be renewed in time.
         """
-        if self._lost is None and time.monotonic() > self._valid_until:
-            self._lost = "it could not be renewed in time"
+        if self._lost is None:
+            now = time.monotonic()
+            if now > self._valid_until or time.time() > self._expires_at:
+                self._lost = "it could not be renewed in time"
+            elif now - self._confirmed > CONFIRM_SECONDS:
+                _, newest = _latest(self._store, self._name)
+                if newest is None or newest.token != self._token:
+                    self._lost = "another run took it over"
+                self._confirmed = now
         if self._lost is not None:
             raise LockHeldError(
                 f"this run lost its lock on {self._what}: {self._lost}. Nothing more was written; "
@@ -106,60 +142,78 @@ class Lease:
             )
 
     def _try(self) -> bool:
-        found = series.latest(self._store, self._name)
-        if found is None:
-            self._number = 0
-        else:
-            self._number, entry = found[0], json.loads(found[1])
-            expires = entry["expires_at"] + CLOCK_SKEW_SECONDS
-            if not entry["released"] and time.time() < expires:
-                return False
-            if not entry["released"]:
-                log.warning("taking over the lock on %s: its holder is dead: %s", self._what, entry)
-        self._acquired = time.time()
-        return self._put()
-
-    def _put(self, *, released: bool = False) -> bool:
-        started = time.monotonic()
-        entry = {
-            "token": self._token,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "user": _user(),
-            "acquired_at": self._acquired,
-            "expires_at": time.time() + self._lease_seconds,
-            "released": released,
-        }
-        if not series.put_next(
-            self._store, self._name, self._number + 1, json.dumps(entry).encode()
-        ):
+        self._number, holder = _latest(self._store, self._name)
+        if holder is not None and not holder.is_over():
             return False
-        self._number += 1
-        self._valid_until = started + self._lease_seconds
+        self._acquired_at = time.time()
+        if not self._put(self._store):
+            return False
+        if holder is not None and not holder.released:
+            log.warning("the lock on %s is taken over from %s, which is dead", self._what, holder)
+        return True
+
+    def _put(self, store: Lake, *, released: bool = False) -> bool:
+        started, expires_at = time.monotonic(), time.time() + self._lease_seconds
+        entry = Holder(
+            token=self._token,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            user=_user(),
+            run_id=self._run_id,
+            acquired_at=self._acquired_at,
+            expires_at=expires_at,
+            released=released,
+        )
+        number = self._number + 1
+        if not series.put_next(store, self._name, number, json.dumps(asdict(entry)).encode()):
+            return False
+        if series.numbers(store, self._name)[-1] != number:
+            # So late that others have held the lease and pruned this number.
+            return False
+        self._number = number
+        self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
+        self._confirmed = started
         return True
 
     def _renew(self) -> None:
-        while not self._stop.wait(self._lease_seconds / 3):
+        while not self._stop.wait(self._lease_seconds / 3) and self._lost is None:
             try:
-                if not self._put():
+                if not self._put(self._renewing):
                     self._lost = "another run took it over"
                     return
-                series.prune(self._store, self._name, self._number)
+                series.prune(self._renewing, self._name, self._number)
             except LakeError as error:
                 log.warning("the lock on %s is not renewed: %s", self._what, error)
 
     def _held_by(self) -> str:
-        found = series.latest(self._store, self._name)
-        entry: dict[str, Any] = json.loads(found[1]) if found else {}
-        if not entry or entry["released"]:
+        number, holder = _latest(self._store, self._name)
+        if holder is None or holder.released:
             return f"another run took the lock on {self._what} just now; run the command again."
+        run = f" (run {holder.run_id})" if holder.run_id else ""
         return (
-            f"another run holds the lock on {self._what}: process {entry['pid']} of "
-            f"{entry['user']} on {entry['host']}, since {_time(entry['acquired_at'])}. It renews "
-            f"the lock while it lives; if it is dead, the lock is free after "
-            f"{_time(entry['expires_at'] + CLOCK_SKEW_SECONDS)}. Wait for it, or let this command "
-            "wait with --lock-wait SECONDS."
+            f"another run holds the lock on {self._what}: process {holder.pid} of {holder.user} "
+            f"on {holder.host}{run}, since {_time(holder.acquired_at)}. It renews the lock while "
+            f"it lives; if it is dead, the lock is free after "
+            f"{_time(holder.expires_at + CLOCK_SKEW_SECONDS)}. Wait for it, or let this command "
+            f"wait with --lock-wait SECONDS. (The lock is "
+            f"{self._store.uri(series.entry_key(self._name, number))}.)"
         )
+
+
+def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
+    """The number and content of the newest entry; 0 and None where the lock was never taken."""
+    found = series.latest(store, name)
+    if found is None:
+        return 0, None
+    number, text = found
+    try:
+        return number, Holder(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        key = store.uri(series.entry_key(name, number))
+        raise LakeError(
+            f"{key} is not a lock's entry that this version reads: {error}. If no run of this "
+            "engine and date is alive, delete it."
+        ) from error
 
 
 def _user() -> str:

@@ -47,5 +47,9 @@ def history(lake: Lake, series: str) -> Iterator[tuple[int, bytes]]:
 
 
 def prune(lake: Lake, series: str, below: int) -> None:
-    """Delete entries with lower numbers than `below`."""
+    """Delete entries with lower numbers than `below`, which must not be above the highest.
+
+    A writer that is late by more than the entries kept can put a pruned number again: where a
+    series is pruned, an entry stands only if its writer then sees none above it.
+    """
     lake.delete(entry_key(series, n) for n in numbers(lake, series) if n < below)

@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.decode import decode_gray, probe
+from steel_batch.decode import decode_gray
 from steel_batch.engine.contract import MAX_CLASSES
 from steel_batch.errors import ConfigError, SteelBatchError
+from steel_batch.header import probe
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.manifest import KeyPattern
 from steel_batch.rle import decode_rle

@@ -1,53 +1,170 @@
-"""From a trained network to the ONNX graph of the contract, and the proof that they agree."""
+"""From a trained network to the ONNX graphs of the contract, and the proof that they agree.
+
+Opset 17 by the TorchScript exporter is what TensorRT 8.5 parses and every later one too. Resizes
+are rewritten to constant scales: those are what every parser takes, and what ONNX Runtime runs in
+its blocked layout. Shape suffixes: N images, C classes, H rows, W columns.
+"""
 
 from __future__ import annotations
 
+import copy
 import io
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import torch
+from onnx import numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+from torch.onnx.errors import OnnxExporterError
 
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK
 from steel_batch.errors import EngineError
 from training.model import ContractGraph
 
 OPSET: Final = 17
-"""What TensorRT 8.5 parses and every later one too."""
-LOGIT_BAND: Final = 1e-2
+FP32_BAND: Final = 0.01
 """Pixels whose logit is nearer to the threshold than this may differ between runtimes."""
+FP16_BAND: Final = 0.25
+"""The same between float32 and float16."""
+PEAK_TOLERANCE: Final = {"fp32": 0.001, "fp16": 0.02}
+
+Images = npt.NDArray[np.uint8]
 
 
-def export_graph(graph: ContractGraph, height: int, width: int) -> bytes:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How far a graph's answers are from the network's in PyTorch, float32."""
+
+    num_pixels: int
+    num_differing: int
+    """Pixels with another mask, all of them inside the band."""
+    band: float
+    """Distance of the logit from the threshold's within which pixels may differ."""
+    share_in_band: float
+    """Of all pixels and classes, those that are inside the band."""
+    peak_difference: float
+    """Greatest difference of a peak."""
+
+
+def export_graph(graph: ContractGraph, height: int, width: int, *, precision: str) -> bytes:
     """The contract graph as self-contained ONNX, with a free batch dimension.
+
+    Args:
+        graph: The network with its thresholds.
+        height: The engine's.
+        width: The engine's.
+        precision: ``fp32`` or ``fp16``, of weights and activations.
 
     Raises:
         EngineError: The exported file is no valid ONNX.
     """
+    graph = copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format)
+    if precision == "fp16":
+        graph = graph.half()
     sink = io.BytesIO()
+    names = (IMAGE, MASK, PEAK, COUNT)
     with torch.no_grad(), warnings.catch_warnings():
-        # The TorchScript exporter is the one whose Resize TensorRT 8.5 parses.
+        # That exporter is deprecated in favour of one whose Resize TensorRT 8.5 refuses, and it
+        # notes that sizes become constants, which is what is meant.
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            graph.eval(),
-            (torch.zeros(2, 1, height, width, dtype=torch.uint8),),
-            sink,  # type: ignore[arg-type] # the TorchScript exporter writes to streams
-            opset_version=OPSET,
-            dynamo=False,
-            input_names=[IMAGE],
-            output_names=[MASK, PEAK, COUNT],
-            dynamic_axes={name: {0: "N"} for name in (IMAGE, MASK, PEAK, COUNT)},
-        )
+        try:
+            torch.onnx.export(
+                graph,
+                (torch.zeros(1, 1, height, width, dtype=torch.uint8),),
+                sink,  # type: ignore[arg-type] # the exporter writes to streams as well
+                opset_version=OPSET,
+                dynamo=False,
+                input_names=[IMAGE],
+                output_names=[MASK, PEAK, COUNT],
+                dynamic_axes={name: {0: "N"} for name in names},
+            )
+        except (OnnxExporterError, RuntimeError) as error:
+            first_line = (str(error).splitlines() or [""])[0]
+            raise EngineError(
+                f"this network cannot be exported at opset {OPSET}: {first_line} Choose another "
+                "model.architecture or model.encoder."
+            ) from error
     model = onnx.load_model_from_string(sink.getvalue())
+    _fold_constants(model)
+    _fix_resizes(model, np.zeros((1, 1, height, width), np.uint8))
+    _drop_unused(model)
     _state_shapes(model, height, width)
     try:
-        onnx.checker.check_model(model)
-    except onnx.checker.ValidationError as error:
-        raise EngineError(f"the exported graph is not valid ONNX: {error}") from error
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
+        raise EngineError(f"the exported {precision} graph is not valid ONNX: {error}") from error
     return bytes(model.SerializeToString())
+
+
+def _fold_constants(model: onnx.ModelProto) -> None:
+    """Compute what depends on constants alone, so that no parser has to."""
+    graph = model.graph
+    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in list(graph.node):
+        names = [name for name in node.input if name]
+        if len(node.output) != 1 or any(name not in known for name in names):
+            continue
+        feeds = {name: known[name] for name in names}
+        (value,) = ReferenceEvaluator(node).run(None, feeds)
+        known[node.output[0]] = np.asarray(value)
+        graph.initializer.append(numpy_helper.from_array(known[node.output[0]], node.output[0]))
+        graph.node.remove(node)
+
+
+def _fix_resizes(model: onnx.ModelProto, image: npt.NDArray[np.uint8]) -> None:
+    """Give every Resize constant scales instead of sizes that are computed."""
+    computed = [
+        node
+        for node in model.graph.node
+        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]
+    ]
+    shapes = _shapes_of(
+        model, [n for node in computed for n in (node.input[0], *node.output)], image
+    )
+    for number, node in enumerate(computed):
+        before, after = shapes[node.input[0]], shapes[node.output[0]]
+        scales = np.array([1, 1, after[2] / before[2], after[3] / before[3]], np.float32)
+        name = f"resize_scales_{number}"
+        model.graph.initializer.append(numpy_helper.from_array(scales, name))
+        del node.input[1:]
+        node.input.extend(["", name])
+
+
+def _shapes_of(
+    model: onnx.ModelProto, names: Sequence[str], image: npt.NDArray[np.uint8]
+) -> dict[str, tuple[int, ...]]:
+    """The shapes of inner tensors, from running the graph once."""
+    if not names:
+        return {}
+    probe = onnx.ModelProto()
+    probe.CopyFrom(model)
+    known = {output.name for output in probe.graph.output}
+    for name in dict.fromkeys(names):
+        if name not in known:
+            probe.graph.output.append(onnx.ValueInfoProto(name=name))
+    values = open_session(probe.SerializeToString()).run(list(names), {IMAGE: image})
+    return {name: value.shape for name, value in zip(names, values, strict=True)}
+
+
+def _drop_unused(model: onnx.ModelProto) -> None:
+    """Remove nodes and constants that nothing reads."""
+    graph = model.graph
+    while True:
+        read = {name for node in graph.node for name in node.input}
+        read |= {output.name for output in graph.output}
+        dead = [node for node in graph.node if not read.intersection(node.output)]
+        for node in dead:
+            graph.node.remove(node)
+        if not dead:
+            break
+    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
+        graph.initializer.remove(tensor)
 
 
 def _state_shapes(model: onnx.ModelProto, height: int, width: int) -> None:
@@ -57,34 +174,76 @@ def _state_shapes(model: onnx.ModelProto, height: int, width: int) -> None:
         if tensor.name == MASK:
             for dim, size in zip(dims[1:], (1, height, width), strict=True):
                 dim.dim_value = size
+        else:
+            for dim in list(dims)[2:]:
+                dims.remove(dim)
 
 
-def check_export(graph: ContractGraph, onnx_bytes: bytes, images_N1HW: np.ndarray) -> int:
-    """Compare PyTorch with ONNX Runtime on real images.
+def open_session(onnx_bytes: bytes, *, num_threads: int = 0) -> ort.InferenceSession:
+    """ONNX Runtime on the CPU; 0 threads are as many as there are cores."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
+
+
+def check_graph(
+    graph: ContractGraph, onnx_bytes: bytes, images: Sequence[Images], *, precision: str
+) -> Agreement:
+    """Compare an exported graph in ONNX Runtime with PyTorch on real images.
+
+    Args:
+        graph: The network in PyTorch, float32.
+        onnx_bytes: What was exported from it.
+        images: uint8 [H, W] of the engine's size.
+        precision: Of the exported graph: ``fp32`` or ``fp16``.
 
     Returns:
-        How many pixels differ, all of them within `LOGIT_BAND` of the threshold.
+        How many pixels differ, all of them within the precision's band round the threshold.
 
     Raises:
-        EngineError: A pixel farther from the threshold differs, or a peak does.
+        EngineError: A pixel farther from the threshold differs, a peak differs by more than its
+            tolerance, or a count is not that of its mask.
     """
-    session = ort.InferenceSession(onnx_bytes, providers=["CPUExecutionProvider"])
-    num_differing = 0
-    for image in images_N1HW:
-        batch = image[None]
-        mask, peak, _ = session.run([MASK, PEAK, COUNT], {IMAGE: batch})
+    band = FP32_BAND if precision == "fp32" else FP16_BAND
+    session = open_session(onnx_bytes)
+    num_differing = num_pixels = num_near = num_far = 0
+    peak_difference = 0.0
+    for image_HW in images:
+        batch = np.ascontiguousarray(image_HW)[None, None]
+        mask, peak, count = session.run([MASK, PEAK, COUNT], {IMAGE: batch})
         with torch.no_grad():
-            logits = graph.logits(torch.from_numpy(batch)).numpy()
-            expected, expected_peak, _ = (t.numpy() for t in graph(torch.from_numpy(batch)))
-        limits = graph.limits.numpy()
-        near = (np.abs(logits - limits) < LOGIT_BAND).any(axis=1, keepdims=True)
-        differs = mask != expected
-        if (differs & ~near).any():
-            raise EngineError(
-                f"ONNX Runtime and PyTorch disagree on {int((differs & ~near).sum())} pixels that "
-                f"are farther than {LOGIT_BAND} from the threshold: the export is not usable."
-            )
-        if np.abs(peak - expected_peak).max() > 1e-3:
-            raise EngineError("ONNX Runtime and PyTorch disagree on peaks by more than 0.001.")
-        num_differing += int(differs.sum())
-    return num_differing
+            logits = graph.logits(torch.from_numpy(batch)).numpy()[0]
+        limits = graph.limits.numpy()[0]
+        bits = np.uint8(1) << np.arange(len(logits), dtype=np.uint8)
+        expected_HW = ((logits > limits) * bits[:, None, None]).sum(axis=0).astype(np.uint8)
+        near = np.abs(logits - limits) < band
+        near_HW = (near * bits[:, None, None]).sum(axis=0).astype(np.uint8)
+        differs_HW = mask[0, 0] ^ expected_HW
+        num_far += int(np.count_nonzero(differs_HW & ~near_HW))
+        num_differing += int(np.count_nonzero(differs_HW))
+        num_near += int(np.count_nonzero(near))
+        num_pixels += differs_HW.size
+        expected_peak = 1 / (1 + np.exp(-logits.max(axis=(1, 2))))
+        peak_difference = max(peak_difference, float(np.abs(peak[0] - expected_peak).max()))
+        counted = [np.count_nonzero(mask & bit) for bit in bits]
+        if not np.array_equal(count[0], np.array(counted, np.float32)):
+            raise EngineError(f"the {precision} graph counts other pixels than its mask has.")
+    if num_far:
+        raise EngineError(
+            f"the {precision} graph in ONNX Runtime and the network in PyTorch disagree on "
+            f"{num_far} pixels of {len(images)} images whose logit is farther than {band} from the "
+            "threshold: the export is not usable."
+        )
+    if peak_difference > PEAK_TOLERANCE[precision]:
+        raise EngineError(
+            f"a peak of the {precision} graph is {peak_difference:.4f} off, more than "
+            f"{PEAK_TOLERANCE[precision]}: the export is not usable."
+        )
+    return Agreement(
+        num_pixels=num_pixels,
+        num_differing=num_differing,
+        band=band,
+        share_in_band=num_near / (num_pixels * len(bits)),
+        peak_difference=peak_difference,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from steel_batch.decode import fit_to, mask_to_source
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, PostProcess
 from steel_batch.rle import decode_rle
 from training.dataset import Dataset
-from training.metrics import Metrics, MetricsBuilder
+from training.metrics import Judged, Metrics, evaluate
 from training.model import ContractGraph
 
 
@@ -31,7 +32,7 @@ def probabilities(
         yield torch.sigmoid(logits[0]).numpy(), truth_HW
 
 
-def judge(session: object, dataset: Dataset, post: PostProcess, height: int, width: int) -> Metrics:
+def judge(session: Any, dataset: Dataset, post: PostProcess, height: int, width: int) -> Metrics:
     """The figures of an exported graph with its post-processing, as `score` would use it.
 
     Args:
@@ -41,16 +42,20 @@ def judge(session: object, dataset: Dataset, post: PostProcess, height: int, wid
         height: The engine's.
         width: The engine's.
     """
-    builder = MetricsBuilder(dataset.num_classes)
-    for index in range(len(dataset.examples)):
+    return evaluate(_judged(session, dataset, post, height, width), dataset.num_classes)
+
+
+def _judged(
+    session: Any, dataset: Dataset, post: PostProcess, height: int, width: int
+) -> Iterator[Judged]:
+    for index in range(len(dataset)):
         image_HW, truth_HW = dataset.load(index)
         batch = fit_to(image_HW, height, width, "fit")[None, None]
-        mask, peak, count = session.run([MASK, PEAK, COUNT], {IMAGE: batch})  # type: ignore[attr-defined] # ONNX Runtime has no types
+        mask, peak, count = session.run([MASK, PEAK, COUNT], {IMAGE: batch})
         mask_HW = mask[0, 0]
         if truth_HW.shape != mask_HW.shape:
             mask_HW = mask_to_source(mask_HW, *truth_HW.shape)
         kept_HW = np.zeros_like(truth_HW)
         for defect in describe_defects(mask_HW, peak[0], count[0], post):
             kept_HW |= decode_rle(defect.rle, *truth_HW.shape) << np.uint8(defect.class_id - 1)
-        builder.add(kept_HW, truth_HW, peak[0])
-    return builder.build()
+        yield Judged(predicted_HW=kept_HW, truth_HW=truth_HW, peak_C=peak[0])

@@ -1,139 +1,182 @@
 """How good masks are: every figure from one pass over streamed masks.
 
 The competition's metric gives 1 where prediction and truth are both empty, so answering "nothing"
-scores 0.86 on its data; beside it stand figures that cannot be had for nothing.
+scores 0.88 on 10,758 of its images; beside it stand figures that cannot be had for nothing. A
+figure that has no cases, such as the recall of a class that does not occur, is None.
+
+Shape suffixes: N images, C classes, H rows, W columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-CALIBRATION_BINS = 10
+CALIBRATION_BINS: Final = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One image: what was predicted and what is true."""
+
+    predicted_HW: npt.NDArray[np.uint8]
+    """A bitmask, as is the truth: bit c of a pixel is class c+1."""
+    truth_HW: npt.NDArray[np.uint8]
+    peak_C: npt.NDArray[np.float32] | None = None
+    """Highest probability per class; without it there is no calibration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassMetrics:
     """One class."""
 
-    present_dice: float
+    present_dice: float | None
     """Mean Dice over the images that have the class; 0 for one that was missed."""
-    recall: float
-    """Share of the images with the class on which some of it was found."""
-    false_alarm_rate: float
+    recall: float | None
+    """Share of the images with the class on which some of it was found where it is."""
+    false_alarm_rate: float | None
     """Share of the images without the class on which some was predicted."""
-    iou: float
-    """Over all pixels of the dataset."""
+    iou: float | None
+    """Intersection over union of all pixels of the dataset."""
     num_present: int
+    """Images with the class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """The images and classes whose peak falls into one of ten bins."""
+
+    mean_peak: float
+    share_present: float
+    """Of them, how many have the class; near `mean_peak` for a calibrated engine."""
+    num_cases: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
     """A dataset."""
 
+    num_images: int
     kaggle_dice: float
     """Mean over images and classes; empty on empty is 1."""
     mean_iou: float
-    """Mean over background and classes of the intersection over union of all pixels."""
+    """Mean over background and the classes that occur, each over all pixels of the dataset."""
     classes: tuple[ClassMetrics, ...]
-    calibration: tuple[tuple[float, float, int], ...]
-    """Per bin of `peak`: its mean, the share that has the class, and how many there are."""
-    num_images: int
+    confusion: tuple[tuple[int, ...], ...]
+    """Pixels: row is truth, column is prediction, the first of each is background. A pixel of
+    several classes counts once for each pair."""
+    calibration: tuple[Calibration, ...]
 
 
-class MetricsBuilder:
-    """Adds masks up, image by image.
+def evaluate(judged: Iterable[Judged], num_classes: int) -> Metrics:
+    """Every figure, from one pass.
 
     Args:
-        num_classes: Bits of the bitmasks that count.
+        judged: Images and their truth, of any sizes; read once, none is kept.
+        num_classes: Bits of the bitmasks that count, 1 to 8.
+
+    Raises:
+        ValueError: There is no image, or a prediction and its truth differ in size.
     """
+    areas, peaks, pairs = [], [], np.zeros((256, 256), np.int64)
+    for image in judged:
+        if image.predicted_HW.shape != image.truth_HW.shape:
+            raise ValueError(
+                f"prediction of {image.predicted_HW.shape} against {image.truth_HW.shape}"
+            )
+        counts = count_pairs(image.truth_HW, image.predicted_HW)
+        pairs += counts
+        areas.append(areas_of(counts, num_classes))
+        if image.peak_C is not None:
+            peaks.append(np.asarray(image.peak_C, np.float32))
+    if not areas:
+        raise ValueError("there is no image to judge")
+    areas_NC3 = np.stack(areas)
+    confusion = _confusion(pairs, num_classes)
+    ious = [_iou(int(confusion[0, 0]), int(pairs[0].sum()), int(pairs[:, 0].sum()))]
+    totals_C3 = areas_NC3.sum(axis=0)
+    ious += [_iou(int(both), int(t), int(p)) for p, t, both in totals_C3]
+    return Metrics(
+        num_images=len(areas),
+        kaggle_dice=float(dice_of(areas_NC3).mean()),
+        mean_iou=float(np.mean([iou for iou in ious if iou is not None])),
+        classes=tuple(
+            _class_metrics(areas_NC3[:, c], iou) for c, iou in enumerate(ious[1:])
+        ),
+        confusion=tuple(tuple(row) for row in confusion.tolist()),
+        calibration=_calibrate(np.stack(peaks), areas_NC3[..., 1] > 0)
+        if len(peaks) == len(areas)
+        else (),
+    )  # fmt: skip
 
-    def __init__(self, num_classes: int) -> None:
-        self._num_classes = num_classes
-        self._rows: list[npt.NDArray[np.int64]] = []
-        self._peaks: list[npt.NDArray[np.float32]] = []
-        self._background = np.zeros(2, np.int64)
 
-    def add(
-        self,
-        predicted_HW: npt.NDArray[np.uint8],
-        truth_HW: npt.NDArray[np.uint8],
-        peak_C: npt.NDArray[np.float32] | None = None,
-    ) -> None:
-        """Compare one image's bitmasks."""
-        pairs = np.bincount(
-            (predicted_HW.astype(np.uint16) << 8 | truth_HW).ravel(), minlength=1 << 16
-        )
-        values = np.flatnonzero(pairs)
-        counts = pairs[values]
-        predicted, truth = values >> 8, values & 0xFF
-        rows = np.zeros((self._num_classes, 3), np.int64)
-        for c in range(self._num_classes):
-            p, t = predicted >> c & 1, truth >> c & 1
-            rows[c] = counts @ np.stack([p, t, p & t], axis=1)
-        self._rows.append(rows)
-        empty_p, empty_t = predicted == 0, truth == 0
-        self._background += (counts[empty_p & empty_t].sum(), counts[empty_p | empty_t].sum())
-        if peak_C is not None:
-            self._peaks.append(np.asarray(peak_C, np.float32))
+def count_pairs(
+    truth_HW: npt.NDArray[np.uint8], predicted_HW: npt.NDArray[np.uint8]
+) -> npt.NDArray[np.int64]:
+    """How many pixels have each pair of bitmask values, [256 of truth, 256 of prediction]."""
+    pair_HW = truth_HW.astype(np.uint16) << 8 | predicted_HW
+    return np.bincount(pair_HW.ravel(), minlength=1 << 16).reshape(256, 256)
 
-    def build(self) -> Metrics:
-        """The figures of everything that was added."""
-        areas = np.stack(self._rows)  # [N, C, (predicted, truth, both)]
-        return _figures(areas, np.stack(self._peaks) if self._peaks else None, self._background)
+
+def areas_of(pairs: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.int64]:
+    """Predicted, true and common pixels of each class, [C, 3]."""
+    truths, predictions = np.nonzero(pairs)
+    counts = pairs[truths, predictions]
+    areas_C3 = np.zeros((num_classes, 3), np.int64)
+    for c in range(num_classes):
+        predicted, true = predictions >> c & 1, truths >> c & 1
+        areas_C3[c] = counts @ np.stack([predicted, true, predicted & true], axis=1)
+    return areas_C3
 
 
 def dice_of(areas: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Dice of [..., (predicted, truth, both)] areas; 1 where both are empty."""
+    """Dice of [..., (predicted, true, common)] areas; 1 where both are empty."""
     total = areas[..., 0] + areas[..., 1]
     return np.where(total == 0, 1.0, 2 * areas[..., 2] / np.maximum(total, 1))
 
 
-def _figures(
-    areas: npt.NDArray[np.int64],
-    peaks: npt.NDArray[np.float32] | None,
-    background: npt.NDArray[np.int64],
-) -> Metrics:
-    dice = dice_of(areas)
-    classes, ious = [], [float(background[0] / max(1, background[1]))]
-    for c in range(areas.shape[1]):
-        predicted, truth, both = areas[:, c].T
-        present = truth > 0
-        union = int(predicted.sum() + truth.sum() - both.sum())
-        iou = float(both.sum() / union) if union else 1.0
-        ious.append(iou)
-        classes.append(
-            ClassMetrics(
-                present_dice=_mean(dice[present, c]),
-                recall=_mean(both[present] > 0),
-                false_alarm_rate=_mean(predicted[~present] > 0),
-                iou=iou,
-                num_present=int(present.sum()),
-            )
-        )
-    return Metrics(
-        kaggle_dice=float(dice.mean()),
-        mean_iou=float(np.mean(ious)),
-        classes=tuple(classes),
-        calibration=() if peaks is None else _calibration(peaks, areas[..., 1] > 0),
-        num_images=len(areas),
+def _class_metrics(areas_N3: npt.NDArray[np.int64], iou: float | None) -> ClassMetrics:
+    present = areas_N3[:, 1] > 0
+    return ClassMetrics(
+        present_dice=_mean(dice_of(areas_N3[present])),
+        recall=_mean(areas_N3[present, 2] > 0),
+        false_alarm_rate=_mean(areas_N3[~present, 0] > 0),
+        iou=iou,
+        num_present=int(present.sum()),
     )
 
 
-def _calibration(
-    peaks: npt.NDArray[np.float32], present: npt.NDArray[np.bool_]
-) -> tuple[tuple[float, float, int], ...]:
-    bins = np.minimum((peaks * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    rows: list[tuple[float, float, int]] = []
-    for b in range(CALIBRATION_BINS):
-        member = bins == b
-        if member.any():
-            rows.append((_mean(peaks[member]), _mean(present[member]), int(member.sum())))
-    return tuple(rows)
+def _confusion(pairs: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.int64]:
+    values = np.arange(256)
+    member = [values == 0] + [(values >> c & 1).astype(bool) for c in range(num_classes)]
+    member_K256 = np.stack(member).astype(np.int64)
+    return np.asarray(member_K256 @ pairs @ member_K256.T, np.int64)
 
 
-def _mean(values: npt.NDArray[Any]) -> float:
-    return float(np.mean(values)) if len(values) else float("nan")
+def _iou(common: int, true: int, predicted: int) -> float | None:
+    union = true + predicted - common
+    return common / union if union else None
+
+
+def _calibrate(
+    peak_NC: npt.NDArray[np.float32], present_NC: npt.NDArray[np.bool_]
+) -> tuple[Calibration, ...]:
+    bin_NC = np.clip((peak_NC * CALIBRATION_BINS).astype(int), 0, CALIBRATION_BINS - 1)
+    members = (bin_NC == b for b in range(CALIBRATION_BINS))
+    return tuple(
+        Calibration(
+            mean_peak=float(peak_NC[member].mean()),
+            share_present=float(present_NC[member].mean()),
+            num_cases=int(member.sum()),
+        )
+        for member in members
+        if member.any()
+    )
+
+
+def _mean(values: npt.NDArray[Any]) -> float | None:
+    return float(np.mean(values)) if len(values) else None

@@ -2,6 +2,7 @@
 
 For each class, the pair that gives the best Dice of the competition over the validation images; of
 pairs within `SLACK` of the best, the one nearest to no post-processing, which generalises better.
+Shape suffixes: N images, C classes, T thresholds, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ import numpy.typing as npt
 
 from training.metrics import dice_of
 
-PROBABILITIES: Final = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-MIN_AREAS_PX: Final = (0, 50, 100, 200, 300, 450, 600, 800)
+PROBABILITIES: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+MIN_AREAS_PX: Final = (0, 25, 50, 100, 200, 300, 450, 600, 800, 1200)
 SLACK: Final = 0.0005
 
 
@@ -25,8 +26,11 @@ class Choice:
     """What was found for one class."""
 
     threshold: float
+    """A probability; a pixel above it belongs to the class."""
     min_area_px: int
+    """An image with fewer pixels of the class has none."""
     kaggle_dice: float
+    """Of this class on the images that were searched."""
 
 
 def search(
@@ -37,34 +41,39 @@ def search(
     Args:
         outputs: Per image, probabilities [C, H, W] and the true bitmask [H, W]; read once.
         num_classes: C.
+
+    Raises:
+        ValueError: There is no image.
     """
     rows = [
-        np.stack(
-            [_areas(p_CHW[c], truth_HW >> np.uint8(c) & np.uint8(1)) for c in range(num_classes)]
-        )
+        np.stack([_areas(p_CHW[c], truth_HW & np.uint8(1 << c)) for c in range(num_classes)])
         for p_CHW, truth_HW in outputs
     ]
-    areas = np.stack(rows)  # [N, C, T, (predicted, truth, both)]
-    return [_choose(areas[:, c]) for c in range(num_classes)]
+    if not rows:
+        raise ValueError("there is no image to search on")
+    areas_NCT3 = np.stack(rows)
+    return [_choose(areas_NCT3[:, c]) for c in range(num_classes)]
 
 
 def _areas(
     probability_HW: npt.NDArray[np.float32], truth_HW: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    levels = np.digitize(probability_HW.ravel(), PROBABILITIES)
-    num = len(PROBABILITIES) + 1
-    histogram = np.bincount(levels + num * truth_HW.ravel(), minlength=2 * num).reshape(2, num)
-    above = histogram[:, ::-1].cumsum(axis=1)[:, ::-1][:, 1:]  # pixels at or over each threshold
-    truth = np.full(num - 1, histogram[1].sum())
-    return np.stack([above.sum(axis=0), truth, above[1]], axis=1)
+    """Predicted, true and common pixels at each threshold, [T, 3]."""
+    truth = truth_HW.astype(bool)
+    inside = probability_HW[truth]
+    rows = [
+        (np.count_nonzero(probability_HW > p), inside.size, np.count_nonzero(inside > p))
+        for p in PROBABILITIES
+    ]
+    return np.array(rows, np.int64)
 
 
 def _choose(areas_NT3: npt.NDArray[np.int64]) -> Choice:
     scored = []
     for min_area in MIN_AREAS_PX:
-        kept = np.where((areas_NT3[..., :1] >= min_area), areas_NT3, 0)
-        kept[..., 1] = areas_NT3[..., 1]
-        dice_T = dice_of(kept).mean(axis=0)
+        kept_NT3 = np.where(areas_NT3[..., :1] >= min_area, areas_NT3, 0)
+        kept_NT3[..., 1] = areas_NT3[..., 1]
+        dice_T = dice_of(kept_NT3).mean(axis=0)
         for threshold, dice in zip(PROBABILITIES, dice_T.tolist(), strict=True):
             scored.append(Choice(threshold=threshold, min_area_px=min_area, kaggle_dice=dice))
     best = max(choice.kaggle_dice for choice in scored)

@@ -1,0 +1,112 @@
+"""A narrow residual encoder for engines that run on CPUs.
+
+Dense 3×3 convolutions with ReLU, in multiples of 16 channels, are what ONNX Runtime's blocked
+layout and its INT8 kernels are fastest at; depthwise networks of fewer multiplications take longer.
+Importing this module adds ``narrow16`` and ``narrow32`` to segmentation-models-pytorch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.encoders._base import EncoderMixin
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions round a shortcut."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = convolution(in_channels, out_channels, 3, stride)
+        self.second = convolution(out_channels, out_channels, 3, 1, activate=False)
+        self.shortcut = (
+            nn.Identity()
+            if in_channels == out_channels and stride == 1
+            else convolution(in_channels, out_channels, 1, stride, activate=False)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features at the block's stride."""
+        return functional.relu(self.second(self.first(features)) + self.shortcut(features))
+
+
+class NarrowEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the library has no types
+    """Five stages that each halve the image; a stem and four of residual blocks.
+
+    Args:
+        channels: Of the five stages.
+        num_blocks: Residual blocks of the last four.
+        depth: How many stages the decoder takes.
+        in_channels: Of the image.
+        output_stride: 32; dilation is not supported.
+        weights: None; there are no pretrained ones.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        num_blocks: Sequence[int],
+        depth: int = 5,
+        in_channels: int = 1,
+        output_stride: int = 32,
+        weights: str | None = None,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        if weights is not None:
+            raise ValueError("there are no pretrained weights of a narrow encoder")
+        self._depth = depth
+        self._in_channels = in_channels
+        self._output_stride = output_stride
+        self._out_channels = [in_channels, *channels]
+        stages: list[nn.Module] = [convolution(in_channels, channels[0], 5, 2)]
+        for before, after, num in zip(channels[:-1], channels[1:], num_blocks, strict=True):
+            blocks = [ResidualBlock(before, after, 2)]
+            blocks += [ResidualBlock(after, after, 1) for _ in range(num - 1)]
+            stages.append(nn.Sequential(*blocks))
+        self.stages = nn.ModuleList(stages)
+
+    def set_in_channels(self, in_channels: int, pretrained: bool = False) -> None:  # noqa: ARG002 # the library's signature
+        """Called by the library; images are gray.
+
+        Raises:
+            ValueError: Another number of channels is asked for.
+        """
+        if in_channels != self._in_channels:
+            raise ValueError(f"{in_channels} channels; a narrow encoder has {self._in_channels}")
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The image and the features of each stage."""
+        features = [image]
+        for stage in list(self.stages)[: self._depth]:
+            features.append(stage(features[-1]))
+        return features
+
+
+def convolution(
+    in_channels: int, out_channels: int, size: int, stride: int, *, activate: bool = True
+) -> nn.Sequential:
+    """A convolution with batch normalisation and, unless told otherwise, ReLU."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, size, stride, size // 2, bias=False),
+        nn.BatchNorm2d(out_channels),
+    ]
+    if activate:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def _register(name: str, channels: Sequence[int], num_blocks: Sequence[int]) -> None:
+    smp.encoders.encoders[name] = {
+        "encoder": NarrowEncoder,
+        "pretrained_settings": {},
+        "params": {"channels": tuple(channels), "num_blocks": tuple(num_blocks)},
+    }
+
+
+_register("narrow16", (16, 16, 32, 64, 96), (1, 2, 2, 2))
+_register("narrow32", (16, 32, 48, 96, 128), (1, 2, 2, 2))
