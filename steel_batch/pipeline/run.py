@@ -7,6 +7,7 @@ files, the commits of the three tables, result.json; staged files are deleted la
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import logging
@@ -16,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from steel_batch import __version__, layout
 from steel_batch.commit import (
@@ -33,9 +35,16 @@ from steel_batch.manifest import KeyPattern, Listing, find_dates
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import actor_pool, joined_cluster
 from steel_batch.pipeline.landing import delete_staged, land_run
-from steel_batch.pipeline.stages import Setup, Work, merge_files, score_shards
+from steel_batch.pipeline.stages import (
+    ActorPool,
+    Setup,
+    ShardResult,
+    ShardStream,
+    Work,
+    merge_files,
+)
 from steel_batch.pipeline.tally import Tally
-from steel_batch.plan import Plan, PlanInfo, build_plan, check_settings
+from steel_batch.plan import Plan, PlanInfo, ShardRange, build_plan, check_settings
 from steel_batch.receipt import read_receipts
 from steel_batch.registry import Engine, load_engine
 from steel_batch.runs import (
@@ -67,7 +76,27 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     dates = dates_of(config, lake)
     ensure_tables(store)
     for date in dates:
-        yield DateRun(config, engine, lake, store, date, observe).run()
+        with DateRun(config, engine, lake, store, date, observe) as run:
+            result = run.complete()
+        yield result
+
+
+def scoring_setup(
+    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake
+) -> tuple[ActorPool, Setup]:
+    """The scoring actors that the joined cluster has room for, and what they need to know."""
+    pool = actor_pool(config, on_gpu=wants_gpu(config.runtime))
+    setup = Setup(
+        lake=lake,
+        store=store,
+        engine=engine,
+        decoder=config.decoder,
+        runtime=config.runtime,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        num_threads=pool.num_threads,
+    )
+    return pool, setup
 
 
 def dates_of(config: ScoreConfig, lake: Lake) -> list[str]:
@@ -107,7 +136,11 @@ def plan_date(
 
 
 class DateRun:
-    """Scores one date with one engine.
+    """Scores one date with one engine: a `with` block holds the date's lock.
+
+    On entry the date's unfinished run is continued or a new one begun. What is left to score is
+    `work`; whoever scores it hands each result to `take`, then calls `merge` and `commit`.
+    `complete` does all of that.
 
     Args:
         config: The command.
@@ -116,6 +149,10 @@ class DateRun:
         store: Where everything is written.
         date: YYYY-MM-DD.
         observe: Told how far the run is.
+
+    Raises:
+        LockHeldError: On entry, another run is at work on the engine and date.
+        ConfigError: On entry, there is nothing that could be scored, or other settings.
     """
 
     def __init__(
@@ -135,22 +172,83 @@ class DateRun:
         self._observe = observe
         self._started = time.monotonic()
         self._steps: dict[str, float] = {}
+        self._failures: dict[int, str] = {}
+        self._lease = Lease(
+            store,
+            layout.lock_series(engine.card.name, date),
+            what=f"engine {engine.card.name} and date {date}",
+            lease_seconds=config.lease_seconds,
+            wait_seconds=config.lock_wait_seconds,
+        )
+        self._record: RunRecord
+        self._tally: Tally
+        self._events: Events
+        self._ranges: list[ShardRange] = []
+        self._files: list[DataFile] | None = None
+        self.result: RunResult | None = None
+        """How the run ended; on entry, set where there is nothing new to score."""
 
-    def run(self) -> RunResult:
-        """Continue the date's unfinished run or begin a new one, and bring it to its result."""
-        name = self._engine.card.name
-        with Lease(
-            self._store,
-            layout.lock_series(name, self._date),
-            what=f"engine {name} and date {self._date}",
-            lease_seconds=self._config.lease_seconds,
-            wait_seconds=self._config.lock_wait_seconds,
-        ) as lease:
-            sweep(self._store, name, self._date)
-            run = self._unfinished() or self._begin()
-            if isinstance(run, RunResult):
-                return run
-            return self._complete(run, lease)
+    def __enter__(self) -> DateRun:
+        """Take the lock and find or make the run."""
+        with contextlib.ExitStack() as undo:
+            undo.enter_context(self._lease)
+            sweep(self._store, self._engine.card.name, self._date)
+            record = self._unfinished() or self._begin()
+            if record is not None:
+                self._open(record)
+            undo.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Note how it went and give the lock back."""
+        try:
+            if self.result is None:
+                if error is not None:
+                    self._events.add("failed", error=type(error).__name__, message=str(error))
+                self._events.flush()
+        finally:
+            self._lease.__exit__(kind, error, trace)
+
+    def complete(self) -> RunResult:
+        """Score what is left, as often as it takes, and commit.
+
+        Raises:
+            TooManyBadImagesError: Nothing was committed; receipts are kept.
+            LakeError: The lake or the store failed for good; receipts are kept.
+            LockHeldError: The lock was lost.
+        """
+        if self.result is not None:
+            return self.result
+        with joined_cluster(self._config.ray_address):
+            while True:
+                self._score_pending()
+                damaged = self.merge()
+                if not damaged:
+                    return self.commit()
+
+    def _open(self, record: RunRecord) -> None:
+        store = self._store
+        self._record = record
+        self._tally = Tally(record, num_classes=len(self._engine.card.classes))
+        self._events = Events(store, record.run_id)
+        self._events.add("attempt", host=platform.node(), config=dataclasses.asdict(self._config))
+        for receipt in read_receipts(store, record.run_id, record.plan_digest):
+            self._tally.add(receipt, resumed=True)
+        files = load_files(store, record.run_id, layout.MERGED)
+        if landed(store, layout.PREDICTIONS, record.run_id):
+            self._files = files or []
+        elif self._tally.is_complete:
+            self._files = files
+        else:
+            plan = Plan(store, record.run_id)
+            if plan.info.digest != record.plan_digest:
+                plan.verify()
+            self._ranges = plan.ranges()
 
     def _unfinished(self) -> RunRecord | None:
         """The run to continue, if there is one."""
@@ -168,8 +266,8 @@ class DateRun:
     def _settings(self) -> dict[str, object]:
         return self._config.settings(engine=self._engine.card.name, date=self._date)
 
-    def _begin(self) -> RunRecord | RunResult:
-        """Plan a new run and make it durable; a result where there is nothing new to score."""
+    def _begin(self) -> RunRecord | None:
+        """Plan a new run and make it durable; none where there is nothing new to score."""
         self._observe(Progress(step="planning"))
         started = time.monotonic()
         store, engine = self._store, self._engine.card.name
@@ -178,7 +276,8 @@ class DateRun:
             planned = plan_date(self._config, engine, self._date, self._lake, store, path)
             info = planned.info
             if info.num_images == 0:
-                return self._nothing_new(info)
+                self.result = self._nothing_new(info)
+                return None
             number = _next_number(latest_run(store, engine, self._date))
             run_id = layout.run_id(engine, self._date, number)
             with (
@@ -230,134 +329,135 @@ class DateRun:
             num_changed=info.num_changed,
         )
 
-    def _complete(self, record: RunRecord, lease: Lease) -> RunResult:
-        events = Events(self._store, record.run_id)
-        events.add("attempt", host=platform.node(), config=dataclasses.asdict(self._config))
-        try:
-            scored = Tally(record, num_classes=len(self._engine.card.classes))
-            if not landed(self._store, layout.PREDICTIONS, record.run_id):
-                files = self._score_and_merge(record, scored, events, lease)
-            else:
-                files = load_files(self._store, record.run_id, layout.MERGED) or []
-                for receipt in read_receipts(self._store, record.run_id, record.plan_digest):
-                    scored.add(receipt)
-            result = self._commit(record, scored, files, events, lease)
-        except BaseException as error:
-            events.add("failed", error=type(error).__name__, message=str(error))
-            raise
-        finally:
-            events.flush()
-        return result
-
-    def _score_and_merge(
-        self, record: RunRecord, scored: Tally, events: Events, lease: Lease
-    ) -> list[DataFile]:
-        """Bring every shard to a receipt and every receipt into a merged file."""
-        store, config = self._store, self._config
-        for receipt in read_receipts(store, record.run_id, record.plan_digest):
-            scored.add(receipt)
-        scored.num_resumed = scored.num_shards_done
-        files = load_files(store, record.run_id, layout.MERGED)
-        if files is not None and scored.is_complete:
-            return files
-        with joined_cluster(config.ray_address):
-            while True:
-                self._score_pending(record, scored, events, lease)
-                self._check_bad(record, scored)
-                started = time.monotonic()
-                self._observe(scored.progress("merging"))
-                ranges = cut_files(scored.staged_bytes, config.merge_bytes)
-                files, damaged = merge_files(store, record.run_id, ranges, lambda _: lease.check())
-                self._steps["merge"] = time.monotonic() - started
-                if not damaged:
-                    save_files(store, record.run_id, layout.MERGED, files)
-                    events.add("merged", num_files=len(files))
-                    return files
-                events.add("damaged", shards=damaged)
-                store.delete(layout.receipt_file(record.run_id, shard) for shard in damaged)
-                scored.forget(damaged)
-
-    def _score_pending(
-        self, record: RunRecord, scored: Tally, events: Events, lease: Lease
-    ) -> None:
-        config = self._config
-        plan = Plan(self._store, record.run_id)
-        if plan.info.digest != record.plan_digest:
-            plan.verify()
-        ranges = plan.ranges()
-        pool = actor_pool(config, on_gpu=wants_gpu(config.runtime))
-        setup = Setup(
-            lake=self._lake,
-            store=self._store,
-            engine=self._engine,
-            decoder=config.decoder,
-            runtime=config.runtime,
-            precision=config.precision,
-            batch_size=config.batch_size,
-            num_threads=pool.num_threads,
-        )
-        started = time.monotonic()
-        self._observe(scored.progress("starting"))
-        for attempt in range(1, config.shard_attempts + 1):
-            pending = scored.pending(ranges)
-            if not pending:
-                break
-            failures: list[str] = []
-            work = Work(run_id=record.run_id, plan_digest=record.plan_digest, pending=pending)
-            for result in score_shards(setup, [work], pool):
-                if result.receipt is not None:
-                    scored.add(result.receipt)
-                elif result.transient:
-                    failures.append(result.failure or "")
-                    events.add("shard_failed", shard=result.shard, message=result.failure)
-                else:
-                    raise LakeError(f"shard {result.shard}: {result.failure}")
-                lease.check()
-                self._observe(scored.progress("scoring"))
-                self._check_bad(record, scored)
-            if failures and attempt == config.shard_attempts:
-                raise TransientLakeError(
-                    f"{len(failures)} of {record.num_shards} shards failed {attempt} times; the "
-                    f"first cause: {failures[0]} What is scored is kept: run the same command "
-                    "again when the store is well."
-                )
-        self._steps["score"] = time.monotonic() - started
-        self._steps["first_receipt"] = scored.first_receipt - started
-        events.add("scored", num_shards=scored.num_shards_done, num_bad=scored.num_quarantined)
-
-    def _check_bad(self, record: RunRecord, scored: Tally) -> None:
-        allowed = self._config.max_bad * record.num_images
-        if scored.num_quarantined <= allowed:
-            return
-        reasons = ", ".join(f"{code} ({n})" for code, n in scored.bad_codes.most_common(3))
-        raise TooManyBadImagesError(
-            f"{scored.num_quarantined} of {record.num_images} images cannot be scored, more than "
-            f"--max-bad {self._config.max_bad:g} allows: {reasons}; for example "
-            f"{scored.bad_example}. Nothing of run {record.run_id} is committed and what is scored "
-            "is kept: mend the images, or run the same command with a greater --max-bad."
+    @property
+    def work(self) -> Work:
+        """What is left to score."""
+        return Work(
+            run_id=self._record.run_id,
+            plan_digest=self._record.plan_digest,
+            pending=self._tally.pending(self._ranges),
         )
 
-    def _commit(
-        self,
-        record: RunRecord,
-        scored: Tally,
-        files: list[DataFile],
-        events: Events,
-        lease: Lease,
-    ) -> RunResult:
-        """Make the run's rows visible in the three tables, and the run over."""
+    @property
+    def num_parts(self) -> int:
+        """Into how many tasks reading it is best divided."""
+        return max(1, len(self._ranges))
+
+    @property
+    def progress(self) -> Progress:
+        """How far scoring is."""
+        return self._tally.progress("scoring")
+
+    def take(self, result: ShardResult) -> None:
+        """Count what became of one shard.
+
+        Raises:
+            LakeError: It cannot be read or written, now or later.
+            TooManyBadImagesError: More images are unusable than `max_bad` allows.
+            LockHeldError: The lock was lost.
+        """
+        if result.receipt is not None:
+            self._tally.add(result.receipt)
+            self._failures.pop(result.shard, None)
+        else:
+            failure = result.failure or "it failed without a reason."
+            self._events.add("shard_failed", shard=result.shard, message=failure)
+            if not result.transient:
+                raise LakeError(f"shard {result.shard}: {failure}")
+            self._failures[result.shard] = failure
+        self._lease.check()
+        self._check_bad()
+
+    def merge(self) -> list[int]:
+        """Bring the staged rows of all shards into few files.
+
+        Returns:
+            Shards whose staged rows were found damaged and that must be scored again; empty where
+            the files are complete.
+        """
+        if self._files is not None:
+            return []
+        self._check_bad()
+        store, record, started = self._store, self._record, time.monotonic()
+        self._observe(self._tally.progress("merging"))
+        ranges = cut_files(self._tally.staged_bytes, self._config.merge_bytes)
+        files, damaged = merge_files(store, record.run_id, ranges, lambda _: self._lease.check())
+        self._steps["merge"] = time.monotonic() - started
+        if damaged:
+            self._events.add("damaged", shards=damaged)
+            store.delete(layout.receipt_file(record.run_id, shard) for shard in damaged)
+            self._tally.forget(damaged)
+            self._ranges = Plan(store, record.run_id).ranges()
+        else:
+            save_files(store, record.run_id, layout.MERGED, files)
+            self._events.add("merged", num_files=len(files))
+            self._files = files
+        return damaged
+
+    def commit(self) -> RunResult:
+        """Make the merged rows visible in the three tables, and the run over."""
         started = time.monotonic()
-        store = self._store
-        self._observe(scored.progress("committing"))
-        classes = self._engine.card.classes
-        version = land_run(store, record, files, scored.bad_shards, classes, events, lease)
+        store, record, tally = self._store, self._record, self._tally
+        self._observe(tally.progress("committing"))
+        version = land_run(
+            store,
+            record,
+            self._files or [],
+            tally.bad_shards,
+            self._engine.card.classes,
+            self._events,
+            self._lease,
+        )
         self._steps["commit"] = time.monotonic() - started
-        result = self._result(record, scored, version)
-        events.add("committed", **{k: v for k, v in result.to_json().items() if k != "classes"})
-        events.flush()
+        result = self._result(record, tally, version)
+        self._events.add(
+            "committed", **{k: v for k, v in result.to_json().items() if k != "classes"}
+        )
+        self._events.flush()
         put_result(store, result)
         delete_staged(store, record.run_id)
+        self.result = result
         return result
+
+    def _score_pending(self) -> None:
+        config, tally = self._config, self._tally
+        started = time.monotonic()
+        self._observe(tally.progress("starting"))
+        for _ in range(config.shard_attempts):
+            work = self.work
+            if not work.pending:
+                break
+            self._failures.clear()
+            pool, setup = scoring_setup(config, self._engine, self._lake, self._store)
+            stream = ShardStream(setup, pool, num_works=1, num_parts=self.num_parts)
+            stream.put(0, work)
+            for result in stream.results():
+                self.take(result)
+                self._observe(self.progress)
+        if not tally.is_complete:
+            num_left = self._record.num_shards - tally.num_shards_done
+            cause = next(iter(self._failures.values()), "the cluster lost them.")
+            raise TransientLakeError(
+                f"{num_left} of {self._record.num_shards} shards failed {config.shard_attempts} "
+                f"times; the first cause: {cause} What is scored is kept: run the same command "
+                "again when the store is well."
+            )
+        self._steps["score"] = time.monotonic() - started
+        self._steps["first_receipt"] = tally.first_receipt - started
+        self._events.add("scored", num_shards=tally.num_shards_done, num_bad=tally.num_quarantined)
+
+    def _check_bad(self) -> None:
+        record, tally = self._record, self._tally
+        allowed = self._config.max_bad * record.num_images
+        if tally.num_quarantined <= allowed:
+            return
+        reasons = ", ".join(f"{code} ({n})" for code, n in tally.bad_codes.most_common(3))
+        raise TooManyBadImagesError(
+            f"{tally.num_quarantined} of {record.num_images} images cannot be scored, more than "
+            f"--max-bad {self._config.max_bad:g} allows: {reasons}; for example "
+            f"{tally.bad_example}. Nothing of run {record.run_id} is committed and what is scored "
+            "is kept: mend the images, or run the same command with a greater --max-bad."
+        )
 
     def _result(self, record: RunRecord, scored: Tally, version: int) -> RunResult:
         return RunResult(

@@ -1,7 +1,8 @@
 """The two stages of scoring as a Ray Dataset, and merging as Ray tasks.
 
-One row of the dataset is one shard. Read tasks turn row groups of the plan into shards of
-compressed bytes; scoring actors, each with one engine, turn a shard into staged rows and a receipt.
+One row of the dataset is one shard. Read tasks turn parts of plans into shards of compressed bytes;
+scoring actors, each with one engine, turn a shard into staged rows and a receipt. What a part holds
+is said while the dataset runs, so one pool of warm actors scores one date or a thousand.
 A shard that cannot be read or staged comes back as a failure in its row: an exception would end
 the whole dataset.
 
@@ -12,10 +13,12 @@ images are decoded in child processes, where the one that kills can be found.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import logging
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -102,42 +105,69 @@ _RESULT = pa.schema(
 )
 
 
-class Attempts:
-    """Counts how often each shard was started, out of reach of what kills an actor."""
+class Dispatcher:
+    """Hands works to the read tasks, and counts how often each shard was started.
+
+    An actor of its own: what kills a scoring actor does not reach it.
+    """
 
     def __init__(self) -> None:
+        self._works: dict[int, Work | None] = {}
+        self._is_there: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: Counter[tuple[str, int]] = Counter()
 
-    def start(self, run_id: str, shard: int) -> int:
+    async def put(self, index: int, work: Work | None) -> None:
+        """Say what a work is; None where there is nothing to do, or no more."""
+        self._works[index] = work
+        self._is_there[index].set()
+
+    async def take(self, index: int, part: int, num_parts: int) -> Work | None:
+        """One part of a work, as soon as it is known what that is."""
+        await self._is_there[index].wait()
+        work = self._works[index]
+        if work is None:
+            return None
+        groups = sorted(work.pending)[part::num_parts]
+        return dataclasses.replace(work, pending={g: work.pending[g] for g in groups})
+
+    async def start(self, run_id: str, shard: int) -> int:
         """Note a start; returns which one it is, from 1."""
         self._started[run_id, shard] += 1
         return self._started[run_id, shard]
 
-    def finish(self, run_id: str, shard: int) -> None:
+    async def finish(self, run_id: str, shard: int) -> None:
         """Forget a shard that is done."""
         del self._started[run_id, shard]
 
 
 class ReadStage:
-    """Row groups of the plan in, shards of compressed bytes out."""
+    """Parts of works in, shards of compressed bytes out."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, dispatcher: Any) -> None:
         self._setup = setup
+        self._dispatcher = dispatcher
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Read the wanted shards of each row group, one after the other."""
+        """Read the wanted shards of each part, one row group of the plan after the other."""
         for row in batch.to_pylist():
-            run_id, digest = row["run_id"], row["plan_digest"]
-            refs = Plan(self._setup.store, run_id).read_group(row["group"])
-            for shard in read_shards(self._setup.lake, run_id, digest, refs, row["shards"]):
-                yield shard.to_wire()
+            # While it waits in here, Ray lends the task's CPU to others.
+            work: Work | None = ray.get(self._dispatcher.take.remote(**row))
+            if work is None:
+                continue
+            plan = Plan(self._setup.store, work.run_id)
+            for group, shards in work.pending.items():
+                refs = plan.read_group(group)
+                for shard in read_shards(
+                    self._setup.lake, work.run_id, work.plan_digest, refs, shards
+                ):
+                    yield shard.to_wire()
 
 
 class ScoreStage:
     """Shards of compressed bytes in, receipts out: one actor with one engine."""
 
-    def __init__(self, setup: Setup, attempts: Any) -> None:
-        self._attempts = attempts
+    def __init__(self, setup: Setup, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
         runtime = open_runtime(
             setup.engine,
             runtime=setup.runtime,
@@ -168,7 +198,7 @@ class ScoreStage:
         }
         if shard.failure is not None:
             return row
-        attempt = ray.get(self._attempts.start.remote(shard.run_id, shard.shard))
+        attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
         except SteelBatchError as error:
@@ -176,63 +206,72 @@ class ScoreStage:
             row["transient"] = isinstance(error, TransientLakeError)
         else:
             row["receipt"] = receipt.to_json()
-        self._attempts.finish.remote(shard.run_id, shard.shard)
+        self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return row
 
 
-def score_shards(setup: Setup, works: Sequence[Work], pool: ActorPool) -> Iterator[ShardResult]:
-    """Score shards on the cluster and yield what becomes of each, as it happens.
+class ShardStream:
+    """Scores works on the cluster with one pool of actors.
 
     Args:
         setup: Engine, places and how to run.
-        works: What is left of each run; begun in this order.
         pool: The scoring actors.
-
-    Raises:
-        ClusterError: Ray gave up: what has a receipt is kept.
-        SteelBatchError: An actor could not load the engine.
+        num_works: How many works there will be; they are begun in order.
+        num_parts: Into how many tasks the reading of one work is divided.
     """
-    _configure_data()
-    rows = [
-        {
-            "run_id": work.run_id,
-            "plan_digest": work.plan_digest,
-            "group": group,
-            "shards": list(shards),
-        }
-        for work in works
-        for group, shards in work.pending.items()
-    ]
-    attempts = ray.remote(num_cpus=0)(Attempts).remote()
-    dataset = (
-        ray.data.from_items(rows, override_num_blocks=len(rows))
-        .map_batches(
-            ReadStage(setup).__call__,
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=READ_CPUS,
+
+    def __init__(self, setup: Setup, pool: ActorPool, *, num_works: int, num_parts: int) -> None:
+        self._setup, self._pool = setup, pool
+        self._rows = [
+            {"index": index, "part": part, "num_parts": num_parts}
+            for index in range(num_works)
+            for part in range(num_parts)
+        ]
+        self._dispatcher = ray.remote(num_cpus=0)(Dispatcher).remote()
+
+    def put(self, index: int, work: Work | None) -> None:
+        """Say what a work is; None ends it, as far as it is not begun. From any thread."""
+        ray.get(self._dispatcher.put.remote(index, work))
+
+    def results(self) -> Iterator[ShardResult]:
+        """What becomes of each shard of each work, as it happens.
+
+        Raises:
+            ClusterError: Ray gave up: what has a receipt is kept.
+            SteelBatchError: An actor could not load the engine.
+        """
+        _configure_data()
+        pool = self._pool
+        dataset = (
+            ray.data.from_items(self._rows, override_num_blocks=len(self._rows))
+            .map_batches(
+                ReadStage(self._setup, self._dispatcher).__call__,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=READ_CPUS,
+            )
+            .map_batches(
+                ScoreStage,
+                fn_constructor_args=[self._setup, self._dispatcher],
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=pool.num_cpus,
+                num_gpus=pool.num_gpus or None,
+                compute=ActorPoolStrategy(
+                    size=pool.num_actors,
+                    max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT,
+                    max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+                    enable_true_multi_threading=True,
+                ),
+            )
         )
-        .map_batches(
-            ScoreStage,
-            fn_constructor_args=[setup, attempts],
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=pool.num_cpus,
-            num_gpus=pool.num_gpus or None,
-            compute=ActorPoolStrategy(
-                size=pool.num_actors,
-                max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT,
-                max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
-                enable_true_multi_threading=True,
-            ),
-        )
-    )
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    with _ray_errors():
-        for batch in batches:
-            for row in batch.to_pylist():
-                text = row.pop("receipt")
-                yield ShardResult(receipt=None if text is None else Receipt.from_json(text), **row)
+        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        with _ray_errors():
+            for batch in batches:
+                for row in batch.to_pylist():
+                    text = row.pop("receipt")
+                    receipt = None if text is None else Receipt.from_json(text)
+                    yield ShardResult(receipt=receipt, **row)
 
 
 @contextlib.contextmanager

@@ -39,8 +39,8 @@ class Tally:
         self._num_new = 0
         self._rate = Rate()
 
-    def add(self, receipt: Receipt) -> None:
-        """Count a receipt, once."""
+    def add(self, receipt: Receipt, *, resumed: bool = False) -> None:
+        """Count a receipt, once; a resumed one is an earlier attempt's and says nothing of speed."""
         shard = receipt.shard
         if self._done[shard]:
             return
@@ -52,6 +52,9 @@ class Tally:
         for image in receipt.quarantined:
             self.bad_codes[image.error_code] += 1
             self.bad_example = self.bad_example or f"{image.image_key}: {image.message}"
+        if resumed:
+            self.num_resumed += 1
+            return
         self._last_receipt = time.monotonic()
         self._num_new += receipt.num_images
         if not self.first_receipt:

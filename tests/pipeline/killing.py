@@ -80,7 +80,8 @@ def main() -> None:
     lake = Lake(config.images, endpoint_url=config.endpoint_url)
     ensure_tables(store)
     engine = load_engine(config.engine, store=store)
-    DateRun(config, engine, lake, store, config.date, lambda _: None).run()
+    with DateRun(config, engine, lake, store, config.date, lambda _: None) as run:
+        run.complete()
 
 
 if __name__ == "__main__":

@@ -59,8 +59,8 @@ def test_killed_after(
     tmp_path: Path,
     undisturbed: dict[str, list[dict[str, object]]],
 ) -> None:
-    images = Lake(f"{lake.url}/images", endpoint_url=lake._endpoint_url)
-    store = Lake(f"{lake.url}/store", endpoint_url=lake._endpoint_url)
+    images = Lake(f"{lake.url}/images", endpoint_url=lake.endpoint_url)
+    store = Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
     _fill(images)
     config = score_config(
         images, store, tiny_engine, max_bad=0.5, lease_seconds=1.0, lock_wait_seconds=30.0,

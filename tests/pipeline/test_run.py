@@ -103,7 +103,7 @@ def test_bad_images_are_quarantined_and_the_run_goes_on(
     assert (result.num_images, result.num_scored, result.num_quarantined) == (33, 30, 3)
     found = {row["image_key"]: row["error_code"] for row in committed_rows(store, "quarantine")}
     assert list(found) == sorted(bad)
-    assert list(found.values()) == ["empty", "unsupported_format", "wrong_size"]
+    assert list(found.values()) == ["empty", "not_an_image", "wrong_size"]
 
 
 def test_four_readers_see_the_same_rows(images: Lake, store: Lake, tiny_engine: Path) -> None:
