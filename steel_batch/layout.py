@@ -131,6 +131,11 @@ def lock_series(engine: str, date: str) -> str:
     return f"locks/{partition(engine, date)}"
 
 
+def ledger_dir(identity: str) -> str:
+    """Where a backfill notes the dates that are done."""
+    return f"backfills/{identity}"
+
+
 def version_dir(model: str, version: str) -> str:
     """Where one version of a model lies."""
     return f"registry/{model}/{version}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 import click
 
 from steel_batch import __version__
+from steel_batch.cli.backfill import backfill
 from steel_batch.cli.demo import demo
 from steel_batch.cli.engines import engines
 from steel_batch.cli.plan import plan
@@ -29,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (demo, engines, gc, plan, quarantine, query, runs, score, synth, verify):
+for command in (backfill, demo, engines, gc, plan, quarantine, query, runs, score, synth, verify):
     cli.add_command(command)
 
 
@@ -39,7 +42,11 @@ def main() -> None:
 
 
 def run(command: click.Command) -> None:
-    """Run a command; a user's mistake becomes one paragraph, never a traceback."""
+    """Run a command; a user's mistake becomes one paragraph, never a traceback.
+
+    SIGTERM, such as a scheduler's or a spot reclaim's, interrupts like Ctrl-C: locks are released.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         sys.exit(command(standalone_mode=False) or 0)
     except click.exceptions.Exit as done:
@@ -53,3 +60,7 @@ def run(command: click.Command) -> None:
     except SteelBatchError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from steel_batch.cli.output import configure_logging, console, output_option, print_json
-from steel_batch.cli.score import lake_options
+from steel_batch.cli.score import date_option, lake_options
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import dates_of, plan_date
@@ -18,6 +18,7 @@ from steel_batch.registry import load_engine
 
 @click.command()
 @lake_options
+@date_option
 @output_option
 def plan(output: str, **options: Any) -> None:
     """Show what score would read, shard by shard in total; nothing is written.

@@ -13,7 +13,7 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.query import show_table
-from steel_batch.cli.score import run_options, score_and_show
+from steel_batch.cli.score import date_option, run_options, score_and_show
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
@@ -55,6 +55,7 @@ def list_(
 
 @quarantine.command("retry")
 @run_options
+@date_option
 def retry(output: str, verbose: bool, **options: Any) -> None:
     """Score quarantined images of a date again; what succeeds leaves the quarantine.
 

@@ -42,6 +42,13 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return add
 
 
+date_option = click.option(
+    "--date",
+    default=ALL_DATES,
+    show_default=True,
+    metavar="DATE",
+    help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
+)
 lake_options = _options(
     click.option(
         "--config",
@@ -59,13 +66,6 @@ lake_options = _options(
         metavar="PATTERN",
         help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, every "
         "image file is taken.",
-    ),
-    click.option(
-        "--date",
-        default=ALL_DATES,
-        show_default=True,
-        metavar="DATE",
-        help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
     ),
     click.option(
         "--engine",
@@ -151,6 +151,7 @@ run_options = _options(
 
 @click.command()
 @run_options
+@date_option
 def score(output: str, verbose: bool, **options: Any) -> None:
     """Score a date's images and commit one row per image.
 

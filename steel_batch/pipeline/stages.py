@@ -121,6 +121,11 @@ class Dispatcher:
         self._works[index] = work
         self._is_there[index].set()
 
+    async def put_if_unknown(self, index: int, work: Work | None) -> None:
+        """Say what a work is, unless that was said."""
+        if index not in self._works:
+            await self.put(index, work)
+
     async def take(self, index: int, part: int, num_parts: int) -> Work | None:
         """One part of a work, as soon as it is known what that is."""
         await self._is_there[index].wait()
@@ -232,6 +237,10 @@ class ShardStream:
     def put(self, index: int, work: Work | None) -> None:
         """Say what a work is; None ends it, as far as it is not begun. From any thread."""
         ray.get(self._dispatcher.put.remote(index, work))
+
+    def put_if_unknown(self, index: int, work: Work | None) -> None:
+        """Say what a work is, unless that was said. From any thread."""
+        ray.get(self._dispatcher.put_if_unknown.remote(index, work))
 
     def results(self) -> Iterator[ShardResult]:
         """What becomes of each shard of each work, as it happens.

@@ -40,7 +40,7 @@ class Tally:
         self._rate = Rate()
 
     def add(self, receipt: Receipt, *, resumed: bool = False) -> None:
-        """Count a receipt, once; a resumed one is an earlier attempt's and says nothing of speed."""
+        """Count a receipt, once; one of an earlier attempt says nothing of the speed."""
         shard = receipt.shard
         if self._done[shard]:
             return

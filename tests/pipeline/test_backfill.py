@@ -1,0 +1,122 @@
+"""An archive of dates through one pool of actors: each date once, whatever interrupts."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from steel_batch.lake import Lake
+from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
+from steel_batch.query import run_query
+from steel_batch.runs import list_runs
+from steel_batch.verify import verify
+from tests.conftest import PATTERN, fill_lake, score_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def _dates(number: int) -> list[str]:
+    return [f"2026-10-{day:02d}" for day in range(1, number + 1)]
+
+
+def _images_per_date(store: Lake) -> dict[str, int]:
+    rows = run_query(
+        store,
+        "SELECT date, count(*) AS n, count(DISTINCT image_key) AS k FROM predictions GROUP BY 1",
+    ).to_pylist()
+    assert all(row["n"] == row["k"] for row in rows)
+    return {str(row["date"]): row["n"] for row in rows}
+
+
+def _states(outcomes: list[DateOutcome]) -> Counter[str]:
+    return Counter(outcome.state for outcome in outcomes)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "images"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "store"))
+
+
+def test_thirty_dates_interrupted_twice_are_each_committed_once(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    for date in _dates(30):
+        fill_lake(images, num_images=4, date=date)
+    command = [
+        sys.executable, "-m", "steel_batch.cli", "backfill", "--images", images.url,
+        "--key-pattern", PATTERN, "--store", store.url, "--engine", str(tiny_engine),
+        "--from", "2026-10-01", "--to", "2026-10-31", "--ray-address", "auto",
+        "--lease-seconds", "1", "--lock-wait", "30", "--output", "json",
+    ]  # fmt: skip
+    for interruption, num_done in ((signal.SIGTERM, 5), (signal.SIGKILL, 15)):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while len(list(store.list_objects("backfills/"))) < num_done:
+            assert process.poll() is None, process.stderr.read().decode()
+            time.sleep(0.05)
+        process.send_signal(interruption)
+        process.wait(timeout=60)
+        assert process.returncode == (130 if interruption == signal.SIGTERM else -signal.SIGKILL)
+    num_before = len(list(store.list_objects("backfills/")))
+    assert num_before < 30
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["num_done_before"] == num_before
+    assert told["num_committed"] == 30 - num_before
+    assert all(entry["result"]["num_images"] in (0, 4) for entry in told["dates"])
+    assert _images_per_date(store) == dict.fromkeys(_dates(30), 4)
+    assert list(verify(store)) == []
+
+
+def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    dates = _dates(6)
+    for date in dates:
+        fill_lake(images, num_images=4, date=date)
+    for date in (dates[1], dates[3]):
+        images.write(f"line=1/date={date}/broken.png", b"half")
+    config = score_config(images, store, tiny_engine, date="all")
+    outcomes = backfill(config, BackfillConfig(max_dates_at_once=1, stop_after=1), lambda _: None)
+    assert [outcome.state for outcome in outcomes[:2]] == ["committed", "failed"]
+    assert "--max-bad" in (outcomes[1].error or "")
+    assert _states(outcomes)["not begun"] >= 3
+    outcomes = backfill(config, BackfillConfig(newest_first=True), lambda _: None)
+    assert [outcome.date for outcome in outcomes] == dates[::-1]
+    assert _states(outcomes)["failed"] == 2
+    assert _images_per_date(store) == {d: 4 for d in dates if d not in (dates[1], dates[3])}
+    outcomes = backfill(
+        score_config(images, store, tiny_engine, date="all", max_bad=0.5),
+        BackfillConfig(),
+        lambda _: None,
+    )
+    assert _states(outcomes) == {"committed": 2, "done before": 4}
+
+
+def test_only_recheck_looks_again_at_dates_that_are_done(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    dates = _dates(2)
+    for date in dates:
+        fill_lake(images, num_images=4, date=date)
+    config = score_config(images, store, tiny_engine, date="all")
+    backfill(config, BackfillConfig(), lambda _: None)
+    fill_lake(images, num_images=6, date=dates[1])
+    assert _states(backfill(config, BackfillConfig(), lambda _: None)) == {"done before": 2}
+    assert _images_per_date(store) == dict.fromkeys(dates, 4)
+    outcomes = backfill(config, BackfillConfig(recheck=True), lambda _: None)
+    assert [outcome.result.num_images for outcome in outcomes if outcome.result] == [0, 2]
+    assert _images_per_date(store) == {dates[0]: 4, dates[1]: 6}
+    assert len(list(list_runs(store))) == 3
