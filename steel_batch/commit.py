@@ -80,7 +80,11 @@ def ensure_tables(store: Lake) -> None:
         except (DeltaError, OSError) as error:
             # Two first runs may create the table at once; the loser finds it there.
             if _open(store, table) is None:
-                raise LakeError(f"the table {store.uri(table)} cannot be made: {error}") from error
+                reason = str(error).partition("\n")[0].rstrip(".")
+                raise LakeError(
+                    f"the table {store.uri(table)} cannot be made: {reason}. Check --store, and "
+                    "that this user may write there."
+                ) from error
 
 
 def _open(store: Lake, table: str) -> DeltaTable | None:

@@ -27,7 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.errors import PlanMismatchError
+from steel_batch.errors import PlanMismatchError, SteelBatchError
 from steel_batch.lake import Lake
 from steel_batch.manifest import ImageRef
 
@@ -88,14 +88,35 @@ def build_plan(
         try:
             con.execute("SET temp_directory = ?", [scratch])
             con.execute("SET preserve_insertion_order = false")
-            listed = pa.RecordBatchReader.from_batches(_LISTED, _batches(refs))
-            con.register("listed_reader", listed)
-            con.execute("CREATE TABLE listed AS SELECT * FROM listed_reader")
-            con.register("known_reader", pa.RecordBatchReader.from_batches(KNOWN, iter(known)))
-            con.execute("CREATE TABLE known AS SELECT * FROM known_reader")
+            _load(con, "listed", _LISTED, _batches(refs))
+            _load(con, "known", KNOWN, known)
             return _write(con, settings, path)
         finally:
             con.close()
+
+
+def _load(
+    con: duckdb.DuckDBPyConnection, name: str, of: pa.Schema, batches: Iterable[pa.RecordBatch]
+) -> None:
+    """Fill a table from a stream; an error of the stream is raised as it is, not as DuckDB's."""
+    errors: list[SteelBatchError] = []
+
+    def guarded() -> Iterator[pa.RecordBatch]:
+        try:
+            yield from batches
+        except SteelBatchError as error:
+            errors.append(error)
+            raise
+
+    con.register("stream", pa.RecordBatchReader.from_batches(of, guarded()))
+    try:
+        con.execute(f"CREATE TABLE {name} AS SELECT * FROM stream")  # noqa: S608 - a name of ours
+    except duckdb.Error:
+        if errors:
+            raise errors[0] from None
+        raise
+    finally:
+        con.unregister("stream")
 
 
 def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path) -> PlanInfo:

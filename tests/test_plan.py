@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steel_batch.errors import PlanMismatchError
+from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
 from steel_batch.manifest import ImageRef
 from steel_batch.plan import KNOWN, Plan, build_plan, check_settings
@@ -156,3 +156,12 @@ def test_other_settings_are_shown_side_by_side() -> None:
     with pytest.raises(PlanMismatchError, match=r"shard_images was 4 and is now 8.*--fresh"):
         check_settings("r", SETTINGS, {**SETTINGS, "shard_images": 8})
     check_settings("r", SETTINGS, dict(SETTINGS))
+
+
+def test_an_error_of_the_listing_is_raised_as_it_is(tmp_path: Path) -> None:
+    def failing() -> Iterator[ImageRef]:
+        raise LakeError("the bucket is gone.")
+        yield
+
+    with pytest.raises(LakeError, match=r"^the bucket is gone\.$"):
+        build_plan(failing(), {}, tmp_path / "plan.parquet")
