@@ -13,6 +13,7 @@ from steel_batch.components import describe_defects
 from steel_batch.decode import fit_to, mask_to_source
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, PostProcess
 from steel_batch.rle import decode_rle
+from training.batches import Examples
 from training.dataset import Dataset
 from training.metrics import Judged, Metrics, evaluate
 from training.model import ContractGraph
@@ -26,10 +27,26 @@ def probabilities(
         image_HW, truth_HW = dataset.load(index)
         batch = torch.from_numpy(np.ascontiguousarray(fit_to(image_HW, height, width, "fit")))
         with torch.no_grad():
-            logits = graph.logits(batch[None, None])
+            logits = graph.logits(batch[None, None].to(graph.limits.device))
         if truth_HW.shape != (height, width):
             truth_HW = mask_to_source(truth_HW, height, width)
-        yield torch.sigmoid(logits[0]).numpy(), truth_HW
+        yield torch.sigmoid(logits[0]).cpu().numpy(), truth_HW
+
+
+def judge_network(graph: ContractGraph, examples: Examples, *, batch_size: int = 16) -> Metrics:
+    """The figures of a network at its thresholds, without post-processing, on its own device."""
+    return evaluate(_foreseen(graph.eval(), examples, batch_size), examples.dataset.num_classes)
+
+
+def _foreseen(graph: ContractGraph, examples: Examples, batch_size: int) -> Iterator[Judged]:
+    for start in range(0, len(examples), batch_size):
+        pairs = [examples.load(i) for i in range(start, min(start + batch_size, len(examples)))]
+        images = torch.from_numpy(np.stack([image_HW for image_HW, _ in pairs])).unsqueeze(1)
+        with torch.no_grad():
+            mask, peak, _ = graph(images.to(graph.limits.device))
+        masks, peaks = mask[:, 0].cpu().numpy(), peak.cpu().numpy()
+        for (_, truth_HW), mask_HW, peak_C in zip(pairs, masks, peaks, strict=True):
+            yield Judged(predicted_HW=mask_HW, truth_HW=truth_HW, peak_C=peak_C)
 
 
 def judge(session: Any, dataset: Dataset, post: PostProcess, height: int, width: int) -> Metrics:

@@ -1,0 +1,74 @@
+"""Checkpoints: a training run's whole state in one file that is there whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle  # for the error's type; what is read is weights, never objects
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from steel_batch.errors import ConfigError
+from training.recipe import TrainConfig
+
+FREE: Final = frozenset(
+    {"cache_bytes", "num_loaders", "checkpoint_steps", "report_steps", "patience"}
+)
+"""Fields of a recipe that may change between the two halves of a run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """The best average so far."""
+
+    step: int
+    figure: float
+    weights: dict[str, Tensor]
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of it."""
+        return {"step": self.step, "figure": self.figure, "weights": self.weights}
+
+
+def write_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> None:
+    """Replace the checkpoint at `path`, atomically."""
+    scratch = path.with_suffix(".part")
+    torch.save({**state, "recipe": _settings(config)}, scratch)
+    scratch.replace(path)
+
+
+def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> dict[str, Any] | None:
+    """The state at `path`, or None where there is none.
+
+    Raises:
+        ConfigError: It is damaged, or of another recipe; continuing would mix two runs.
+    """
+    if not path.exists():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        before = json.loads(state.pop("recipe"))
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise ConfigError(
+            f"{path} is not a checkpoint that can be continued ({error!r}); delete it to begin "
+            "anew."
+        ) from error
+    now = json.loads(_settings(config))
+    changed = sorted(
+        name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
+    )
+    if changed:
+        raise ConfigError(
+            f"{path} was made by another recipe ({', '.join(changed)} differ). Give the same "
+            "settings to continue it, or another folder to begin anew."
+        )
+    return state
+
+
+def _settings(config: TrainConfig) -> str:
+    fields = dataclasses.asdict(config)
+    return json.dumps({name: value for name, value in fields.items() if name not in FREE})

@@ -1,0 +1,79 @@
+"""What a training run is told: one frozen value that ends in the engine's card."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from steel_batch.errors import ConfigError
+from training.augment import AugmentConfig
+from training.model import ModelConfig
+
+DEVICES: Final = ("auto", "cpu", "cuda")
+PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
+FIGURES: Final = ("kaggle_dice", "mean_iou", "present_dice")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """A recipe. The same one on the same data gives the same network on the same machine's CPU."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    num_steps: int = 2000
+    """Updates of the weights."""
+    batch_size: int = 16
+    """Crops of one update, over all processes and all parts of an accumulated one."""
+    accumulate: int = 1
+    """Parts that each process takes one after the other to make an update, to save memory."""
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    warmup_share: float = 0.05
+    """Of the steps, those in which the learning rate rises; it then falls along half a cosine."""
+    positive_weight: float | tuple[float, ...] = 2.0
+    """What a defect pixel weighs against a clean one: one figure, or one per class."""
+    clean_share: float = 0.25
+    """Of the crops, from images without a defect."""
+    ema_decay: float = 0.998
+    """Of the average over steps whose weights are the result."""
+    seed: int = 0
+    device: str = "auto"
+    """``auto`` takes a GPU where there is one."""
+    precision: str = "auto"
+    """Of activations on a GPU; ``auto`` is bf16, or fp16 where it has none. A CPU uses fp32."""
+    compile: bool = False
+    """Let `torch.compile` work on the network: a minute at the start, faster steps."""
+    num_threads: int = 2
+    """Of PyTorch on a CPU."""
+    num_loaders: int | None = None
+    """Threads that make batches; None is one, or up to sixteen beside a GPU."""
+    cache_bytes: int = 4 << 30
+    """Decoded images are kept in memory if all of them need no more than this."""
+    report_steps: int = 50
+    checkpoint_steps: int = 200
+    validate_steps: int = 200
+    """How often the average is judged, where there are examples for it."""
+    watch: str = "kaggle_dice"
+    """The figure that decides which weights are best: ``kaggle_dice``, ``mean_iou`` or
+    ``present_dice``, the mean over classes."""
+    patience: int | None = None
+    """Stop after this many judgements without a better one; None never stops early."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run."""
+        for name, known in (("device", DEVICES), ("precision", PRECISIONS), ("watch", FIGURES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}."
+                )
+        for name in ("num_steps", "batch_size", "accumulate", "num_threads", "report_steps",
+                     "checkpoint_steps", "validate_steps"):  # fmt: skip
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("num_loaders", "patience"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}, expected 1 or more.")
+        for name in ("warmup_share", "clean_share", "ema_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 1.")
