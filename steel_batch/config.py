@@ -30,7 +30,7 @@ class ScoreConfig:
 
     # Plan.
     images: str
-    """The lake: a folder, an s3:// prefix, or a manifest file."""
+    """The lake: a folder, an s3:// prefix, or a manifest file; `sources` says what is what."""
     key_pattern: str | None = None
     """How keys below `images` read, such as ``line={line}/date={date}/{image_id}.jpg``."""
     engine: str = "demo"

@@ -8,19 +8,21 @@ with a date given, only that date's folders cost requests.
 
 from __future__ import annotations
 
-import queue
 import re
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.layout import check_date
+from steel_batch.parallel import expand_parallel
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 LIST_THREADS = 16
+NOT_A_FILE = -1
+"""The `offset` of a tar's member that is named like an image, but is a folder, link or device."""
+UNSAFE_NAME = -2
+"""The `offset` of a tar's member whose name is absolute or has '..' in it."""
 _TOKEN = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<star>\*)")
 _FIELDS = {"date": r"\d{4}-\d{2}-\d{2}", "year": r"\d{4}", "month": r"\d{2}", "day": r"\d{2}"}
 
@@ -37,7 +39,8 @@ class ImageRef:
     tags: dict[str, str] = field(default_factory=dict)
     object_key: str
     offset: int | None = None
-    """First byte of the member in a tar, or its row in a Parquet file."""
+    """First byte of the member in a tar, or its row in a Parquet file; `NOT_A_FILE` or
+    `UNSAFE_NAME` for a member that cannot be read."""
     bytes: int
     etag: str
 
@@ -47,6 +50,8 @@ class KeyPattern:
     """A compiled key pattern. `KeyPattern(None)` takes every image file."""
 
     text: str | None
+    names_images: bool = True
+    """Whether each key is an image's; a container's key has no ``{image_id}``."""
 
     def __post_init__(self) -> None:
         """Check the placeholders.
@@ -63,7 +68,14 @@ class KeyPattern:
                 f"key pattern {self.text!r} is not usable: placeholders are {{name}} with letters, "
                 "digits and '_', each once, and the pattern is relative to --images."
             )
-        if "image_id" not in names:
+        if not self.names_images:
+            if "image_id" in names:
+                raise ConfigError(
+                    f"key pattern {self.text!r} has {{image_id}} in the name of a container, which "
+                    "holds many images: write {shard} or '*' there, and for a tar's members "
+                    "'….tar#{image_id}.jpg'."
+                )
+        elif "image_id" not in names:
             raise ConfigError(
                 f"key pattern {self.text!r} has no {{image_id}}: say which part of the key names "
                 "the image, for example 'line={line}/date={date}/{image_id}.jpg'."
@@ -116,9 +128,9 @@ def _compile(pattern: str) -> re.Pattern[str]:
 
 
 def ref_of(fields: dict[str, str], item: LakeObject) -> ImageRef:
-    """The reference of one loose image whose key matched a pattern."""
+    """The reference of one loose image, or of a container, whose key matched a pattern."""
     tags = dict(fields)
-    image_id = tags.pop("image_id")
+    image_id = tags.pop("image_id", "")
     line = tags.pop("line", None)
     date = tags.pop("date", None)
     if "year" in tags:
@@ -139,6 +151,8 @@ class Listing:
     lake: Lake
     pattern: KeyPattern
     date: str | None
+    companion: str = ""
+    """Suffix of objects that belong to those of the pattern, and are not counted."""
     num_left_out: int = 0
     """Objects seen that are no image by the pattern."""
     example_left_out: str | None = None
@@ -146,9 +160,13 @@ class Listing:
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image of the date, in no order, holding few at a time."""
         wanted = self.date if self.pattern.has_date else None
-        for item in _list_parallel(self.lake, self._prefixes(wanted)):
+        for item in expand_parallel(
+            self._prefixes(wanted), self.lake.list_objects, num_threads=LIST_THREADS
+        ):
             fields = self.pattern.match(item.key)
             if fields is None:
+                if self.companion and item.key.endswith(self.companion):
+                    continue
                 self.num_left_out += 1
                 self.example_left_out = self.example_left_out or item.key
                 continue
@@ -175,7 +193,7 @@ class Listing:
             return ConfigError(
                 f"no image files below {self.lake.url}: found for example {example.key!r}; "
                 f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
-                "images with other names."
+                "images with other names, or for images in '*.tar' or '*.parquet'."
             )
         example_key = self.example_left_out or example.key
         date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
@@ -235,45 +253,3 @@ def _walk(lake: Lake, segments: list[str], prefix: str = "") -> Iterator[str]:
     for folder in lake.list_dirs(prefix + _head(first)):
         if pattern.fullmatch(folder.removeprefix(prefix).rstrip("/")):
             yield from _walk(lake, rest, folder)
-
-
-def _list_parallel(lake: Lake, prefixes: Iterator[str]) -> Iterator[LakeObject]:
-    """List many prefixes at once, through a bounded queue: memory does not grow with keys."""
-    found: queue.Queue[LakeObject | BaseException | None] = queue.Queue(maxsize=10_000)
-    stop = threading.Event()
-
-    def put(item: LakeObject | BaseException | None) -> None:
-        while not stop.is_set():
-            try:
-                found.put(item, timeout=0.2)
-            except queue.Full:
-                continue
-            return
-
-    def list_one(prefix: str) -> None:
-        for item in lake.list_objects(prefix):
-            put(item)
-            if stop.is_set():
-                return
-
-    def list_all() -> None:
-        try:
-            with ThreadPoolExecutor(LIST_THREADS, "list") as pool:
-                futures = [pool.submit(list_one, prefix) for prefix in prefixes]
-                for future in futures:
-                    future.result()
-            put(None)
-        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
-            put(error)
-
-    producer = threading.Thread(target=list_all, name="list", daemon=True)
-    producer.start()
-    try:
-        get: Callable[[], LakeObject | BaseException | None] = found.get
-        while (item := get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        producer.join()

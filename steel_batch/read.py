@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +24,12 @@ from steel_batch.errors import (
     TransientLakeError,
 )
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.manifest import UNSAFE_NAME
+
+SPAN_BYTES: Final = 8 << 20
+"""Most bytes of one request for several members of a tar."""
+SPAN_GAP_BYTES: Final = 64 << 10
+"""Bytes between two members that are rather read than asked around."""
 
 WIRE = pa.schema(
     [
@@ -127,7 +134,7 @@ def read_shards(
 def _read_shard(
     lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table
 ) -> ShardInput:
-    results = _read_images(lake, refs)
+    results = read_images(lake, refs)
     failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
     if failures:
         failure = failures[0]
@@ -146,43 +153,94 @@ def _read_shard(
         run_id=run_id,
         plan_digest=plan_digest,
         shard=shard,
-        refs=refs,
+        refs=_with_sizes(refs, results),
         contents=pa.array(contents, pa.large_binary()),
-        errors=[_image_error(r) for r in results],
+        errors=[_image_error(r, etag) for r, etag in zip(results, refs["etag"], strict=True)],
     )
 
 
-def _read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError]:
+def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageError]:
+    """The compressed bytes of some references (`schema.PLAN`, with or without shards), in order.
+
+    Members of a tar that lie close together cost one request; a row group of a Parquet file is read
+    once. What cannot be read is an error in its place.
+    """
     keys, offsets = refs["object_key"].to_pylist(), refs["offset"].to_pylist()
     sizes, etags = refs["bytes"].to_pylist(), refs["etag"].to_pylist()
-    requests: list[ReadRequest] = []
-    where: list[int] = []
-    results: list[bytes | LakeError] = [b""] * len(keys)
-    rows_of: dict[str, list[int]] = {}
-    for i, (key, offset, size, etag) in enumerate(zip(keys, offsets, sizes, etags, strict=True)):
+    results: list[bytes | LakeError | ImageError] = [b""] * len(keys)
+    rows_of: dict[tuple[str, str], list[int]] = {}
+    spans: list[_Span] = []
+    members: list[int] = []
+    for i, (key, offset) in enumerate(zip(keys, offsets, strict=True)):
         if offset is None:
-            requests.append(ReadRequest(key=key, etag=etag))
-            where.append(i)
+            spans.append(_Span(ReadRequest(key=key, etag=etags[i] or None), [(i, 0, None)]))
+        elif offset < 0:
+            results[i] = _unreadable(offset)
         elif key.endswith(".parquet"):
-            rows_of.setdefault(key, []).append(i)
+            rows_of.setdefault((key, etags[i]), []).append(i)
         else:
-            requests.append(ReadRequest(key=key, offset=offset, length=size, etag=etag))
-            where.append(i)
-    for i, result in zip(where, lake.read_many(requests), strict=True):
-        results[i] = result
-    for key, members in rows_of.items():
-        read = _read_parquet(lake, key, [offsets[i] for i in members])
-        for i, result in zip(members, read, strict=True):
-            results[i] = result
+            members.append(i)
+    members.sort(key=lambda i: (keys[i], offsets[i]))
+    spans += _spans([(i, keys[i], offsets[i], sizes[i], etags[i]) for i in members])
+    for span, result in zip(spans, lake.read_many([s.request for s in spans]), strict=True):
+        for i, start, stop in span.parts:
+            if isinstance(result, LakeError) or stop is None:
+                results[i] = result
+            else:
+                results[i] = result[start:stop]
+    for (key, etag), where in rows_of.items():
+        read = _read_parquet(lake, key, etag, [offsets[i] for i in where])
+        for i, image in zip(where, read, strict=True):
+            results[i] = image
     return results
 
 
-def _read_parquet(lake: Lake, key: str, rows: Sequence[int]) -> list[bytes | LakeError]:
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One request, and which images its bytes hold."""
+
+    request: ReadRequest
+    parts: Sequence[tuple[int, int, int | None]]
+    """Image, and where in the answer it begins and ends; None for a whole object."""
+
+
+def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]:
+    """Requests for members (image, key, offset, size, etag) in order, each for close ones."""
+    start = 0
+    for n in range(1, len(members) + 1):
+        _, key, first, _, etag = members[start]
+        if n < len(members):
+            _, next_key, offset, size, _ = members[n]
+            end = members[n - 1][2] + members[n - 1][3]
+            is_close = next_key == key and offset - end <= SPAN_GAP_BYTES
+            if is_close and offset + size - first <= SPAN_BYTES:
+                continue
+        length = max(offset + size for _, _, offset, size, _ in members[start:n]) - first
+        request = ReadRequest(key=key, offset=first, length=length, etag=etag)
+        yield _Span(request, [(i, o - first, o - first + s) for i, _, o, s, _ in members[start:n]])
+        start = n
+
+
+def _unreadable(offset: int) -> ImageError:
+    if offset == UNSAFE_NAME:
+        return DecodeError(
+            "The member's name is absolute or leads upwards ('..'); expected a plain relative one.",
+            code="unsafe_name",
+        )
+    return DecodeError(
+        "The member of the tar is a folder, a link or a special file; expected a regular file.",
+        code="not_a_file",
+    )
+
+
+def _read_parquet(
+    lake: Lake, key: str, etag: str, rows: Sequence[int]
+) -> list[bytes | LakeError | ImageError]:
     """Some rows of a Parquet file's image column, reading each row group once."""
     try:
         with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
             column = image_column(file.schema_arrow, key)
-            read: dict[int, bytes] = {}
+            read: dict[int, bytes | None] = {}
             start = 0
             for group in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows
@@ -192,12 +250,32 @@ def _read_parquet(lake: Lake, key: str, rows: Sequence[int]) -> list[bytes | Lak
                     taken = table[0].take([row - start for row in wanted])
                     read.update(zip(wanted, taken.to_pylist(), strict=True))
                 start = stop
-        return [read[row] for row in rows]
-    except (pa.ArrowInvalid, KeyError) as error:
-        changed = ChangedObjectError(f"{key} is not the Parquet file that was planned: {error}.")
-        return [changed] * len(rows)
-    except LakeError as error:
+        # Asked for last: an open file stays the one that it was, so it was this one all along.
+        found = lake.stat(key)
+        if found is None or found.etag != etag:
+            return [ChangedObjectError(f"{lake.uri(key)} is not what it was.")] * len(rows)
+        return [_row_image(read[row]) for row in rows]
+    except (LakeError, DecodeError) as error:
         return [error] * len(rows)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        damaged = DecodeError(
+            f"{lake.uri(key)} is damaged where the image lies ({error}).", code="damaged_container"
+        )
+        return [damaged] * len(rows)
+
+
+def _row_image(value: bytes | None) -> bytes | LakeError | ImageError:
+    return DecodeError("The row holds no image (null).", code="empty") if value is None else value
+
+
+def _with_sizes(refs: pa.Table, results: Sequence[bytes | LakeError | ImageError]) -> pa.Table:
+    """References with what was read as their size: planning knows that of a row but on average."""
+    sizes = [
+        len(result) if isinstance(result, bytes) else planned
+        for result, planned in zip(results, refs["bytes"].to_pylist(), strict=True)
+    ]
+    column = refs.schema.get_field_index("bytes")
+    return refs.set_column(column, refs.schema.field(column), pa.array(sizes, pa.int64()))
 
 
 def image_column(fields: pa.Schema, key: str) -> str:
@@ -220,8 +298,13 @@ def image_column(fields: pa.Schema, key: str) -> str:
     return str(binary[0])
 
 
-def _image_error(result: bytes | LakeError) -> ImageError | None:
+def _image_error(
+    result: bytes | LakeError | ImageError, etag: pa.StringScalar
+) -> ImageError | None:
     if isinstance(result, bytes):
         return None
+    if isinstance(result, ImageError):
+        return result
     code = "missing" if isinstance(result, MissingObjectError) else "changed"
-    return DecodeError(f"{result} It was there when the run was planned.", code=code)
+    seen = "It was there when the run was planned." if etag.as_py() else "The manifest lists it."
+    return DecodeError(f"{result} {seen}", code=code)

@@ -93,4 +93,5 @@ PLAN = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
     ]
 )
-"""`offset` is set for a member of a tar (its first byte) or of a Parquet file (its row)."""
+"""`offset` is set for a member of a tar (its first byte, or below 0 for one that cannot be read) or
+of a Parquet file (its row)."""

@@ -14,6 +14,7 @@ from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import dates_of, plan_date
 from steel_batch.registry import load_engine
+from steel_batch.sources import open_source
 
 
 @click.command()
@@ -28,13 +29,13 @@ def plan(output: str, **options: Any) -> None:
     """
     configure_logging(False)
     config = ScoreConfig(**options)
-    lake = Lake(config.images, endpoint_url=config.endpoint_url)
+    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store)
-    for date in dates_of(config, lake):
+    for date in dates_of(config, source):
         with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
             planned = plan_date(
-                config, engine.card.name, date, lake, store, Path(scratch) / "plan.parquet"
+                config, engine.card.name, date, source, store, Path(scratch) / "plan.parquet"
             )
         info = planned.info
         if output == "json":

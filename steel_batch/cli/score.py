@@ -59,13 +59,18 @@ lake_options = _options(
         help="TOML file whose [score] table gives defaults for these options.",
     ),
     click.option(
-        "--images", required=True, metavar="URL", help="Folder or s3:// prefix of the images."
+        "--images",
+        required=True,
+        metavar="URL",
+        help="Folder or s3:// prefix of images or of containers of them; or a manifest: a .csv, a "
+        ".parquet or an S3 Inventory's manifest.json.",
     ),
     click.option(
         "--key-pattern",
         metavar="PATTERN",
         help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, every "
-        "image file is taken.",
+        "image file is taken. One that ends in .tar or .parquet names containers, and behind '#' "
+        "a tar's members: 'date={date}/*.tar#{image_id}.jpg'.",
     ),
     click.option(
         "--engine",

@@ -27,12 +27,12 @@ from steel_batch.commit import ensure_tables
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError, LakeError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.manifest import KeyPattern, find_dates
 from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.run import DateRun, scoring_setup
 from steel_batch.pipeline.stages import ShardResult, ShardStream
 from steel_batch.registry import Engine, load_engine
 from steel_batch.runs import RunResult
+from steel_batch.sources import Source, open_source
 from steel_batch.telemetry import Rate
 
 PARTS_PER_DATE: Final = 16
@@ -116,13 +116,13 @@ class _Open:
     error: SteelBatchError | None = None
 
 
-def find_backfill_dates(config: ScoreConfig, backfill: BackfillConfig, lake: Lake) -> list[str]:
+def find_backfill_dates(config: ScoreConfig, backfill: BackfillConfig, source: Source) -> list[str]:
     """The dates of the lake within the bounds, in the order in which they are to be scored.
 
     Raises:
         ConfigError: The keys do not say their date, or there are none within the bounds.
     """
-    dates = find_dates(lake, KeyPattern(config.key_pattern))
+    dates = source.dates()
     chosen = [
         date
         for date in dates
@@ -130,7 +130,7 @@ def find_backfill_dates(config: ScoreConfig, backfill: BackfillConfig, lake: Lak
     ]
     if not chosen:
         raise ConfigError(
-            f"{lake.url} has no date from {backfill.first_date or dates[0]} to "
+            f"{config.images} has no date from {backfill.first_date or dates[0]} to "
             f"{backfill.last_date or dates[-1]}; its dates reach from {dates[0]} to {dates[-1]}."
         )
     return sorted(chosen, reverse=backfill.newest_first)
@@ -149,11 +149,11 @@ def backfill(
         ClusterError: Ray gave up; dates that are done stay so, the same command continues.
     """
     store = Lake(config.store, endpoint_url=config.endpoint_url)
-    lake = Lake(config.images, endpoint_url=config.endpoint_url)
+    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store)
-    dates = find_backfill_dates(config, settings, lake)
+    dates = find_backfill_dates(config, settings, source)
     ensure_tables(store)
-    return _Backfill(config, settings, engine, lake, store, dates, observe).run()
+    return _Backfill(config, settings, engine, source, store, dates, observe).run()
 
 
 class _Backfill:
@@ -162,13 +162,13 @@ class _Backfill:
         config: ScoreConfig,
         settings: BackfillConfig,
         engine: Engine,
-        lake: Lake,
+        source: Source,
         store: Lake,
         dates: Sequence[str],
         observe: Callable[[Ledger], None],
     ) -> None:
         self._config, self._settings = config, settings
-        self._engine, self._lake, self._store = engine, lake, store
+        self._engine, self._source, self._store = engine, source, store
         self._dates = dates
         self._observe = observe
         self._folder = layout.ledger_dir(_identity(config, engine))
@@ -200,7 +200,7 @@ class _Backfill:
 
     def _score(self, todo: Sequence[str]) -> None:
         """Every date once, through one dataset."""
-        pool, setup = scoring_setup(self._config, self._engine, self._lake, self._store)
+        pool, setup = scoring_setup(self._config, self._engine, self._source.lake, self._store)
         stream = ShardStream(setup, pool, num_works=len(todo), num_parts=PARTS_PER_DATE)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_open)
@@ -309,7 +309,7 @@ class _Backfill:
         self._tell()
 
     def _date_run(self, date: str) -> DateRun:
-        return DateRun(self._config, self._engine, self._lake, self._store, date, lambda _: None)
+        return DateRun(self._config, self._engine, self._source, self._store, date, lambda _: None)
 
     def _read_ledger(self) -> None:
         found = {

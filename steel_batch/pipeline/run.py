@@ -31,7 +31,6 @@ from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
-from steel_batch.manifest import KeyPattern, Listing, find_dates
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import actor_pool, joined_cluster
 from steel_batch.pipeline.landing import delete_staged, land_run
@@ -56,6 +55,7 @@ from steel_batch.runs import (
     put_record,
     put_result,
 )
+from steel_batch.sources import Source, open_source
 from steel_batch.telemetry import Events, Observer, Progress
 
 log = logging.getLogger(__name__)
@@ -71,12 +71,12 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
         LakeError: The lake or the store failed for good; receipts are kept.
     """
     store = Lake(config.store, endpoint_url=config.endpoint_url)
-    lake = Lake(config.images, endpoint_url=config.endpoint_url)
+    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store)
-    dates = dates_of(config, lake)
+    dates = dates_of(config, source)
     ensure_tables(store)
     for date in dates:
-        with DateRun(config, engine, lake, store, date, observe) as run:
+        with DateRun(config, engine, source, store, date, observe) as run:
             result = run.complete()
         yield result
 
@@ -99,14 +99,14 @@ def scoring_setup(
     return pool, setup
 
 
-def dates_of(config: ScoreConfig, lake: Lake) -> list[str]:
+def dates_of(config: ScoreConfig, source: Source) -> list[str]:
     """The dates that a configuration means.
 
     Raises:
-        ConfigError: It is no date, or the keys do not say theirs.
+        ConfigError: It is no date, or the images do not say theirs.
     """
     if config.date == ALL_DATES:
-        return find_dates(lake, KeyPattern(config.key_pattern))
+        return source.dates()
     return [layout.check_date(config.date)]
 
 
@@ -120,19 +120,19 @@ class Planned:
 
 
 def plan_date(
-    config: ScoreConfig, engine: str, date: str, lake: Lake, store: Lake, path: Path
+    config: ScoreConfig, engine: str, date: str, source: Source, store: Lake, path: Path
 ) -> Planned:
     """List a date's images and write the plan of those without a row to a local file.
 
     Raises:
         ConfigError: There are no images of that date.
     """
-    listing = Listing(lake, KeyPattern(config.key_pattern), date)
+    images = source.select(date)
     known = known_images(store, engine, date, with_quarantine=not config.retry_quarantined)
-    info = build_plan(listing, config.settings(engine=engine, date=date), path, known=known)
+    info = build_plan(images, config.settings(engine=engine, date=date), path, known=known)
     if info.num_images + info.num_committed + info.num_changed == 0:
-        raise listing.explain_empty()
-    return Planned(info, listing.num_left_out, listing.example_left_out)
+        raise images.explain_empty()
+    return Planned(info, images.num_left_out, images.example_left_out)
 
 
 class DateRun:
@@ -145,7 +145,7 @@ class DateRun:
     Args:
         config: The command.
         engine: The resolved engine.
-        lake: Where the images lie.
+        source: Where the images are.
         store: Where everything is written.
         date: YYYY-MM-DD.
         observe: Told how far the run is.
@@ -159,14 +159,14 @@ class DateRun:
         self,
         config: ScoreConfig,
         engine: Engine,
-        lake: Lake,
+        source: Source,
         store: Lake,
         date: str,
         observe: Observer,
     ) -> None:
         self._config = config
         self._engine = engine
-        self._lake = lake
+        self._source = source
         self._store = store
         self._date = date
         self._observe = observe
@@ -273,7 +273,7 @@ class DateRun:
         store, engine = self._store, self._engine.card.name
         with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
             path = Path(scratch) / "plan.parquet"
-            planned = plan_date(self._config, engine, self._date, self._lake, store, path)
+            planned = plan_date(self._config, engine, self._date, self._source, store, path)
             info = planned.info
             if info.num_images == 0:
                 self.result = self._nothing_new(info)
@@ -428,7 +428,7 @@ class DateRun:
             if not work.pending:
                 break
             self._failures.clear()
-            pool, setup = scoring_setup(config, self._engine, self._lake, self._store)
+            pool, setup = scoring_setup(config, self._engine, self._source.lake, self._store)
             stream = ShardStream(setup, pool, num_works=1, num_parts=self.num_parts)
             stream.put(0, work)
             for result in stream.results():

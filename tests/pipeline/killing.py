@@ -23,6 +23,7 @@ from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import DateRun
 from steel_batch.registry import load_engine
+from steel_batch.sources import open_source
 
 
 class KillingLake(Lake):
@@ -77,10 +78,10 @@ def main() -> None:
         nth=wanted["nth"],
         before=wanted["before"],
     )
-    lake = Lake(config.images, endpoint_url=config.endpoint_url)
+    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     ensure_tables(store)
     engine = load_engine(config.engine, store=store)
-    with DateRun(config, engine, lake, store, config.date, lambda _: None) as run:
+    with DateRun(config, engine, source, store, config.date, lambda _: None) as run:
         run.complete()
 
 

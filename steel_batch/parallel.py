@@ -1,0 +1,82 @@
+"""Many streams read at once as one, in memory that does not grow with them."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+QUEUE_LENGTH = 10_000
+
+
+def expand_parallel(
+    items: Iterator[Item], expand: Callable[[Item], Iterator[Result]], *, num_threads: int
+) -> Iterator[Result]:
+    """What `expand` gives for every item, several items at once, in no order.
+
+    Args:
+        items: None of them None; taken one at a time, as threads become free; closed in the end.
+        expand: Called in threads.
+        num_threads: How many items at once.
+
+    Raises:
+        BaseException: Whatever `items` or `expand` raised first; the others are stopped.
+    """
+    found: queue.Queue[tuple[Result] | BaseException | None] = queue.Queue(QUEUE_LENGTH)
+    stop = threading.Event()
+    taking = threading.Lock()
+
+    def put(entry: tuple[Result] | BaseException | None) -> None:
+        while not stop.is_set():
+            try:
+                found.put(entry, timeout=0.2)
+            except queue.Full:
+                continue
+            return
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                with taking:
+                    item = next(items, None)
+                if item is None:
+                    break
+                results = expand(item)
+                for result in results:
+                    put((result,))
+                    if stop.is_set():
+                        break
+                _close(results)
+        except BaseException as error:  # noqa: BLE001 - handed to the consumer, who raises it
+            put(error)
+        put(None)
+
+    threads = [
+        threading.Thread(target=work, name=f"expand-{i}", daemon=True) for i in range(num_threads)
+    ]
+    for thread in threads:
+        thread.start()
+    num_running = num_threads
+    try:
+        while num_running:
+            entry = found.get()
+            if entry is None:
+                num_running -= 1
+            elif isinstance(entry, BaseException):
+                raise entry
+            else:
+                yield entry[0]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+        _close(items)
+
+
+def _close(stream: Iterator[object]) -> None:
+    if isinstance(stream, Generator):
+        stream.close()

@@ -1,0 +1,131 @@
+"""Images inside of tars and Parquet files: each container of a source, opened where it lies.
+
+What a container's key says (line, date, tags) holds for its images; what it leaves open, a member's
+name or a row's columns may say. Where both say it, they must agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.layout import check_date
+from steel_batch.manifest import ImageRef
+from steel_batch.parallel import expand_parallel
+from steel_batch.sources.contract import Selection, Source
+
+OPEN_THREADS: Final = 16
+
+Opener = Callable[[Lake, ImageRef], "Iterator[ImageRef | str]"]
+"""Yields a container's images as its own names and columns describe them, and the key of each
+member that is no image by the pattern."""
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """The images inside of each object of another source; see `Source`."""
+
+    objects: Source
+    open_container: Opener
+
+    @property
+    def lake(self) -> Lake:
+        """See `Source`."""
+        return self.objects.lake
+
+    def dates(self) -> list[str]:
+        """See `Source`; opens containers only where their keys do not say the date."""
+        first = next(iter(self.objects.select(None)), None)
+        if first is None or first.date is not None:
+            return self.objects.dates()
+        dates = {image.date for image in self.select(None)}
+        if dates <= {None}:
+            raise ConfigError(
+                "--date all takes the dates from the images, but neither the containers' keys nor "
+                f"what is in them says one, for example {first.object_key!r}: put {{date}} into "
+                "--key-pattern, or give --date YYYY-MM-DD."
+            )
+        return sorted(check_date(date) for date in dates if date is not None)
+
+    def select(self, date: str | None) -> Members:
+        """See `Source`."""
+        return Members(self, date)
+
+
+@dataclass(slots=True)
+class Members:
+    """The images of one date inside of containers; see `Selection`."""
+
+    source: Containers
+    date: str | None
+    num_left_out: int = 0
+    example_left_out: str | None = None
+    num_containers: int = 0
+    objects: Selection | None = None
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """See `Selection`; several containers are open at once."""
+        self.objects = self.source.objects.select(self.date)
+        opened = expand_parallel(
+            self._counted(iter(self.objects)),
+            partial(_open, self.source.lake, self.source.open_container),
+            num_threads=OPEN_THREADS,
+        )
+        for image in opened:
+            if isinstance(image, str):
+                self.num_left_out += 1
+                self.example_left_out = self.example_left_out or image
+            elif self.date is None or image.date is None or image.date == self.date:
+                yield image
+        self.num_left_out += self.objects.num_left_out
+        self.example_left_out = self.example_left_out or self.objects.example_left_out
+
+    def _counted(self, containers: Iterator[ImageRef]) -> Iterator[ImageRef]:
+        for container in containers:
+            self.num_containers += 1
+            yield container
+
+    def explain_empty(self) -> ConfigError:
+        """See `Selection`."""
+        if self.objects is None or not self.num_containers:
+            return self.source.objects.select(self.date).explain_empty()
+        example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
+        return ConfigError(
+            f"{self.num_containers:,} containers in {self.source.lake.url} hold no image"
+            f"{f' of {self.date}' if self.date else ''} by the key pattern; {self.num_left_out:,} "
+            f"members do not match it{example}. Adapt --key-pattern (what follows '#' is for the "
+            "members of a tar) or --date."
+        )
+
+
+def _open(lake: Lake, opener: Opener, container: ImageRef) -> Iterator[ImageRef | str]:
+    for image in opener(lake, container):
+        yield image if isinstance(image, str) else _merge(container, image)
+
+
+def _merge(container: ImageRef, image: ImageRef) -> ImageRef:
+    """What a container's key and its member say of one image, together."""
+    for name in ("line", "date"):
+        _agree(image, name, getattr(container, name), getattr(image, name))
+    for name in container.tags.keys() & image.tags.keys():
+        _agree(image, name, container.tags[name], image.tags[name])
+    return dataclasses.replace(
+        image,
+        line=container.line if image.line is None else image.line,
+        date=container.date if image.date is None else image.date,
+        tags={**container.tags, **image.tags},
+    )
+
+
+def _agree(image: ImageRef, name: str, outer: str | None, inner: str | None) -> None:
+    if outer is not None and inner is not None and outer != inner:
+        raise ConfigError(
+            f"{image.image_key} says {name} {inner!r}, but the key of its container says {outer!r}."
+            " Leave one of them out of --key-pattern ('*' matches without a meaning), or pack the "
+            "images anew."
+        )

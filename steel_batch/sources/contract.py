@@ -1,0 +1,49 @@
+"""What every kind of `--images` does: say its dates, and stream the images of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.manifest import ImageRef
+
+
+class Selection(Protocol):
+    """The images of one date, and what was seen beside them.
+
+    Iterate once: the counts are complete when the iteration is.
+    """
+
+    num_left_out: int
+    """What was seen and is no image by the key pattern."""
+    example_left_out: str | None
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """Yield every image, in no order, holding few at a time.
+
+        Raises:
+            ConfigError: A container or manifest is damaged; it names the place.
+        """
+
+    def explain_empty(self) -> ConfigError:
+        """Why nothing was found, as the error to show."""
+
+
+class Source(Protocol):
+    """Where images come from."""
+
+    @property
+    def lake(self) -> Lake:
+        """What the references' object keys are relative to."""
+
+    def dates(self) -> list[str]:
+        """Every date that there are images of, in order.
+
+        Raises:
+            ConfigError: Nothing says the images' dates, or there are no images.
+        """
+
+    def select(self, date: str | None) -> Selection:
+        """The images of a date, or all of them. What says no date is of every date."""

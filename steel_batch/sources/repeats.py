@@ -1,0 +1,67 @@
+"""Keys that a manifest lists twice, found on disk: memory does not grow with rows."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import duckdb
+import pyarrow as pa
+
+from steel_batch.errors import ConfigError
+from steel_batch.manifest import ImageRef
+
+BATCH_ROWS: Final = 8192
+
+
+class Repeats:
+    """Notes a manifest's keys; a `with` block holds the place on disk.
+
+    Args:
+        place: The manifest, for messages.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._scratch = tempfile.TemporaryDirectory(prefix="steel-batch-manifest-")
+
+    def __enter__(self) -> Repeats:
+        self._con = duckdb.connect(str(Path(self._scratch.name) / "keys.duckdb"))
+        self._con.execute("SET temp_directory = ?", [self._scratch.name])
+        self._con.execute("CREATE TABLE keys (number BIGINT, key VARCHAR)")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._con.close()
+        self._scratch.cleanup()
+
+    def watch(self, rows: Iterator[tuple[int, ImageRef]]) -> Iterator[ImageRef]:
+        """Note each row on its way."""
+        while batch := list(itertools.islice(rows, BATCH_ROWS)):
+            noted = pa.table(
+                {"number": [n for n, _ in batch], "key": [ref.object_key for _, ref in batch]}
+            )
+            self._con.register("noted", noted)
+            self._con.execute("INSERT INTO keys SELECT number, key FROM noted")
+            self._con.unregister("noted")
+            yield from (ref for _, ref in batch)
+
+    def check(self) -> None:
+        """Refuse a key that was listed twice.
+
+        Raises:
+            ConfigError: It names both rows.
+        """
+        twice = self._con.execute(
+            "SELECT key, min(number), max(number) FROM keys GROUP BY key HAVING count(*) > 1 "
+            "ORDER BY 3 LIMIT 1"
+        ).fetchone()
+        if twice is not None:
+            key, first, second = twice
+            raise ConfigError(
+                f"{self._place}, row {second}: the key {key!r} stands in row {first} already; each "
+                "image is listed once. Nothing was planned."
+            )
