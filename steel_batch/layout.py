@@ -146,6 +146,16 @@ def card_file(model: str, version: str) -> str:
     return f"{version_dir(model, version)}/card.json"
 
 
+def report_file(model: str, version: str) -> str:
+    """The page that shows how one version was trained and how good it is."""
+    return f"{version_dir(model, version)}/report.html"
+
+
+def training_file(run: str, name: str) -> str:
+    """A file of a training run: checkpoint.pt, metrics.jsonl."""
+    return f"training/{run}/{name}"
+
+
 def plan_name(runtime: str, device: str, precision: str, batch_size: int) -> str:
     """The name of a compiled plan: ``<trt>-<sm>-<precision>-b<batch>``."""
     return f"{runtime}-{device}-{precision}-b{batch_size}"

@@ -1,0 +1,153 @@
+"""INT8 graphs: quantised after training with real images, and taken only if they are as good.
+
+Quantise and dequantise nodes are explicit and symmetric, weights by channel, biases left in float:
+ONNX Runtime and TensorRT read the same file. What comes before the first convolution and after the
+last one, and those two themselves, stay in float: they cost little and decide where edges lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+
+from steel_batch.engine.contract import IMAGE
+from steel_batch.errors import EngineError
+from training.metrics import Metrics
+
+QUANTISED_OPS: Final = ("Conv", "ConvTranspose", "Add", "Concat", "MaxPool", "Resize", "Mul")
+CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
+MOST_DICE_LOST: Final = 0.002
+"""Kaggle Dice that an INT8 graph may lose against the master."""
+MOST_CLASS_DICE_LOST: Final = 0.01
+"""Present-only Dice that it may lose in any class."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """Whether an INT8 graph may stand beside its master, on the same held-out images."""
+
+    accepted: bool
+    kaggle_dice_lost: float | None
+    """Negative where INT8 is better; None where there is no INT8 graph to judge."""
+    present_dice_lost: tuple[float | None, ...]
+    """Per class; None for one that does not occur."""
+    why: str
+    """One sentence."""
+
+
+def quantize_graph(fp32: bytes, images: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+    """An INT8 graph of the same contract.
+
+    Args:
+        fp32: The master.
+        images: For the ranges of activations: uint8 [H, W] of the engine's size, from training.
+
+    Raises:
+        EngineError: The graph has too few convolutions, or cannot be quantised.
+    """
+    model = onnx.load_model_from_string(fp32)
+    nodes = model.graph.node
+    places = [place for place, node in enumerate(nodes) if node.op_type in CONVOLUTIONS]
+    if len(places) < 3:
+        raise EngineError(
+            f"the graph has {len(places)} convolutions: there is nothing between the first and the "
+            "last to quantise."
+        )
+    for place, node in enumerate(nodes):  # they are named below, and an exporter need not
+        node.name = node.name or f"node_{place}"
+    kept = [node.name for node in (*nodes[: places[0] + 1], *nodes[places[-1] :])]
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save_model(model, source)
+        try:
+            quantize_static(
+                str(source),
+                str(target),
+                _Images(images),
+                quant_format=QuantFormat.QDQ,
+                op_types_to_quantize=list(QUANTISED_OPS),
+                nodes_to_exclude=kept,
+                per_channel=True,
+                activation_type=QuantType.QInt8,
+                weight_type=QuantType.QInt8,
+                calibrate_method=CalibrationMethod.MinMax,
+                extra_options={
+                    "ActivationSymmetric": True,
+                    "WeightSymmetric": True,
+                    # TensorRT takes no INT32 biases; ONNX Runtime quantises them when it loads.
+                    "QuantizeBias": False,
+                },
+            )
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"ONNX Runtime cannot quantise this graph: {error}") from error
+        return target.read_bytes()
+
+
+def compare(master: Metrics, quantised: Metrics) -> Verdict:
+    """Judge an INT8 graph against its master; both figures are of the same images."""
+    lost = master.kaggle_dice - quantised.kaggle_dice
+    by_class = tuple(
+        None
+        if before.present_dice is None or after.present_dice is None
+        else before.present_dice - after.present_dice
+        for before, after in zip(master.classes, quantised.classes, strict=True)
+    )
+    too_much = [
+        f"class {number} loses {value:.4f} present-only Dice, more than {MOST_CLASS_DICE_LOST}"
+        for number, value in enumerate(by_class, start=1)
+        if value is not None and value > MOST_CLASS_DICE_LOST
+    ]
+    if lost > MOST_DICE_LOST:
+        too_much.insert(0, f"Kaggle Dice falls by {lost:.4f}, more than {MOST_DICE_LOST}")
+    why = (
+        f"INT8 is not part of this version: {'; '.join(too_much)}."
+        if too_much
+        else f"INT8 was taken: Kaggle Dice changes by {-lost:+.4f}, no class's present-only Dice "
+        f"falls by more than {MOST_CLASS_DICE_LOST}."
+    )
+    return Verdict(
+        accepted=not too_much, kaggle_dice_lost=lost, present_dice_lost=by_class, why=why
+    )
+
+
+class _Images(CalibrationDataReader):  # type: ignore[misc] # the library has no types
+    def __init__(self, images: Sequence[npt.NDArray[np.uint8]]) -> None:
+        self._images = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        """One image as a batch, until there is none."""
+        image_HW = next(self._images, None)
+        return None if image_HW is None else {IMAGE: np.ascontiguousarray(image_HW)[None, None]}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantiser's advice to prepare the graph, which is prepared, off the root logger."""
+    nothing = logging.NullHandler()  # without any handler its first record would install one
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        return record.module != "quantize"
+
+    logging.root.addHandler(nothing)
+    logging.root.addFilter(is_ours)
+    try:
+        yield
+    finally:
+        logging.root.removeFilter(is_ours)
+        logging.root.removeHandler(nothing)

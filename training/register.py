@@ -1,0 +1,266 @@
+"""From a trained network to a registered version, with the evidence that it is good enough.
+
+Thresholds and minimum areas are searched on the validation part, the figures in the card are of the
+test part, which nothing was chosen on; INT8 is accepted or refused on the validation part.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import hashlib
+import platform
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import segmentation_models_pytorch as smp
+import torch
+
+from steel_batch import __version__, layout
+from steel_batch.decode import fit_to
+from steel_batch.engine.contract import Card, Graph, PostProcess, version_of
+from steel_batch.errors import ConfigError, EngineError
+from steel_batch.lake import Lake
+from steel_batch.registry import register
+from training.dataset import Dataset
+from training.export import check_graph, export_graph, open_session
+from training.judge import judge, probabilities
+from training.metrics import Metrics
+from training.model import ContractGraph, Segmenter
+from training.quantize import Verdict, compare, quantize_graph
+from training.recipe import TrainConfig
+from training.thresholds import search
+
+NUM_CHECKED: Final = 16
+"""Images on which the exported graphs are compared with PyTorch."""
+NUM_CALIBRATION: Final = 48
+"""Training images that give INT8 its ranges."""
+FILES: Final = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """The three parts of a dataset."""
+
+    training: Dataset
+    validation: Dataset
+    """For when to stop, the best weights, thresholds, minimum areas and INT8."""
+    test: Dataset
+    """For the figures in the card."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Product:
+    """A version before it is registered."""
+
+    card: Card
+    graphs: Mapping[str, bytes]
+    test: Metrics
+    verdict: Verdict
+
+
+def make_version(
+    network: Segmenter,
+    parts: Parts,
+    config: TrainConfig,
+    *,
+    model: str,
+    classes: Sequence[str],
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> Product:
+    """Search thresholds, export, check, quantise, judge, and write the card.
+
+    The same network and data give the same version; the card's date and environment are not part
+    of it.
+
+    Args:
+        network: On the CPU, in evaluation mode.
+        parts: What it was trained on and what was held out.
+        config: How it was trained.
+        model: The model's name.
+        classes: Their names.
+        on_stage: Called with what is being done.
+
+    Raises:
+        ConfigError: A part is empty, or the names do not fit the data.
+        EngineError: The exported graphs disagree with the network.
+    """
+    num_classes = parts.training.num_classes
+    layout.check_name(model, what="model")
+    if len(classes) != num_classes:
+        raise ConfigError(
+            f"{len(classes)} class names ({', '.join(classes)}) for {num_classes} classes."
+        )
+    for name in ("validation", "test"):
+        if not len(getattr(parts, name)):
+            raise ConfigError(
+                f"the {name} part is empty: with this few images or groups, hold out more."
+            )
+    height, width = parts.training.size
+    on_stage("searching thresholds")
+    on_gpu = torch.cuda.is_available() and config.device != "cpu"
+    plain = ContractGraph(copy.deepcopy(network), (0.5,) * num_classes).eval()
+    plain.to("cuda" if on_gpu else "cpu")
+    choices = search(probabilities(plain, parts.validation, height, width), num_classes)
+    thresholds = tuple(choice.threshold for choice in choices)
+    all_parts = (parts.training, parts.validation, parts.test)
+    has_one_size = {part.size for part in all_parts} == {(height, width)} and all(
+        part.has_one_size for part in all_parts
+    )
+    post = PostProcess(
+        min_area_px=tuple(choice.min_area_px for choice in choices),
+        min_component_px=(0,) * num_classes,
+        resize="never" if has_one_size else "fit",
+    )
+    graph = ContractGraph(network, thresholds).eval()
+    checked = _some_images(parts.validation, NUM_CHECKED, height, width)
+    graphs, agreement = {}, {}
+    for precision in ("fp32", "fp16"):
+        on_stage(f"exporting {precision}")
+        graphs[precision] = export_graph(graph, height, width, precision=precision)
+        agreement[precision] = dataclasses.asdict(
+            check_graph(graph, graphs[precision], checked, precision=precision)
+        )
+
+    def figures(precision: str, part: Dataset) -> Metrics:
+        return judge(open_session(graphs[precision]), part, post, height, width)
+
+    on_stage("quantising to int8")
+    validation = figures("fp32", parts.validation)
+    verdict = _try_int8(graphs, parts, height, width, validation, figures)
+    on_stage("judging")
+    test = figures("fp32", parts.test)
+    card = Card(
+        model=model,
+        version=version_of(graphs, post),
+        created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        classes=tuple(classes),
+        height=height,
+        width=width,
+        thresholds=thresholds,
+        post_process=post,
+        graphs=tuple(
+            Graph(
+                file=FILES[precision], sha256=hashlib.sha256(data).hexdigest(), precision=precision
+            )
+            for precision, data in graphs.items()
+        ),
+        metrics={
+            **dataclasses.asdict(test),
+            "data_digest": parts.test.digest,
+            "validation": {
+                **dataclasses.asdict(validation),
+                "data_digest": parts.validation.digest,
+            },
+            "agreement": agreement,
+            "int8": dataclasses.asdict(verdict),
+        },
+        recipe={
+            **dataclasses.asdict(config),
+            "training_digest": parts.training.digest,
+            "num_training_images": len(parts.training),
+            "num_training_masks": parts.training.num_masks,
+        },
+        environment=describe_environment(),
+        notes=(verdict.why,),
+    )
+    return Product(card=card, graphs=graphs, test=test, verdict=verdict)
+
+
+def register_product(store: Lake, product: Product, report: str) -> Card:
+    """Register a version and keep its report beside the card.
+
+    Returns:
+        The card that stands: the first one, where the version was registered before.
+
+    Raises:
+        EngineError: See `steel_batch.registry.register`.
+    """
+    card = product.card
+    register(store, card, product.graphs)
+    store.put_if_absent(layout.report_file(card.model, card.version), report.encode())
+    key = layout.card_file(card.model, card.version)
+    return Card.from_json(store.read(key), source=store.uri(key))
+
+
+def describe_environment() -> dict[str, Any]:
+    """What made a version: libraries, machine and the code's commit where it is known."""
+    return {
+        "steel_batch": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "torch": torch.__version__,
+        "segmentation_models_pytorch": smp.__version__,
+        "onnx": onnx.__version__,
+        "onnxruntime": onnxruntime.__version__,
+    }
+
+
+def _try_int8(
+    graphs: dict[str, bytes],
+    parts: Parts,
+    height: int,
+    width: int,
+    master: Metrics,
+    figures: Callable[[str, Dataset], Metrics],
+) -> Verdict:
+    """Add the INT8 graph to `graphs` if it is as good as its master."""
+    images = _some_images(parts.training, NUM_CALIBRATION, height, width)
+    try:
+        graphs["int8"] = quantize_graph(graphs["fp32"], images)
+        verdict = compare(master, figures("int8", parts.validation))
+    except EngineError as error:
+        graphs.pop("int8", None)
+        return Verdict(
+            accepted=False,
+            kaggle_dice_lost=None,
+            present_dice_lost=(),
+            why=f"INT8 is not part of this version: {error}",
+        )
+    if not verdict.accepted:
+        del graphs["int8"]
+    return verdict
+
+
+def _some_images(
+    dataset: Dataset, most: int, height: int, width: int
+) -> list[npt.NDArray[np.uint8]]:
+    """Images from all over a dataset at the engine's size, half of them with defects if it can."""
+    defective = [i for i, example in enumerate(dataset.examples) if example.masks]
+    clean = [i for i, example in enumerate(dataset.examples) if not example.masks]
+    num_clean = min(len(clean), most // 2)
+    chosen = _spread(defective, most - num_clean) + _spread(clean, num_clean)
+    return [fit_to(dataset.load(i)[0], height, width, "fit") for i in chosen]
+
+
+def _spread(indices: Sequence[int], most: int) -> list[int]:
+    places = np.linspace(0, len(indices) - 1, min(most, len(indices))).round().astype(int)
+    return [indices[place] for place in places]
+
+
+def _commit() -> str | None:
+    """The commit of a checkout; None for an installed package."""
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        found = subprocess.run(  # noqa: S603 # fixed words and a path of our own
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607 # from PATH, like every tool
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()

@@ -1,0 +1,254 @@
+"""What changes from step to step of a training run, and where it is computed."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor, distributed, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from steel_batch.errors import ConfigError
+from training.batches import Batch, Examples
+from training.checkpoint import Best
+from training.judge import judge_network
+from training.losses import bce_dice, unpack_bits
+from training.model import ContractGraph, Segmenter
+from training.recipe import TrainConfig
+
+GREATEST_GRADIENT: Final = 5.0
+"""Norm that gradients are clipped to."""
+AUTOCAST: Final = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where this process computes, and its place among others."""
+
+    device: torch.device
+    rank: int
+    num_ranks: int
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes and judges."""
+        return self.rank == 0
+
+
+class TrainingState:
+    """Network, average, optimiser and the best so far.
+
+    Args:
+        config: The recipe.
+        num_classes: Of the data.
+        place: Where this process computes.
+    """
+
+    def __init__(self, config: TrainConfig, num_classes: int, place: Place) -> None:
+        torch.manual_seed(config.seed)
+        if place.device.type == "cpu":
+            torch.set_num_threads(config.num_threads)
+        else:
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
+        self._config = config
+        self._place = place
+        self._num_classes = num_classes
+        self._dtype = AUTOCAST[_precision(config, place.device)]
+        self._weight_C = _positive_weight(config, num_classes).to(place.device)
+        layout = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
+        network = Segmenter(config.model, num_classes).to(place.device)
+        self.network = network.to(memory_format=layout)
+        self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        self.optimizer = _make_optimizer(self.network, config, place.device)
+        self._scaler = torch.amp.GradScaler(place.device.type, enabled=self._dtype is torch.float16)
+        self._group: nn.parallel.DistributedDataParallel | None = None
+        self._forward: Callable[[Tensor], Tensor] = self.network
+        if place.num_ranks > 1:
+            self._group = nn.parallel.DistributedDataParallel(
+                self.network, device_ids=[place.device] if place.device.type == "cuda" else None
+            )
+            self._forward = self._group
+        if config.compile:
+            self._forward = torch.compile(self._forward)
+        self.step = 0
+        self.best: Best | None = None
+        self.num_worse = 0
+        self.is_done = False
+
+    def update(self, step: int, batch: Batch) -> Tensor:
+        """Take one step; returns the loss of this process's crops, still on the device."""
+        config, device = self._config, self._place.device
+        self.network.train()
+        rate = config.learning_rate * _schedule(step, config)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=device)
+        image, bitmask = (_to_device(tensor, device) for tensor in batch)
+        parts = list(
+            zip(image.chunk(config.accumulate), bitmask.chunk(config.accumulate), strict=True)
+        )
+        for number, (image_N1HW, bitmask_NHW) in enumerate(parts, start=1):
+            with contextlib.ExitStack() as stack:
+                if self._group is not None and number < len(parts):
+                    stack.enter_context(self._group.no_sync())
+                with torch.autocast(device.type, self._dtype, enabled=self._dtype is not None):
+                    logits = self._forward(image_N1HW.float() / 255)
+                target = unpack_bits(bitmask_NHW, self._num_classes)
+                loss = bce_dice(logits.float(), target, self._weight_C) / len(parts)
+                self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch's
+            total += loss.detach()
+        self._scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.network.parameters(), GREATEST_GRADIENT)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._average(min(config.ema_decay, (step + 1) / (step + 10)))
+        self.step = step + 1
+        return total
+
+    def judge(self, held_out: Examples) -> dict[str, Any]:
+        """Judge the average, remember it if it is the best, and see whether to stop."""
+        graph = ContractGraph(self.average, (0.5,) * self._num_classes).to(self._place.device)
+        metrics = judge_network(graph, held_out)
+        present = [c.present_dice for c in metrics.classes if c.present_dice is not None]
+        figures = {
+            "kaggle_dice": metrics.kaggle_dice,
+            "mean_iou": metrics.mean_iou,
+            "present_dice": float(np.mean(present)) if present else 0.0,
+        }
+        figure = figures[self._config.watch]
+        if self.best is None or figure > self.best.figure:
+            weights = {
+                name: value.cpu().clone() for name, value in self.average.state_dict().items()
+            }
+            self.best = Best(step=self.step, figure=figure, weights=weights)
+            self.num_worse = 0
+        else:
+            self.num_worse += 1
+        patience = self._config.patience
+        self.is_done = patience is not None and self.num_worse >= patience
+        return {
+            "step": self.step,
+            **{f"validation_{name}": round(value, 5) for name, value in figures.items()},
+            "best_step": self.best.step,
+        }
+
+    def result(self) -> Segmenter:
+        """The best average, or the last where none was judged."""
+        result = copy.deepcopy(self.average)
+        if self.best is not None:
+            result.load_state_dict(self.best.weights)
+        return result.eval().to(torch.device("cpu")).to(memory_format=torch.contiguous_format)
+
+    def save(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self._scaler.state_dict(),
+            "best": None if self.best is None else self.best.to_dict(),
+            "num_worse": self.num_worse,
+            "is_done": self.is_done,
+        }
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """From a checkpoint."""
+        self.network.load_state_dict(saved["network"])
+        self.average.load_state_dict(saved["average"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self._scaler.load_state_dict(saved["scaler"])
+        self.step, self.num_worse = saved["step"], saved["num_worse"]
+        self.is_done = saved["is_done"]
+        self.best = None if saved["best"] is None else Best(**saved["best"])
+
+    def _average(self, decay: float) -> None:
+        means, nows = self.average.state_dict(), self.network.state_dict()
+        floating = [name for name, mean in means.items() if mean.is_floating_point()]
+        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call] # torch's
+            [means[name] for name in floating], [nows[name].detach() for name in floating], 0
+        )
+        for name in means.keys() - set(floating):  # counters of normalisation
+            means[name].copy_(nows[name])
+
+
+def find_place(config: TrainConfig) -> Place:
+    """The device of this process, and its place in the process group that is up, if any.
+
+    Raises:
+        ConfigError: There is no such device, or a batch cannot be shared evenly.
+    """
+    has_gpu = torch.cuda.is_available()
+    if config.device == "cuda" and not has_gpu:
+        raise ConfigError("device is cuda, but PyTorch sees no GPU here; use --device auto or cpu.")
+    on_gpu = has_gpu and config.device != "cpu"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
+    rank, num_ranks = 0, 1
+    if distributed.is_available() and distributed.is_initialized():
+        rank, num_ranks = distributed.get_rank(), distributed.get_world_size()
+    if config.batch_size % (num_ranks * config.accumulate):
+        raise ConfigError(
+            f"a batch of {config.batch_size} cannot be shared by {num_ranks} process(es) in "
+            f"{config.accumulate} part(s) each; choose a multiple of "
+            f"{num_ranks * config.accumulate}."
+        )
+    return Place(device, rank, num_ranks)
+
+
+def _precision(config: TrainConfig, device: torch.device) -> str:
+    if device.type == "cpu":
+        return "fp32"
+    if config.precision == "auto":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    return config.precision
+
+
+def _positive_weight(config: TrainConfig, num_classes: int) -> Tensor:
+    weight = config.positive_weight
+    if isinstance(weight, tuple):
+        if len(weight) != num_classes:
+            raise ConfigError(
+                f"positive_weight has {len(weight)} figures; the data has {num_classes} classes."
+            )
+        return torch.tensor(weight, dtype=torch.float32)
+    return torch.full((num_classes,), float(weight))
+
+
+def _make_optimizer(
+    network: Segmenter, config: TrainConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW; biases and normalisation do not decay."""
+    parameters = list(network.parameters())
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.ndim > 1]},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups,
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        fused=True if device.type == "cuda" else None,
+    )
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def _schedule(step: int, config: TrainConfig) -> float:
+    """Warm-up, then half a cosine down to a hundredth."""
+    warmup = max(1, int(config.warmup_share * config.num_steps))
+    if step < warmup:
+        return (step + 1) / warmup
+    share = (step - warmup) / max(1, config.num_steps - warmup)
+    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
