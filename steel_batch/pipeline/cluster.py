@@ -50,10 +50,12 @@ def joined_cluster(address: str | None) -> Iterator[None]:
             f"no Ray cluster answers at {address!r}: {error}. "
             "Give another --ray-address, or none to run on this machine."
         ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    # Ray prints what it notices of lost workers to stdout, which is for results; some of it late.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 @contextlib.contextmanager

@@ -27,6 +27,7 @@ import pyarrow as pa
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ClusterError, SteelBatchError, TransientLakeError
@@ -232,7 +233,9 @@ class ShardStream:
             for index in range(num_works)
             for part in range(num_parts)
         ]
-        self._dispatcher = ray.remote(num_cpus=0)(Dispatcher).remote()
+        # On the driver's own node: the loss of any other one costs shards and not the run.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote()
 
     def put(self, index: int, work: Work | None) -> None:
         """Say what a work is; None ends it, as far as it is not begun. From any thread."""

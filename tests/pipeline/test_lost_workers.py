@@ -1,0 +1,150 @@
+"""Processes of the cluster are killed while they score; the rows are those of a quiet run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from steel_batch.lake import Lake
+from steel_batch.verify import verify
+from tests.conftest import committed_rows, fill_lake, run_score, score_config
+
+pytestmark = pytest.mark.ray
+
+SLOW = "tests.pipeline.decoders:slow"
+NUM_IMAGES = 96
+Rows = list[dict[str, object]]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    lake = Lake(str(tmp_path_factory.mktemp("lake")))
+    fill_lake(lake, num_images=NUM_IMAGES)
+    return lake
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    tmp_path_factory: pytest.TempPathFactory, images: Lake, tiny_engine: Path, ray_cluster: None
+) -> Rows:
+    store = Lake(str(tmp_path_factory.mktemp("undisturbed")))
+    run_score(score_config(images, store, tiny_engine))
+    return committed_rows(store)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "store"))
+
+
+def _start(
+    module: str, images: Lake, store: Lake, engine: Path, tmp_path: Path, **changes: object
+) -> subprocess.Popen[str]:
+    config = score_config(images, store, engine, decoder=SLOW, lease_seconds=1.0,
+                          lock_wait_seconds=30.0, **changes)  # fmt: skip
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(dataclasses.asdict(config)))
+    return subprocess.Popen(
+        [sys.executable, "-m", module, str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _wait_for_receipts(store: Lake, number: int, process: subprocess.Popen[str]) -> None:
+    while sum("/receipts/" in item.key for item in store.list_objects("runs/")) < number:
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.02)
+
+
+def _workers(title: str) -> Iterator[int]:
+    """This cluster's worker processes whose title, as Ray sets it, contains a text."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and title in _title(int(entry.name)):
+            pid = raylet = int(entry.name)
+            while raylet > 1 and raylet != os.getpid():
+                raylet = _parent(raylet)
+            if raylet == os.getpid():
+                yield pid
+
+
+@pytest.mark.parametrize("number", [1, 5])
+def test_the_driver_killed_after_a_receipt_loses_no_receipt(
+    number: int, images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
+) -> None:
+    process = _start(
+        "tests.pipeline.score_once", images, store, tiny_engine, tmp_path, ray_address="auto"
+    )
+    _wait_for_receipts(store, number, process)
+    process.kill()
+    process.communicate()
+    assert committed_rows(store) == []
+    result = run_score(score_config(images, store, tiny_engine, lock_wait_seconds=30.0))
+    assert result.num_resumed_shards >= number
+    assert committed_rows(store) == undisturbed
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize(
+    "titles",
+    [("ray::MapWorker(MapBatches(ScoreStage))",), ("ray::Map", "ray::IDLE")],
+    ids=["the scoring actor", "every worker"],
+)
+def test_a_killed_worker_costs_only_its_shards(
+    titles: tuple[str, ...],
+    images: Lake,
+    store: Lake,
+    tiny_engine: Path,
+    tmp_path: Path,
+    undisturbed: Rows,
+) -> None:
+    process = _start(
+        "tests.pipeline.score_once", images, store, tiny_engine, tmp_path, ray_address="auto"
+    )
+    _wait_for_receipts(store, 2, process)
+    victims = [pid for title in titles for pid in _workers(title)]
+    assert victims
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert json.loads(out)["num_scored"] == NUM_IMAGES
+    assert committed_rows(store) == undisturbed
+    assert list(verify(store)) == []
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:  # it ended meanwhile
+        return ""
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:  # it ended meanwhile
+        return 0
+
+
+def test_a_killed_node_costs_only_its_shards(
+    images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
+) -> None:
+    process = _start("tests.pipeline.two_nodes", images, store, tiny_engine, tmp_path)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, err
+    told = json.loads(out.splitlines()[-1])
+    assert told["receipts_when_killed"]
+    assert told["receipts_when_killed"][0] < told["num_shards"]
+    assert committed_rows(store) == undisturbed
+    assert list(verify(store)) == []

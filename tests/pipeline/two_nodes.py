@@ -1,0 +1,45 @@
+"""Score on two Ray nodes and kill one of them: `python -m tests.pipeline.two_nodes CONFIG.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from pathlib import Path
+
+import ray
+from ray.cluster_utils import Cluster
+
+from steel_batch.config import ScoreConfig
+from steel_batch.lake import Lake
+from tests.conftest import run_score
+
+
+def main() -> None:
+    config = ScoreConfig(**json.loads(Path(sys.argv[1]).read_text()))
+    store = Lake(config.store, endpoint_url=config.endpoint_url)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    victim = cluster.add_node(num_cpus=2)
+    ray.init(address=cluster.address, log_to_driver=False)
+    killed: list[int] = []
+
+    def kill() -> None:
+        while True:
+            receipts = [o for o in store.list_objects("runs/") if "/receipts/" in o.key]
+            if len(receipts) >= 3:
+                break
+            time.sleep(0.02)
+        killed.append(len(receipts))
+        cluster.remove_node(victim, allow_graceful=False)
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    result = run_score(config)
+    print(json.dumps({**result.to_json(), "receipts_when_killed": killed}))
+    ray.shutdown()
+    cluster.shutdown()
+
+
+if __name__ == "__main__":
+    main()
