@@ -88,14 +88,14 @@ def build_plan(
         try:
             con.execute("SET temp_directory = ?", [scratch])
             con.execute("SET preserve_insertion_order = false")
-            _load(con, "listed", _LISTED, _batches(refs))
-            _load(con, "known", KNOWN, known)
+            load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
+            load_stream(con, "known", KNOWN, known)
             return _write(con, settings, path)
         finally:
             con.close()
 
 
-def _load(
+def load_stream(
     con: duckdb.DuckDBPyConnection, name: str, of: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> None:
     """Fill a table from a stream; an error of the stream is raised as it is, not as DuckDB's."""
@@ -221,18 +221,19 @@ def _text_of(group: pa.Table) -> bytes:
     return ("\n".join(lines) + "\n").encode()
 
 
-def _batches(refs: Iterable[ImageRef]) -> Iterator[pa.RecordBatch]:
+def ref_batches(refs: Iterable[ImageRef], of: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Images as Arrow batches of some of their fields; few are held at a time."""
     stream = iter(refs)
     while rows := list(itertools.islice(stream, BATCH_ROWS)):
         columns = [
             [list(row.tags.items()) for row in rows]
             if field.name == "tags"
             else [getattr(row, field.name) for row in rows]
-            for field in _LISTED
+            for field in of
         ]
         yield pa.RecordBatch.from_arrays(
-            [pa.array(column, field.type) for column, field in zip(columns, _LISTED, strict=True)],
-            schema=_LISTED,
+            [pa.array(column, field.type) for column, field in zip(columns, of, strict=True)],
+            schema=of,
         )
 
 

@@ -12,11 +12,13 @@ from steel_batch import __version__
 from steel_batch.cli.backfill import backfill
 from steel_batch.cli.demo import demo
 from steel_batch.cli.engines import engines
+from steel_batch.cli.pack import pack
 from steel_batch.cli.plan import plan
 from steel_batch.cli.quarantine import quarantine
 from steel_batch.cli.query import query
 from steel_batch.cli.runs import runs
 from steel_batch.cli.score import score
+from steel_batch.cli.submit import submit
 from steel_batch.cli.synth import synth
 from steel_batch.cli.verify import gc, verify
 from steel_batch.errors import SteelBatchError
@@ -32,7 +34,21 @@ def cli() -> None:
     """
 
 
-for command in (backfill, demo, engines, gc, plan, quarantine, query, runs, score, synth, verify):
+for command in (
+    backfill,
+    demo,
+    engines,
+    gc,
+    pack,
+    plan,
+    quarantine,
+    query,
+    runs,
+    score,
+    submit,
+    synth,
+    verify,
+):
     cli.add_command(command)
 
 

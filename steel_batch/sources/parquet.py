@@ -47,6 +47,11 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
             fields = file.schema_arrow
             column = fields.get_field_index(image_column(fields, key))
             columns = [name for name in COLUMNS if name in fields.names]
+            if "tags" in columns and not pa.types.is_map(fields.field("tags").type):
+                raise DecodeError(
+                    f"{key}: its column 'tags' is {fields.field('tags').type}, expected a map of "
+                    "strings."
+                )
             row = 0
             for group in range(file.num_row_groups):
                 footer = file.metadata.row_group(group)

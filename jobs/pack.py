@@ -1,0 +1,10 @@
+"""Pack images into shards: `ray job submit -- python jobs/pack.py --images … --out …`.
+
+Takes the flags of `steel-batch pack`; works in one process, with threads.
+"""
+
+from steel_batch.cli import run
+from steel_batch.cli.pack import pack
+
+if __name__ == "__main__":
+    run(pack)

@@ -1,0 +1,61 @@
+"""`steel-batch pack`: make shards of loose images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.progress import Progress
+
+from steel_batch.cli.output import console, endpoint_option, output_option, print_json
+from steel_batch.config import ALL_DATES
+from steel_batch.pack.run import FORMATS, PackConfig
+from steel_batch.pack.run import pack as pack_images
+
+
+@click.command()
+@click.option(
+    "--images", required=True, metavar="URL", help="What to pack: anything that score reads."
+)
+@click.option("--key-pattern", metavar="PATTERN", help="How keys read, as for score.")
+@click.option(
+    "--date",
+    default=ALL_DATES,
+    show_default=True,
+    metavar="DATE",
+    help="YYYY-MM-DD, or 'all' for every image.",
+)
+@click.option("--out", required=True, metavar="URL", help="Folder or s3:// prefix of the shards.")
+@click.option("--format", type=click.Choice(FORMATS), default="tar", show_default=True)
+@click.option(
+    "--shard-bytes", default=256 << 20, show_default=True, help="Most bytes of one shard."
+)
+@click.option(
+    "--threads", "num_threads", default=4, show_default=True, help="Shards written at once."
+)
+@endpoint_option
+@output_option
+def pack(output: str, **options: Any) -> None:
+    """Pack images into shards of a stated size.
+
+    Writes [line=…/][date=…/]shard-00000.tar (or .parquet) and beside each an index, .idx, with
+    every image's name, place, size and SHA-256. The same images give the same bytes; what is
+    packed already is kept, so the same command continues a packing that was stopped.
+    """
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("packing", total=None)
+        result = pack_images(
+            PackConfig(**options), lambda shard: progress.advance(task, shard.num_images)
+        )
+    if output == "json":
+        print_json(result)
+        return
+    kept = f" ({result.num_kept:,} of them were there)" if result.num_kept else ""
+    console.print(
+        f"{result.num_images:,} images in {result.num_shards:,} shards{kept}, "
+        f"{result.bytes / 1e6:,.0f} MB, in {result.out}"
+    )
+    console.print(
+        f"score them with --images {result.out} --key-pattern '{result.key_pattern}'",
+        soft_wrap=True,
+    )
