@@ -93,7 +93,8 @@ def merge_shards(store: Lake, run_id: str, number: int, shards: range) -> DataFi
     """Write one merged file of the predictions.
 
     Raises:
-        DamagedShardError: A receipt is missing, or a staged file is missing or has another digest.
+        DamagedShardError: A receipt is missing or damaged, or a staged file is missing or has
+            another digest.
     """
     engine, date, _ = layout.split_run_id(run_id)
     return write_file(
@@ -149,7 +150,7 @@ def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
         batch = range(start, min(start + READ_AT_ONCE, shards.stop))
         keys = [layout.receipt_file(run_id, shard) for shard in batch]
         receipts = [
-            Receipt.from_json(_whole(data, shard))
+            _receipt(_whole(data, shard), shard)
             for shard, data in zip(batch, _read_all(store, keys), strict=True)
         ]
         staged = [receipt for receipt in receipts if receipt.staged is not None]
@@ -178,21 +179,36 @@ def _whole(data: bytes | LakeError, shard: int) -> bytes:
     return data
 
 
+def _receipt(text: bytes, shard: int) -> Receipt:
+    try:
+        return Receipt.from_json(text)
+    except ValueError as error:
+        raise DamagedShardError(
+            f"the receipt of shard {shard:07d}: {error}.", shard=shard
+        ) from error
+
+
 def _row_groups(tables: Iterable[pa.Table], by_line: bool) -> Iterator[pa.Table]:
     """Regroup rows into tables of one line and at most `ROW_GROUP_ROWS` rows."""
     pending: list[pa.Table] = []
     num_pending = 0
     for table in tables:
-        for part in _split_lines(table) if by_line else [table]:
+        for part in _parts(table, by_line):
             changed = by_line and pending and pending[0]["line"][0] != part["line"][0]
             if pending and (changed or num_pending + part.num_rows > ROW_GROUP_ROWS):
                 yield pa.concat_tables(pending)
                 pending, num_pending = [], 0
-            if part.num_rows:
-                pending.append(part)
-                num_pending += part.num_rows
+            pending.append(part)
+            num_pending += part.num_rows
     if pending:
         yield pa.concat_tables(pending)
+
+
+def _parts(table: pa.Table, by_line: bool) -> Iterator[pa.Table]:
+    """A table cut where its line changes, and wherever it is too large for a row group."""
+    for part in _split_lines(table) if by_line else [table]:
+        for start in range(0, part.num_rows, ROW_GROUP_ROWS):
+            yield part.slice(start, ROW_GROUP_ROWS)
 
 
 def _split_lines(table: pa.Table) -> Iterator[pa.Table]:
