@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import pickle  # for the error's type; what is read is weights, never objects
 from dataclasses import dataclass
@@ -16,8 +17,9 @@ from steel_batch.errors import ConfigError
 from training.recipe import TrainConfig
 
 FREE: Final = frozenset(
-    {"cache_bytes", "num_loaders", "checkpoint_steps", "report_steps", "patience"}
-)
+    {"cache_bytes", "checkpoint_steps", "compile", "device", "num_loaders", "num_threads",
+     "patience", "report_steps"}
+)  # fmt: skip
 """Fields of a recipe that may change between the two halves of a run."""
 
 
@@ -72,3 +74,8 @@ def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> di
 def _settings(config: TrainConfig) -> str:
     fields = dataclasses.asdict(config)
     return json.dumps({name: value for name, value in fields.items() if name not in FREE})
+
+
+def recipe_digest(config: TrainConfig) -> str:
+    """SHA-256 over what a run's weights depend on."""
+    return hashlib.sha256(_settings(config).encode()).hexdigest()

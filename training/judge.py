@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,14 @@ def _foreseen(graph: ContractGraph, examples: Examples, batch_size: int) -> Iter
             yield Judged(predicted_HW=mask_HW, truth_HW=truth_HW, peak_C=peak_C)
 
 
-def judge(session: Any, dataset: Dataset, post: PostProcess, height: int, width: int) -> Metrics:
+def judge(
+    session: Any,
+    dataset: Dataset,
+    post: PostProcess,
+    height: int,
+    width: int,
+    on_image: Callable[[Judged], None] = lambda _: None,
+) -> Metrics:
     """The figures of an exported graph with its post-processing, as `score` would use it.
 
     Args:
@@ -58,13 +65,21 @@ def judge(session: Any, dataset: Dataset, post: PostProcess, height: int, width:
         post: The settings of the version.
         height: The engine's.
         width: The engine's.
+        on_image: Called with each, in the order of the examples.
     """
-    return evaluate(_judged(session, dataset, post, height, width), dataset.num_classes)
+
+    def seen() -> Iterator[Judged]:
+        for judged in judge_images(session, dataset, post, height, width):
+            on_image(judged)
+            yield judged
+
+    return evaluate(seen(), dataset.num_classes)
 
 
-def _judged(
+def judge_images(
     session: Any, dataset: Dataset, post: PostProcess, height: int, width: int
 ) -> Iterator[Judged]:
+    """Truth and prediction of each example, at the example's own size; see `judge`."""
     for index in range(len(dataset)):
         image_HW, truth_HW = dataset.load(index)
         batch = fit_to(image_HW, height, width, "fit")[None, None]

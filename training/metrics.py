@@ -139,6 +139,13 @@ def dice_of(areas: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     return np.where(total == 0, 1.0, 2 * areas[..., 2] / np.maximum(total, 1))
 
 
+def image_dice(judged: Judged, num_classes: int) -> float | None:
+    """Mean Dice over the classes that are on one image or were said to be; None if none is."""
+    areas_C3 = areas_of(count_pairs(judged.truth_HW, judged.predicted_HW), num_classes)
+    concerned = areas_C3[areas_C3[:, :2].any(axis=1)]
+    return _mean(dice_of(concerned))
+
+
 def _class_metrics(areas_N3: npt.NDArray[np.int64], iou: float | None) -> ClassMetrics:
     present = areas_N3[:, 1] > 0
     return ClassMetrics(

@@ -33,7 +33,7 @@ from steel_batch.registry import register
 from training.dataset import Dataset
 from training.export import check_graph, export_graph, open_session
 from training.judge import judge, probabilities
-from training.metrics import Metrics
+from training.metrics import Judged, Metrics, image_dice
 from training.model import ContractGraph, Segmenter
 from training.quantize import Verdict, compare, quantize_graph
 from training.recipe import TrainConfig
@@ -63,8 +63,9 @@ class Product:
 
     card: Card
     graphs: Mapping[str, bytes]
-    test: Metrics
     verdict: Verdict
+    test_dice: tuple[float | None, ...]
+    """Of each image of the test part, see `training.metrics.image_dice`."""
 
 
 def make_version(
@@ -130,14 +131,19 @@ def make_version(
             check_graph(graph, graphs[precision], checked, precision=precision)
         )
 
-    def figures(precision: str, part: Dataset) -> Metrics:
-        return judge(open_session(graphs[precision]), part, post, height, width)
+    def figures(
+        precision: str, part: Dataset, on_image: Callable[[Judged], None] = lambda _: None
+    ) -> Metrics:
+        return judge(open_session(graphs[precision]), part, post, height, width, on_image)
 
     on_stage("quantising to int8")
     validation = figures("fp32", parts.validation)
     verdict = _try_int8(graphs, parts, height, width, validation, figures)
     on_stage("judging")
-    test = figures("fp32", parts.test)
+    test_dice: list[float | None] = []
+    test = figures(
+        "fp32", parts.test, lambda judged: test_dice.append(image_dice(judged, num_classes))
+    )
     card = Card(
         model=model,
         version=version_of(graphs, post),
@@ -172,7 +178,7 @@ def make_version(
         environment=describe_environment(),
         notes=(verdict.why,),
     )
-    return Product(card=card, graphs=graphs, test=test, verdict=verdict)
+    return Product(card=card, graphs=graphs, verdict=verdict, test_dice=tuple(test_dice))
 
 
 def register_product(store: Lake, product: Product, report: str) -> Card:

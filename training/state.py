@@ -165,7 +165,8 @@ class TrainingState:
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
         self.optimizer.load_state_dict(saved["optimizer"])
-        self._scaler.load_state_dict(saved["scaler"])
+        if saved["scaler"]:  # empty where the first half ran without
+            self._scaler.load_state_dict(saved["scaler"])
         self.step, self.num_worse = saved["step"], saved["num_worse"]
         self.is_done = saved["is_done"]
         self.best = None if saved["best"] is None else Best(**saved["best"])

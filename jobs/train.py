@@ -1,0 +1,10 @@
+"""Train and register: `ray job submit -- python jobs/train.py --images … --store … --model …`.
+
+Takes the flags of `steel-batch train`.
+"""
+
+from steel_batch.cli import run
+from training.command import train
+
+if __name__ == "__main__":
+    run(train)

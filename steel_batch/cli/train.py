@@ -1,0 +1,23 @@
+"""`steel-batch train`: hands its flags to the training package, which is loaded only then."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from steel_batch.errors import ConfigError
+
+
+@click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def train(arguments: tuple[str, ...]) -> None:
+    """Train a model on labelled images and register it as a new version."""
+    try:
+        command = importlib.import_module("training.command").train
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"training needs {error.name}, which is not installed: "
+            "`pip install 'steel-batch[train]'`."
+        ) from error
+    command.main(args=list(arguments), prog_name="steel-batch train", standalone_mode=False)

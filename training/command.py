@@ -1,0 +1,169 @@
+"""The command `train`, of `steel-batch train` and of `jobs/train.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from steel_batch.cli.output import (
+    configure_logging,
+    console,
+    endpoint_option,
+    output_option,
+    print_json,
+    store_option,
+)
+from training.job import JobConfig, JobResult, run_job
+from training.recipe import DEVICES, FIGURES
+from training.recipe import PRECISIONS as TRAINING_PRECISIONS
+from training.settings import read_recipe
+
+
+@click.command()
+@click.option("--images", required=True, metavar="URL", help="Folder or s3:// prefix of images.")
+@click.option(
+    "--labels",
+    default="train.csv",
+    show_default=True,
+    metavar="FILE",
+    help="Csv of masks: ImageId,ClassId,EncodedPixels or ImageId_ClassId,EncodedPixels; a file, an "
+    "s3:// address, or a name below --images. Images without a row are clean.",
+)
+@store_option
+@click.option("--model", required=True, metavar="NAME", help="What the versions are called.")
+@click.option("--classes", metavar="A,B,…", help="Names of the classes 1, 2, ….")
+@click.option(
+    "--groups",
+    metavar="FILE",
+    help="Csv ImageId,Group: images of one group stay on one side of the split.",
+)
+@click.option("--validation-share", default=0.1, show_default=True)
+@click.option("--test-share", default=0.1, show_default=True)
+@click.option("--split-seed", default=0, show_default=True, help="Which images are held out.")
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="TOML file with the tables [recipe], [model] and [augment]; flags take precedence.",
+)
+@click.option("--architecture", help="Of segmentation-models-pytorch.  [default: Unet]")
+@click.option("--encoder", help="Of the same library, or narrow16, narrow32.  [default: resnet18]")
+@click.option("--encoder-weights", help="Pretrained weights, such as imagenet.")
+@click.option("--steps", "num_steps", type=int, help="Updates of the weights.  [default: 2000]")
+@click.option("--epochs", "num_epochs", type=float, help="In place of --steps.")
+@click.option("--batch-size", type=int, help="Crops of one update.  [default: 16]")
+@click.option("--learning-rate", type=float, help="The highest.  [default: 0.002]")
+@click.option("--crop-width", type=int, help="Columns of a crop.  [default: 512]")
+@click.option("--seed", type=int, help="Of weights and crops.  [default: 0]")
+@click.option("--patience", type=int, help="Stop after so many judgements without a better one.")
+@click.option("--watch", type=click.Choice(FIGURES), help="The figure that decides what is best.")
+@click.option("--device", type=click.Choice(DEVICES), help="[default: auto]")
+@click.option(
+    "--precision",
+    type=click.Choice(TRAINING_PRECISIONS),
+    help="Of activations on a GPU.  [default: auto]",
+)
+@click.option(
+    "--num-workers",
+    default=0,
+    show_default=True,
+    help="Processes on a Ray cluster, one GPU each where it has them; 0 trains in this process.",
+)
+@click.option("--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default.")
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for scratch files and TensorBoard's; a temporary one by default.",
+)
+@endpoint_option
+@click.option("--verbose", is_flag=True, help="Log what happens to stderr.")
+@output_option
+def train(
+    images: str,
+    labels: str,
+    store: str,
+    model: str,
+    classes: str | None,
+    groups: str | None,
+    validation_share: float,
+    test_share: float,
+    split_seed: int,
+    config_path: Path | None,
+    num_epochs: float | None,
+    num_workers: int,
+    ray_address: str | None,
+    work: Path | None,
+    endpoint_url: str | None,
+    verbose: bool,
+    output: str,
+    **recipe: Any,
+) -> None:
+    """Train a model on labelled images and register it as a new version.
+
+    The version is judged on images that nothing was chosen on, exported in float32 and float16, and
+    in INT8 if that is as good. An interrupted run continues from its last checkpoint when the same
+    command is given again.
+    """
+    configure_logging(verbose)
+    config = read_recipe(config_path, recipe)
+    job = JobConfig(
+        images=images,
+        labels=labels,
+        store=store,
+        model=model,
+        classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
+        groups=groups,
+        validation_share=validation_share,
+        test_share=test_share,
+        split_seed=split_seed,
+        num_epochs=num_epochs,
+        num_workers=num_workers,
+        ray_address=ray_address,
+        work=work,
+        endpoint_url=endpoint_url,
+    )
+    result = run_job(job, config, on_step=_show_step, on_stage=console.print)
+    if output == "json":
+        print_json(
+            {
+                "engine": result.card.name,
+                "store": result.store,
+                "run": result.run,
+                "num_images": result.num_images,
+                "precisions": [graph.precision for graph in result.card.graphs],
+                "kaggle_dice": result.card.metrics["kaggle_dice"],
+                "mean_iou": result.card.metrics["mean_iou"],
+            }
+        )
+    else:
+        _show(result)
+
+
+def _show_step(record: dict[str, Any]) -> None:
+    line = "  ".join(f"{name} {value}" for name, value in record.items())
+    console.print(line, style="dim", soft_wrap=True)
+
+
+def _show(result: JobResult) -> None:
+    card = result.card
+    figures = card.metrics
+    console.print(
+        f"{card.name}: trained on {result.num_images[0]:,} images, thresholds from "
+        f"{result.num_images[1]:,}, judged on {result.num_images[2]:,}: Kaggle Dice "
+        f"{figures['kaggle_dice']:.4f}, mIoU {figures['mean_iou']:.4f}",
+        soft_wrap=True,
+    )
+    table = Table("class", "images", "Dice", "recall", "false alarms", box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, entry in zip(card.classes, figures["classes"], strict=True):
+        shares = [entry[key] for key in ("present_dice", "recall", "false_alarm_rate")]
+        texts = ["–" if share is None else f"{share:.3f}" for share in shares]
+        table.add_row(name, f"{entry['num_present']:,}", *texts)
+    console.print(table)
+    for note in card.notes:
+        console.print(note, soft_wrap=True)
+    console.print(f"score with it: --engine {card.name} --store {result.store}", soft_wrap=True)

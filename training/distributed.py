@@ -1,0 +1,140 @@
+"""Training on a Ray cluster: the same loop in each process, and the store between them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import ray
+import ray.train.torch
+import torch
+from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+
+from steel_batch.errors import ClusterError, ConfigError, SteelBatchError, TransientLakeError
+from steel_batch.lake import Lake
+from training.dataset import Dataset
+from training.journal import OnStep
+from training.model import Segmenter
+from training.recipe import TrainConfig
+from training.stored import train_stored
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 3
+"""How often a run is continued whose workers died."""
+
+
+def train_on_cluster(
+    dataset: Dataset,
+    validation: Dataset | None,
+    config: TrainConfig,
+    store: Lake,
+    run: str,
+    folder: Path,
+    *,
+    num_workers: int,
+    on_step: OnStep = lambda _: None,
+) -> Segmenter:
+    """Train in `num_workers` processes of the cluster that this process is connected to.
+
+    Each takes a GPU unless the recipe's device is ``cpu`` or the cluster has none. Workers that die
+    cost the steps since the last checkpoint.
+
+    Args:
+        dataset: Every worker must reach its lake, and the store.
+        validation: See `training.loop.train`.
+        config: The recipe.
+        store: Takes checkpoints and figures.
+        run: The run's name.
+        folder: Scratch space of this process.
+        num_workers: Processes.
+        on_step: Called with what was reported, once the run is over.
+
+    Raises:
+        ConfigError: The cluster has not enough GPUs or CPUs, or see `training.loop.train`.
+        ClusterError: The workers keep dying; the checkpoint is kept.
+    """
+    use_gpu = _wants_gpu(config, num_workers)
+    cpus = 1.0 if use_gpu else float(config.num_threads)
+    settings = {
+        "dataset": dataset,
+        "validation": validation,
+        "config": dataclasses.replace(config, device="cuda" if use_gpu else "cpu"),
+        "store": store,
+        "run": run,
+    }
+    for attempt in range(1, ATTEMPTS + 1):
+        trainer = ray.train.torch.TorchTrainer(
+            _work,
+            train_loop_config=settings,
+            scaling_config=ScalingConfig(
+                num_workers=num_workers,
+                use_gpu=use_gpu,
+                resources_per_worker={"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {}),
+            ),
+            run_config=RunConfig(name=run, storage_path=str(folder.absolute() / "ray")),
+        )
+        try:
+            trainer.fit()
+        except TrainingFailedError as error:
+            _raise_own(error)
+            if attempt == ATTEMPTS:
+                raise ClusterError(
+                    f"training {run} failed {ATTEMPTS} times: {_last_line(error)} Its checkpoint "
+                    "is kept; run the same command again to continue."
+                ) from error
+            log.warning("training %s: %s Continuing from its checkpoint.", run, _last_line(error))
+        else:
+            break
+    # The run is over, so this takes the result from its checkpoint and trains no further.
+    here = dataclasses.replace(config, device="cpu", compile=False)
+    network = train_stored(dataset, validation, here, store, run, folder)
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        on_step(json.loads(line))
+    return network
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """One process's part."""
+    if settings["config"].device == "cuda":
+        torch.cuda.set_device(ray.train.torch.get_device())
+    with tempfile.TemporaryDirectory() as folder:
+        train_stored(folder=Path(folder), on_step=_show, **settings)
+
+
+def _raise_own(error: TrainingFailedError) -> None:
+    """Raise what a user's mistake raised in a worker: trying again would not mend it."""
+    for failure in getattr(error, "worker_failures", {}).values():
+        cause = getattr(failure, "_base_exc", failure)
+        if isinstance(cause, SteelBatchError) and not isinstance(cause, TransientLakeError):
+            raise cause from None
+
+
+def _show(record: dict[str, Any]) -> None:
+    log.warning("%s", json.dumps(record))
+
+
+def _wants_gpu(config: TrainConfig, num_workers: int) -> bool:
+    total = ray.cluster_resources()
+    num_gpus, num_cpus = total.get("GPU", 0.0), total.get("CPU", 0.0)
+    use_gpu = config.device == "cuda" or (config.device == "auto" and num_gpus > 0)
+    if use_gpu and num_gpus < num_workers:
+        raise ConfigError(
+            f"{num_workers} workers need a GPU each; the Ray cluster has {num_gpus:g}. Give fewer "
+            "--num-workers, or --device cpu."
+        )
+    if not use_gpu and num_cpus < num_workers * config.num_threads:
+        raise ConfigError(
+            f"{num_workers} workers of {config.num_threads} threads need as many CPUs; the Ray "
+            f"cluster has {num_cpus:g}. Give fewer --num-workers, or a lower num_threads."
+        )
+    return use_gpu
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [repr(error)])[-1].rstrip(".") + "."

@@ -1,0 +1,195 @@
+"""The training job: labelled images in, a registered version out. The same job again continues."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from steel_batch import layout
+from steel_batch.engine.contract import Card
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.pipeline.cluster import joined_cluster
+from training.checkpoint import recipe_digest
+from training.dataset import Dataset, open_dataset, split
+from training.distributed import train_on_cluster
+from training.journal import OnStep
+from training.model import Segmenter
+from training.recipe import TrainConfig
+from training.register import Parts, make_version, register_product
+from training.report import render_report
+from training.stored import train_stored
+from training.trackers import open_trackers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobConfig:
+    """What a job works on."""
+
+    images: str
+    labels: str
+    """A file, an s3:// object, or a key below `images`."""
+    store: str
+    model: str
+    classes: tuple[str, ...] = ()
+    """Names; where there are none, ``class_1`` and so on, as many as the labels have."""
+    groups: str | None = None
+    """Csv of which images belong together; found as `labels` is."""
+    validation_share: float = 0.1
+    test_share: float = 0.1
+    split_seed: int = 0
+    num_epochs: float | None = None
+    """In place of the recipe's steps: as many crops as this many times the training images."""
+    num_workers: int = 0
+    """Processes of a Ray cluster; 0 trains in this one, without Ray."""
+    ray_address: str | None = None
+    work: Path | None = None
+    """Folder for scratch files and TensorBoard's; a temporary one where it is None."""
+    endpoint_url: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobResult:
+    """What a job made."""
+
+    card: Card
+    run: str
+    store: str
+    num_images: tuple[int, int, int]
+    """Of training, validation and test."""
+
+
+def run_job(
+    job: JobConfig,
+    config: TrainConfig,
+    *,
+    on_step: OnStep = lambda _: None,
+    on_stage: Callable[[str], None] = lambda _: None,
+) -> JobResult:
+    """Open and split the data, train, judge, export and register.
+
+    A run's name is made of everything that its weights depend on, and its checkpoints lie in the
+    store under that name: the same job continues one that was interrupted, and one that is done
+    gives the version that it gave.
+
+    Args:
+        job: What to work on.
+        config: The recipe.
+        on_step: Called with each report of the training loop.
+        on_stage: Called with what is being done.
+
+    Raises:
+        ConfigError: Something that the user gave is wrong; nothing was trained.
+        EngineError: The network cannot be exported.
+        ClusterError: Ray's workers keep dying.
+        LakeError: The store refused.
+    """
+    layout.check_name(job.model, what="model")
+    store = Lake(job.store, endpoint_url=job.endpoint_url)
+    on_stage("reading images and labels")
+    parts = _open_parts(job)
+    config = _with_steps(config, job, parts.training)
+    run = f"{job.model}-{_identity(job, config, parts)}"
+    classes = job.classes or tuple(f"class_{c + 1}" for c in range(parts.training.num_classes))
+    with _folder(job.work) as place:
+        folder = Path(place) / run
+        settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        on_stage(f"training {run}")
+        with open_trackers(folder, run, settings) as track:
+
+            def report(record: dict[str, Any]) -> None:
+                track(record)
+                on_step(record)
+
+            network = _train(job, parts, config, store, run, folder, report)
+        product = make_version(
+            network, parts, config, model=job.model, classes=classes, on_stage=on_stage
+        )
+        on_stage("registering")
+        journal = (folder / "metrics.jsonl").read_text().splitlines()
+        page = render_report(product, parts.test, [json.loads(line) for line in journal])
+        card = register_product(store, product, page)
+    num_images = (len(parts.training), len(parts.validation), len(parts.test))
+    return JobResult(card=card, run=run, store=store.url, num_images=num_images)
+
+
+def _train(
+    job: JobConfig,
+    parts: Parts,
+    config: TrainConfig,
+    store: Lake,
+    run: str,
+    folder: Path,
+    report: OnStep,
+) -> Segmenter:
+    data = (parts.training, parts.validation, config, store, run, folder)
+    if job.num_workers == 0:
+        return train_stored(*data, report)
+    with joined_cluster(job.ray_address):
+        return train_on_cluster(*data, num_workers=job.num_workers, on_step=report)
+
+
+def _open_parts(job: JobConfig) -> Parts:
+    lake = Lake(job.images, endpoint_url=job.endpoint_url)
+    dataset = open_dataset(
+        lake,
+        _read(job.labels, lake, "--labels"),
+        source=job.labels,
+        num_classes=len(job.classes) or None,
+        groups=None if job.groups is None else _read(job.groups, lake, "--groups"),
+        groups_source=job.groups or "",
+    )
+    shares = (job.validation_share, job.test_share)
+    training, validation, test = split(dataset, shares=shares, seed=job.split_seed)
+    parts = {"training": training, "validation": validation, "test": test}
+    empty = [name for name, part in parts.items() if not len(part)]
+    if empty:
+        raise ConfigError(
+            f"{len(dataset)} images leave none for {' and '.join(empty)}: give more images, or "
+            "larger --validation-share and --test-share."
+        )
+    return Parts(training=training, validation=validation, test=test)
+
+
+def _read(name: str, images: Lake, flag: str) -> bytes:
+    """A file that the user named."""
+    if "://" in name:
+        root, _, key = name.rpartition("/")
+        return Lake(root, endpoint_url=images.endpoint_url).read(key)
+    path = Path(name)
+    if path.is_file():
+        return path.read_bytes()
+    if not path.is_absolute() and ".." not in path.parts and images.stat(name) is not None:
+        return images.read(name)
+    raise ConfigError(
+        f"{flag} {name!r} is neither a file nor below {images.url}; give a path, an s3:// address "
+        "or the name of a file beside the images."
+    )
+
+
+def _with_steps(config: TrainConfig, job: JobConfig, training: Dataset) -> TrainConfig:
+    if job.num_epochs is None:
+        return config
+    num_steps = max(1, round(job.num_epochs * len(training) / config.batch_size))
+    return dataclasses.replace(config, num_steps=num_steps)
+
+
+def _identity(job: JobConfig, config: TrainConfig, parts: Parts) -> str:
+    inputs: Sequence[str] = (
+        recipe_digest(config),
+        parts.training.digest,
+        parts.validation.digest,
+        str(job.num_workers),  # batches are normalised within each
+    )
+    return hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:12]
+
+
+def _folder(work: Path | None) -> AbstractContextManager[Any]:
+    return tempfile.TemporaryDirectory() if work is None else nullcontext(work)
