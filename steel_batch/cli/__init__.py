@@ -20,6 +20,7 @@ from steel_batch.cli.runs import runs
 from steel_batch.cli.score import score
 from steel_batch.cli.submit import submit
 from steel_batch.cli.synth import synth
+from steel_batch.cli.train import train
 from steel_batch.cli.verify import gc, verify
 from steel_batch.errors import SteelBatchError
 
@@ -47,6 +48,7 @@ for command in (
     score,
     submit,
     synth,
+    train,
     verify,
 ):
     cli.add_command(command)
