@@ -6,8 +6,11 @@ import importlib.util
 import shutil
 from typing import Final
 
+from steel_batch.engine.build import ensure_plan
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.engine.plans import read_plan
+from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import ConfigError
 from steel_batch.registry import Engine
 
@@ -51,10 +54,19 @@ def open_runtime(
         EngineError: The engine's files are missing, damaged or do not keep the contract.
         EngineMismatchError: There is no plan for this GPU and this TensorRT.
     """
-    if wants_gpu(runtime):
-        raise ConfigError("the TensorRT runtime is not part of this build.")
-    precision = "fp32" if precision == "auto" else precision
     card = engine.card
+    if wants_gpu(runtime):
+        runtime = "tensorrt" if runtime == "auto" else runtime
+        precision = "fp16" if precision == "auto" else precision
+        plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
+        return TrtRuntime(
+            read_plan(engine, plan),
+            card,
+            runtime=runtime,
+            batch_size=plan.batch_size,
+            precision=precision,
+        )
+    precision = "fp32" if precision == "auto" else precision
     return OrtRuntime(
         engine.read_graph(precision),
         card,
