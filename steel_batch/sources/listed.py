@@ -82,7 +82,7 @@ def _split(images: str) -> tuple[str, str]:
     folder, _, name = images.rstrip("/").rpartition("/")
     if folder.endswith((":/", "://")):
         return images, ""  # a bucket
-    return folder or ".", name
+    return folder or ("/" if images.startswith("/") else "."), name
 
 
 @dataclass(frozen=True, slots=True)

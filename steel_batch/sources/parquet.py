@@ -63,7 +63,7 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
         _check_unchanged(lake, container)
     except DecodeError as error:
         raise ConfigError(error.message) from error
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
             f"{lake.uri(key)} is damaged, or no Parquet file ({reason}): nothing of it is scored. "

@@ -59,7 +59,7 @@ def read_parquet(place: Lake, name: str) -> Iterator[Row]:
             _check_columns(file.schema_arrow.names)
             for batch in file.iter_batches(BATCH_ROWS):
                 yield from batch.to_pylist()
-    except (ConfigError, pa.ArrowException, OSError) as error:
+    except (ConfigError, pa.ArrowException, OSError, ValueError) as error:
         raise _unusable(place, name, error) from error
 
 
