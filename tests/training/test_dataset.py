@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from tests.training.bands import band, open_bands, write_bands
+from training.dataset import Dataset, open_dataset, split
+from training.labels import LabelError
+
+
+def combinations(dataset: Dataset) -> Counter[tuple[int, ...]]:
+    return Counter(tuple(sorted(example.masks)) for example in dataset.examples)
+
+
+def test_a_dataset_has_every_image_and_its_masks_pixel_by_pixel(lake: Lake) -> None:
+    dataset = open_bands(lake, num_images=9)
+    assert (len(dataset), dataset.num_classes, dataset.size) == (9, 2, (64, 160))
+    for i in range(9):
+        image_HW, bitmask_HW = dataset.load(i)
+        expected_HW, expected_mask_HW = band(i, 64, 160)
+        np.testing.assert_array_equal(image_HW, expected_HW)
+        np.testing.assert_array_equal(bitmask_HW, expected_mask_HW)
+    assert not all(example.masks for example in dataset.examples), "clean images are examples too"
+
+
+def test_the_digest_knows_content_and_not_place(tmp_path_factory: pytest.TempPathFactory) -> None:
+    places = [Lake(str(tmp_path_factory.mktemp("lake"))) for _ in range(3)]
+    write_bands(places[0], num_images=5)
+    write_bands(places[1], num_images=5, prefix="line=1/")
+    write_bands(places[2], num_images=5)
+    changed = places[2].read("train.csv").rpartition(b" ")[0] + b" 1"
+    sets = [
+        open_dataset(lake, lake.read("train.csv"), source="t", num_classes=2) for lake in places
+    ]
+    other = open_dataset(places[2], changed, source="t", num_classes=2)
+    assert sets[0].digest == sets[1].digest == sets[2].digest
+    assert other.digest != sets[0].digest
+
+
+def test_a_split_is_deterministic_whole_and_in_proportion(tmp_path: object) -> None:
+    dataset = open_bands(Lake(str(tmp_path)), num_images=60)
+    parts = split(dataset, shares=[0.2, 0.2], seed=3)
+    assert [p.examples for p in split(dataset, shares=[0.2, 0.2], seed=3)] == [
+        p.examples for p in parts
+    ]
+    assert split(dataset, shares=[0.2, 0.2], seed=4)[1].examples != parts[1].examples
+    names = [example.name for part in parts for example in part.examples]
+    assert sorted(names) == sorted(example.name for example in dataset.examples)
+    whole = combinations(dataset)
+    for part in parts[1:]:
+        for combination, count in combinations(part).items():
+            assert abs(count - 0.2 * whole[combination]) <= 1
+
+
+def test_images_of_a_group_stay_together(tmp_path: object) -> None:
+    lake = Lake(str(tmp_path))
+    write_bands(lake, num_images=40)
+    groups = "ImageId,Group\n" + "\n".join(f"im{i:03d}.png,g{i // 4}" for i in range(40))
+    dataset = open_dataset(
+        lake, lake.read("train.csv"), source="t", groups=groups.encode(), groups_source="g"
+    )
+    parts = split(dataset, shares=[0.25, 0.25], seed=0)
+    assert all(len(part) for part in parts)
+    found = [{example.group for example in part.examples} for part in parts]
+    assert len(set().union(*found)) == sum(len(groups) for groups in found)
+
+
+def test_shares_that_leave_nothing_are_refused(tmp_path: object) -> None:
+    dataset = open_bands(Lake(str(tmp_path)), num_images=4)
+    with pytest.raises(ConfigError, match="expected numbers that add to under 1"):
+        split(dataset, shares=[0.5, 0.5], seed=0)
+
+
+def test_what_cannot_be_a_dataset_is_refused(tmp_path: object) -> None:
+    lake = Lake(str(tmp_path))
+    with pytest.raises(ConfigError, match="there are no images below"):
+        open_dataset(lake, b"", source="t")
+    write_bands(lake, num_images=3)
+    with pytest.raises(ConfigError, match="9 classes; an engine has 1 to 8"):
+        open_dataset(lake, b"", source="t", num_classes=9)
+    with pytest.raises(ConfigError, match="labels no defect at all"):
+        open_dataset(lake, b"ImageId,ClassId,EncodedPixels\n", source="t")
+    with pytest.raises(LabelError, match="names 'nobody"):
+        open_dataset(lake, b"ImageId,ClassId,EncodedPixels\nnobody.png,1,1 2\n", source="t")
+    lake.write("copy/im000.png", lake.read("im000.png"))
+    with pytest.raises(ConfigError, match=r"im000\.png have one name"):
+        open_dataset(lake, b"", source="t")
+
+
+def test_an_image_that_is_none_is_named(tmp_path: object) -> None:
+    lake = Lake(str(tmp_path))
+    write_bands(lake, num_images=2)
+    lake.write("broken.png", b"not an image")
+    with pytest.raises(ConfigError, match=r"1 of 3 images .* cannot be read: broken\.png: "):
+        open_dataset(lake, lake.read("train.csv"), source="t")
