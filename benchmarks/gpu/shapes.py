@@ -66,7 +66,10 @@ def main() -> None:
         )
         started = time.monotonic()
         network = train(
-            parts.training, config, args.out / "training" / name, lambda r: print(name, r, flush=True)
+            parts.training,
+            config,
+            args.out / "training" / name,
+            lambda r: print(name, r, flush=True),
         )
         trained = time.monotonic()
         product = make_version(

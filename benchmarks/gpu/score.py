@@ -1,0 +1,235 @@
+"""On a GPU: the engine alone, the actor's code without Ray, and `score`, in one process tree.
+
+    python -m benchmarks.gpu.score --store DIR --engine ENGINE --images DIR [--precision fp16]
+
+`--images` is what `benchmarks.gpu.archive` packed. The engine alone runs batches that are in pinned
+memory already, on as many threads as it has slots. Prints figures, and one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from benchmarks.machine import describe_machine
+from steel_batch import schema
+from steel_batch.decode import decode_gray
+from steel_batch.engine.runtime import open_runtime
+from steel_batch.lake import Lake
+from steel_batch.read import ShardInput
+from steel_batch.registry import load_engine
+from steel_batch.score import ShardScorer
+from steel_batch.synthetic.writer import write_lake
+
+DATE = "2026-11-21"
+PATTERN = "line={line}/date={date}/{file}.parquet"
+SHARD = 256
+
+
+class GpuLog:
+    """Samples how busy the GPU is, five times a second."""
+
+    def __enter__(self) -> GpuLog:
+        self._process = subprocess.Popen(
+            ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,power.draw",
+             "--format=csv,noheader,nounits", "-lms", "200"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.samples: list[tuple[float, ...]] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        return self
+
+    def _read(self) -> None:
+        for line in self._process.stdout or ():
+            try:
+                self.samples.append(tuple(float(v) for v in line.split(",")))
+            except ValueError:
+                continue
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._process.wait()
+
+    def summary(self) -> dict[str, float]:
+        busy = [s for s in self.samples if s[0] > 0]
+        middle = busy[len(busy) // 10 : -max(1, len(busy) // 10)] or busy
+        if not middle:
+            return {}
+        return {
+            "gpu_busy_percent": round(float(np.mean([s[0] for s in middle])), 1),
+            "gpu_memory_mib": max(s[1] for s in self.samples),
+            "gpu_watts": round(float(np.mean([s[2] for s in middle])), 0),
+        }
+
+
+def engine_alone(runtime: Any, images: list[np.ndarray], seconds: float) -> float:
+    def fill(slot: Any) -> None:
+        for i in range(runtime.batch_size):
+            slot.image_NHW[i] = images[i % len(images)]
+
+    def loop(_: int) -> int:
+        done = 0
+        with runtime.acquire() as slot:
+            fill(slot)
+            slot.infer(runtime.batch_size)
+            barrier.wait()
+            while time.monotonic() - start[0] < seconds:
+                slot.infer(runtime.batch_size)
+                done += runtime.batch_size
+        return done
+
+    start = [0.0]
+    barrier = threading.Barrier(
+        runtime.num_slots, action=lambda: start.__setitem__(0, time.monotonic())
+    )
+    with ThreadPoolExecutor(runtime.num_slots) as pool:
+        done = sum(pool.map(loop, range(runtime.num_slots)))
+    return done / (time.monotonic() - start[0])
+
+
+def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
+    for shard in range(number):
+        chosen = [contents[(shard * SHARD + i) % len(contents)] for i in range(SHARD)]
+        keys = [f"line=1/date={DATE}/s{shard:05d}i{i:04d}.jpg" for i in range(SHARD)]
+        columns = {
+            "image_key": keys,
+            "image_id": keys,
+            "date": [None] * SHARD,
+            "line": ["1"] * SHARD,
+            "tags": [[] for _ in keys],
+            "object_key": keys,
+            "bytes": [len(c) for c in chosen],
+            "etag": ["e"] * SHARD,
+            "shard": [shard] * SHARD,
+        }
+        refs = pa.table(
+            [pa.array(columns.get(f.name, [None] * SHARD), f.type) for f in schema.PLAN],
+            schema=schema.PLAN,
+        )
+        yield ShardInput(
+            run_id=f"{DATE}-bench-000000000000-0001",
+            plan_digest="0",
+            shard=shard,
+            refs=refs,
+            contents=pa.array(chosen, pa.large_binary()),
+            errors=[None] * SHARD,
+            failure=None,
+            transient=False,
+        )
+
+
+def in_process(
+    runtime: Any, engine: Any, store: Lake, contents: list[bytes], number: int, threads: int
+) -> float:
+    scorer = ShardScorer(
+        runtime, engine.card, store, decoder="steel_batch.decode:decode_gray", num_threads=threads
+    )
+    work = shards(contents, number + 6)
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(scorer.score, [next(work) for _ in range(6)]))
+        rest = list(work)
+        started = time.monotonic()
+        list(pool.map(scorer.score, rest))
+        return number * SHARD / (time.monotonic() - started)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--store", type=Path, required=True)
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--precision", default="fp16")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=12)
+    parser.add_argument("--shards", type=int, default=96)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--skip-score", action="store_true")
+    parser.add_argument("--pattern", default=PATTERN)
+    parser.add_argument("--score-flags", default="")
+    args = parser.parse_args()
+    store = Lake(str(args.store))
+    engine = load_engine(args.engine, store=store)
+    started = time.monotonic()
+    runtime = open_runtime(
+        engine, runtime="tensorrt", precision=args.precision, batch_size=args.batch_size
+    )
+    figures: dict[str, Any] = {
+        "benchmark": "gpu_score",
+        "engine": engine.card.name,
+        "runtime": runtime.description,
+        "load_or_build_seconds": round(time.monotonic() - started, 1),
+    }
+    scratch = args.store / "bench"
+    shutil.rmtree(scratch, ignore_errors=True)
+    source = Lake(str(scratch / "images"))
+    write_lake(source, num_images=512, seed=22, lines=["1"], dates=[DATE])
+    contents = [f.read_bytes() for f in sorted((scratch / "images").glob("line=*/date=*/*.jpg"))]
+    images = [decode_gray(c) for c in contents[:64]]
+    figures["engine_images_per_second"] = round(engine_alone(runtime, images, args.seconds), 1)
+    print(figures, file=sys.stderr, flush=True)
+    figures["in_process_images_per_second"] = round(
+        in_process(
+            runtime, engine, Lake(str(scratch / "rows")), contents, args.shards, args.threads
+        ),
+        1,
+    )
+    figures["engine_again_images_per_second"] = round(
+        engine_alone(runtime, images, args.seconds), 1
+    )
+    runtime.close()
+    print(figures, file=sys.stderr, flush=True)
+    if not args.skip_score:
+        shutil.rmtree(args.store / "scored", ignore_errors=True)
+        with GpuLog() as gpu:
+            done = subprocess.run(
+                [sys.executable, "-m", "steel_batch.cli", "score",
+                 "--images", str(args.images), "--key-pattern", args.pattern, "--date", DATE,
+                 "--store", str(args.store / "scored"),
+                 "--engine", str(args.store / engine.folder), "--runtime", "tensorrt",
+                 "--precision", args.precision, "--batch-size", str(args.batch_size),
+                 "--cpus-per-actor", str(args.threads), "--output", "json",
+                 *args.score_flags.split()],
+                stdout=subprocess.PIPE, check=False,
+            )  # fmt: skip
+        if done.returncode:
+            sys.exit(done.returncode)
+        result = json.loads(done.stdout)
+        figures |= {
+            "score_images_per_second": result["images_per_second"],
+            "score_num_images": result["num_images"],
+            "score_num_scored": result["num_scored"],
+            "score_startup_seconds": result["startup_seconds"],
+            "score_seconds": result["seconds"],
+            "score_steps": result["attempt_seconds"],
+            "score_defective": [c["num_images"] for c in result["classes"]],
+            **gpu.summary(),
+            "score_of_engine": round(
+                result["images_per_second"]
+                / max(
+                    figures["engine_images_per_second"],
+                    figures["engine_again_images_per_second"],
+                ),
+                3,
+            ),
+        }
+    figures |= describe_machine()
+    for name, value in figures.items():
+        print(f"{name:34} {value}", file=sys.stderr)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
