@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -80,10 +81,9 @@ def ensure_tables(store: Lake) -> None:
         except (DeltaError, OSError) as error:
             # Two first runs may create the table at once; the loser finds it there.
             if _open(store, table) is None:
-                reason = str(error).partition("\n")[0].rstrip(".")
                 raise LakeError(
-                    f"the table {store.uri(table)} cannot be made: {reason}. Check --store, and "
-                    "that this user may write there."
+                    f"the table {store.uri(table)} cannot be made: {_reason(error)}. Check "
+                    "--store, and that this user may write there."
                 ) from error
 
 
@@ -93,7 +93,15 @@ def _open(store: Lake, table: str) -> DeltaTable | None:
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise LakeError(f"the table {store.uri(table)} cannot be read: {error}") from error
+        raise LakeError(
+            f"the table {store.uri(table)} cannot be read: {_reason(error)}."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What delta-rs says, which it draws over several lines in colour, as one line."""
+    lines = re.sub(r"\x1b\[\d*m|↳", "", str(error)).splitlines()
+    return ": ".join(line.strip().rstrip(".") for line in lines if line.strip())
 
 
 def open_table(store: Lake, table: str) -> DeltaTable:
@@ -190,6 +198,7 @@ def land(
     *,
     replaced: Sequence[LiveFile] = (),
     before: Callable[[], None] = lambda: None,
+    attempts: int = ATTEMPTS,
 ) -> int:
     """Publish a run's files to one table and commit them; idempotent.
 
@@ -201,6 +210,7 @@ def land(
         replaced: Committed files whose rows `files` hold anew; removed by the same
             commit, and deleted by the next `sweep`.
         before: Called right before anything becomes visible; raises to stop.
+        attempts: How often the log is written before this gives up.
 
     Returns:
         The table's version that has the run's rows.
@@ -213,18 +223,24 @@ def land(
         before()
         for file in files:
             store.copy(file.merged, file.target)
-        _commit(store, table, run_id, files, replaced)
+        _commit(store, table, run_id, files, replaced, attempts)
     return int(open_table(store, table).version())
 
 
 def _commit(
-    store: Lake, table: str, run_id: str, files: Sequence[DataFile], replaced: Sequence[LiveFile]
+    store: Lake,
+    table: str,
+    run_id: str,
+    files: Sequence[DataFile],
+    replaced: Sequence[LiveFile],
+    attempts: int,
 ) -> None:
     engine, date, _ = layout.split_run_id(run_id)
     actions: list[AddAction | RemoveAction] = [_add(file, table, engine, date) for file in files]
     actions += [_remove(file, table, engine, date) for file in replaced]
-    error: Exception | None = None
-    for attempt in range(ATTEMPTS):
+    conflict: Exception | None = None
+    unknown: Exception | None = None
+    for attempt in range(attempts):
         time.sleep(PAUSE_SECONDS * attempt)
         try:
             opened = open_table(store, table)
@@ -239,27 +255,28 @@ def _commit(
                     app_transactions=[Transaction(run_id, 1)], custom_metadata={"run_id": run_id}
                 ),
             )
-        except CommitFailedError as conflict:
-            log.info("commit conflict on %s: %s", table, conflict)
-            error = conflict
-        except (DeltaError, LakeError, OSError) as unknown:
+        except CommitFailedError as error:
+            log.info("commit conflict on %s: %s", table, _reason(error))
+            conflict = error
+        except (DeltaError, LakeError, OSError) as error:
             # The log decides: the next attempt reads it before it writes.
-            log.warning("commit to %s: outcome unknown: %s", table, unknown)
-            error = unknown
+            log.warning("commit to %s: outcome unknown: %s", table, _reason(error))
+            unknown = error
         else:
             return
     if landed(store, table, run_id):
         return
-    if isinstance(error, CommitFailedError):
-        store.delete(file.target for file in files)
-        raise CommitConflictError(
-            f"the commit of run {run_id} to {table} lost against other writers {ATTEMPTS} times; "
-            "its rows are not visible and its work is kept: run the same command again."
-        ) from error
-    raise CommitUnknownError(
-        f"nobody knows whether run {run_id} was committed to {table}: {error}. Nothing was "
-        "deleted; run the same command again, it reads the table's log first."
-    ) from error
+    if unknown is not None:
+        # Also where a later attempt surely failed: what was sent before may still arrive.
+        raise CommitUnknownError(
+            f"nobody knows whether run {run_id} was committed to {table}: {_reason(unknown)}. "
+            "Nothing was deleted; run the same command again, it reads the table's log first."
+        ) from unknown
+    store.delete(file.target for file in files)
+    raise CommitConflictError(
+        f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
+        "its rows are not visible and its work is kept: run the same command again."
+    ) from conflict
 
 
 def _add(file: DataFile, table: str, engine: str, date: str) -> AddAction:
