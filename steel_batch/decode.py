@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.errors import ConfigError, DecodeError, ShapeError
-from steel_batch.header import probe
+from steel_batch.header import probe, without_orientation
 from steel_batch.wholeness import check_whole, with_noise_at_end
 
 MAX_PIXELS: Final = 64_000_000
@@ -50,8 +50,9 @@ def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
     """Decode one image.
 
     Every pixel of a good file is what ``cv2.imdecode`` gives for ``IMREAD_GRAYSCALE |
-    IMREAD_IGNORE_ORIENTATION``. What nobody can see is damage inside a JPEG's pixels that leaves
-    their number right: it decodes to other pixels.
+    IMREAD_IGNORE_ORIENTATION``, of a TIFF with the orientation taken out. What nobody can see is
+    damage inside a JPEG's pixels that leaves their number right: it decodes to other pixels. So
+    does a JPEG that was cut inside its last block and closed.
 
     Args:
         data: The file, as anything with a buffer; it is not copied.
@@ -66,14 +67,15 @@ def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
     """
     view = memoryview(data).cast("B")
     header = probe(view)
-    if header.width * header.height > max_pixels:
+    if max(header.width * header.height, header.piece_px) > max_pixels:
+        piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
         raise DecodeError(
-            f"{header.format} of {header.width}×{header.height} pixels; at most {max_pixels:,} "
-            "are decoded.",
+            f"{header.format} of {header.width}×{header.height} pixels{piece}; at most "
+            f"{max_pixels:,} are decoded.",
             code="too_large",
         )
     check_whole(view, header)
-    image_HW = _imdecode(view)
+    image_HW = _imdecode(without_orientation(view) if header.format == "TIFF" else view)
     if image_HW is None or image_HW.shape != (header.height, header.width):
         raise DecodeError(
             f"{header.format} of {header.width}×{header.height} pixels and {len(view)} bytes that "

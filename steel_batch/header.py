@@ -7,7 +7,7 @@ size and depth; whether the file is all there is `wholeness`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,8 @@ class Header:
     """Samples a pixel as stored; 1 for a palette."""
     bit_depth: int
     """Bits a sample as stored."""
+    piece_px: int = 0
+    """Pixels of a TIFF's tile or strip, for which decoders make room whatever the image's size."""
 
 
 def probe(data: memoryview) -> Header:
@@ -64,7 +66,8 @@ def probe(data: memoryview) -> Header:
 
 def _unsupported(name: str) -> DecodeError:
     return DecodeError(
-        f"the file is {name}; JPEG of 8 bits, PNG, BMP, TIFF of at most 16 bits and WebP are read.",
+        f"the file is {name}; JPEG of 8 bits, PNG, BMP, WebP and TIFF of at most 16 bits, plain or "
+        "with LZW, Deflate or PackBits, are read.",
         code="unsupported_format",
     )
 
@@ -79,16 +82,15 @@ def _no_image(data: memoryview) -> DecodeError:
 _FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 _BARE: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
 _SCAN, _END = 0xDA, 0xD9
+_STEP_BYTES: Final = 4096
 
 
 def _read_jpeg(data: memoryview) -> Header:
     position = 2
     while True:
-        if data[position] != 0xFF:  # libjpeg skips garbage between segments, and so do we
-            skipped = bytes(data[position:]).find(b"\xff")
-            if skipped < 0:
-                raise IndexError
-            position += skipped
+        while data[position] != 0xFF:  # libjpeg skips garbage between segments, and so do we
+            found = bytes(data[position : position + _STEP_BYTES]).find(b"\xff")
+            position += found if found >= 0 else _STEP_BYTES
         marker = data[position + 1]
         if marker == 0xFF:
             position += 1
@@ -128,33 +130,63 @@ def _read_bmp(data: memoryview) -> Header:
     return Header("BMP", width, abs(height), num_channels, 5 if depth == 16 else min(depth, 8))
 
 
-def read_tiff_tags(data: memoryview) -> dict[int, tuple[int, ...]]:
-    """The whole numbers in the first directory of a TIFF, by tag.
+WIDTH, HEIGHT, BITS, COMPRESSION, STRIP_OFFSETS, ORIENTATION = 256, 257, 258, 259, 273, 274
+CHANNELS, ROWS_PER_STRIP, STRIP_BYTES, PLANES = 277, 278, 279, 284
+TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT = 322, 323, 324, 325, 339
+_TAGS: Final = frozenset(
+    {WIDTH, HEIGHT, BITS, COMPRESSION, STRIP_OFFSETS, ORIENTATION, CHANNELS, ROWS_PER_STRIP,
+     STRIP_BYTES, PLANES, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SAMPLE_FORMAT}
+)  # fmt: skip
+_NUMBERS: Final = {1: "B", 3: "H", 4: "I"}
 
-    Raises:
-        struct.error: The file ends before them.
+
+def _tiff_entries(data: memoryview) -> Iterator[tuple[int, str, int, int]]:
+    """Of the first directory's entries that matter: tag, letter, number of values and place.
+
+    A tag that comes twice counts where it comes first, as in libtiff.
     """
     order = "<" if data[0] == 0x49 else ">"
     (offset,) = struct.unpack_from(order + "I", data, 4)
     (num_entries,) = struct.unpack_from(order + "H", data, offset)
-    tags = {}
-    for i in range(num_entries):
-        entry = offset + 2 + 12 * i
+    seen = set()
+    for entry in range(offset + 2, offset + 2 + 12 * num_entries, 12):
         tag, kind, num_values = struct.unpack_from(order + "HHI", data, entry)
-        letter = {1: "B", 3: "H", 4: "I"}.get(kind)
-        if letter is None:
+        if tag not in _TAGS or tag in seen or kind not in _NUMBERS:
             continue
-        position = entry + 8
+        seen.add(tag)
+        position, letter = entry + 8, _NUMBERS[kind]
         if num_values * struct.calcsize(letter) > 4:
             (position,) = struct.unpack_from(order + "I", data, position)
+        yield tag, order + letter, num_values, position
+
+
+def read_tiff_tags(data: memoryview) -> dict[int, tuple[int, ...]]:
+    """What the first directory of a TIFF says of where and how its pixels are, by tag.
+
+    Raises:
+        struct.error: The file ends before them.
+    """
+    tags = {}
+    for tag, letter, num_values, position in _tiff_entries(data):
         if position + num_values * struct.calcsize(letter) > len(data):
             raise struct.error
-        tags[tag] = struct.unpack_from(f"{order}{num_values}{letter}", data, position)
+        values = f"{letter[0]}{num_values}{letter[1]}"
+        tags[tag] = struct.unpack_from(values, data, position)
     return tags
 
 
-_WIDTH, _HEIGHT, _BITS, _CHANNELS, _SAMPLE_FORMAT = 256, 257, 258, 277, 339
+def without_orientation(data: memoryview) -> bytes | memoryview:
+    """The same TIFF without a turn or a mirror, which OpenCV heeds there whatever it is told."""
+    for tag, letter, num_values, position in _tiff_entries(data):
+        if tag == ORIENTATION and num_values:
+            upright = bytearray(data)
+            struct.pack_into(letter, upright, position, 1)
+            return bytes(upright)
+    return data
+
+
 _WHOLE_NUMBERS = 1
+_COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits"}
 
 
 def _read_tiff(data: memoryview) -> Header:
@@ -163,10 +195,17 @@ def _read_tiff(data: memoryview) -> Header:
     def first(tag: int, default: int) -> int:
         return tags[tag][0] if tags.get(tag) else default
 
-    depth = first(_BITS, 1)
-    if depth > 16 or first(_SAMPLE_FORMAT, _WHOLE_NUMBERS) != _WHOLE_NUMBERS:
+    depth = first(BITS, 1)
+    if depth > 16 or first(SAMPLE_FORMAT, _WHOLE_NUMBERS) != _WHOLE_NUMBERS:
         raise _unsupported(f"a TIFF of {depth} bits that are no whole numbers up to 65,535")
-    return Header("TIFF", first(_WIDTH, 0), first(_HEIGHT, 0), first(_CHANNELS, 1), depth)
+    if first(COMPRESSION, 1) not in _COMPRESSIONS:
+        raise _unsupported(f"a TIFF of compression {first(COMPRESSION, 1)}")
+    width, height = first(WIDTH, 0), first(HEIGHT, 0)
+    rows = first(ROWS_PER_STRIP, height)
+    if rows >= 1 << 31:  # the way to say that there is one strip
+        rows = height
+    piece_px = max(width * rows, first(TILE_WIDTH, 0) * first(TILE_HEIGHT, 0))
+    return Header("TIFF", width, height, first(CHANNELS, 1), depth, piece_px)
 
 
 def _read_webp(data: memoryview) -> Header:

@@ -15,7 +15,14 @@ from typing import Final
 import numpy as np
 
 from steel_batch.errors import DecodeError
-from steel_batch.header import Header, read_tiff_tags
+from steel_batch.header import (
+    STRIP_BYTES,
+    STRIP_OFFSETS,
+    TILE_BYTES,
+    TILE_OFFSETS,
+    Header,
+    read_tiff_tags,
+)
 
 _SEEDS: Final = np.arange(1024) * 73 % 255
 _NOISE: Final = _SEEDS.astype(np.uint8).tobytes()
@@ -30,7 +37,8 @@ def check_whole(data: memoryview, header: Header) -> None:
         header: Its header.
 
     Raises:
-        DecodeError: Code ``truncated``, or ``undecodable`` for a PNG that fails a checksum.
+        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum, or
+            ``too_large`` for a JPEG of more than `MAX_SCANS` scans.
     """
     try:
         _CHECKS[header.format](data)
@@ -58,6 +66,9 @@ def with_noise_at_end(data: memoryview) -> bytes:
     return bytes(data[:end]) + _NOISE + restarts + bytes(data[end:])
 
 
+MAX_SCANS: Final = 100
+"""A progressive JPEG has about ten. Each scan goes over every pixel, so that 60 kB of empty ones
+keep a decoder busy for a minute."""
 _SCAN, _END, _START = 0xDA, 0xD9, 0xD8
 _AFTER_SCAN: Final = frozenset({0xC4, 0xCC, _SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
 """What may follow a scan, other than the end: tables, another scan, application data, a comment."""
@@ -84,17 +95,21 @@ def _walk_jpeg(data: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def _check_jpeg(data: memoryview) -> None:
-    has_scan = False
+    num_scans = 0
     for found, marker in _walk_jpeg(data):
         if marker == _SCAN:
-            has_scan = True
-        elif marker == _END and has_scan:
+            num_scans += 1
+            if num_scans > MAX_SCANS:
+                raise DecodeError(
+                    f"JPEG of more than {MAX_SCANS} scans; no encoder makes them.", code="too_large"
+                )
+        elif marker == _END and num_scans:
             return
         elif marker == _START:
             raise DecodeError(
                 f"JPEG that stops where another one begins, at byte {found}.", code="truncated"
             )
-        elif has_scan and marker not in _AFTER_SCAN:
+        elif num_scans and marker not in _AFTER_SCAN:
             raise DecodeError(f"JPEG with a damaged byte among its pixels, near {found}.")
     raise _cut_off("JPEG", data)
 
@@ -122,8 +137,7 @@ def _check_bmp(data: memoryview) -> None:
         raise _cut_off("BMP", data)
 
 
-_STRIPS: Final = ((273, 279), (324, 325))
-"""Tags of where strips and tiles begin, and of their sizes."""
+_STRIPS: Final = ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES))
 
 
 def _check_tiff(data: memoryview) -> None:

@@ -1,0 +1,519 @@
+"""Bad and strange image files, made in code, each with what has to become of it.
+
+Nothing is read from disk and nothing is random, so a file's name is enough to talk about it. Most
+are made from one good image of `HEIGHT`×`WIDTH` pixels by cutting, patching or rewriting what
+OpenCV encodes; what it cannot encode is put together from its parts.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steel_batch.synthetic import render
+
+Image = npt.NDArray[np.uint8]
+
+HEIGHT, WIDTH = 64, 160
+BOMB_PX = 60_000
+"""Width and height of the images that only a header makes large."""
+
+
+@dataclass(frozen=True, slots=True)
+class StrangeFile:
+    """One file and its outcome."""
+
+    name: str
+    data: bytes
+    code: str | None
+    """Its code in the quarantine; None: it is scored."""
+    image_HW: Image | None = None
+    """Its pixels, where the file says exactly which they are."""
+
+
+@cache
+def good_image() -> Image:
+    """A piece of synthetic steel, its contrast stretched so that an engine finds something."""
+    piece_HW = render(3, 1).image_HW[:HEIGHT, 400 : 400 + WIDTH].astype(np.int32)
+    stretched_HW = (piece_HW - piece_HW.min()) * 200 // (piece_HW.max() - piece_HW.min()) + 30
+    return stretched_HW.astype(np.uint8)
+
+
+def encode(extension: str, image: npt.NDArray[np.generic], *flags: int) -> bytes:
+    """What OpenCV makes of an image."""
+    done, data = cv2.imencode(extension, image, flags)
+    assert done
+    return data.tobytes()
+
+
+def good_jpeg(*flags: int) -> bytes:
+    """The good image as a gray JPEG, baseline unless flags say otherwise."""
+    return encode(".jpg", good_image(), cv2.IMWRITE_JPEG_QUALITY, 90, *flags)
+
+
+def strange_files() -> list[StrangeFile]:
+    """The whole corpus; names are unique and safe in keys."""
+    return [
+        *_no_images(),
+        *_cut_off(),
+        *_strange_jpegs(),
+        *_damaged_jpegs(),
+        *_strange_pngs(),
+        *_strange_bmps(),
+        *_strange_tiffs(),
+        *_strange_webps(),
+        *_wrong_sizes(),
+        *header_bombs(),
+    ]
+
+
+def header_bombs() -> Iterator[StrangeFile]:
+    """Small files that claim to be, or to need, more pixels than any camera makes."""
+    jpeg = bytearray(good_jpeg())
+    struct.pack_into(">HH", jpeg, _frame_at(jpeg) + 5, BOMB_PX, BOMB_PX)
+    yield StrangeFile("bomb_jpeg", bytes(jpeg), "too_large")
+    yield StrangeFile("bomb_png", _png(BOMB_PX, BOMB_PX, 8, 0, zlib.compress(b"\0")), "too_large")
+    yield StrangeFile("bomb_png_1_bit", _png(30_000, 30_000, 1, 0, zlib.compress(b"")), "too_large")
+    bmp = bytearray(encode(".bmp", good_image()))
+    struct.pack_into("<ii", bmp, 18, BOMB_PX, BOMB_PX)
+    yield StrangeFile("bomb_bmp", bytes(bmp), "too_large")
+    struct.pack_into("<ii", bmp, 18, 30_000, -30_000)
+    yield StrangeFile("bomb_bmp_upside_down", bytes(bmp), "too_large")
+    row = b"\0" * WIDTH
+    yield StrangeFile("bomb_tiff", _tiff(row, width=BOMB_PX, height=BOMB_PX), "too_large")
+    yield StrangeFile(
+        "bomb_tiff_width_said_twice",
+        _tiff(good_image().tobytes(), width=30_000, height=30_000, more=[(256, 4, WIDTH)]),
+        "too_large",
+    )
+    zeros = zlib.compress(bytes(9_008 * 9_008), 1)
+    yield StrangeFile(
+        "bomb_tiff_tile", _tiff(zeros, compression=8, tile=(9_008, 9_008)), "too_large"
+    )
+    strip = _tiff(zlib.compress(bytes(WIDTH << 19), 1), compression=8, rows_per_strip=1 << 19)
+    yield StrangeFile("bomb_tiff_strip", strip, "too_large")
+    canvas = (BOMB_PX - 1).to_bytes(3, "little") * 2
+    yield StrangeFile(
+        "bomb_webp_canvas",
+        _riff(_chunk(b"VP8X", b"\0\0\0\0" + canvas) + encode(".webp", good_image())[12:]),
+        "too_large",
+    )
+    largest = 0x3FFF | 0x3FFF << 14
+    yield StrangeFile(
+        "bomb_webp_lossless",
+        _riff(_chunk(b"VP8L", b"\x2f" + struct.pack("<I", largest) + b"\0" * 64)),
+        "too_large",
+    )
+    yield StrangeFile("bomb_jpeg_scans", _scan_bomb(), "too_large")
+
+
+def _no_images() -> Iterator[StrangeFile]:
+    yield StrangeFile("empty", b"", "empty")
+    yield StrangeFile("one_byte", b"\xff", "not_an_image")
+    yield StrangeFile("zeros", b"\0" * 4096, "not_an_image")
+    yield StrangeFile("text", b"camera 3 is offline\n", "not_an_image")
+    yield StrangeFile("html_error_page", b"<!DOCTYPE html><html>503</html>", "not_an_image")
+    yield StrangeFile("html_after_spaces", b"\r\n  <html>404</html>", "not_an_image")
+    yield StrangeFile("xml_error", b'<?xml version="1.0"?><Error>SlowDown</Error>', "not_an_image")
+    yield StrangeFile("json_error", b'{"message": "Internal Server Error"}', "not_an_image")
+    yield StrangeFile("pdf", b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n" + b"0" * 200, "not_an_image")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("im.jpg", good_jpeg())
+    yield StrangeFile("zip_of_a_jpeg", archive.getvalue(), "not_an_image")
+    yield StrangeFile("gzip", b"\x1f\x8b\x08\0" + zlib.compress(b"x"), "not_an_image")
+    table = io.BytesIO()
+    pq.write_table(pa.table({"image": [good_jpeg()]}), table)
+    yield StrangeFile("parquet", table.getvalue(), "not_an_image")
+    yield StrangeFile("base64_of_a_jpeg", base64.b64encode(good_jpeg()), "not_an_image")
+    yield StrangeFile("riff_sound", _riff(b"fmt " + b"\0" * 64, kind=b"WAVE"), "not_an_image")
+    gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
+    yield StrangeFile("gif", gif, "unsupported_format")
+    yield StrangeFile("jpeg_2000", encode(".jp2", good_image()), "unsupported_format")
+    yield StrangeFile(
+        "jpeg_2000_codestream", b"\xff\x4f\xff\x51" + b"\0" * 64, "unsupported_format"
+    )
+    for brand in ("avif", "heic", "mif1", "isom"):
+        head = b"\0\0\0\x1cftyp" + brand.encode() + b"\0\0\0\0" + brand.encode()
+        yield StrangeFile(f"iso_{brand}", head + b"\0" * 64, "unsupported_format")
+    yield StrangeFile("jpeg_xl", b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported_format")
+    yield StrangeFile("exr", b"v/1\x01\x02\0\0\0" + b"\0" * 64, "unsupported_format")
+    yield StrangeFile("pgm", b"P5\n160 64\n255\n" + good_image().tobytes(), "unsupported_format")
+    yield StrangeFile("ppm", b"P6\n8 8\n255\n" + b"\0" * 192, "unsupported_format")
+    yield StrangeFile("big_tiff", b"II+\0\x08\0\0\0" + b"\0" * 64, "unsupported_format")
+
+
+def _cut_off() -> Iterator[StrangeFile]:
+    """Every format, cut in its magic number, its header, its pixels and one byte early."""
+    whole = {
+        "jpeg": good_jpeg(),
+        "progressive": good_jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+        "restarts": good_jpeg(cv2.IMWRITE_JPEG_RST_INTERVAL, 2),
+        "png": encode(".png", good_image()),
+        "bmp": encode(".bmp", good_image()),
+        "tiff": encode(".tiff", good_image()),
+        "tiff_directory_first": _tiff(good_image().tobytes()),
+        "webp": encode(".webp", good_image(), cv2.IMWRITE_WEBP_QUALITY, 80),
+        "webp_lossless": encode(".webp", good_image()),
+    }
+    for name, data in whole.items():
+        for percent in (1, 5, 25, 50, 75, 95):
+            size = max(16, len(data) * percent // 100)
+            yield StrangeFile(f"cut_{name}_{percent}", data[:size], "truncated")
+        yield StrangeFile(f"cut_{name}_last_byte", data[:-1], "truncated")
+    jpeg = whole["jpeg"]
+    yield StrangeFile("cut_jpeg_start_only", jpeg[:2], "truncated")
+    yield StrangeFile("cut_png_magic_only", whole["png"][:8], "truncated")
+    yield StrangeFile("cut_bmp_magic_only", b"BM", "truncated")
+    yield StrangeFile("cut_tiff_magic_only", b"II*\0", "truncated")
+    yield StrangeFile("cut_webp_magic_only", b"RIFF", "truncated")
+    for percent in (30, 60, 90):
+        cut = jpeg[: len(jpeg) * percent // 100].rstrip(b"\xff")
+        yield StrangeFile(f"cut_and_closed_jpeg_{percent}", cut + b"\xff\xd9", "truncated")
+    halves = jpeg[: len(jpeg) // 2].rstrip(b"\xff") + jpeg
+    yield StrangeFile("cut_jpeg_then_whole_jpeg", halves, "truncated")
+
+
+def _strange_jpegs() -> Iterator[StrangeFile]:
+    """Unusual, and all right."""
+    image_HW = good_image()
+    jpeg = good_jpeg()
+    pixels_HW = _decoded(jpeg)
+    yield StrangeFile("jpeg", jpeg, None, pixels_HW)
+    yield StrangeFile("jpeg_progressive", good_jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1), None,
+                      pixels_HW)  # fmt: skip
+    yield StrangeFile("jpeg_restarts", good_jpeg(cv2.IMWRITE_JPEG_RST_INTERVAL, 3), None, pixels_HW)
+    yield StrangeFile("jpeg_optimised", good_jpeg(cv2.IMWRITE_JPEG_OPTIMIZE, 1), None, pixels_HW)
+    yield StrangeFile("jpeg_arithmetic", base64.b64decode(_ARITHMETIC), None)
+    colour = cv2.cvtColor(image_HW, cv2.COLOR_GRAY2BGR)
+    yield StrangeFile("jpeg_colour", encode(".jpg", colour), None)
+    yield StrangeFile("jpeg_cmyk", _four_channels(jpeg, transform=0), None)
+    yield StrangeFile("jpeg_ycck", _four_channels(jpeg, transform=2), None)
+    yield StrangeFile("jpeg_rotated_by_exif", _with_segments(jpeg, _exif(orientation=6)), None,
+                      pixels_HW)  # fmt: skip
+    yield StrangeFile("jpeg_mirrored_by_exif", _with_segments(jpeg, _exif(orientation=2)), None,
+                      pixels_HW)  # fmt: skip
+    thumbnail = encode(".jpg", image_HW[:16, :16])
+    yield StrangeFile("jpeg_with_thumbnail",
+                      _with_segments(jpeg, _exif(orientation=1, thumbnail=thumbnail)), None,
+                      pixels_HW)  # fmt: skip
+    huge = [_segment(0xE1, b"Exif\0\0" + bytes(range(256)) * 255) for _ in range(40)]
+    yield StrangeFile("jpeg_huge_exif", _with_segments(jpeg, *huge), None, pixels_HW)
+    profile = [
+        _segment(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, 3]) + b"\xff\xd9" * 999) for i in range(3)
+    ]
+    yield StrangeFile("jpeg_icc_of_end_markers", _with_segments(jpeg, *profile), None, pixels_HW)
+    yield StrangeFile("jpeg_comment", _with_segments(jpeg, _segment(0xFE, b"line 1\xff\xd8")), None,
+                      pixels_HW)  # fmt: skip
+    yield StrangeFile("jpeg_filled_with_ff", _with_segments(jpeg, b"\xff" * 32), None, pixels_HW)
+    yield StrangeFile("jpeg_trailing_garbage", jpeg + bytes(range(256)) * 8, None, pixels_HW)
+    yield StrangeFile("jpeg_trailing_zeros", jpeg + b"\0" * 4096, None, pixels_HW)
+    yield StrangeFile("jpeg_twice", jpeg + jpeg, None, pixels_HW)
+    yield StrangeFile("jpeg_then_png", jpeg + encode(".png", image_HW), None, pixels_HW)
+    black_HW = np.zeros_like(image_HW)
+    yield StrangeFile("jpeg_black", encode(".jpg", black_HW), None, black_HW)
+    gray_HW = np.full_like(image_HW, 128)
+    yield StrangeFile("jpeg_gray_like_missing", encode(".jpg", gray_HW), None, gray_HW)
+
+
+def _damaged_jpegs() -> Iterator[StrangeFile]:
+    jpeg = good_jpeg()
+    frame = _frame_at(jpeg)
+
+    def patched(at: int, data: bytes) -> bytes:
+        return jpeg[:at] + data + jpeg[at + len(data) :]
+
+    yield StrangeFile("jpeg_no_height", patched(frame + 5, b"\0\0"), "undecodable")
+    yield StrangeFile("jpeg_no_width", patched(frame + 7, b"\0\0"), "undecodable")
+    yield StrangeFile("jpeg_no_channels", patched(frame + 9, b"\0"), "undecodable")
+    yield StrangeFile("jpeg_200_channels", patched(frame + 9, b"\xc8"), "undecodable")
+    yield StrangeFile("jpeg_12_bits", patched(frame + 4, b"\x0c"), "unsupported_format")
+    tables = jpeg.index(b"\xff\xc4")
+    yield StrangeFile("jpeg_huffman_of_ff", patched(tables + 5, b"\xff" * 16), "undecodable")
+    yield StrangeFile("jpeg_huffman_of_zeros", patched(tables + 5, b"\0" * 16), "undecodable")
+    no_tables = jpeg
+    while b"\xff\xc4" in no_tables[: no_tables.index(b"\xff\xda")]:
+        no_tables = _without_segment(no_tables, b"\xff\xc4")
+    yield StrangeFile("jpeg_no_quantisation", _without_segment(jpeg, b"\xff\xdb"), "undecodable")
+    # Since Motion JPEG leaves them out, libjpeg has the standard Huffman tables built in.
+    yield StrangeFile("jpeg_no_huffman", no_tables, None)
+    yield StrangeFile("jpeg_ends_before_frame", jpeg[:frame] + b"\xff\xd9", "undecodable")
+    scan = jpeg.index(b"\xff\xda")
+    yield StrangeFile("jpeg_ends_before_scan", jpeg[:scan] + b"\xff\xd9", "truncated")
+    yield StrangeFile("jpeg_no_pixels", jpeg[: scan + 10] + b"\xff\xd9", "truncated")
+    yield StrangeFile("jpeg_second_frame", jpeg[:scan] + jpeg[frame:], "undecodable")
+    middle = (scan + len(jpeg)) // 2
+    yield StrangeFile("jpeg_frame_among_pixels", patched(middle, b"\xff\xc0\0\x0b"), "undecodable")
+    yield StrangeFile("jpeg_taller_in_header", patched(frame + 5, b"\0\xff"), "truncated")
+    text = jpeg.replace(b"\n", b"\r\n").replace(b"\xff", b"\xef\xbf\xbd")
+    yield StrangeFile("jpeg_as_text", text, "not_an_image")
+
+
+def _strange_pngs() -> Iterator[StrangeFile]:
+    image_HW = good_image()
+    png = encode(".png", image_HW)
+    yield StrangeFile("png", png, None, image_HW)
+    yield StrangeFile("png_16_bits", encode(".png", image_HW.astype(np.uint16) << 8 | 77), None,
+                      image_HW)  # fmt: skip
+    alpha_HW = np.zeros_like(image_HW)
+    rgba = np.dstack([image_HW, image_HW, image_HW, alpha_HW])
+    yield StrangeFile("png_rgba_transparent", encode(".png", rgba), None, image_HW)
+    yield StrangeFile("png_rgb", encode(".png", rgba[..., :3]), None, image_HW)
+    rgba16 = rgba.astype(np.uint16) << 8
+    yield StrangeFile("png_rgba_16_bits", encode(".png", rgba16), None, image_HW)
+    palette = _png_chunk(b"PLTE", bytes(v for i in range(256) for v in (255 - i,) * 3))
+    yield StrangeFile("png_palette", _png(WIDTH, HEIGHT, 8, 3, _rows(image_HW), before=palette),
+                      None, 255 - image_HW)  # fmt: skip
+    gray_alpha = np.dstack([image_HW, alpha_HW]).reshape(HEIGHT, -1)
+    yield StrangeFile("png_gray_alpha", _png(WIDTH, HEIGHT, 8, 4, _rows(gray_alpha)), None,
+                      image_HW)  # fmt: skip
+    bits_HW = (image_HW > 128).astype(np.uint8)
+    yield StrangeFile("png_1_bit", _png(WIDTH, HEIGHT, 1, 0, _rows(np.packbits(bits_HW, axis=1))),
+                      None, bits_HW * 255)  # fmt: skip
+    yield StrangeFile("png_trailing_garbage", png + b"\xde\xad" * 500, None, image_HW)
+    yield StrangeFile("png_with_large_text", _png(WIDTH, HEIGHT, 8, 0, _rows(image_HW),
+                      before=_png_chunk(b"tEXt", b"k\0" + b"v" * 300_000)), None,
+                      image_HW)  # fmt: skip
+    yield StrangeFile("png_no_width", _png(0, HEIGHT, 8, 0, b""), "undecodable")
+    yield StrangeFile("png_no_height", _png(WIDTH, 0, 8, 0, b""), "undecodable")
+    yield StrangeFile("png_depth_of_7", _png(WIDTH, HEIGHT, 7, 0, _rows(image_HW)), "undecodable")
+    yield StrangeFile("png_colour_type_5", _png(WIDTH, HEIGHT, 8, 5, _rows(image_HW)),
+                      "undecodable")  # fmt: skip
+    damaged = bytearray(png)
+    damaged[png.index(b"IDAT") + 40] ^= 0x10
+    yield StrangeFile("png_changed_byte", bytes(damaged), "undecodable")
+    yield StrangeFile("png_pixels_no_zlib", _png(WIDTH, HEIGHT, 8, 0, b"\x55" * 500), "undecodable")
+    no_palette = _png(WIDTH, HEIGHT, 8, 3, _rows(image_HW))
+    yield StrangeFile("png_palette_missing", no_palette, "undecodable")
+
+
+def _strange_bmps() -> Iterator[StrangeFile]:
+    image_HW = good_image()
+    bmp = encode(".bmp", image_HW)
+    yield StrangeFile("bmp", bmp, None, image_HW)
+    turned = bytearray(bmp)
+    struct.pack_into("<i", turned, 22, -HEIGHT)
+    yield StrangeFile("bmp_rows_from_the_top", bytes(turned), None, image_HW[::-1])
+    colour = cv2.cvtColor(image_HW, cv2.COLOR_GRAY2BGR)
+    yield StrangeFile("bmp_colour", encode(".bmp", colour), None, image_HW)
+    for name, at, value in [
+        ("width_0", 18, 0),
+        ("width_negative", 18, -WIDTH),
+        ("height_0", 22, 0),
+        ("compression_9", 30, 9),
+    ]:
+        patched = bytearray(bmp)
+        struct.pack_into("<i", patched, at, value)
+        yield StrangeFile(f"bmp_{name}", bytes(patched), "undecodable")
+    header = bytearray(bmp)
+    struct.pack_into("<I", header, 14, 77)
+    yield StrangeFile("bmp_unknown_header", bytes(header), "not_an_image")
+
+
+def _strange_tiffs() -> Iterator[StrangeFile]:
+    image_HW = good_image()
+    yield StrangeFile("tiff", encode(".tiff", image_HW), None, image_HW)
+    yield StrangeFile("tiff_16_bits", encode(".tiff", image_HW.astype(np.uint16) << 8 | 77), None,
+                      image_HW)  # fmt: skip
+    pages = cv2.imencodemulti(".tiff", [image_HW, image_HW[::-1]])[1].tobytes()
+    yield StrangeFile("tiff_of_two_pages", pages, None, image_HW)
+    yield StrangeFile("tiff_big_endian", _tiff(image_HW.tobytes(), order=">"), None, image_HW)
+    yield StrangeFile("tiff_rotated", _tiff(image_HW.tobytes(), more=[(274, 3, 6)]), None, image_HW)
+    holes = image_HW.astype(np.float32)
+    holes[10:20] = np.nan
+    yield StrangeFile("tiff_float_with_nan", encode(".tiff", holes), "unsupported_format")
+    yield StrangeFile("tiff_64_bits", encode(".tiff", holes.astype(np.float64)),
+                      "unsupported_format")  # fmt: skip
+    yield StrangeFile("tiff_width_0", _tiff(image_HW.tobytes(), width=0), "undecodable")
+    yield StrangeFile("tiff_height_0", _tiff(image_HW.tobytes(), height=0), "undecodable")
+    yield StrangeFile("tiff_directory_far_away", b"II*\0\xff\xff\xff\x7f" + b"\0" * 99, "truncated")
+    yield StrangeFile("tiff_compression_7777", _tiff(image_HW.tobytes(), compression=7777),
+                      "unsupported_format")  # fmt: skip
+    large = _tiff(image_HW.tobytes(), many_values=(700, 1, b"x" * 500_000))
+    yield StrangeFile("tiff_with_large_xmp", large, None, image_HW)
+
+
+def _strange_webps() -> Iterator[StrangeFile]:
+    image_HW = good_image()
+    webp = encode(".webp", image_HW)
+    yield StrangeFile("webp_lossless", webp, None, image_HW)
+    yield StrangeFile("webp", encode(".webp", image_HW, cv2.IMWRITE_WEBP_QUALITY, 90), None)
+    rgba = np.dstack([image_HW, image_HW, image_HW, image_HW // 2])
+    yield StrangeFile("webp_alpha", encode(".webp", rgba), None)
+    yield StrangeFile("webp_trailing_garbage", webp + b"\0" * 99, None, image_HW)
+    noise = _riff(_chunk(b"VP8 ", b"\x55" * 200))
+    yield StrangeFile("webp_noise", noise, "undecodable")
+    yield StrangeFile("webp_nothing_inside", _riff(_chunk(b"ABCD", b"\0" * 200)), "undecodable")
+
+
+def _wrong_sizes() -> Iterator[StrangeFile]:
+    image_HW = good_image()
+    yield StrangeFile("size_1_pixel_jpeg", encode(".jpg", image_HW[:1, :1]), "wrong_size")
+    yield StrangeFile("size_1_pixel_png", encode(".png", image_HW[:1, :1]), "wrong_size")
+    yield StrangeFile("size_1_row", encode(".jpg", image_HW[:1]), "wrong_size")
+    yield StrangeFile("size_1_column", encode(".jpg", image_HW[:, :1]), "wrong_size")
+    yield StrangeFile("size_one_less", encode(".jpg", image_HW[:-1]), "wrong_size")
+    yield StrangeFile("size_turned", encode(".jpg", np.ascontiguousarray(image_HW.T)), "wrong_size")
+    yield StrangeFile("size_doubled", encode(".jpg", cv2.resize(image_HW, None, fx=2, fy=2)),
+                      "wrong_size")  # fmt: skip
+    wide_HW = np.zeros((1, 65_500), np.uint8)
+    yield StrangeFile("size_widest_jpeg", encode(".jpg", wide_HW), "wrong_size")
+
+
+def _decoded(data: bytes) -> Image:
+    image_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image_HW is not None
+    return np.asarray(image_HW, np.uint8)
+
+
+def _segment(marker: int, content: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
+
+
+def _with_segments(jpeg: bytes, *segments: bytes) -> bytes:
+    """The same JPEG with more behind its first marker."""
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
+
+
+def _without_segment(jpeg: bytes, marker: bytes) -> bytes:
+    at = jpeg.index(marker)
+    (length,) = struct.unpack_from(">H", jpeg, at + 2)
+    return jpeg[:at] + jpeg[at + 2 + length :]
+
+
+def _frame_at(jpeg: bytes | bytearray) -> int:
+    return jpeg.index(b"\xff\xc0")
+
+
+def _exif(orientation: int, thumbnail: bytes = b"") -> bytes:
+    directory = struct.pack("<HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
+    return _segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + directory + thumbnail)
+
+
+def _four_channels(jpeg: bytes, transform: int) -> bytes:
+    """Four channels in four scans, each with the pixels of a gray JPEG."""
+    frame, scan = _frame_at(jpeg), jpeg.index(b"\xff\xda")
+    (frame_bytes,) = struct.unpack_from(">H", jpeg, frame + 2)
+    size = jpeg[frame + 4 : frame + 9]
+    channels = b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3, 4))
+    pixels = jpeg[scan + 10 : -2]
+    scans = b"".join(
+        _segment(0xDA, bytes([1, c, 0, 0, 63, 0])) + pixels for c in (1, 2, 3, 4)
+    )  # fmt: skip
+    return b"".join(
+        [
+            jpeg[:2],
+            _segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform])),
+            jpeg[2:frame],
+            _segment(0xC0, size + b"\x04" + channels),
+            jpeg[frame + 2 + frame_bytes : scan],
+            scans,
+            b"\xff\xd9",
+        ]
+    )
+
+
+def _scan_bomb() -> bytes:
+    """A progressive JPEG of 61 million pixels and thousands of scans that each visit them all."""
+    jpeg = bytearray(good_jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1))
+    frame, scan = jpeg.index(b"\xff\xc2"), jpeg.index(b"\xff\xda")
+    struct.pack_into(">HH", jpeg, frame + 5, 7_800, 7_800)
+    nothing = _segment(0xDA, bytes([1, 1, 0, 0, 0, 0x01])) + b"\0"
+    return bytes(jpeg[:scan]) + nothing * 5_000 + bytes(jpeg[scan:])
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+def _png(
+    width: int, height: int, depth: int, colour: int, pixels: bytes, before: bytes = b""
+) -> bytes:
+    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    return b"".join(
+        [
+            b"\x89PNG\r\n\x1a\n",
+            _png_chunk(b"IHDR", head),
+            before,
+            _png_chunk(b"IDAT", pixels),
+            _png_chunk(b"IEND", b""),
+        ]
+    )
+
+
+def _rows(pixels: Image) -> bytes:
+    """Rows as a PNG packs them, without a filter."""
+    return zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return kind + struct.pack("<I", len(content)) + content
+
+
+def _riff(content: bytes, kind: bytes = b"WEBP") -> bytes:
+    return _chunk(b"RIFF", kind + content)
+
+
+def _tiff(
+    pixels: bytes,
+    *,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    order: str = "<",
+    compression: int = 1,
+    tile: tuple[int, int] | None = None,
+    rows_per_strip: int | None = None,
+    more: list[tuple[int, int, int]] | None = None,
+    many_values: tuple[int, int, bytes] | None = None,
+) -> bytes:
+    """A gray TIFF of 8 bits whose directory comes before its pixels.
+
+    `more` are entries of tag, kind and value; `many_values` is one of tag, kind and bytes.
+    """
+    large = many_values[2] if many_values else b""
+    if tile is None:
+        place = [(273, 4, 0), (278, 4, rows_per_strip or height), (279, 4, len(pixels))]
+    else:
+        place = [(322, 4, tile[0]), (323, 4, tile[1]), (324, 4, 0), (325, 4, len(pixels))]
+    entries = [
+        (256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, compression), (262, 3, 1),
+        (277, 3, 1), *place, *(more or []),
+    ]  # fmt: skip
+    if many_values:
+        entries.append((many_values[0], many_values[1], 0))
+    entries.sort(key=lambda entry: entry[0])
+    begin = 8 + 2 + 12 * len(entries) + 4
+    directory = struct.pack(order + "H", len(entries))
+    for tag, kind, value in entries:
+        if many_values and tag == many_values[0]:
+            directory += struct.pack(order + "HHII", tag, kind, len(large), begin)
+        elif tag in (273, 324):
+            directory += struct.pack(order + "HHII", tag, kind, 1, begin + len(large))
+        else:
+            letters = "H2x" if kind == 3 else "I"
+            directory += struct.pack(order + "HHI" + letters, tag, kind, 1, value)
+    magic = b"II*\0" if order == "<" else b"MM\0*"
+    head = magic + struct.pack(order + "I", 8)
+    return head + directory + struct.pack(order + "I", 0) + large + pixels
+
+
+_ARITHMETIC = """
+/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWG
+kJ6jq62rZ4C8ybqmx5moq6T/yQALCABAAKABAREA/8wABgAQEAX/2gAIAQEAAD8A/wBLXG+iekhZckKBozwOMRWH6QRb8HaD
+WTU5ott3N4mQNLjGBm4e8daSbcAIDacjr328/qQzr3kcj4uO5c7lWaGs0+sYLp6FG+Vkye1wee8bNM+klU0u7UT1clbxkf8A
+VjIzGqtJ2lKWNmDjdGSJNz3KSPRzwonfUkH9X2tdfPTmxx5OTw5GjKI7l6D/2Q==
+"""
+"""64×160 pixels, coded arithmetically, which OpenCV reads and does not write."""
