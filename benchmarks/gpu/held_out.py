@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -79,7 +80,7 @@ def main() -> None:
                 checkpoint_steps=args.steps,
             )
             folder = args.out.parent / f"{recipe}-{seed}-{args.steps}-{args.lr}"
-            network = train(learned, config, folder, lambda r: print(recipe, r, flush=True))
+            network = train(learned, config, folder, partial(print, recipe, flush=True))
             device = "cuda" if torch.cuda.is_available() else "cpu"
             graph = ContractGraph(network, (0.5,) * 3).to(device).eval()
             metrics = judge_network(graph, Examples(held_out, dataset.size, 4 << 30))

@@ -2,9 +2,9 @@
 
     python -m benchmarks.gpu.parity --store DIR --engine ENGINE [--images DIR] [--num-synthetic 200]
 
-ONNX Runtime runs on the CPU, so the number of images is what its cores can do. For every pixel that
-differs the probability in FP32 is not known from the contract's graph; what is reported is the share
-of pixels, of images with any, and how far the peaks are apart.
+The reference graph is made to put out its logits as well, so that of every pixel that differs it is
+known how far its logit is from the threshold: the greatest of these distances is the band outside
+of which all masks are equal.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import time
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import numpy_helper
 
 from benchmarks.machine import describe_machine
 from steel_batch.decode import decode_gray
-from steel_batch.engine.contract import Runtime
+from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Runtime
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.lake import Lake
 from steel_batch.registry import load_engine
@@ -39,12 +42,37 @@ def run(runtime: Runtime, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndar
     return np.concatenate(masks), np.concatenate(peaks)
 
 
+class Reference:
+    """ONNX Runtime's FP32 on the CPU, with the logits' distance from their thresholds."""
+
+    def __init__(self, graph: bytes) -> None:
+        model = onnx.load_model_from_string(graph)
+        (greater,) = [node for node in model.graph.node if node.op_type == "Greater"]
+        self._logits, limits = greater.input
+        constants = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+        self._limits = constants[limits]
+        model.graph.output.append(onnx.ValueInfoProto(name=self._logits))
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        self._session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+
+    def run(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mask [H, W], peak [C] and distance [C, H, W] of one image."""
+        mask, peak, _, logits = self._session.run(
+            [MASK, PEAK, COUNT, self._logits], {IMAGE: image[None, None]}
+        )
+        return mask[0, 0], peak[0], np.abs(logits - self._limits)[0]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--images", type=Path)
     parser.add_argument("--num-synthetic", type=int, default=200)
+    parser.add_argument("--runtime", default="tensorrt")
     parser.add_argument("--precisions", default="fp16")
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args()
@@ -53,46 +81,81 @@ def main() -> None:
     if args.images:
         found = sorted(p for p in args.images.rglob("*") if p.suffix in (".jpg", ".png"))
         images += [decode_gray(p.read_bytes()) for p in found]
-    reference = open_runtime(
-        engine, runtime="onnxruntime", precision="fp32", batch_size=8,
-        num_threads=len(os.sched_getaffinity(0)),
-    )  # fmt: skip
-    started = time.monotonic()
-    expected, expected_peaks = run(reference, images)
-    reference.close()
-    cpu_rate = len(images) / (time.monotonic() - started)
+    compared = {}
     for precision in args.precisions.split(","):
         runtime = open_runtime(
-            engine, runtime="tensorrt", precision=precision, batch_size=args.batch_size
+            engine, runtime=args.runtime, precision=precision, batch_size=args.batch_size
         )
-        masks, peaks = run(runtime, images)
-        description = runtime.description
+        compared[precision] = (runtime.description, *run(runtime, images))
         runtime.close()
-        differs = masks != expected
+    reference = Reference(engine.read_graph("fp32"))
+    started = time.monotonic()
+    totals = {precision: Totals(len(engine.card.classes)) for precision in compared}
+    for i, image in enumerate(images):
+        mask, peak, distance = reference.run(image)
+        for precision, (_, masks, peaks) in compared.items():
+            totals[precision].add(masks[i], mask, peaks[i], peak, distance)
+    rate = len(images) / (time.monotonic() - started)
+    for precision, (description, _, _) in compared.items():
         figures = {
             "benchmark": "gpu_parity",
             "engine": engine.card.name,
             "runtime": description,
             "num_images": len(images),
             "num_synthetic": args.num_synthetic,
-            "share_of_pixels_that_differ": float(differs.mean()),
-            "images_that_differ": int(differs.any(axis=(1, 2)).sum()),
-            "most_pixels_of_one_image": int(differs.sum(axis=(1, 2)).max()),
-            "images_with_pixels": int((expected > 0).any(axis=(1, 2)).sum()),
-            "dice_per_class": [
-                round(_dice(masks >> c & 1, expected >> c & 1), 6)
-                for c in range(len(engine.card.classes))
-            ],
-            "greatest_peak_difference": float(np.abs(peaks - expected_peaks).max()),
-            "onnxruntime_images_per_second": round(cpu_rate, 1),
+            **totals[precision].figures(),
+            "onnxruntime_images_per_second": round(rate, 1),
             **describe_machine(),
         }
         print(json.dumps(figures), flush=True)
 
 
-def _dice(a: np.ndarray, b: np.ndarray) -> float:
-    total = int(a.sum(dtype=np.int64) + b.sum(dtype=np.int64))
-    return 2 * int((a & b).sum(dtype=np.int64)) / total if total else 1.0
+class Totals:
+    """What differs, over images."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes = num_classes
+        self._pixels = self._differing = self._images = self._with_pixels = 0
+        self._band = self._peak = 0.0
+        self._beyond = dict.fromkeys((0.05, 0.1, 0.25, 0.5, 1.0), 0)
+        self._areas = np.zeros((num_classes, 3), np.int64)
+
+    def add(
+        self,
+        mask: np.ndarray,
+        expected: np.ndarray,
+        peak: np.ndarray,
+        expected_peak: np.ndarray,
+        distance: np.ndarray,
+    ) -> None:
+        differs = mask ^ expected
+        self._pixels += mask.size
+        self._differing += int(np.count_nonzero(differs))
+        self._images += bool(differs.any())
+        self._with_pixels += bool(expected.any())
+        self._peak = max(self._peak, float(np.abs(peak - expected_peak).max()))
+        for c in range(self._num_classes):
+            far = distance[c][(differs >> c & 1).astype(bool)]
+            self._band = max(self._band, float(far.max(initial=0.0)))
+            for limit in self._beyond:
+                self._beyond[limit] += int((far > limit).sum())
+            found, true = mask >> c & 1, expected >> c & 1
+            self._areas[c] += [int(found.sum()), int(true.sum()), int((found & true).sum())]
+
+    def figures(self) -> dict[str, object]:
+        found, true, both = self._areas.T
+        return {
+            "share_of_pixels_that_differ": self._differing / self._pixels,
+            "images_that_differ": self._images,
+            "images_with_pixels": self._with_pixels,
+            "logit_band": round(self._band, 4),
+            "pixels_that_differ_beyond_logit": self._beyond,
+            "dice_per_class": [
+                round(2 * int(b) / int(t), 6) if t else None
+                for b, t in zip(both, found + true, strict=True)
+            ],
+            "greatest_peak_difference": self._peak,
+        }
 
 
 if __name__ == "__main__":

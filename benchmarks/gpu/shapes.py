@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 from steel_batch import synthetic
@@ -69,7 +70,7 @@ def main() -> None:
             parts.training,
             config,
             args.out / "training" / name,
-            lambda r: print(name, r, flush=True),
+            partial(print, name, flush=True),
         )
         trained = time.monotonic()
         product = make_version(
@@ -82,10 +83,8 @@ def main() -> None:
             "train_seconds": round(trained - started, 1),
             "version_seconds": round(time.monotonic() - trained, 1),
             "num_parameters": sum(p.numel() for p in network.parameters()),
-            "kaggle_dice": product.test.kaggle_dice,
-            "present_dice": [c.present_dice for c in product.test.classes],
-            "recall": [c.recall for c in product.test.classes],
-            "false_alarm_rate": [c.false_alarm_rate for c in product.test.classes],
+            "kaggle_dice": product.card.metrics["kaggle_dice"],
+            "classes": product.card.metrics["classes"],
             "int8": dataclasses.asdict(product.verdict),
             "steps": args.steps,
             "batch": args.batch,

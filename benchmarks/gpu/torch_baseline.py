@@ -3,9 +3,8 @@
     python -m benchmarks.gpu.torch_baseline --images DIR --encoder resnet18 [--compile]
 
 Reads the packed Parquet that `benchmarks.gpu.archive` wrote. Rows are images; batches of the GPU's
-size go to one actor that holds the network, as in Ray's own example of batch inference. The network
-has the shape of `benchmarks.gpu.shapes`'s ``r18`` and the weights of its training checkpoint, so the
-masks are the same work.
+size go to one actor that holds the network, as in Ray's own example of batch inference. With the
+weights of the training checkpoint of `benchmarks.gpu.shapes`'s ``r18`` the masks are the same work.
 """
 
 from __future__ import annotations
