@@ -19,6 +19,7 @@ from typing import Any, Final
 import numpy as np
 
 from steel_batch.decode import fit_to
+from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.plans import (
     ANY_GPU,
@@ -30,7 +31,7 @@ from steel_batch.engine.plans import (
     plan_name,
     put_plan,
 )
-from steel_batch.engine.tensorrt import TrtRuntime, find_machine, import_tensorrt, make_logger
+from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
 from steel_batch.lock import Lease
 from steel_batch.registry import Engine
@@ -81,7 +82,7 @@ def compile_graph(
         EngineError: TensorRT does not parse the graph or cannot build it.
     """
     started = time.monotonic()
-    logger = make_logger(trt)
+    logger = open_logger(trt)
     builder = trt.Builder(logger)
     strongly_typed = is_strongly_typed(trt)
     network = builder.create_network(_network_flags(trt))

@@ -1,0 +1,162 @@
+"""The GPU of this process through PyCUDA: its context, and work of a stream that is repeated.
+
+The primary context is the one that the CUDA runtime has as well, so TensorRT, PyTorch and decoders
+share it. It is retained once and kept as long as the process lives. Each call pushes it, because
+Ray calls one actor from many threads: what is pushed in one is not current in the other, and what
+is left pushed aborts the process at its exit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from steel_batch.errors import ConfigError, EngineError
+
+NON_BLOCKING: Final = 1
+"""CU_STREAM_NON_BLOCKING, which PyCUDA has no name for: never waits for the default stream."""
+
+
+def load_driver() -> Any:
+    """PyCUDA's driver API, initialised, with a GPU there.
+
+    Raises:
+        ConfigError: PyCUDA, the driver or a GPU is missing.
+    """
+    try:
+        import pycuda.driver as cuda  # only where a GPU is wanted
+    except (ImportError, OSError) as error:
+        raise ConfigError(
+            f"the TensorRT runtimes need PyCUDA, which cannot be imported here ({error}). Install "
+            "steel-batch[gpu] on every GPU node (PyCUDA is compiled from source and needs CUDA's "
+            "headers), or give --runtime onnxruntime."
+        ) from error
+    try:
+        cuda.init()
+        num_devices = cuda.Device.count()
+    except cuda.Error as error:
+        raise ConfigError(
+            f"NVIDIA's driver does not start here ({error}): check `nvidia-smi` and "
+            "CUDA_VISIBLE_DEVICES, or give --runtime onnxruntime."
+        ) from error
+    if not num_devices:
+        raise ConfigError(
+            "this process sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or give "
+            "--runtime onnxruntime."
+        )
+    return cuda
+
+
+class Gpu:
+    """The first GPU that this process sees; get it from `open_gpu`.
+
+    Args:
+        cuda: PyCUDA's driver API, initialised.
+    """
+
+    def __init__(self, cuda: Any) -> None:
+        self.cuda = cuda
+        device = cuda.Device(0)
+        major, minor = device.compute_capability()
+        self.name = str(device.name())
+        self.compute_capability = f"{major}.{minor}"
+        self._context = device.retain_primary_context()
+
+    @contextlib.contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the context this thread's for a `with` block. Blocks nest."""
+        self._context.push()
+        try:
+            yield
+        finally:
+            self.cuda.Context.pop()
+
+    def memory(self) -> tuple[int, int]:
+        """Free and total bytes.
+
+        Raises:
+            EngineError: The GPU does not answer.
+        """
+        try:
+            with self.current():
+                free, total = self.cuda.mem_get_info()
+        except self.cuda.Error as error:
+            raise EngineError(f"{self.name} does not answer: {error}.") from error
+        return int(free), int(total)
+
+
+@functools.cache
+def open_gpu() -> Gpu:
+    """The first GPU that this process sees, the same object each time.
+
+    Raises:
+        ConfigError: PyCUDA, the driver or a GPU is missing.
+        EngineError: The GPU gives no context: it is full, or another process has it for itself.
+    """
+    cuda = load_driver()
+    try:
+        return Gpu(cuda)
+    except cuda.Error as error:
+        raise EngineError(
+            f"the GPU gives this process no context ({error}): it is out of memory or another "
+            "process has it for itself; see `nvidia-smi`."
+        ) from error
+
+
+class StreamGraph:
+    """Work of one stream, recorded once and launched as a whole.
+
+    Args:
+        handle: The stream's.
+        give: Gives the stream its work, which has run before: TensorRT sets itself up in the first
+            run of a shape, and that cannot be recorded.
+
+    Raises:
+        ConfigError: The package cuda-bindings is missing.
+        EngineError: CUDA cannot record it.
+    """
+
+    def __init__(self, handle: int, give: Callable[[], None]) -> None:
+        try:
+            from cuda.bindings import runtime as cudart  # only where graphs are wanted
+        except (ImportError, OSError) as error:
+            raise ConfigError(
+                f"CUDA graphs need the package cuda-bindings, which cannot be imported here "
+                f"({error}): install steel-batch[gpu]."
+            ) from error
+        self._cudart = cudart
+        self._handle = handle
+        # Other threads go on meanwhile, also with calls that must not be recorded.
+        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
+        self._ask(cudart.cudaStreamBeginCapture(handle, mode))
+        try:
+            give()
+        except BaseException:
+            cudart.cudaStreamEndCapture(handle)
+            raise
+        graph = self._ask(cudart.cudaStreamEndCapture(handle))
+        try:
+            self._executable = self._ask(cudart.cudaGraphInstantiate(graph, 0))
+        finally:
+            cudart.cudaGraphDestroy(graph)
+
+    def launch(self) -> None:
+        """Give the stream its work again.
+
+        Raises:
+            EngineError: CUDA refuses.
+        """
+        self._ask(self._cudart.cudaGraphLaunch(self._executable, self._handle))
+
+    def free(self) -> None:
+        """Free what was recorded; the stream is idle."""
+        self._cudart.cudaGraphExecDestroy(self._executable)
+
+    def _ask(self, answer: tuple[Any, ...]) -> Any:
+        """What a call of the CUDA runtime gave, without its status."""
+        status, *values = answer
+        if status != self._cudart.cudaError_t.cudaSuccess:
+            raise EngineError(f"CUDA cannot record or repeat a batch: {status.name}.")
+        return values[0] if values else None

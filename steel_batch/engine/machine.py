@@ -1,0 +1,92 @@
+"""What this machine runs plans with: TensorRT's bindings, their version, and the GPU.
+
+`tensorrt`, `tensorrt_lean` and `tensorrt_rtx` are the same API under three names. Nothing is
+imported before one of these runtimes is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import logging
+from collections import deque
+from types import ModuleType
+from typing import Any, Final
+
+from steel_batch.engine.gpu import open_gpu
+from steel_batch.engine.plans import Machine
+from steel_batch.errors import ConfigError
+
+MODULES: Final = {
+    "tensorrt": ("tensorrt", "tensorrt_bindings"),
+    "tensorrt_lean": ("tensorrt_lean", "tensorrt_lean_bindings"),
+    "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
+}
+"""Where a runtime's bindings are: their package of libraries has a module of its own, or not."""
+
+log = logging.getLogger(__name__)
+
+
+def import_tensorrt(runtime: str) -> ModuleType:
+    """The bindings of a runtime.
+
+    Raises:
+        ConfigError: They are not installed, or their library cannot be loaded.
+    """
+    reasons = []
+    for name in MODULES[runtime]:
+        try:
+            return importlib.import_module(name)
+        except (ImportError, OSError) as error:
+            reasons.append(str(error))
+    extra = "rtx" if runtime == "tensorrt_rtx" else "gpu"
+    raise ConfigError(
+        f"--runtime {runtime} needs the Python package {MODULES[runtime][0]}, which cannot be "
+        f"imported here ({'; '.join(reasons)}). Install steel-batch[{extra}] on every GPU node, or "
+        "give --runtime onnxruntime."
+    )
+
+
+@functools.cache
+def open_logger(trt: ModuleType) -> Any:
+    """The logger of a TensorRT, which writes to Python's and keeps the last errors.
+
+    TensorRT gives what happens to the first logger of the process, whichever it is given later, so
+    there is one and it stays.
+    """
+
+    class PythonLogger(trt.ILogger):  # type: ignore[misc, name-defined] # the module is an argument
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._errors: deque[str] = deque(maxlen=16)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.Severity.INTERNAL_ERROR, trt.ILogger.Severity.ERROR):
+                self._errors.append(message.strip().rstrip("."))
+                log.info("TensorRT: %s", message)
+            elif severity == trt.ILogger.Severity.WARNING:
+                log.debug("TensorRT: %s", message)
+
+        def take_errors(self) -> list[str]:
+            """The errors since they were last taken, oldest first: the first is the cause."""
+            errors = list(self._errors)
+            self._errors.clear()
+            return errors
+
+    return PythonLogger()
+
+
+def find_machine(runtime: str) -> Machine:
+    """What this machine runs plans with.
+
+    Raises:
+        ConfigError: The bindings, PyCUDA, the driver or a GPU is missing.
+    """
+    trt = import_tensorrt(runtime)
+    gpu = open_gpu()
+    return Machine(
+        runtime=runtime,
+        runtime_version=trt.__version__,
+        compute_capability=gpu.compute_capability,
+        device_name=gpu.name,
+    )
