@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from steel_batch import layout
-from steel_batch.errors import MissingObjectError
+from steel_batch.errors import ConfigError, MissingObjectError
 from steel_batch.lake import Lake
 
 
@@ -114,9 +115,17 @@ def read_run(store: Lake, run_id: str) -> Run:
 
 
 def list_runs(store: Lake, prefix: str = "") -> Iterator[str]:
-    """The ids of runs that begin with `prefix`, in order: by date, engine and number."""
-    folders = store.list_dirs(f"{layout.RUNS}/{prefix}")
-    yield from sorted(folder.rstrip("/").rpartition("/")[2] for folder in folders)
+    """The ids of runs that begin with `prefix`, in order: by date, engine and number.
+
+    Folders that no run made are left out.
+    """
+    found = []
+    for folder in store.list_dirs(f"{layout.RUNS}/{prefix}"):
+        run_id = folder.rstrip("/").rpartition("/")[2]
+        with contextlib.suppress(ConfigError):
+            engine, date, number = layout.split_run_id(run_id)
+            found.append((date, engine, number, run_id))
+    yield from (run_id for *_, run_id in sorted(found))
 
 
 def latest_run(store: Lake, engine: str, date: str) -> Run | None:

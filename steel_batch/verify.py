@@ -22,6 +22,8 @@ from steel_batch.merge import DataFile, load_files
 from steel_batch.runs import list_runs, read_run
 
 BLOCK_BYTES = 8 << 20
+DAMAGED = ("missing", "truncated", "changed")
+"""Kinds of problems of files whose rows are not looked at any further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,11 +50,15 @@ def verify(store: Lake, *, engine: str | None = None, date: str | None = None) -
             if (engine is None or file.engine == engine) and (date is None or file.date == date)
         ]
         records = _records(store, table, live)
+        unreadable = set()
         for file in live:
-            yield from _check_file(store, file, records.get(file.key))
+            for problem in _check_file(store, file, records.get(file.key)):
+                if problem.kind in DAMAGED:
+                    unreadable.add(file.key)
+                yield problem
         yield from _foreign(store, table, {file.key for file in live}, engine, date)
         if table != layout.CLASS_SUMMARIES:
-            yield from _duplicates(store, table, live)
+            yield from _duplicates(store, table, [f for f in live if f.key not in unreadable])
     yield from _check_runs(store, engine, date)
 
 
@@ -134,8 +140,8 @@ def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Probl
             for file in files:
                 try:
                     yield from read_file(store, file.key, pa.schema([("image_key", pa.string())]))
-                except (LakeError, pa.ArrowException):
-                    continue  # reported as missing, truncated or changed
+                except (LakeError, OSError, pa.ArrowException):
+                    continue  # no run has a record of it, or it was changed since it was checked
 
         con = duckdb.connect()
         try:
@@ -163,12 +169,17 @@ def _check_runs(store: Lake, engine: str | None, date: str | None) -> Iterator[P
         run = read_run(store, run_id)
         if run.record is None or run.result is None:
             continue
-        added = run.result.num_scored + run.result.num_quarantined
+        planned = run.record.num_images
+        scored, quarantined = run.result.num_scored, run.result.num_quarantined
         merged = sum(file.num_rows for file in load_files(store, run_id, layout.MERGED) or ())
-        if run.record.num_images != added or merged != run.result.num_scored:
+        # Its other files of the quarantine hold entries of earlier runs.
+        own = layout.table_file(layout.QUARANTINE, its_engine, its_date, run_id, 0)
+        entries = load_files(store, run_id, layout.QUARANTINE) or ()
+        set_aside = sum(file.num_rows for file in entries if file.target == own)
+        if planned != scored + quarantined or merged != scored or set_aside != quarantined:
             yield Problem(
                 kind="miscounted",
                 key=layout.run_file(run_id, "result.json"),
-                message=f"planned {run.record.num_images}, predicted {run.result.num_scored} "
-                f"({merged} in files), quarantined {run.result.num_quarantined}",
+                message=f"planned {planned}, predicted {scored} ({merged} in files), "
+                f"quarantined {quarantined} ({set_aside} in files)",
             )
