@@ -65,7 +65,7 @@ def main() -> None:
         augment, model = RECIPES[recipe]
         for seed in map(int, args.seeds.split(",")):
             started = time.monotonic()
-            learned, held_out = split(dataset, shares=(0.8, 0.2), seed=seed)
+            learned, held_out = split(dataset, shares=(0.2,), seed=seed)
             config = TrainConfig(
                 model=model,
                 augment=augment,
