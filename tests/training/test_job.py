@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from steel_batch import layout
+from steel_batch.cli import cli
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.registry import load_engine
+from tests.conftest import DATE, run_score, score_config
+from tests.training.bands import CLASSES, write_bands
+from training.augment import AugmentConfig
+from training.job import JobConfig, JobResult, run_job
+from training.model import ModelConfig
+from training.recipe import TrainConfig
+
+RECIPE = TrainConfig(
+    model=ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2),
+    augment=AugmentConfig(crop_width=64),
+    num_steps=12,
+    batch_size=4,
+    report_steps=3,
+    checkpoint_steps=3,
+    validate_steps=6,
+    learning_rate=5e-3,
+    ema_decay=0.5,
+    num_threads=1,
+    device="cpu",
+)
+KILL = """
+import os, signal
+from pathlib import Path
+from tests.training.test_job import RECIPE, job
+from training.job import run_job
+
+def die(record):
+    if record["step"] == 9:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run_job(job(Path({images!r}), Path({store!r})), RECIPE, on_step=die)
+"""
+
+
+def job(images: Path, store: Path, **changes: Any) -> JobConfig:
+    settings = {
+        "images": str(images),
+        "labels": "train.csv",
+        "store": str(store),
+        "model": "bands",
+        "classes": CLASSES,
+        "validation_share": 0.2,
+        "test_share": 0.2,
+    }
+    return JobConfig(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images")
+    write_bands(Lake(str(folder)), num_images=40, prefix=f"line=1/date={DATE}/")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Lake]:
+    """An undisturbed job and its store."""
+    store = tmp_path_factory.mktemp("store")
+    return run_job(job(images, store), RECIPE), Lake(str(store))
+
+
+def test_a_job_ends_with_a_version_whose_card_is_the_evidence(
+    made: tuple[JobResult, Lake],
+) -> None:
+    result, store = made
+    card = load_engine(result.card.name, store=store).card
+    assert card == result.card
+    assert (card.model, card.classes, card.height, card.width) == ("bands", CLASSES, 64, 160)
+    assert card.post_process.resize == "never"
+    assert [graph.precision for graph in card.graphs[:2]] == ["fp32", "fp16"]
+    assert sum(result.num_images) == 40
+    assert card.metrics["num_images"] == result.num_images[2]
+    assert card.metrics["validation"]["num_images"] == result.num_images[1]
+    assert card.metrics["data_digest"] != card.metrics["validation"]["data_digest"]
+    assert set(card.metrics["agreement"]) == {"fp32", "fp16"}
+    accepted = card.metrics["int8"]["accepted"]
+    assert ("int8" in [graph.precision for graph in card.graphs]) is accepted
+    assert card.notes == (card.metrics["int8"]["why"],)
+    assert card.recipe["num_steps"] == 12
+    assert card.environment["torch"]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_score_uses_the_version_that_a_job_made(made: tuple[JobResult, Lake], images: Path) -> None:
+    result, store = made
+    config = score_config(Lake(str(images)), store, Path())
+    scored = run_score(config.replace(engine=result.card.name))
+    assert (scored.engine, scored.num_scored) == (result.card.name, 40)
+
+
+def test_a_job_that_was_killed_and_run_again_ends_with_the_same_version_and_figures(
+    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    script = KILL.format(images=str(images), store=str(store))
+    root = Path(__file__).parents[2]
+    killed = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    lake = Lake(str(store))
+    assert lake.stat(layout.training_file(made[0].run, "checkpoint.pt")) is not None
+    assert list(lake.list_objects("registry/")) == []
+    steps: list[int] = []
+    again = run_job(job(images, store), RECIPE, on_step=lambda r: steps.append(r["step"]))
+    assert min(steps) > 3, "it began anew"
+    assert again.run == made[0].run
+    assert again.card.version == made[0].card.version
+    assert again.card.metrics == made[0].card.metrics
+
+
+class Page(HTMLParser):
+    """What a page holds and refers to."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+
+
+def test_the_report_lies_beside_the_card_and_needs_nothing_else(
+    made: tuple[JobResult, Lake],
+) -> None:
+    result, store = made
+    text = store.read(layout.report_file("bands", result.card.version)).decode()
+    page = Page(text)
+    assert page.links
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert "script" not in page.tags
+    assert page.tags.count("polyline") == 4
+    assert "dim" in text
+    assert result.card.name in text
+
+
+def test_what_users_named_is_escaped_in_the_report(images: Path, tmp_path: Path) -> None:
+    names = ("<script>alert(1)</script>", "a&b")
+    config = TrainConfig(model=RECIPE.model, num_steps=1, batch_size=2, num_threads=1, device="cpu")
+    result = run_job(job(images, tmp_path, classes=names), config)
+    text = Lake(str(tmp_path)).read(layout.report_file("bands", result.card.version)).decode()
+    assert "script" not in Page(text).tags
+    assert "&lt;script&gt;" in text
+
+
+def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> None:
+    for changes, message in (
+        ({"labels": "nowhere.csv"}, "--labels 'nowhere.csv' is neither a file nor below"),
+        ({"model": "Not A Name"}, "is not usable as a name"),
+        ({"test_share": 0.0}, "leave none for test"),
+        ({"classes": ("only one",)}, "has class '2', not one of 1 to 1"),
+        ({"groups": "train.csv"}, "begins with the columns ImageId,ClassId,EncodedPixels; exp"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            run_job(job(images, tmp_path, **changes), RECIPE)
+    assert list(Lake(str(tmp_path)).list_objects()) == []
+
+
+def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "[recipe]\nnum_threads = 1\nbatch_size = 4\nnum_steps = 99\n[augment]\ncrop_width = 64\n"
+        "[model]\nencoder = 'narrow16'\ndecoder_channels = [16, 16, 16, 16, 16]\n"
+    )
+    flags = f"train --images {images} --store {tmp_path / 'store'} --model bands --steps 1 "
+    flags += f"--config {recipe} --validation-share 0.2 --test-share 0.2 --output json"
+    answer = CliRunner().invoke(cli, flags.split(), catch_exceptions=False)
+    assert answer.exit_code == 0
+    found = json.loads(answer.stdout.splitlines()[-1])
+    card = load_engine(found["engine"], store=Lake(str(tmp_path / "store"))).card
+    assert card.classes == ("class_1", "class_2")
+    assert (card.recipe["num_steps"], card.recipe["batch_size"]) == (1, 4)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_workers_of_a_cluster_make_the_same_network(
+    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
+) -> None:
+    result = run_job(job(images, tmp_path, num_workers=1), RECIPE)
+    assert result.card.version == made[0].card.version
+    wrong = dataclasses.replace(RECIPE, positive_weight=(1.0, 2.0, 3.0))
+    with pytest.raises(ConfigError, match="3 figures; the data has 2 classes"):
+        run_job(job(images, tmp_path, num_workers=1), wrong)
+    with pytest.raises(ConfigError, match="999 workers of 1 threads need as many CPUs"):
+        run_job(job(images, tmp_path, num_workers=999), RECIPE)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from tests.training.bands import open_bands
+from training.augment import AugmentConfig
+from training.batches import Examples, Sampler, make_ahead
+from training.dataset import Dataset, open_dataset
+from training.loop import train
+from training.model import ModelConfig, Segmenter
+from training.recipe import TrainConfig
+
+SMALL = ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2)
+RECIPE = TrainConfig(
+    model=SMALL,
+    augment=AugmentConfig(crop_width=64, noise=3),
+    num_steps=6,
+    batch_size=4,
+    report_steps=2,
+    checkpoint_steps=2,
+    validate_steps=2,
+    device="cpu",
+    num_threads=1,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return open_bands(Lake(str(tmp_path_factory.mktemp("bands"))), num_images=12)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
+    return train(dataset, RECIPE, tmp_path_factory.mktemp("run"), validation=dataset)
+
+
+class StopError(Exception):
+    """Stands for whatever ends a process."""
+
+
+def train_until(step: int, dataset: Dataset, config: TrainConfig, folder: Path) -> None:
+    def stop(record: dict[str, Any]) -> None:
+        if record["step"] >= step:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(dataset, config, folder, stop, validation=dataset)
+
+
+def same_weights(first: Segmenter, second: Segmenter) -> bool:
+    pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    text = (folder / "metrics.jsonl").read_text()
+    timed = "images_per_second"
+    return [{k: v for k, v in json.loads(line).items() if k != timed} for line in text.splitlines()]
+
+
+def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_figures(
+    dataset: Dataset, undisturbed: Segmenter, tmp_path: Path
+) -> None:
+    train_until(5, dataset, RECIPE, tmp_path / "cut")
+    saved = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)
+    assert saved["step"] == 4
+    again = train(dataset, RECIPE, tmp_path / "cut", validation=dataset)
+    assert same_weights(again, undisturbed)
+    train(dataset, RECIPE, tmp_path / "whole", validation=dataset)
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+    assert [line["step"] for line in lines(tmp_path / "cut")] == [2, 2, 4, 4, 6, 6]
+
+
+def test_a_finished_run_gives_its_result_without_a_step(dataset: Dataset, tmp_path: Path) -> None:
+    first = train(dataset, RECIPE, tmp_path, validation=dataset)
+    reported: list[dict[str, Any]] = []
+    assert same_weights(train(dataset, RECIPE, tmp_path, reported.append), first)
+    assert reported == []
+
+
+def test_parts_of_a_batch_make_one_update(dataset: Dataset, tmp_path: Path) -> None:
+    config = dataclasses.replace(RECIPE, accumulate=2, num_steps=2)
+    train(dataset, config, tmp_path)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert {int(entry["step"]) for entry in state["optimizer"]["state"].values()} == {2}
+
+
+def test_the_first_of_equal_averages_is_best_and_patience_ends_the_run(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        RECIPE, learning_rate=1e-12, num_steps=50, validate_steps=1, patience=3
+    )
+    train(dataset, config, tmp_path, validation=dataset)
+    judged = [line for line in lines(tmp_path) if "best_step" in line]
+    assert judged[-1]["step"] - judged[-1]["best_step"] == 3
+    assert judged[-1]["step"] < 50
+    reported: list[dict[str, Any]] = []
+    train(dataset, config, tmp_path, reported.append, validation=dataset)
+    assert reported == [], "a run that stopped early stays stopped"
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    train_until(4, dataset, RECIPE, tmp_path)
+    changed = dataclasses.replace(RECIPE, seed=1, augment=AugmentConfig(crop_width=64))
+    with pytest.raises(ConfigError, match=r"another recipe \(augment, seed differ\)"):
+        train(dataset, changed, tmp_path)
+
+
+def test_a_damaged_checkpoint_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "checkpoint.pt").write_bytes(b"PK\x03\x04 half of it")
+    with pytest.raises(ConfigError, match=r"checkpoint\.pt is not a checkpoint that can be"):
+        train(dataset, RECIPE, tmp_path)
+
+
+def test_what_does_not_fit_is_refused_before_training(dataset: Dataset, tmp_path: Path) -> None:
+    for change, message in (
+        ({"accumulate": 3}, "a batch of 4 cannot be shared by 1 process"),
+        ({"positive_weight": (1.0, 2.0, 3.0)}, "3 figures; the data has 2 classes"),
+        ({"learning_rate": 1e30}, "training diverged"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(dataset, dataclasses.replace(RECIPE, **change), tmp_path / message[:9])
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 4])
+def test_processes_share_the_crops_of_one_batch(dataset: Dataset, num_ranks: int) -> None:
+    examples = Examples(dataset, dataset.size, 1 << 30)
+    whole = Sampler(examples, RECIPE, 0, 1)
+    shares = [Sampler(examples, RECIPE, rank, num_ranks) for rank in range(num_ranks)]
+    for step in (0, 3):
+        image, bitmask = whole.make(step)
+        for rank, share in enumerate(shares):
+            part, part_bitmask = share.make(step)
+            assert torch.equal(part, image[rank::num_ranks])
+            assert torch.equal(part_bitmask, bitmask[rank::num_ranks])
+
+
+def test_batches_come_in_order_from_any_number_of_threads(dataset: Dataset) -> None:
+    sampler = Sampler(Examples(dataset, dataset.size, 0), RECIPE, 0, 1)
+    expected = [sampler.make(step)[0] for step in range(2, 9)]
+    for num_threads in (1, 3, 20):
+        found = [image for image, _ in make_ahead(sampler, range(2, 9), num_threads)]
+        assert len(found) == len(expected)
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_images_are_kept_in_memory_only_if_all_of_them_fit(dataset: Dataset) -> None:
+    num_bytes = len(dataset) * 2 * 64 * 160
+    kept = Examples(dataset, dataset.size, num_bytes)
+    assert kept.is_cached
+    assert kept.load(3)[0] is kept.load(3)[0]
+    read = Examples(dataset, dataset.size, num_bytes - 1)
+    assert not read.is_cached
+    assert read.load(3)[0] is not read.load(3)[0]
+    np.testing.assert_array_equal(read.load(3)[1], kept.load(3)[1])
+
+
+def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    small = open_bands(lake, num_images=4, height=48, width=120)
+    rows = lake.read("train.csv")
+    lake.write("odd/large.png", Lake(small.lake.url).read("im000.png"))
+    mixed = open_bands(Lake(str(tmp_path / "other")), num_images=3)
+    for example in mixed.examples:
+        lake.write(f"more/x{example.name}", mixed.lake.read(example.key))
+    dataset = open_dataset(lake, rows, source="t", num_classes=2)
+    assert not dataset.has_one_size
+    config = dataclasses.replace(RECIPE, num_steps=1)
+    train(dataset, config, tmp_path / "run", validation=dataset)

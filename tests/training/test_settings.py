@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steel_batch.errors import ConfigError
+from training.recipe import TrainConfig
+from training.settings import read_recipe
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_flags_take_precedence_over_the_file_and_that_over_defaults(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "[recipe]\nbatch-size = 4\nseed = 7\npositive_weight = [1, 2.5]\n"
+        "[model]\nencoder = 'narrow16'\ndecoder_channels = [32, 16]\n[augment]\nnoise = 3\n",
+    )
+    config = read_recipe(path, {"seed": 8, "encoder": None, "crop_width": 64})
+    assert (config.batch_size, config.seed, config.num_steps) == (4, 8, TrainConfig().num_steps)
+    assert config.positive_weight == (1.0, 2.5)
+    assert (config.model.encoder, config.model.decoder_channels) == ("narrow16", (32, 16))
+    assert (config.augment.noise, config.augment.crop_width) == (3.0, 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[recipe]\nsteps = 3\n", r"\[recipe\] has unknown keys: steps"),
+        ("[model]\nencoder = 3\n", r"\[model\] encoder is 3, expected str"),
+        ("[recipe]\nbatch_size = 1.5\n", r"\[recipe\] batch_size is 1.5, expected int"),
+        ("[recipe]\npatience = 'x'\n", r"\[recipe\] patience is 'x', expected int or NoneType"),
+        ("[recipe]\ncompile = 1\n", r"\[recipe\] compile is 1, expected bool"),
+        ("[recipe]\nbatch_size = 0\n", "batch_size is 0, expected 1 or more"),
+        ("[recipe]\nwatch = 'luck'\n", "watch is 'luck', expected one of kaggle_dice"),
+        ("[recipe]\nclean_share = 2\n", "clean_share is 2.0, expected 0 to 1"),
+        ("[model]\noutput_stride = 3\n", "output_stride is 3, not one of 1, 2 and 4"),
+        ("recipe = 3\n", r"\[recipe\] is not a table"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused_by_name(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(write(tmp_path, text), {})
