@@ -6,7 +6,7 @@ cleaned under its lock, so a run that is at work is left alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from steel_batch import layout
@@ -14,7 +14,7 @@ from steel_batch.commit import all_live_files
 from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.lock import Lease
-from steel_batch.runs import list_runs, read_run
+from steel_batch.runs import list_runs, read_run, runs_of
 from steel_batch.verify import run_of
 
 
@@ -29,24 +29,33 @@ class Garbage:
     date: str
 
 
-def find_garbage(store: Lake) -> Iterator[Garbage]:
-    """Everything that may be deleted, and why.
+def find_garbage(
+    store: Lake, *, engine: str | None = None, date: str | None = None
+) -> Iterator[Garbage]:
+    """Everything that may be deleted, and why; of a whole store, or of one engine and date.
 
     Of a run that landed: its staged and merged files. Of one that was abandoned for a later run:
-    its receipts as well. In the tables' folders: files that a run of ours wrote and no log names.
+    its receipts as well. In the tables' folders: files that a run of ours wrote and no log names,
+    which a run that is at work may be about to commit.
     """
-    yield from _staging(store)
+    if engine is None or date is None:
+        place, ids = "engine=", list(list_runs(store))
+    else:
+        place, ids = f"{layout.partition(engine, date)}/", runs_of(store, engine, date)
+    yield from _staging(store, ids)
     for table in layout.TABLES:
         live = {file.key for file in all_live_files(store, table)}
-        for item in store.list_objects(f"{table}/engine="):
+        for item in store.list_objects(f"{table}/{place}"):
             run = run_of(item.key)
-            if item.key not in live and run is not None:
+            if run is None or item.key in live:
+                continue
+            its_engine, its_date, _ = layout.split_run_id(run)
+            if item.key.startswith(f"{table}/{layout.partition(its_engine, its_date)}/"):
                 yield _garbage(item, run, "no log names it")
 
 
-def _staging(store: Lake) -> Iterator[Garbage]:
+def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
     newest: dict[tuple[str, str], str] = {}
-    ids = list(list_runs(store))
     for run_id in ids:
         engine, date, _ = layout.split_run_id(run_id)
         newest[engine, date] = run_id
@@ -83,7 +92,7 @@ def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
         try:
             with lease:
                 # Again, now that nobody else works there: what was garbage may be in use by now.
-                found = [g for g in find_garbage(store) if (g.engine, g.date) == (engine, date)]
+                found = list(find_garbage(store, engine=engine, date=date))
                 store.delete(g.key for g in found)
         except LockHeldError:
             continue

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from steel_batch import layout
-from steel_batch.errors import ConfigError, MissingObjectError
+from steel_batch.errors import ConfigError, LakeError, MissingObjectError
 from steel_batch.lake import Lake
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,13 +106,15 @@ class Run:
 
 
 def read_run(store: Lake, run_id: str) -> Run:
-    """A run's record and result, as far as they exist."""
-    record = _read(store, layout.run_file(run_id, "run.json"))
-    result = _read(store, layout.run_file(run_id, "result.json"))
+    """A run's record and result, as far as they exist.
+
+    Raises:
+        LakeError: One of them is damaged or of another version.
+    """
     return Run(
         run_id=run_id,
-        record=None if record is None else RunRecord(**json.loads(record)),
-        result=None if result is None else RunResult.from_json(result),
+        record=_read(store, layout.run_file(run_id, "run.json"), _to_record),
+        result=_read(store, layout.run_file(run_id, "result.json"), RunResult.from_json),
     )
 
 
@@ -130,8 +134,15 @@ def list_runs(store: Lake, prefix: str = "") -> Iterator[str]:
 
 def latest_run(store: Lake, engine: str, date: str) -> Run | None:
     """The newest run of an engine and date."""
-    ids = list(list_runs(store, layout.run_prefix(engine, date)))
+    ids = runs_of(store, engine, date)
     return read_run(store, ids[-1]) if ids else None
+
+
+def runs_of(store: Lake, engine: str, date: str) -> list[str]:
+    """The ids of the runs of an engine and date, oldest first."""
+    found = list_runs(store, layout.run_prefix(engine, date))
+    # An engine's name may begin with the whole of another's.
+    return [run_id for run_id in found if layout.split_run_id(run_id)[0] == engine]
 
 
 def put_record(store: Lake, record: RunRecord) -> bool:
@@ -146,8 +157,17 @@ def put_result(store: Lake, result: RunResult) -> None:
     store.put_if_absent(layout.run_file(str(result.run_id), "result.json"), text.encode())
 
 
-def _read(store: Lake, key: str) -> bytes | None:
+def _to_record(text: bytes) -> RunRecord:
+    return RunRecord(**json.loads(text))
+
+
+def _read(store: Lake, key: str, parse: Callable[[bytes], T]) -> T | None:
     try:
-        return store.read(key)
+        return parse(store.read(key))
     except MissingObjectError:
         return None
+    except (ValueError, TypeError, KeyError) as error:
+        raise LakeError(
+            f"{store.uri(key)} is not what this version of steel-batch writes: {error!r}. Restore "
+            "it, or move its run's folder out of the store."
+        ) from error

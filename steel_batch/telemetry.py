@@ -74,14 +74,21 @@ class Events:
 
     def add(self, event: str, **fields: Any) -> None:
         """Note that something happened; `fields` are plain JSON values."""
-        now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+        line = _line(event, fields)
         with self._lock:
-            self._lines.append(json.dumps({"at": now, "event": event, **fields}))
+            self._lines.append(line)
             if len(self._lines) > MAX_EVENTS:
-                del self._lines[MAX_EVENTS // 2]
+                self._drop_middle()
         log.info("%s %s", event, fields)
         if time.monotonic() - self._flushed > FLUSH_SECONDS:
             self.flush()
+
+    def _drop_middle(self) -> None:
+        """Make room for one event: the event in the middle says how many were dropped there."""
+        middle = json.loads(self._lines[MAX_EVENTS // 2])
+        num_events = middle["num_events"] + 1 if middle["event"] == "dropped" else 2
+        both = slice(MAX_EVENTS // 2, MAX_EVENTS // 2 + 2)
+        self._lines[both] = [_line("dropped", {"num_events": num_events})]
 
     def flush(self) -> None:
         """Write the file."""
@@ -92,6 +99,11 @@ class Events:
             self._store.write(self._key, data)
         except LakeError as error:
             log.warning("events are not written: %s", error)
+
+
+def _line(event: str, fields: dict[str, Any]) -> str:
+    now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+    return json.dumps({"at": now, "event": event, **fields})
 
 
 def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:

@@ -140,6 +140,7 @@ def test_what_is_committed_is_kept_and_so_is_what_was_never_ours(store: Lake) ->
     foreign = {
         f"predictions/{layout.partition(ENGINE, DATE)}/somebody.parquet",
         f"predictions/{layout.partition(ENGINE, DATE)}/part-of-mine.parquet",
+        layout.table_file("predictions", ENGINE, OTHER_DATE, layout.run_id(ENGINE, DATE, 1), 0),
         "predictions/notes.txt",
         "runs/notes/shards/mine.parquet",
         "registry/severstal/aliases/production/00000001.json",
