@@ -34,7 +34,7 @@ from steel_batch.score import ShardScorer
 from steel_batch.synthetic.writer import write_lake
 
 DATE = "2026-11-21"
-PATTERN = "line={line}/date={date}/{file}.parquet"
+PATTERN = "line={line}/date={date}/*.parquet"
 SHARD = 256
 
 
