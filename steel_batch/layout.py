@@ -156,9 +156,14 @@ def training_file(run: str, name: str) -> str:
     return f"training/{run}/{name}"
 
 
-def plan_name(runtime: str, device: str, precision: str, batch_size: int) -> str:
+def plan_name(machine: str, precision: str, batch_size: int) -> str:
     """The name of a compiled plan: ``<trt>-<sm>-<precision>-b<batch>``."""
-    return f"{runtime}-{device}-{precision}-b{batch_size}"
+    return f"{machine}-{precision}-b{batch_size}"
+
+
+def plan_lock(engine: str, plan: str) -> str:
+    """The numbered series of lease objects of who builds one plan of one engine."""
+    return f"locks/plans/{engine}/{plan}"
 
 
 def alias_series(model: str, alias: str) -> str:

@@ -10,6 +10,7 @@ import click
 
 from steel_batch import __version__
 from steel_batch.cli.backfill import backfill
+from steel_batch.cli.build_engine import build_engine
 from steel_batch.cli.demo import demo
 from steel_batch.cli.engines import engines
 from steel_batch.cli.pack import pack
@@ -37,6 +38,7 @@ def cli() -> None:
 
 for command in (
     backfill,
+    build_engine,
     demo,
     engines,
     gc,

@@ -1,7 +1,6 @@
-"""Compile an engine's graph into a plan, for the GPU of this machine or, for RTX, for any.
+"""Make the plan that a machine misses: compile it, check it against ONNX Runtime, and keep it.
 
-From 10 on TensorRT's networks are strongly typed: types are those of the FP16 or Q/DQ graph. Before
-that the master graph is compiled with a flag that permits the lower precision.
+A builder holds a lease, so of several actors that miss the same plan one builds it.
 """
 
 from __future__ import annotations
@@ -9,17 +8,23 @@ from __future__ import annotations
 import datetime
 import logging
 import platform
-import time
-from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
+import numpy.typing as npt
 
+from steel_batch import layout
 from steel_batch.decode import fit_to
-from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
+from steel_batch.engine.compiler import (
+    compile_graph,
+    compiled_layers,
+    graph_precision,
+    is_strongly_typed,
+)
+from steel_batch.engine.contract import Output
+from steel_batch.engine.gpu import open_gpu
+from steel_batch.engine.machine import find_machine, import_tensorrt
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.plans import (
     ANY_GPU,
@@ -27,105 +32,42 @@ from steel_batch.engine.plans import (
     Machine,
     PlanRecord,
     find_plan,
+    list_plans,
     plan_file,
     plan_name,
     put_plan,
 )
 from steel_batch.engine.tensorrt import TrtRuntime
-from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
+from steel_batch.errors import EngineError, EngineMismatchError, LockHeldError, MissingObjectError
 from steel_batch.lock import Lease
 from steel_batch.registry import Engine
 from steel_batch.synthetic import render
 
-WORKSPACE_BYTES: Final = 4 << 30
 BUILD_WAIT_SECONDS: Final = 1800.0
 """How long an actor waits for another one's build of the same plan."""
 NUM_CHECKED: Final = 8
 LARGEST_DIFFERING_SHARE: Final = {"fp32": 0.0005, "fp16": 0.005, "int8": 0.05}
 """Of all pixels on the images of the check: more than this is a wrong plan, not rounding."""
 
+SMALLEST_DEFECT_SHARE: Final = 0.001
+"""With fewer pixels marked than this, a plan is not asked to be better than an empty mask."""
+LARGEST_MISCOUNTED_SHARE: Final = 0.1
+"""Of images and classes: pixels that lie on the threshold may be counted and not marked."""
+
 Notify = Callable[[str], None]
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BuiltPlan:
-    """What the builder made."""
-
-    plan: bytes
-    timing_cache: bytes
-    strongly_typed: bool
-    layers: Mapping[str, int]
-    """How many layers put out each type; empty where TensorRT does not say."""
-    seconds: float
-
-
-def compile_graph(
-    graph: bytes,
-    *,
-    trt: ModuleType,
-    precision: str,
-    batch_size: int,
-    timing_cache: bytes = b"",
-) -> BuiltPlan:
-    """Compile ONNX bytes for a fixed batch.
-
-    Args:
-        graph: The graph of `graph_precision`.
-        trt: The bindings, with their builder.
-        precision: ``fp32``, ``fp16`` or ``int8``.
-        batch_size: Of every inference.
-        timing_cache: Of an earlier build on such a machine; makes this one faster.
+def usual_precision(engine: Engine, runtime: str) -> str:
+    """What ``auto`` means: fp16 where the engine has that graph or the builder needs none.
 
     Raises:
-        EngineError: TensorRT does not parse the graph or cannot build it.
+        ConfigError: The bindings are missing.
     """
-    started = time.monotonic()
-    logger = open_logger(trt)
-    builder = trt.Builder(logger)
-    strongly_typed = is_strongly_typed(trt)
-    network = builder.create_network(_network_flags(trt))
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse(graph):
-        errors = [parser.get_error(i).desc() for i in range(parser.num_errors)]
-        raise EngineError(
-            f"{trt.__name__} {trt.__version__} does not parse the {precision} graph: "
-            f"{'; '.join(errors) or 'no reason given'}."
-        )
-    image = network.get_input(0)
-    image.shape = (batch_size, *tuple(image.shape)[1:])
-    config = builder.create_builder_config()
-    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    if not strongly_typed:
-        for name in {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}[precision]:
-            config.set_flag(getattr(trt.BuilderFlag, name))
-    cache = config.create_timing_cache(timing_cache)
-    config.set_timing_cache(cache, ignore_mismatch=False)
-    serialized = builder.build_serialized_network(network, config)
-    if serialized is None:
-        raise EngineError(
-            f"{trt.__name__} {trt.__version__} cannot build a {precision} plan for batches of "
-            f"{batch_size}: {'; '.join(logger.errors[-3:]) or 'no reason given'}."
-        )
-    return BuiltPlan(
-        plan=bytes(serialized),
-        timing_cache=bytes(cache.serialize()),
-        strongly_typed=strongly_typed,
-        layers=_count_layers(network),
-        seconds=round(time.monotonic() - started, 1),
-    )
-
-
-def is_strongly_typed(trt: ModuleType) -> bool:
-    """Whether a network's types are those of its graph."""
-    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
-
-
-def graph_precision(trt: ModuleType, precision: str) -> str:
-    """Which of an engine's graphs a plan of a precision is compiled from."""
-    return "fp32" if precision == "fp16" and not is_strongly_typed(trt) else precision
+    trt = import_tensorrt(runtime)
+    have = [graph.precision for graph in engine.card.graphs]
+    return "fp16" if "fp16" in have or not is_strongly_typed(trt) else "fp32"
 
 
 def build(
@@ -137,6 +79,8 @@ def build(
     notify: Notify = lambda _: None,
 ) -> PlanRecord:
     """Build a plan for this machine, check it against ONNX Runtime, and keep it with its record.
+
+    A plan of the same name that is there already is kept, and nothing is built.
 
     Args:
         engine: Whose.
@@ -159,10 +103,14 @@ def build(
         )
     else:
         machine = find_machine(runtime)
+    name = plan_name(machine, precision, batch_size)
+    for standing in list_plans(engine):
+        if standing.name == name:
+            notify(f"{name} is there already; delete its record to have it built again")
+            return standing
     source = graph_precision(trt, precision)
     graph = engine.read_graph(source)
-    name = plan_name(machine, precision, batch_size)
-    cache_key = f"{engine.plan_folder}/{name}.cache"
+    cache_key = f"{engine.plan_folder}/{machine.short_name}.cache"
     try:
         timing_cache = engine.plan_home.read(cache_key)
     except MissingObjectError:
@@ -172,9 +120,12 @@ def build(
         graph, trt=trt, precision=precision, batch_size=batch_size, timing_cache=timing_cache
     )
     check: dict[str, Any] = {}
+    layers = built.layers
     if machine.compute_capability != ANY_GPU:
         notify(f"checking {name} against ONNX Runtime")
         check = _check(engine, built.plan, runtime, precision, batch_size)
+        with open_gpu().current():
+            layers = compiled_layers(trt, built.plan) or layers
     file, sha256 = plan_file(name, built.plan)
     record = PlanRecord(
         file=file,
@@ -189,22 +140,36 @@ def build(
         precision=precision,
         batch_size=batch_size,
         strongly_typed=built.strongly_typed,
-        layers=built.layers,
+        layers=layers,
         build_seconds=built.seconds,
         check=check,
         host=platform.node(),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
-    engine.plan_home.write(cache_key, built.timing_cache)
+    if built.timing_cache:
+        engine.plan_home.write(cache_key, built.timing_cache)
     return put_plan(engine, record, built.plan)
 
 
 def ensure_plan(
-    engine: Engine, *, runtime: str, precision: str, batch_size: int | None
+    engine: Engine,
+    *,
+    runtime: str,
+    precision: str,
+    batch_size: int | None,
+    notify: Notify = log.warning,
 ) -> PlanRecord:
     """The plan that fits this machine; the first to miss it builds it, the others wait for that.
 
+    Args:
+        engine: Whose.
+        runtime: ``tensorrt`` or ``tensorrt_rtx``.
+        precision: Which.
+        batch_size: Which; None takes the usual one of those that are there.
+        notify: Told what is being done or waited for, where the plan is not there.
+
     Raises:
+        ConfigError: The bindings or the GPU are missing.
         EngineError: It cannot be built.
         LockHeldError: Somebody else has been building it for half an hour.
     """
@@ -212,82 +177,118 @@ def ensure_plan(
     try:
         return find_plan(engine, machine, precision=precision, batch_size=batch_size)
     except EngineMismatchError as error:
-        log.warning("%s; it is built now", error)
+        notify(f"{error} That is done now.")
     name = plan_name(machine, precision, batch_size or DEFAULT_BATCH_SIZE)
-    with Lease(
-        engine.plan_home,
-        f"locks/plans/{engine.card.name}/{name}",
-        what=f"building plan {name} of engine {engine.card.name}",
-        wait_seconds=BUILD_WAIT_SECONDS,
-    ):
+    for wait_seconds in (0.0, BUILD_WAIT_SECONDS):
+        lease = Lease(
+            engine.plan_home,
+            layout.plan_lock(engine.card.name, name),
+            what=f"plan {name} of engine {engine.card.name}",
+            wait_seconds=wait_seconds,
+        )
         try:
-            return find_plan(engine, machine, precision=precision, batch_size=batch_size)
-        except EngineMismatchError:
-            return build(
-                engine,
-                runtime=runtime,
-                precision=precision,
-                batch_size=batch_size or DEFAULT_BATCH_SIZE,
-                notify=lambda text: log.warning("%s", text),
-            )
+            with lease:
+                return _find_or_build(engine, machine, precision, batch_size, notify)
+        except LockHeldError as error:
+            if wait_seconds:
+                raise
+            notify(f"waiting, because {error}")
+    raise AssertionError("the second attempt returns or raises")
+
+
+def _find_or_build(
+    engine: Engine, machine: Machine, precision: str, batch_size: int | None, notify: Notify
+) -> PlanRecord:
+    try:
+        return find_plan(engine, machine, precision=precision, batch_size=batch_size)
+    except EngineMismatchError:
+        return build(
+            engine,
+            runtime=machine.runtime,
+            precision=precision,
+            batch_size=batch_size or DEFAULT_BATCH_SIZE,
+            notify=notify,
+        )
 
 
 def _check(
     engine: Engine, plan: bytes, runtime: str, precision: str, batch_size: int
 ) -> dict[str, Any]:
-    """Compare the plan's masks with those of the master graph on synthetic strips."""
+    """Compare a plan with the master graph on synthetic strips."""
     card = engine.card
     num = min(NUM_CHECKED, batch_size)
-    images_NHW = [
-        fit_to(render(0, index).image_HW, card.height, card.width, "fit") for index in range(num)
-    ]
-    masks = []
+    images_NHW = np.stack(
+        [fit_to(render(0, i).image_HW, card.height, card.width, "fit") for i in range(num)]
+    )
     reference = OrtRuntime(
         engine.read_graph("fp32"), card, precision="fp32", batch_size=num, num_threads=4
     )
+    expected = _run(reference, images_NHW)
     compiled = TrtRuntime(
         plan, card, runtime=runtime, batch_size=batch_size, precision=precision, num_slots=1
     )
-    for loaded in (reference, compiled):
-        try:
-            with loaded.acquire() as slot:
-                slot.image_NHW[:num] = images_NHW
-                masks.append(slot.infer(num).mask_NHW.copy())
-        finally:
-            loaded.close()
-    share = float(np.mean(masks[0] != masks[1]))
-    if share > LARGEST_DIFFERING_SHARE[precision]:
-        raise EngineError(
-            f"the {precision} plan of engine {card.name} differs from ONNX Runtime in {share:.2%} "
-            f"of all pixels, more than {LARGEST_DIFFERING_SHARE[precision]:.2%}: it is not kept. "
-            "Build another precision, or another version of TensorRT."
+    return compare(
+        expected, _run(compiled, images_NHW), precision=precision, engine=engine.card.name
+    )
+
+
+def _run(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) -> Output:
+    """What a runtime says of a few images, copied; the runtime is closed."""
+    num = len(images_NHW)
+    try:
+        with runtime.acquire() as slot:
+            slot.image_NHW[:num] = images_NHW
+            said = slot.infer(num)
+            return Output(
+                mask_NHW=said.mask_NHW.copy(),
+                peak_NC=said.peak_NC.copy(),
+                count_NC=said.count_NC.copy(),
+            )
+    finally:
+        runtime.close()
+
+
+def compare(expected: Output, found: Output, *, precision: str, engine: str) -> dict[str, Any]:
+    """Compare what a plan says with what the master graph says, of the same images.
+
+    Args:
+        expected: The master graph's.
+        found: The plan's.
+        precision: Of the plan.
+        engine: For messages.
+
+    Returns:
+        How far they are apart, for the plan's record.
+
+    Raises:
+        EngineError: Farther than rounding explains, or no nearer than a mask without any defect.
+    """
+    share = float(np.mean(expected.mask_NHW != found.mask_NHW))
+    marked = float(np.mean(expected.mask_NHW != 0))
+    allowed = LARGEST_DIFFERING_SHARE[precision]
+    is_empty = marked > SMALLEST_DEFECT_SHARE and share >= marked
+    pixels_NP = found.mask_NHW.reshape(len(found.mask_NHW), -1)
+    classes = range(found.count_NC.shape[1])
+    present_NC = np.stack([(pixels_NP >> c & 1).any(axis=1) for c in classes], axis=1)
+    miscounted = float(np.mean(present_NC != (found.count_NC > 0)))
+    wrong = []
+    if share > allowed or is_empty:
+        wrong.append(
+            f"{share:.3%} of all pixels differ, where {allowed:.3%} may and {marked:.3%} are "
+            "defects"
         )
-    return {"num_images": num, "differing_share": share}
-
-
-def _network_flags(trt: ModuleType) -> int:
-    flags = trt.NetworkDefinitionCreationFlag
-    names = ("STRONGLY_TYPED", "EXPLICIT_BATCH")  # the second is the only kind from 10 on
-    found = [int(getattr(flags, name)) for name in names if hasattr(flags, name)]
-    return sum(1 << bit for bit in found)
-
-
-def _count_layers(network: Any) -> dict[str, int]:
-    """How many layers put out each type, in the network that was compiled."""
-    kinds = Counter(
-        str(network.get_layer(i).get_output(0).dtype).rpartition(".")[2].lower()
-        for i in range(network.num_layers)
-        if network.get_layer(i).num_outputs
-    )
-    return dict(sorted(kinds.items()))
-
-
-def describe(record: PlanRecord) -> str:
-    """A record in one line."""
-    check = record.check
-    agreement = (
-        f", {check['differing_share']:.4%} of pixels differ from ONNX Runtime" if check else ""
-    )
-    return (
-        f"{record.name}: {record.size_bytes >> 20} MiB in {record.build_seconds:.0f} s{agreement}"
-    )
+    if miscounted > LARGEST_MISCOUNTED_SHARE:
+        wrong.append(f"{miscounted:.1%} of its counts per image and class are not of its masks")
+    if wrong:
+        raise EngineError(
+            f"the {precision} plan of engine {engine} disagrees with ONNX Runtime: "
+            f"{'; '.join(wrong)}. It is not kept. Build another precision, or with another version "
+            "of TensorRT."
+        )
+    return {
+        "num_images": len(pixels_NP),
+        "differing_share": share,
+        "defect_share": marked,
+        "miscounted_share": miscounted,
+        "peak_difference": float(np.abs(expected.peak_NC - found.peak_NC).max()),
+    }

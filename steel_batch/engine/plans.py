@@ -34,6 +34,13 @@ class Machine:
     """Such as ``9.0``."""
     device_name: str = ""
 
+    @property
+    def short_name(self) -> str:
+        """``<runtime>-<gpu>``, such as ``tensorrt8.5.3.1-sm90``."""
+        gpu = self.compute_capability
+        gpu = gpu if gpu == ANY_GPU else f"sm{gpu.replace('.', '')}"
+        return f"{self.runtime}{self.runtime_version}-{gpu}"
+
     def __str__(self) -> str:
         """For messages."""
         device = f"{self.device_name}, " if self.device_name else ""
@@ -114,10 +121,7 @@ class PlanRecord:
 
 def plan_name(machine: Machine, precision: str, batch_size: int) -> str:
     """``<runtime>-<gpu>-<precision>-b<batch>``, such as ``tensorrt8.5.3.1-sm90-fp16-b32``."""
-    gpu = machine.compute_capability
-    gpu = gpu if gpu == ANY_GPU else f"sm{gpu.replace('.', '')}"
-    runtime = f"{machine.runtime}{machine.runtime_version}"
-    return layout.plan_name(runtime, gpu, precision, batch_size)
+    return layout.plan_name(machine.short_name, precision, batch_size)
 
 
 def list_plans(engine: Engine) -> list[PlanRecord]:

@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 from typing import Final
 
-from steel_batch.engine.build import ensure_plan
+from steel_batch.engine.build import ensure_plan, usual_precision
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.plans import read_plan
@@ -43,6 +43,9 @@ def open_runtime(
 ) -> Runtime:
     """Load an engine on this machine.
 
+    A GPU that has no plan of the engine gets one, built by whoever comes first: one to five minutes
+    in which the others wait.
+
     Args:
         engine: Which engine.
         runtime: One of `RUNTIMES`.
@@ -52,12 +55,14 @@ def open_runtime(
 
     Raises:
         EngineError: The engine's files are missing, damaged or do not keep the contract.
-        EngineMismatchError: There is no plan for this GPU and this TensorRT.
+        ConfigError: A GPU runtime is asked for where its packages, the driver or a GPU is missing.
+        EngineMismatchError: The plan that fits by its record does not load.
+        LockHeldError: Another actor has been building the missing plan for half an hour.
     """
     card = engine.card
     if wants_gpu(runtime):
         runtime = "tensorrt" if runtime == "auto" else runtime
-        precision = "fp16" if precision == "auto" else precision
+        precision = usual_precision(engine, runtime) if precision == "auto" else precision
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),

@@ -1,0 +1,106 @@
+"""`steel-batch build-engine`: compile an engine for this machine's GPU and keep the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+from rich.table import Table
+
+from steel_batch.cli.output import (
+    answer,
+    configure_logging,
+    console,
+    endpoint_option,
+    output_option,
+    print_json,
+)
+from steel_batch.engine.build import build, usual_precision
+from steel_batch.engine.contract import PRECISIONS
+from steel_batch.engine.plans import ANY_GPU, DEFAULT_BATCH_SIZE, PlanRecord
+from steel_batch.lake import Lake
+from steel_batch.registry import load_engine
+
+
+@click.command("build-engine")
+@click.argument("engine")
+@click.option("--store", metavar="URL", help="Folder or s3:// prefix of the registry.")
+@endpoint_option
+@click.option(
+    "--runtime",
+    type=click.Choice(["tensorrt", "tensorrt_rtx"]),
+    default="tensorrt",
+    show_default=True,
+    help="TensorRT builds for this machine's GPU; TensorRT for RTX for any, and needs none.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="'auto' is fp16 where the engine has it.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=DEFAULT_BATCH_SIZE,
+    show_default=True,
+    help="Images of one inference.",
+)
+@click.option("--verbose", is_flag=True, help="Log what happens, TensorRT's errors too, to stderr.")
+@output_option
+def build_engine(
+    engine: str,
+    store: str | None,
+    endpoint_url: str | None,
+    runtime: str,
+    precision: str,
+    batch_size: int,
+    verbose: bool,
+    output: str,
+) -> None:
+    """Compile ENGINE into a plan for this machine, check it, and keep it beside the engine.
+
+    Takes one to five minutes. `score` does the same for a GPU that has no plan, so this is for
+    doing it ahead. A plan of the same name is kept as it is.
+    """
+    configure_logging(verbose)
+    found = load_engine(engine, store=Lake(store, endpoint_url=endpoint_url) if store else None)
+    if precision == "auto":
+        precision = usual_precision(found, runtime)
+    record = build(
+        found, runtime=runtime, precision=precision, batch_size=batch_size, notify=console.print
+    )
+    where = found.plan_home.uri(f"{found.plan_folder}/{record.file}")
+    if output == "json":
+        print_json({**dataclasses.asdict(record), "name": record.name, "uri": where})
+        return
+    answer.print(_table(record))
+    answer.print(where)
+
+
+def _table(record: PlanRecord) -> Table:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_row("plan", record.name)
+    table.add_row("engine", record.engine)
+    table.add_row("runs on", _gpus(record))
+    table.add_row("size", f"{record.size_bytes / (1 << 20):.1f} MiB")
+    table.add_row("built in", f"{record.build_seconds:.1f} s")
+    table.add_row("layers", ", ".join(f"{num} {kind}" for kind, num in record.layers.items()))
+    table.add_row("ONNX Runtime", _agreement(record))
+    return table
+
+
+def _gpus(record: PlanRecord) -> str:
+    if record.compute_capability == ANY_GPU:
+        return f"the GPUs of TensorRT for RTX {record.runtime_version}"
+    return f"compute capability {record.compute_capability}, as of this {record.device_name}"
+
+
+def _agreement(record: PlanRecord) -> str:
+    if not record.check:
+        return "not compared: a plan for any GPU is not run where it is built"
+    return (
+        f"{record.check['differing_share']:.4%} of pixels differ on "
+        f"{record.check['num_images']} images"
+    )

@@ -1,0 +1,193 @@
+"""ONNX bytes in, a plan out: TensorRT's builder, from 8.5 to 11, and that of TensorRT for RTX.
+
+From 10 on TensorRT's networks are strongly typed: types are those of the FP16 or Q/DQ graph. Before
+that the master graph is compiled with a flag that permits the lower precision, and the types of the
+input and the outputs are left as the graph has them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Final
+
+from steel_batch.engine.machine import open_logger
+from steel_batch.errors import EngineError
+
+WORKSPACE_BYTES: Final = 4 << 30
+_FLAGS: Final = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}
+"""What a builder that does not know strong types is permitted."""
+_TYPES: Final = re.compile(r"fp8|bf16|fp16|half|fp32|float|uint8|int8|int32|int64|bool", re.I)
+_SAME_TYPE: Final = {"half": "fp16", "float": "fp32"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BuiltPlan:
+    """What the builder made."""
+
+    plan: bytes
+    timing_cache: bytes
+    """For the next build on such a machine; empty where there is no such thing."""
+    strongly_typed: bool
+    layers: Mapping[str, int]
+    """How many layers put out each type, in the network that was compiled."""
+    seconds: float
+
+
+def is_strongly_typed(trt: ModuleType) -> bool:
+    """Whether a network's types are those of its graph."""
+    return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") or not hasattr(
+        trt.BuilderFlag, "FP16"
+    )
+
+
+def graph_precision(trt: ModuleType, precision: str) -> str:
+    """Which of an engine's graphs a plan of a precision is compiled from."""
+    return "fp32" if precision == "fp16" and not is_strongly_typed(trt) else precision
+
+
+def compile_graph(
+    graph: bytes,
+    *,
+    trt: ModuleType,
+    precision: str,
+    batch_size: int,
+    timing_cache: bytes = b"",
+) -> BuiltPlan:
+    """Compile ONNX bytes for a fixed batch.
+
+    Args:
+        graph: The graph of `graph_precision`.
+        trt: The bindings, with their builder.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        batch_size: Of every inference.
+        timing_cache: Of an earlier build on such a machine; makes this one faster.
+
+    Raises:
+        EngineError: TensorRT does not parse the graph or cannot build it.
+    """
+    started = time.monotonic()
+    logger = open_logger(trt)
+    logger.take_errors()
+    name = f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"
+    try:
+        builder = trt.Builder(logger)
+    except TypeError as error:  # how the bindings say that there is none
+        raise EngineError(f"{name} has no builder on this machine: {_why(logger)}.") from error
+    strongly_typed = is_strongly_typed(trt)
+    network = builder.create_network(_network_flags(trt))
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(graph):
+        reasons = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
+        raise EngineError(
+            f"{name} does not parse the {precision} graph: "
+            f"{'; '.join(reasons[:3]) or 'it gives no reason'}. Export it with training/export.py, "
+            "whose operators every TensorRT from 8.5 on takes."
+        )
+    image = network.get_input(0)
+    image.shape = (batch_size, *tuple(image.shape)[1:])
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE_BYTES)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if not strongly_typed:
+        for flag in _FLAGS[precision]:
+            config.set_flag(getattr(trt.BuilderFlag, flag))
+    cache = _use_timing_cache(trt, config, timing_cache)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise EngineError(
+            f"{name} cannot build a {precision} plan for batches of {batch_size}: {_why(logger)}."
+        )
+    return BuiltPlan(
+        plan=bytes(serialized),
+        timing_cache=b"" if cache is None else bytes(cache.serialize()),
+        strongly_typed=strongly_typed,
+        layers=_count_types(
+            str(network.get_layer(i).get_output(0).dtype)
+            for i in range(network.num_layers)
+            if network.get_layer(i).num_outputs
+        ),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def compiled_layers(trt: ModuleType, plan: bytes) -> dict[str, int]:
+    """How many layers of a plan put out each type; empty where TensorRT does not say.
+
+    The plan is loaded for it, so the GPU's context is current.
+    """
+    logger = open_logger(trt)
+    runtime = trt.Runtime(logger)
+    cuda_engine = runtime.deserialize_cuda_engine(plan)
+    if cuda_engine is None:
+        return {}
+    inspector = cuda_engine.create_engine_inspector()
+    text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    return layer_types(text)
+
+
+def layer_types(text: str) -> dict[str, int]:
+    """Count the types that layers put out, in what TensorRT's inspector says of a plan.
+
+    Args:
+        text: JSON. Its fields have changed with the versions: 8.5 writes the type into
+            ``Format/Datatype``, others into fields of their own.
+    """
+    try:
+        layers = json.loads(text)["Layers"]
+    except (ValueError, KeyError, TypeError) as error:
+        log.info("the inspector's answer is not understood: %r", error)
+        return {}
+    found = []
+    for layer in layers:
+        outputs = layer.get("Outputs") if isinstance(layer, dict) else None
+        if outputs:
+            fields = {k.lower(): str(v) for k, v in outputs[0].items()}
+            stated = [v for k, v in fields.items() if "datatype" in k or "format" in k]
+            found.append(" ".join(stated))
+    return _count_types(found)
+
+
+def _count_types(texts: Any) -> dict[str, int]:
+    kinds: Counter[str] = Counter()
+    for text in texts:
+        match = _TYPES.search(text.rpartition("DataType.")[2])
+        kind = match.group().lower() if match else "other"
+        kinds[_SAME_TYPE.get(kind, kind)] += 1
+    return dict(sorted(kinds.items()))
+
+
+def _use_timing_cache(trt: ModuleType, config: Any, known: bytes) -> Any:
+    """Let the builder use what earlier builds timed; None where it times nothing."""
+    if trt.__name__.startswith("tensorrt_rtx"):  # kernels are chosen when a plan is loaded
+        return None
+    for content in (known, b""):  # a cache of another machine is refused
+        cache = config.create_timing_cache(content)
+        if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
+            return cache
+    return None
+
+
+def _network_flags(trt: ModuleType) -> int:
+    flags = trt.NetworkDefinitionCreationFlag
+    names = ("STRONGLY_TYPED", "EXPLICIT_BATCH")  # the second is the only kind from 10 on
+    found = [int(getattr(flags, name)) for name in names if hasattr(flags, name)]
+    return sum(1 << bit for bit in found)
+
+
+def _parse_error(error: Any) -> str:
+    place = f" (node {error.node()} of the graph)" if error.node() >= 0 else ""
+    return " ".join(error.desc().split()).strip(" .") + place
+
+
+def _why(logger: Any) -> str:
+    """TensorRT's last errors: earlier ones are of attempts that it did without."""
+    return "; ".join(logger.take_errors()[-3:]) or "it gives no reason"
