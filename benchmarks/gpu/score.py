@@ -192,13 +192,15 @@ def main() -> None:
     runtime.close()
     print(figures, file=sys.stderr, flush=True)
     if not args.skip_score:
-        shutil.rmtree(args.store / "scored", ignore_errors=True)
+        for name in ("predictions", "class_summaries", "quarantine", "runs", "locks/engine"):
+            for folder in args.store.glob(f"{name}*"):
+                shutil.rmtree(folder)
         with GpuLog() as gpu:
             done = subprocess.run(
                 [sys.executable, "-m", "steel_batch.cli", "score",
                  "--images", str(args.images), "--key-pattern", args.pattern, "--date", DATE,
-                 "--store", str(args.store / "scored"),
-                 "--engine", str(args.store / engine.folder), "--runtime", "tensorrt",
+                 "--store", str(args.store), "--engine", engine.card.name,
+                 "--runtime", "tensorrt",
                  "--precision", args.precision, "--batch-size", str(args.batch_size),
                  "--cpus-per-actor", str(args.threads), "--output", "json",
                  *args.score_flags.split()],
