@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.errors import ConfigError, DecodeError, ShapeError
+from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
 from steel_batch.header import probe, without_orientation
 from steel_batch.wholeness import check_whole, with_noise_at_end
 
@@ -35,15 +35,32 @@ cv2.utils.logging.setLogLevel(
 def load_decoder(name: str) -> Decoder:
     """The function that a ``module:function`` name means.
 
+    Whatever it raises about an image, and whatever it returns that is no gray image, becomes an
+    `ImageError`, so that somebody else's decoder cannot end a run.
+
     Raises:
         ConfigError: There is no such function.
     """
     module, _, function = name.partition(":")
     try:
-        decoder: Decoder = getattr(importlib.import_module(module), function)
+        decode: Decoder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"--decoder {name!r} is no 'module:function': {error}.") from error
-    return decoder
+
+    def decode_or_refuse(data: Any) -> Image:
+        try:
+            image_HW = decode(data)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:
+            raise DecodeError(f"{name} raised {type(error).__name__}: {error}") from error
+        if image_HW.ndim != 2 or image_HW.dtype != np.uint8:
+            raise DecodeError(
+                f"{name} gave {image_HW.dtype} of shape {image_HW.shape}, not bytes [H, W]."
+            )
+        return image_HW
+
+    return decode_or_refuse
 
 
 def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:

@@ -257,7 +257,14 @@ def test_a_mask_goes_back_to_the_source_with_no_bit_made_up() -> None:
 
 
 def test_a_decoder_is_named_by_module_and_function() -> None:
-    assert load_decoder("steel_batch.decode:decode_gray") is decode_gray
+    decode = load_decoder("steel_batch.decode:decode_gray")
+    np.testing.assert_array_equal(decode(good_jpeg()), decode_gray(good_jpeg()))
     for name in ("", "steel_batch.decode", "no.such.module:decode", "steel_batch.decode:nothing"):
         with pytest.raises(ConfigError, match="module:function"):
             load_decoder(name)
+
+
+@pytest.mark.parametrize("function", ["raises_value_error", "gives_colour"])
+def test_what_goes_wrong_in_somebody_elses_decoder_costs_the_image_alone(function: str) -> None:
+    with pytest.raises(DecodeError, match=f"tests.strange_decoders:{function} "):
+        load_decoder(f"tests.strange_decoders:{function}")(good_jpeg())

@@ -1,0 +1,60 @@
+"""Decoders that do what a decoder must not, for files that say so; others are decoded."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from steel_batch.decode import Image, decode_gray
+
+KILL = b"kills by signal"
+ABORT = b"aborts"
+EXIT = b"exits"
+HANG = b"hangs"
+LATER = b"kills when the next one is decoded"
+
+_is_doomed = False
+
+
+def deadly(data: Any) -> Image:
+    """Ends or holds up the process for a file that ends in one of the texts above."""
+    global _is_doomed
+    end = bytes(data)[-64:]
+    if end.endswith(KILL) or _is_doomed:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if end.endswith(ABORT):
+        os.abort()
+    if end.endswith(EXIT):
+        os._exit(7)
+    if end.endswith(HANG):
+        time.sleep(3600)
+    _is_doomed = end.endswith(LATER)
+    return decode_gray(data)
+
+
+def chatty(data: Any) -> Image:
+    """Prints while it decodes, as native libraries do."""
+    print("decoding…", flush=True)
+    os.write(1, b"still decoding\n")
+    sys.stdout.flush()
+    return decode_gray(data)
+
+
+def raises_value_error(data: Any) -> Image:
+    """Fails in a way that the contract does not know."""
+    raise ValueError("unknown camera")
+
+
+def gives_colour(data: Any) -> Image:
+    """Returns channels."""
+    image_HW = decode_gray(data)
+    return np.dstack([image_HW] * 3)
+
+
+if os.environ.get("DIE_AT_IMPORT"):
+    os._exit(9)
