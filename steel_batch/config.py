@@ -87,6 +87,12 @@ class ScoreConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
+        if self.cpus_per_actor is not None and not self.cpus_per_actor > 0:
+            raise ConfigError(f"--cpus-per-actor is {self.cpus_per_actor}, expected more than 0.")
+        if not self.lease_seconds > 0:
+            raise ConfigError(f"--lease-seconds is {self.lease_seconds}, expected more than 0.")
+        if not self.lock_wait_seconds >= 0:
+            raise ConfigError(f"--lock-wait is {self.lock_wait_seconds}, expected 0 or more.")
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"--max-bad is {self.max_bad}, expected a share from 0 to 1.")
 
@@ -120,7 +126,7 @@ def read_toml(path: Path, *, section: str, allowed: frozenset[str]) -> dict[str,
         ConfigError: The file cannot be read, is no TOML, or names an unknown key.
     """
     try:
-        document = tomllib.loads(path.read_text())
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

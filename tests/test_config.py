@@ -1,0 +1,116 @@
+"""The configuration of a run: what it refuses, what a file may say, what enters the plan."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from steel_batch.config import ScoreConfig, read_toml
+from steel_batch.errors import ConfigError
+
+PLAN = {"images", "key_pattern", "engine", "date", "shard_images", "shard_bytes",
+        "rescore_changed", "retry_quarantined"}  # fmt: skip
+ALLOWED = frozenset({"shard_images", "max_bad", "key_pattern"})
+
+
+def config(**changes: object) -> ScoreConfig:
+    return ScoreConfig(**{"images": "lake", "store": "store", **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("shard_images", 0), ("shard_bytes", -1), ("merge_bytes", 0), ("shard_attempts", 0),
+        ("batch_size", 0), ("num_actors", -2), ("cpus_per_actor", 0.0), ("cpus_per_actor", -1.0),
+        ("max_bad", -0.1), ("max_bad", 1.1), ("max_bad", float("nan")),
+        ("lease_seconds", 0.0), ("lease_seconds", -5.0), ("lock_wait_seconds", -1.0),
+    ],
+)  # fmt: skip
+def test_a_value_that_no_run_can_use_is_refused_by_its_flag(name: str, value: float) -> None:
+    flag = {"lock_wait_seconds": "--lock-wait"}.get(name, f"--{name.replace('_', '-')}")
+    with pytest.raises(ConfigError, match=rf"{flag} is {value}"):
+        config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("shard_images", 1), ("max_bad", 0.0), ("max_bad", 1.0), ("lock_wait_seconds", 0.0),
+     ("cpus_per_actor", 0.5), ("num_actors", 1)],
+)  # fmt: skip
+def test_the_least_and_greatest_values_are_accepted(name: str, value: float) -> None:
+    assert getattr(config(**{name: value}), name) == value
+
+
+def test_what_the_plan_depends_on_is_a_list_that_only_grows_deliberately() -> None:
+    settings = config(images="s3://b/lake/").settings(engine="e", date="2026-11-21")
+    assert set(settings) == PLAN
+    assert (settings["engine"], settings["date"]) == ("e", "2026-11-21")
+    assert settings["images"] == "s3://b/lake"
+
+
+OTHER = {"max_bad": 0.5, "lease_seconds": 5.0, "lock_wait_seconds": 5.0, "batch_size": 3,
+         "num_actors": 3, "cpus_per_actor": 3.0, "merge_bytes": 3, "shard_attempts": 7,
+         "fresh": True}  # fmt: skip
+"""Values that are not the defaults; other fields are texts."""
+
+
+@pytest.mark.parametrize(
+    "name", sorted({field.name for field in dataclasses.fields(ScoreConfig)} - PLAN)
+)
+def test_how_the_work_is_done_may_change_from_one_attempt_to_the_next(name: str) -> None:
+    changed = config(**{name: OTHER.get(name, "other")})
+    assert changed != config()
+    assert changed.settings(engine="e", date="d") == config().settings(engine="e", date="d")
+
+
+def test_a_configuration_is_never_changed_only_copied() -> None:
+    first = config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        first.date = "2026-11-22"  # type: ignore[misc]
+    assert first.replace(date="2026-11-22").date == "2026-11-22"
+    assert first.date == "all"
+    with pytest.raises(ConfigError):
+        first.replace(shard_images=0)
+
+
+def test_a_file_may_write_keys_with_dashes_and_other_sections(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text(
+        '[score]\nshard-images = 9\nkey_pattern = "straße={line}/{image_id}.jpg"\n[other]\nx = 1\n',
+        encoding="utf-8",
+    )
+    assert read_toml(path, section="score", allowed=ALLOWED) == {
+        "shard_images": 9,
+        "key_pattern": "straße={line}/{image_id}.jpg",
+    }
+
+
+def test_a_file_without_the_section_says_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "job.toml"
+    path.write_text("")
+    assert read_toml(path, section="score", allowed=ALLOWED) == {}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[score\n", "is not TOML"),
+        (b"\xff\xfe", "is not TOML"),
+        (b"score = 3\n", r"\[score\] is not a table"),
+        (b"[score]\nshard_imags = 3\nzz = 1\n",
+         r"unknown keys: shard_imags, zz\. Known are: key_pattern, max_bad, shard_images"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "job.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as raised:
+        read_toml(path, section="score", allowed=ALLOWED)
+    assert str(path) in raised.value.message
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none.toml: No such file"):
+        read_toml(tmp_path / "none.toml", section="score", allowed=ALLOWED)
