@@ -8,6 +8,7 @@ last one, and those two themselves, stay in float: they cost little and decide w
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,14 @@ from steel_batch.engine.contract import IMAGE
 from steel_batch.errors import EngineError
 from training.metrics import Metrics
 
+CALIBRATIONS: Final = ("percentile", "minmax")
+"""How ranges of activations are found, in the order in which they are tried."""
+PERCENTILE: Final = 99.999
+MOST_PERCENTILE_IMAGES: Final = 8
+PERCENTILE_BYTES: Final = 2 << 30
+"""ONNX Runtime keeps every activation of every image for a percentile: about what that may take."""
+ACTIVATION_BYTES: Final = 1024
+"""What one pixel's activations take in a U-Net, roughly and at most."""
 QUANTISED_OPS: Final = ("Conv", "ConvTranspose", "Add", "Concat", "MaxPool", "Resize", "Mul")
 CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
 MOST_DICE_LOST: Final = 0.002
@@ -43,6 +52,8 @@ class Verdict:
     """Whether an INT8 graph may stand beside its master, on the same held-out images."""
 
     accepted: bool
+    calibration: str | None
+    """One of `CALIBRATIONS`; None where there is no INT8 graph to judge."""
     kaggle_dice_lost: float | None
     """Negative where INT8 is better; None where there is no INT8 graph to judge."""
     present_dice_lost: tuple[float | None, ...]
@@ -51,12 +62,16 @@ class Verdict:
     """One sentence."""
 
 
-def quantize_graph(fp32: bytes, images: Sequence[npt.NDArray[np.uint8]]) -> bytes:
+def quantize_graph(
+    fp32: bytes, images: Sequence[npt.NDArray[np.uint8]], calibration: str = CALIBRATIONS[0]
+) -> bytes:
     """An INT8 graph of the same contract.
 
     Args:
         fp32: The master.
-        images: For the ranges of activations: uint8 [H, W] of the engine's size, from training.
+        images: For the ranges of activations: uint8 [H, W] of the engine's size, from training. A
+            percentile takes a few of them, from all over.
+        calibration: One of `CALIBRATIONS`.
 
     Raises:
         EngineError: The graph has too few convolutions, or cannot be quantised.
@@ -72,6 +87,9 @@ def quantize_graph(fp32: bytes, images: Sequence[npt.NDArray[np.uint8]]) -> byte
     for place, node in enumerate(nodes):  # they are named below, and an exporter need not
         node.name = node.name or f"node_{place}"
     kept = [node.name for node in (*nodes[: places[0] + 1], *nodes[places[-1] :])]
+    if calibration == "percentile":
+        most = PERCENTILE_BYTES // (images[0].size * ACTIVATION_BYTES)
+        images = images[:: -(-len(images) // max(1, min(most, MOST_PERCENTILE_IMAGES)))]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save_model(model, source)
@@ -86,10 +104,15 @@ def quantize_graph(fp32: bytes, images: Sequence[npt.NDArray[np.uint8]]) -> byte
                 per_channel=True,
                 activation_type=QuantType.QInt8,
                 weight_type=QuantType.QInt8,
-                calibrate_method=CalibrationMethod.MinMax,
+                calibrate_method=(
+                    CalibrationMethod.Percentile
+                    if calibration == "percentile"
+                    else CalibrationMethod.MinMax
+                ),
                 extra_options={
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
+                    "CalibPercentile": PERCENTILE,
                     # TensorRT takes no INT32 biases; ONNX Runtime quantises them when it loads.
                     "QuantizeBias": False,
                 },
@@ -99,7 +122,7 @@ def quantize_graph(fp32: bytes, images: Sequence[npt.NDArray[np.uint8]]) -> byte
         return target.read_bytes()
 
 
-def compare(master: Metrics, quantised: Metrics) -> Verdict:
+def compare(master: Metrics, quantised: Metrics, calibration: str = CALIBRATIONS[0]) -> Verdict:
     """Judge an INT8 graph against its master; both figures are of the same images."""
     lost = master.kaggle_dice - quantised.kaggle_dice
     by_class = tuple(
@@ -122,7 +145,11 @@ def compare(master: Metrics, quantised: Metrics) -> Verdict:
         f"falls by more than {MOST_CLASS_DICE_LOST}."
     )
     return Verdict(
-        accepted=not too_much, kaggle_dice_lost=lost, present_dice_lost=by_class, why=why
+        accepted=not too_much,
+        calibration=calibration,
+        kaggle_dice_lost=lost,
+        present_dice_lost=by_class,
+        why=why,
     )
 
 
@@ -138,7 +165,7 @@ class _Images(CalibrationDataReader):  # type: ignore[misc] # the library has no
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's advice to prepare the graph, which is prepared, off the root logger."""
+    """Keep the quantiser's progress off stdout and its advice, which is followed, off the log."""
     nothing = logging.NullHandler()  # without any handler its first record would install one
 
     def is_ours(record: logging.LogRecord) -> bool:
@@ -147,7 +174,8 @@ def _quiet() -> Iterator[None]:
     logging.root.addHandler(nothing)
     logging.root.addFilter(is_ours)
     try:
-        yield
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
     finally:
         logging.root.removeFilter(is_ours)
         logging.root.removeHandler(nothing)

@@ -35,7 +35,7 @@ from training.export import check_graph, export_graph, open_session
 from training.judge import judge, probabilities
 from training.metrics import Judged, Metrics, image_dice
 from training.model import ContractGraph, Segmenter
-from training.quantize import Verdict, compare, quantize_graph
+from training.quantize import CALIBRATIONS, Verdict, compare, quantize_graph
 from training.recipe import TrainConfig
 from training.thresholds import search
 
@@ -138,7 +138,7 @@ def make_version(
 
     on_stage("quantising to int8")
     validation = figures("fp32", parts.validation)
-    verdict = _try_int8(graphs, parts, height, width, validation, figures)
+    verdicts = _try_int8(graphs, parts, height, width, validation, figures)
     on_stage("judging")
     test_dice: list[float | None] = []
     test = figures(
@@ -167,7 +167,10 @@ def make_version(
                 "data_digest": parts.validation.digest,
             },
             "agreement": agreement,
-            "int8": dataclasses.asdict(verdict),
+            "int8": {
+                **dataclasses.asdict(verdicts[-1]),
+                "refused": [dataclasses.asdict(verdict) for verdict in verdicts[:-1]],
+            },
         },
         recipe={
             **dataclasses.asdict(config),
@@ -176,9 +179,9 @@ def make_version(
             "num_training_masks": parts.training.num_masks,
         },
         environment=describe_environment(),
-        notes=(verdict.why,),
+        notes=(verdicts[-1].why,),
     )
-    return Product(card=card, graphs=graphs, verdict=verdict, test_dice=tuple(test_dice))
+    return Product(card=card, graphs=graphs, verdict=verdicts[-1], test_dice=tuple(test_dice))
 
 
 def register_product(store: Lake, product: Product, report: str) -> Card:
@@ -219,23 +222,31 @@ def _try_int8(
     width: int,
     master: Metrics,
     figures: Callable[[str, Dataset], Metrics],
-) -> Verdict:
-    """Add the INT8 graph to `graphs` if it is as good as its master."""
+) -> list[Verdict]:
+    """Add the first INT8 graph to `graphs` that is as good as its master.
+
+    Returns:
+        What was found of each that was tried; the last one decides.
+    """
     images = _some_images(parts.training, NUM_CALIBRATION, height, width)
-    try:
-        graphs["int8"] = quantize_graph(graphs["fp32"], images)
-        verdict = compare(master, figures("int8", parts.validation))
-    except EngineError as error:
+    verdicts = []
+    for calibration in CALIBRATIONS:
+        try:
+            graphs["int8"] = quantize_graph(graphs["fp32"], images, calibration)
+            verdict = compare(master, figures("int8", parts.validation), calibration)
+        except EngineError as error:
+            verdict = Verdict(
+                accepted=False,
+                calibration=None,
+                kaggle_dice_lost=None,
+                present_dice_lost=(),
+                why=f"INT8 is not part of this version: {error}",
+            )
+        verdicts.append(verdict)
+        if verdict.accepted:
+            break
         graphs.pop("int8", None)
-        return Verdict(
-            accepted=False,
-            kaggle_dice_lost=None,
-            present_dice_lost=(),
-            why=f"INT8 is not part of this version: {error}",
-        )
-    if not verdict.accepted:
-        del graphs["int8"]
-    return verdict
+    return verdicts
 
 
 def _some_images(

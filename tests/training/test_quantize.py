@@ -14,19 +14,19 @@ from tests.tiny_engine import tiny_graph
 from training.export import export_graph, open_session
 from training.metrics import ClassMetrics, Metrics
 from training.model import ContractGraph, ModelConfig, Segmenter
-from training.quantize import compare, quantize_graph
+from training.quantize import CALIBRATIONS, compare, quantize_graph
 
 SMALL = ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2)
 
 
-@pytest.fixture(scope="module")
-def graphs() -> tuple[onnx.ModelProto, bytes]:
+@pytest.fixture(scope="module", params=CALIBRATIONS)
+def graphs(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, bytes]:
     torch.manual_seed(0)
     graph = ContractGraph(Segmenter(SMALL, 2).eval(), (0.5, 0.5)).eval()
     fp32 = export_graph(graph, 64, 96, precision="fp32")
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (64, 96)).astype(np.uint8) for _ in range(3)]
-    return onnx.load_model_from_string(quantize_graph(fp32, images)), fp32
+    return onnx.load_model_from_string(quantize_graph(fp32, images, request.param)), fp32
 
 
 def test_the_first_and_last_convolution_stay_in_float(
