@@ -12,7 +12,7 @@ import logging
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Final
@@ -110,11 +110,7 @@ def compile_graph(
         plan=bytes(serialized),
         timing_cache=b"" if cache is None else bytes(cache.serialize()),
         strongly_typed=strongly_typed,
-        layers=_count_types(
-            str(network.get_layer(i).get_output(0).dtype)
-            for i in range(network.num_layers)
-            if network.get_layer(i).num_outputs
-        ),
+        layers=_count_types(_stated_types(network)),
         seconds=round(time.monotonic() - started, 1),
     )
 
@@ -142,13 +138,13 @@ def layer_types(text: str) -> dict[str, int]:
             ``Format/Datatype``, others into fields of their own.
     """
     try:
-        layers = json.loads(text)["Layers"]
+        entries = json.loads(text)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
         log.info("the inspector's answer is not understood: %r", error)
         return {}
     found = []
-    for layer in layers:
-        outputs = layer.get("Outputs") if isinstance(layer, dict) else None
+    for entry in entries:  # layers, or with little verbosity only their names
+        outputs = entry.get("Outputs") if isinstance(entry, dict) else None
         if outputs:
             fields = {k.lower(): str(v) for k, v in outputs[0].items()}
             stated = [v for k, v in fields.items() if "datatype" in k or "format" in k]
@@ -156,7 +152,15 @@ def layer_types(text: str) -> dict[str, int]:
     return _count_types(found)
 
 
-def _count_types(texts: Any) -> dict[str, int]:
+def _stated_types(network: Any) -> Iterator[str]:
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.num_outputs:
+            tensor = layer.get_output(0)
+            yield str(tensor.dtype)
+
+
+def _count_types(texts: Iterable[str]) -> dict[str, int]:
     kinds: Counter[str] = Counter()
     for text in texts:
         match = _TYPES.search(text.rpartition("DataType.")[2])
@@ -183,9 +187,10 @@ def _network_flags(trt: ModuleType) -> int:
     return sum(1 << bit for bit in found)
 
 
-def _parse_error(error: Any) -> str:
-    place = f" (node {error.node()} of the graph)" if error.node() >= 0 else ""
-    return " ".join(error.desc().split()).strip(" .") + place
+def _parse_error(parse_error: Any) -> str:
+    number = parse_error.node()
+    place = f" (node {number} of the graph)" if number >= 0 else ""
+    return " ".join(parse_error.desc().split()).strip(" .") + place
 
 
 def _why(logger: Any) -> str:
