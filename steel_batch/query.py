@@ -25,7 +25,13 @@ def run_query(store: Lake, sql: str) -> pa.Table:
     try:
         for table in layout.TABLES:
             con.register(table, open_table(store, table).to_pyarrow_dataset())
-        return con.sql(sql).to_arrow_table()
+        found = con.sql(sql)
+        if found is None:
+            raise ConfigError(
+                "the query cannot be answered: it gives no rows. The tables are read with SELECT; "
+                "nothing here changes them."
+            )
+        return found.to_arrow_table()
     except duckdb.Error as error:
         raise ConfigError(f"the query cannot be answered: {error}") from error
     finally:

@@ -19,6 +19,8 @@ from steel_batch.registry import load_engine
 from steel_batch.synthetic.writer import write_lake
 
 DATE = "2026-11-21"
+MADE = {"lake", "store", "worst.png"}
+"""What a demo leaves, and the next one deletes."""
 PATTERN = "line={line}/date={date}/{image_id}.jpg"
 QUESTION = """\
 SELECT line, class_name, num_images AS images, num_defective AS defective,
@@ -38,7 +40,7 @@ def demo(out: Path, num_images: int) -> None:
     Everything lands in --out, which is made anew each time.
     """
     configure_logging(False)
-    if out.exists() and any(out.iterdir()) and not (out / "store").exists():
+    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= MADE):
         raise click.UsageError(f"{out} holds other things than a demo; name an empty --out.")
     shutil.rmtree(out, ignore_errors=True)
     lake, store = Lake(str(out / "lake")), Lake(str(out / "store"))
