@@ -77,6 +77,8 @@ class ScoreConfig:
     """How often a shard is tried that the lake keeps failing."""
     decoder: str = "steel_batch.decode:decode_gray"
     """The function that turns an image's bytes into pixels."""
+    decode_seconds: float = 30.0
+    """How long it may take for one image; on a core of its own the largest takes about one."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -91,6 +93,8 @@ class ScoreConfig:
             raise ConfigError(f"--cpus-per-actor is {self.cpus_per_actor}, expected more than 0.")
         if not self.lease_seconds > 0:
             raise ConfigError(f"--lease-seconds is {self.lease_seconds}, expected more than 0.")
+        if not self.decode_seconds > 0:
+            raise ConfigError(f"--decode-seconds is {self.decode_seconds}, expected more than 0.")
         if not self.lock_wait_seconds >= 0:
             raise ConfigError(f"--lock-wait is {self.lock_wait_seconds}, expected 0 or more.")
         if not 0 <= self.max_bad <= 1:

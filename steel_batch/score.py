@@ -26,10 +26,11 @@ from steel_batch.components import Defect, describe_defects
 from steel_batch.decode import Image, fit_to, load_decoder, mask_to_source
 from steel_batch.engine.contract import Card, Runtime, Slot
 from steel_batch.errors import DecodeError, ImageError
-from steel_batch.isolate import decode_isolated
+from steel_batch.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.lake import Lake
 from steel_batch.read import ShardInput
 from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, stage
+from steel_batch.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -52,6 +53,9 @@ class ShardScorer:
         card: Its card.
         store: Where rows are staged and receipts are put.
         decoder: The ``module:function`` that decodes.
+        decode_seconds: How long it may take for one image: beyond that this process ends itself,
+            or, if images are isolated, the image is quarantined. None: as long as it likes, or as
+            `isolate` sets.
         num_threads: Threads that decode and post-process.
     """
 
@@ -63,12 +67,15 @@ class ShardScorer:
         *,
         decoder: str,
         num_threads: int,
+        decode_seconds: float | None = None,
     ) -> None:
         self._runtime = runtime
         self._card = card
         self._store = store
         self._decoder_name = decoder
         self._decode = load_decoder(decoder)
+        self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
+        self._watchdog = Watchdog(self._decode, decode_seconds) if decode_seconds else None
         self._num_threads = num_threads
         self._workers = ThreadPoolExecutor(num_threads, "decode")
         self._batches = ThreadPoolExecutor(runtime.num_slots, "batch")
@@ -128,7 +135,10 @@ class ShardScorer:
         if isolated:
             known = [i for i, error in enumerate(shard.errors) if error is None]
             contents = [shard.contents[i].as_py() for i in known]
-            decoded = dict(zip(known, decode_isolated(contents, self._decoder_name), strict=True))
+            results = decode_isolated(
+                contents, self._decoder_name, seconds_per_image=self._decode_seconds
+            )
+            decoded = dict(zip(known, results, strict=True))
             sources = [partial(_raise_or_return, decoded.get(i)) for i in range(len(shard.refs))]
         else:
             sources = [partial(self._decode_scalar, shard, i) for i in range(len(shard.refs))]
@@ -146,10 +156,12 @@ class ShardScorer:
         """Stop the threads and free the engine."""
         self._batches.shutdown(cancel_futures=True)
         self._workers.shutdown(cancel_futures=True)
+        if self._watchdog is not None:
+            self._watchdog.close()
         self._runtime.close()
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
-        return self._decode(shard.contents[index].as_buffer())
+        return (self._watchdog or self._decode)(shard.contents[index].as_buffer())
 
     def _score_batch(
         self, sources: Sequence[Callable[[], Image]], errors: Sequence[ImageError | None]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import click
 import pyarrow as pa
+from rich.console import Console
 from rich.table import Table
 
 from steel_batch.cli.output import (
@@ -15,6 +18,8 @@ from steel_batch.cli.output import (
 )
 from steel_batch.lake import Lake
 from steel_batch.query import run_query
+
+_LONGEST_LINE: Final = 1 << 20
 
 
 @click.command()
@@ -35,14 +40,17 @@ def query(sql: str, store: str, endpoint_url: str | None, output: str) -> None:
 
 
 def show_table(rows: pa.Table) -> None:
-    """Print a query's answer."""
+    """Print a query's answer: whole values, folded to a terminal's width, a row a line elsewhere."""
     table = Table(*rows.column_names, box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"
     for column, field in zip(table.columns, rows.schema, strict=True):
         if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
             column.justify = "right"
     for row in rows.to_pylist():
         table.add_row(*(_text(value) for value in row.values()))
-    answer.print(table)
+    to = answer if answer.is_terminal else Console(highlight=False, width=_LONGEST_LINE)
+    to.print(table, soft_wrap=False)
 
 
 def _text(value: object) -> str:

@@ -148,6 +148,12 @@ run_options = _options(
         show_default=True,
         help="'module:function' that turns bytes into gray pixels.",
     ),
+    click.option(
+        "--decode-seconds",
+        default=30.0,
+        show_default=True,
+        help="How long decoding one image may take before it is quarantined.",
+    ),
     click.option("--verbose", is_flag=True, help="Log what happens to stderr."),
     output_option,
 )

@@ -91,6 +91,7 @@ def scoring_setup(
         store=store,
         engine=engine,
         decoder=config.decoder,
+        decode_seconds=config.decode_seconds,
         runtime=config.runtime,
         precision=config.precision,
         batch_size=config.batch_size,

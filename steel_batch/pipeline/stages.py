@@ -6,9 +6,10 @@ is said while the dataset runs, so one pool of warm actors scores one date or a 
 A shard that cannot be read or staged comes back as a failure in its row: an exception would end
 the whole dataset.
 
-Ray restarts an actor that died and repeats what it was doing, for ever if the input kills it. So
-every start of a shard is counted outside of the actor, and from the second start on the shard's
-images are decoded in child processes, where the one that kills can be found.
+Ray restarts an actor that died and repeats what it was doing, for ever if the input kills it. An
+actor that an image holds up ends itself. So every start of a shard is counted outside of the actor,
+and from the second start on the shard's images are decoded in child processes, where the one that
+kills or holds up can be found.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Setup:
     store: Lake
     engine: Engine
     decoder: str
+    decode_seconds: float
     runtime: str
     precision: str
     batch_size: int | None
@@ -186,6 +188,7 @@ class ScoreStage:
             setup.engine.card,
             setup.store,
             decoder=setup.decoder,
+            decode_seconds=setup.decode_seconds,
             num_threads=setup.num_threads,
         )
 

@@ -1,0 +1,58 @@
+"""Ends a process whose decoder is held up by one image.
+
+A thread that is stuck in native code cannot be stopped; its process can. The cluster then starts
+the scoring actor anew and its shards are decoded in child processes, where the image that holds
+things up is found (`isolate`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from typing import Any, Final
+
+from steel_batch.decode import Decoder, Image
+
+log = logging.getLogger(__name__)
+
+EXIT_CODE: Final = 86
+
+
+class Watchdog:
+    """A decoder under a time limit that nothing but the end of the process can enforce.
+
+    Thread-safe. The process ends at the latest a quarter of the limit after it has passed.
+
+    Args:
+        decode: The decoder.
+        limit_seconds: How long one image may take.
+    """
+
+    def __init__(self, decode: Decoder, limit_seconds: float) -> None:
+        self._decode = decode
+        self._limit_seconds = limit_seconds
+        self._since: dict[int, float] = {}
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
+
+    def __call__(self, data: Any) -> Image:
+        """Decode one image."""
+        thread = threading.get_ident()
+        self._since[thread] = time.monotonic()
+        try:
+            return self._decode(data)
+        finally:
+            del self._since[thread]
+
+    def close(self) -> None:
+        """Stop watching."""
+        self._closed.set()
+
+    def _watch(self) -> None:
+        while not self._closed.wait(self._limit_seconds / 4):
+            begun = min(list(self._since.values()), default=None)
+            if begun is not None and time.monotonic() - begun > self._limit_seconds:
+                log.error("an image was decoded for more than %g s: ending", self._limit_seconds)
+                os._exit(EXIT_CODE)

@@ -1,0 +1,197 @@
+"""Runs over lakes with bad files: nothing is lost, and each is set aside with its reason."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steel_batch.errors import TooManyBadImagesError
+from steel_batch.lake import Lake
+from steel_batch.verify import verify
+from tests.bad_files import encode, good_image, good_jpeg, strange_files
+from tests.conftest import DATE, band_image, committed_rows, run_score, score_config
+from tests.strange_decoders import ABORT, EXIT, HANG, KILL
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+PATTERN = "line={line}/date={date}/{image_id}.jpg"
+DEADLY = "tests.strange_decoders:deadly"
+
+
+def key_of(name: str) -> str:
+    return f"line=1/date={DATE}/{name}.jpg"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "images"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Lake:
+    return Lake(str(tmp_path / "store"))
+
+
+def outcomes(store: Lake) -> dict[str, str | None]:
+    """Per image its code in the quarantine, or None for a row; each image once."""
+    rows = [(row["image_key"], None) for row in committed_rows(store)]
+    bad = [(row["image_key"], row["error_code"]) for row in committed_rows(store, "quarantine")]
+    found = dict([*rows, *bad])
+    assert len(found) == len(rows) + len(bad)
+    return found  # type: ignore[return-value]
+
+
+def test_every_strange_file_is_a_row_or_an_entry_with_its_code(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    expected = {}
+    for file in strange_files():
+        images.write(key_of(file.name), file.data)
+        expected[key_of(file.name)] = file.code
+    config = score_config(
+        images, store, tiny_engine, key_pattern=PATTERN, max_bad=1.0, shard_images=64
+    )
+    result = run_score(config)
+    assert outcomes(store) == expected
+    num_bad = sum(code is not None for code in expected.values())
+    assert result.num_images == len(expected)
+    assert (result.num_scored, result.num_quarantined) == (len(expected) - num_bad, num_bad)
+    assert all(row["message"] for row in committed_rows(store, "quarantine"))
+    assert list(verify(store)) == []
+    assert run_score(config).run_id is None
+
+
+def test_killers_among_them_cost_only_themselves(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    expected: dict[str, str | None] = {}
+    for file in strange_files()[::4]:
+        images.write(key_of(file.name), file.data)
+        expected[key_of(file.name)] = file.code
+    for name, end in {"a": KILL, "m_1": ABORT, "m_2": EXIT, "z": KILL}.items():
+        images.write(key_of(name), good_jpeg() + end)
+        expected[key_of(name)] = "crashed_decoder"
+    images.write(key_of("jpeg_hangs"), good_jpeg() + HANG)
+    expected[key_of("jpeg_hangs")] = "hung_decoder"
+    result = run_score(
+        score_config(
+            images, store, tiny_engine, key_pattern=PATTERN, max_bad=1.0, shard_images=20,
+            decoder=DEADLY, decode_seconds=2.0,
+        )
+    )  # fmt: skip
+    assert outcomes(store) == expected
+    assert result.num_images == len(expected)
+    assert list(verify(store)) == []
+
+
+def test_of_a_thousand_mutated_jpegs_none_is_lost(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    rng = np.random.default_rng(7)
+    written = {}
+    for i in range(1000):
+        data = bytearray(encode(".jpg", band_image(i)))
+        for _ in range(rng.integers(0, 4)):
+            at = int(rng.integers(0, len(data)))
+            data[at : at + 1] = rng.bytes(int(rng.integers(0, 3)))
+        end = len(data) if rng.random() < 0.8 else int(rng.integers(0, len(data)))
+        written[key_of(f"im{i:04d}")] = bytes(data[:end])
+    for key, data in written.items():
+        images.write(key, data)
+    result = run_score(
+        score_config(images, store, tiny_engine, key_pattern=PATTERN, max_bad=1.0, shard_images=128)
+    )
+    found = outcomes(store)
+    assert found.keys() == written.keys()
+    assert result.num_images == 1000 == result.num_scored + result.num_quarantined
+    codes = set(found.values())
+    assert {None, "truncated", "undecodable"} <= codes
+    assert 100 < result.num_quarantined < 900
+
+
+@pytest.fixture
+def half_bad(images: Lake) -> Lake:
+    for i in range(8):
+        images.write(key_of(f"good_{i}"), good_jpeg())
+        images.write(key_of(f"bad_{i}"), good_jpeg()[: 100 + i])
+    return images
+
+
+def test_too_many_bad_images_commit_nothing_and_are_not_scored_again_for_a_greater_limit(
+    half_bad: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    config = score_config(half_bad, store, tiny_engine, key_pattern=PATTERN, shard_images=4)
+    with pytest.raises(TooManyBadImagesError, match=r"8 of 16.*--max-bad") as caught:
+        run_score(config.replace(max_bad=0.49))
+    assert caught.value.exit_code == 3
+    assert committed_rows(store) == committed_rows(store, "quarantine") == []
+    names = [item.key for item in store.list_objects("runs/")]
+    receipts = {name: store.read(name) for name in names if "/receipts/" in name}
+    assert receipts
+    result = run_score(config.replace(max_bad=0.5, decoder="no.such.module:decoder"))
+    assert result.num_resumed_shards == result.num_shards == 4
+    assert (result.num_scored, result.num_quarantined) == (8, 8)
+    assert set(outcomes(store).values()) == {None, "truncated"}
+    kept = [item.key for item in store.list_objects("runs/") if "/receipts/" in item.key]
+    assert {name: store.read(name) for name in kept} == receipts
+
+
+def steel_batch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "steel_batch.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_the_command_exits_3_and_lists_and_tries_the_quarantine(
+    half_bad: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    flags = [
+        "--images", half_bad.url, "--store", store.url, "--engine", str(tiny_engine),
+        "--key-pattern", PATTERN, "--date", DATE, "--ray-address", "auto", "--output", "json",
+    ]  # fmt: skip
+    done = steel_batch("score", *flags)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "8 of 16" in done.stderr
+    done = steel_batch("score", *flags, "--max-bad", "0.5")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["num_quarantined"] == 8
+
+    where = ["--store", store.url, "--output", "json"]
+    done = steel_batch("quarantine", "list", *where)
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(done.stdout)
+    assert [entry["image_key"] for entry in listed] == [key_of(f"bad_{i}") for i in range(8)]
+    assert {entry["error_code"] for entry in listed} == {"truncated"}
+    assert [entry["bytes"] for entry in listed] == [100 + i for i in range(8)]
+    for more, number in [
+        (["--code", "truncated", "--date", DATE], 8),
+        (["--code", "empty"], 0),
+        (["--date", "2026-11-22"], 0),
+    ]:
+        assert len(json.loads(steel_batch("quarantine", "list", *where, *more).stdout)) == number
+    lines = steel_batch("quarantine", "list", "--store", store.url).stdout.splitlines()
+    assert len(lines) == 9
+    assert all(key_of(f"bad_{i}") in lines[i + 1] for i in range(8))
+    refused = steel_batch("quarantine", "list", *where, "--code", "x' OR true --")
+    assert refused.returncode == 1
+    assert "--code" in refused.stderr
+
+    for i in range(0, 8, 2):
+        half_bad.write(key_of(f"bad_{i}"), encode(".jpg", good_image()))
+    done = steel_batch("quarantine", "retry", *flags, "--max-bad", "0.5")
+    assert done.returncode == 0, done.stderr
+    retried = json.loads(done.stdout)
+    assert (retried["num_images"], retried["num_scored"], retried["num_quarantined"]) == (8, 4, 4)
+    expected = {key_of(f"bad_{i}"): "truncated" if i % 2 else None for i in range(8)}
+    expected |= {key_of(f"good_{i}"): None for i in range(8)}
+    assert outcomes(store) == expected
