@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import pyarrow as pa
@@ -28,7 +28,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from steel_batch import layout, plan, schema
-from steel_batch.errors import CommitConflictError, CommitUnknownError, LakeError
+from steel_batch.errors import CommitConflictError, CommitUnknownError, LakeError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.merge import DataFile
 
@@ -70,38 +70,35 @@ def ensure_tables(store: Lake) -> None:
         if _open(store, table) is not None:
             continue
         try:
-            DeltaTable.create(
-                store.uri(table),
-                fields,
-                mode="ignore",
-                partition_by=["engine", "date"],
-                storage_options=store.storage_options(),
-                name=table,
-            )
+            store.ask(store.uri(table), partial(_create, store, table, fields))
         except (DeltaError, OSError) as error:
             # Two first runs may create the table at once; the loser finds it there.
             if _open(store, table) is None:
                 raise LakeError(
-                    f"the table {store.uri(table)} cannot be made: {_reason(error)}. Check "
+                    f"the table {store.uri(table)} cannot be made: {paragraph_of(error)}. Check "
                     "--store, and that this user may write there."
                 ) from error
 
 
+def _create(store: Lake, table: str, fields: pa.Schema) -> None:
+    DeltaTable.create(
+        store.uri(table),
+        fields,
+        mode="ignore",
+        partition_by=["engine", "date"],
+        storage_options=store.storage_options(),
+        name=table,
+    )
+
+
 def _open(store: Lake, table: str) -> DeltaTable | None:
+    uri = store.uri(table)
     try:
-        return DeltaTable(store.uri(table), storage_options=store.storage_options())
+        return store.ask(uri, lambda: DeltaTable(uri, storage_options=store.storage_options()))
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise LakeError(
-            f"the table {store.uri(table)} cannot be read: {_reason(error)}."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    """What delta-rs says, which it draws over several lines in colour, as one line."""
-    lines = re.sub(r"\x1b\[\d*m|↳", "", str(error)).splitlines()
-    return ": ".join(line.strip().rstrip(".") for line in lines if line.strip())
+        raise LakeError(f"the table {uri} cannot be read: {paragraph_of(error)}.") from error
 
 
 def open_table(store: Lake, table: str) -> DeltaTable:
@@ -244,8 +241,14 @@ def _commit(
         time.sleep(PAUSE_SECONDS * attempt)
         try:
             opened = open_table(store, table)
-            if opened.transaction_version(run_id) is not None:
-                return
+        except LakeError as error:
+            if unknown is None:
+                raise
+            unknown = error
+            break
+        if opened.transaction_version(run_id) is not None:
+            return
+        try:
             opened.create_write_transaction(
                 actions,
                 "append",
@@ -256,20 +259,21 @@ def _commit(
                 ),
             )
         except CommitFailedError as error:
-            log.info("commit conflict on %s: %s", table, _reason(error))
+            log.info("commit conflict on %s: %s", table, paragraph_of(error))
             conflict = error
-        except (DeltaError, LakeError, OSError) as error:
+        except (DeltaError, OSError) as error:
             # The log decides: the next attempt reads it before it writes.
-            log.warning("commit to %s: outcome unknown: %s", table, _reason(error))
+            log.warning("commit to %s: outcome unknown: %s", table, paragraph_of(error))
             unknown = error
         else:
             return
-    if landed(store, table, run_id):
-        return
+    else:
+        if landed(store, table, run_id):
+            return
     if unknown is not None:
         # Also where a later attempt surely failed: what was sent before may still arrive.
         raise CommitUnknownError(
-            f"nobody knows whether run {run_id} was committed to {table}: {_reason(unknown)}. "
+            f"nobody knows whether run {run_id} was committed to {table}: {paragraph_of(unknown)}. "
             "Nothing was deleted; run the same command again, it reads the table's log first."
         ) from unknown
     store.delete(file.target for file in files)

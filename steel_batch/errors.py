@@ -29,7 +29,10 @@ arguments that have defaults, which is what pickling keeps.
 
 from __future__ import annotations
 
+import re
 from typing import ClassVar
+
+_ORNAMENT = re.compile(r"\x1b\[[\d;]*m|↳")
 
 
 class SteelBatchError(Exception):
@@ -141,3 +144,9 @@ class CommitConflictError(CommitError):
 
 class CommitUnknownError(CommitError):
     """Nobody knows whether the commit landed; nothing may be deleted."""
+
+
+def paragraph_of(error: BaseException) -> str:
+    """Another library's message, which may be drawn over several lines in colour, as one line."""
+    lines = [line.strip().rstrip(".") for line in _ORNAMENT.sub("", str(error)).splitlines()]
+    return ": ".join(line for line in lines if line) or type(error).__name__

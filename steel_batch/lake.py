@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from steel_batch.errors import LakeError, MissingObjectError
 from steel_batch.retry import Retry
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Backend(Protocol):
     def open_output(self, key: str) -> AbstractContextManager[BinaryIO]: ...
     def sweep(self, older_seconds: float) -> int: ...
     def storage_options(self) -> dict[str, str]: ...
+    def ask(self, what: str, request: Callable[[], T]) -> T: ...
     def counts(self) -> dict[str, int]: ...
 
 
@@ -198,6 +201,20 @@ class Lake:
     def storage_options(self) -> dict[str, str]:
         """How delta-rs reaches the same store. Holds credentials: never log it."""
         return self._backend.storage_options()
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        """Have another library ask the store, as patiently as this lake does.
+
+        Args:
+            what: What is asked for, for messages.
+            request: Makes the request with `storage_options`, which it must ask for in each try:
+                credentials may be new. What it does twice must be as good as once.
+
+        Raises:
+            LakeError: The store refused, or kept failing; its answer is in the message.
+            Exception: What `request` raised that is no failure of the store's.
+        """
+        return self._backend.ask(what, request)
 
     def counts(self) -> dict[str, int]:
         """What this process's requests met with: requests, bytes, retries by kind."""

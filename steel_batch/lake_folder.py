@@ -10,10 +10,10 @@ import shutil
 import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, TypeVar
 
 from steel_batch.disk import ABSENT, NO_LINKS, create_exclusively, error_of, make_durable
 from steel_batch.errors import (
@@ -24,6 +24,8 @@ from steel_batch.errors import (
 )
 from steel_batch.lake import LakeObject, ReadRequest
 from steel_batch.retry import Stats
+
+T = TypeVar("T")
 
 SCRATCH: Final = ".tmp"
 """Folder below the root where files lie until they are whole; never listed."""
@@ -223,6 +225,9 @@ class Folder:
 
     def storage_options(self) -> dict[str, str]:
         return {}
+
+    def ask(self, _what: str, request: Callable[[], T]) -> T:
+        return request()
 
     def counts(self) -> dict[str, int]:
         return self._stats.snapshot()

@@ -24,7 +24,7 @@ from steel_batch.errors import (
     TransientLakeError,
 )
 from steel_batch.lake import LakeObject, ReadRequest
-from steel_batch.lake_s3_client import TIMEOUT_SECONDS, Client
+from steel_batch.lake_s3_client import Client
 from steel_batch.lake_s3_faults import ObjectExistsError
 from steel_batch.lake_s3_streams import TOKEN, MultipartUpload, PartWriter, RangeReader
 from steel_batch.retry import Retry
@@ -44,7 +44,6 @@ class Bucket:
         url: ``s3://bucket/prefix``.
         endpoint_url: An endpoint other than AWS's; else the environment's.
         retry: Limits of asking again.
-        timeout_seconds: To connect, and between two pieces of an answer.
         part_bytes: Uploads above this size go in parts of it.
         copy_bytes: The same for copies.
     """
@@ -55,7 +54,6 @@ class Bucket:
         endpoint_url: str | None,
         retry: Retry,
         *,
-        timeout_seconds: float = TIMEOUT_SECONDS,
         part_bytes: int = PART_BYTES,
         copy_bytes: int = COPY_BYTES,
     ) -> None:
@@ -63,7 +61,7 @@ class Bucket:
         self._root = f"{root}/" if root else ""
         self._url = url
         self._part_bytes, self._copy_bytes = part_bytes, copy_bytes
-        self._client = Client(endpoint_url, retry, timeout_seconds)
+        self._client = Client(endpoint_url, retry)
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         for page in self._pages("list_objects_v2", prefix):
@@ -232,6 +230,9 @@ class Bucket:
 
     def storage_options(self) -> dict[str, str]:
         return self._client.storage_options(self._url)
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        return self._client.ask(what, request)
 
     def counts(self) -> dict[str, int]:
         return {**self._client.stats.snapshot(), "reads_at_once": self._client.throttle.limit}

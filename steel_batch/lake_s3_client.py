@@ -16,13 +16,12 @@ import botocore.exceptions
 import s3fs
 from fsspec.asyn import sync
 
-from steel_batch.lake_s3_faults import Verdict, sort_fault
+from steel_batch.lake_s3_faults import Fault, Verdict, sort_fault, sort_foreign
 from steel_batch.retry import Patience, Retry, Stats, Throttle
 
 T = TypeVar("T")
 
 READS_AT_ONCE: Final = 32
-TIMEOUT_SECONDS: Final = 30.0
 RENEW_SECONDS: Final = 1.0
 """Requests that fail together for their credentials have them read anew once."""
 
@@ -34,10 +33,9 @@ class Client:
         endpoint_url: An endpoint other than AWS's; else what botocore finds in the environment
             and the profile.
         retry: Limits of asking again.
-        timeout_seconds: To connect, and between two pieces of an answer.
     """
 
-    def __init__(self, endpoint_url: str | None, retry: Retry, timeout_seconds: float) -> None:
+    def __init__(self, endpoint_url: str | None, retry: Retry) -> None:
         self.stats = Stats()
         self.throttle = Throttle(READS_AT_ONCE)
         self._retry = retry
@@ -49,8 +47,8 @@ class Client:
             skip_instance_cache=True,
             config_kwargs={
                 "retries": {"max_attempts": 0},
-                "connect_timeout": timeout_seconds,
-                "read_timeout": timeout_seconds,
+                "connect_timeout": retry.answer_seconds,
+                "read_timeout": retry.answer_seconds,
                 "max_pool_connections": 2 * READS_AT_ONCE,
             },
         )
@@ -89,21 +87,43 @@ class Client:
                 if at_once:
                     self.throttle.succeeded()
                 return result
-            verdict = fault.verdict
-            if verdict is Verdict.FINAL:
-                raise fault.error
-            if verdict is Verdict.SLOW:
+            if fault.verdict is Verdict.SLOW:
                 self.throttle.slow_down()
+            await asyncio.sleep(self._pause(what, fault, patience))
+            if fault.verdict is Verdict.EXPIRED:
+                await self._renew_session()
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        """Have another library make a request, with the same patience; see `Lake.ask`."""
+        patience = Patience(self._retry)
+        while True:
+            self.stats.add("requests")
+            try:
+                return request()
+            except Exception as error:
+                fault = sort_foreign(error, what)
+                if fault is None:
+                    raise
+                pause = self._pause(what, fault, patience, cause=error)
+            time.sleep(pause)
+            if fault.verdict is Verdict.EXPIRED:
+                self.run(self._renew_session())
+
+    def _pause(
+        self, what: str, fault: Fault, patience: Patience, cause: Exception | None = None
+    ) -> float:
+        """Seconds to wait before the next try; raises the failure where there is none."""
+        verdict = fault.verdict
+        pause = None
+        if verdict is not Verdict.FINAL:
             pause = patience.pause(
                 refused=verdict in (Verdict.REFUSED, Verdict.EXPIRED),
                 unreachable=verdict is Verdict.UNREACHABLE and not self._was_answered,
             )
-            if pause is None:
-                raise fault.error
-            self.stats.retried(what, fault.kind, pause, patience.waited_seconds)
-            await asyncio.sleep(pause)
-            if verdict is Verdict.EXPIRED:
-                await self._renew_session()
+        if pause is None:
+            raise fault.error from cause
+        self.stats.retried(what, fault.kind, pause, patience.waited_seconds)
+        return pause
 
     async def _renew_session(self) -> None:
         """Read the credentials anew."""
@@ -124,6 +144,7 @@ class Client:
         options = {
             "AWS_REGION": client.meta.region_name,
             "max_retries": "1000",
+            "timeout": f"{self._retry.answer_seconds:.0f}s",
             "retry_timeout": f"{self._retry.total_seconds:.0f}s",
         }
         if client.meta.region_name in (None, "aws-global"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +19,9 @@ from steel_batch.errors import (
     ChangedObjectError,
     LakeError,
     MissingObjectError,
+    SteelBatchError,
     TransientLakeError,
+    paragraph_of,
 )
 
 
@@ -102,6 +105,13 @@ _PASSING_TYPES: Final = (
     OSError,
 )
 
+_FOREIGN: Final = ("S3 error", "Error performing", "HTTP error", "necessary privileges")
+"""What delta-rs says of a request that the store failed, and of nothing else."""
+_QUOTED: Final = re.compile(
+    r"<Code>(?P<code>\w+)</Code>\s*(<Message>(?P<message>[^<]*)</Message>)?"
+)
+_STATUS: Final = re.compile(r"\b(?P<status>[345]\d\d) [A-Z]")
+
 
 def sort_fault(error: Exception, what: str) -> Fault:
     """Tell what a failure means.
@@ -143,10 +153,29 @@ def sort_fault(error: Exception, what: str) -> Fault:
     return Fault(kind, Verdict.FINAL, LakeError(detail))
 
 
+def sort_foreign(error: Exception, what: str) -> Fault | None:
+    """Tell what another library's failure means, from the answer of the store that it quotes.
+
+    Returns:
+        None where the failure is no store's or network's.
+    """
+    text = paragraph_of(error)
+    if isinstance(error, SteelBatchError) or not any(mark in text for mark in _FOREIGN):
+        return None
+    quoted = _QUOTED.search(text)
+    if quoted is not None:
+        return sort_code(quoted["code"], quoted["message"] or "", what)
+    status = _STATUS.search(text)
+    if status is not None:
+        return sort_code(status["status"], "", what)
+    detail = f"{what}: {text.rstrip('.')}."
+    return Fault(type(error).__name__, Verdict.PASSING, TransientLakeError(detail))
+
+
 def sort_code(code: str, message: str, what: str) -> Fault:
     """Tell what an error code of S3 means; a HEAD has no code but its status."""
     answer = f"{what}: the store answers {code}" + (f" ({message.rstrip('.')})" if message else "")
-    if code in ("NoSuchKey", "404", "NotFound"):
+    if code in ("NoSuchKey", "NoSuchUpload", "404", "NotFound"):
         return Fault(code, Verdict.FINAL, MissingObjectError(f"{what} is not there."))
     if code in ("PreconditionFailed", "412"):
         return Fault(code, Verdict.FINAL, ObjectExistsError(f"{what} exists or was changed."))

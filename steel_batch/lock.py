@@ -78,8 +78,10 @@ class Lease:
         wait_seconds: float = 0.0,
     ) -> None:
         self._store = store
-        # A renewal that comes after the lease is over helps nobody, and must not hold up the exit.
-        self._renewing = store.with_retry(Retry(total_seconds=lease_seconds / 2))
+        # Asks often, as the lease runs out, and not for long, as that must not hold up the exit.
+        self._renewing = store.with_retry(
+            Retry(max_seconds=lease_seconds / 12, total_seconds=lease_seconds / 2)
+        )
         self._name = name
         self._what = what
         self._run_id = run_id
@@ -90,7 +92,8 @@ class Lease:
         self._number = 0
         self._valid_until = self._expires_at = 0.0
         self._confirmed = 0.0
-        self._lost: str | None = None
+        self._is_lost = False
+        self._putting = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
 
@@ -113,7 +116,7 @@ class Lease:
         """Give the lease back."""
         self._stop.set()
         self._renewer.join()
-        if self._lost is None:
+        if not self._is_lost:
             try:
                 if self._put(self._renewing, released=True):
                     series.prune(self._renewing, self._name, self._number)
@@ -123,23 +126,28 @@ class Lease:
     def check(self) -> None:
         """Make sure that the lease is still ours: by our clocks, and once a second by the store.
 
+        A lease that ran out while the store was away is renewed, where nobody took it meanwhile.
+
         Raises:
-            LockHeldError: It was taken over, or could not be renewed in time.
+            LockHeldError: Another run took it over.
+            LakeError: It ran out, and the store cannot be asked who has it.
         """
-        if self._lost is None:
-            now = time.monotonic()
-            if now > self._valid_until or time.time() > self._expires_at:
-                self._lost = "it could not be renewed in time"
-            elif now - self._confirmed > CONFIRM_SECONDS:
-                _, newest = _latest(self._store, self._name)
-                if newest is None or newest.token != self._token:
-                    self._lost = "another run took it over"
-                self._confirmed = now
-        if self._lost is not None:
+        while not self._is_lost and self._is_over():
+            log.warning("the lock on %s ran out; it is renewed if nobody took it", self._what)
+            self._is_lost = not self._put(self._store)
+        if not self._is_lost and time.monotonic() - self._confirmed > CONFIRM_SECONDS:
+            started = time.monotonic()
+            _, newest = _latest(self._store, self._name)
+            self._is_lost = newest is None or newest.token != self._token
+            self._confirmed = started
+        if self._is_lost:
             raise LockHeldError(
-                f"this run lost its lock on {self._what}: {self._lost}. Nothing more was written; "
-                "run the same command again."
+                f"this run lost its lock on {self._what}: another run took it over. Nothing more "
+                "was written; run the same command again."
             )
+
+    def _is_over(self) -> bool:
+        return time.monotonic() > self._valid_until or time.time() > self._expires_at
 
     def _try(self) -> bool:
         self._number, holder = _latest(self._store, self._name)
@@ -153,6 +161,15 @@ class Lease:
         return True
 
     def _put(self, store: Lake, *, released: bool = False) -> bool:
+        """Put the next entry; False where another holder was first."""
+        with self._putting:
+            while True:
+                is_ours, is_new = self._put_once(store, released)
+                if is_new or not is_ours:
+                    return is_ours
+
+    def _put_once(self, store: Lake, released: bool) -> tuple[bool, bool]:
+        """Whether the newest entry is now ours, and whether it is the one that was put here."""
         started, expires_at = time.monotonic(), time.time() + self._lease_seconds
         entry = Holder(
             token=self._token,
@@ -164,26 +181,33 @@ class Lease:
             expires_at=expires_at,
             released=released,
         )
-        number = self._number + 1
-        if not series.put_next(store, self._name, number, json.dumps(asdict(entry)).encode()):
-            return False
-        if series.numbers(store, self._name)[-1] != number:
-            # So late that others have held the lease and pruned this number.
-            return False
+        text = json.dumps(asdict(entry)).encode()
+        is_new = series.put_next(store, self._name, self._number + 1, text)
+        # The newest entry decides. It is another's where this one came so late that others have
+        # held the lease and pruned its number, and an earlier one of ours where that was put by a
+        # try whose failure was all that was seen of it.
+        number, newest = _latest(store, self._name)
+        if newest is None or newest.token != self._token:
+            return False, False
+        is_new = is_new and number == self._number + 1
         self._number = number
-        self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
-        self._confirmed = started
-        return True
+        if is_new:
+            self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
+            self._confirmed = started
+        return True, is_new
 
     def _renew(self) -> None:
-        while not self._stop.wait(self._lease_seconds / 3) and self._lost is None:
+        pause = self._lease_seconds / 3
+        while not self._stop.wait(pause) and not self._is_lost:
             try:
                 if not self._put(self._renewing):
-                    self._lost = "another run took it over"
+                    self._is_lost = True
                     return
                 series.prune(self._renewing, self._name, self._number)
+                pause = self._lease_seconds / 3
             except LakeError as error:
                 log.warning("the lock on %s is not renewed: %s", self._what, error)
+                pause = self._lease_seconds / 12
 
     def _held_by(self) -> str:
         number, holder = _latest(self._store, self._name)

@@ -140,7 +140,7 @@ def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path)
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     num_images = num_bytes = 0
     with pq.ParquetWriter(path, schema.PLAN, compression="zstd") as writer:
-        for group in _groups(ordered, cutter, shards_per_group):
+        for group in _groups(_distinct(ordered), cutter, shards_per_group):
             digest.update(_text_of(group))
             num_images += group.num_rows
             num_bytes += pc.sum(group["bytes"]).as_py()
@@ -189,8 +189,22 @@ class _Cutter:
         return shards
 
 
+def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Leave out an image that follows itself: a listing that changes may show an object twice."""
+    last: str | None = None
+    for batch in batches:
+        keys = batch["image_key"]
+        if len(keys) == 0:
+            continue
+        before = pa.concat_arrays([pa.array([last], keys.type), keys.slice(0, len(keys) - 1)])
+        last = keys[-1].as_py()
+        rows = batch.filter(pc.fill_null(pc.not_equal(keys, before), True))
+        if rows.num_rows:
+            yield rows
+
+
 def _groups(
-    batches: pa.RecordBatchReader, cutter: _Cutter, shards_per_group: int
+    batches: Iterable[pa.RecordBatch], cutter: _Cutter, shards_per_group: int
 ) -> Iterator[pa.Table]:
     """Tables of `shards_per_group` whole shards each."""
     pending: list[pa.Table] = []

@@ -6,8 +6,9 @@ each, or the code and message of what made an image unreadable. Nothing in it is
 
 from __future__ import annotations
 
+import dataclasses
 import io
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -41,6 +42,7 @@ WIRE = pa.schema(
         pa.field("errors", pa.list_(pa.string())),
         pa.field("failure", pa.string()),
         pa.field("transient", pa.bool_()),
+        pa.field("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
 """`errors` holds "code: message" or null per image; `failure` says why a shard was not read."""
@@ -66,6 +68,8 @@ class ShardInput:
     """Why the whole shard could not be read."""
     transient: bool = False
     """Whether reading it again may help."""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What the requests met with that it took to read it; see `Lake.counts`."""
 
     def to_wire(self) -> pa.Table:
         """The shard as one row of `WIRE`."""
@@ -83,6 +87,7 @@ class ShardInput:
                 pa.array([errors], pa.list_(pa.string())),
                 pa.array([self.failure], pa.string()),
                 pa.array([self.transient]),
+                pa.array([list(self.counts.items())], WIRE.field("counts").type),
             ],
             schema=WIRE,
         )
@@ -102,6 +107,7 @@ class ShardInput:
             errors=errors,
             failure=table["failure"][row].as_py(),
             transient=table["transient"][row].as_py(),
+            counts=dict(table["counts"][row].as_py()),
         )
 
 
@@ -145,7 +151,7 @@ def _read_shard(
             refs=refs.slice(0, 0),
             contents=pa.array([], pa.large_binary()),
             errors=[],
-            failure=f"{type(failure).__name__}: {failure}",
+            failure=failure.message,
             transient=isinstance(failure, TransientLakeError),
         )
     contents = [r if isinstance(r, bytes) else None for r in results]

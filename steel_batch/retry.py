@@ -35,6 +35,8 @@ class Retry:
     store, or a token that expired and is read anew."""
     unreachable_seconds: float = 20.0
     """The same limit for an address that never answered: it is probably wrong."""
+    answer_seconds: float = 30.0
+    """A try fails that waits so long to connect, or for the next piece of an answer."""
 
 
 class Patience:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -55,15 +56,47 @@ class Rate:
         return (after - before) / (last - first) if last > first else 0.0
 
 
+class Meter:
+    """What the requests of this process to some lakes met with, in steps. Thread-safe.
+
+    Args:
+        lakes: Each counted once, also where it is given twice.
+    """
+
+    def __init__(self, *lakes: Lake) -> None:
+        self._lakes = {lake.url: lake for lake in lakes}
+        self._lock = threading.Lock()
+        self._seen: collections.Counter[str] = collections.Counter()
+        self.take()
+
+    def take(self) -> dict[str, int]:
+        """Counts (`Lake.counts`) since the last time; those that did not grow are left out."""
+        with self._lock:
+            now: collections.Counter[str] = collections.Counter()
+            for lake in self._lakes.values():
+                now.update(lake.counts())
+            del now["reads_at_once"]  # how things stand, and no count
+            new, self._seen = now - self._seen, now
+        return dict(new)
+
+
+def retries_of(counts: Mapping[str, int]) -> dict[str, int]:
+    """Of `Lake.counts`, how often requests were made again, by the kind of failure."""
+    prefix = "retries_"
+    return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix)}
+
+
 class Events:
     """A run's `events.jsonl`: what happened, when; also of earlier attempts at the same run.
 
     An object store cannot append, so the file is written whole, at most every `FLUSH_SECONDS` and
-    at the end. A store that fails here costs the events and not the run.
+    at the end. A store that fails here costs the events and not the run, nor much of its time.
     """
 
     def __init__(self, store: Lake, run_id: str) -> None:
-        self._store = store
+        self._store = store.with_retry(
+            dataclasses.replace(store.retry, total_seconds=FLUSH_SECONDS)
+        )
         self._key = layout.run_file(run_id, "events.jsonl")
         self._lock = threading.Lock()
         self._flushed = 0.0

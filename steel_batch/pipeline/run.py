@@ -14,7 +14,8 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +57,7 @@ from steel_batch.runs import (
     put_result,
 )
 from steel_batch.sources import Source, open_source
-from steel_batch.telemetry import Events, Observer, Progress
+from steel_batch.telemetry import Events, Meter, Observer, Progress, retries_of
 
 log = logging.getLogger(__name__)
 
@@ -174,6 +175,8 @@ class DateRun:
         self._started = time.monotonic()
         self._steps: dict[str, float] = {}
         self._failures: dict[int, str] = {}
+        self._meter = Meter(source.lake, store)
+        self._counts: Counter[str] = Counter()
         self._lease = Lease(
             store,
             layout.lock_series(engine.card.name, date),
@@ -210,7 +213,12 @@ class DateRun:
         try:
             if self.result is None:
                 if error is not None:
-                    self._events.add("failed", error=type(error).__name__, message=str(error))
+                    self._events.add(
+                        "failed",
+                        error=type(error).__name__,
+                        message=str(error),
+                        lake=self._lake_counts(),
+                    )
                 self._events.flush()
         finally:
             self._lease.__exit__(kind, error, trace)
@@ -357,6 +365,10 @@ class DateRun:
             TooManyBadImagesError: More images are unusable than `max_bad` allows.
             LockHeldError: The lock was lost.
         """
+        self._counts.update(result.counts)
+        retries = retries_of(result.counts)
+        if retries:
+            self._events.add("retried", shard=result.shard, **retries)
         if result.receipt is not None:
             self._tally.add(result.receipt)
             self._failures.pop(result.shard, None)
@@ -382,7 +394,7 @@ class DateRun:
         store, record, started = self._store, self._record, time.monotonic()
         self._observe(self._tally.progress("merging"))
         ranges = cut_files(self._tally.staged_bytes, self._config.merge_bytes)
-        files, damaged = merge_files(store, record.run_id, ranges, lambda _: self._lease.check())
+        files, damaged = merge_files(store, record.run_id, ranges, self._on_file)
         self._steps["merge"] = time.monotonic() - started
         if damaged:
             self._events.add("damaged", shards=damaged)
@@ -394,6 +406,18 @@ class DateRun:
             self._events.add("merged", num_files=len(files))
             self._files = files
         return damaged
+
+    def _on_file(self, counts: Mapping[str, int]) -> None:
+        self._counts.update(counts)
+        self._lease.check()
+
+    def _lake_counts(self) -> dict[str, int]:
+        """What the attempt's requests met with, in all processes.
+
+        Dates that one process has open at once share what that process met with.
+        """
+        self._counts.update(self._meter.take())
+        return dict(sorted(self._counts.items()))
 
     def commit(self) -> RunResult:
         """Make the merged rows visible in the three tables, and the run over."""
@@ -412,7 +436,9 @@ class DateRun:
         self._steps["commit"] = time.monotonic() - started
         result = self._result(record, tally, version)
         self._events.add(
-            "committed", **{k: v for k, v in result.to_json().items() if k != "classes"}
+            "committed",
+            **{k: v for k, v in result.to_json().items() if k != "classes"},
+            lake=self._lake_counts(),
         )
         self._events.flush()
         put_result(store, result)

@@ -39,6 +39,7 @@ from steel_batch.read import ShardInput, read_shards
 from steel_batch.receipt import Receipt
 from steel_batch.registry import Engine
 from steel_batch.score import ShardScorer
+from steel_batch.telemetry import Meter
 
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
@@ -95,6 +96,8 @@ class ShardResult:
     receipt: Receipt | None = None
     failure: str | None = None
     transient: bool = True
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What the requests met with that it took to read and to stage it; see `Lake.counts`."""
 
 
 _RESULT = pa.schema(
@@ -104,6 +107,7 @@ _RESULT = pa.schema(
         ("receipt", pa.binary()),
         ("failure", pa.string()),
         ("transient", pa.bool_()),
+        ("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
 
@@ -162,13 +166,14 @@ class ReadStage:
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))
             if work is None:
                 continue
+            meter = Meter(self._setup.lake, self._setup.store)
             plan = Plan(self._setup.store, work.run_id)
             for group, shards in work.pending.items():
                 refs = plan.read_group(group)
                 for shard in read_shards(
                     self._setup.lake, work.run_id, work.plan_digest, refs, shards
                 ):
-                    yield shard.to_wire()
+                    yield dataclasses.replace(shard, counts=meter.take()).to_wire()
 
 
 class ScoreStage:
@@ -191,6 +196,7 @@ class ScoreStage:
             decode_seconds=setup.decode_seconds,
             num_threads=setup.num_threads,
         )
+        self._meter = Meter(setup.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score the shards of a batch, which holds one."""
@@ -204,6 +210,7 @@ class ScoreStage:
             "receipt": None,
             "failure": shard.failure,
             "transient": shard.transient,
+            "counts": list(shard.counts.items()),
         }
         if shard.failure is not None:
             return row
@@ -211,10 +218,12 @@ class ScoreStage:
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
         except SteelBatchError as error:
-            row["failure"] = f"{type(error).__name__}: {error}"
+            row["failure"] = error.message
             row["transient"] = isinstance(error, TransientLakeError)
         else:
             row["receipt"] = receipt.to_json()
+        # Of the shards that are in work at once, the first that is done has the others' so far.
+        row["counts"] = list((Counter(shard.counts) + Counter(self._meter.take())).items())
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return row
 
@@ -284,9 +293,9 @@ class ShardStream:
         with _ray_errors():
             for batch in batches:
                 for row in batch.to_pylist():
-                    text = row.pop("receipt")
+                    text, counts = row.pop("receipt"), dict(row.pop("counts"))
                     receipt = None if text is None else Receipt.from_json(text)
-                    yield ShardResult(receipt=receipt, **row)
+                    yield ShardResult(receipt=receipt, counts=counts, **row)
 
 
 @contextlib.contextmanager
@@ -323,18 +332,32 @@ def _configure_data() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _merge(store: Lake, run_id: str, number: int, shards: range) -> DataFile | int:
+def _merge(
+    store: Lake, run_id: str, number: int, shards: range
+) -> tuple[DataFile | int, dict[str, int]]:
+    meter = Meter(store)
+    found: DataFile | int
     try:
-        return merge_shards(store, run_id, number, shards)
+        found = merge_shards(store, run_id, number, shards)
     except DamagedShardError as error:
         logging.getLogger(__name__).warning("shard %d: %s", error.shard, error)
-        return error.shard
+        found = error.shard
+    return found, meter.take()
 
 
 def merge_files(
-    store: Lake, run_id: str, ranges: Sequence[range], on_file: Callable[[int], None]
+    store: Lake,
+    run_id: str,
+    ranges: Sequence[range],
+    on_file: Callable[[Mapping[str, int]], None],
 ) -> tuple[list[DataFile], list[int]]:
     """Merge every range of shards into one file, many at once.
+
+    Args:
+        store: The store.
+        run_id: The run.
+        ranges: The shards of each file.
+        on_file: Called as each file is done, with what its requests met with (`Lake.counts`).
 
     Returns:
         The files in order, and the shards that were found damaged: if there are any, the files are
@@ -355,10 +378,10 @@ def merge_files(
         (done, *_), _ = ray.wait(list(running), num_returns=1)
         number = running.pop(done)
         with _ray_errors():
-            result = ray.get(done)
+            result, counts = ray.get(done)
+        on_file(counts)
         if isinstance(result, int):
             damaged.append(result)
         else:
             files[number] = result
-            on_file(result.num_rows)
     return [files[number] for number in sorted(files)], damaged
