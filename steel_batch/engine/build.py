@@ -189,10 +189,10 @@ def ensure_plan(
         try:
             with lease:
                 return _find_or_build(engine, machine, precision, batch_size, notify)
-        except LockHeldError as error:
+        except LockHeldError:
             if wait_seconds:
                 raise
-            notify(f"waiting, because {error}")
+            notify(f"waiting for plan {name}, which another actor is building")
     raise AssertionError("the second attempt returns or raises")
 
 

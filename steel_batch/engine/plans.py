@@ -2,7 +2,7 @@
 
 A plan is code for one GPU, so it is loaded only if a record beside it states its SHA-256. Records
 are put once and never changed; together with ``card.json`` they are the engine's card. See
-docs/decisions/0001-plan-records.md.
+docs/decisions/plans.md.
 """
 
 from __future__ import annotations

@@ -81,13 +81,15 @@ class TrtRuntime:
                         slot.record()
         except (MemoryError, self._gpu.cuda.Error) as error:
             reason = "; ".join([str(error), *self._logger.take_errors()[:1]])
+            needed = self._needed_bytes(card)
             self._free(slots)
             free, total = self._gpu.memory()
             raise EngineError(
                 f"engine {card.name} in batches of {batch_size}, {num_slots} of them in flight, "
-                f"cannot be set up on {machine.device_name} ({reason}). With nothing of it loaded, "
-                f"{free >> 20:,} of {total >> 20:,} MiB are free. Give a smaller --batch-size, or "
-                "end what else uses this GPU."
+                f"cannot be set up on {machine.device_name} ({reason}). It needs "
+                f"{num_slots * needed >> 20:,} MiB and its weights, and without it {free >> 20:,} "
+                f"of {total >> 20:,} MiB are free. Give a smaller --batch-size, or end what else "
+                "uses this GPU."
             ) from error
         except BaseException:
             self._free(slots)
@@ -134,6 +136,14 @@ class TrtRuntime:
                 f"{(reasons or ['it gives no reason'])[0]}. The plan is damaged, or for another "
                 "GPU or version. Delete it and its record, and run `steel-batch build-engine` here."
             )
+
+    def _needed_bytes(self, card: Card) -> int:
+        """What one slot takes of the GPU, as far as it is known."""
+        names = ("device_memory_size_v2", "device_memory_size")  # 11 has the first, 8.5 the second
+        known = [getattr(self._cuda_engine, name, None) for name in names]
+        activations = next((int(size) for size in known if size is not None), 0)
+        images = 2 * self._batch_size * card.height * card.width
+        return activations + images + 8 * self._batch_size * len(card.classes)
 
     def _free(self, slots: list[TrtSlot]) -> None:
         """Free slots, engine and runtime, in this order: each needs the next."""
