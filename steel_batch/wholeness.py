@@ -15,14 +15,8 @@ from typing import Final
 import numpy as np
 
 from steel_batch.errors import DecodeError
-from steel_batch.header import (
-    STRIP_BYTES,
-    STRIP_OFFSETS,
-    TILE_BYTES,
-    TILE_OFFSETS,
-    Header,
-    read_tiff_tags,
-)
+from steel_batch.header import Header, read_tiff_tags
+from steel_batch.strips import check_strips
 
 _SEEDS: Final = np.arange(1024) * 73 % 255
 _NOISE: Final = _SEEDS.astype(np.uint8).tobytes()
@@ -37,8 +31,9 @@ def check_whole(data: memoryview, header: Header) -> None:
         header: Its header.
 
     Raises:
-        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum, or
-            ``too_large`` for a JPEG of more than `MAX_SCANS` scans.
+        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum or a
+            TIFF whose strips do not hold their pixels, or ``too_large`` for a JPEG of more than
+            `MAX_SCANS` scans.
     """
     try:
         _CHECKS[header.format](data)
@@ -137,15 +132,8 @@ def _check_bmp(data: memoryview) -> None:
         raise _cut_off("BMP", data)
 
 
-_STRIPS: Final = ((STRIP_OFFSETS, STRIP_BYTES), (TILE_OFFSETS, TILE_BYTES))
-
-
 def _check_tiff(data: memoryview) -> None:
-    tags = read_tiff_tags(data)
-    for offsets, sizes in _STRIPS:
-        pieces = zip(tags.get(offsets, ()), tags.get(sizes, ()), strict=False)
-        if any(offset + size > len(data) for offset, size in pieces):
-            raise _cut_off("TIFF", data)
+    check_strips(data, read_tiff_tags(data))
 
 
 def _check_webp(data: memoryview) -> None:

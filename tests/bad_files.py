@@ -341,6 +341,22 @@ def _strange_tiffs() -> Iterator[StrangeFile]:
     yield StrangeFile("tiff_directory_far_away", b"II*\0\xff\xff\xff\x7f" + b"\0" * 99, "truncated")
     yield StrangeFile("tiff_compression_7777", _tiff(image_HW.tobytes(), compression=7777),
                       "unsupported_format")  # fmt: skip
+    for name, compression in {"lzw": 5, "deflate": 8, "packbits": 32773}.items():
+        whole = encode(".tiff", image_HW, cv2.IMWRITE_TIFF_COMPRESSION, compression)
+        yield StrangeFile(f"tiff_{name}", whole, None, image_HW)
+        if name != "packbits":  # whose damage gives other pixels, and as many
+            damaged = whole[:1000] + b"\x80" * 1000 + whole[2000:]
+            yield StrangeFile(f"tiff_{name}_damaged", damaged, "undecodable")
+    no_rows = _tiff(image_HW.tobytes(), rows_per_strip=0)
+    yield StrangeFile("tiff_strips_of_no_rows", no_rows, "undecodable")
+    yield StrangeFile("tiff_half_of_the_strips_rows", _tiff(zlib.compress(image_HW[:32].tobytes()),
+                      compression=8), "undecodable")  # fmt: skip
+    padded_HW = np.zeros((96, 160), np.uint8)
+    padded_HW[:HEIGHT] = image_HW
+    yield StrangeFile("tiff_tile", _tiff(padded_HW.tobytes(), tile=(160, 96)), None, image_HW)
+    yield StrangeFile("tiff_tile_cut", _tiff(image_HW.tobytes(), tile=(160, 96)), "truncated")
+    yield StrangeFile("tiff_tile_of_no_width", _tiff(image_HW.tobytes(), tile=(0, 96)),
+                      "undecodable")  # fmt: skip
     large = _tiff(image_HW.tobytes(), many_values=(700, 1, b"x" * 500_000))
     yield StrangeFile("tiff_with_large_xmp", large, None, image_HW)
 
@@ -484,8 +500,9 @@ def _tiff(
     `more` are entries of tag, kind and value; `many_values` is one of tag, kind and bytes.
     """
     large = many_values[2] if many_values else b""
+    rows_per_strip = height if rows_per_strip is None else rows_per_strip
     if tile is None:
-        place = [(273, 4, 0), (278, 4, rows_per_strip or height), (279, 4, len(pixels))]
+        place = [(273, 4, 0), (278, 4, rows_per_strip), (279, 4, len(pixels))]
     else:
         place = [(322, 4, tile[0]), (323, 4, tile[1]), (324, 4, 0), (325, 4, len(pixels))]
     entries = [

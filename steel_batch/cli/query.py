@@ -40,7 +40,7 @@ def query(sql: str, store: str, endpoint_url: str | None, output: str) -> None:
 
 
 def show_table(rows: pa.Table) -> None:
-    """Print a query's answer: whole values, folded to a terminal's width, a row a line elsewhere."""
+    """Print a query's answer: values folded to a terminal's width, elsewhere a line a row."""
     table = Table(*rows.column_names, box=None, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
