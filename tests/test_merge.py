@@ -63,10 +63,14 @@ def test_a_run_without_rows_makes_no_files() -> None:
     assert cut_files(np.zeros(3, np.int64), 100) == []
 
 
-@pytest.fixture
-def planned(lake: Lake) -> RunRecord:
+def forty(lake: Lake) -> RunRecord:
     """Forty images of three lines, one of them without a name, in shards of four."""
     return begin(lake, image_keys(40, lines=("2", None, "1")))
+
+
+@pytest.fixture
+def planned(folder: Lake) -> RunRecord:
+    return forty(folder)
 
 
 @pytest.fixture
@@ -80,7 +84,8 @@ def read(lake: Lake, file: DataFile) -> pa.Table:
         return pq.read_table(stream)
 
 
-def test_files_hold_every_row_once_sorted_by_line_and_key(lake: Lake, planned: RunRecord) -> None:
+def test_files_hold_every_row_once_sorted_by_line_and_key(lake: Lake) -> None:
+    planned = forty(lake)
     score_shards(lake, planned)
     files = merge(lake, planned, merge_bytes=1)
     assert len(files) == planned.num_shards == 10
@@ -93,17 +98,18 @@ def test_files_hold_every_row_once_sorted_by_line_and_key(lake: Lake, planned: R
     assert len(rows) == 40
 
 
-def test_a_file_grows_up_to_the_size_bound(lake: Lake, planned: RunRecord) -> None:
-    receipts = score_shards(lake, planned)
+def test_a_file_grows_up_to_the_size_bound(folder: Lake, planned: RunRecord) -> None:
+    receipts = score_shards(folder, planned)
     bound = 3 * max(receipt.staged_bytes for receipt in receipts)
-    files = merge(lake, planned, merge_bytes=bound)
+    files = merge(folder, planned, merge_bytes=bound)
     assert [file.num_rows for file in files] == [12, 12, 12, 4]
     assert [file.target.rpartition("-")[2] for file in files] == [
         f"{number:05d}.parquet" for number in range(4)
     ]
 
 
-def test_the_record_of_a_file_is_what_lies_there(lake: Lake, planned: RunRecord) -> None:
+def test_the_record_of_a_file_is_what_lies_there(lake: Lake) -> None:
+    planned = forty(lake)
     score_shards(lake, planned)
     (file,) = merge(lake, planned)
     data = lake.read(file.merged)
@@ -120,15 +126,15 @@ def test_the_record_of_a_file_is_what_lies_there(lake: Lake, planned: RunRecord)
     }
 
 
-def test_merging_again_gives_the_same_bytes(lake: Lake, planned: RunRecord) -> None:
-    score_shards(lake, planned)
-    assert merge(lake, planned) == merge(lake, planned)
+def test_merging_again_gives_the_same_bytes(folder: Lake, planned: RunRecord) -> None:
+    score_shards(folder, planned)
+    assert merge(folder, planned) == merge(folder, planned)
 
 
-def test_a_row_group_is_of_one_line_and_says_so(lake: Lake, planned: RunRecord) -> None:
-    score_shards(lake, planned)
-    (file,) = merge(lake, planned)
-    with lake.open_input(file.merged) as stream:
+def test_a_row_group_is_of_one_line_and_says_so(folder: Lake, planned: RunRecord) -> None:
+    score_shards(folder, planned)
+    (file,) = merge(folder, planned)
+    with folder.open_input(file.merged) as stream:
         metadata = pq.read_metadata(stream)
     assert bounds(metadata, "line") == [(None, None), ("1", "1"), ("2", "2")]
     assert [metadata.row_group(group).num_rows for group in range(3)] == [13, 13, 14]
@@ -220,45 +226,45 @@ def replace(lake: Lake, receipt: Receipt, data: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "a changed byte", "no receipt"])
-def test_a_damaged_shard_is_named(lake: Lake, planned: RunRecord, damage: str) -> None:
-    receipt = score_shards(lake, planned)[3]
-    data = bytearray(lake.read(str(receipt.staged)))
+def test_a_damaged_shard_is_named(folder: Lake, planned: RunRecord, damage: str) -> None:
+    receipt = score_shards(folder, planned)[3]
+    data = bytearray(folder.read(str(receipt.staged)))
     if damage == "missing":
-        replace(lake, receipt, None)
+        replace(folder, receipt, None)
     elif damage == "truncated":
-        replace(lake, receipt, bytes(data[:-1]))
+        replace(folder, receipt, bytes(data[:-1]))
     elif damage == "a changed byte":
         data[len(data) // 2] ^= 1
-        replace(lake, receipt, bytes(data))
+        replace(folder, receipt, bytes(data))
     else:
-        lake.delete([layout.receipt_file(planned.run_id, 3)])
+        folder.delete([layout.receipt_file(planned.run_id, 3)])
     with pytest.raises(DamagedShardError) as raised:
-        merge_shards(lake, planned.run_id, 0, range(planned.num_shards))
+        merge_shards(folder, planned.run_id, 0, range(planned.num_shards))
     assert raised.value.shard == 3
     assert "0000003" in raised.value.message
-    assert lake.stat(layout.merged_file(planned.run_id, layout.PREDICTIONS, 0)) is None
+    assert folder.stat(layout.merged_file(planned.run_id, layout.PREDICTIONS, 0)) is None
 
 
-def test_a_receipt_that_is_no_receipt_is_a_damaged_shard(lake: Lake, planned: RunRecord) -> None:
-    score_shards(lake, planned)
-    lake.write(layout.receipt_file(planned.run_id, 2), b"{}")
+def test_a_receipt_that_is_no_receipt_is_a_damaged_shard(folder: Lake, planned: RunRecord) -> None:
+    score_shards(folder, planned)
+    folder.write(layout.receipt_file(planned.run_id, 2), b"{}")
     with pytest.raises(DamagedShardError) as raised:
-        merge_shards(lake, planned.run_id, 0, range(planned.num_shards))
+        merge_shards(folder, planned.run_id, 0, range(planned.num_shards))
     assert raised.value.shard == 2
 
 
-def test_a_shard_of_quarantined_images_adds_no_rows(lake: Lake, planned: RunRecord) -> None:
+def test_a_shard_of_quarantined_images_adds_no_rows(folder: Lake, planned: RunRecord) -> None:
     bad = image_keys(40, lines=("2", None, "1"))
     first = sorted(bad, key=lambda key: (key.split("/")[0] != "-", key))[:4]
-    score_shards(lake, planned, bad=first)
-    (file,) = merge(lake, planned)
+    score_shards(folder, planned, bad=first)
+    (file,) = merge(folder, planned)
     assert file.num_rows == 36
 
 
-def test_the_list_of_files_is_kept_and_none_is_no_list(lake: Lake, planned: RunRecord) -> None:
-    assert load_files(lake, planned.run_id, layout.MERGED) is None
-    score_shards(lake, planned)
-    files = merge(lake, planned, merge_bytes=1)
-    assert load_files(lake, planned.run_id, layout.MERGED) == files
-    save_files(lake, planned.run_id, layout.QUARANTINE, [])
-    assert load_files(lake, planned.run_id, layout.QUARANTINE) == []
+def test_the_list_of_files_is_kept_and_none_is_no_list(folder: Lake, planned: RunRecord) -> None:
+    assert load_files(folder, planned.run_id, layout.MERGED) is None
+    score_shards(folder, planned)
+    files = merge(folder, planned, merge_bytes=1)
+    assert load_files(folder, planned.run_id, layout.MERGED) == files
+    save_files(folder, planned.run_id, layout.QUARANTINE, [])
+    assert load_files(folder, planned.run_id, layout.QUARANTINE) == []

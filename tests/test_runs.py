@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,12 @@ from steel_batch.runs import (
     read_run,
 )
 from tests.made_up_run import DATE, ENGINE, begin, commit_run, image_keys
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Lake:
+    """For what does not depend on the kind of store."""
+    return Lake(str(tmp_path / "folder"))
 
 
 def test_a_run_is_unplanned_then_unfinished_then_committed(lake: Lake) -> None:
@@ -36,19 +43,19 @@ def test_a_run_is_unplanned_then_unfinished_then_committed(lake: Lake) -> None:
     assert (latest.state, latest.result) == ("committed", result)
 
 
-def test_a_result_is_read_as_it_was_written(lake: Lake) -> None:
-    result = commit_run(lake, image_keys(4))
-    assert read_run(lake, str(result.run_id)).result == result
+def test_a_result_is_read_as_it_was_written(folder: Lake) -> None:
+    result = commit_run(folder, image_keys(4))
+    assert read_run(folder, str(result.run_id)).result == result
     assert result.classes
 
 
-def test_the_first_record_and_the_first_result_stand(lake: Lake) -> None:
-    record = begin(lake, image_keys(4))
-    assert not put_record(lake, dataclasses.replace(record, num_images=99))
-    assert read_run(lake, record.run_id).record == record
-    result = commit_run(lake, image_keys(4))
-    put_result(lake, dataclasses.replace(result, num_scored=99))
-    assert read_run(lake, str(result.run_id)).result == result
+def test_the_first_record_and_the_first_result_stand(folder: Lake) -> None:
+    record = begin(folder, image_keys(4))
+    assert not put_record(folder, dataclasses.replace(record, num_images=99))
+    assert read_run(folder, record.run_id).record == record
+    result = commit_run(folder, image_keys(4))
+    put_result(folder, dataclasses.replace(result, num_scored=99))
+    assert read_run(folder, str(result.run_id)).result == result
 
 
 def test_runs_are_listed_by_date_engine_and_number(lake: Lake) -> None:
@@ -73,10 +80,10 @@ def test_runs_are_listed_by_date_engine_and_number(lake: Lake) -> None:
     assert latest.run_id == ids[-1]
 
 
-def test_an_engine_whose_name_begins_another_has_runs_of_its_own(lake: Lake) -> None:
-    begin(lake, image_keys(4), engine="made-0123456789ab-0123456789ab")
-    assert latest_run(lake, ENGINE, DATE) is None
-    assert len(list(list_runs(lake))) == 1
+def test_an_engine_whose_name_begins_another_has_runs_of_its_own(folder: Lake) -> None:
+    begin(folder, image_keys(4), engine="made-0123456789ab-0123456789ab")
+    assert latest_run(folder, ENGINE, DATE) is None
+    assert len(list(list_runs(folder))) == 1
 
 
 @pytest.mark.parametrize("name", ["run.json", "result.json"])

@@ -56,6 +56,9 @@ def demo(out: Path, num_images: int) -> None:
     console.print(f"\n{QUESTION}\n", style="dim")
     show_table(run_query(store, QUESTION))
     worst = run_query(store, WORST).to_pylist()
+    if not worst:
+        console.print("\nno image has a defect, so there is nothing to picture")
+        return
     keys = [ReadRequest(key=row["image_key"]) for row in worst]
     contents = [data for data in lake.read_many(keys) if isinstance(data, bytes)]
     sheet = out / "worst.png"
