@@ -32,7 +32,10 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-_ORNAMENT = re.compile(r"\x1b\[[\d;]*m|↳")
+_ORNAMENT = re.compile(r"\x1b\[[\d;]*m|↳|<\?xml[^>]*>")
+_ANSWER = re.compile(
+    r"<Error>.*?<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>.*?</Error>", re.DOTALL
+)
 
 
 class SteelBatchError(Exception):
@@ -147,6 +150,7 @@ class CommitUnknownError(CommitError):
 
 
 def paragraph_of(error: BaseException) -> str:
-    """Another library's message, which may be drawn over several lines in colour, as one line."""
-    lines = [line.strip().rstrip(".") for line in _ORNAMENT.sub("", str(error)).splitlines()]
+    """Another library's message, over several lines, in colour or XML, as one plain line."""
+    text = _ANSWER.sub(r"\1 (\2)", _ORNAMENT.sub("", str(error)))
+    lines = [line.strip().rstrip(".") for line in text.splitlines()]
     return ": ".join(line for line in lines if line) or type(error).__name__

@@ -162,7 +162,7 @@ def sort_foreign(error: Exception, what: str) -> Fault | None:
     text = paragraph_of(error)
     if isinstance(error, SteelBatchError) or not any(mark in text for mark in _FOREIGN):
         return None
-    quoted = _QUOTED.search(text)
+    quoted = _QUOTED.search(str(error))
     if quoted is not None:
         return sort_code(quoted["code"], quoted["message"] or "", what)
     status = _STATUS.search(text)

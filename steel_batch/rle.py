@@ -65,6 +65,8 @@ def find_runs(bitmask_HW: npt.NDArray[np.uint8], classes: Sequence[int]) -> list
 
 def encode_runs(runs: Runs) -> str:
     """The text of some runs; ``""`` for none."""
+    if not len(runs.start_px):
+        return ""
     pairs = np.column_stack([runs.start_px, runs.length_px]).ravel().tolist()
     # One % over all numbers takes half the time of joining their strings.
     return ("%d " * len(pairs) % tuple(pairs))[:-1]

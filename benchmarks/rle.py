@@ -1,0 +1,155 @@
+"""Run-lengths of a bitmask of four classes: ours in one pass, pycocotools, and plain numpy.
+
+Each way gives the text of every class that is on the image, which is what a row holds. All ways
+take the same masks in turns in one process; the medians are of single masks. Masks are realistic
+(synthetic strips that have a defect), dense (every class on half of the pixels, in blocks: forty
+times the runs) or empty (which the pipeline does not even look at).
+
+    python -m benchmarks.rle [--num-masks 100] [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.machine import describe_machine
+from steel_batch.rle import encode_runs, find_runs
+from steel_batch.synthetic import render
+
+try:
+    from pycocotools import mask as coco
+except ImportError:
+    coco = None
+
+NUM_CLASSES = 4
+RESULTS = Path(__file__).parent / "results" / "rle.json"
+Mask = npt.NDArray[np.uint8]
+
+
+def ours(bitmask_HW: Mask, classes: Sequence[int]) -> list[str]:
+    """One pass over the bitmask for all classes."""
+    return [encode_runs(runs) for runs in find_runs(bitmask_HW, classes)]
+
+
+def ours_runs(bitmask_HW: Mask, classes: Sequence[int]) -> object:
+    """The pass alone, without the text."""
+    return find_runs(bitmask_HW, classes)
+
+
+def plain_numpy(bitmask_HW: Mask, classes: Sequence[int]) -> list[str]:
+    """The code of a hundred notebooks, a pass per class."""
+    found = []
+    for c in classes:
+        pixels = (bitmask_HW >> c & 1).T.flatten()
+        pixels = np.concatenate([[0], pixels, [0]])
+        runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+        runs[1::2] -= runs[::2]
+        found.append(" ".join(str(x) for x in runs))
+    return found
+
+
+def pycocotools_counts(bitmask_HW: Mask, classes: Sequence[int]) -> object:
+    """Its own compressed counts for all classes at once, which are not the text of a row."""
+    bits_CHW = [bitmask_HW >> c & 1 for c in classes]
+    return coco.encode(np.asfortranarray(np.stack(bits_CHW, axis=-1)))
+
+
+WAYS: dict[str, Callable[[Mask, Sequence[int]], object]] = {
+    "ours": ours,
+    "ours_without_text": ours_runs,
+    "plain_numpy": plain_numpy,
+}
+if coco is not None:
+    WAYS["pycocotools_without_text"] = pycocotools_counts
+
+
+def realistic(num_masks: int) -> list[Mask]:
+    """The masks of synthetic strips that are not clean."""
+    found = (strip for i in count() if (strip := render(29, i).bitmask_HW).any())
+    return list(islice(found, num_masks))
+
+
+def dense(num_masks: int) -> list[Mask]:
+    """Every class on half of the pixels, in blocks of 32×64."""
+    rng = np.random.default_rng(29)
+    cells = rng.integers(0, 1 << NUM_CLASSES, (num_masks, 8, 25), np.uint8)
+    return list(cells.repeat(32, axis=1).repeat(64, axis=2))
+
+
+def measure(masks: list[Mask], rounds: int) -> dict[str, float]:
+    """Median milliseconds of one mask, by way.
+
+    The ways take turns on each mask, and in being the first, which finds the mask out of the cache.
+    """
+    everything = range(NUM_CLASSES)
+    for mask in masks[:5]:
+        assert ours(mask, everything) == plain_numpy(mask, everything)
+    taken: dict[str, list[float]] = {name: [] for name in WAYS}
+    ways = list(WAYS.items())
+    for turn in range(rounds + 1):
+        for i, mask in enumerate(masks):
+            first = (turn + i) % len(ways)
+            for name, way in ways[first:] + ways[:first]:
+                started = time.perf_counter()
+                way(mask, everything)
+                if turn:  # the first one warms up
+                    taken[name].append(time.perf_counter() - started)
+    return {name: round(statistics.median(times) * 1e3, 4) for name, times in taken.items()}
+
+
+def describe(masks: list[Mask]) -> dict[str, float]:
+    """What is on a set of masks."""
+    runs = [sum(len(r.start_px) for r in find_runs(mask, range(NUM_CLASSES))) for mask in masks]
+    pixels = [np.count_nonzero(mask) / mask.size for mask in masks]
+    return {
+        "median_runs": statistics.median(runs),
+        "median_share_of_pixels": round(float(statistics.median(pixels)), 4),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--num-masks", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=7)
+    options = parser.parse_args()
+    sets = {
+        "realistic": realistic(options.num_masks),
+        "dense": dense(max(1, options.num_masks // 5)),
+        "empty": [np.zeros((256, 1600), np.uint8)] * options.num_masks,
+    }
+    figures = {
+        "benchmark": "rle",
+        "command": shlex.join(["python", "-m", "benchmarks.rle", *sys.argv[1:]]),
+        "shape": [256, 1600],
+        "num_classes": NUM_CLASSES,
+        "num_masks": {name: len(masks) for name, masks in sets.items()},
+        "rounds": options.rounds,
+        "milliseconds": {name: measure(masks, options.rounds) for name, masks in sets.items()},
+        "masks": {name: describe(masks) for name, masks in sets.items()},
+        "pycocotools": version("pycocotools") if coco is not None else "not installed",
+        "load_average": round(os.getloadavg()[0], 1),
+        **describe_machine(),
+    }
+    for name, value in figures.items():
+        print(f"{name:16} {value}", file=sys.stderr)
+    line = json.dumps(figures)
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()
