@@ -32,9 +32,9 @@ $(BIN)/python:
 
 # The demo needs the base install alone; the tests need the rest.
 $(VENV)/.run: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+	$(BIN)/python -m pip install --quiet --no-compile --editable .
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[train,test,dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[train,test,dev]'
 	touch $@

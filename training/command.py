@@ -64,7 +64,7 @@ from training.settings import read_recipe
 @click.option(
     "--precision",
     type=click.Choice(TRAINING_PRECISIONS),
-    help="Of activations on a GPU.  [default: auto]",
+    help="Of activations; a CPU takes fp32 or bf16.  [default: auto]",
 )
 @click.option(
     "--num-workers",

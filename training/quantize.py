@@ -61,6 +61,17 @@ class Verdict:
     why: str
     """One sentence."""
 
+    @classmethod
+    def without(cls, reason: str) -> Verdict:
+        """There is no INT8 graph to judge."""
+        return cls(
+            accepted=False,
+            calibration=None,
+            kaggle_dice_lost=None,
+            present_dice_lost=(),
+            why=f"INT8 is not part of this version: {reason}",
+        )
+
 
 def quantize_graph(
     fp32: bytes, images: Sequence[npt.NDArray[np.uint8]], calibration: str = CALIBRATIONS[0]

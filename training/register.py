@@ -136,9 +136,11 @@ def make_version(
     ) -> Metrics:
         return judge(open_session(graphs[precision]), part, post, height, width, on_image)
 
-    on_stage("quantising to int8")
     validation = figures("fp32", parts.validation)
-    verdicts = _try_int8(graphs, parts, height, width, validation, figures)
+    verdicts = [Verdict.without("it was not asked for.")]
+    if config.int8:
+        on_stage("quantising to int8")
+        verdicts = _try_int8(graphs, parts, height, width, validation, figures)
     on_stage("judging")
     test_dice: list[float | None] = []
     test = figures(
@@ -235,13 +237,7 @@ def _try_int8(
             graphs["int8"] = quantize_graph(graphs["fp32"], images, calibration)
             verdict = compare(master, figures("int8", parts.validation), calibration)
         except EngineError as error:
-            verdict = Verdict(
-                accepted=False,
-                calibration=None,
-                kaggle_dice_lost=None,
-                present_dice_lost=(),
-                why=f"INT8 is not part of this version: {error}",
-            )
+            verdict = Verdict.without(str(error))
         verdicts.append(verdict)
         if verdict.accepted:
             break

@@ -62,9 +62,8 @@ class TrainingState:
         self._num_classes = num_classes
         self._dtype = AUTOCAST[_precision(config, place.device)]
         self._weight_C = _positive_weight(config, num_classes).to(place.device)
-        layout = torch.channels_last if place.device.type == "cuda" else torch.contiguous_format
         network = Segmenter(config.model, num_classes).to(place.device)
-        self.network = network.to(memory_format=layout)
+        self.network = network.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
         self.optimizer = _make_optimizer(self.network, config, place.device)
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=self._dtype is torch.float16)
@@ -206,7 +205,7 @@ def find_place(config: TrainConfig) -> Place:
 
 def _precision(config: TrainConfig, device: torch.device) -> str:
     if device.type == "cpu":
-        return "fp32"
+        return "bf16" if config.precision == "bf16" else "fp32"
     if config.precision == "auto":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     return config.precision

@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=9000)
     parser.add_argument("--held-out", type=int, default=600)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--no-int8", action="store_true")
     parser.add_argument("--shapes", default=",".join(SHAPES))
     args = parser.parse_args()
     parts = Parts(
@@ -63,6 +64,7 @@ def main() -> None:
             learning_rate=args.lr,
             cache_bytes=32 << 30,
             report_steps=500,
+            int8=not args.no_int8,
             checkpoint_steps=args.steps,
         )
         started = time.monotonic()
