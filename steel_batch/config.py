@@ -22,6 +22,8 @@ else:
     import tomli as tomllib
 
 ALL_DATES = "all"
+DECODER = "steel_batch.decode:decode_gray"
+"""What decodes where nobody says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +77,7 @@ class ScoreConfig:
     """Aimed size of one committed file."""
     shard_attempts: int = 3
     """How often a shard is tried that the lake keeps failing."""
-    decoder: str = "steel_batch.decode:decode_gray"
+    decoder: str = DECODER
     """The function that turns an image's bytes into pixels."""
     decode_seconds: float = 30.0
     """How long it may take for one image; on a core of its own the largest takes about one."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
-from steel_batch.header import probe, without_orientation
+from steel_batch.header import JPEG_MAGIC, Header, probe, without_orientation
 from steel_batch.wholeness import check_whole, with_noise_at_end
 
 MAX_PIXELS: Final = 64_000_000
@@ -63,7 +63,18 @@ def load_decoder(name: str) -> Decoder:
     return decode_or_refuse
 
 
-def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
+def check_jpeg(data: Any) -> None:
+    """Refuse a JPEG that `decode_gray` refuses before it looks at pixels; pass other formats.
+
+    Raises:
+        DecodeError: See `decode_gray`.
+    """
+    view = memoryview(data).cast("B")
+    if bytes(view[: len(JPEG_MAGIC)]) == JPEG_MAGIC:
+        _check(view, probe(view), MAX_PIXELS)
+
+
+def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS, is_checked: bool = False) -> Image:
     """Decode one image.
 
     Every pixel of a good file is what ``cv2.imdecode`` gives for ``IMREAD_GRAYSCALE |
@@ -74,6 +85,7 @@ def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
     Args:
         data: The file, as anything with a buffer; it is not copied.
         max_pixels: Files whose header states more are refused before anything is allocated.
+        is_checked: Whether it passed `check_jpeg`.
 
     Returns:
         Gray pixels, [H, W].
@@ -84,14 +96,8 @@ def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
     """
     view = memoryview(data).cast("B")
     header = probe(view)
-    if max(header.width * header.height, header.piece_px) > max_pixels:
-        piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
-        raise DecodeError(
-            f"{header.format} of {header.width}×{header.height} pixels{piece}; at most "
-            f"{max_pixels:,} are decoded.",
-            code="too_large",
-        )
-    check_whole(view, header)
+    if not is_checked or header.format != "JPEG":
+        _check(view, header, max_pixels)
     image_HW = _imdecode(without_orientation(view) if header.format == "TIFF" else view)
     if image_HW is None or image_HW.shape != (header.height, header.width):
         raise DecodeError(
@@ -107,6 +113,17 @@ def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS) -> Image:
                 code="truncated",
             )
     return image_HW
+
+
+def _check(view: memoryview, header: Header, max_pixels: int) -> None:
+    if max(header.width * header.height, header.piece_px) > max_pixels:
+        piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
+        raise DecodeError(
+            f"{header.format} of {header.width}×{header.height} pixels{piece}; at most "
+            f"{max_pixels:,} are decoded.",
+            code="too_large",
+        )
+    check_whole(view, header)
 
 
 def _imdecode(data: bytes | memoryview) -> Image | None:
@@ -150,5 +167,7 @@ def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
 
 def mask_to_source(mask_HW: Image, height: int, width: int) -> Image:
     """Take a mask back to the size of the image that it was made from."""
+    if mask_HW.shape == (height, width):
+        return mask_HW
     found = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(found, np.uint8)

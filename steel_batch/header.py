@@ -228,8 +228,9 @@ def _read_webp(data: memoryview) -> Header:
     return Header("WebP", width & 0x3FFF, height & 0x3FFF, 3, 8)
 
 
+JPEG_MAGIC: Final = b"\xff\xd8"
 _READERS: Final[dict[bytes, Callable[[memoryview], Header]]] = {
-    b"\xff\xd8": _read_jpeg,
+    JPEG_MAGIC: _read_jpeg,
     b"\x89PNG\r\n\x1a\n": _read_png,
     b"BM": _read_bmp,
     b"II*\0": _read_tiff,

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from steel_batch.decode import check_jpeg
 from steel_batch.errors import (
     ChangedObjectError,
     DecodeError,
@@ -40,6 +41,7 @@ WIRE = pa.schema(
         pa.field("refs", pa.large_binary()),
         pa.field("contents", pa.large_list(pa.large_binary())),
         pa.field("errors", pa.list_(pa.string())),
+        pa.field("is_checked", pa.bool_()),
         pa.field("failure", pa.string()),
         pa.field("transient", pa.bool_()),
         pa.field("counts", pa.map_(pa.string(), pa.int64())),
@@ -64,6 +66,8 @@ class ShardInput:
     contents: Sequence[pa.LargeBinaryScalar]
     """Per image, its compressed bytes; null where `errors` says why not."""
     errors: Sequence[ImageError | None]
+    is_checked: bool = False
+    """Whether its JPEGs passed `decode.check_jpeg`, or are errors."""
     failure: str | None = None
     """Why the whole shard could not be read."""
     transient: bool = False
@@ -85,6 +89,7 @@ class ShardInput:
                 pa.array([sink.getvalue()], pa.large_binary()),
                 pa.LargeListArray.from_arrays([0, len(self.contents)], self.contents),
                 pa.array([errors], pa.list_(pa.string())),
+                pa.array([self.is_checked]),
                 pa.array([self.failure], pa.string()),
                 pa.array([self.transient]),
                 pa.array([list(self.counts.items())], WIRE.field("counts").type),
@@ -105,10 +110,28 @@ class ShardInput:
             refs=refs,
             contents=table["contents"][row].values,
             errors=errors,
+            is_checked=table["is_checked"][row].as_py(),
             failure=table["failure"][row].as_py(),
             transient=table["transient"][row].as_py(),
             counts=dict(table["counts"][row].as_py()),
         )
+
+
+def check_jpegs(shard: ShardInput) -> ShardInput:
+    """Refuse broken JPEGs where they are read, which leaves the scoring actor's threads less to do.
+
+    The errors are those that decoding would give.
+    """
+
+    def refusal(index: int) -> ImageError | None:
+        try:
+            check_jpeg(shard.contents[index].as_buffer())
+        except ImageError as error:
+            return error
+        return None
+
+    errors = [error or refusal(index) for index, error in enumerate(shard.errors)]
+    return dataclasses.replace(shard, errors=errors, is_checked=True)
 
 
 def _error_of(text: str) -> ImageError:

@@ -8,22 +8,31 @@ from __future__ import annotations
 
 import datetime
 import io
+import itertools
 import socket
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.components import Defect, describe_defects
-from steel_batch.decode import Image, fit_to, load_decoder, mask_to_source
+from steel_batch.components import describe_defects
+from steel_batch.config import DECODER
+from steel_batch.decode import (
+    Image,
+    decode_gray,
+    fit_to,
+    load_decoder,
+    mask_to_source,
+)
 from steel_batch.engine.contract import Card, Runtime, Slot
 from steel_batch.errors import DecodeError, ImageError
 from steel_batch.isolate import SECONDS_PER_IMAGE, decode_isolated
@@ -32,17 +41,21 @@ from steel_batch.read import ShardInput
 from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, stage
 from steel_batch.watchdog import Watchdog
 
-T = TypeVar("T")
+Shape = tuple[int, int]
+
+DESCRIBED_TOGETHER: Final = 8
+"""Images with pixels that one thread describes at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredImage:
-    """What the engine and the post-processing say of one image."""
+class Scores:
+    """What the engine and the post-processing say of some images."""
 
-    height: int
-    width: int
-    peak_C: npt.NDArray[np.float32]
-    defects: Sequence[Defect]
+    shapes: Sequence[Shape | ImageError]
+    """Height and width of each source, or what is wrong with the image."""
+    peak_NC: npt.NDArray[np.float32]
+    defects: pa.ListArray
+    """Per image, `schema.DEFECT`."""
 
 
 class ShardScorer:
@@ -74,8 +87,11 @@ class ShardScorer:
         self._store = store
         self._decoder_name = decoder
         self._decode = load_decoder(decoder)
+        self._decode_checked = (
+            partial(decode_gray, is_checked=True) if decoder == DECODER else self._decode
+        )
         self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
-        self._watchdog = Watchdog(self._decode, decode_seconds) if decode_seconds else None
+        self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
         self._num_threads = num_threads
         self._workers = ThreadPoolExecutor(num_threads, "decode")
         self._batches = ThreadPoolExecutor(runtime.num_slots, "batch")
@@ -95,41 +111,37 @@ class ShardScorer:
             LakeError: The store could not be written; nothing of the shard counts.
         """
         started = time.monotonic()
-        images = self.score_images(shard, isolated=isolated)
+        scores = self.score_images(shard, isolated=isolated)
         now = datetime.datetime.now(datetime.timezone.utc)
-        rows = self._table(shard, images, now)
+        rows = _table(shard, scores, now)
         key, sha256, num_bytes = None, "", 0
         if rows.num_rows:
             sink = io.BytesIO()
             pq.write_table(rows, sink, compression="zstd")
             key, sha256 = stage(self._store, shard.run_id, shard.shard, sink.getvalue())
             num_bytes = sink.tell()
-        found = [image for image in images if isinstance(image, ScoredImage)]
+        class_ids = rows["defects"].combine_chunks().flatten().field("class_id").to_numpy()
+        num_defective = np.bincount(class_ids, minlength=len(self._card.classes) + 1)[1:]
         return put_receipt(
             self._store,
             Receipt(
                 run_id=shard.run_id,
                 plan_digest=shard.plan_digest,
                 shard=shard.shard,
-                num_images=len(images),
+                num_images=len(shard.refs),
                 num_rows=rows.num_rows,
                 staged=key,
                 staged_bytes=num_bytes,
                 staged_sha256=sha256,
-                num_defective=tuple(
-                    sum(any(d.class_id == c + 1 for d in image.defects) for image in found)
-                    for c in range(len(self._card.classes))
-                ),
-                quarantined=tuple(_quarantined(shard.refs, images)),
+                num_defective=tuple(num_defective.tolist()),
+                quarantined=tuple(_quarantined(shard.refs, scores.shapes)),
                 seconds=round(time.monotonic() - started, 3),
                 scored_at=now.isoformat(),
                 scorer=self._scorer,
             ),
         )
 
-    def score_images(
-        self, shard: ShardInput, *, isolated: bool = False
-    ) -> list[ScoredImage | ImageError]:
+    def score_images(self, shard: ShardInput, *, isolated: bool = False) -> Scores:
         """What the engine says of each image of a shard, or why it cannot say anything."""
         sources: Sequence[Callable[[], Image]]
         if isolated:
@@ -144,13 +156,18 @@ class ShardScorer:
             sources = [partial(self._decode_scalar, shard, i) for i in range(len(shard.refs))]
         size = self._runtime.batch_size
         starts = range(0, len(sources), size)
-        parts: list[Future[list[ScoredImage | ImageError]]] = [
+        futures: list[Future[Scores]] = [
             self._batches.submit(
                 self._score_batch, sources[i : i + size], shard.errors[i : i + size]
             )
             for i in starts
         ]
-        return [image for part in parts for image in part.result()]
+        parts = [future.result() for future in futures]
+        return Scores(
+            shapes=[shape for part in parts for shape in part.shapes],
+            peak_NC=np.concatenate([part.peak_NC for part in parts]),
+            defects=pa.concat_arrays([part.defects for part in parts]),
+        )
 
     def close(self) -> None:
         """Stop the threads and free the engine."""
@@ -161,36 +178,48 @@ class ShardScorer:
         self._runtime.close()
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
-        return (self._watchdog or self._decode)(shard.contents[index].as_buffer())
+        decode = self._decode_checked if shard.is_checked else self._decode
+        data = shard.contents[index].as_buffer()
+        return decode(data) if self._watchdog is None else self._watchdog.run(decode, data)
 
     def _score_batch(
         self, sources: Sequence[Callable[[], Image]], errors: Sequence[ImageError | None]
-    ) -> list[ScoredImage | ImageError]:
+    ) -> Scores:
+        num = len(sources)
         with self._runtime.acquire() as slot:
-            shapes = self._each(
-                len(sources), lambda i: errors[i] or self._load(slot, i, sources[i])
+
+            def load(part: Sequence[int]) -> list[Shape | ImageError]:
+                return [errors[i] or self._load(slot, i, sources[i]) for i in part]
+
+            step = -(-num // self._num_threads)
+            parts = [range(start, min(start + step, num)) for start in range(0, num, step)]
+            shapes = [shape for shapes in self._workers.map(load, parts) for shape in shapes]
+            output = slot.infer(num)
+            count_NC = output.count_NC.copy()
+            count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
+
+            def describe(part: slice) -> pa.ListArray:
+                return describe_defects(
+                    [
+                        mask_to_source(mask_HW, *shape)
+                        if count_C.any() and not isinstance(shape, ImageError)
+                        else mask_HW
+                        for mask_HW, count_C, shape in zip(
+                            output.mask_NHW[part], count_NC[part], shapes[part], strict=True
+                        )
+                    ],
+                    output.peak_NC[part],
+                    count_NC[part],
+                    self._card.post_process,
+                )
+
+            return Scores(
+                shapes=shapes,
+                peak_NC=output.peak_NC.copy(),
+                defects=pa.concat_arrays(list(self._workers.map(describe, _parts(count_NC)))),
             )
-            output = slot.infer(len(sources))
-            return self._each(
-                len(sources),
-                lambda i: self._describe(
-                    shapes[i], output.mask_NHW[i], output.peak_NC[i], output.count_NC[i]
-                ),
-            )
 
-    def _each(self, num: int, work: Callable[[int], T]) -> list[T]:
-        """Do `work` for each index on the threads, several indices to a task."""
-        step = max(1, -(-num // self._num_threads))
-
-        def work_some(start: int) -> list[T]:
-            return [work(i) for i in range(start, min(start + step, num))]
-
-        tasks = [self._workers.submit(work_some, start) for start in range(0, num, step)]
-        return [result for task in tasks for result in task.result()]
-
-    def _load(
-        self, slot: Slot, index: int, source: Callable[[], Image]
-    ) -> tuple[int, int] | ImageError:
+    def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
         """Put one image into the slot; its source's height and width, or what is wrong with it."""
         card = self._card
         try:
@@ -204,49 +233,38 @@ class ShardScorer:
             return error
         return int(shape[0]), int(shape[1])
 
-    def _describe(
-        self,
-        shape: tuple[int, int] | ImageError,
-        mask_HW: Image,
-        peak_C: npt.NDArray[np.float32],
-        count_C: npt.NDArray[np.float32],
-    ) -> ScoredImage | ImageError:
-        if isinstance(shape, ImageError):
-            return shape
-        height, width = shape
-        defects: Sequence[Defect] = ()
-        if count_C.any():
-            if mask_HW.shape != shape:
-                mask_HW = mask_to_source(mask_HW, height, width)
-            defects = describe_defects(mask_HW, peak_C, count_C, self._card.post_process)
-        return ScoredImage(height=height, width=width, peak_C=peak_C.copy(), defects=defects)
 
-    def _table(
-        self,
-        shard: ShardInput,
-        images: Sequence[ScoredImage | ImageError],
-        now: datetime.datetime,
-    ) -> pa.Table:
-        good = [i for i, image in enumerate(images) if isinstance(image, ScoredImage)]
-        found = [image for image in images if isinstance(image, ScoredImage)]
-        taken = shard.refs.take(good) if good else shard.refs.slice(0, 0)
-        columns = {name: taken[name] for name in taken.column_names}
-        columns |= {
-            "width": [image.width for image in found],
-            "height": [image.height for image in found],
-            "run_id": [shard.run_id] * len(found),
-            "scored_at": [now] * len(found),
-            "has_defect": [bool(image.defects) for image in found],
-            "peak": [image.peak_C for image in found],
-            "defects": [[defect.to_row() for defect in image.defects] for image in found],
-        }
-        arrays = [
-            columns[field.name].cast(field.type)
-            if isinstance(columns[field.name], pa.ChunkedArray)
-            else pa.array(columns[field.name], field.type)
-            for field in schema.PREDICTIONS
-        ]
-        return pa.table(arrays, schema=schema.PREDICTIONS)
+def _table(shard: ShardInput, scores: Scores, now: datetime.datetime) -> pa.Table:
+    good = [i for i, shape in enumerate(scores.shapes) if not isinstance(shape, ImageError)]
+    shapes = [shape for shape in scores.shapes if not isinstance(shape, ImageError)]
+    places = pa.array(good, pa.int64())
+    taken, defects = shard.refs.take(places), scores.defects.take(places)
+    peak_NC = scores.peak_NC[good]
+    offsets = np.arange(len(good) + 1, dtype=np.int32) * peak_NC.shape[1]
+    columns = {name: taken[name] for name in taken.column_names}
+    columns |= {
+        "width": [width for _, width in shapes],
+        "height": [height for height, _ in shapes],
+        "run_id": [shard.run_id] * len(good),
+        "scored_at": [now] * len(good),
+        "has_defect": pc.greater(pc.list_value_length(defects), 0),
+        "peak": pa.ListArray.from_arrays(offsets, peak_NC.ravel()),
+        "defects": defects,
+    }
+    arrays = [
+        column.cast(field.type)
+        if isinstance(column := columns[field.name], (pa.Array, pa.ChunkedArray))
+        else pa.array(column, field.type)
+        for field in schema.PREDICTIONS
+    ]
+    return pa.table(arrays, schema=schema.PREDICTIONS)
+
+
+def _parts(count_NC: npt.NDArray[np.float32]) -> list[slice]:
+    """A batch in parts, each with as many images that have pixels as are described together."""
+    have = np.flatnonzero(count_NC.any(axis=1))[DESCRIBED_TOGETHER::DESCRIBED_TOGETHER]
+    edges = [0, *have.tolist(), len(count_NC)]
+    return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
 def _raise_or_return(image: Image | ImageError | None) -> Image:
@@ -255,11 +273,9 @@ def _raise_or_return(image: Image | ImageError | None) -> Image:
     return image
 
 
-def _quarantined(
-    refs: pa.Table, images: Sequence[ScoredImage | ImageError]
-) -> list[QuarantinedImage]:
+def _quarantined(refs: pa.Table, shapes: Sequence[Shape | ImageError]) -> list[QuarantinedImage]:
     found = []
-    for i, image in enumerate(images):
+    for i, image in enumerate(shapes):
         if isinstance(image, ImageError):
             found.append(
                 QuarantinedImage(

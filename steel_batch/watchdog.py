@@ -21,28 +21,26 @@ EXIT_CODE: Final = 86
 
 
 class Watchdog:
-    """A decoder under a time limit that nothing but the end of the process can enforce.
+    """A time limit on decoding that nothing but the end of the process can enforce.
 
     Thread-safe. The process ends at the latest a quarter of the limit after it has passed.
 
     Args:
-        decode: The decoder.
         limit_seconds: How long one image may take.
     """
 
-    def __init__(self, decode: Decoder, limit_seconds: float) -> None:
-        self._decode = decode
+    def __init__(self, limit_seconds: float) -> None:
         self._limit_seconds = limit_seconds
         self._since: dict[int, float] = {}
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def __call__(self, data: Any) -> Image:
+    def run(self, decode: Decoder, data: Any) -> Image:
         """Decode one image."""
         thread = threading.get_ident()
         self._since[thread] = time.monotonic()
         try:
-            return self._decode(data)
+            return decode(data)
         finally:
             del self._since[thread]
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from steel_batch import schema
-from steel_batch.components import MAX_COMPONENTS, Defect, describe_defects, keep_components
+from steel_batch.components import MAX_COMPONENTS, describe_defects
 from steel_batch.engine.contract import PostProcess
-from steel_batch.rle import decode_rle, find_runs
+from steel_batch.rle import decode_rle
 from steel_batch.synthetic import render
 
 Mask = npt.NDArray[np.uint8]
@@ -74,13 +74,20 @@ def plain_defects(bitmask_HW: Mask, post: PostProcess) -> list[Expected]:
     return found
 
 
-def describe(bitmask_HW: Mask, post: PostProcess) -> list[Defect]:
+def describe_all(masks_HW: list[Mask], post: PostProcess) -> list[list[dict[str, Any]]]:
     """As the pipeline calls it: counts and peaks as the engine gives them."""
-    num_classes = len(post.min_area_px)
-    count_C = np.array([(bitmask_HW >> c & 1).sum() for c in range(num_classes)], np.float32)
-    return describe_defects(
-        bitmask_HW, np.linspace(0.5, 0.9, num_classes, dtype=np.float32), count_C, post
-    )
+    classes = range(len(post.min_area_px))
+    count_NC = np.array([[(m >> c & 1).sum() for c in classes] for m in masks_HW], np.float32)
+    peak_C = np.linspace(0.5, 0.9, len(classes), dtype=np.float32)
+    defects = describe_defects(masks_HW, np.tile(peak_C, (len(masks_HW), 1)), count_NC, post)
+    defects.validate(full=True)
+    assert defects.type.value_type == schema.DEFECT
+    return list(defects.to_pylist())
+
+
+def describe(bitmask_HW: Mask, post: PostProcess) -> list[dict[str, Any]]:
+    (defects,) = describe_all([bitmask_HW], post)
+    return defects
 
 
 def post_process(num_classes: int, area: int = 0, component: int = 0) -> PostProcess:
@@ -92,12 +99,12 @@ def post_process(num_classes: int, area: int = 0, component: int = 0) -> PostPro
 def assert_as_flood_fill_says(bitmask_HW: Mask, post: PostProcess) -> None:
     height, width = bitmask_HW.shape
     defects, expected = describe(bitmask_HW, post), plain_defects(bitmask_HW, post)
-    assert [d.class_id for d in defects] == [e.class_id for e in expected]
+    assert [d["class_id"] for d in defects] == [e.class_id for e in expected]
     for defect, plain in zip(defects, expected, strict=True):
-        np.testing.assert_array_equal(decode_rle(defect.rle, height, width), plain.mask_HW)
-        assert defect.area_px == plain.mask_HW.sum()
-        assert defect.num_components == plain.num_components
-        assert (defect.x, defect.y, defect.w, defect.h) == plain.box
+        np.testing.assert_array_equal(decode_rle(defect["rle"], height, width), plain.mask_HW)
+        assert defect["area_px"] == plain.mask_HW.sum()
+        assert defect["num_components"] == plain.num_components
+        assert tuple(defect["bbox"].values()) == plain.box
 
 
 @settings(max_examples=300, deadline=None)
@@ -171,7 +178,7 @@ def test_shapes_that_mislead_are_described_as_a_flood_fill_would(name: str, comp
 
 
 def test_shapes_are_what_they_are_called() -> None:
-    count = {name: describe(mask, post_process(1))[0].num_components for name, mask in
+    count = {name: describe(mask, post_process(1))[0]["num_components"] for name, mask in
              SHAPES.items()}  # fmt: skip
     assert count["spiral"] == count["diagonal"] == count["checkers"] == count["everything"] == 1
     assert count["comb open below"] == count["comb open above"] == 1
@@ -185,36 +192,55 @@ def test_each_class_has_limits_and_a_peak_of_its_own() -> None:
     bitmask_HW[8, 30:32] = 0b11
     post = PostProcess(min_area_px=(13, 1), min_component_px=(1, 3))
     first, second = describe(bitmask_HW, post)
-    assert (first.area_px, first.num_components) == (14, 2)
-    assert (first.x, first.y, first.w, first.h) == (3, 2, 29, 7)
-    assert (second.area_px, second.num_components) == (12, 1)
-    assert (second.x, second.y, second.w, second.h) == (3, 2, 4, 3)
-    assert (first.peak, second.peak) == (0.5, pytest.approx(0.9))
+    assert (first["area_px"], first["num_components"]) == (14, 2)
+    assert first["bbox"] == {"x": 3, "y": 2, "w": 29, "h": 7}
+    assert (second["area_px"], second["num_components"]) == (12, 1)
+    assert second["bbox"] == {"x": 3, "y": 2, "w": 4, "h": 3}
+    assert (first["peak"], second["peak"]) == (0.5, pytest.approx(0.9))
     stricter = PostProcess(min_area_px=(15, 13), min_component_px=(1, 3))
     assert describe(bitmask_HW, stricter) == []
 
 
 def test_a_class_without_a_count_is_not_looked_at() -> None:
     bitmask_HW = np.full((4, 4), 0b11, np.uint8)
-    peak_C, count_C = np.array([0.9, 0.9], np.float32), np.array([0, 16], np.float32)
-    (defect,) = describe_defects(bitmask_HW, peak_C, count_C, post_process(2))
-    assert defect.class_id == 2
-    assert describe_defects(bitmask_HW, peak_C, count_C * 0, post_process(2)) == []
+    peak_NC, count_NC = np.array([[0.9, 0.9]], np.float32), np.array([[0, 16]], np.float32)
+    ((defect,),) = describe_defects([bitmask_HW], peak_NC, count_NC, post_process(2)).to_pylist()
+    assert defect["class_id"] == 2
+    assert describe_defects([bitmask_HW], peak_NC, count_NC * 0, post_process(2)).to_pylist() == [
+        []
+    ]
 
 
 def test_more_components_than_the_column_holds_are_counted_as_the_most_it_holds() -> None:
     mask_HW = np.zeros((512, 512), np.uint8)
     mask_HW[::2, ::2] = 1
-    (runs,) = find_runs(mask_HW, [0])
-    assert keep_components(runs, 512, 0)[1] == 256 * 256 > MAX_COMPONENTS
     (defect,) = describe(mask_HW, post_process(1))
-    assert (defect.num_components, defect.area_px) == (MAX_COMPONENTS, 256 * 256)
+    assert MAX_COMPONENTS < 256 * 256
+    assert (defect["num_components"], defect["area_px"]) == (MAX_COMPONENTS, 256 * 256)
 
 
 def test_a_defect_fits_its_column() -> None:
-    (defect,) = describe(np.ones((4, 5), np.uint8), post_process(1))
-    stored = pa.array([defect.to_row()], schema.DEFECT)[0].as_py()
-    assert stored == {
+    assert describe(np.ones((4, 5), np.uint8), post_process(1)) == [{
         "class_id": 1, "rle": "1 20", "area_px": 20, "num_components": 1,
         "bbox": {"x": 0, "y": 0, "w": 5, "h": 4}, "peak": 0.5,
-    }  # fmt: skip
+    }]  # fmt: skip
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.data(), num_classes=st.integers(1, 8), component=st.integers(0, 5))
+def test_images_that_are_described_together_are_described_as_each_alone(
+    data: st.DataObject, num_classes: int, component: int
+) -> None:
+    shapes = data.draw(
+        st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=6)
+    )
+    masks_HW = [
+        data.draw(
+            hnp.arrays(
+                np.uint8, shape, elements=st.integers(0, 2**num_classes - 1), fill=st.just(0)
+            )
+        )
+        for shape in shapes
+    ]
+    post = post_process(num_classes, 2, component)
+    assert describe_all(masks_HW, post) == [describe(mask_HW, post) for mask_HW in masks_HW]

@@ -88,6 +88,7 @@ def judge_images(
         if truth_HW.shape != mask_HW.shape:
             mask_HW = mask_to_source(mask_HW, *truth_HW.shape)
         kept_HW = np.zeros_like(truth_HW)
-        for defect in describe_defects(mask_HW, peak[0], count[0], post):
-            kept_HW |= decode_rle(defect.rle, *truth_HW.shape) << np.uint8(defect.class_id - 1)
+        for defect in describe_defects([mask_HW], peak, count, post)[0].as_py():
+            class_HW = decode_rle(defect["rle"], *truth_HW.shape)
+            kept_HW |= class_HW << np.uint8(defect["class_id"] - 1)
         yield Judged(predicted_HW=kept_HW, truth_HW=truth_HW, peak_C=peak[0])

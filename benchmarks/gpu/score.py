@@ -28,7 +28,7 @@ from steel_batch import schema
 from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.lake import Lake
-from steel_batch.read import ShardInput
+from steel_batch.read import ShardInput, check_jpegs
 from steel_batch.registry import load_engine
 from steel_batch.score import ShardScorer
 from steel_batch.synthetic.writer import write_lake
@@ -119,15 +119,17 @@ def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
             [pa.array(columns.get(f.name, [None] * SHARD), f.type) for f in schema.PLAN],
             schema=schema.PLAN,
         )
-        yield ShardInput(
-            run_id=f"{DATE}-bench-000000000000-0001",
-            plan_digest="0",
-            shard=shard,
-            refs=refs,
-            contents=pa.array(chosen, pa.large_binary()),
-            errors=[None] * SHARD,
-            failure=None,
-            transient=False,
+        yield check_jpegs(
+            ShardInput(
+                run_id=f"{DATE}-bench-000000000000-0001",
+                plan_digest="0",
+                shard=shard,
+                refs=refs,
+                contents=pa.array(chosen, pa.large_binary()),
+                errors=[None] * SHARD,
+                failure=None,
+                transient=False,
+            )
         )
 
 

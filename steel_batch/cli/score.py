@@ -19,7 +19,7 @@ from steel_batch.cli.output import (
     print_json,
     store_option,
 )
-from steel_batch.config import ALL_DATES, ScoreConfig, read_toml
+from steel_batch.config import ALL_DATES, DECODER, ScoreConfig, read_toml
 from steel_batch.engine.contract import PRECISIONS
 from steel_batch.engine.runtime import RUNTIMES
 from steel_batch.pipeline.run import score as score_dates
@@ -144,7 +144,7 @@ run_options = _options(
     ),
     click.option(
         "--decoder",
-        default="steel_batch.decode:decode_gray",
+        default=DECODER,
         show_default=True,
         help="'module:function' that turns bytes into gray pixels.",
     ),

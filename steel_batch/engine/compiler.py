@@ -100,6 +100,7 @@ def compile_graph(
     if not strongly_typed:
         for flag in _FLAGS[precision]:
             config.set_flag(getattr(trt.BuilderFlag, flag))
+    _use_own_kernels(trt, config)
     cache = _use_timing_cache(trt, config, timing_cache)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -127,6 +128,7 @@ def compiled_layers(trt: ModuleType, plan: bytes) -> dict[str, int]:
         return {}
     inspector = cuda_engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
+    del inspector  # which would outlive the plan that it is of
     return layer_types(text)
 
 
@@ -178,6 +180,19 @@ def _use_timing_cache(trt: ModuleType, config: Any, known: bytes) -> Any:
         if cache is not None and config.set_timing_cache(cache, ignore_mismatch=False):
             return cache
     return None
+
+
+def _use_own_kernels(trt: ModuleType, config: Any) -> None:
+    """Leave cuBLAS and cuDNN out, as TensorRT does by itself from 10 on: nodes then need neither.
+
+    With a cuBLAS that it cannot use, 8.5 builds no plan at all.
+    """
+    own = config.get_tactic_sources()
+    for name in ("CUBLAS", "CUBLAS_LT", "CUDNN"):
+        source = getattr(trt.TacticSource, name, None)
+        if source is not None:
+            own &= ~(1 << int(source))
+    config.set_tactic_sources(own)
 
 
 def _network_flags(trt: ModuleType) -> int:

@@ -30,12 +30,13 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from steel_batch.config import DECODER
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ClusterError, SteelBatchError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import DamagedShardError, DataFile, merge_shards
 from steel_batch.plan import Plan
-from steel_batch.read import ShardInput, read_shards
+from steel_batch.read import ShardInput, check_jpegs, read_shards
 from steel_batch.receipt import Receipt
 from steel_batch.registry import Engine
 from steel_batch.score import ShardScorer
@@ -175,6 +176,8 @@ class ReadStage:
                 for shard in read_shards(
                     self._setup.lake, work.run_id, work.plan_digest, refs, shards
                 ):
+                    if self._setup.decoder == DECODER:
+                        shard = check_jpegs(shard)
                     yield dataclasses.replace(shard, counts=meter.take()).to_wire()
 
 
