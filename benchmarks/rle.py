@@ -1,9 +1,10 @@
 """Run-lengths of a bitmask of four classes: ours in one pass, pycocotools, and plain numpy.
 
 Each way gives the text of every class that is on the image, which is what a row holds. All ways
-take the same masks in turns in one process; the medians are of single masks. Masks are realistic
-(synthetic strips that have a defect), dense (every class on half of the pixels, in blocks: forty
-times the runs) or empty (which the pipeline does not even look at).
+take the same masks in turns in one process, eight at a time, as a thread of the scoring actor does;
+the medians are of single masks. Masks are realistic (synthetic strips that have a defect), dense
+(every class on half of the pixels, in blocks: forty times the runs) or empty (which the pipeline
+does not even look at).
 
     python -m benchmarks.rle [--num-masks 100] [--rounds 7]
 """
@@ -26,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import describe_machine
-from steel_batch.rle import encode_runs, find_runs
+from steel_batch.rle import BatchRuns, encode_groups, find_batch_runs
 from steel_batch.synthetic import render
 
 try:
@@ -35,39 +36,47 @@ except ImportError:
     coco = None
 
 NUM_CLASSES = 4
+BATCH = 8
 RESULTS = Path(__file__).parent / "results" / "rle.json"
 Mask = npt.NDArray[np.uint8]
 
 
-def ours(bitmask_HW: Mask, classes: Sequence[int]) -> list[str]:
-    """One pass over the bitmask for all classes."""
-    return [encode_runs(runs) for runs in find_runs(bitmask_HW, classes)]
+def ours(masks_HW: Sequence[Mask]) -> list[str]:
+    """One pass over the bitmasks for all classes; no text for what is not there."""
+    runs = ours_runs(masks_HW)
+    groups = runs.mask * NUM_CLASSES + runs.bit
+    firsts = np.flatnonzero(np.diff(groups, prepend=-1))
+    texts: list[str] = encode_groups(runs, firsts).to_pylist()
+    return texts
 
 
-def ours_runs(bitmask_HW: Mask, classes: Sequence[int]) -> object:
+def ours_runs(masks_HW: Sequence[Mask]) -> BatchRuns:
     """The pass alone, without the text."""
-    return find_runs(bitmask_HW, classes)
+    return find_batch_runs(masks_HW, [(1 << NUM_CLASSES) - 1] * len(masks_HW))
 
 
-def plain_numpy(bitmask_HW: Mask, classes: Sequence[int]) -> list[str]:
+def plain_numpy(masks_HW: Sequence[Mask]) -> list[str]:
     """The code of a hundred notebooks, a pass per class."""
     found = []
-    for c in classes:
-        pixels = (bitmask_HW >> c & 1).T.flatten()
-        pixels = np.concatenate([[0], pixels, [0]])
-        runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
-        runs[1::2] -= runs[::2]
-        found.append(" ".join(str(x) for x in runs))
+    for bitmask_HW in masks_HW:
+        for c in range(NUM_CLASSES):
+            pixels = (bitmask_HW >> c & 1).T.flatten()
+            pixels = np.concatenate([[0], pixels, [0]])
+            runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+            runs[1::2] -= runs[::2]
+            found.append(" ".join(str(x) for x in runs))
     return found
 
 
-def pycocotools_counts(bitmask_HW: Mask, classes: Sequence[int]) -> object:
+def pycocotools_counts(masks_HW: Sequence[Mask]) -> object:
     """Its own compressed counts for all classes at once, which are not the text of a row."""
-    bits_CHW = [bitmask_HW >> c & 1 for c in classes]
-    return coco.encode(np.asfortranarray(np.stack(bits_CHW, axis=-1)))
+    return [
+        coco.encode(np.asfortranarray(np.stack([m >> c & 1 for c in range(NUM_CLASSES)], axis=-1)))
+        for m in masks_HW
+    ]
 
 
-WAYS: dict[str, Callable[[Mask, Sequence[int]], object]] = {
+WAYS: dict[str, Callable[[Sequence[Mask]], object]] = {
     "ours": ours,
     "ours_without_text": ours_runs,
     "plain_numpy": plain_numpy,
@@ -92,27 +101,26 @@ def dense(num_masks: int) -> list[Mask]:
 def measure(masks: list[Mask], rounds: int) -> dict[str, float]:
     """Median milliseconds of one mask, by way.
 
-    The ways take turns on each mask, and in being the first, which finds the mask out of the cache.
+    The ways take turns on each eight, and in being the first, which finds them out of the cache.
     """
-    everything = range(NUM_CLASSES)
-    for mask in masks[:5]:
-        assert ours(mask, everything) == plain_numpy(mask, everything)
+    batches = [masks[i : i + BATCH] for i in range(0, len(masks), BATCH)]
+    assert ours(batches[0]) == [text for text in plain_numpy(batches[0]) if text]
     taken: dict[str, list[float]] = {name: [] for name in WAYS}
     ways = list(WAYS.items())
     for turn in range(rounds + 1):
-        for i, mask in enumerate(masks):
+        for i, batch in enumerate(batches):
             first = (turn + i) % len(ways)
             for name, way in ways[first:] + ways[:first]:
                 started = time.perf_counter()
-                way(mask, everything)
+                way(batch)
                 if turn:  # the first one warms up
-                    taken[name].append(time.perf_counter() - started)
+                    taken[name].append((time.perf_counter() - started) / len(batch))
     return {name: round(statistics.median(times) * 1e3, 4) for name, times in taken.items()}
 
 
 def describe(masks: list[Mask]) -> dict[str, float]:
     """What is on a set of masks."""
-    runs = [sum(len(r.start_px) for r in find_runs(mask, range(NUM_CLASSES))) for mask in masks]
+    runs = [len(ours_runs([mask]).start_px) for mask in masks]
     pixels = [np.count_nonzero(mask) / mask.size for mask in masks]
     return {
         "median_runs": statistics.median(runs),
@@ -135,6 +143,7 @@ def main() -> None:
         "command": shlex.join(["python", "-m", "benchmarks.rle", *sys.argv[1:]]),
         "shape": [256, 1600],
         "num_classes": NUM_CLASSES,
+        "masks_at_once": BATCH,
         "num_masks": {name: len(masks) for name, masks in sets.items()},
         "rounds": options.rounds,
         "milliseconds": {name: measure(masks, options.rounds) for name, masks in sets.items()},

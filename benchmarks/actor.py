@@ -1,0 +1,152 @@
+"""How many images a second one scoring actor feeds to an engine, whatever the engine.
+
+The actor's own code runs with a pretend engine of a given speed, which gives the masks of synthetic
+strips, half of them clean. Decoding is real, or (`--decode-ms`) a sleep of that length outside the
+interpreter's lock: that is what it costs on a machine with cores to spare, so a machine with two
+shows what the lock lets through.
+
+    python -m benchmarks.actor [--engine-rate 2950] [--decode-ms 1.5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.score import SHARD, shards
+from benchmarks.machine import describe_machine
+from steel_batch.config import DECODER
+from steel_batch.engine.contract import Output
+from steel_batch.engine.ring import SlotRing
+from steel_batch.lake import Lake
+from steel_batch.registry import load_engine
+from steel_batch.score import ShardScorer
+from steel_batch.synthetic import render
+from steel_batch.synthetic.writer import encode_jpeg
+
+NUM_STRIPS = 64
+DECODE_MS = "BENCHMARK_DECODE_MS"
+GRAY_HW = np.full((256, 1600), 90, np.uint8)
+RESULTS = Path(__file__).parent / "results" / "actor.json"
+
+
+class PretendSlot:
+    """One batch of the same masks each time; only one slot is on the device at once."""
+
+    def __init__(self, masks: list[np.ndarray], seconds: float, device: threading.Lock) -> None:
+        self.image_NHW = np.zeros((len(masks), *masks[0].shape), np.uint8)
+        counts = [[np.count_nonzero(m >> c & 1) for c in range(4)] for m in masks]
+        self._output = Output(
+            mask_NHW=np.stack(masks),
+            peak_NC=np.full((len(masks), 4), 0.9, np.float32),
+            count_NC=np.array(counts, np.float32),
+        )
+        self._seconds, self._device = seconds, device
+
+    def infer(self, num_images: int) -> Output:
+        with self._device:
+            time.sleep(self._seconds)
+        output = self._output
+        return Output(
+            mask_NHW=output.mask_NHW[:num_images],
+            peak_NC=output.peak_NC[:num_images],
+            count_NC=output.count_NC[:num_images],
+        )
+
+
+class PretendEngine:
+    """A runtime of a given speed."""
+
+    description = "pretend engine"
+
+    def __init__(
+        self, masks: list[np.ndarray], rate: float, batch_size: int, num_slots: int
+    ) -> None:
+        self.batch_size, self.num_slots = batch_size, num_slots
+        device = threading.Lock()
+        batch = [masks[i % len(masks)] for i in range(batch_size)]
+        slots = [PretendSlot(batch, batch_size / rate, device) for _ in range(num_slots)]
+        self._ring = SlotRing(slots)
+
+    def acquire(self) -> AbstractContextManager[Any]:
+        return self._ring.acquire()
+
+    def close(self) -> None:
+        self._ring.close()
+
+
+def decode(_: Any) -> np.ndarray:
+    """What `--decode-ms` puts in the place of decoding."""
+    time.sleep(float(os.environ[DECODE_MS]) / 1000)
+    return GRAY_HW
+
+
+def images_per_second(args: argparse.Namespace, store: Lake) -> float:
+    strips = [render(22, i) for i in range(NUM_STRIPS)]
+    engine = PretendEngine(
+        [s.bitmask_HW for s in strips], args.engine_rate, args.batch_size, args.slots
+    )
+    scorer = ShardScorer(
+        engine,
+        load_engine("demo", store=None).card,
+        store,
+        decoder="benchmarks.actor:decode" if args.decode_ms else DECODER,
+        num_threads=args.threads,
+    )
+    contents = [encode_jpeg(s.image_HW) for s in strips]
+    work = list(shards(contents, args.shards + args.calls))
+    with ThreadPoolExecutor(args.calls) as pool:
+        list(pool.map(scorer.score, work[: args.calls]))
+        started = time.monotonic()
+        list(pool.map(scorer.score, work[args.calls :]))
+        rate = args.shards * SHARD / (time.monotonic() - started)
+    scorer.close()
+    return rate
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--engine-rate", type=float, default=2950.0, help="images/s")
+    parser.add_argument("--decode-ms", type=float, default=1.5, help="0 decodes")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--threads", type=int, default=12)
+    parser.add_argument("--calls", type=int, default=3, help="shards in work at once")
+    parser.add_argument("--shards", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    os.environ[DECODE_MS] = str(args.decode_ms)
+    with tempfile.TemporaryDirectory() as folder:
+        rates = [images_per_second(args, Lake(f"{folder}/{i}")) for i in range(args.rounds)]
+    figures = {
+        "benchmark": "actor",
+        "command": shlex.join(["python", "-m", "benchmarks.actor", *sys.argv[1:]]),
+        **vars(args),
+        "images_per_second": round(statistics.median(rates), 1),
+        "of_engine": round(statistics.median(rates) / args.engine_rate, 3),
+        "all_rounds": [round(rate, 1) for rate in rates],
+        "load_average": round(os.getloadavg()[0], 1),
+        **describe_machine(),
+    }
+    for name, value in figures.items():
+        print(f"{name:20} {value}", file=sys.stderr)
+    line = json.dumps(figures)
+    RESULTS.write_text(line + "\n")
+    print(line)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from steel_batch.errors import EngineError
+from training.export import check_graph, export_graph
+from training.model import ContractGraph, ModelConfig, Segmenter
+
+HEIGHT, WIDTH = 64, 96
+
+
+@pytest.fixture(scope="module")
+def graph() -> ContractGraph:
+    torch.manual_seed(0)
+    network = Segmenter(ModelConfig(encoder="narrow16", decoder_channels=(32, 16, 16, 16, 16)), 2)
+    return ContractGraph(network, (0.5, 0.5)).eval()
+
+
+def images() -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, 256, (HEIGHT, WIDTH)).astype(np.uint8) for _ in range(3)]
+
+
+def with_limits_moved(data: bytes, logits: float) -> bytes:
+    model = onnx.load_model_from_string(data)
+    (greater,) = [node for node in model.graph.node if node.op_type == "Greater"]
+    (limits,) = [t for t in model.graph.initializer if t.name == greater.input[1]]
+    moved = numpy_helper.to_array(limits) + np.float32(logits)
+    limits.CopyFrom(numpy_helper.from_array(moved, limits.name))
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_an_exported_graph_agrees_outside_the_band_that_is_stated(
+    graph: ContractGraph, precision: str
+) -> None:
+    data = export_graph(graph, HEIGHT, WIDTH, precision=precision)
+    agreement = check_graph(graph, data, images(), precision=precision)
+    assert agreement.num_pixels == 3 * HEIGHT * WIDTH
+    assert (agreement.band == 0) == (agreement.num_differing == 0)
+    assert agreement.band < {"fp32": 0.001, "fp16": 0.05}[precision]
+
+
+def test_a_graph_with_other_thresholds_is_refused_with_how_far_off_it_is(
+    graph: ContractGraph,
+) -> None:
+    data = export_graph(graph, HEIGHT, WIDTH, precision="fp32")
+    with pytest.raises(EngineError, match=r"fp32 graph .* disagree on [\d,]+ of 18,432 pixels"):
+        check_graph(graph, with_limits_moved(data, 0.02), images(), precision="fp32")
