@@ -234,12 +234,12 @@ def check_graph(
         raise EngineError(
             f"the {precision} graph in ONNX Runtime and the network in PyTorch disagree on "
             f"{num_differing:,} of {num_pixels:,} pixels, up to {band:.3g} from the threshold's "
-            f"logit, where {int(most):,} may and up to {widest}: the export is not usable."
+            f"logit, where {int(most):,} may and up to {widest}."
         )
     if peak_difference > PEAK_TOLERANCE[precision]:
         raise EngineError(
             f"a peak of the {precision} graph is {peak_difference:.4f} off, more than "
-            f"{PEAK_TOLERANCE[precision]}: the export is not usable."
+            f"{PEAK_TOLERANCE[precision]}."
         )
     return Agreement(
         num_pixels=num_pixels,

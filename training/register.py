@@ -92,7 +92,7 @@ def make_version(
 
     Raises:
         ConfigError: A part is empty, or the names do not fit the data.
-        EngineError: The exported graphs disagree with the network.
+        EngineError: The exported graph disagrees with the network.
     """
     num_classes = parts.training.num_classes
     layout.check_name(model, what="model")
@@ -123,13 +123,19 @@ def make_version(
     )
     graph = ContractGraph(network, thresholds).eval()
     checked = _some_images(parts.validation, NUM_CHECKED, height, width)
-    graphs, agreement = {}, {}
+    graphs, agreement, notes = {}, {}, []
     for precision in ("fp32", "fp16"):
         on_stage(f"exporting {precision}")
-        graphs[precision] = export_graph(graph, height, width, precision=precision)
-        agreement[precision] = dataclasses.asdict(
-            check_graph(graph, graphs[precision], checked, precision=precision)
-        )
+        exported = export_graph(graph, height, width, precision=precision)
+        try:
+            agreed = check_graph(graph, exported, checked, precision=precision)
+        except EngineError as error:
+            if precision == "fp32":
+                raise
+            notes.append(f"FP16 is not part of this version: {error}")
+            continue
+        graphs[precision] = exported
+        agreement[precision] = dataclasses.asdict(agreed)
 
     def figures(
         precision: str, part: Dataset, on_image: Callable[[Judged], None] = lambda _: None
@@ -181,7 +187,7 @@ def make_version(
             "num_training_masks": parts.training.num_masks,
         },
         environment=describe_environment(),
-        notes=(verdicts[-1].why,),
+        notes=(*notes, verdicts[-1].why),
     )
     return Product(card=card, graphs=graphs, verdict=verdicts[-1], test_dice=tuple(test_dice))
 

@@ -30,6 +30,7 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from steel_batch import errors
 from steel_batch.config import DECODER
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ClusterError, SteelBatchError, TransientLakeError
@@ -43,6 +44,8 @@ from steel_batch.score import ShardScorer
 from steel_batch.telemetry import Meter
 
 log = logging.getLogger(__name__)
+
+_OURS: Final = re.compile(r"^steel_batch\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
@@ -316,6 +319,10 @@ def _ray_errors() -> Iterator[None]:
             raise cause from error
         raise ClusterError(f"a task on the Ray cluster failed: {_reason(cause)}") from error
     except ray.exceptions.RayError as error:
+        ours = _OURS.findall(str(error))
+        if ours:  # raised where an actor was made, of which Ray tells in words alone
+            name, message = ours[-1]
+            raise getattr(errors, name)(message) from error
         raise ClusterError(
             f"the Ray cluster failed ({type(error).__name__}): {_reason(error)} What has its "
             "receipt is kept: run the same command again."
