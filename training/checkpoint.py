@@ -17,7 +17,7 @@ from steel_batch.errors import ConfigError
 from training.recipe import TrainConfig
 
 FREE: Final = frozenset(
-    {"cache_bytes", "checkpoint_steps", "compile", "device", "num_loaders", "num_threads",
+    {"cache_bytes", "checkpoint_steps", "compile", "device", "int8", "num_loaders", "num_threads",
      "patience", "report_steps"}
 )  # fmt: skip
 """Fields of a recipe that may change between the two halves of a run."""
