@@ -28,6 +28,15 @@ PATTERN = "line={line}/date={date}/{image_id}.png"
 DATE = "2026-11-21"
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test marked ``quick(case, …)`` the other cases are slow."""
+    for item in items:
+        marker = item.get_closest_marker("quick")
+        if marker is not None and item.callspec.id not in marker.args:  # type: ignore[attr-defined]
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of an S3 server in its own process."""

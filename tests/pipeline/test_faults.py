@@ -127,6 +127,7 @@ def test_with_a_tenth_of_all_requests_faulty_the_rows_are_those_of_an_undisturbe
     assert lake["bytes_read"] > 10_000
 
 
+@pytest.mark.slow
 def test_what_a_shard_met_with_stands_in_the_events(
     config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
 ) -> None:
@@ -169,6 +170,7 @@ def test_a_store_that_answers_slow_down_to_everything_is_waited_for(
     assert_right(store, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_store_that_is_away_when_the_run_begins_is_waited_for(
     config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
 ) -> None:
@@ -190,6 +192,7 @@ DENIED = {
 
 
 @pytest.mark.parametrize("what", DENIED)
+@pytest.mark.quick("the images", "the merged files", "the tables' logs")
 def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
     what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
 ) -> None:
@@ -231,6 +234,7 @@ def test_a_plan_that_the_workers_cannot_read_is_named_too(
 
 
 @pytest.mark.parametrize("what", ["everything", "the images", "the tables' logs"])
+@pytest.mark.quick("the images")
 def test_expired_credentials_are_named(
     what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy
 ) -> None:
@@ -258,6 +262,7 @@ def test_shards_that_keep_failing_are_named_and_continued(
     assert_right(store, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_listing_that_changes_while_planning_gives_one_plan_that_stays(
     config: ScoreConfig, images: Lake, store: Lake, proxy: FaultProxy
 ) -> None:

@@ -52,6 +52,15 @@ def _fill(images: Lake) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
+@pytest.mark.quick(
+    "folder-the plan is written",
+    "folder-the shards are merged",
+    "folder-before the predictions are published",
+    "folder-one of two files is published",
+    "folder-the predictions are committed",
+    "folder-all three are committed",
+    "s3-both files are published",
+)
 def test_killed_after(
     step: str,
     lake: Lake,

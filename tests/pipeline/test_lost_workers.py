@@ -79,6 +79,7 @@ def _workers(title: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("number", [1, 5])
+@pytest.mark.quick("5")
 def test_the_driver_killed_after_a_receipt_loses_no_receipt(
     number: int, images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_driver_killed_after_a_receipt_loses_no_receipt(
     [("ray::MapWorker(MapBatches(ScoreStage))",), ("ray::Map", "ray::IDLE")],
     ids=["the scoring actor", "every worker"],
 )
+@pytest.mark.quick("the scoring actor")
 def test_a_killed_worker_costs_only_its_shards(
     titles: tuple[str, ...],
     images: Lake,

@@ -140,6 +140,7 @@ def fill_places(lake: Lake) -> tuple[Lake, TimedLake]:
     return images, store
 
 
+@pytest.mark.quick("folder")
 def test_delta_readers_see_all_of_a_date_or_nothing_and_a_glob_has_one_window(
     places: tuple[Lake, TimedLake], tiny_engine: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -66,6 +66,7 @@ def test_every_image_gets_one_row_and_a_second_run_adds_none(
     assert committed_rows(store) == rows
 
 
+@pytest.mark.quick("folder")
 def test_late_images_are_added_and_the_summary_covers_both_runs(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -86,6 +87,7 @@ def test_late_images_are_added_and_the_summary_covers_both_runs(
     assert len(names) == 1
 
 
+@pytest.mark.quick("folder")
 def test_bad_images_are_quarantined_and_the_run_goes_on(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -163,6 +165,7 @@ def test_rows_hold_exactly_the_masks_of_the_engine(
     assert num_defects > 20
 
 
+@pytest.mark.quick("folder")
 def test_files_have_the_schema_and_row_groups_of_one_line(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -182,6 +185,7 @@ def test_files_have_the_schema_and_row_groups_of_one_line(
             assert column.compression == "ZSTD"
 
 
+@pytest.mark.quick("folder")
 def test_an_unfinished_run_with_other_settings_is_not_continued(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -209,6 +213,7 @@ def test_a_continued_run_scores_only_what_has_no_receipt(
     assert result.num_scored == 30
 
 
+@pytest.mark.quick("folder")
 def test_all_dates_of_a_lake_are_scored_as_runs_of_their_own(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -218,6 +223,7 @@ def test_all_dates_of_a_lake_are_scored_as_runs_of_their_own(
     assert [(r.date, r.num_scored) for r in results] == [(DATE, 30), ("2026-11-22", 4)]
 
 
+@pytest.mark.quick("folder")
 def test_a_changed_image_is_reported_and_scored_again_on_demand(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -245,6 +251,7 @@ def test_a_changed_image_is_reported_and_scored_again_on_demand(
     assert len(live) == 6
 
 
+@pytest.mark.quick("folder")
 def test_quarantined_images_can_be_tried_again(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -261,6 +268,7 @@ def test_quarantined_images_can_be_tried_again(
     assert len(committed_rows(store)) == 31
 
 
+@pytest.mark.quick("folder")
 def test_small_files_are_cut_by_size(images: Lake, store: Lake, tiny_engine: Path) -> None:
     run_score(score_config(images, store, tiny_engine, merge_bytes=1))
     names = [i.key for i in store.list_objects("predictions/engine=") if "part-" in i.key]
@@ -268,6 +276,7 @@ def test_small_files_are_cut_by_size(images: Lake, store: Lake, tiny_engine: Pat
     assert len(committed_rows(store)) == 30
 
 
+@pytest.mark.quick("folder")
 def test_what_was_staged_is_gone_and_what_happened_is_kept(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:

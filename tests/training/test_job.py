@@ -201,6 +201,7 @@ def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) ->
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_workers_of_a_cluster_make_the_same_network(
     made: tuple[JobResult, Lake], images: Path, tmp_path: Path
 ) -> None:
