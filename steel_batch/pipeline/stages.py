@@ -45,8 +45,6 @@ from steel_batch.telemetry import Meter
 
 log = logging.getLogger(__name__)
 
-_OURS: Final = re.compile(r"^steel_batch\.errors\.(\w+): (.+)$", re.MULTILINE)
-
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
 CALLS_PER_ACTOR: Final = 3
@@ -114,6 +112,7 @@ _RESULT = pa.schema(
         ("failure", pa.string()),
         ("transient", pa.bool_()),
         ("counts", pa.map_(pa.string(), pa.int64())),
+        ("error", pa.string()),  # kind of what kept the actor from scoring anything
     ]
 )
 
@@ -189,21 +188,11 @@ class ScoreStage:
 
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
-        runtime = open_runtime(
-            setup.engine,
-            runtime=setup.runtime,
-            precision=setup.precision,
-            batch_size=setup.batch_size,
-            num_threads=setup.num_threads,
-        )
-        self._scorer = ShardScorer(
-            runtime,
-            setup.engine.card,
-            setup.store,
-            decoder=setup.decoder,
-            decode_seconds=setup.decode_seconds,
-            num_threads=setup.num_threads,
-        )
+        self._scorer: ShardScorer | SteelBatchError
+        try:
+            self._scorer = _open_scorer(setup)
+        except SteelBatchError as error:  # raised here, Ray would leave but its words, and restart
+            self._scorer = error
         self._meter = Meter(setup.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -219,7 +208,14 @@ class ScoreStage:
             "failure": shard.failure,
             "transient": shard.transient,
             "counts": list(shard.counts.items()),
+            "error": None,
         }
+        if isinstance(self._scorer, SteelBatchError):
+            return {
+                **row,
+                "failure": self._scorer.message,
+                "error": type(self._scorer).__name__,
+            }
         if shard.failure is not None:
             return row
         attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
@@ -234,6 +230,24 @@ class ScoreStage:
         row["counts"] = list((Counter(shard.counts) + Counter(self._meter.take())).items())
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return row
+
+
+def _open_scorer(setup: Setup) -> ShardScorer:
+    runtime = open_runtime(
+        setup.engine,
+        runtime=setup.runtime,
+        precision=setup.precision,
+        batch_size=setup.batch_size,
+        num_threads=setup.num_threads,
+    )
+    return ShardScorer(
+        runtime,
+        setup.engine.card,
+        setup.store,
+        decoder=setup.decoder,
+        decode_seconds=setup.decode_seconds,
+        num_threads=setup.num_threads,
+    )
 
 
 class ShardStream:
@@ -302,6 +316,8 @@ class ShardStream:
             for batch in batches:
                 for row in batch.to_pylist():
                     text, counts = row.pop("receipt"), dict(row.pop("counts"))
+                    if kind := row.pop("error"):
+                        raise getattr(errors, kind)(row["failure"])
                     receipt = None if text is None else Receipt.from_json(text)
                     yield ShardResult(receipt=receipt, counts=counts, **row)
 
@@ -319,10 +335,6 @@ def _ray_errors() -> Iterator[None]:
             raise cause from error
         raise ClusterError(f"a task on the Ray cluster failed: {_reason(cause)}") from error
     except ray.exceptions.RayError as error:
-        ours = _OURS.findall(str(error))
-        if ours:  # raised where an actor was made, of which Ray tells in words alone
-            name, message = ours[-1]
-            raise getattr(errors, name)(message) from error
         raise ClusterError(
             f"the Ray cluster failed ({type(error).__name__}): {_reason(error)} What has its "
             "receipt is kept: run the same command again."
