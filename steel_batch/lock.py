@@ -47,6 +47,18 @@ class Holder:
     expires_at: float
     released: bool
 
+    def __post_init__(self) -> None:
+        times = (self.acquired_at, self.expires_at)
+        if not all(isinstance(seconds, (int, float)) for seconds in times):
+            raise TypeError("its times are not numbers")
+        if not isinstance(self.released, bool):
+            raise TypeError("'released' is neither true nor false")
+
+    def __str__(self) -> str:
+        run = f" (run {self.run_id})" if self.run_id else ""
+        since = _time(self.acquired_at)
+        return f"process {self.pid} of {self.user} on {self.host}{run}, since {since}"
+
     def is_over(self) -> bool:
         """Whether the next one may take the lease."""
         return self.released or time.time() >= self.expires_at + CLOCK_SKEW_SECONDS
@@ -157,7 +169,7 @@ class Lease:
         if not self._put(self._store):
             return False
         if holder is not None and not holder.released:
-            log.warning("the lock on %s is taken over from %s, which is dead", self._what, holder)
+            log.warning("the lock on %s is taken over from a dead holder: %s", self._what, holder)
         return True
 
     def _put(self, store: Lake, *, released: bool = False) -> bool:
@@ -213,11 +225,9 @@ class Lease:
         number, holder = _latest(self._store, self._name)
         if holder is None or holder.released:
             return f"another run took the lock on {self._what} just now; run the command again."
-        run = f" (run {holder.run_id})" if holder.run_id else ""
         return (
-            f"another run holds the lock on {self._what}: process {holder.pid} of {holder.user} "
-            f"on {holder.host}{run}, since {_time(holder.acquired_at)}. It renews the lock while "
-            f"it lives; if it is dead, the lock is free after "
+            f"another run holds the lock on {self._what}: {holder}. It renews the lock while it "
+            f"lives; if it is dead, the lock is free after "
             f"{_time(holder.expires_at + CLOCK_SKEW_SECONDS)}. Wait for it, or let this command "
             f"wait with --lock-wait SECONDS. (The lock is "
             f"{self._store.uri(series.entry_key(self._name, number))}.)"
