@@ -34,13 +34,13 @@ from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import actor_pool, joined_cluster
+from steel_batch.pipeline.dispatcher import Work
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.stages import (
     ActorPool,
     Setup,
     ShardResult,
     ShardStream,
-    Work,
     merge_files,
 )
 from steel_batch.pipeline.tally import Tally
