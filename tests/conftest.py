@@ -15,6 +15,7 @@ import boto3
 import cv2
 import numpy as np
 import pytest
+import ray
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
@@ -119,6 +120,11 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
     """Ray on this machine, shared by the tests that score; sees the S3 server's credentials."""
     with joined_cluster(None):
         yield
+
+
+def cluster_address() -> str:
+    """Where another process joins this one's Ray; "auto" would find any that runs here."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def score_config(images: Lake, store: Lake, engine: Path, **changes: object) -> ScoreConfig:

@@ -233,6 +233,8 @@ class DateRun:
         """
         if self.result is not None:
             return self.result
+        if self._files is not None:  # all that is left takes no cluster
+            return self.commit()
         with joined_cluster(self._config.ray_address):
             while True:
                 self._score_pending()

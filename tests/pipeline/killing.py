@@ -2,20 +2,17 @@
 
 It is an ordinary `Lake` whose writes are counted in the driver's process: right after (or before)
 the nth write whose key matches, the process gets SIGKILL, as from a spot reclaim.
-
-    python -m tests.pipeline.killing CONFIG.json     # {"config": …, "operation": …, …}
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
+import multiprocessing
 import os
 import re
 import signal
-import sys
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from steel_batch.commit import ensure_tables
@@ -26,22 +23,32 @@ from steel_batch.registry import load_engine
 from steel_batch.sources import open_source
 
 
-class KillingLake(Lake):
-    """Dies at the nth write that matches, in the process that made it."""
+@dataclass(frozen=True)
+class Step:
+    """A write to the store."""
 
-    def __init__(
-        self, url: str, *, endpoint_url: str | None, pattern: str, nth: int, before: bool
-    ) -> None:
+    pattern: str
+    """Regular expression over its key."""
+    nth: int = 1
+    """Which of those that match."""
+    before: bool = False
+    """Whether the driver dies before it, not after."""
+
+
+class KillingLake(Lake):
+    """Dies at a step, in the process that made it."""
+
+    def __init__(self, url: str, *, endpoint_url: str | None, step: Step) -> None:
         super().__init__(url, endpoint_url=endpoint_url)
         self._driver = os.getpid()
-        self._pattern, self._nth, self._before = pattern, nth, before
+        self._at, self._num_left = step, step.nth
 
     def _step(self, key: str, *, before: bool) -> None:
-        if before != self._before or os.getpid() != self._driver:
+        if before != self._at.before or os.getpid() != self._driver:
             return
-        if re.search(self._pattern, key):
-            self._nth -= 1
-            if self._nth == 0:
+        if re.search(self._at.pattern, key):
+            self._num_left -= 1
+            if self._num_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def write(self, key: str, data: bytes) -> None:
@@ -68,22 +75,23 @@ class KillingLake(Lake):
         self._step(key, before=False)
 
 
-def main() -> None:
-    wanted = json.loads(Path(sys.argv[1]).read_text())
-    config = ScoreConfig(**wanted["config"])
-    store = KillingLake(
-        config.store,
-        endpoint_url=config.endpoint_url,
-        pattern=wanted["pattern"],
-        nth=wanted["nth"],
-        before=wanted["before"],
-    )
+def kill_driver(config: ScoreConfig, step: Step) -> None:
+    """Score in a process of its own that dies at a step.
+
+    Its interpreter is forked from one that has imported everything: that takes longer than a run.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload([__name__])
+    process = processes.Process(target=_score, args=(config, step))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL, step
+
+
+def _score(config: ScoreConfig, step: Step) -> None:
+    store = KillingLake(config.store, endpoint_url=config.endpoint_url, step=step)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     ensure_tables(store)
     engine = load_engine(config.engine, store=store)
     with DateRun(config, engine, source, store, config.date, lambda _: None) as run:
         run.complete()
-
-
-if __name__ == "__main__":
-    main()

@@ -2,95 +2,85 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import signal
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 
+from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.verify import verify
-from tests.conftest import committed_rows, fill_lake, run_score, score_config
+from tests.conftest import cluster_address, committed_rows, fill_lake, run_score, score_config
+from tests.pipeline.killing import Step, kill_driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
 STEPS = {
-    "the lock is taken": ("^locks/", 1, False),
-    "the plan is written": ("plan.parquet$", 1, False),
-    "the run is recorded": ("run.json$", 1, False),
-    "the shards are merged": ("files/merged.json$", 1, False),
-    "before the predictions are published": ("^predictions/", 1, True),
-    "one of two files is published": ("^predictions/", 1, False),
-    "both files are published": ("^predictions/", 2, False),
-    "the predictions are committed": ("merged/class_summaries/", 1, True),
-    "the summary is published": ("^class_summaries/", 1, False),
-    "the summary is committed": ("merged/quarantine/", 1, True),
-    "the quarantine is published": ("^quarantine/", 1, False),
-    "all three are committed": ("result.json$", 1, True),
-    "the result is written": ("result.json$", 1, False),
+    "the lock is taken": Step("^locks/"),
+    "the plan is written": Step("plan.parquet$"),
+    "the run is recorded": Step("run.json$"),
+    "the shards are merged": Step("files/merged.json$"),
+    "before the predictions are published": Step("^predictions/", before=True),
+    "one of two files is published": Step("^predictions/"),
+    "both files are published": Step("^predictions/", nth=2),
+    "the predictions are committed": Step("merged/class_summaries/", before=True),
+    "the summary is published": Step("^class_summaries/"),
+    "the summary is committed": Step("merged/quarantine/", before=True),
+    "the quarantine is published": Step("^quarantine/"),
+    "all three are committed": Step("result.json$", before=True),
+    "the result is written": Step("result.json$"),
 }
+MERGED = "the shards are merged"
+Rows = dict[str, list[dict[str, object]]]
+
+
+def _fill(images: Lake) -> Lake:
+    fill_lake(images, num_images=20)
+    images.write("line=2/date=2026-11-21/broken.png", b"\x89PNG\r\n\x1a\nhalf")
+    return images
+
+
+def _config(images: Lake, store: Lake, engine: Path) -> ScoreConfig:
+    return score_config(
+        images, store, engine, max_bad=0.5, lease_seconds=1.0, lock_wait_seconds=30.0,
+        merge_bytes=1, shard_images=11, ray_address=cluster_address(),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    return _fill(Lake(str(tmp_path_factory.mktemp("images"))))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    tmp_path_factory: pytest.TempPathFactory, tiny_engine: Path, ray_cluster: None
-) -> dict[str, list[dict[str, object]]]:
+    tmp_path_factory: pytest.TempPathFactory, images: Lake, tiny_engine: Path, ray_cluster: None
+) -> Rows:
     """The rows of the same images without a kill."""
-    base = tmp_path_factory.mktemp("undisturbed")
-    images, store = Lake(str(base / "images")), Lake(str(base / "store"))
-    _fill(images)
+    store = Lake(str(tmp_path_factory.mktemp("undisturbed")))
     run_score(score_config(images, store, tiny_engine, max_bad=0.5))
     return {t: committed_rows(store, t) for t in ("predictions", "class_summaries", "quarantine")}
 
 
-def _fill(images: Lake) -> None:
-    fill_lake(images, num_images=20)
-    images.write("line=2/date=2026-11-21/broken.png", b"\x89PNG\r\n\x1a\nhalf")
+@pytest.fixture(scope="module")
+def killed(
+    tmp_path_factory: pytest.TempPathFactory, images: Lake, tiny_engine: Path, ray_cluster: None
+) -> dict[str, Lake]:
+    """For each step a store whose driver was killed there.
+
+    All are killed before any is continued, so that the locks of the dead run out meanwhile. Past
+    the merge, it is the second driver that dies, which continued what another one left there.
+    """
+    base = tmp_path_factory.mktemp("killed")
+    stores = {step: Lake(str(base / f"{number}")) for number, step in enumerate(STEPS)}
+    for name, step in STEPS.items():
+        if list(STEPS).index(name) > list(STEPS).index(MERGED):
+            shutil.copytree(stores[MERGED].url, stores[name].url)
+        kill_driver(_config(images, stores[name], tiny_engine), step)
+    return stores
 
 
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.quick(
-    "folder-the plan is written",
-    "folder-the shards are merged",
-    "folder-before the predictions are published",
-    "folder-one of two files is published",
-    "folder-the predictions are committed",
-    "folder-all three are committed",
-    "s3-both files are published",
-)
-def test_killed_after(
-    step: str,
-    lake: Lake,
-    tiny_engine: Path,
-    tmp_path: Path,
-    undisturbed: dict[str, list[dict[str, object]]],
-) -> None:
-    images = Lake(f"{lake.url}/images", endpoint_url=lake.endpoint_url)
-    store = Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
-    _fill(images)
-    config = score_config(
-        images, store, tiny_engine, max_bad=0.5, lease_seconds=1.0, lock_wait_seconds=30.0,
-        merge_bytes=1, shard_images=11,
-    )  # fmt: skip
-    pattern, nth, before = STEPS[step]
-    file = tmp_path / "wanted.json"
-    file.write_text(
-        json.dumps(
-            {
-                "config": {**dataclasses.asdict(config), "ray_address": "auto"},
-                "pattern": pattern,
-                "nth": nth,
-                "before": before,
-            }
-        )
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.pipeline.killing", str(file)], capture_output=True, text=True
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
+def _continue(config: ScoreConfig, store: Lake, undisturbed: Rows) -> None:
     visible = committed_rows(store)
     assert visible in ([], undisturbed["predictions"])
     run_score(config)
@@ -98,3 +88,24 @@ def test_killed_after(
         assert committed_rows(store, table) == rows
     assert list(verify(store)) == []
     assert run_score(config).run_id is None
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_after(
+    step: str, images: Lake, killed: dict[str, Lake], tiny_engine: Path, undisturbed: Rows
+) -> None:
+    _continue(_config(images, killed[step], tiny_engine), killed[step], undisturbed)
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.quick("one of two files is published", "the predictions are committed")
+def test_killed_on_s3_after(
+    step: str, bucket: str, s3_endpoint: str, tiny_engine: Path, undisturbed: Rows
+) -> None:
+    """Here the first driver dies, wherever that is."""
+    images = _fill(Lake(f"{bucket}/images", endpoint_url=s3_endpoint))
+    store = Lake(f"{bucket}/store", endpoint_url=s3_endpoint)
+    config = _config(images, store, tiny_engine)
+    kill_driver(config, STEPS[step])
+    _continue(config, store, undisturbed)
