@@ -223,11 +223,11 @@ class ShardStream:
 
     def put(self, index: int, work: Work | None) -> None:
         """Say what a work is; None ends it, as far as it is not begun. From any thread."""
-        ray.get(self._dispatcher.put.remote(index, work))
+        self._dispatcher.put.remote(index, work)  # not waited for: its process may just start
 
     def put_if_unknown(self, index: int, work: Work | None) -> None:
         """Say what a work is, unless that was said. From any thread."""
-        ray.get(self._dispatcher.put_if_unknown.remote(index, work))
+        self._dispatcher.put_if_unknown.remote(index, work)
 
     def results(self) -> Iterator[ShardResult]:
         """What becomes of each shard of each work, as it happens.

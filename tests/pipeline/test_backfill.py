@@ -17,7 +17,7 @@ from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
 from steel_batch.query import run_query
 from steel_batch.runs import list_runs
 from steel_batch.verify import verify
-from tests.conftest import PATTERN, fill_lake, score_config
+from tests.conftest import PATTERN, cluster_address, fill_lake, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -57,7 +57,7 @@ def test_thirty_dates_interrupted_twice_are_each_committed_once(
     command = [
         sys.executable, "-m", "steel_batch.cli", "backfill", "--images", images.url,
         "--key-pattern", PATTERN, "--store", store.url, "--engine", str(tiny_engine),
-        "--from", "2026-10-01", "--to", "2026-10-31", "--ray-address", "auto",
+        "--from", "2026-10-01", "--to", "2026-10-31", "--ray-address", cluster_address(),
         "--lease-seconds", "1", "--lock-wait", "30", "--output", "json",
     ]  # fmt: skip
     for interruption, num_done in ((signal.SIGTERM, 5), (signal.SIGKILL, 15)):

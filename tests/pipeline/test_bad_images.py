@@ -16,7 +16,14 @@ from steel_batch.errors import ConfigError, TooManyBadImagesError
 from steel_batch.lake import Lake
 from steel_batch.verify import verify
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
-from tests.conftest import DATE, band_image, committed_rows, run_score, score_config
+from tests.conftest import (
+    DATE,
+    band_image,
+    cluster_address,
+    committed_rows,
+    run_score,
+    score_config,
+)
 from tests.strange_decoders import ABORT, EXIT, HANG, KILL
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -165,7 +172,8 @@ def test_the_commands_exit_3_list_the_quarantine_and_try_it_again(
 ) -> None:
     flags = [
         "--images", half_bad.url, "--store", store.url, "--engine", str(tiny_engine),
-        "--key-pattern", PATTERN, "--date", DATE, "--ray-address", "auto", "--output", "json",
+        "--key-pattern", PATTERN, "--date", DATE, "--ray-address", cluster_address(),
+        "--output", "json",
     ]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", "steel_batch.cli", "score", *flags],
