@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake, LakeObject
@@ -185,10 +186,7 @@ class Listing:
         """Why nothing was found, as the error to show."""
         example = next(iter(self.lake.list_objects()), None)
         if example is None:
-            return ConfigError(
-                f"there are no objects below {self.lake.url}: check --images (a prefix that does "
-                "not exist looks the same as an empty one) and the credentials' bucket."
-            )
+            return _explain_nothing(self.lake)
         if self.pattern.text is None:
             return ConfigError(
                 f"no image files below {self.lake.url}: found for example {example.key!r}; "
@@ -202,6 +200,24 @@ class Listing:
             f"found for example {example_key!r}. Adapt --key-pattern to that"
             f"{', or give another --date' if date else ''}."
         )
+
+
+def _explain_nothing(lake: Lake) -> ConfigError:
+    """Why a lake lists no object at all, as the error to show."""
+    if lake.is_s3:
+        return ConfigError(
+            f"there are no objects below {lake.url}: check --images (a prefix that does not exist "
+            "looks the same as an empty one) and the credentials' bucket."
+        )
+    folder = Path(lake.url)
+    if not folder.exists():
+        return ConfigError(f"there is no folder {folder}: check --images.")
+    if not folder.is_dir():
+        return ConfigError(
+            f"{folder} is a file and neither a folder nor a manifest: give --images the folder "
+            "that it lies in, or a .csv, .parquet or manifest.json."
+        )
+    return ConfigError(f"there are no files below {folder}: check --images.")
 
 
 def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:

@@ -132,7 +132,7 @@ def with_flag(flags: list[str], name: str, value: str) -> list[str]:
 @pytest.mark.parametrize(
     ("flag", "value", "expected"),
     [
-        ("--images", "/no/such/place", "no objects below /no/such/place: check --images"),
+        ("--images", "/no/such/place", "there is no folder /no/such/place: check --images"),
         ("--images", "EMPTY", "/empty: check --images"),
         ("--images", "s3://", "names no bucket"),
         ("--images", "gs://b/x", "gs://b/x"),

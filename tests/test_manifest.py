@@ -106,12 +106,23 @@ def test_dates_need_a_pattern_that_has_one(archive: CountingLake) -> None:
         find_dates(archive, KeyPattern(None))
 
 
-def test_an_empty_listing_explains_itself(archive: CountingLake, tmp_path: Path) -> None:
+def test_an_empty_listing_explains_itself(archive: CountingLake) -> None:
     listing = Listing(archive, KeyPattern("{image_id}.tif"), None)
     assert list(listing) == []
     assert "found for example" in str(listing.explain_empty())
-    empty = Listing(Lake(str(tmp_path / "nothing")), KeyPattern(None), None)
-    assert "no objects below" in str(empty.explain_empty())
+
+
+def test_a_folder_that_does_not_exist_a_file_and_an_empty_folder_are_told_apart(
+    tmp_path: Path,
+) -> None:
+    def explain(name: str) -> str:
+        return str(Listing(Lake(str(tmp_path / name)), KeyPattern(None), None).explain_empty())
+
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    assert explain("nothing") == f"there is no folder {tmp_path}/nothing: check --images."
+    assert explain("empty") == f"there are no files below {tmp_path}/empty: check --images."
+    assert explain("file").startswith(f"{tmp_path}/file is a file")
 
 
 def test_a_listing_that_fails_raises_in_the_reader(tmp_path: Path) -> None:
