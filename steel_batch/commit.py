@@ -88,6 +88,8 @@ def _create(store: Lake, table: str, fields: pa.Schema) -> None:
         partition_by=["engine", "date"],
         storage_options=store.storage_options(),
         name=table,
+        # delta-rs would put a second creation, with another table's id, after the winner's.
+        commit_properties=CommitProperties(max_commit_retries=0),
     )
 
 

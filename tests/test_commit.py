@@ -100,6 +100,7 @@ def test_two_first_runs_may_make_the_tables_at_once(lake: Lake) -> None:
     for thread in threads:
         thread.join()
     assert errors == []
+    assert [open_table(lake, table).version() for table in SCHEMAS] == [0, 0, 0]
     commit_run(lake, image_keys(4))
     assert image_keys_in(lake) == sorted(image_keys(4))
 

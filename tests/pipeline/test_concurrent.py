@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import ray
 from steel_batch import layout
 from steel_batch.commit import open_table
 from steel_batch.lake import Lake
+from steel_batch.runs import list_runs
 from steel_batch.verify import verify
 from tests.conftest import DATE, PATTERN, committed_rows, fill_lake, run_score, score_config
 from tests.pipeline.decoders import GATE, reached
@@ -31,8 +33,17 @@ PATIENCE_SECONDS = 120.0
 Rows = dict[str, list[dict[str, object]]]
 
 
-def rows_of(store: Lake) -> Rows:
-    return {table: committed_rows(store, table) for table in layout.TABLES}
+def rows_of(store: Lake, date: str = DATE) -> Rows:
+    """A date's rows in each table."""
+    return {
+        table: [row for row in committed_rows(store, table) if str(row["date"]) == date]
+        for table in layout.TABLES
+    }
+
+
+def with_date(rows: Rows, date: str) -> str:
+    """The rows, as they are where the same images are another date's."""
+    return json.dumps(rows, default=str).replace(DATE, date)
 
 
 def fill(images: Lake, gate: Path, date: str = DATE) -> None:
@@ -55,27 +66,30 @@ def undisturbed(
     return rows_of(store)
 
 
-@contextmanager
-def started(
-    images: Lake, store: Lake, engine: Path, dates: Sequence[str], *flags: str
-) -> Iterator[list[subprocess.Popen[str]]]:
-    """One process for each of some dates, started as a group; none is left."""
-    address = ray.get_runtime_context().gcs_address
+def score_command(images: Lake, store: Lake, engine: Path, *flags: str) -> list[str]:
+    """Scores `DATE` on the cluster of this test, with an actor that leaves room for another."""
     endpoint = ["--endpoint-url", images.endpoint_url] if images.endpoint_url else []
-    processes = [
-        subprocess.Popen(
-            [
-                sys.executable, "-m", "steel_batch.cli", "score", "--images", images.url,
-                "--store", store.url, "--key-pattern", PATTERN, "--engine", str(engine),
-                "--date", date, "--shard-images", str(SHARD_IMAGES), "--max-bad", "0.5",
-                "--decoder", DECODER, "--decode-seconds", str(PATIENCE_SECONDS),
-                "--num-actors", "1", "--cpus-per-actor", "0.5", "--ray-address", address,
-                "--output", "json", *endpoint, *flags,
-            ],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for date in dates
+    return [
+        sys.executable, "-m", "steel_batch.cli", "score", "--images", images.url, "--store",
+        store.url, "--key-pattern", PATTERN, "--engine", str(engine), "--date", DATE,
+        "--shard-images", str(SHARD_IMAGES), "--max-bad", "0.5", "--decoder", DECODER,
+        "--decode-seconds", str(PATIENCE_SECONDS), "--num-actors", "1", "--cpus-per-actor", "0.5",
+        "--ray-address", cluster_address(), "--output", "json", *endpoint, *flags,
     ]  # fmt: skip
+
+
+def cluster_address() -> str:
+    """Not "auto": that is the newest cluster of the machine, whosever it is."""
+    return str(ray.get_runtime_context().gcs_address)
+
+
+@contextmanager
+def group(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are started together; none is left."""
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
     try:
         yield processes
     finally:
@@ -95,12 +109,18 @@ def num_ended(processes: Sequence[subprocess.Popen[str]]) -> int:
     return sum(process.poll() is not None for process in processes)
 
 
-def num_commits(store: Lake) -> dict[str, int]:
-    """How often each table was committed to, after it was made."""
-    return {table: open_table(store, table).version() for table in layout.TABLES}
+def commits(store: Lake) -> dict[str, list[str]]:
+    """What each table's log says to have happened: runs, and what is none's."""
+    logs = {table: open_table(store, table).history() for table in layout.TABLES}
+    return {
+        table: sorted(entry.get("run_id", entry["operation"]) for entry in log)
+        for table, log in logs.items()
+    }
 
 
-ONCE = dict.fromkeys(layout.TABLES, 1)
+def once(*run_ids: str | None) -> dict[str, list[str | None]]:
+    """The logs where each table was made once and each run is committed to it once."""
+    return {table: [*run_ids, "CREATE TABLE"] for table in layout.TABLES}
 
 
 @pytest.mark.parametrize(
@@ -119,7 +139,8 @@ def test_of_processes_that_score_one_date_at_once_one_commits_and_the_others_exi
     store = Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
     gate = tmp_path / "gate"
     fill(images, gate)
-    with started(images, store, tiny_engine, [DATE] * num_processes) as processes:
+    command = score_command(images, store, tiny_engine)
+    with group([command] * num_processes) as processes:
         # Whoever has the lock cannot end before the others did.
         wait_until(lambda: num_ended(processes) >= num_processes - 1)
         assert num_ended(processes) == num_processes - 1
@@ -133,15 +154,15 @@ def test_of_processes_that_score_one_date_at_once_one_commits_and_the_others_exi
             assert f"process {winner[0]} of " in err
             assert "Traceback" not in err
             assert out == ""
-    assert json.loads(winner[1])["num_scored"] == NUM_IMAGES
+    result = json.loads(winner[1])
+    assert result["num_scored"] == NUM_IMAGES
     assert rows_of(store) == undisturbed
     assert list(verify(store)) == []
-    assert num_commits(store) == ONCE
-    with started(images, store, tiny_engine, [DATE]) as (late,):
+    with group([command]) as (late,):
         out, err = late.communicate()
     assert late.returncode == 0, err
     assert json.loads(out)["run_id"] is None
-    assert num_commits(store) == ONCE
+    assert commits(store) == once(result["run_id"])
 
 
 def test_a_run_that_was_stopped_and_lost_its_lock_exits_4_and_commits_nothing(
@@ -150,12 +171,13 @@ def test_a_run_that_was_stopped_and_lost_its_lock_exits_4_and_commits_nothing(
     images, store = Lake(str(tmp_path / "images")), Lake(str(tmp_path / "store"))
     gate = tmp_path / "gate"
     fill(images, gate)
-    with started(images, store, tiny_engine, [DATE], "--lease-seconds", "1") as (stopped,):
+    command = score_command(images, store, tiny_engine, "--lease-seconds", "1")
+    with group([command]) as (stopped,):
         wait_until(lambda: reached(gate).exists() or num_ended([stopped]) > 0)
         assert num_ended([stopped]) == 0, stopped.communicate()
         os.kill(stopped.pid, signal.SIGSTOP)
         gate.touch()
-        run_score(
+        result = run_score(
             score_config(
                 images, store, tiny_engine, max_bad=0.5, decoder=DECODER, num_actors=1,
                 cpus_per_actor=0.5, lock_wait_seconds=PATIENCE_SECONDS,
@@ -168,5 +190,47 @@ def test_a_run_that_was_stopped_and_lost_its_lock_exits_4_and_commits_nothing(
     assert "lost its lock" in err
     assert out == ""
     assert rows_of(store) == undisturbed
-    assert num_commits(store) == ONCE
+    assert commits(store) == once(result.run_id)
     assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize(
+    ("num_dates", "lake"),
+    [
+        pytest.param(2, "folder"),
+        pytest.param(8, "folder", marks=pytest.mark.slow),
+        pytest.param(8, "s3", marks=[pytest.mark.slow, pytest.mark.s3]),
+    ],
+    indirect=["lake"],
+)
+def test_processes_that_commit_dates_of_their_own_at_once_all_commit(
+    num_dates: int, lake: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
+) -> None:
+    images = Lake(f"{lake.url}/images", endpoint_url=lake.endpoint_url)
+    store = Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
+    dates = [f"2026-11-{day:02d}" for day in range(1, num_dates + 1)]
+    place = tmp_path / "place"
+    place.mkdir()
+    gate = tmp_path / "gate"
+    gate.touch()
+    commands = []
+    for date in dates:
+        fill(images, gate, date)
+        config = score_config(
+            images, store, tiny_engine, date=date, max_bad=0.5, shard_images=SHARD_IMAGES,
+            decoder=DECODER, ray_address=cluster_address(),
+        )  # fmt: skip
+        wanted = {"config": dataclasses.asdict(config), "place": str(place), "num": num_dates}
+        file = tmp_path / f"{date}.json"
+        file.write_text(json.dumps(wanted))
+        commands.append([sys.executable, "-m", "tests.pipeline.meeting", str(file)])
+    with group(commands) as processes:
+        for process in processes:
+            _, err = process.communicate(timeout=2 * PATIENCE_SECONDS)
+            assert process.returncode == 0, err
+    for date in dates:
+        assert with_date(rows_of(store, date), date) == with_date(undisturbed, date)
+    assert list(verify(store)) == []
+    run_ids = sorted(list_runs(store))
+    assert [layout.split_run_id(run_id)[1:] for run_id in run_ids] == [(date, 1) for date in dates]
+    assert commits(store) == once(*run_ids)

@@ -1,0 +1,57 @@
+"""Runs that wait for each other right before they make rows visible.
+
+    python -m tests.pipeline.meeting WANTED.json     # {"config": …, "place": …, "num": …}
+
+A run says in a folder that it came, and commits when as many as are expected have come.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from steel_batch.commit import ensure_tables
+from steel_batch.config import ScoreConfig
+from steel_batch.lake import Lake
+from steel_batch.pipeline.run import DateRun
+from steel_batch.registry import load_engine
+from steel_batch.sources import open_source
+
+
+class MeetingLake(Lake):
+    """Waits before the first copy into the predictions, in the process that made it."""
+
+    def __init__(self, url: str, *, endpoint_url: str | None, place: Path, num: int) -> None:
+        super().__init__(url, endpoint_url=endpoint_url)
+        self._driver = os.getpid()
+        self._place, self._num = place, num
+
+    def copy(self, source: str, target: str) -> None:
+        if os.getpid() == self._driver and target.startswith("predictions/"):
+            (self._place / str(os.getpid())).touch()
+            while len(list(self._place.iterdir())) < self._num:
+                time.sleep(0.01)
+        super().copy(source, target)
+
+
+def main() -> None:
+    wanted = json.loads(Path(sys.argv[1]).read_text())
+    config = ScoreConfig(**wanted["config"])
+    store = MeetingLake(
+        config.store,
+        endpoint_url=config.endpoint_url,
+        place=Path(wanted["place"]),
+        num=wanted["num"],
+    )
+    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    engine = load_engine(config.engine, store=store)
+    ensure_tables(store)
+    with DateRun(config, engine, source, store, config.date, lambda _: None) as run:
+        run.complete()
+
+
+if __name__ == "__main__":
+    main()
