@@ -13,10 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch.config import ScoreConfig
+from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import ConfigError
 from steel_batch.pipeline.stages import READ_CPUS, ActorPool
+
+log = logging.getLogger(__name__)
 
 MAX_CPUS_PER_ACTOR = 4.0
 """More threads than this in one CPU engine scale worse than more engines."""
@@ -81,6 +85,32 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(saved)
 
 
+def choose_runtime(runtime: str) -> str:
+    """The runtime of the scoring actors: ``auto`` is what the joined cluster's GPU nodes can run.
+
+    The machine that starts a run often has no GPU, and what is installed on it says nothing.
+
+    Raises:
+        ConfigError: There is no runtime of that name.
+    """
+    if runtime != "auto":
+        wants_gpu(runtime)
+        return runtime
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    if not nodes:
+        return "onnxruntime"
+    here = NodeAffinitySchedulingStrategy(nodes[0]["NodeID"], soft=False)
+    has_gpu_runtime = ray.remote(num_cpus=0, scheduling_strategy=here)(wants_gpu)
+    if ray.get(has_gpu_runtime.remote("auto")):
+        return "tensorrt"
+    log.warning(
+        "the Ray cluster has GPUs, but TensorRT, PyCUDA or NVIDIA's driver is missing on node %s: "
+        "ONNX Runtime scores on CPUs. Install steel-batch[gpu] there.",
+        nodes[0]["NodeManagerHostname"],
+    )
+    return "onnxruntime"
+
+
 def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     """How many scoring actors the cluster has room for.
 
@@ -94,12 +124,16 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     num_gpus = total.get("GPU", 0.0)
     if on_gpu:
-        if num_gpus < 1:
+        if num_gpus < 1 and config.num_actors is None:
             raise ConfigError(
                 "the TensorRT runtime was asked for and the Ray cluster has no GPU: start Ray on "
-                "a GPU node, or give --runtime onnxruntime."
+                "a GPU node, give --num-actors N where the cluster adds nodes when they are asked "
+                "for, or --runtime onnxruntime."
             )
-        per_gpu = min(n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1)
+        per_gpu = min(
+            (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
+            default=MAX_CPUS_PER_ACTOR,
+        )
         cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75))
         return ActorPool(
             num_actors=config.num_actors or int(num_gpus),
@@ -107,14 +141,16 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
             num_gpus=1.0,
             num_threads=max(1, int(cpus)),
         )
-    smallest = min(node.get("CPU", 0.0) for node in nodes if node.get("CPU", 0.0) >= 1)
+    smallest = min((n["CPU"] for n in nodes if n.get("CPU", 0.0) >= 1), default=MAX_CPUS_PER_ACTOR)
     cpus = config.cpus_per_actor or min(MAX_CPUS_PER_ACTOR, smallest)
     claimed = max(cpus - 2 * READ_CPUS, READ_CPUS)
     room = sum(int(node.get("CPU", 0.0) // cpus) for node in nodes)
-    if room < 1:
+    if room < 1 and config.num_actors is None:
+        largest = max(node.get("CPU", 0.0) for node in nodes)
         raise ConfigError(
-            f"no node of the Ray cluster has {cpus:g} CPUs for one scoring actor; the smallest "
-            f"has {smallest:g}. Give a smaller --cpus-per-actor."
+            f"no node of the Ray cluster has {cpus:g} CPUs for one scoring actor; the largest of "
+            f"{len(nodes)} has {largest:g}. Give a smaller --cpus-per-actor, or --num-actors N "
+            "where the cluster adds nodes when they are asked for."
         )
     return ActorPool(
         num_actors=config.num_actors or room,

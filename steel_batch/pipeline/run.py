@@ -33,7 +33,7 @@ from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeEr
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
-from steel_batch.pipeline.cluster import actor_pool, joined_cluster
+from steel_batch.pipeline.cluster import actor_pool, choose_runtime, joined_cluster
 from steel_batch.pipeline.dispatcher import Work
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.stages import (
@@ -86,14 +86,15 @@ def scoring_setup(
     config: ScoreConfig, engine: Engine, lake: Lake, store: Lake
 ) -> tuple[ActorPool, Setup]:
     """The scoring actors that the joined cluster has room for, and what they need to know."""
-    pool = actor_pool(config, on_gpu=wants_gpu(config.runtime))
+    runtime = choose_runtime(config.runtime)
+    pool = actor_pool(config, on_gpu=wants_gpu(runtime))
     setup = Setup(
         lake=lake,
         store=store,
         engine=engine,
         decoder=config.decoder,
         decode_seconds=config.decode_seconds,
-        runtime=config.runtime,
+        runtime=runtime,
         precision=config.precision,
         batch_size=config.batch_size,
         num_threads=pool.num_threads,

@@ -1,0 +1,54 @@
+"""How actors are placed on clusters that this machine only pretends to be."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+PRETEND = """
+import logging, ray
+from steel_batch.config import ScoreConfig
+from steel_batch.errors import ConfigError
+from steel_batch.pipeline.cluster import actor_pool, choose_runtime
+
+logging.basicConfig(level="WARNING")
+ray.init(num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, log_to_driver=False)
+config = ScoreConfig(images="x", store="y", key_pattern="{{image_id}}", date="2026-11-21")
+print("auto", choose_runtime("auto"))
+for on_gpu in (False, True):
+    for num_actors in (None, 3):
+        try:
+            print(actor_pool(config.replace(num_actors=num_actors), on_gpu=on_gpu))
+        except ConfigError as error:
+            print("error:", error)
+"""
+
+
+def placed(cpus: int, gpus: int) -> tuple[list[str], str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PRETEND.format(cpus=cpus, gpus=gpus)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines(), done.stderr
+
+
+def test_a_head_without_cpus_is_no_room_but_what_is_asked_for_may_come() -> None:
+    (auto, cpu, cpu_asked, gpu, gpu_asked), _ = placed(cpus=0, gpus=0)
+    assert auto == "auto onnxruntime"
+    assert cpu.startswith("error: no node of the Ray cluster has 4 CPUs for one scoring actor; ")
+    assert "the largest of 1 has 0. Give a smaller --cpus-per-actor, or --num-actors N" in cpu
+    assert cpu_asked == "ActorPool(num_actors=3, num_cpus=3.5, num_gpus=0.0, num_threads=4)"
+    assert gpu.startswith("error: the TensorRT runtime was asked for and the Ray cluster has no ")
+    assert gpu_asked == "ActorPool(num_actors=3, num_cpus=3, num_gpus=1.0, num_threads=3)"
+
+
+def test_gpus_without_tensorrt_are_said_to_be_left_out() -> None:
+    (auto, cpu, _, gpu, _), err = placed(cpus=32, gpus=2)
+    assert auto == "auto onnxruntime"
+    assert "TensorRT, PyCUDA or NVIDIA's driver is missing on node " in err
+    assert cpu == "ActorPool(num_actors=8, num_cpus=3.5, num_gpus=0.0, num_threads=4)"
+    assert gpu == "ActorPool(num_actors=2, num_cpus=12, num_gpus=1.0, num_threads=12)"
