@@ -27,6 +27,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
+from steel_batch.database import connect
 from steel_batch.errors import PlanMismatchError, SteelBatchError
 from steel_batch.lake import Lake
 from steel_batch.manifest import ImageRef
@@ -84,7 +85,7 @@ def build_plan(
         What stands in the footer. A plan of no images is written as well.
     """
     with tempfile.TemporaryDirectory(prefix="steel-batch-plan-") as scratch:
-        con = duckdb.connect(str(Path(scratch) / "plan.duckdb"))
+        con = connect(Path(scratch) / "plan.duckdb")
         try:
             con.execute("SET temp_directory = ?", [scratch])
             con.execute("SET preserve_insertion_order = false")

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from steel_batch import layout
 from steel_batch.commit import open_table
+from steel_batch.database import connect
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 
@@ -21,7 +22,7 @@ def run_query(store: Lake, sql: str) -> pa.Table:
         ConfigError: The SQL is wrong; the message is DuckDB's.
         LakeError: There is no table in the store yet.
     """
-    con = duckdb.connect()
+    con = connect()
     try:
         for table in layout.TABLES:
             con.register(table, open_table(store, table).to_pyarrow_dataset())

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 
 from steel_batch import schema
+from steel_batch.database import connect
 
 _LOAD = """
 CREATE TABLE predictions AS
@@ -91,7 +91,7 @@ def summarize(
     """
     fields = pa.schema([schema.PREDICTIONS.field(name) for name in COLUMNS])
     with tempfile.TemporaryDirectory(prefix="steel-batch-summary-") as scratch:
-        con = duckdb.connect(str(Path(scratch) / "summary.duckdb"))
+        con = connect(Path(scratch) / "summary.duckdb")
         try:
             con.execute("SET temp_directory = ?", [scratch])
             names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})

@@ -11,11 +11,11 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import duckdb
 import pyarrow as pa
 
 from steel_batch import layout
 from steel_batch.commit import LiveFile, all_live_files, read_file
+from steel_batch.database import connect
 from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import DataFile, load_files
@@ -143,7 +143,7 @@ def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Probl
                 except (LakeError, OSError, pa.ArrowException):
                     continue  # no run has a record of it, or it was changed since it was checked
 
-        con = duckdb.connect()
+        con = connect()
         try:
             fields = pa.schema([("image_key", pa.string())])
             con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from steel_batch import schema
 from steel_batch.config import ALL_DATES
+from steel_batch.database import connect
 from steel_batch.errors import ConfigError, ImageError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.layout import check_date
@@ -136,7 +137,7 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
     packer = _Packer(config, source.lake, out)
     shards: list[PackedShard] = []
     with tempfile.TemporaryDirectory(prefix="steel-batch-pack-") as scratch:
-        con = duckdb.connect(str(Path(scratch) / "images.duckdb"))
+        con = connect(Path(scratch) / "images.duckdb")
         try:
             con.execute("SET temp_directory = ?", [scratch])
             has_line, has_date = _load(con, config, source)

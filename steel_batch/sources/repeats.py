@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-import duckdb
 import pyarrow as pa
 
+from steel_batch.database import connect
 from steel_batch.errors import ConfigError
 from steel_batch.manifest import ImageRef
 
@@ -29,7 +29,7 @@ class Repeats:
         self._scratch = tempfile.TemporaryDirectory(prefix="steel-batch-manifest-")
 
     def __enter__(self) -> Repeats:
-        self._con = duckdb.connect(str(Path(self._scratch.name) / "keys.duckdb"))
+        self._con = connect(Path(self._scratch.name) / "keys.duckdb")
         self._con.execute("SET temp_directory = ?", [self._scratch.name])
         self._con.execute("CREATE TABLE keys (number BIGINT, key VARCHAR)")
         return self
