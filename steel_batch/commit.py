@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -33,6 +33,7 @@ from steel_batch.lake import Lake
 from steel_batch.merge import DataFile
 
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 ATTEMPTS: Final = 8
 PAUSE_SECONDS: Final = 0.2
@@ -93,14 +94,23 @@ def _create(store: Lake, table: str, fields: pa.Schema) -> None:
     )
 
 
-def _open(store: Lake, table: str) -> DeltaTable | None:
+def _ask(store: Lake, table: str, question: Callable[[DeltaTable], Answer]) -> Answer | None:
+    """An answer of the table as it is now, which may take requests too; none where it is not."""
     uri = store.uri(table)
+
+    def ask() -> Answer:
+        return question(DeltaTable(uri, storage_options=store.storage_options()))
+
     try:
-        return store.ask(uri, lambda: DeltaTable(uri, storage_options=store.storage_options()))
+        return store.ask(uri, ask)
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
         raise LakeError(f"the table {uri} cannot be read: {paragraph_of(error)}.") from error
+
+
+def _open(store: Lake, table: str) -> DeltaTable | None:
+    return _ask(store, table, lambda opened: opened)
 
 
 def open_table(store: Lake, table: str) -> DeltaTable:
@@ -120,10 +130,9 @@ def open_table(store: Lake, table: str) -> DeltaTable:
 
 def all_live_files(store: Lake, table: str) -> list[LiveFile]:
     """The files that are committed, in the order of their keys; none where there is no table."""
-    opened = _open(store, table)
-    if opened is None:
+    actions = _ask(store, table, lambda opened: pa.table(opened.get_add_actions(flatten=True)))
+    if actions is None:
         return []
-    actions = pa.table(opened.get_add_actions(flatten=True))
     partition = [pc.cast(actions[f"partition.{name}"], pa.string()) for name in ("engine", "date")]
     columns = [actions["path"], *partition, actions["size_bytes"], actions["num_records"]]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
@@ -185,8 +194,7 @@ def sweep(store: Lake, engine: str, date: str) -> list[str]:
 
 def landed(store: Lake, table: str, run_id: str) -> bool:
     """Whether the run's commit to a table is in its log."""
-    opened = _open(store, table)
-    return opened is not None and opened.transaction_version(run_id) is not None
+    return _ask(store, table, lambda opened: opened.transaction_version(run_id)) is not None
 
 
 def land(
@@ -208,7 +216,9 @@ def land(
         files: Complete merged files.
         replaced: Committed files whose rows `files` hold anew; removed by the same
             commit, and deleted by the next `sweep`.
-        before: Called right before anything becomes visible; raises to stop.
+        before: Called right before each file is published and right before the log is written;
+            raises to stop. What is published by then is left to the next `sweep`: whoever has the
+            lock may be about to commit the same files.
         attempts: How often the log is written before this gives up.
 
     Returns:
@@ -219,10 +229,10 @@ def land(
         CommitUnknownError: Nobody knows; nothing was deleted, and the same call may be repeated.
     """
     if not landed(store, table, run_id):
-        before()
         for file in files:
+            before()
             store.copy(file.merged, file.target)
-        _commit(store, table, run_id, files, replaced, attempts)
+        _commit(store, table, run_id, files, replaced, before, attempts)
     return int(open_table(store, table).version())
 
 
@@ -232,6 +242,7 @@ def _commit(
     run_id: str,
     files: Sequence[DataFile],
     replaced: Sequence[LiveFile],
+    before: Callable[[], None],
     attempts: int,
 ) -> None:
     engine, date, _ = layout.split_run_id(run_id)
@@ -242,14 +253,15 @@ def _commit(
     for attempt in range(attempts):
         time.sleep(PAUSE_SECONDS * attempt)
         try:
-            opened = open_table(store, table)
+            opened, version = _open_for(store, table, run_id)
         except LakeError as error:
             if unknown is None:
                 raise
             unknown = error
             break
-        if opened.transaction_version(run_id) is not None:
+        if version is not None:
             return
+        before()
         try:
             opened.create_write_transaction(
                 actions,
@@ -283,6 +295,14 @@ def _commit(
         f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
         "its rows are not visible and its work is kept: run the same command again."
     ) from conflict
+
+
+def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:
+    """The table, and the version of the run's transaction in that very state of it."""
+    found = _ask(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
+    if found is None:
+        raise LakeError(f"there is no table {store.uri(table)} any more.")
+    return found
 
 
 def _add(file: DataFile, table: str, engine: str, date: str) -> AddAction:
