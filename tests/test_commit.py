@@ -199,6 +199,21 @@ def test_nothing_is_published_where_the_lock_is_lost(folder: Lake) -> None:
     with pytest.raises(LockHeldError):
         land(folder, PREDICTIONS, record.run_id, files, before=lost)
     assert not [key for key in keys_of(folder, "predictions/") if "part-" in key]
+
+
+def test_nothing_is_committed_where_the_lock_is_lost_while_files_are_published(
+    folder: Lake,
+) -> None:
+    record, files = ready(folder)
+
+    def lost() -> None:
+        if any("part-" in key for key in keys_of(folder, "predictions/")):
+            raise LockHeldError("another run took it over.")
+
+    with pytest.raises(LockHeldError):
+        land(folder, PREDICTIONS, record.run_id, files, before=lost)
+    assert not landed(folder, PREDICTIONS, record.run_id)
+    assert all_live_files(folder, PREDICTIONS) == []
     assert image_keys_in(folder) == []
 
 
