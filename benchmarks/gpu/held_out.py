@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--loaders", type=int)
     args = parser.parse_args()
     dataset = open_dataset(
         Lake(args.images), args.labels.read_bytes(), source=str(args.labels), num_classes=3
@@ -78,6 +79,7 @@ def main() -> None:
                 seed=seed,
                 report_steps=1000,
                 checkpoint_steps=args.steps,
+                num_loaders=args.loaders,
             )
             folder = args.out.parent / f"{recipe}-{seed}-{args.steps}-{args.lr}"
             network = train(learned, config, folder, partial(print, recipe, flush=True))

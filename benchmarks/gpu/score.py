@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
 from steel_batch.decode import decode_gray
@@ -36,43 +37,6 @@ from steel_batch.synthetic.writer import write_lake
 DATE = "2026-11-21"
 PATTERN = "line={line}/date={date}/*.parquet"
 SHARD = 256
-
-
-class GpuLog:
-    """Samples how busy the GPU is, five times a second."""
-
-    def __enter__(self) -> GpuLog:
-        self._process = subprocess.Popen(
-            ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,power.draw",
-             "--format=csv,noheader,nounits", "-lms", "200"],
-            stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        self.samples: list[tuple[float, ...]] = []
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-        return self
-
-    def _read(self) -> None:
-        for line in self._process.stdout or ():
-            try:
-                self.samples.append(tuple(float(v) for v in line.split(",")))
-            except ValueError:
-                continue
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
-
-    def summary(self) -> dict[str, float]:
-        busy = [s for s in self.samples if s[0] > 0]
-        middle = busy[len(busy) // 10 : -max(1, len(busy) // 10)] or busy
-        if not middle:
-            return {}
-        return {
-            "gpu_busy_percent": round(float(np.mean([s[0] for s in middle])), 1),
-            "gpu_memory_mib": max(s[1] for s in self.samples),
-            "gpu_watts": round(float(np.mean([s[2] for s in middle])), 0),
-        }
 
 
 def engine_alone(runtime: Any, images: list[np.ndarray], seconds: float) -> float:
@@ -153,6 +117,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--engine", required=True)
     parser.add_argument("--images", type=Path, required=True)
+    parser.add_argument("--runtime", default="tensorrt")
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=12)
@@ -166,7 +131,7 @@ def main() -> None:
     engine = load_engine(args.engine, store=store)
     started = time.monotonic()
     runtime = open_runtime(
-        engine, runtime="tensorrt", precision=args.precision, batch_size=args.batch_size
+        engine, runtime=args.runtime, precision=args.precision, batch_size=args.batch_size
     )
     figures: dict[str, Any] = {
         "benchmark": "gpu_score",
@@ -197,12 +162,12 @@ def main() -> None:
         for name in ("predictions", "class_summaries", "quarantine", "runs", "locks/engine"):
             for folder in args.store.glob(f"{name}*"):
                 shutil.rmtree(folder)
-        with GpuLog() as gpu:
+        with GpuLog() as gpu, HostLog() as host:
             done = subprocess.run(
                 [sys.executable, "-m", "steel_batch.cli", "score",
                  "--images", str(args.images), "--key-pattern", args.pattern, "--date", DATE,
                  "--store", str(args.store), "--engine", engine.card.name,
-                 "--runtime", "tensorrt",
+                 "--runtime", args.runtime,
                  "--precision", args.precision, "--batch-size", str(args.batch_size),
                  "--cpus-per-actor", str(args.threads), "--output", "json",
                  *args.score_flags.split()],
@@ -220,6 +185,7 @@ def main() -> None:
             "score_steps": result["attempt_seconds"],
             "score_defective": [c["num_images"] for c in result["classes"]],
             **gpu.summary(),
+            **host.summary(),
             "score_of_engine": round(
                 result["images_per_second"]
                 / max(

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=600)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--no-int8", action="store_true")
+    parser.add_argument("--loaders", type=int)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     args = parser.parse_args()
     parts = Parts(
@@ -65,6 +66,7 @@ def main() -> None:
             cache_bytes=32 << 30,
             report_steps=500,
             int8=not args.no_int8,
+            num_loaders=args.loaders,
             checkpoint_steps=args.steps,
         )
         started = time.monotonic()
