@@ -1,6 +1,9 @@
-"""Masks of a TensorRT plan against ONNX Runtime's FP32, on synthetic and on given images.
+"""Masks of a TensorRT plan against ONNX Runtime's FP32.
 
-    python -m benchmarks.gpu.parity --store DIR --engine ENGINE [--images DIR] [--num-synthetic 200]
+    python -m benchmarks.gpu.parity --store DIR --engine ENGINE --images DIR [DIR …] [--limit 2000]
+        --reference DIR [--only-reference]
+
+What ONNX Runtime says is kept in ``--reference``, so that it can be computed while plans are built.
 
 The reference graph is made to put out its logits as well, so that of every pixel that differs it is
 known how far its logit is from the threshold: the greatest of these distances is the band outside
@@ -26,7 +29,6 @@ from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Runtime
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.lake import Lake
 from steel_batch.registry import load_engine
-from steel_batch.synthetic import render
 
 
 def run(runtime: Runtime, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -43,9 +45,16 @@ def run(runtime: Runtime, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndar
 
 
 class Reference:
-    """ONNX Runtime's FP32 on the CPU, with the logits' distance from their thresholds."""
+    """ONNX Runtime's FP32 on the CPU, with the logits' distance from their thresholds.
 
-    def __init__(self, graph: bytes) -> None:
+    Args:
+        graph: The master.
+        folder: Where answers are kept; the distance in half precision.
+    """
+
+    def __init__(self, graph: bytes, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
         model = onnx.load_model_from_string(graph)
         (greater,) = [node for node in model.graph.node if node.op_type == "Greater"]
         self._logits, limits = greater.input
@@ -58,29 +67,44 @@ class Reference:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
 
-    def run(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def run(self, number: int, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Mask [H, W], peak [C] and distance [C, H, W] of one image."""
+        kept = self._folder / f"{number:06d}.npz"
+        if kept.exists():
+            with np.load(kept) as found:
+                return found["mask"], found["peak"], found["distance"]
         mask, peak, _, logits = self._session.run(
             [MASK, PEAK, COUNT, self._logits], {IMAGE: image[None, None]}
         )
-        return mask[0, 0], peak[0], np.abs(logits - self._limits)[0]
+        distance = np.abs(logits - self._limits)[0].astype(np.float16)
+        np.savez(kept, mask=mask[0, 0], peak=peak[0], distance=distance)
+        return mask[0, 0], peak[0], distance
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", type=Path, required=True)
     parser.add_argument("--engine", required=True)
-    parser.add_argument("--images", type=Path)
-    parser.add_argument("--num-synthetic", type=int, default=200)
+    parser.add_argument("--images", type=Path, nargs="+", required=True)
+    parser.add_argument("--limit", type=int, default=2000, help="most images of each folder")
+    parser.add_argument("--reference", type=Path, required=True)
+    parser.add_argument("--only-reference", action="store_true")
     parser.add_argument("--runtime", default="tensorrt")
     parser.add_argument("--precisions", default="fp16")
     parser.add_argument("--batch-size", type=int, default=32)
     args = parser.parse_args()
     engine = load_engine(args.engine, store=Lake(str(args.store)))
-    images = [render(31, i).image_HW for i in range(args.num_synthetic)]
-    if args.images:
-        found = sorted(p for p in args.images.rglob("*") if p.suffix in (".jpg", ".png"))
-        images += [decode_gray(p.read_bytes()) for p in found]
+    images = []
+    for folder in args.images:
+        found = sorted(p for p in folder.rglob("*") if p.suffix in (".jpg", ".png"))
+        images += [decode_gray(p.read_bytes()) for p in found[: args.limit]]
+    reference = Reference(engine.read_graph("fp32"), args.reference)
+    started = time.monotonic()
+    if args.only_reference:
+        for number, image in enumerate(images):
+            reference.run(number, image)
+        print("ONNX Runtime:", round(len(images) / (time.monotonic() - started), 1), "images/s")
+        return
     compared = {}
     for precision in args.precisions.split(","):
         runtime = open_runtime(
@@ -88,23 +112,18 @@ def main() -> None:
         )
         compared[precision] = (runtime.description, *run(runtime, images))
         runtime.close()
-    reference = Reference(engine.read_graph("fp32"))
-    started = time.monotonic()
     totals = {precision: Totals(len(engine.card.classes)) for precision in compared}
     for i, image in enumerate(images):
-        mask, peak, distance = reference.run(image)
+        mask, peak, distance = reference.run(i, image)
         for precision, (_, masks, peaks) in compared.items():
             totals[precision].add(masks[i], mask, peaks[i], peak, distance)
-    rate = len(images) / (time.monotonic() - started)
     for precision, (description, _, _) in compared.items():
         figures = {
             "benchmark": "gpu_parity",
             "engine": engine.card.name,
             "runtime": description,
             "num_images": len(images),
-            "num_synthetic": args.num_synthetic,
             **totals[precision].figures(),
-            "onnxruntime_images_per_second": round(rate, 1),
             **describe_machine(),
         }
         print(json.dumps(figures), flush=True)

@@ -57,7 +57,7 @@ def main() -> None:
         validation=_synthetic(args.out, 2, args.held_out),
         test=_synthetic(args.out, 3, args.held_out),
     )
-    for name in args.shapes.split(","):
+    for name in filter(None, args.shapes.split(",")):
         config = TrainConfig(
             model=SHAPES[name],
             num_steps=args.steps,

@@ -1,0 +1,71 @@
+"""How far two sets of rows of the same images are apart, as between CPU and GPU decode.
+
+    python -m benchmarks.gpu.rows PREDICTIONS_A PREDICTIONS_B [--limit 8192]
+
+Masks are decoded from the rows and compared pixel by pixel; prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from steel_batch.rle import decode_rle
+
+COLUMNS = ["image_key", "height", "width", "peak", "defects"]
+
+
+def read(folder: Path) -> dict[str, dict[str, Any]]:
+    rows = {}
+    for file in sorted(folder.rglob("part-*.parquet")):
+        for row in pq.ParquetFile(file).read(columns=COLUMNS).to_pylist():
+            rows[row.pop("image_key")] = row
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folders", type=Path, nargs=2)
+    parser.add_argument("--limit", type=int, default=8192)
+    args = parser.parse_args()
+    first, second = (read(folder) for folder in args.folders)
+    keys = sorted(first.keys() & second.keys())[: args.limit]
+    equal = pixels = differing = marked = 0
+    found_alike = 0
+    peak = 0.0
+    for key in keys:
+        a, b = first[key], second[key]
+        peak = max(peak, float(np.abs(np.subtract(a["peak"], b["peak"])).max()))
+        pixels += a["height"] * a["width"]
+        masks = [{d["class_id"]: d["rle"] for d in row["defects"]} for row in (a, b)]
+        found_alike += masks[0].keys() == masks[1].keys()
+        equal += masks[0] == masks[1]
+        for class_id in masks[0].keys() | masks[1].keys():
+            drawn = [
+                decode_rle(mask.get(class_id, ""), a["height"], a["width"]) for mask in masks
+            ]
+            differing += int(np.count_nonzero(drawn[0] != drawn[1]))
+            marked += int(np.count_nonzero(drawn[0]))
+    print(
+        json.dumps(
+            {
+                "benchmark": "gpu_rows",
+                "num_images": len(keys),
+                "only_in_one": len(first.keys() ^ second.keys()),
+                "equal_masks": equal,
+                "same_classes": found_alike,
+                "share_of_pixels_that_differ": differing / max(1, pixels),
+                "share_of_marked_pixels_that_differ": differing / max(1, marked),
+                "greatest_peak_difference": round(peak, 5),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
