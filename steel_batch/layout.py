@@ -166,6 +166,11 @@ def plan_lock(engine: str, plan: str) -> str:
     return f"locks/plans/{engine}/{plan}"
 
 
+def probe_file(token: str) -> str:
+    """A small object that shows that the store can be written; deleted at once."""
+    return f"locks/probe-{token}"
+
+
 def alias_series(model: str, alias: str) -> str:
     """The numbered series of objects that says which version an alias means."""
     return f"registry/{model}/aliases/{alias}"

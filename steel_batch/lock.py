@@ -234,6 +234,17 @@ class Lease:
         )
 
 
+def holder_of(store: Lake, name: str) -> Holder | None:
+    """Who holds a lease now.
+
+    Args:
+        store: Where the lease lies.
+        name: Its series.
+    """
+    _, holder = _latest(store, name)
+    return None if holder is None or holder.is_over() else holder
+
+
 def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
     """The number and content of the newest entry; 0 and None where the lock was never taken."""
     found = series.latest(store, name)

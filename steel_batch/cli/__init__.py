@@ -12,6 +12,7 @@ from steel_batch import __version__
 from steel_batch.cli.backfill import backfill
 from steel_batch.cli.build_engine import build_engine
 from steel_batch.cli.demo import demo
+from steel_batch.cli.doctor import doctor
 from steel_batch.cli.engines import engines
 from steel_batch.cli.pack import pack
 from steel_batch.cli.plan import plan
@@ -40,6 +41,7 @@ for command in (
     backfill,
     build_engine,
     demo,
+    doctor,
     engines,
     gc,
     pack,

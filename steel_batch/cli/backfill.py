@@ -82,10 +82,10 @@ def _progress_line() -> Iterator[Callable[[Ledger], None]]:
         with console.status("starting") as status:
             yield lambda ledger: status.update(_describe(ledger))
         return
-    last = [(-1, -1)]
+    last = [(-1, -1, "")]
 
     def note(ledger: Ledger) -> None:
-        now = (ledger.num_done, ledger.num_failed)
+        now = (ledger.num_done, ledger.num_failed, ledger.note)
         if now != last[0]:
             last[0] = now
             console.print(_describe(ledger))
@@ -103,6 +103,8 @@ def _describe(ledger: Ledger) -> str:
         parts.append(f"{ledger.images_per_second:,.0f} images/s")
     if ledger.seconds_left:
         parts.append(f"{duration(ledger.seconds_left)} left")
+    if ledger.note:
+        parts.append(ledger.note)
     if ledger.open_dates:
         parts.append(f"at {', '.join(ledger.open_dates)}")
     return " · ".join(parts)

@@ -120,10 +120,11 @@ def build(
         graph, trt=trt, precision=precision, batch_size=batch_size, timing_cache=timing_cache
     )
     check: dict[str, Any] = {}
+    slot_bytes = 0
     layers = built.layers
     if machine.compute_capability != ANY_GPU:
         notify(f"checking {name} against ONNX Runtime")
-        check = _check(engine, built.plan, runtime, precision, batch_size)
+        check, slot_bytes = _check(engine, built.plan, runtime, precision, batch_size)
         with open_gpu().current():
             layers = compiled_layers(trt, built.plan) or layers
     file, sha256 = plan_file(name, built.plan)
@@ -142,6 +143,7 @@ def build(
         strongly_typed=built.strongly_typed,
         layers=layers,
         build_seconds=built.seconds,
+        slot_bytes=slot_bytes,
         check=check,
         host=platform.node(),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -213,8 +215,8 @@ def _find_or_build(
 
 def _check(
     engine: Engine, plan: bytes, runtime: str, precision: str, batch_size: int
-) -> dict[str, Any]:
-    """Compare a plan with the master graph on synthetic strips."""
+) -> tuple[dict[str, Any], int]:
+    """Compare a plan with the master graph on synthetic strips; also what a slot of it takes."""
     card = engine.card
     num = min(NUM_CHECKED, batch_size)
     images_NHW = np.stack(
@@ -227,9 +229,9 @@ def _check(
     compiled = TrtRuntime(
         plan, card, runtime=runtime, batch_size=batch_size, precision=precision, num_slots=1
     )
-    return compare(
-        expected, _run(compiled, images_NHW), precision=precision, engine=engine.card.name
-    )
+    found = _run(compiled, images_NHW)
+    check = compare(expected, found, precision=precision, engine=engine.card.name)
+    return check, compiled.slot_bytes
 
 
 def _run(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) -> Output:

@@ -62,6 +62,9 @@ class Gpu:
         major, minor = device.compute_capability()
         self.name = str(device.name())
         self.compute_capability = f"{major}.{minor}"
+        version = int(cuda.get_driver_version())
+        self.cuda_version = f"{version // 1000}.{version % 1000 // 10}"
+        """The newest CUDA that the driver runs, such as ``12.8``."""
         self._context = device.retain_primary_context()
 
     @contextlib.contextmanager

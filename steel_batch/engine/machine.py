@@ -6,6 +6,7 @@ imported before one of these runtimes is asked for.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import logging
@@ -74,6 +75,26 @@ def open_logger(trt: ModuleType) -> Any:
             return errors
 
     return PythonLogger()
+
+
+def check_start(runtime: str) -> None:
+    """Have TensorRT start, as it does not with a driver that is too old for its CUDA.
+
+    Raises:
+        ConfigError: The bindings are missing, or it does not start.
+    """
+    trt = import_tensorrt(runtime)
+    logger = open_logger(trt)
+    logger.take_errors()
+    started = None
+    with contextlib.suppress(TypeError, RuntimeError):  # how the bindings say that there is none
+        started = trt.Runtime(logger)
+    if started is None:
+        reason = (logger.take_errors() or ["it gives no reason"])[0]
+        raise ConfigError(
+            f"{runtime} {trt.__version__} does not start on this machine: {reason}. Install a "
+            "newer driver of NVIDIA's, or a TensorRT for the CUDA that this one knows."
+        )
 
 
 def find_machine(runtime: str) -> Machine:

@@ -73,6 +73,8 @@ class PlanRecord:
     layers: Mapping[str, int] = field(default_factory=dict)
     """How many layers put out each type."""
     build_seconds: float
+    slot_bytes: int = 0
+    """GPU memory of one batch in flight, without the weights; 0 where the plan could not be run."""
     check: Mapping[str, Any] = field(default_factory=dict)
     """How it agrees with ONNX Runtime on the same images; empty where it could not be run."""
     host: str

@@ -95,6 +95,7 @@ class TrtRuntime:
             self._free(slots)
             raise
         self._ring = SlotRing(slots)
+        self._slot_bytes = self._needed_bytes(card)
 
     @property
     def batch_size(self) -> int:
@@ -105,6 +106,11 @@ class TrtRuntime:
     def num_slots(self) -> int:
         """How many batches can be in flight."""
         return self._ring.num_slots
+
+    @property
+    def slot_bytes(self) -> int:
+        """GPU memory of one batch in flight, as the plan states it, without the weights."""
+        return self._slot_bytes
 
     @property
     def description(self) -> str:

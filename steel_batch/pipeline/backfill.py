@@ -95,6 +95,8 @@ class Ledger:
     """Scored by this command."""
     images_per_second: float
     seconds_left: float | None
+    note: str = ""
+    """What the actors do before they score, where that takes minutes."""
 
     @property
     def num_left(self) -> int:
@@ -179,6 +181,7 @@ class _Backfill:
         self._stopping = threading.Event()
         self._rate = Rate()
         self._num_images = 0
+        self._note = ""
         self._num_before = 0
         self._started = time.monotonic()
 
@@ -200,7 +203,9 @@ class _Backfill:
 
     def _score(self, todo: Sequence[str]) -> None:
         """Every date once, through one dataset."""
-        pool, setup = scoring_setup(self._config, self._engine, self._source.lake, self._store)
+        pool, setup = scoring_setup(
+            self._config, self._engine, self._source.lake, self._store, self._say
+        )
         stream = ShardStream(setup, pool, num_works=len(todo), num_parts=PARTS_PER_DATE)
         with contextlib.ExitStack() as undo:
             undo.callback(self._close_open)
@@ -358,6 +363,10 @@ class _Backfill:
         self._stopping.set()
         self._room.release()
 
+    def _say(self, note: str) -> None:
+        self._note = note
+        self._tell()
+
     def _close_open(self) -> None:
         """Give back the locks of dates that an interruption left open."""
         for entry in self._open.values():
@@ -378,6 +387,7 @@ class _Backfill:
                 num_images=self._num_images,
                 images_per_second=self._rate.add(self._num_images),
                 seconds_left=seconds / num_now * num_left if num_now else None,
+                note="" if self._num_images else self._note,
             )
         )
 

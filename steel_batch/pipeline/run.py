@@ -15,7 +15,7 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +36,7 @@ from steel_batch.merge import DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import actor_pool, choose_runtime, joined_cluster
 from steel_batch.pipeline.dispatcher import Work
 from steel_batch.pipeline.landing import delete_staged, land_run
+from steel_batch.pipeline.preflight import require_nodes
 from steel_batch.pipeline.stages import (
     ActorPool,
     Setup,
@@ -83,9 +84,20 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
 
 
 def scoring_setup(
-    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake
+    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake, notify: Callable[[str], None]
 ) -> tuple[ActorPool, Setup]:
-    """The scoring actors that the joined cluster has room for, and what they need to know."""
+    """The scoring actors that the joined cluster has room for, and what they need to know.
+
+    Args:
+        config: The command.
+        engine: The resolved engine.
+        lake: Where the images are.
+        store: Where everything is written.
+        notify: Told what the actors will do before they score, where that takes minutes.
+
+    Raises:
+        ConfigError: Not one actor fits, or a node that is to score cannot.
+    """
     runtime = choose_runtime(config.runtime)
     pool = actor_pool(config, on_gpu=wants_gpu(runtime))
     setup = Setup(
@@ -99,6 +111,7 @@ def scoring_setup(
         batch_size=config.batch_size,
         num_threads=pool.num_threads,
     )
+    require_nodes(setup, notify)
     return pool, setup
 
 
@@ -458,7 +471,13 @@ class DateRun:
             if not work.pending:
                 break
             self._failures.clear()
-            pool, setup = scoring_setup(config, self._engine, self._source.lake, self._store)
+            pool, setup = scoring_setup(
+                config,
+                self._engine,
+                self._source.lake,
+                self._store,
+                lambda text: self._observe(tally.progress(text)),
+            )
             stream = ShardStream(setup, pool, num_works=1, num_parts=self.num_parts)
             stream.put(0, work)
             for result in stream.results():

@@ -1,0 +1,141 @@
+"""`steel-batch doctor`: is everything here that scoring needs, and what mends what is not."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Sequence
+from typing import Final
+
+import click
+from rich.table import Table
+from rich.text import Text
+
+from steel_batch.cli.output import (
+    answer,
+    console,
+    endpoint_option,
+    output_option,
+    print_json,
+)
+from steel_batch.engine.contract import PRECISIONS
+from steel_batch.engine.runtime import RUNTIMES, wants_gpu
+from steel_batch.errors import SteelBatchError
+from steel_batch.finding import Finding, wrong
+from steel_batch.lake import Lake
+from steel_batch.pipeline.cluster import choose_runtime, joined_cluster
+from steel_batch.pipeline.preflight import NodeReport, check_nodes
+from steel_batch.preflight import Wanted, check, describe_engine
+from steel_batch.registry import load_engine
+
+COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
+
+
+@click.command()
+@click.option(
+    "--engine",
+    default="demo",
+    show_default=True,
+    metavar="ENGINE",
+    help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
+)
+@click.option("--store", metavar="URL", help="Folder or s3:// prefix: can it be written?")
+@click.option("--images", metavar="URL", help="Folder, s3:// prefix or manifest: can it be read?")
+@endpoint_option
+@click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True)
+@click.option(
+    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Images of one inference.")
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Look at every node of this cluster; RAY_ADDRESS by default, else at this machine.",
+)
+@output_option
+def doctor(
+    engine: str,
+    store: str | None,
+    images: str | None,
+    endpoint_url: str | None,
+    runtime: str,
+    precision: str,
+    batch_size: int | None,
+    ray_address: str | None,
+    output: str,
+) -> None:
+    """Check what scoring needs; exit 1 where something is wrong.
+
+    Looks at packages, driver, GPU, TensorRT, the engine's plan and memory, or at ONNX Runtime and
+    the graph; with --store and --images at those too. On a cluster, every node looks at itself.
+    """
+    lake = None if store is None else Lake(store, endpoint_url=endpoint_url)
+    engine_finding: Finding
+    found = None
+    try:
+        found = load_engine(engine, store=lake)
+        engine_finding = describe_engine(found)
+    except SteelBatchError as error:
+        engine_finding = wrong("engine", error)
+    wanted = Wanted(
+        engine=found,
+        runtime=runtime,
+        precision=precision,
+        batch_size=batch_size,
+        store=lake,
+        images=images,
+        endpoint_url=endpoint_url,
+    )
+    if ray_address or os.environ.get("RAY_ADDRESS"):
+        with joined_cluster(ray_address):
+            wanted = dataclasses.replace(wanted, runtime=choose_runtime(runtime))
+            reports = check_nodes(wanted)
+    else:
+        if runtime == "auto":
+            wanted = dataclasses.replace(
+                wanted, runtime="tensorrt" if wants_gpu(runtime) else "onnxruntime"
+            )
+        reports = [NodeReport(node=platform.node(), findings=check(wanted))]
+    num_wrong = sum(f.state == "wrong" for r in reports for f in r.findings)
+    num_wrong += engine_finding.state == "wrong"
+    if output == "json":
+        print_json(
+            {
+                "ok": num_wrong == 0,
+                "runtime": wanted.runtime,
+                "engine": dataclasses.asdict(engine_finding),
+                "nodes": [dataclasses.asdict(report) for report in reports],
+            }
+        )
+    else:
+        _show(engine_finding, reports)
+        console.print(f"{num_wrong} wrong" if num_wrong else "all is well")
+    if num_wrong:
+        raise click.exceptions.Exit(1)
+
+
+def _show(engine: Finding, reports: Sequence[NodeReport]) -> None:
+    """A row for each check; below a node's, in whole lines, what mends what is wrong."""
+    _show_rows([engine])
+    for report in reports:
+        answer.print(f"\nnode {report.node}", style="bold", markup=False)
+        _show_rows(report.findings)
+        for finding in report.findings:
+            if finding.remedy:
+                answer.print(f"{finding.name}: {finding.remedy}", markup=False)
+
+
+def _show_rows(findings: Sequence[Finding]) -> None:
+    """Wrapped within their column on a terminal; elsewhere a line each, which can be searched."""
+    if not answer.is_terminal:
+        for finding in findings:
+            answer.print(f"{finding.state:5}  {finding.name:8}  {finding.found}", markup=False)
+        return
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(min_width=5)
+    table.add_column(min_width=8)
+    for finding in findings:
+        state = Text(finding.state, style=COLOURS[finding.state])
+        table.add_row(state, finding.name, Text(finding.found))
+    answer.print(table)

@@ -1,0 +1,298 @@
+"""Whether a machine can run an engine: driver, GPU, TensorRT, plan and memory, or the graph.
+
+Each check gives findings and raises none of our errors, so that one look shows all that is missing.
+Nothing is changed.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import subprocess
+import time
+from typing import Final
+
+from steel_batch import __version__, layout
+from steel_batch.engine.build import usual_precision
+from steel_batch.engine.compiler import graph_precision
+from steel_batch.engine.contract import Card
+from steel_batch.engine.gpu import Gpu, open_gpu
+from steel_batch.engine.machine import check_start, find_machine, import_tensorrt
+from steel_batch.engine.onnxruntime import open_session
+from steel_batch.engine.plans import (
+    DEFAULT_BATCH_SIZE,
+    Machine,
+    PlanRecord,
+    build_command,
+    find_plan,
+    plan_name,
+)
+from steel_batch.engine.tensorrt import NUM_SLOTS
+from steel_batch.errors import EngineError, EngineMismatchError, LakeError, SteelBatchError
+from steel_batch.finding import Finding, version_of, wrong
+from steel_batch.lock import holder_of
+from steel_batch.registry import Engine
+
+PACKAGES: Final = (
+    "ray",
+    "pyarrow",
+    "deltalake",
+    "duckdb",
+    "s3fs",
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+)
+MEMORY_WAIT_SECONDS: Final = 5.0
+"""How long memory is waited for that processes which just ended are giving back."""
+MIB: Final = 1 << 20
+
+
+def check_packages(version: str) -> Finding:
+    """The versions that a run depends on.
+
+    Args:
+        version: Of steel-batch where the command was given: this machine's must be the same.
+    """
+    if version != __version__:
+        return Finding(
+            name="packages",
+            state="wrong",
+            found=f"steel-batch {__version__} is here, and {version} where the command was given.",
+            remedy=f"Install one version on all nodes: pip install steel-batch=={version}",
+        )
+    found = [f"steel-batch {__version__}"]
+    for name in PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:  # under another name, or in a bundle
+            continue
+    return Finding(name="packages", state="ok", found=", ".join(found))
+
+
+def check_gpu_node(
+    engine: Engine, runtime: str, *, precision: str, batch_size: int | None, version: str
+) -> list[Finding]:
+    """What an actor on a GPU needs; see `check_packages` and `check_gpu`."""
+    findings = check_gpu(engine, runtime, precision=precision, batch_size=batch_size)
+    return [check_packages(version), *findings]
+
+
+def check_gpu(
+    engine: Engine | None, runtime: str, *, precision: str, batch_size: int | None
+) -> list[Finding]:
+    """Driver, GPU, TensorRT, plan and memory, as far as each can be seen without the one before.
+
+    Args:
+        engine: Which is to be scored with; without it, plan and memory are left out.
+        runtime: ``tensorrt`` or ``tensorrt_rtx``.
+        precision: Which, or ``auto``.
+        batch_size: Which; None takes that of the plan that is there.
+    """
+    gpu: Gpu | None = None
+    try:
+        gpu = open_gpu()
+        free, total = gpu.memory()
+        seen = Finding(
+            name="GPU",
+            state="ok",
+            found=f"{gpu.name}, compute capability {gpu.compute_capability}, {free // MIB:,} of "
+            f"{total // MIB:,} MiB free, PyCUDA {version_of('pycuda')}",
+        )
+    except SteelBatchError as error:
+        seen = wrong("GPU", error)
+    findings = [_check_driver(gpu), seen]
+    try:
+        trt = import_tensorrt(runtime)
+        if gpu is not None:
+            check_start(runtime)
+    except SteelBatchError as error:
+        return [*findings, wrong("TensorRT", error)]
+    findings.append(Finding(name="TensorRT", state="ok", found=f"{runtime} {trt.__version__}"))
+    if engine is None or gpu is None:
+        return findings
+    try:
+        if precision == "auto":
+            precision = usual_precision(engine, runtime)
+        plan, record = check_plan(
+            engine,
+            find_machine(runtime),
+            precision=precision,
+            batch_size=batch_size,
+            source_precision=graph_precision(trt, precision),
+        )
+        findings.append(plan)
+        if record is not None:
+            findings.append(_wait_for_memory(gpu, record, engine.card))
+    except SteelBatchError as error:
+        findings.append(wrong("memory", error))
+    return findings
+
+
+def check_plan(
+    engine: Engine,
+    machine: Machine,
+    *,
+    precision: str,
+    batch_size: int | None,
+    source_precision: str,
+) -> tuple[Finding, PlanRecord | None]:
+    """Whether an engine has a plan for a machine, or one can be built there.
+
+    Args:
+        engine: Whose.
+        machine: Where it is to run.
+        precision: Which.
+        batch_size: Which; None takes the usual one of those that are there.
+        source_precision: The graph that the machine's TensorRT builds it from.
+
+    Returns:
+        What was found, and the record of the plan that fits.
+    """
+    try:
+        record = find_plan(engine, machine, precision=precision, batch_size=batch_size)
+        return _check_file(engine, record), record
+    except EngineMismatchError as error:
+        missing = error.message
+    except SteelBatchError as error:
+        return wrong("plan", error), None
+    name = plan_name(machine, precision, batch_size or DEFAULT_BATCH_SIZE)
+    try:
+        engine.card.graph(source_precision)
+        builder = holder_of(engine.plan_home, layout.plan_lock(engine.card.name, name))
+    except EngineError as error:
+        found = f"plan {name} is missing and cannot be built: {error.message}"
+        remedy = "Give another --precision, or register a version that has that graph."
+        return Finding(name="plan", state="wrong", found=found, remedy=remedy), None
+    except LakeError as error:
+        return wrong("plan", error), None
+    if builder is None:
+        found = f"plan {name} is missing: the first actor builds it, in one to five minutes"
+    else:
+        found = f"plan {name} is missing: actors wait for {builder}, that is building it"
+    return Finding(name="plan", state="note", found=found, remedy=missing), None
+
+
+def _check_file(engine: Engine, record: PlanRecord) -> Finding:
+    """Whether a plan's file is there; its digest is checked where it is loaded."""
+    key = f"{engine.plan_folder}/{record.file}"
+    item = engine.plan_home.stat(key)
+    if item is None or item.size_bytes != record.size_bytes:
+        size = "is not there" if item is None else f"has {item.size_bytes:,} bytes"
+        command = build_command(engine, record.runtime, record.precision, record.batch_size)
+        return Finding(
+            name="plan",
+            state="wrong",
+            found=f"{engine.plan_home.uri(key)} {size}, and its record says "
+            f"{record.size_bytes:,} bytes.",
+            remedy=f"Delete the record {record.name}.json, and on such a GPU, run: {command}",
+        )
+    return Finding(
+        name="plan",
+        state="ok",
+        found=f"{record.name}, {record.size_bytes / MIB:.1f} MiB, built on {record.host} at "
+        f"{record.created}",
+    )
+
+
+def _wait_for_memory(gpu: Gpu, record: PlanRecord, card: Card) -> Finding:
+    give_up = time.monotonic() + MEMORY_WAIT_SECONDS
+    while True:
+        finding = check_memory(record, card, *gpu.memory())
+        if finding.state == "ok" or time.monotonic() > give_up:
+            return finding
+        time.sleep(0.2)
+
+
+def check_memory(record: PlanRecord, card: Card, free_bytes: int, total_bytes: int) -> Finding:
+    """Whether a GPU's free memory holds a plan with all of its batches in flight.
+
+    What a batch takes is stated by the plan's record, which the plan itself gave when it was
+    checked. Where the record does not state it, only pixels are counted: a lower bound. What the
+    plan then really takes is found out, and named, when it is set up.
+    """
+    slot = record.slot_bytes or record.batch_size * (2 * card.height * card.width)
+    needed = record.size_bytes + NUM_SLOTS * slot
+    bound = "" if record.slot_bytes else "at least "
+    largest = max(0, (free_bytes - record.size_bytes) * record.batch_size // (NUM_SLOTS * slot))
+    found = (
+        f"{free_bytes // MIB:,} of {total_bytes // MIB:,} MiB are free; batches of "
+        f"{record.batch_size}, {NUM_SLOTS} of them in flight, need {bound}{needed // MIB:,} MiB"
+    )
+    if needed <= free_bytes:
+        fits = f"; batches of up to {largest:,} would fit" if record.slot_bytes else ""
+        return Finding(name="memory", state="ok", found=found + fits)
+    smaller = f"Give --batch-size {largest} or less, or end" if largest else "End"
+    return Finding(
+        name="memory",
+        state="wrong",
+        found=f"{found}.",
+        remedy=f"{smaller} what else uses this GPU: `nvidia-smi` lists it.",
+    )
+
+
+def _check_driver(gpu: Gpu | None) -> Finding:
+    answered, said = _ask_nvidia_smi("driver_version")
+    if gpu is not None:
+        driver = f"NVIDIA {said.splitlines()[0]}, " if answered else ""
+        return Finding(
+            name="driver", state="ok", found=f"{driver}for CUDA up to {gpu.cuda_version}"
+        )
+    if answered:
+        return Finding(name="driver", state="ok", found=f"NVIDIA {said.splitlines()[0]}")
+    return Finding(
+        name="driver",
+        state="wrong",
+        found=f"{said}.",
+        remedy="Install NVIDIA's driver, give the container its GPU (docker run --gpus all), or "
+        "give --runtime onnxruntime.",
+    )
+
+
+def check_unused_gpu() -> Finding:
+    """What becomes of this machine's GPU, where ONNX Runtime scores."""
+    answered, said = _ask_nvidia_smi("name")
+    if not answered:
+        return Finding(name="GPU", state="note", found="no GPU: ONNX Runtime on the CPU will score")
+    absent = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
+    why = f"without {' and '.join(absent)}" if absent else "as it was asked for"
+    return Finding(
+        name="GPU",
+        state="note",
+        found=f"{said.splitlines()[0]} is left out: ONNX Runtime on the CPU will score, {why}.",
+        remedy="To score on the GPU: pip install 'steel-batch[gpu]'" if absent else "",
+    )
+
+
+def check_graph(engine: Engine, precision: str) -> Finding:
+    """Whether ONNX Runtime loads an engine's graph, which is the one that its card states."""
+    precision = "fp32" if precision == "auto" else precision
+    try:
+        data = engine.read_graph(precision)
+        open_session(data, engine.card, precision=precision, num_threads=1)
+        file = engine.card.graph(precision).file
+    except SteelBatchError as error:
+        return wrong("graph", error)
+    return Finding(
+        name="graph",
+        state="ok",
+        found=f"{file}, {precision}, {len(data) / 1e6:.1f} MB, with the digest of the card; "
+        f"ONNX Runtime {version_of('onnxruntime')} loads it",
+    )
+
+
+def _ask_nvidia_smi(field: str) -> tuple[bool, str]:
+    """A line per GPU; or False, and why not."""
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(  # noqa: S603 # nothing in it comes from outside
+            command, capture_output=True, text=True, timeout=10, check=False
+        )
+    except FileNotFoundError:
+        return False, "there is no nvidia-smi here"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, f"nvidia-smi does not run ({error})"
+    said = " ".join(done.stdout.split("\n")).strip()
+    if done.returncode or not said:
+        return False, f"nvidia-smi says: {(said or done.stderr.strip()).rstrip('.')}"
+    return True, done.stdout.strip()
