@@ -56,6 +56,9 @@ class PretendSlot:
         )
         self._seconds, self._device = seconds, device
 
+    def load_jpegs(self, _: Any) -> frozenset[int]:
+        return frozenset()
+
     def infer(self, num_images: int) -> Output:
         with self._device:
             time.sleep(self._seconds)

@@ -77,6 +77,9 @@ class ScoreConfig:
     """Aimed size of one committed file."""
     shard_attempts: int = 3
     """How often a shard is tried that the lake keeps failing."""
+    decode: str = "auto"
+    """Where JPEGs become pixels: ``gpu``, ``cpu`` or ``auto``. Like the precision it may move a
+    pixel by a rounding, and so it is no more a part of the plan than that."""
     decoder: str = DECODER
     """The function that turns an image's bytes into pixels."""
     decode_seconds: float = 30.0
@@ -99,6 +102,11 @@ class ScoreConfig:
             raise ConfigError(f"--decode-seconds is {self.decode_seconds}, expected more than 0.")
         if not self.lock_wait_seconds >= 0:
             raise ConfigError(f"--lock-wait is {self.lock_wait_seconds}, expected 0 or more.")
+        if self.decode == "gpu" and self.decoder != DECODER:
+            raise ConfigError(
+                f"--decode gpu was asked for and --decoder {self.decoder} makes the pixels: leave "
+                "one of them away."
+            )
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(f"--max-bad is {self.max_bad}, expected a share from 0 to 1.")
 

@@ -11,11 +11,11 @@ import io
 import itertools
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -87,8 +87,9 @@ class ShardScorer:
         self._store = store
         self._decoder_name = decoder
         self._decode = load_decoder(decoder)
+        self._is_usual_decoder = decoder == DECODER
         self._decode_checked = (
-            partial(decode_gray, is_checked=True) if decoder == DECODER else self._decode
+            partial(decode_gray, is_checked=True) if self._is_usual_decoder else self._decode
         )
         self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
         self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
@@ -144,7 +145,8 @@ class ShardScorer:
     def score_images(self, shard: ShardInput, *, isolated: bool = False) -> Scores:
         """What the engine says of each image of a shard, or why it cannot say anything."""
         sources: Sequence[Callable[[], Image]]
-        if isolated:
+        jpegs: dict[int, Any] = {}
+        if isolated:  # a GPU is left out as well: it may be what an image brought down
             known = [i for i, error in enumerate(shard.errors) if error is None]
             contents = [shard.contents[i].as_py() for i in known]
             results = decode_isolated(
@@ -154,11 +156,17 @@ class ShardScorer:
             sources = [partial(_raise_or_return, decoded.get(i)) for i in range(len(shard.refs))]
         else:
             sources = [partial(self._decode_scalar, shard, i) for i in range(len(shard.refs))]
+            if shard.is_checked and self._is_usual_decoder:
+                known = [i for i, error in enumerate(shard.errors) if error is None]
+                jpegs = {i: shard.contents[i].as_buffer() for i in known}
         size = self._runtime.batch_size
         starts = range(0, len(sources), size)
         futures: list[Future[Scores]] = [
             self._batches.submit(
-                self._score_batch, sources[i : i + size], shard.errors[i : i + size]
+                self._score_batch,
+                sources[i : i + size],
+                shard.errors[i : i + size],
+                {k - i: jpegs[k] for k in range(i, i + size) if k in jpegs},
             )
             for i in starts
         ]
@@ -183,17 +191,24 @@ class ShardScorer:
         return decode(data) if self._watchdog is None else self._watchdog.run(decode, data)
 
     def _score_batch(
-        self, sources: Sequence[Callable[[], Image]], errors: Sequence[ImageError | None]
+        self,
+        sources: Sequence[Callable[[], Image]],
+        errors: Sequence[ImageError | None],
+        jpegs: Mapping[int, Any],
     ) -> Scores:
-        num = len(sources)
+        num, size = len(sources), (self._card.height, self._card.width)
         with self._runtime.acquire() as slot:
 
             def load(part: Sequence[int]) -> list[Shape | ImageError]:
                 return [errors[i] or self._load(slot, i, sources[i]) for i in part]
 
-            step = -(-num // self._num_threads)
-            parts = [range(start, min(start + step, num)) for start in range(0, num, step)]
-            shapes = [shape for shapes in self._workers.map(load, parts) for shape in shapes]
+            loaded = self._load_jpegs(slot, jpegs)
+            rest = [i for i in range(num) if i not in loaded]
+            step = max(1, -(-len(rest) // self._num_threads))
+            parts = [rest[start : start + step] for start in range(0, len(rest), step)]
+            found = itertools.chain.from_iterable(self._workers.map(load, parts))
+            shape_of = dict(zip(rest, found, strict=True))
+            shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
             output = slot.infer(num)
             count_NC = output.count_NC.copy()
             count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
@@ -218,6 +233,11 @@ class ShardScorer:
                 peak_NC=output.peak_NC.copy(),
                 defects=pa.concat_arrays(list(self._workers.map(describe, _parts(count_NC)))),
             )
+
+    def _load_jpegs(self, slot: Slot, jpegs: Mapping[int, Any]) -> frozenset[int]:
+        if self._watchdog is None:
+            return slot.load_jpegs(jpegs)
+        return self._watchdog.run(slot.load_jpegs, jpegs)
 
     def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
         """Put one image into the slot; its source's height and width, or what is wrong with it."""

@@ -11,13 +11,13 @@ import logging
 import os
 import threading
 import time
-from typing import Any, Final
-
-from steel_batch.decode import Decoder, Image
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
 log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 86
+Decoded = TypeVar("Decoded")
 
 
 class Watchdog:
@@ -26,7 +26,7 @@ class Watchdog:
     Thread-safe. The process ends at the latest a quarter of the limit after it has passed.
 
     Args:
-        limit_seconds: How long one image may take.
+        limit_seconds: How long one image may take, or a batch of them on a GPU.
     """
 
     def __init__(self, limit_seconds: float) -> None:
@@ -35,8 +35,8 @@ class Watchdog:
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def run(self, decode: Decoder, data: Any) -> Image:
-        """Decode one image."""
+    def run(self, decode: Callable[[Any], Decoded], data: Any) -> Decoded:
+        """Decode one image, or a batch."""
         thread = threading.get_ident()
         self._since[thread] = time.monotonic()
         try:

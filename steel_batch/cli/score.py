@@ -21,7 +21,7 @@ from steel_batch.cli.output import (
 )
 from steel_batch.config import ALL_DATES, DECODER, ScoreConfig, read_toml
 from steel_batch.engine.contract import PRECISIONS
-from steel_batch.engine.runtime import RUNTIMES
+from steel_batch.engine.runtime import DECODES, RUNTIMES
 from steel_batch.pipeline.run import score as score_dates
 from steel_batch.runs import RunResult
 from steel_batch.telemetry import Observer, Progress
@@ -141,6 +141,14 @@ run_options = _options(
     ),
     click.option(
         "--shard-attempts", default=3, show_default=True, help="Tries of a failing shard."
+    ),
+    click.option(
+        "--decode",
+        type=click.Choice(DECODES),
+        default="auto",
+        show_default=True,
+        help="Where JPEGs become pixels. 'auto' takes the GPU where nvImageCodec works and the "
+        "actor has few CPUs.",
     ),
     click.option(
         "--decoder",

@@ -182,11 +182,23 @@ class Output:
 
 
 class Slot(Protocol):
-    """The buffers of one batch in flight. Fill `image_NHW`, then call `infer`."""
+    """The buffers of one batch in flight. `load_jpegs` if you like, fill `image_NHW`, `infer`."""
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
         """Where the batch's pixels go; writable, of the full batch size."""
+
+    def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
+        """Decode JPEGs on the device, as far as it can, and wait without the GIL.
+
+        Pixels are those of `decode.decode_gray`, give or take one gray level.
+
+        Args:
+            jpegs: Files that passed `decode.check_jpeg`, by their place in the batch.
+
+        Returns:
+            The places that the next `infer` finds decoded; it takes the others from `image_NHW`.
+        """
 
     def infer(self, num_images: int) -> Output:
         """Run the engine on the first `num_images` images and wait, without the GIL."""

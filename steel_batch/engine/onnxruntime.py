@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -84,6 +85,10 @@ class OrtSlot:
     def image_NHW(self) -> npt.NDArray[np.uint8]:
         """Where the batch's pixels go."""
         return self._input[:, 0]
+
+    def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:  # noqa: ARG002
+        """Nothing: pixels come from the CPU anyway."""
+        return frozenset()
 
     def infer(self, num_images: int) -> Output:
         """Run the graph on the first images."""

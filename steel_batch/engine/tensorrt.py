@@ -9,7 +9,9 @@ network of a third overlap. Shape suffixes: N images, C classes, H rows, W colum
 
 from __future__ import annotations
 
+import itertools
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
@@ -20,6 +22,7 @@ import numpy.typing as npt
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, StreamGraph, open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
+from steel_batch.engine.nvimgcodec import GpuDecoder
 from steel_batch.engine.plans import Machine
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import EngineError, EngineMismatchError
@@ -42,6 +45,8 @@ class TrtRuntime:
         num_slots: Batches in flight.
         cuda_graph: Record a full batch once and launch it as a whole from then on, which spares the
             CPU the launch of each kernel.
+        decode_threads: CPU threads beside each slot's decoder of JPEGs on the GPU; None: JPEGs are
+            left to the CPU.
 
     Raises:
         ConfigError: This machine has no GPU, driver, bindings or PyCUDA.
@@ -59,11 +64,14 @@ class TrtRuntime:
         precision: str,
         num_slots: int = NUM_SLOTS,
         cuda_graph: bool = False,
+        decode_threads: int | None = None,
     ) -> None:
         trt = import_tensorrt(runtime)
         machine = find_machine(runtime)
         self._batch_size = batch_size
         self._description = f"{machine}, {precision}, batches of {batch_size}"
+        if decode_threads is not None:
+            self._description += ", JPEGs decoded on the GPU"
         self._logger = open_logger(trt)
         self._gpu = open_gpu()
         self._runtime: Any = None
@@ -75,11 +83,18 @@ class TrtRuntime:
                 self._load(trt, plan, card, machine)
                 _check_plan(trt, self._cuda_engine, card, batch_size)
                 for _ in range(num_slots):
-                    slot = TrtSlot(self._gpu, self._cuda_engine, self._logger, card, batch_size)
+                    slot = TrtSlot(
+                        self._gpu,
+                        self._cuda_engine,
+                        self._logger,
+                        card,
+                        batch_size,
+                        decode_threads=decode_threads,
+                    )
                     slots.append(slot)
                     if cuda_graph:
                         slot.record()
-        except (MemoryError, self._gpu.cuda.Error) as error:
+        except (MemoryError, RuntimeError, self._gpu.cuda.Error) as error:
             reason = "; ".join([str(error), *self._logger.take_errors()[:1]])
             needed = self._needed_bytes(card)
             self._free(slots)
@@ -175,14 +190,23 @@ class TrtSlot:
         logger: TensorRT's.
         card: The engine's card.
         batch_size: Of the plan.
+        decode_threads: See `TrtRuntime`.
 
     Raises:
         MemoryError: The GPU has not enough for the execution context.
+        RuntimeError: The decoder of JPEGs does not start.
         EngineError: The plan takes no such batch.
     """
 
     def __init__(
-        self, gpu: Gpu, cuda_engine: Any, logger: Any, card: Card, batch_size: int
+        self,
+        gpu: Gpu,
+        cuda_engine: Any,
+        logger: Any,
+        card: Card,
+        batch_size: int,
+        *,
+        decode_threads: int | None = None,
     ) -> None:
         self._gpu = gpu
         self._logger = logger
@@ -192,8 +216,18 @@ class TrtSlot:
         self._done: Any = None
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
+        self._decoder: GpuDecoder | None = None
+        self._loaded: frozenset[int] = frozenset()
         try:
             self._set_up(cuda_engine, card, batch_size)
+            if decode_threads is not None:
+                self._decoder = GpuDecoder(
+                    gpu,
+                    self._stream,
+                    int(self._device[IMAGE]),
+                    (batch_size, card.height, card.width),
+                    decode_threads,
+                )
         except BaseException:
             self.free()
             raise
@@ -204,15 +238,36 @@ class TrtSlot:
         pixels: npt.NDArray[np.uint8] = self._host[IMAGE][:, 0]
         return pixels
 
+    def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
+        """Decode JPEGs straight into the engine's input, and wait without the GIL.
+
+        Raises:
+            EngineError: The GPU failed; this process cannot use it any more.
+        """
+        self._loaded = frozenset()
+        if self._decoder is None or not jpegs:
+            return self._loaded
+        try:
+            with self._gpu.current():
+                self._loaded = self._decoder.decode(jpegs)
+        except self._gpu.cuda.Error as error:
+            raise EngineError(
+                f"{self._gpu.name} failed while it decoded JPEGs: {error}. See `nvidia-smi` and "
+                "the kernel's log for its state, then run the same command again; if it fails "
+                "again, with --decode cpu."
+            ) from error
+        return self._loaded
+
     def infer(self, num_images: int) -> Output:
-        """Copy in, run, copy out, and wait without the GIL.
+        """Copy in what `load_jpegs` has not loaded, run, copy out, and wait without the GIL.
 
         Raises:
             EngineError: The GPU failed; this process cannot use it any more.
         """
         try:
             with self._gpu.current():
-                if self._graph is not None and num_images == len(self._host[IMAGE]):
+                is_full = num_images == len(self._host[IMAGE])
+                if self._graph is not None and is_full and not self._loaded:
                     self._graph.launch()
                 else:
                     self._give(num_images)
@@ -223,6 +278,8 @@ class TrtSlot:
                 f"{self._gpu.name} failed while it scored a batch: {error}. See `nvidia-smi` and "
                 "the kernel's log for its state, then run the same command again."
             ) from error
+        finally:
+            self._loaded = frozenset()
         return Output(
             mask_NHW=self._host[MASK][:num_images, 0],
             peak_NC=self._host[PEAK][:num_images],
@@ -244,6 +301,9 @@ class TrtSlot:
         if self._graph is not None:
             self._graph.free()
             self._graph = None
+        if self._decoder is not None:
+            self._decoder.free()
+            self._decoder = None
         self._context = None
         for memory in self._device.values():
             memory.free()
@@ -279,12 +339,25 @@ class TrtSlot:
     def _give(self, num_images: int) -> None:
         """Give the stream the work of a batch."""
         cuda, stream = self._gpu.cuda, self._stream
-        cuda.memcpy_htod_async(self._device[IMAGE], self._host[IMAGE][:num_images], stream)
+        image_NHW, address = self._host[IMAGE], int(self._device[IMAGE])
+        for part in missing_parts(num_images, self._loaded):
+            start = address + part.start * image_NHW[0].nbytes
+            cuda.memcpy_htod_async(start, image_NHW[part], stream)
         if not self._context.execute_async_v3(stream.handle):
             reasons = self._logger.take_errors() or ["it gives no reason"]
             raise EngineError(f"TensorRT does not start a batch: {'; '.join(reasons)}.")
         for name in (MASK, PEAK, COUNT):
             cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
+
+
+def missing_parts(num_images: int, loaded: frozenset[int]) -> list[slice]:
+    """The images of a batch that are not loaded, in as few parts as there are gaps."""
+    edges = [-1, *sorted(place for place in loaded if place < num_images), num_images]
+    return [
+        slice(before + 1, after)
+        for before, after in itertools.pairwise(edges)
+        if after > before + 1
+    ]
 
 
 def _check_plan(trt: ModuleType, cuda_engine: Any, card: Card, batch_size: int) -> None:

@@ -28,7 +28,7 @@ from steel_batch.commit import (
     sweep,
 )
 from steel_batch.config import ALL_DATES, ScoreConfig
-from steel_batch.engine.runtime import wants_gpu
+from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
@@ -96,16 +96,19 @@ def scoring_setup(
         notify: Told what the actors will do before they score, where that takes minutes.
 
     Raises:
-        ConfigError: Not one actor fits, or a node that is to score cannot.
+        ConfigError: Not one actor fits, a node that is to score cannot, or the GPU is to decode
+            where none scores.
     """
     runtime = choose_runtime(config.runtime)
     pool = actor_pool(config, on_gpu=wants_gpu(runtime))
+    decodes_on_gpu(config.decode, runtime=runtime, num_threads=pool.num_threads)
     setup = Setup(
         lake=lake,
         store=store,
         engine=engine,
         decoder=config.decoder,
         decode_seconds=config.decode_seconds,
+        decode=config.decode,
         runtime=runtime,
         precision=config.precision,
         batch_size=config.batch_size,

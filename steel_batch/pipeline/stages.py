@@ -65,6 +65,7 @@ class Setup:
     engine: Engine
     decoder: str
     decode_seconds: float
+    decode: str
     runtime: str
     precision: str
     batch_size: int | None
@@ -189,6 +190,7 @@ def _open_scorer(setup: Setup) -> ShardScorer:
         precision=setup.precision,
         batch_size=setup.batch_size,
         num_threads=setup.num_threads,
+        decode=setup.decode if setup.decoder == DECODER else "cpu",
     )
     return ShardScorer(
         runtime,

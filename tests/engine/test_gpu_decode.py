@@ -1,0 +1,367 @@
+"""JPEGs on a GPU. Needs no fixture of the suite, so that it also runs where little is installed:
+
+python -m pytest -c /dev/null --rootdir . --noconftest -m gpu -s tests/engine/test_gpu_decode.py
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from steel_batch.decode import check_jpeg, decode_gray
+from steel_batch.engine.build import build
+from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
+from steel_batch.engine.machine import find_machine
+from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, is_flat
+from steel_batch.engine.plans import PlanRecord, read_plan
+from steel_batch.engine.runtime import open_runtime
+from steel_batch.engine.tensorrt import TrtRuntime
+from steel_batch.errors import ConfigError, DecodeError, EngineError
+from steel_batch.lake import Lake
+from steel_batch.registry import Engine, load_engine, register
+from steel_batch.synthetic import render
+from tests.tiny_engine import tiny_version
+
+pytestmark = pytest.mark.gpu
+
+HEIGHT, WIDTH = 256, 1600
+BATCH = 16
+CARD, GRAPHS = tiny_version(height=HEIGHT, width=WIDTH, precisions=("fp32", "fp16"))
+
+
+@functools.cache
+def strip(number: int) -> np.ndarray:
+    """A strip whose contrast is stretched, so that an engine finds something."""
+    image_HW = render(41, number).image_HW.astype(np.int32)
+    low, high = image_HW.min(), image_HW.max()
+    return ((image_HW - low) * 225 // max(1, high - low) + 15).astype(np.uint8)
+
+
+@functools.cache
+def jpeg(number: int, kind: str = "gray", quality: int = 90) -> bytes:
+    flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+    image = strip(number)
+    if kind in ("4:4:4", "4:2:2", "4:2:0"):
+        factors = {"4:4:4": 0x111111, "4:2:2": 0x211111, "4:2:0": 0x221111}
+        flags += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factors[kind]]
+        image = np.dstack([image, image, image])
+    elif kind == "tinted":  # real colour, as no camera over a line gives, but some file may
+        image = np.dstack([image, 255 - image, image // 2 + 60])
+    elif kind == "progressive":
+        flags += [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]
+    elif kind == "restarts":
+        flags += [cv2.IMWRITE_JPEG_RST_INTERVAL, 7]
+    elif kind == "optimised":
+        flags += [cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    done, data = cv2.imencode(".jpg", image, flags)
+    assert done
+    return data.tobytes()
+
+
+def rotated_by_exif(data: bytes, orientation: int) -> bytes:
+    entry = orientation.to_bytes(2, "little")
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0" + entry + bytes(6)
+    return data[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + data[2:]
+
+
+def cut_and_closed(data: bytes, share: float) -> bytes:
+    """The same file as a camera leaves it that stops early and still writes its end."""
+    scan = data.index(b"\xff\xda")
+    kept = data[: scan + int((len(data) - scan) * share)]
+    return kept.rstrip(b"\xff") + b"\xff\xd9"
+
+
+@dataclass
+class Opened:
+    """A decoder with memory of its own."""
+
+    decoder: GpuDecoder
+    memory: Any
+
+    def decode(self, jpegs: Mapping[int, bytes]) -> tuple[frozenset[int], np.ndarray]:
+        """What was decoded, and all of the memory."""
+        found_NHW = np.zeros((BATCH, HEIGHT, WIDTH), np.uint8)
+        gpu = open_gpu()
+        with gpu.current():
+            decoded = self.decoder.decode(jpegs)
+            gpu.cuda.memcpy_dtoh(found_NHW, self.memory)
+        return decoded, found_NHW
+
+
+@contextmanager
+def opened(num_threads: int = 2) -> Iterator[Opened]:
+    gpu = open_gpu()
+    with gpu.current():
+        memory = gpu.cuda.mem_alloc(BATCH * HEIGHT * WIDTH)
+        stream = gpu.cuda.Stream(NON_BLOCKING)
+        made = GpuDecoder(gpu, stream, int(memory), (BATCH, HEIGHT, WIDTH), num_threads)
+    try:
+        yield Opened(made, memory)
+    finally:
+        with gpu.current():
+            made.free()
+            memory.free()
+            del stream
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _needs_a_decoder() -> None:
+    try:
+        check_decoder(HEIGHT, WIDTH)
+    except (ConfigError, EngineError) as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture
+def decoder() -> Iterator[Opened]:
+    with opened() as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    "kind", ["gray", "4:4:4", "4:2:2", "4:2:0", "tinted", "restarts", "optimised"]
+)
+def test_pixels_are_those_of_the_cpu_within_one_gray_level(decoder: Opened, kind: str) -> None:
+    num_decoded = num_differing = 0
+    for first in range(0, 48, BATCH):
+        jpegs = {k: jpeg(first + k, kind) for k in range(BATCH)}
+        decoded, found_NHW = decoder.decode(jpegs)
+        for k, data in jpegs.items():
+            expected_HW = decode_gray(data)
+            if k not in decoded:
+                assert is_flat(expected_HW[-8:, -8:])
+                continue
+            difference = np.abs(found_NHW[k].astype(np.int16) - expected_HW)
+            assert int(difference.max()) <= 1
+            num_decoded += 1
+            num_differing += int(np.count_nonzero(difference))
+    assert num_decoded >= 44
+    print(f"\n{kind}: {num_differing / (num_decoded * HEIGHT * WIDTH):.6%} of pixels differ by one")
+
+
+def test_each_quality_is_decoded_alike(decoder: Opened) -> None:
+    jpegs = {k: jpeg(k, "gray", quality=25 + 5 * k) for k in range(BATCH)}
+    decoded, found_NHW = decoder.decode(jpegs)
+    assert decoded == frozenset(jpegs)
+    for k, data in jpegs.items():
+        assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(data)).max()) <= 1
+
+
+def test_an_orientation_in_exif_turns_nothing(decoder: Opened) -> None:
+    jpegs = {k: rotated_by_exif(jpeg(k), k) for k in range(1, 9)}
+    decoded, found_NHW = decoder.decode(jpegs)
+    assert decoded == frozenset(jpegs)
+    for k, data in jpegs.items():
+        assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(data)).max()) <= 1
+
+
+def test_what_is_not_plain_is_left_and_its_neighbours_are_decoded(decoder: Opened) -> None:
+    done, png = cv2.imencode(".png", strip(0))
+    assert done
+    smaller = cv2.imencode(".jpg", strip(0)[:128])[1].tobytes()
+    jpegs = {
+        1: jpeg(1),
+        2: jpeg(2, "progressive"),
+        3: png.tobytes(),
+        4: smaller,
+        7: jpeg(7, "4:2:0"),
+        8: b"\xff\xd8\xff\xd9",
+        9: b"",
+        15: jpeg(15),
+    }
+    decoded, found_NHW = decoder.decode(jpegs)
+    assert decoded == {1, 7, 15}
+    for k in decoded:
+        assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(jpegs[k])).max()) <= 1
+    assert decoder.decode({3: png.tobytes()})[0] == frozenset()
+    assert decoder.decode({})[0] == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["gray", "4:2:0", "restarts"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+def test_a_file_that_was_cut_and_closed_is_left_to_the_cpu(
+    decoder: Opened, kind: str, share: float
+) -> None:
+    # Whole files go before, so that pixels of theirs lie wherever the decoder keeps any.
+    decoder.decode({k: jpeg(k, kind) for k in range(BATCH)})
+    jpegs = {k: jpeg(k, kind) for k in range(BATCH)}
+    cut = {3: cut_and_closed(jpegs[3], share), 11: cut_and_closed(jpegs[11], share)}
+    for data in cut.values():
+        check_jpeg(data)  # by its structure it is whole
+        with pytest.raises(DecodeError, match="stop before its end"):
+            decode_gray(data)
+    decoded, found_NHW = decoder.decode(jpegs | cut)
+    assert decoded == frozenset(jpegs) - frozenset(cut)
+    for k in decoded:
+        assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(jpegs[k])).max()) <= 1
+
+
+def test_damage_among_the_pixels_harms_no_neighbour_and_no_later_batch(decoder: Opened) -> None:
+    rng = np.random.default_rng(5)
+    for _ in range(20):
+        jpegs = {k: jpeg(k) for k in range(BATCH)}
+        damaged = bytearray(jpegs[5])
+        start = damaged.index(b"\xff\xda") + 20
+        for place in rng.integers(start, len(damaged) - 2, 40):
+            damaged[place] = int(rng.integers(0, 255))
+        jpegs[5] = bytes(damaged)
+        decoded, found_NHW = decoder.decode(jpegs)
+        assert decoded >= frozenset(jpegs) - {5}
+        for k in frozenset(jpegs) - {5}:
+            assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(jpegs[k])).max()) <= 1
+
+
+def test_an_image_that_ends_in_one_gray_is_left_to_the_cpu(decoder: Opened) -> None:
+    image_HW = strip(1).copy()
+    image_HW[:, -64:] = 0
+    data = cv2.imencode(".jpg", image_HW)[1].tobytes()
+    assert decoder.decode({0: data, 1: jpeg(1)})[0] == {1}
+
+
+def test_two_hundred_batches_take_no_more_of_the_gpu_than_twenty(decoder: Opened) -> None:
+    jpegs = {k: jpeg(k, "4:2:0") for k in range(BATCH)}
+    for _ in range(20):
+        decoder.decode(jpegs)
+    free = open_gpu().memory()[0]
+    for _ in range(200):
+        assert len(decoder.decode(jpegs)[0]) == BATCH
+    assert free - open_gpu().memory()[0] < 4 << 20
+
+
+def test_decoders_that_come_and_go_leave_the_gpu_as_it_was() -> None:
+    with opened() as made:
+        made.decode({0: jpeg(0)})
+    free = open_gpu().memory()[0]
+    for _ in range(5):
+        with opened() as made:
+            assert made.decode({0: jpeg(0)})[0] == {0}
+    assert free - open_gpu().memory()[0] < 16 << 20
+
+
+def test_decoders_in_many_threads_do_not_see_each_others_images() -> None:
+    expected = {k: decode_gray(jpeg(k)).astype(np.int16) for k in range(40)}
+
+    def work(thread: int) -> bool:
+        with opened(1) as made:
+            for turn in range(25):
+                numbers = [(thread * 7 + turn + k) % 40 for k in range(BATCH)]
+                decoded, found_NHW = made.decode({k: jpeg(n) for k, n in enumerate(numbers)})
+                differences = [
+                    int(np.abs(found_NHW[k] - expected[n]).max()) for k, n in enumerate(numbers)
+                ]
+                if len(decoded) != BATCH or max(differences) > 1:
+                    return False
+        return True
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(work, range(4)))
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    try:
+        find_machine("tensorrt")
+    except (ConfigError, EngineError) as error:
+        pytest.skip(str(error))
+    lake = Lake(str(tmp_path_factory.mktemp("store")))
+    register(lake, CARD, GRAPHS)
+    return load_engine(CARD.name, store=lake)
+
+
+@pytest.fixture(scope="module")
+def record(engine: Engine) -> PlanRecord:
+    return build(engine, runtime="tensorrt", precision="fp16", batch_size=BATCH)
+
+
+@pytest.fixture(scope="module")
+def runtime(engine: Engine, record: PlanRecord) -> Iterator[TrtRuntime]:
+    opened_engine = TrtRuntime(
+        read_plan(engine, record), CARD, runtime="tensorrt", batch_size=BATCH, precision="fp16",
+        num_slots=3, decode_threads=2,
+    )  # fmt: skip
+    yield opened_engine
+    opened_engine.close()
+
+
+def masks(runtime: TrtRuntime, files: list[bytes], *, on_gpu: bool) -> np.ndarray:
+    """Masks of a batch whose files the GPU decodes as far as it can, or not at all."""
+    with runtime.acquire() as slot:
+        jpegs = dict(enumerate(files)) if on_gpu else {}
+        loaded = slot.load_jpegs(jpegs)
+        assert bool(loaded) == on_gpu
+        for place, data in enumerate(files):
+            slot.image_NHW[place] = 255 if place in loaded else decode_gray(data)
+        return slot.infer(len(files)).mask_NHW.copy()
+
+
+def mixed(first: int) -> list[bytes]:
+    """A batch of which some are left to the CPU: at both ends, alone and side by side."""
+    left_out = {0, 5, 6, BATCH - 1}
+    return [jpeg(first + k, "progressive" if k in left_out else "gray") for k in range(BATCH)]
+
+
+def test_masks_are_those_of_pixels_from_the_cpu(runtime: TrtRuntime) -> None:
+    num_pixels = num_differing = 0
+    for first in range(0, 64, BATCH):
+        for files in (mixed(first), [jpeg(first + k, "4:2:0") for k in range(BATCH)]):
+            expected = masks(runtime, files, on_gpu=False)
+            found = masks(runtime, files, on_gpu=True)
+            assert expected.any()
+            num_differing += int(np.count_nonzero(found != expected))
+            num_pixels += expected.size
+    print(f"\n{num_differing / num_pixels:.6%} of the masks' pixels differ")
+    assert num_differing / num_pixels < 0.001
+
+
+def test_a_batch_that_is_not_full_is_scored_from_both_sides(runtime: TrtRuntime) -> None:
+    full = masks(runtime, mixed(3), on_gpu=True)
+    for num in (1, 2, 6, 7):
+        some = masks(runtime, [jpeg(90), *mixed(3)[1:num]], on_gpu=True)
+        assert some.shape == (num, HEIGHT, WIDTH)
+        assert (some[1:] == full[1:num]).all()
+
+
+def test_what_one_batch_loaded_is_not_taken_for_the_next(runtime: TrtRuntime) -> None:
+    files = mixed(7)
+    expected = masks(runtime, files, on_gpu=False)
+    for _ in range(3 * runtime.num_slots):
+        masks(runtime, [jpeg(30 + k) for k in range(BATCH)], on_gpu=True)
+        assert (masks(runtime, files, on_gpu=False) == expected).all()
+    with runtime.acquire() as slot:  # a batch that is given up between the two calls
+        slot.load_jpegs({k: jpeg(k) for k in range(BATCH)})
+        slot.load_jpegs({})
+        slot.image_NHW[:] = [decode_gray(data) for data in files]
+        assert (slot.infer(BATCH).mask_NHW == expected).all()
+
+
+def test_slots_decode_and_score_at_once(runtime: TrtRuntime) -> None:
+    batches = [mixed(9 * k) for k in range(6)]
+    expected = [masks(runtime, batch, on_gpu=True) for batch in batches]
+    with ThreadPoolExecutor(6) as threads:
+        same = threads.map(
+            lambda i: (masks(runtime, batches[i % 6], on_gpu=True) == expected[i % 6]).all(),
+            range(120),
+        )
+        assert all(same)
+
+
+def test_auto_decodes_on_the_gpu_where_threads_are_few(engine: Engine, record: PlanRecord) -> None:
+    assert record.batch_size == BATCH
+    for num_threads, is_loaded in ((2, True), (32, False)):
+        made = open_runtime(
+            engine, runtime="tensorrt", batch_size=BATCH, decode="auto", num_threads=num_threads
+        )
+        try:
+            assert ("decoded on the GPU" in made.description) == is_loaded
+            with made.acquire() as slot:
+                assert bool(slot.load_jpegs({0: jpeg(0)})) == is_loaded
+        finally:
+            made.close()
