@@ -1,6 +1,6 @@
 """On a GPU: the engine alone, the actor's code without Ray, and `score`, in one process tree.
 
-    python -m benchmarks.gpu.score --store DIR --engine ENGINE --images DIR [--precision fp16]
+    python -m benchmarks.gpu.score --store DIR --engine ENGINE --images DIR [--decode gpu]
 
 `--images` is what `benchmarks.gpu.archive` packed. The engine alone runs batches that are in pinned
 memory already, on as many threads as it has slots. Prints figures, and one JSON line.
@@ -27,7 +27,7 @@ from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
 from steel_batch.decode import decode_gray
-from steel_batch.engine.runtime import open_runtime
+from steel_batch.engine.runtime import DECODES, open_runtime
 from steel_batch.lake import Lake
 from steel_batch.read import ShardInput, check_jpegs
 from steel_batch.registry import load_engine
@@ -99,7 +99,7 @@ def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
 
 def in_process(
     runtime: Any, engine: Any, store: Lake, contents: list[bytes], number: int, threads: int
-) -> float:
+) -> dict[str, float]:
     scorer = ShardScorer(
         runtime, engine.card, store, decoder="steel_batch.decode:decode_gray", num_threads=threads
     )
@@ -107,9 +107,13 @@ def in_process(
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(scorer.score, [next(work) for _ in range(6)]))
         rest = list(work)
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         list(pool.map(scorer.score, rest))
-        return number * SHARD / (time.monotonic() - started)
+        took = time.monotonic() - started
+        return {
+            "in_process_images_per_second": round(number * SHARD / took, 1),
+            "in_process_cores": round((time.process_time() - cpu_started) / took, 2),
+        }
 
 
 def main() -> None:
@@ -121,6 +125,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=12)
+    parser.add_argument("--decode", choices=DECODES, default="cpu")
     parser.add_argument("--shards", type=int, default=96)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--skip-score", action="store_true")
@@ -131,8 +136,9 @@ def main() -> None:
     engine = load_engine(args.engine, store=store)
     started = time.monotonic()
     runtime = open_runtime(
-        engine, runtime=args.runtime, precision=args.precision, batch_size=args.batch_size
-    )
+        engine, runtime=args.runtime, precision=args.precision, batch_size=args.batch_size,
+        decode=args.decode, num_threads=args.threads,
+    )  # fmt: skip
     figures: dict[str, Any] = {
         "benchmark": "gpu_score",
         "engine": engine.card.name,
@@ -147,11 +153,8 @@ def main() -> None:
     images = [decode_gray(c) for c in contents[:64]]
     figures["engine_images_per_second"] = round(engine_alone(runtime, images, args.seconds), 1)
     print(figures, file=sys.stderr, flush=True)
-    figures["in_process_images_per_second"] = round(
-        in_process(
-            runtime, engine, Lake(str(scratch / "rows")), contents, args.shards, args.threads
-        ),
-        1,
+    figures |= in_process(
+        runtime, engine, Lake(str(scratch / "rows")), contents, args.shards, args.threads
     )
     figures["engine_again_images_per_second"] = round(
         engine_alone(runtime, images, args.seconds), 1
@@ -166,10 +169,11 @@ def main() -> None:
             done = subprocess.run(
                 [sys.executable, "-m", "steel_batch.cli", "score",
                  "--images", str(args.images), "--key-pattern", args.pattern, "--date", DATE,
-                 "--store", str(args.store), "--engine", engine.card.name,
+                 "--store", str(args.store), "--engine", args.engine,
                  "--runtime", args.runtime,
                  "--precision", args.precision, "--batch-size", str(args.batch_size),
-                 "--cpus-per-actor", str(args.threads), "--output", "json",
+                 "--cpus-per-actor", str(args.threads), "--decode", args.decode,
+                 "--output", "json",
                  *args.score_flags.split()],
                 stdout=subprocess.PIPE, check=False,
             )  # fmt: skip
