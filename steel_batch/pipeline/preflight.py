@@ -100,7 +100,7 @@ def require_nodes(setup: Setup, notify: Callable[[str], None]) -> None:
         )
         raise ConfigError(
             f"nothing was read, as --runtime {setup.runtime} cannot score here. {reasons} "
-            "`steel-batch doctor` with the same flags shows all of it."
+            "`steel-batch doctor` shows all of it, node by node."
         )
     missing = [finding.found for finding in where if finding.name == "plan" and not finding.is_ok]
     if missing:
