@@ -34,6 +34,8 @@ class LogProxy:
         self.faults: list[str] = []
         """One for each next write; the last one stands."""
         self.num_writes = 0
+        self.ignored_headers: set[str] = set()
+        """Of every request, as of a server that does not know them; in lower case."""
         self._lock = threading.Lock()
 
     def next_fault(self) -> str:
@@ -64,7 +66,12 @@ def log_proxy(upstream: str) -> Iterator[tuple[LogProxy, str]]:
                 return
             upstream = http.client.HTTPConnection(proxy.upstream, timeout=30)
             try:
-                upstream.request(self.command, self.path, body, dict(self.headers))
+                headers = {
+                    name: value
+                    for name, value in self.headers.items()
+                    if name.lower() not in proxy.ignored_headers
+                }
+                upstream.request(self.command, self.path, body, headers)
                 found = upstream.getresponse()
                 content = found.read()
             finally:

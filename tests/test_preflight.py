@@ -17,6 +17,7 @@ from steel_batch.lake import Lake
 from steel_batch.preflight import Wanted, check, check_images, check_store
 from steel_batch.registry import load_engine
 from tests.conftest import fill_lake
+from tests.log_proxy import log_proxy
 
 needs_no_gpu = pytest.mark.skipif(
     shutil.which("nvidia-smi") is not None, reason="this machine may have a GPU"
@@ -90,6 +91,18 @@ def test_a_bucket_that_is_not_there_is_wrong(s3_endpoint: str) -> None:
     assert "s3://no-such-bucket/x" in check_store(lake).found
     assert check_store(lake).state == "wrong"
     assert check_images(lake.url, s3_endpoint).state == "wrong"
+
+
+@pytest.mark.s3
+def test_a_server_that_ignores_conditions_is_wrong(bucket: str, s3_endpoint: str) -> None:
+    with log_proxy(s3_endpoint) as (proxy, url):
+        lake = Lake(f"{bucket}/store", endpoint_url=url)
+        assert check_store(lake).state == "ok"
+        proxy.ignored_headers.add("if-none-match")
+        finding = check_store(lake)
+        assert finding.state == "wrong"
+        assert "it ignores If-None-Match, and two runs could hold one lock" in finding.found
+        assert list(lake.list_objects()) == []
 
 
 def test_an_empty_lake_is_wrong_and_a_manifest_is_not(lake: Lake) -> None:
