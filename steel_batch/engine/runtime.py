@@ -106,7 +106,7 @@ def open_runtime(
             except ConfigError as error:
                 if decode == "gpu":
                     raise
-                log.warning("JPEGs are decoded on the CPU: %s", error)
+                log.info("JPEGs are decoded on the CPU: %s", error)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),

@@ -1,6 +1,6 @@
 """JPEGs on a GPU. Needs no fixture of the suite, so that it also runs where little is installed:
 
-python -m pytest -c /dev/null --rootdir . --noconftest -m gpu -s tests/engine/test_gpu_decode.py
+python -m pytest -c /dev/null --rootdir . --noconftest -m gpu -rs -s tests/engine/test_gpu_decode.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from steel_batch.decode import check_jpeg, decode_gray
 from steel_batch.engine.build import build
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
 from steel_batch.engine.machine import find_machine
-from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, is_flat
+from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, import_nvimgcodec, is_flat
 from steel_batch.engine.plans import PlanRecord, read_plan
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import TrtRuntime
@@ -113,9 +113,10 @@ def opened(num_threads: int = 2) -> Iterator[Opened]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _needs_a_decoder() -> None:
+def _needs_a_gpu_and_the_package() -> None:
     try:
-        check_decoder(HEIGHT, WIDTH)
+        open_gpu()
+        import_nvimgcodec()
     except (ConfigError, EngineError) as error:
         pytest.skip(str(error))
 
@@ -124,6 +125,11 @@ def _needs_a_decoder() -> None:
 def decoder() -> Iterator[Opened]:
     with opened() as made:
         yield made
+
+
+@pytest.mark.parametrize("size", [(256, 1600), (64, 160), (250, 1590), (8, 8), (1024, 4096)])
+def test_what_an_actor_tries_first_succeeds_in_each_size(size: tuple[int, int]) -> None:
+    check_decoder(*size)
 
 
 @pytest.mark.parametrize(
