@@ -46,9 +46,7 @@ def main() -> None:
         found_alike += masks[0].keys() == masks[1].keys()
         equal += masks[0] == masks[1]
         for class_id in masks[0].keys() | masks[1].keys():
-            drawn = [
-                decode_rle(mask.get(class_id, ""), a["height"], a["width"]) for mask in masks
-            ]
+            drawn = [decode_rle(mask.get(class_id, ""), a["height"], a["width"]) for mask in masks]
             differing += int(np.count_nonzero(drawn[0] != drawn[1]))
             marked += int(np.count_nonzero(drawn[0]))
     print(

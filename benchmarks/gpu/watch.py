@@ -103,4 +103,3 @@ def _course(values: list[float]) -> dict[str, float]:
     at = {name: values[int(share * (len(values) - 1))] for name, share in
           (("tenth", 0.1), ("middle", 0.5), ("end", 0.97))}  # fmt: skip
     return {name: round(value) for name, value in {**at, "highest": max(values)}.items()}
-

@@ -44,7 +44,8 @@ def joined_cluster(address: str | None) -> Iterator[None]:
     try:
         with _quiet_stderr(), _own_sigterm():
             ray.init(
-                address=address,
+                # Without "local", Ray joins whatever cluster was last seen on this machine.
+                address=address or "local",
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
