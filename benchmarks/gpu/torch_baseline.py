@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     args = parser.parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
-    ray.init(include_dashboard=False, log_to_driver=False)
+    ray.init(num_gpus=1, include_dashboard=False, log_to_driver=False)
     started = time.monotonic()
     dataset = ray.data.read_parquet(args.images, columns=["image_id", "image"])
     if args.limit:
