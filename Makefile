@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Each Ray worker imports everything anew: three times as long where no bytecode is kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-slow lint bench clean
 
@@ -34,9 +36,9 @@ $(BIN)/uv:
 
 # The demo needs the base install alone; the tests need the rest.
 $(VENV)/.run: pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable .
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[train,test,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[train,test,dev]'
 	touch $@
