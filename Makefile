@@ -11,7 +11,8 @@ demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not ray and not slow and not gpu"
+	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not gpu"

@@ -198,7 +198,7 @@ def test_what_is_not_plain_is_left_and_its_neighbours_are_decoded(decoder: Opene
         pytest.param(
             0.02,
             marks=pytest.mark.xfail(
-                reason="of a fiftieth an H200's hardware decoder makes a whole image, of uneven blocks"
+                reason="of a fiftieth an H200's decoder makes a whole image, of uneven blocks"
             ),
         ),
         0.3,

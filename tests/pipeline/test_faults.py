@@ -192,9 +192,7 @@ DENIED = {
 
 
 @pytest.mark.parametrize("what", DENIED)
-@pytest.mark.quick(
-    "the images", "the staged rows", "the merged files", "the tables' logs", "the commit"
-)
+@pytest.mark.quick("the images", "the tables' logs", "the commit")
 def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
     what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
 ) -> None:

@@ -99,7 +99,7 @@ def test_killed_after(
 
 @pytest.mark.s3
 @pytest.mark.parametrize("step", STEPS)
-@pytest.mark.quick("one of two files is published", "the predictions are committed")
+@pytest.mark.quick("the predictions are committed")
 def test_killed_on_s3_after(
     step: str, bucket: str, s3_endpoint: str, tiny_engine: Path, undisturbed: Rows
 ) -> None:

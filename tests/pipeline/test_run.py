@@ -202,6 +202,7 @@ def test_an_unfinished_run_with_other_settings_is_not_continued(
     assert result.num_scored == 30
 
 
+@pytest.mark.quick("folder")
 def test_a_continued_run_scores_only_what_has_no_receipt(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
