@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from steel_batch.decode import fit_to, mask_to_source
-from training.augment import crop
+from training.augment import crop, paste
 from training.dataset import Dataset
 from training.recipe import TrainConfig
 
@@ -93,6 +93,13 @@ class Sampler:
 
     def _crop(self, step: int, place: int) -> tuple[Pixels, Pixels]:
         rng = np.random.default_rng((self._config.seed, step, place))
+        crop_HW = self._draw(rng)
+        share = self._config.augment.mix_share
+        if share and rng.random() < share:
+            paste(crop_HW, self._draw(rng), rng)
+        return crop_HW
+
+    def _draw(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         if self._clean and (not self._by_class or rng.random() < self._config.clean_share):
             pool = self._clean
         else:
@@ -101,13 +108,27 @@ class Sampler:
         return crop(*self._examples.load(index), self._config.augment, rng)
 
 
-def make_ahead(sampler: Sampler, steps: range, num_threads: int) -> Iterator[Batch]:
-    """The batches of some steps in order; threads make up to twice their number ahead."""
+def make_ahead(
+    sampler: Sampler, steps: range, num_threads: int, *, pin_memory: bool = False
+) -> Iterator[Batch]:
+    """The batches of some steps in order; threads make up to twice their number ahead.
+
+    Args:
+        sampler: Makes them.
+        steps: Which.
+        num_threads: How many make batches.
+        pin_memory: Let the threads put batches where a GPU copies them from by itself.
+    """
+
+    def make(step: int) -> Batch:
+        image, bitmask = sampler.make(step)
+        return (image.pin_memory(), bitmask.pin_memory()) if pin_memory else (image, bitmask)
+
     waiting: deque[Future[Batch]] = deque()
     pool = ThreadPoolExecutor(num_threads, "batches")
     try:
         for step in steps:
-            waiting.append(pool.submit(sampler.make, step))
+            waiting.append(pool.submit(make, step))
             if len(waiting) > 2 * num_threads:
                 yield waiting.popleft().result()
         while waiting:

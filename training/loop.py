@@ -28,6 +28,8 @@ from training.state import Place, TrainingState, find_place
 __all__ = ["TrainConfig", "train"]
 
 MOST_LOADERS: Final = 16
+MOST_CACHED_LOADERS: Final = 4
+"""Where images lie decoded in memory: more threads would take turns with the one that trains."""
 
 
 def train(
@@ -77,9 +79,10 @@ def train(
     steps = range(state.step, 0 if state.is_done else config.num_steps)
     losses: list[Tensor] = []
     started = time.monotonic()
-    for step, batch in zip(
-        steps, make_ahead(sampler, steps, _num_loaders(config, place)), strict=True
-    ):
+    num_loaders = _num_loaders(config, place, is_cached=examples.is_cached)
+    on_gpu = place.device.type == "cuda"
+    batches = make_ahead(sampler, steps, num_loaders, pin_memory=on_gpu)
+    for step, batch in zip(steps, batches, strict=True):
         losses.append(state.update(step, batch))
         last = state.step == config.num_steps
         if last or state.step % config.report_steps == 0:
@@ -99,10 +102,12 @@ def train(
     return state.result()
 
 
-def _num_loaders(config: TrainConfig, place: Place) -> int:
+def _num_loaders(config: TrainConfig, place: Place, *, is_cached: bool) -> int:
     if config.num_loaders is not None:
         return config.num_loaders
-    return min(MOST_LOADERS, os.cpu_count() or 1) if place.device.type == "cuda" else 1
+    if place.device.type != "cuda":
+        return 1
+    return min(MOST_CACHED_LOADERS if is_cached else MOST_LOADERS, os.cpu_count() or 1)
 
 
 def _report(

@@ -32,6 +32,8 @@ class TrainConfig:
     """Of the steps, those in which the learning rate rises; it then falls along half a cosine."""
     positive_weight: float | tuple[float, ...] = 2.0
     """What a defect pixel weighs against a clean one: one figure, or one per class."""
+    lovasz_weight: float = 0.0
+    """Of Lovász's hinge beside cross-entropy and Dice: it follows IoU itself."""
     clean_share: float = 0.25
     """Of the crops, from images without a defect."""
     ema_decay: float = 0.998
@@ -47,7 +49,8 @@ class TrainConfig:
     num_threads: int = 2
     """Of PyTorch on a CPU."""
     num_loaders: int | None = None
-    """Threads that make batches; None is one, or up to sixteen beside a GPU."""
+    """Threads that make batches; None is one, or beside a GPU four, or sixteen where images do not
+    fit into memory."""
     cache_bytes: int = 4 << 30
     """Decoded images are kept in memory if all of them need no more than this."""
     report_steps: int = 50

@@ -12,13 +12,12 @@ from typing import Any, Final
 import numpy as np
 import torch
 from torch import Tensor, distributed, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from steel_batch.errors import ConfigError
 from training.batches import Batch, Examples
 from training.checkpoint import Best
 from training.judge import judge_network
-from training.losses import bce_dice, unpack_bits
+from training.losses import bce_dice, lovasz, unpack_bits
 from training.model import ContractGraph, Segmenter
 from training.recipe import TrainConfig
 
@@ -63,8 +62,14 @@ class TrainingState:
         self._dtype = AUTOCAST[_precision(config, place.device)]
         self._weight_C = _positive_weight(config, num_classes).to(place.device)
         network = Segmenter(config.model, num_classes).to(place.device)
-        self.network = network.to(memory_format=torch.channels_last)
+        self.network = network.to(memory_format=torch.channels_last).train()
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
+        means, nows = self.average.state_dict(), self.network.state_dict()
+        averaged = [name for name, mean in means.items() if mean.is_floating_point()]
+        counted = [name for name in means if name not in averaged]  # by normalisation
+        self._means, self._nows = [means[n] for n in averaged], [nows[n] for n in averaged]
+        self._mean_counts, self._counts = [means[n] for n in counted], [nows[n] for n in counted]
+        self._parameters = list(self.network.parameters())
         self.optimizer = _make_optimizer(self.network, config, place.device)
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=self._dtype is torch.float16)
         self._group: nn.parallel.DistributedDataParallel | None = None
@@ -84,12 +89,11 @@ class TrainingState:
     def update(self, step: int, batch: Batch) -> Tensor:
         """Take one step; returns the loss of this process's crops, still on the device."""
         config, device = self._config, self._place.device
-        self.network.train()
         rate = config.learning_rate * _schedule(step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), device=device)
-        image, bitmask = (_to_device(tensor, device) for tensor in batch)
+        image, bitmask = (tensor.to(device, non_blocking=True) for tensor in batch)
         parts = list(
             zip(image.chunk(config.accumulate), bitmask.chunk(config.accumulate), strict=True)
         )
@@ -100,11 +104,14 @@ class TrainingState:
                 with torch.autocast(device.type, self._dtype, enabled=self._dtype is not None):
                     logits = self._forward(image_N1HW.float() / 255)
                 target = unpack_bits(bitmask_NHW, self._num_classes)
-                loss = bce_dice(logits.float(), target, self._weight_C) / len(parts)
+                loss = bce_dice(logits.float(), target, self._weight_C)
+                if config.lovasz_weight:
+                    loss = loss + config.lovasz_weight * lovasz(logits.float(), target)
+                loss = loss / len(parts)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch's
             total += loss.detach()
         self._scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.network.parameters(), GREATEST_GRADIENT)
+        nn.utils.clip_grad_norm_(self._parameters, GREATEST_GRADIENT)
         self._scaler.step(self.optimizer)
         self._scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -171,13 +178,9 @@ class TrainingState:
         self.best = None if saved["best"] is None else Best(**saved["best"])
 
     def _average(self, decay: float) -> None:
-        means, nows = self.average.state_dict(), self.network.state_dict()
-        floating = [name for name, mean in means.items() if mean.is_floating_point()]
-        get_ema_multi_avg_fn(decay)(  # type: ignore[no-untyped-call] # torch's
-            [means[name] for name in floating], [nows[name].detach() for name in floating], 0
-        )
-        for name in means.keys() - set(floating):  # counters of normalisation
-            means[name].copy_(nows[name])
+        with torch.no_grad():
+            torch._foreach_lerp_(self._means, self._nows, 1 - decay)
+            torch._foreach_copy_(self._mean_counts, self._counts)
 
 
 def find_place(config: TrainConfig) -> Place:
@@ -237,12 +240,6 @@ def _make_optimizer(
         weight_decay=config.weight_decay,
         fused=True if device.type == "cuda" else None,
     )
-
-
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
 
 
 def _schedule(step: int, config: TrainConfig) -> float:
