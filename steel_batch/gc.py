@@ -1,4 +1,4 @@
-"""What can be deleted: staging of runs that are over, and files that no log names.
+"""What can be deleted: staging of runs that are over, files that no log names, half-written ones.
 
 Nothing that a reader or a run that can be continued needs is touched. Each engine and date is
 cleaned under its lock, so a run that is at work is left alone.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from steel_batch import layout
 from steel_batch.commit import all_live_files
@@ -16,6 +17,9 @@ from steel_batch.lake import Lake, LakeObject
 from steel_batch.lock import Lease
 from steel_batch.runs import list_runs, read_run, runs_of
 from steel_batch.verify import run_of
+
+HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
+"""What was begun so long ago has no writer any more: the largest file takes minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +30,7 @@ class Garbage:
     bytes: int
     reason: str
     engine: str
+    """Empty, as is the date, for what is of no engine and date: half-written objects."""
     date: str
 
 
@@ -36,10 +41,12 @@ def find_garbage(
 
     Of a run that landed: its staged and merged files. Of one that was abandoned for a later run:
     its receipts as well. In the tables' folders: files that a run of ours wrote and no log names,
-    which a run that is at work may be about to commit.
+    which a run that is at work may be about to commit. Of a whole store also what was half written
+    for more than a day.
     """
     if engine is None or date is None:
         place, ids = "engine=", list(list_runs(store))
+        yield from _half_written(store, dry_run=True)
     else:
         place, ids = f"{layout.partition(engine, date)}/", runs_of(store, engine, date)
     yield from _staging(store, ids)
@@ -74,6 +81,12 @@ def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
                 yield _garbage(item, run_id, reason)
 
 
+def _half_written(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:
+    reason = "its writer left it half written"
+    for item in store.sweep(HALF_WRITTEN_SECONDS, dry_run=dry_run):
+        yield Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine="", date="")
+
+
 def _garbage(item: LakeObject, run_id: str, reason: str) -> Garbage:
     engine, date, _ = layout.split_run_id(run_id)
     return Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine=engine, date=date)
@@ -81,7 +94,8 @@ def _garbage(item: LakeObject, run_id: str, reason: str) -> Garbage:
 
 def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
     """Delete the garbage; yields what was deleted. Dates that a run holds are left for later."""
-    places = sorted({(g.engine, g.date) for g in find_garbage(store)})
+    places = sorted({(g.engine, g.date) for g in find_garbage(store) if g.engine})
+    yield from _half_written(store, dry_run=False)
     for engine, date in places:
         lease = Lease(
             store,

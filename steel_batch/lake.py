@@ -56,7 +56,7 @@ class Backend(Protocol):
     def copy(self, source: str, target: str) -> None: ...
     def open_input(self, key: str) -> BinaryIO: ...
     def open_output(self, key: str) -> AbstractContextManager[BinaryIO]: ...
-    def sweep(self, older_seconds: float) -> int: ...
+    def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]: ...
     def storage_options(self) -> dict[str, str]: ...
     def ask(self, what: str, request: Callable[[], T]) -> T: ...
     def counts(self) -> dict[str, int]: ...
@@ -187,16 +187,18 @@ class Lake:
         """A stream that becomes the object when the block ends, and nothing if it raises."""
         return self._backend.open_output(_checked(key))
 
-    def sweep(self, older_seconds: float) -> int:
-        """Delete what writers that died left half written.
+    def sweep(self, older_seconds: float, *, dry_run: bool = False) -> list[LakeObject]:
+        """Delete what writers that died left half written, which no listing shows.
 
         Args:
             older_seconds: What was begun more recently may be at work still.
+            dry_run: Find it and delete nothing.
 
         Returns:
-            How many were deleted.
+            What was found: scratch files of a folder; of a bucket, uploads that were not completed,
+            each with the bytes of its parts.
         """
-        return self._backend.sweep(older_seconds)
+        return self._backend.sweep(older_seconds, dry_run)
 
     def storage_options(self) -> dict[str, str]:
         """How delta-rs reaches the same store. Holds credentials: never log it."""

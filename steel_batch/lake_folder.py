@@ -209,19 +209,25 @@ class Folder:
             scratch.replace(path)
             make_durable(path.parent)
 
-    def sweep(self, older_seconds: float) -> int:
-        num_swept = 0
+    def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]:
+        swept = []
         try:
             for path in (self._root / SCRATCH).iterdir():
                 with contextlib.suppress(FileNotFoundError):  # its writer was alive
-                    if time.time() - path.stat().st_mtime >= older_seconds:
+                    status = path.stat()
+                    if time.time() - status.st_mtime < older_seconds:
+                        continue
+                    if not dry_run:
                         path.unlink()
-                        num_swept += 1
+                    key = f"{SCRATCH}/{path.name}"
+                    swept.append(
+                        LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
+                    )
         except FileNotFoundError:
-            return 0
+            return []
         except OSError as error:
             raise error_of(error, self._root / SCRATCH) from error
-        return num_swept
+        return swept
 
     def storage_options(self) -> dict[str, str]:
         return {}

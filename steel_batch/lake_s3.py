@@ -210,21 +210,25 @@ class Bucket:
                 writer.abandon()
             raise
 
-    def sweep(self, older_seconds: float) -> int:
+    def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]:
         options: dict[str, Any] = {}
-        num_swept = 0
+        swept = []
         while True:
             call = partial(self._call, "list_multipart_uploads", Prefix=self._root, **options)
             page: dict[str, Any] = self._run(f"listing uploads to {self._url}", call)
             for upload in page.get("Uploads", ()):
                 age = datetime.now(timezone.utc) - upload["Initiated"]
-                if age.total_seconds() >= older_seconds:
-                    key = upload["Key"][len(self._root) :]
-                    with contextlib.suppress(MissingObjectError):
-                        self.request("abort_multipart_upload", key, UploadId=upload["UploadId"])
-                    num_swept += 1
+                if age.total_seconds() < older_seconds:
+                    continue
+                key, upload_id = upload["Key"][len(self._root) :], upload["UploadId"]
+                with contextlib.suppress(MissingObjectError):  # its writer was alive
+                    parts = self.request("list_parts", key, UploadId=upload_id).get("Parts", ())
+                    if not dry_run:
+                        self.request("abort_multipart_upload", key, UploadId=upload_id)
+                    size = sum(part["Size"] for part in parts)
+                    swept.append(LakeObject(key=key, size_bytes=size, etag=""))
             if not page.get("IsTruncated"):
-                return num_swept
+                return swept
             options["KeyMarker"] = page["NextKeyMarker"]
             options["UploadIdMarker"] = page["NextUploadIdMarker"]
 

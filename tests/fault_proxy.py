@@ -40,6 +40,8 @@ PASSING = (
 """What a request that is made again gets over."""
 LISTINGS = ("listing_repeats", "listing_forgets", "listing_invents")
 """Changes of a listing's answer: an entry twice, one missing, one that names no object."""
+CHANGED_BYTE = "changed_byte"
+"""An answer as long as the server's, of which one byte is another."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +59,8 @@ class Faults:
     """How long ``delay`` holds an answer."""
     slow_above: int = 0
     """Where not 0: of so many requests at once, each further one is answered SlowDown."""
+    expired_key: str = ""
+    """Where not empty: requests that are signed with this access key are answered ExpiredToken."""
     work_seconds: float = 0.0
     """How long every answer takes at least."""
 
@@ -129,7 +133,7 @@ class _State:
             self._only = re.compile(faults.only)
             self.counts: Counter[str] = Counter()
 
-    def begin(self, request: str) -> str | None:
+    def begin(self, request: str, signature: str) -> str | None:
         """Count a request; the fault that hits it, if one does."""
         with self._lock:
             faults = self.faults
@@ -138,7 +142,9 @@ class _State:
             self.counts["most_at_once"] = max(self.counts["most_at_once"], self._num_active)
             if not self._only.search(request):
                 return None
-            if faults.slow_above and self._num_active > faults.slow_above:
+            if faults.expired_key and f"Credential={faults.expired_key}/" in signature:
+                kind = "expired_token"
+            elif faults.slow_above and self._num_active > faults.slow_above:
                 kind = "slow_down"
             elif self._random.random() < faults.share:
                 kind = self._random.choice(faults.kinds)
@@ -150,6 +156,12 @@ class _State:
     def end(self) -> None:
         with self._lock:
             self._num_active -= 1
+
+    def with_a_changed_byte(self, body: bytes) -> bytes:
+        with self._lock:
+            at = self._random.randrange(len(body)) if body else 0
+            flipped = self._random.randrange(1, 256)
+        return body[:at] + bytes(byte ^ flipped for byte in body[at : at + 1]) + body[at + 1 :]
 
 
 class _Answer:
@@ -179,7 +191,8 @@ class _Connection(BaseHTTPRequestHandler):
         if self.path == CONTROL:
             self._control()
             return
-        kind = self.state.begin(f"{self.command} {self.path}")
+        signature = self.headers.get("Authorization", "")
+        kind = self.state.begin(f"{self.command} {self.path}", signature)
         try:
             self._serve(kind)
         finally:
@@ -224,6 +237,8 @@ class _Connection(BaseHTTPRequestHandler):
             time.sleep(self.state.faults.delay_seconds)
         if kind in LISTINGS:
             answer.body = _changed(answer.body, kind)
+        if kind == CHANGED_BYTE:
+            answer.body = self.state.with_a_changed_byte(answer.body)
         self._send(answer, short=kind == "short_body")
 
     def _body(self) -> bytes:

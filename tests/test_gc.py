@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from steel_batch import layout
 from steel_batch.commit import live_files
 from steel_batch.gc import Garbage, collect, find_garbage
 from steel_batch.lake import Lake
+from steel_batch.lake_folder import SCRATCH
 from steel_batch.lock import Lease
 from steel_batch.query import run_query
 from steel_batch.verify import verify
@@ -125,6 +127,21 @@ def test_garbage_is_found_and_deleted_on_any_lake(lake: Lake) -> None:
 
 def without_locks(keys: set[str]) -> set[str]:
     return {key for key in keys if not key.startswith("locks/")}
+
+
+def test_what_a_writer_left_half_written_is_collected_after_a_day(store: Lake) -> None:
+    for name, age_hours in (("old", 25), ("new", 23)):
+        path = Path(store.url) / SCRATCH / name
+        path.write_bytes(b"12345")
+        began = path.stat().st_mtime - age_hours * 3600
+        os.utime(path, (began, began))
+    expected = Garbage(
+        key=f"{SCRATCH}/old", bytes=5, reason="its writer left it half written", engine="", date=""
+    )
+    assert list(find_garbage(store)) == [expected]
+    assert list(find_garbage(store, engine=ENGINE, date=DATE)) == []
+    assert list(collect(store)) == [expected]
+    assert [path.name for path in (Path(store.url) / SCRATCH).iterdir()] == ["new"]
 
 
 def test_garbage_says_its_size_and_place(store: Lake) -> None:

@@ -39,7 +39,7 @@ def verify(
         print_json([dataclasses.asdict(problem) for problem in problems])
     else:
         for problem in problems:
-            answer.print(f"{problem.kind}: {problem.key}: {problem.message}", markup=False)
+            answer.print(f"{problem.kind}: {problem.key}: {problem.message}")
         console.print(f"{len(problems)} problems in {lake.url}" if problems else "all is well")
     if problems:
         raise click.exceptions.Exit(1)
@@ -54,7 +54,8 @@ def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None
     """Delete the staging of runs that are over, and files that no table's log names.
 
     Runs that can be continued keep what they have, and dates that a run is working on are left
-    alone.
+    alone. What a writer left half written, such as uploads that were never completed, goes after
+    a day.
     """
     lake = Lake(store, endpoint_url=endpoint_url)
     found = list(find_garbage(lake) if dry_run else collect(lake))
@@ -62,7 +63,7 @@ def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None
         print_json([dataclasses.asdict(garbage) for garbage in found])
         return
     for garbage in found:
-        answer.print(f"{garbage.key}  {garbage.bytes:,} bytes  {garbage.reason}", markup=False)
+        answer.print(f"{garbage.key}  {garbage.bytes:,} bytes  {garbage.reason}")
     size = sum(garbage.bytes for garbage in found)
     verb = "would be" if dry_run else "were"
     console.print(f"{len(found):,} objects of {size / 1e6:,.1f} MB {verb} deleted")
