@@ -62,7 +62,7 @@ class RunResult:
     num_shards: int
     seconds: float
     images_per_second: float
-    """In steady state: from the first receipt to the last."""
+    """In steady state: from the first receipt to the last; of one shard, while it was scored."""
     startup_seconds: float
     """From the command to the first receipt: plan, Ray, actors, engine."""
     committed: bool

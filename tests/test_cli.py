@@ -22,9 +22,11 @@ import pytest
 
 from steel_batch import layout
 from steel_batch.cli import cli, run
+from steel_batch.cli.score import progress_line, show_result
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.registry import load_engine, register
+from steel_batch.telemetry import Progress
 from tests.conftest import DATE, PATTERN, fill_lake
 from tests.made_up_run import commit_run, image_keys, keys_of
 from tests.tiny_engine import tiny_version
@@ -150,6 +152,8 @@ def test_a_mistake_is_named_in_one_paragraph(
     (tmp_path / "empty").mkdir()
     value = str(tmp_path / "empty") if value == "EMPTY" else value
     assert expected in refused(steel_batch(command, *with_flag(flags, flag, value)))
+    written = keys_of(Lake(str(tmp_path / "store")))
+    assert all(key.startswith("locks/") for key in written), "no table, no run"
 
 
 def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> None:
@@ -319,6 +323,8 @@ def test_queries_answer_in_json_and_text(steel_batch: Command, committed: Path) 
     assert done.json == [{"line": "1", "n": 3}, {"line": "2", "n": 4}]
     text = steel_batch("query", sql, "--store", committed)
     assert text.out.split() == ["line", "n", "1", "3", "2", "4"]
+    tagged = steel_batch("query", "SELECT '[red]x[/]' AS tag", "--store", committed)
+    assert tagged.out.split() == ["tag", "[red]x[/]"]
 
 
 def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> None:
@@ -395,6 +401,38 @@ def test_synth_says_what_it_made(steel_batch: Command, tmp_path: Path) -> None:
 
 # --- a run ----------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize(
+    ("every_seconds", "expected"),
+    [
+        (1000, ["scoring · 1 of 9 images · 2 quarantined", "merging"]),
+        (0, [f"scoring · {n} of 9 images · 2 quarantined" for n in (1, 2, 3)] + ["merging"]),
+    ],
+)
+def test_progress_in_a_log_is_a_line_a_step_and_one_now_and_then(
+    capfd: pytest.CaptureFixture[str], every_seconds: float, expected: list[str]
+) -> None:
+    with progress_line(every_seconds=every_seconds) as observe:
+        for num_done in (1, 2, 3):
+            observe(Progress(step="scoring", num_done=num_done, num_images=9, num_quarantined=2))
+        observe(Progress(step="merging"))
+    assert capfd.readouterr().err.splitlines() == expected
+
+
+def test_how_a_run_ended_is_a_line_a_table_and_where_its_rows_are(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    result = commit_run(Lake(str(tmp_path)), image_keys(8), bad=image_keys(1))
+    show_result(result)
+    ended, *table, run_line, glob = capfd.readouterr().err.splitlines()
+    assert ended == (
+        f"{DATE}: 7 images scored with {result.engine} in 1 s (1.0 images/s; start-up 0 s), "
+        "1 quarantined (`steel-batch quarantine list` says why)."
+    )
+    assert [row.split()[0] for row in table] == ["class", "1", "2", "3", "4"]
+    assert (run_line, glob) == (f"run {result.run_id}, table version 1", result.predictions)
+
+
 RESULT = {
     "run_id", "engine", "date", "num_images", "num_scored", "num_quarantined", "num_shards",
     "seconds", "images_per_second", "committed", "table_version", "predictions",
@@ -438,6 +476,21 @@ def test_score_exits_3_for_too_many_bad_images_and_else_prints_one_object(
     assert again.code == 0
     assert keys(again.json) == RESULT
     assert (again.json["run_id"], again.json["num_committed_before"]) == (None, 5)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_date_that_fails_does_not_hide_those_before_it(
+    steel_batch: Command, flags: list[str], images: Lake, tiny_engine: Path, tmp_path: Path
+) -> None:
+    fill_lake(images, num_images=2, date="2026-11-22")
+    engine = load_engine(str(tiny_engine), store=None).card.name
+    store = Lake(str(tmp_path / "store"))
+    flags = [*with_flag(flags, "--date", "all"), "--engine", str(tiny_engine), "--output", "json"]
+    with Lease(store, layout.lock_series(engine, "2026-11-22"), what="the date"):
+        done = steel_batch("score", *flags)
+    assert done.code == 4
+    assert (done.json["date"], done.json["num_scored"]) == (DATE, 4)
 
 
 SECRETS = {

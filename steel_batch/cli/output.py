@@ -17,8 +17,9 @@ from rich.console import Console
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-console = Console(stderr=True, highlight=False)
-answer = Console(highlight=False, soft_wrap=True)
+# Keys and messages hold brackets, which are not meant as markup.
+console = Console(stderr=True, highlight=False, markup=False)
+answer = Console(highlight=False, markup=False, soft_wrap=True)
 
 output_option = click.option(
     "--output",
@@ -33,6 +34,11 @@ store_option = click.option(
 endpoint_option = click.option(
     "--endpoint-url", metavar="URL", envvar="AWS_ENDPOINT_URL", help="S3 endpoint other than AWS's."
 )
+
+
+def say(text: str) -> None:
+    """A sentence on stderr: folded to a terminal's width, elsewhere one line."""
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def print_json(value: Any) -> None:

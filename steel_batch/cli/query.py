@@ -49,7 +49,9 @@ def show_table(rows: pa.Table) -> None:
             column.justify = "right"
     for row in rows.to_pylist():
         table.add_row(*(_text(value) for value in row.values()))
-    to = answer if answer.is_terminal else Console(highlight=False, width=_LONGEST_LINE)
+    to = answer
+    if not answer.is_terminal:
+        to = Console(highlight=False, markup=False, width=_LONGEST_LINE)
     to.print(table, soft_wrap=False)
 
 

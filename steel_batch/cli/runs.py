@@ -99,4 +99,4 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     for event in events:
         rest = {k: v for k, v in event.items() if k not in ("at", "event", "config")}
         text = ", ".join(f"{k}={v}" for k, v in rest.items())
-        answer.print(f"{event['at']}  {event['event']}  {text}", markup=False)
+        answer.print(f"{event['at']}  {event['event']}  {text}")

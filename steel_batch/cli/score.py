@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from steel_batch.cli.output import (
     endpoint_option,
     output_option,
     print_json,
+    say,
     store_option,
 )
 from steel_batch.config import ALL_DATES, DECODER, ScoreConfig, read_toml
@@ -185,24 +187,30 @@ def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
     configure_logging(verbose)
     config = ScoreConfig(**options)
     with progress_line() as observe:
-        results = list(score_dates(config, observe))
-    for result in results:
-        if output == "json":
-            print_json(result.to_json())
-        else:
-            show_result(result)
+        for result in score_dates(config, observe):  # a date that fails does not hide those before
+            if output == "json":
+                print_json(result.to_json())
+            else:
+                show_result(result)
 
 
 @contextmanager
-def progress_line() -> Iterator[Observer]:
-    """One line on stderr, rewritten while a run goes on; where it cannot be, a line a step."""
+def progress_line(*, every_seconds: float = 30.0) -> Iterator[Observer]:
+    """One line on stderr, rewritten while a run goes on.
+
+    Args:
+        every_seconds: Where a line cannot be rewritten, as in a log, a new one is printed for
+            every step, and this long after the last.
+    """
     if not console.is_terminal:
-        last = [""]
+        last = ("", 0.0)
 
         def note(progress: Progress) -> None:
-            if progress.step != last[0]:
-                last[0] = progress.step
-                console.print(describe(progress))
+            nonlocal last
+            now = time.monotonic()
+            if progress.step != last[0] or now - last[1] >= every_seconds:
+                last = (progress.step, now)
+                say(describe(progress))
 
         yield note
         return
@@ -241,21 +249,24 @@ def show_result(result: RunResult) -> None:
         else ""
     )
     if result.run_id is None:
-        console.print(
+        say(
             f"{result.date}: nothing new: all {result.num_committed_before + result.num_changed:,} "
             f"images have their row already.{changed}"
         )
         return
     quarantined = f"{result.num_quarantined:,} quarantined"
+    if result.num_quarantined:
+        quarantined += " (`steel-batch quarantine list` says why)"
     late = (
         f"; {result.num_committed_before:,} had their row already"
         if result.num_committed_before
         else ""
     )
-    console.print(
+    rate = f"{result.images_per_second:,.1f} images/s; " if result.images_per_second else ""
+    say(
         f"{result.date}: {result.num_scored:,} images scored with {result.engine} in "
-        f"{duration(result.seconds)} ({result.images_per_second:,.1f} images/s; start-up "
-        f"{duration(result.startup_seconds)}), {quarantined}{late}.{changed}"
+        f"{duration(result.seconds)} ({rate}start-up {duration(result.startup_seconds)}), "
+        f"{quarantined}{late}.{changed}"
     )
     table = Table("class", "name", "images", "share", box=None, pad_edge=False)
     for column in table.columns[2:]:

@@ -75,9 +75,7 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store)
-    dates = dates_of(config, source)
-    ensure_tables(store)
-    for date in dates:
+    for date in dates_of(config, source):
         with DateRun(config, engine, source, store, date, observe) as run:
             result = run.complete()
         yield result
@@ -212,13 +210,24 @@ class DateRun:
     def __enter__(self) -> DateRun:
         """Take the lock and find or make the run."""
         with contextlib.ExitStack() as undo:
-            undo.enter_context(self._lease)
+            self._lock(undo)
             sweep(self._store, self._engine.card.name, self._date)
             record = self._unfinished() or self._begin()
             if record is not None:
                 self._open(record)
             undo.pop_all()
         return self
+
+    def _lock(self, undo: contextlib.ExitStack) -> None:
+        """Take the lock: the first that is written, before any work."""
+        try:
+            undo.enter_context(self._lease)
+        except TransientLakeError:
+            raise
+        except LakeError as error:
+            raise LakeError(
+                f"the store {self._store.url} cannot be used: {error} Check --store."
+            ) from error
 
     def __exit__(
         self,
@@ -306,6 +315,7 @@ class DateRun:
             if info.num_images == 0:
                 self.result = self._nothing_new(info)
                 return None
+            ensure_tables(store)
             number = _next_number(latest_run(store, engine, self._date))
             run_id = layout.run_id(engine, self._date, number)
             with (

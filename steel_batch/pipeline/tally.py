@@ -36,6 +36,7 @@ class Tally:
         self.first_receipt = 0.0
         self._last_receipt = 0.0
         self._first_images = 0
+        self._first_seconds = 0.0
         self._num_new = 0
         self._rate = Rate()
 
@@ -59,6 +60,7 @@ class Tally:
         self._num_new += receipt.num_images
         if not self.first_receipt:
             self.first_receipt, self._first_images = self._last_receipt, receipt.num_images
+            self._first_seconds = receipt.seconds
 
     def forget(self, shards: Sequence[int]) -> None:
         """Take back shards that must be scored again."""
@@ -108,15 +110,23 @@ class Tally:
 
     @property
     def images_per_second(self) -> float:
-        """In steady state: from this attempt's first receipt to its last."""
+        """In steady state: from this attempt's first receipt to its last.
+
+        Where there is only one, over the time that its shard took. 0 where there is none.
+        """
+        num_images = self._num_new - self._first_images
         seconds = self._last_receipt - self.first_receipt
-        return (self._num_new - self._first_images) / seconds if seconds > 0 else 0.0
+        if not num_images:
+            num_images, seconds = self._first_images, self._first_seconds
+        return num_images / seconds if seconds > 0 else 0.0
 
     def progress(self, step: str) -> Progress:
         """How far the run is."""
         num_done = int(self._images[self._done].sum())
-        rate = self._rate.add(num_done)
-        left = (self._record.num_images - num_done) / rate if rate else None
+        num_left = self._record.num_images - num_done
+        # Waiting for the first shard is start-up, and after the last one nothing is scored.
+        rate = self._rate.add(num_done) if self.first_receipt and num_left else 0.0
+        left = num_left / rate if rate else None
         return Progress(
             step=step,
             num_done=num_done,

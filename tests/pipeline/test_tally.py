@@ -1,0 +1,57 @@
+"""What a person is told of a run's speed, from its receipts."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from steel_batch.lake import Lake
+from steel_batch.pipeline.tally import Tally
+from steel_batch.receipt import Receipt
+from tests.made_up_run import begin, image_keys
+
+
+def receipt(shard: int, *, num_images: int, seconds: float = 2.0) -> Receipt:
+    return Receipt(
+        run_id="run", plan_digest="digest", shard=shard, num_images=num_images,
+        num_rows=num_images, staged=None, staged_bytes=0, staged_sha256="", num_defective=(0,) * 4,
+        quarantined=(), seconds=seconds, scored_at="", scorer="nobody",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def tally(tmp_path: Path) -> Tally:
+    """Of twelve images in three shards."""
+    return Tally(begin(Lake(str(tmp_path)), image_keys(12), shard_images=4), num_classes=4)
+
+
+def test_start_up_is_no_part_of_the_speed(tally: Tally) -> None:
+    tally.progress("starting")
+    time.sleep(0.5)
+    tally.add(receipt(0, num_images=4))
+    first = tally.progress("scoring")
+    assert (first.images_per_second, first.seconds_left) == (0.0, None)
+    time.sleep(0.05)
+    tally.add(receipt(1, num_images=4))
+    second = tally.progress("scoring")
+    assert 4 / 0.3 < second.images_per_second <= 4 / 0.05
+    assert second.seconds_left == pytest.approx(4 / second.images_per_second)
+    assert tally.images_per_second == pytest.approx(second.images_per_second, rel=0.2)
+
+
+def test_where_all_is_scored_nothing_has_a_speed(tally: Tally) -> None:
+    for shard in range(3):
+        tally.add(receipt(shard, num_images=4))
+        tally.progress("scoring")
+    done = tally.progress("merging")
+    assert (done.num_done, done.images_per_second, done.seconds_left) == (12, 0.0, None)
+
+
+def test_the_speed_of_a_single_shard_is_that_of_its_scoring(tally: Tally) -> None:
+    assert tally.images_per_second == 0
+    tally.add(receipt(1, num_images=4), resumed=True)
+    assert tally.images_per_second == 0
+    tally.add(receipt(0, num_images=4, seconds=2.0))
+    assert tally.images_per_second == 2
