@@ -1,10 +1,11 @@
-"""The loss: binary cross-entropy and Dice, class by class.
+"""The loss: binary cross-entropy and Dice, class by class, and Lovász's where it is asked for.
 
 Logits may be coarser than masks; the target of a coarse pixel is the share of it that is defect.
 """
 
 from __future__ import annotations
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,3 +37,24 @@ def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor
     dice = (2 * both + 1) / (either + 1)
     dice_loss = ((1 - dice) * present).sum() / present.sum().clamp(min=1)
     return bce + dice_loss
+
+
+def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
+    """Lovász's hinge, a convex stand-in for IoU, in the mean over classes that occur in the batch.
+
+    M. Berman, A. Rannen Triki, M. Blaschko: The Lovász-Softmax loss, CVPR 2018.
+
+    Args:
+        logits_NCHW: At any stride.
+        target_NCHW: Masks at full resolution; a coarse pixel is defect where half of it is.
+    """
+    stride = target_NCHW.shape[-1] // logits_NCHW.shape[-1]
+    if stride > 1:
+        target_NCHW = functional.avg_pool2d(target_NCHW, stride)
+    binary = smp.losses.LovaszLoss("binary", per_image=False)
+    truth_NCHW = (target_NCHW >= 0.5).float()
+    present = truth_NCHW.amax((0, 2, 3)) > 0
+    losses: list[Tensor] = [
+        binary(logits_NCHW[:, c], truth_NCHW[:, c]) for c in range(logits_NCHW.shape[1])
+    ]
+    return (torch.stack(losses) * present).sum() / present.sum().clamp(min=1)

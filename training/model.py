@@ -33,7 +33,12 @@ class ModelConfig:
     encoder_weights: str | None = None
     """Pretrained weights to begin with, fetched by the library; None begins from scratch."""
     input_stride: int = 1
-    """The input is averaged over squares of this side first: 1, 2 or 4."""
+    """The network sees the input at this stride: 1, 2 or 4."""
+    fold: str = "average"
+    """How the input comes to that stride: ``average`` over squares, or ``channels``, where each
+    pixel of a square is a channel of its own and nothing is lost."""
+    input_upscale: int = 1
+    """The input is enlarged by this factor first, 1 or 2: for small images with fine defects."""
     output_stride: int = 1
     """Logits are made at this stride of the pooled input: 1, 2 or 4."""
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
@@ -51,6 +56,15 @@ class ModelConfig:
         for name in ("input_stride", "output_stride"):
             if getattr(self, name) not in (1, 2, 4):
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, not one of 1, 2 and 4.")
+        if self.fold not in ("average", "channels"):
+            raise ConfigError(f"model.fold is {self.fold!r}, not average or channels.")
+        if self.input_upscale not in (1, 2):
+            raise ConfigError(f"model.input_upscale is {self.input_upscale}, not 1 or 2.")
+        if self.input_upscale > 1 and (self.input_stride, self.output_stride) != (1, 1):
+            raise ConfigError(
+                "model.input_upscale enlarges what model.input_stride or output_stride makes "
+                "coarser; give one of them."
+            )
         if self.output_stride > 1 and self.architecture.lower() != "unet":
             raise ConfigError(
                 f"{self.architecture} cannot stop early; use Unet, or model.output_stride = 1."
@@ -90,13 +104,22 @@ class Segmenter(nn.Module):
         """
         height, width = (int(size) for size in image_N1HW.shape[-2:])  # constants of the export
         image_N1HW = (image_N1HW - self._config.mean) / self._config.std
-        multiple = ENCODER_STRIDE * self._config.input_stride
+        stride, upscale = self._config.input_stride, self._config.input_upscale
+        multiple = ENCODER_STRIDE * stride // upscale
         below, right = -height % multiple, -width % multiple
         if below or right:
             image_N1HW = functional.pad(image_N1HW, (0, right, 0, below))
-        if self._config.input_stride > 1:
-            image_N1HW = functional.avg_pool2d(image_N1HW, self._config.input_stride)
+        if upscale > 1:
+            image_N1HW = functional.interpolate(
+                image_N1HW, scale_factor=float(upscale), mode="bilinear"
+            )
+        if stride > 1 and self._config.fold == "channels":
+            image_N1HW = functional.pixel_unshuffle(image_N1HW, stride)
+        elif stride > 1:
+            image_N1HW = functional.avg_pool2d(image_N1HW, stride)
         logits: Tensor = self.network(image_N1HW)
+        if upscale > 1:
+            logits = functional.avg_pool2d(logits, upscale)
         if below or right:
             logits = logits[..., : -(-height // self.stride), : -(-width // self.stride)]
         return logits
@@ -105,7 +128,7 @@ class Segmenter(nn.Module):
 def _build(config: ModelConfig, num_classes: int) -> nn.Module:
     options: dict[str, Any] = {
         "encoder_weights": config.encoder_weights,
-        "in_channels": 1,
+        "in_channels": config.input_stride**2 if config.fold == "channels" else 1,
         "classes": num_classes,
     }
     is_unet = config.architecture.lower() == "unet"
