@@ -120,6 +120,13 @@ run_options = _options(
     click.option("--num-actors", type=int, help="Scoring actors; as many as fit by default."),
     click.option("--cpus-per-actor", type=float, help="CPUs of one scoring actor."),
     click.option(
+        "--actors-per-gpu",
+        default=1,
+        show_default=True,
+        help="Scoring actors that share one GPU: more than one for an engine that outruns what "
+        "one process feeds it.",
+    ),
+    click.option(
         "--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default."
     ),
     click.option(

@@ -115,8 +115,9 @@ def choose_runtime(runtime: str) -> str:
 def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     """How many scoring actors the cluster has room for.
 
-    On GPUs, one actor each, with its share of the node's CPUs for decoding. On CPUs, actors of at
-    most four CPUs each. Both leave a part of every node to the read tasks.
+    On GPUs, one actor each or as many as share one, with their part of the node's CPUs for
+    decoding. On CPUs, actors of at most four CPUs each. Both leave a part of every node to the read
+    tasks.
 
     Raises:
         ConfigError: Not one actor fits.
@@ -135,11 +136,12 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
             (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
             default=MAX_CPUS_PER_ACTOR,
         )
-        cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75))
+        share = config.actors_per_gpu
+        cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75 / share))
         return ActorPool(
-            num_actors=config.num_actors or int(num_gpus),
+            num_actors=config.num_actors or int(num_gpus) * share,
             num_cpus=cpus,
-            num_gpus=1.0,
+            num_gpus=1.0 / share,
             num_threads=max(1, int(cpus)),
         )
     smallest = min((n["CPU"] for n in nodes if n.get("CPU", 0.0) >= 1), default=MAX_CPUS_PER_ACTOR)

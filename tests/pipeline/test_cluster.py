@@ -25,6 +25,8 @@ for on_gpu in (False, True):
             print(actor_pool(config.replace(num_actors=num_actors), on_gpu=on_gpu))
         except ConfigError as error:
             print("error:", error)
+if {gpus}:
+    print("shared", actor_pool(config.replace(actors_per_gpu=3), on_gpu=True))
 """
 
 
@@ -47,8 +49,9 @@ def test_a_head_without_cpus_is_no_room_but_what_is_asked_for_may_come() -> None
 
 
 def test_gpus_without_tensorrt_are_said_to_be_left_out() -> None:
-    (auto, cpu, _, gpu, _), err = placed(cpus=32, gpus=2)
+    (auto, cpu, _, gpu, _, shared), err = placed(cpus=32, gpus=2)
     assert auto == "auto onnxruntime"
     assert "TensorRT, PyCUDA or NVIDIA's driver is missing on node " in err
     assert cpu == "ActorPool(num_actors=8, num_cpus=3.5, num_gpus=0.0, num_threads=4)"
     assert gpu == "ActorPool(num_actors=2, num_cpus=12, num_gpus=1.0, num_threads=12)"
+    assert shared.startswith("shared ActorPool(num_actors=6, num_cpus=4, num_gpus=0.333")
