@@ -9,34 +9,41 @@ it on a GPU host; how fast each version is there is for `benchmarks.gpu.engines`
 from __future__ import annotations
 
 import argparse
+import copy
 import dataclasses
 import json
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from benchmarks.machine import describe_machine
 from steel_batch import synthetic
 from steel_batch.lake import Lake
 from steel_batch.registry import register
 from steel_batch.synthetic.writer import write_lake
+from training.batches import Examples
 from training.dataset import Dataset, open_dataset
+from training.judge import judge_network
 from training.loop import train
-from training.model import ModelConfig
+from training.model import ContractGraph, ModelConfig, Segmenter
 from training.recipe import TrainConfig
 from training.register import Parts, make_version
 
-NARROW = (96, 64, 48, 32, 16)
+NARROW = (128, 64, 48, 32, 16)
+R18 = ModelConfig(encoder="resnet18")
+FOLDED = replace(R18, input_stride=2, fold="channels", head="subpixel")
 SHAPES = {
-    "r18": ModelConfig(encoder="resnet18"),
-    "r18_s2": ModelConfig(encoder="resnet18", output_stride=2),
-    "r18_s4": ModelConfig(encoder="resnet18", output_stride=4),
-    "r18_s4_narrow": ModelConfig(encoder="resnet18", output_stride=4, decoder_channels=NARROW),
-    "r18_half": ModelConfig(encoder="resnet18", input_stride=2),
-    "r18_half_s2": ModelConfig(encoder="resnet18", input_stride=2, output_stride=2),
-    "r34_half_s2": ModelConfig(encoder="resnet34", input_stride=2, output_stride=2),
-    "demo": ModelConfig(
-        encoder="tu-lcnet_050", input_stride=2, output_stride=2, decoder_channels=NARROW
-    ),
+    "r18": R18,
+    "r18_s2": replace(R18, output_stride=2),
+    "r18_half": replace(R18, input_stride=2),
+    "r18_fold": FOLDED,
+    "r18_fold_s2": replace(FOLDED, output_stride=2),
+    "r18_fold_narrow": replace(FOLDED, decoder_channels=NARROW),
+    "r18_fold4": replace(FOLDED, input_stride=4),
 }
 
 
@@ -46,16 +53,18 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--images", type=int, default=9000)
-    parser.add_argument("--held-out", type=int, default=600)
+    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--test", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--no-int8", action="store_true")
     parser.add_argument("--loaders", type=int)
     parser.add_argument("--shapes", default=",".join(SHAPES))
     args = parser.parse_args()
+    test = _synthetic(args.out, 3, args.test)
     parts = Parts(
         training=_synthetic(args.out, 1, args.images),
         validation=_synthetic(args.out, 2, args.held_out),
-        test=_synthetic(args.out, 3, args.held_out),
+        test=test.subset(range(args.held_out)),
     )
     for name in filter(None, args.shapes.split(",")):
         config = TrainConfig(
@@ -82,20 +91,36 @@ def main() -> None:
         )
         register(Lake(str(args.out)), product.card, product.graphs)
         figures = {
+            "benchmark": "gpu_shapes",
             "shape": name,
             "engine": product.card.name,
             "train_seconds": round(trained - started, 1),
             "version_seconds": round(time.monotonic() - trained, 1),
             "num_parameters": sum(p.numel() for p in network.parameters()),
-            "kaggle_dice": product.card.metrics["kaggle_dice"],
-            "classes": product.card.metrics["classes"],
+            **_judge(network, product.card.thresholds, test),
             "int8": dataclasses.asdict(product.verdict),
             "steps": args.steps,
             "batch": args.batch,
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+            **describe_machine(),
         }
         with (args.out / "shapes.jsonl").open("a") as sink:
             sink.write(json.dumps(figures) + "\n")
         print(json.dumps(figures), flush=True)
+
+
+def _judge(network: Segmenter, thresholds: tuple[float, ...], test: Dataset) -> dict[str, Any]:
+    """Of every test image, on the device, without minimum areas."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    graph = ContractGraph(copy.deepcopy(network), thresholds).to(device)
+    metrics = judge_network(graph, Examples(test, test.size, 0))
+    present = [c.present_dice for c in metrics.classes if c.present_dice is not None]
+    return {
+        "num_test_images": len(test),
+        "kaggle_dice": metrics.kaggle_dice,
+        "mean_present_dice": sum(present) / len(present),
+        "classes": [dataclasses.asdict(c) for c in metrics.classes],
+    }
 
 
 def _synthetic(out: Path, seed: int, number: int) -> Dataset:
