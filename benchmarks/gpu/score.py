@@ -28,6 +28,7 @@ from benchmarks.machine import describe_machine
 from steel_batch import schema
 from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import DECODES, open_runtime
+from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
 from steel_batch.read import ShardInput, check_jpegs
 from steel_batch.registry import load_engine
@@ -126,6 +127,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--decode", choices=DECODES, default="cpu")
+    parser.add_argument("--slots", type=int, default=NUM_SLOTS, help="not of `score`")
     parser.add_argument("--shards", type=int, default=96)
     parser.add_argument("--seconds", type=float, default=5.0)
     parser.add_argument("--skip-score", action="store_true")
@@ -137,7 +139,7 @@ def main() -> None:
     started = time.monotonic()
     runtime = open_runtime(
         engine, runtime=args.runtime, precision=args.precision, batch_size=args.batch_size,
-        decode=args.decode, num_threads=args.threads,
+        decode=args.decode, num_threads=args.threads, num_slots=args.slots,
     )  # fmt: skip
     figures: dict[str, Any] = {
         "benchmark": "gpu_score",

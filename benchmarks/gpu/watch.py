@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import threading
@@ -24,9 +25,10 @@ class GpuLog:
     def __enter__(self) -> GpuLog:
         if shutil.which("nvidia-smi") is None:
             return self
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES")
         self._process = subprocess.Popen(
             ["nvidia-smi", "--query-gpu=utilization.gpu,memory.used,power.draw",
-             "--format=csv,noheader,nounits", "-lms", "200"],
+             "--format=csv,noheader,nounits", "-lms", "200", *([f"--id={seen}"] if seen else [])],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._reader = threading.Thread(target=self._read, daemon=True)

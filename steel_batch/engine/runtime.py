@@ -12,7 +12,7 @@ from steel_batch.engine.contract import Runtime
 from steel_batch.engine.nvimgcodec import check_decoder
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.plans import read_plan
-from steel_batch.engine.tensorrt import TrtRuntime
+from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError
 from steel_batch.registry import Engine
 
@@ -72,6 +72,7 @@ def open_runtime(
     batch_size: int | None = None,
     num_threads: int = 1,
     decode: str = "cpu",
+    num_slots: int = NUM_SLOTS,
 ) -> Runtime:
     """Load an engine on this machine.
 
@@ -86,6 +87,7 @@ def open_runtime(
         num_threads: CPU threads of one inference, where the CPU infers, and of the actor.
         decode: One of `DECODES`: where JPEGs become pixels. ``auto`` stays with the CPU where
             nvImageCodec does not work.
+        num_slots: Batches in flight on a GPU; a CPU has one.
 
     Raises:
         EngineError: The engine's files are missing, damaged or do not keep the contract.
@@ -114,6 +116,7 @@ def open_runtime(
             runtime=runtime,
             batch_size=plan.batch_size,
             precision=precision,
+            num_slots=num_slots,
             decode_threads=decode_threads,
         )
     decodes_on_gpu(decode, runtime="onnxruntime", num_threads=num_threads)
