@@ -14,6 +14,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.errors import ConfigError
+
 Pixels = npt.NDArray[np.uint8]
 NOISE_VALUES: Final = 1 << 22
 """Drawn once; each crop takes a stretch from a random place, ten times as fast as drawing anew."""
@@ -21,12 +23,17 @@ NOISE_VALUES: Final = 1 << 22
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """How examples are varied. Square crops are transposed as well as mirrored."""
+    """How examples are varied."""
 
     crop_width: int = 512
     """Columns of a crop; all rows are kept."""
     defect_share: float = 0.75
     """Of the crops of an image with defects, this share is centred on one of its pixels."""
+    mirror: bool = True
+    """Whether crops are mirrored, along each axis in half of the cases."""
+    transpose: bool = True
+    """Whether rows and columns of square crops are exchanged, in half of the cases. Leave both out
+    where a class is known by its direction."""
     gain: float = 0.35
     """Greatest factor, up or down in logarithm, on brightness."""
     shift: float = 12.0
@@ -41,6 +48,17 @@ class AugmentConfig:
     """Greatest rotation to either side; what comes in from outside is mirrored."""
     mix_share: float = 0.0
     """Of the crops, those that get a rectangle of another one, with its mask."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        if self.crop_width < 1:
+            raise ConfigError(f"augment.crop_width is {self.crop_width}, expected 1 or more.")
+        for name in ("defect_share", "mix_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 to 1.")
+        for name in ("gain", "shift", "contrast", "noise", "zoom", "rotate_degrees"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 or more.")
 
 
 def crop(
@@ -61,8 +79,9 @@ def crop(
     bitmask_HW = bitmask_HW[:, left : left + width]
     if config.zoom or config.rotate_degrees:
         image_HW, bitmask_HW = _warp(image_HW, bitmask_HW, config, rng)
-    upside_down, reversed_ = rng.random() < 0.5, rng.random() < 0.5
-    is_transposed = image_HW.shape[0] == image_HW.shape[1] and rng.random() < 0.5
+    upside_down, reversed_ = (config.mirror and rng.random() < 0.5 for _ in range(2))
+    is_square = image_HW.shape[0] == image_HW.shape[1]
+    is_transposed = config.transpose and is_square and rng.random() < 0.5
     turned = [
         _turn(pixels_HW, upside_down, reversed_, is_transposed)
         for pixels_HW in (image_HW, bitmask_HW)
@@ -72,15 +91,15 @@ def crop(
 
 def paste(
     crop_HW: tuple[Pixels, Pixels], other_HW: tuple[Pixels, Pixels], rng: np.random.Generator
-) -> None:
-    """Put a rectangle of another crop into a crop of the same size, at the same place.
+) -> tuple[Pixels, Pixels]:
+    """A crop with a rectangle of another one of the same size, at the same place.
 
     S. Yun et al.: CutMix, ICCV 2019.
 
     Args:
-        crop_HW: Image and bitmask, which are changed.
+        crop_HW: Image and bitmask.
         other_HW: Image and bitmask.
-        rng: Chooses the rectangle: up to nine tenths of either side.
+        rng: Chooses the rectangle: a tenth to nine tenths of either side.
     """
     edges = []
     for size in crop_HW[0].shape:
@@ -88,8 +107,9 @@ def paste(
         start = int(rng.integers(size - length + 1))
         edges.append(slice(start, start + length))
     place = (edges[0], edges[1])
-    for pixels_HW, other in zip(crop_HW, other_HW, strict=True):
-        pixels_HW[place] = other[place]
+    image_HW, bitmask_HW = (pixels_HW.copy() for pixels_HW in crop_HW)
+    image_HW[place], bitmask_HW[place] = (pixels_HW[place] for pixels_HW in other_HW)
+    return image_HW, bitmask_HW
 
 
 def _warp(
@@ -115,13 +135,13 @@ def _warp(
 
 
 def _turn(pixels_HW: Pixels, upside_down: bool, reversed_: bool, is_transposed: bool) -> Pixels:
-    """The same pixels in another order, contiguous."""
+    """The same pixels in another order, contiguous and in memory of their own."""
     if upside_down or reversed_:
         axes = {(True, False): 0, (False, True): 1, (True, True): -1}
         pixels_HW = cv2.flip(pixels_HW, axes[upside_down, reversed_])
-    if is_transposed:
-        pixels_HW = cv2.transpose(pixels_HW)
-    return np.ascontiguousarray(pixels_HW)
+    else:
+        pixels_HW = pixels_HW.copy()
+    return cv2.transpose(pixels_HW) if is_transposed else pixels_HW
 
 
 def _expose(image_HW: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:

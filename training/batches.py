@@ -96,7 +96,7 @@ class Sampler:
         crop_HW = self._draw(rng)
         share = self._config.augment.mix_share
         if share and rng.random() < share:
-            paste(crop_HW, self._draw(rng), rng)
+            return paste(crop_HW, self._draw(rng), rng)
         return crop_HW
 
     def _draw(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:

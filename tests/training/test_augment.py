@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.augment import AugmentConfig, crop
+from training.augment import AugmentConfig, crop, paste
 
 STILL = AugmentConfig(crop_width=64, gain=0, shift=0, defect_share=1)
 
@@ -60,3 +60,23 @@ def test_the_same_generator_gives_the_same_crop() -> None:
     first, second = (crop(*square(2), config, np.random.default_rng(9)) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_a_pasted_rectangle_brings_its_mask_and_changes_neither_crop() -> None:
+    one, other = square(3), square(4)
+    before = [pixels_HW.copy() for pixels_HW in (*one, *other)]
+    places = set()
+    for seed in range(20):
+        image_HW, bitmask_HW = paste(one, other, np.random.default_rng(seed))
+        is_other_HW = image_HW != one[0]
+        rows, columns = (np.flatnonzero(is_other_HW.any(axis)) for axis in (1, 0))
+        place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        expected_HW = [pixels_HW.copy() for pixels_HW in one]
+        for k in range(2):
+            expected_HW[k][place] = other[k][place]
+        np.testing.assert_array_equal(image_HW, expected_HW[0])
+        assert np.count_nonzero(bitmask_HW != expected_HW[1]) == 0
+        places.add(str(place))
+    assert len(places) > 15
+    for pixels_HW, kept_HW in zip((*one, *other), before, strict=True):
+        np.testing.assert_array_equal(pixels_HW, kept_HW)
