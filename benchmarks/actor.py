@@ -11,23 +11,19 @@ shows what the lock lets through.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import shlex
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.gpu.score import SHARD, shards
-from benchmarks.machine import describe_machine
+from benchmarks.machine import keep
 from steel_batch.config import DECODER
 from steel_batch.engine.contract import Output
 from steel_batch.engine.ring import SlotRing
@@ -40,7 +36,6 @@ from steel_batch.synthetic.writer import encode_jpeg
 NUM_STRIPS = 64
 DECODE_MS = "BENCHMARK_DECODE_MS"
 GRAY_HW = np.full((256, 1600), 90, np.uint8)
-RESULTS = Path(__file__).parent / "results" / "actor.json"
 
 
 class PretendSlot:
@@ -135,20 +130,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         rates = [images_per_second(args, Lake(f"{folder}/{i}")) for i in range(args.rounds)]
     figures = {
-        "benchmark": "actor",
-        "command": shlex.join(["python", "-m", "benchmarks.actor", *sys.argv[1:]]),
         **vars(args),
         "images_per_second": round(statistics.median(rates), 1),
         "of_engine": round(statistics.median(rates) / args.engine_rate, 3),
         "all_rounds": [round(rate, 1) for rate in rates],
-        "load_average": round(os.getloadavg()[0], 1),
-        **describe_machine(),
     }
-    for name, value in figures.items():
-        print(f"{name:20} {value}", file=sys.stderr)
-    line = json.dumps(figures)
-    RESULTS.write_text(line + "\n")
-    print(line)
+    keep("actor", figures)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,22 @@
-"""What a figure was measured on."""
+"""What a figure was measured on, and where it is kept."""
 
 from __future__ import annotations
 
 import datetime
+import json
 import os
 import platform
+import shlex
 import subprocess
+import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+RESULTS = Path(__file__).parent / "results"
+LOAD_BEFORE = round(os.getloadavg()[0], 1)
+"""What else kept the machine busy when the benchmark began."""
 PACKAGES = ("ray", "pyarrow", "onnxruntime", "numpy", "opencv-python-headless", "deltalake")
 
 
@@ -23,6 +30,22 @@ def describe_machine() -> dict[str, Any]:
         "commit": _commit(),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
     }
+
+
+def keep(benchmark: str, figures: Mapping[str, Any]) -> None:
+    """Print the figures of `benchmarks.<benchmark>`, and write them to its file of results."""
+    found = {
+        "benchmark": benchmark,
+        "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
+        **figures,
+        "load_average_before": LOAD_BEFORE,
+        **describe_machine(),
+    }
+    for name, value in found.items():
+        print(f"{name:26} {value}", file=sys.stderr)
+    line = json.dumps(found)
+    (RESULTS / f"{benchmark}.json").write_text(line + "\n")
+    print(line)
 
 
 def _cpu() -> str:

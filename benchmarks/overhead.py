@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import keep
 from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.lake import Lake
@@ -84,7 +84,6 @@ def main() -> None:
             startup.append(result["startup_seconds"])
             ratios.append(score[-1] / loop[-1])
     figures = {
-        "benchmark": "overhead",
         "num_images": options.num_images,
         "rounds": options.rounds,
         "batch_size": BATCH,
@@ -95,11 +94,8 @@ def main() -> None:
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
         "startup_seconds": round(statistics.median(startup), 2),
-        **describe_machine(),
     }
-    for name, value in figures.items():
-        print(f"{name:26} {value}", file=sys.stderr)
-    print(json.dumps(figures))
+    keep("overhead", figures)
 
 
 if __name__ == "__main__":

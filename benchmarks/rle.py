@@ -12,21 +12,16 @@ does not even look at).
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from itertools import count, islice
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import keep
 from steel_batch.rle import BatchRuns, encode_groups, find_batch_runs
 from steel_batch.synthetic import render
 
@@ -37,7 +32,6 @@ except ImportError:
 
 NUM_CLASSES = 4
 BATCH = 8
-RESULTS = Path(__file__).parent / "results" / "rle.json"
 Mask = npt.NDArray[np.uint8]
 
 
@@ -139,8 +133,6 @@ def main() -> None:
         "empty": [np.zeros((256, 1600), np.uint8)] * options.num_masks,
     }
     figures = {
-        "benchmark": "rle",
-        "command": shlex.join(["python", "-m", "benchmarks.rle", *sys.argv[1:]]),
         "shape": [256, 1600],
         "num_classes": NUM_CLASSES,
         "masks_at_once": BATCH,
@@ -149,15 +141,8 @@ def main() -> None:
         "milliseconds": {name: measure(masks, options.rounds) for name, masks in sets.items()},
         "masks": {name: describe(masks) for name, masks in sets.items()},
         "pycocotools": version("pycocotools") if coco is not None else "not installed",
-        "load_average": round(os.getloadavg()[0], 1),
-        **describe_machine(),
     }
-    for name, value in figures.items():
-        print(f"{name:16} {value}", file=sys.stderr)
-    line = json.dumps(figures)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(line + "\n")
-    print(line)
+    keep("rle", figures)
 
 
 if __name__ == "__main__":
