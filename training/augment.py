@@ -135,13 +135,11 @@ def _warp(
 
 
 def _turn(pixels_HW: Pixels, upside_down: bool, reversed_: bool, is_transposed: bool) -> Pixels:
-    """The same pixels in another order, contiguous and in memory of their own."""
+    """The same pixels in another order, contiguous."""
     if upside_down or reversed_:
         axes = {(True, False): 0, (False, True): 1, (True, True): -1}
         pixels_HW = cv2.flip(pixels_HW, axes[upside_down, reversed_])
-    else:
-        pixels_HW = pixels_HW.copy()
-    return cv2.transpose(pixels_HW) if is_transposed else pixels_HW
+    return cv2.transpose(pixels_HW) if is_transposed else np.ascontiguousarray(pixels_HW)
 
 
 def _expose(image_HW: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:

@@ -7,8 +7,10 @@ is the very code that scoring uses. Shape suffixes: H rows, W columns.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,15 +19,16 @@ import numpy.typing as npt
 
 from steel_batch.decode import decode_gray
 from steel_batch.engine.contract import MAX_CLASSES
-from steel_batch.errors import ConfigError, SteelBatchError
-from steel_batch.header import probe
+from steel_batch.errors import ConfigError, ImageError, LakeError
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.manifest import KeyPattern
 from steel_batch.rle import decode_rle
-from training.labels import MAX_PROBLEMS, Masks, read_groups, read_labels
+from training.labels import MAX_PROBLEMS, LabelError, Masks, read_groups, read_labels
 
 READ_IMAGES: Final = 64
 """Images of one concurrent read while the dataset is opened."""
+MOST_DECODERS: Final = 16
+"""Threads that decode meanwhile."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,18 +120,22 @@ def open_dataset(
     groups: bytes | None = None,
     groups_source: str = "--groups",
 ) -> Dataset:
-    """List the images, read each once, and join them with their labels.
+    """List the images, decode each once, and join them with their labels.
+
+    An image that cannot be decoded is found here and not hours later. Files of the same content
+    are of one group.
 
     Args:
         lake: Where the images lie; every image file below it is an example.
         labels: The csv.
         source: Its name, for messages.
         num_classes: Classes of the problem, 1 to 8; None takes the highest that occurs.
-        groups: A csv ``ImageId,Group``; None makes each image a group of its own.
+        groups: A csv ``ImageId,Group``; None makes each content a group of its own.
         groups_source: Its name, for messages.
 
     Raises:
-        LabelError: Rows are malformed, repeated, or name images that are not there.
+        LabelError: Rows are malformed, repeated, or name images that are not there; or files of
+            the same content are in several groups.
         ConfigError: There are no images, two of one name, or some that cannot be decoded.
         LakeError: The store refused.
     """
@@ -142,15 +149,16 @@ def open_dataset(
         num_classes = max((c for by_class in masks.values() for c in by_class), default=0)
         if not num_classes:
             raise ConfigError(f"{source} labels no defect at all: there is nothing to learn.")
-    grouped = (
-        {name: name for name in found}
-        if groups is None
-        else read_groups(groups, source=groups_source, names=sorted(found))
-    )
+    digests = {name: digest for name, (_, digest) in probed.items()}
+    grouped = _first_names(digests)
+    if groups is not None:
+        copies = grouped
+        grouped = read_groups(groups, source=groups_source, names=sorted(found))
+        _refuse_split_copies(copies, grouped, groups_source)
     examples = [
         Example(
             key=item.key,
-            sha256=probed[name][1],
+            sha256=digests[name],
             height=sizes[name][0],
             width=sizes[name][1],
             masks=masks.get(name, {}),
@@ -187,21 +195,19 @@ def _list_images(lake: Lake) -> dict[str, LakeObject]:
 def _probe_images(
     lake: Lake, found: dict[str, LakeObject]
 ) -> dict[str, tuple[tuple[int, int], str]]:
-    """Height, width and SHA-256 of each image."""
+    """Height, width and SHA-256 of each image, in the order of their names."""
     names = sorted(found)
     probed, problems = {}, []
-    for start in range(0, len(names), READ_IMAGES):
-        chunk = names[start : start + READ_IMAGES]
-        contents = lake.read_many([ReadRequest(key=found[name].key) for name in chunk])
-        for name, data in zip(chunk, contents, strict=True):
-            try:
-                if not isinstance(data, bytes):
-                    raise data
-                header = probe(memoryview(data))
-            except SteelBatchError as error:
-                problems.append(f"{name}: {str(error).rstrip('.')}")
-                continue
-            probed[name] = ((header.height, header.width), hashlib.sha256(data).hexdigest())
+    with ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "decode") as threads:
+        for start in range(0, len(names), READ_IMAGES):
+            chunk = names[start : start + READ_IMAGES]
+            contents = lake.read_many([ReadRequest(key=found[name].key) for name in chunk])
+            seen = threads.map(_probe_image, contents)
+            for name, result in zip(chunk, seen, strict=True):
+                if isinstance(result, ImageError):
+                    problems.append(f"{name}: {str(result).rstrip('.')}")
+                else:
+                    probed[name] = result
     if problems:
         shown = "; ".join(problems[:MAX_PROBLEMS])
         raise ConfigError(
@@ -209,6 +215,38 @@ def _probe_images(
             "Replace or remove them and their rows."
         )
     return probed
+
+
+def _probe_image(content: bytes | LakeError) -> tuple[tuple[int, int], str] | ImageError:
+    if not isinstance(content, bytes):
+        raise content
+    try:
+        height, width = decode_gray(content).shape
+    except ImageError as error:
+        return error
+    return (height, width), hashlib.sha256(content).hexdigest()
+
+
+def _first_names(digests: Mapping[str, str]) -> dict[str, str]:
+    """For each image the first one with the same content, which most often is itself."""
+    first: dict[str, str] = {}
+    return {name: first.setdefault(digest, name) for name, digest in digests.items()}
+
+
+def _refuse_split_copies(
+    copies: Mapping[str, str], grouped: Mapping[str, str], source: str
+) -> None:
+    problems = [
+        f"{name} ({grouped[name]}) and {first} ({grouped[first]})"
+        for name, first in copies.items()
+        if grouped[name] != grouped[first]
+    ]
+    if problems:
+        more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
+        raise LabelError(
+            f"{source} puts files of the same content into different groups: "
+            f"{'; '.join(problems[:MAX_PROBLEMS])}{more}. Give copies one group."
+        )
 
 
 def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Dataset]:

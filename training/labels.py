@@ -135,7 +135,7 @@ def _fields(row: Sequence[str], joined: bool, num_classes: int | None) -> tuple[
     else:
         name, class_text = row[0], row[1].strip()
     most = num_classes or MAX_CLASSES
-    if not (class_text.isascii() and class_text.isdigit() and 1 <= int(class_text) <= most):
+    if class_text not in map(str, range(1, most + 1)):
         raise LabelError(f"has class {class_text!r}, not one of 1 to {most}")
     return name, int(class_text), row[-1]
 

@@ -25,9 +25,7 @@ def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor
         target_NCHW: Masks at full resolution.
         positive_weight_C: What a defect pixel weighs against a clean one.
     """
-    stride = target_NCHW.shape[-1] // logits_NCHW.shape[-1]
-    if stride > 1:
-        target_NCHW = functional.avg_pool2d(target_NCHW, stride)
+    target_NCHW = _pooled_like(target_NCHW, logits_NCHW)
     weight = positive_weight_C.view(1, -1, 1, 1)
     bce = functional.binary_cross_entropy_with_logits(logits_NCHW, target_NCHW, pos_weight=weight)
     probability = torch.sigmoid(logits_NCHW)
@@ -48,9 +46,7 @@ def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
         logits_NCHW: At any stride.
         target_NCHW: Masks at full resolution; a coarse pixel is defect where half of it is.
     """
-    stride = target_NCHW.shape[-1] // logits_NCHW.shape[-1]
-    if stride > 1:
-        target_NCHW = functional.avg_pool2d(target_NCHW, stride)
+    target_NCHW = _pooled_like(target_NCHW, logits_NCHW)
     binary = smp.losses.LovaszLoss("binary", per_image=False)
     truth_NCHW = (target_NCHW >= 0.5).float()
     present = truth_NCHW.amax((0, 2, 3)) > 0
@@ -58,3 +54,11 @@ def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
         binary(logits_NCHW[:, c], truth_NCHW[:, c]) for c in range(logits_NCHW.shape[1])
     ]
     return (torch.stack(losses) * present).sum() / present.sum().clamp(min=1)
+
+
+def _pooled_like(target_NCHW: Tensor, logits_NCHW: Tensor) -> Tensor:
+    """Targets at the stride of logits, which are as many as cover the image."""
+    stride = -(-target_NCHW.shape[-1] // logits_NCHW.shape[-1])
+    if stride == 1:
+        return target_NCHW
+    return functional.avg_pool2d(target_NCHW, stride, ceil_mode=True)

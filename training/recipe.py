@@ -76,6 +76,14 @@ class TrainConfig:
                      "checkpoint_steps", "validate_steps"):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 1 or more.")
+        for name in ("seed", "weight_decay", "lovasz_weight", "cache_bytes"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        weights = self.positive_weight
+        smallest = min(weights, default=0.0) if isinstance(weights, tuple) else weights
+        for name, value in (("learning_rate", self.learning_rate), ("positive_weight", smallest)):
+            if value <= 0:
+                raise ConfigError(f"{name} is {value}, expected more than 0.")
         for name in ("num_loaders", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -89,6 +89,9 @@ class TrainingState:
     def update(self, step: int, batch: Batch) -> Tensor:
         """Take one step; returns the loss of this process's crops, still on the device."""
         config, device = self._config, self._place.device
+        # Where a network drops activations, a continued run drops the same ones.
+        entropy = np.random.SeedSequence((config.seed, step, self._place.rank))
+        torch.manual_seed(int(entropy.generate_state(1)[0]))
         rate = config.learning_rate * _schedule(step, config)
         for group in self.optimizer.param_groups:
             group["lr"] = rate

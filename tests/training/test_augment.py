@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,15 @@ def test_square_crops_are_turned_in_all_eight_ways() -> None:
     assert len(seen) == 8
 
 
+def test_crops_stay_as_they_lie_where_direction_matters() -> None:
+    config = dataclasses.replace(STILL, mirror=False, transpose=False)
+    image_HW, bitmask_HW = square(0)
+    for seed in range(20):
+        varied_HW, mask_HW = crop(image_HW, bitmask_HW, config, np.random.default_rng(seed))
+        np.testing.assert_array_equal(varied_HW, image_HW)
+        np.testing.assert_array_equal(mask_HW, bitmask_HW)
+
+
 def test_wide_crops_are_only_mirrored() -> None:
     image_HW, bitmask_HW = (pixels[:32] for pixels in square(0))
     found = [crop(image_HW, bitmask_HW, STILL, np.random.default_rng(s)) for s in range(100)]
@@ -39,6 +50,17 @@ def test_crops_of_images_with_defects_hold_some() -> None:
     masks = [crop(image_HW, bitmask_HW, config, np.random.default_rng(s))[1] for s in range(50)]
     assert all(mask.shape == (16, 128) for mask in masks)
     assert sum(mask.any() for mask in masks) == 50
+
+
+def test_noise_is_as_strong_as_is_said_and_takes_no_side() -> None:
+    image_HW = np.full((64, 64), 128, np.uint8)
+    config = AugmentConfig(crop_width=64, gain=0, shift=0, noise=20)
+    rngs = (np.random.default_rng(seed) for seed in range(300))
+    errors = [crop(image_HW, image_HW, config, rng)[0].astype(float) - 128 for rng in rngs]
+    assert abs(np.mean([error.mean() for error in errors])) < 0.6  # fractions are cut off
+    deviations = [error.std() for error in errors]
+    assert 0 <= min(deviations) < 2 < 18 < max(deviations) < 21
+    assert np.mean(deviations) == pytest.approx(10, abs=1)
 
 
 @pytest.mark.parametrize("change", ["gain", "shift", "contrast", "noise", "zoom", "rotate_degrees"])

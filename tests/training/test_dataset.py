@@ -91,9 +91,48 @@ def test_what_cannot_be_a_dataset_is_refused(tmp_path: object) -> None:
         open_dataset(lake, b"", source="t")
 
 
-def test_an_image_that_is_none_is_named(tmp_path: object) -> None:
-    lake = Lake(str(tmp_path))
-    write_bands(lake, num_images=2)
-    lake.write("broken.png", b"not an image")
-    with pytest.raises(ConfigError, match=r"1 of 3 images .* cannot be read: broken\.png: "):
+@pytest.mark.parametrize("damage", [b"not an image", None])
+def test_an_image_that_cannot_be_decoded_is_named_before_anything_is_trained(
+    lake: Lake, damage: bytes | None
+) -> None:
+    write_bands(lake, num_images=3)
+    cut = lake.read("im002.png")[:-2000]
+    lake.write("im002.png", damage or cut)
+    with pytest.raises(ConfigError, match=r"1 of 3 images .* cannot be read: im002\.png: "):
         open_dataset(lake, lake.read("train.csv"), source="t")
+
+
+def test_copies_of_a_file_are_of_one_group(tmp_path: object) -> None:
+    lake = Lake(str(tmp_path))
+    write_bands(lake, num_images=30)
+    for i in range(30):
+        lake.write(f"copies/x{i:03d}.png", lake.read(f"im{i:03d}.png"))
+    dataset = open_dataset(lake, lake.read("train.csv"), source="t", num_classes=2)
+    parts = split(dataset, shares=[0.2, 0.2], seed=0)
+    contents = [{example.sha256 for example in part.examples} for part in parts]
+    assert [len(part) for part in parts] == [2 * len(content) for content in contents]
+    assert sum(map(len, contents)) == len(set().union(*contents)) == 30
+
+
+def test_groups_that_tear_copies_apart_are_refused(tmp_path: object) -> None:
+    lake = Lake(str(tmp_path))
+    write_bands(lake, num_images=3)
+    lake.write("copy.png", lake.read("im001.png"))
+    rows = "ImageId,Group\ncopy.png,a\nim000.png,a\nim001.png,b\nim002.png,a\n"
+    with pytest.raises(LabelError, match=r"im001\.png \(b\) and copy\.png \(a\)\. Give copies"):
+        open_dataset(lake, lake.read("train.csv"), source="t", groups=rows.encode())
+
+
+@pytest.mark.parametrize("num_classes", range(1, 9))
+def test_one_to_eight_classes_are_bits_of_one_mask(tmp_path: object, num_classes: int) -> None:
+    lake = Lake(str(tmp_path))
+    write_bands(lake, num_images=1)
+    rows = [f"im000.png,{c},{c} 1" for c in range(1, num_classes + 1)]
+    labels = "\n".join(["ImageId,ClassId,EncodedPixels", *rows])
+    dataset = open_dataset(lake, labels.encode(), source="t")
+    assert dataset.num_classes == num_classes
+    _, bitmask_HW = dataset.load(0)
+    assert [int(value) for value in bitmask_HW[:num_classes, 0]] == [
+        1 << c for c in range(num_classes)
+    ]
+    assert np.count_nonzero(bitmask_HW) == num_classes

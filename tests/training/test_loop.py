@@ -80,6 +80,17 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_figures(
     assert [line["step"] for line in lines(tmp_path / "cut")] == [2, 2, 4, 4, 6, 6]
 
 
+def test_a_network_that_drops_activations_is_continued_exactly(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    model = ModelConfig(architecture="FPN", encoder="narrow16")
+    config = dataclasses.replace(RECIPE, model=model, num_steps=3, checkpoint_steps=1)
+    whole = train(dataset, config, tmp_path / "whole")
+    assert any(isinstance(m, torch.nn.Dropout2d) and m.p > 0 for m in whole.modules())
+    train_until(2, dataset, config, tmp_path / "cut")
+    assert same_weights(train(dataset, config, tmp_path / "cut"), whole)
+
+
 def test_a_finished_run_gives_its_result_without_a_step(dataset: Dataset, tmp_path: Path) -> None:
     first = train(dataset, RECIPE, tmp_path, validation=dataset)
     reported: list[dict[str, Any]] = []
@@ -163,6 +174,17 @@ def test_images_are_kept_in_memory_only_if_all_of_them_fit(dataset: Dataset) -> 
     assert not read.is_cached
     assert read.load(3)[0] is not read.load(3)[0]
     np.testing.assert_array_equal(read.load(3)[1], kept.load(3)[1])
+
+
+@pytest.mark.parametrize("size", [(50, 50), (33, 67)])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_images_of_any_size_train_at_any_stride(
+    tmp_path: Path, size: tuple[int, int], stride: int
+) -> None:
+    dataset = open_bands(Lake(str(tmp_path / "lake")), num_images=4, height=size[0], width=size[1])
+    model = dataclasses.replace(SMALL, output_stride=stride)
+    config = dataclasses.replace(RECIPE, model=model, num_steps=1, lovasz_weight=1.0)
+    train(dataset, config, tmp_path / "run", validation=dataset)
 
 
 def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:
