@@ -76,7 +76,7 @@ from training.settings import read_recipe
 @click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for scratch files and TensorBoard's; a temporary one by default.",
+    help="Folder for scratch files, TensorBoard's among them; a temporary one by default.",
 )
 @endpoint_option
 @click.option("--verbose", is_flag=True, help="Log what happens to stderr.")

@@ -51,7 +51,7 @@ class JobConfig:
     """Processes of a Ray cluster; 0 trains in this one, without Ray."""
     ray_address: str | None = None
     work: Path | None = None
-    """Folder for scratch files and TensorBoard's; a temporary one where it is None."""
+    """Folder for scratch files, TensorBoard's among them; a temporary one where it is None."""
     endpoint_url: str | None = None
 
 
@@ -102,7 +102,7 @@ def run_job(
         folder = Path(place) / run
         settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
         on_stage(f"training {run}")
-        with open_trackers(folder, run, settings) as track:
+        with open_trackers(folder, store, run, settings) as track:
 
             def report(record: dict[str, Any]) -> None:
                 track(record)
