@@ -6,6 +6,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from steel_batch.engine.compiler import compile_graph
 from steel_batch.errors import EngineError
 from training.export import check_graph, export_graph
 from training.model import ContractGraph, ModelConfig, Segmenter
@@ -51,3 +52,26 @@ def test_a_graph_with_other_thresholds_is_refused_with_how_far_off_it_is(
     data = export_graph(graph, HEIGHT, WIDTH, precision="fp32")
     with pytest.raises(EngineError, match=r"fp32 graph .* disagree on [\d,]+ of 18,432 pixels"):
         check_graph(graph, with_limits_moved(data, 0.02), images(), precision="fp32")
+
+
+def test_a_graph_is_of_the_opset_that_every_tensorrt_parses_and_resizes_by_constants(
+    graph: ContractGraph,
+) -> None:
+    """TensorRT 8.5 refuses a Resize whose sizes are computed, and operators of later opsets."""
+    for precision in ("fp32", "fp16"):
+        data = export_graph(graph, HEIGHT, WIDTH, precision=precision)
+        model = onnx.load_model_from_string(data)
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", 17)]
+        constants = {tensor.name for tensor in model.graph.initializer}
+        resizes = [node for node in model.graph.node if node.op_type == "Resize"]
+        assert resizes
+        assert all(len(node.input) == 3 and node.input[2] in constants for node in resizes)
+
+
+def test_tensorrt_builds_plans_of_both_precisions_strongly_typed(graph: ContractGraph) -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="has no wheel for this machine")
+    for precision, other in (("fp32", "fp16"), ("fp16", "fp32")):
+        data = export_graph(graph, HEIGHT, WIDTH, precision=precision)
+        built = compile_graph(data, trt=trt, precision=precision, batch_size=4)
+        assert built.strongly_typed
+        assert built.layers[precision] > 10 * built.layers.get(other, 0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from steel_batch.engine.compiler import compile_graph
 from steel_batch.engine.contract import IMAGE
 from steel_batch.errors import EngineError
 from tests.tiny_engine import tiny_graph
@@ -59,6 +60,17 @@ def test_scales_are_symmetric_weights_by_channel_and_biases_float(
     for node in graph.node:
         if node.op_type == "Conv" and len(node.input) == 3:
             assert constants[node.input[2]].dtype == np.float32
+
+
+def test_tensorrt_builds_a_plan_of_the_very_file_that_onnx_runtime_runs(
+    graphs: tuple[onnx.ModelProto, bytes],
+) -> None:
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="has no wheel for this machine")
+    built = compile_graph(graphs[0].SerializeToString(), trt=trt, precision="int8", batch_size=4)
+    quantised = [node for node in graphs[0].graph.node if node.op_type == "QuantizeLinear"]
+    assert built.strongly_typed
+    assert built.layers["int8"] >= len(quantised)
+    assert len(built.plan) > 10_000
 
 
 def test_the_contract_is_kept(graphs: tuple[onnx.ModelProto, bytes]) -> None:
