@@ -12,7 +12,7 @@ import getpass
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,38 @@ def history(store: Lake, model: str, alias: str) -> list[AliasEntry]:
     """Every move of an alias, oldest first."""
     name = layout.alias_series(model, alias)
     return [_parse(store, name, number, data) for number, data in series.history(store, name)]
+
+
+def before(entries: Sequence[AliasEntry]) -> str | None:
+    """The version that an alias goes back to, as an editor's undo would: never one that was left.
+
+    Each rollback takes away the promotion in force, so the next one goes further back.
+
+    Args:
+        entries: Its history, oldest first.
+
+    Returns:
+        None where no earlier promotion is left.
+    """
+    standing: list[str] = []
+    for entry in entries:
+        if entry.action == "rollback" and entry.version in standing:
+            while standing[-1] != entry.version:
+                standing.pop()
+        else:
+            standing.append(entry.version)
+    return standing[-2] if len(standing) > 1 else None
+
+
+def rolled_back_from(entries: Sequence[AliasEntry], version: str) -> AliasEntry | None:
+    """The rollback that took an alias from a version, if it was not promoted again since."""
+    found = None
+    for entry in entries:
+        if entry.action == "rollback" and entry.previous == version:
+            found = entry
+        elif entry.version == version:
+            found = None
+    return found
 
 
 def names(store: Lake, model: str) -> list[str]:

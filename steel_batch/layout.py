@@ -16,6 +16,8 @@ MERGED = "merged"
 """Stands for a run's own merged predictions, before earlier rows are taken into account."""
 TABLES = (PREDICTIONS, CLASS_SUMMARIES, QUARANTINE)
 RUNS = "runs"
+TRAINING_REPORT = "report.html"
+"""Beside the card of a version: how it was trained and how good it is."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.]*(?:-[a-z0-9_.]+)*")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
@@ -148,7 +150,7 @@ def card_file(model: str, version: str) -> str:
 
 def report_file(model: str, version: str) -> str:
     """The page that shows how one version was trained and how good it is."""
-    return f"{version_dir(model, version)}/report.html"
+    return f"{version_dir(model, version)}/{TRAINING_REPORT}"
 
 
 def training_file(run: str, name: str) -> str:

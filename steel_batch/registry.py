@@ -60,6 +60,13 @@ class Engine:
             )
         return data
 
+    def read_report(self) -> str | None:
+        """The page that its training left beside the card; None where there is none."""
+        try:
+            return self.home.read(f"{self.folder}/{layout.TRAINING_REPORT}".lstrip("/")).decode()
+        except MissingObjectError:
+            return None
+
 
 def load_engine(spec: str, *, store: Lake | None) -> Engine:
     """Find the engine that a user names.
@@ -106,7 +113,10 @@ def resolve_alias(store: Lake, model: str, alias: str) -> str:
     layout.check_name(alias, what="alias")
     entry = aliases.current(store, model, alias)
     if entry is None:
-        raise ConfigError(f"there is no alias {model}@{alias} in {store.url}.")
+        raise ConfigError(
+            f"there is no alias {model}@{alias} in {store.url}; `engines list` shows them, and "
+            "`engines promote` makes one."
+        )
     return entry.version
 
 

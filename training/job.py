@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from steel_batch import layout
 from steel_batch.engine.contract import Card
@@ -27,6 +27,9 @@ from training.register import Parts, make_version, register_product
 from training.report import render_report
 from training.stored import train_stored
 from training.trackers import open_trackers
+
+SOURCE: Final = ("images", "labels", "groups", "validation_share", "test_share", "split_seed")
+"""What of a job decides on the parts of its data: versions with the same are comparable."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +113,13 @@ def run_job(
 
             network = _train(job, parts, config, store, run, folder, report)
         product = make_version(
-            network, parts, config, model=job.model, classes=classes, on_stage=on_stage
+            network,
+            parts,
+            config,
+            model=job.model,
+            classes=classes,
+            source={name: getattr(job, name) for name in SOURCE},
+            on_stage=on_stage,
         )
         on_stage("registering")
         journal = (folder / "metrics.jsonl").read_text().splitlines()

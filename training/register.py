@@ -75,6 +75,7 @@ def make_version(
     *,
     model: str,
     classes: Sequence[str],
+    source: Mapping[str, Any] | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Product:
     """Search thresholds, export, check, quantise, judge, and write the card.
@@ -88,6 +89,7 @@ def make_version(
         config: How it was trained.
         model: The model's name.
         classes: Their names.
+        source: Where the parts came from and how they were cut, for the card.
         on_stage: Called with what is being done.
 
     Raises:
@@ -182,6 +184,7 @@ def make_version(
         },
         recipe={
             **dataclasses.asdict(config),
+            "data": dict(source or {}),
             "training_digest": parts.training.digest,
             "num_training_images": len(parts.training),
             "num_training_masks": parts.training.num_masks,

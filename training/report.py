@@ -1,12 +1,8 @@
-"""The page about one version: how training went, how good it is, its best and worst images.
-
-One HTML file without scripts or anything from elsewhere; what came from users is escaped.
-"""
+"""The page about one version: its card, how training went, its best and worst images."""
 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
@@ -15,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.card_page import render_page
 from steel_batch.contact_sheet import COLORS_BGR
 from training.dataset import Dataset
 from training.export import open_session
@@ -24,21 +21,19 @@ from training.register import Product
 
 NUM_PICTURES: Final = 6
 """Of the best, and as many of the worst."""
-MOST_WIDTH_PX: Final = 900
+WIDTH_PX: Final = 920
+"""Of pictures of wide images; others are at most `HEIGHT_PX` high."""
+HEIGHT_PX: Final = 440
 TRUTH_BGR: Final = (255, 255, 255)
-STYLE: Final = """
-body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;text-align:right;
-border-bottom:1px solid #ddd}th:first-child,td:first-child{text-align:left}
-figure{margin:1em 0}figcaption{color:#555}img,svg{max-width:100%}
-pre{background:#f5f5f5;padding:1em;overflow:auto}h2{margin-top:2em}
-"""
 CURVES: Final = (
     ("loss", "loss"),
     ("validation_kaggle_dice", "Kaggle Dice on validation, threshold 0.5, no minimum areas"),
     ("validation_mean_iou", "mIoU on validation, threshold 0.5"),
     ("learning_rate", "learning rate"),
 )
+PLOT_WIDTH, PLOT_HEIGHT = 860, 180
+MARGIN: Final = 60
+"""Left of a plot, for its numbers; a third of it is below."""
 
 
 def render_report(product: Product, test: Dataset, records: Sequence[Mapping[str, Any]]) -> str:
@@ -49,101 +44,58 @@ def render_report(product: Product, test: Dataset, records: Sequence[Mapping[str
         test: What the figures in its card are of.
         records: What the training loop reported.
     """
-    card = product.card
-    figures = card.metrics
-    parts = [
-        f"<h1>{escape(card.name)}</h1>",
-        f"<p>Made {escape(card.created)}. Judged on {figures['num_images']} held-out images: "
-        f"Kaggle Dice <b>{figures['kaggle_dice']:.4f}</b>, mIoU <b>{figures['mean_iou']:.4f}</b>."
-        "</p>",
-        *(f"<p>{escape(note)}</p>" for note in card.notes),
-        "<h2>Classes</h2>",
-        _classes(product),
-        "<h2>Confusion</h2><p>Share of the true pixels of a row that were given to a column.</p>",
-        _confusion(("background", *card.classes), figures["confusion"]),
-        "<h2>Calibration</h2>",
-        _calibration(figures["calibration"]),
-        "<h2>Training</h2>",
-        *(_curve(records, name, title) for name, title in CURVES),
-        "<h2>Images</h2><p>White: the truth. Coloured: what the engine marked, "
-        f"{_legend(card.classes)}.</p>",
-        *_pictures(product, test),
-        "<h2>Recipe</h2>",
-        f"<pre>{escape(json.dumps(dict(card.recipe), indent=1, sort_keys=True))}</pre>",
-        "<h2>Environment</h2>",
-        f"<pre>{escape(json.dumps(dict(card.environment), indent=1, sort_keys=True))}</pre>",
-    ]
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(card.name)}</title>'
-        f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
+    return render_page(
+        product.card,
+        training="".join(_curve(records, name, title) for name, title in CURVES),
+        images=f"<p>White: the truth. Coloured: what the engine marked, "
+        f"{_legend(product.card.classes)}.</p>" + "".join(_pictures(product, test)),
     )
-
-
-def _classes(product: Product) -> str:
-    card = product.card
-    rows = []
-    for c, entry in enumerate(card.metrics["classes"]):
-        rows.append(
-            [
-                card.classes[c],
-                entry["num_present"],
-                *(_share(entry[key]) for key in ("present_dice", "iou", "recall",
-                                                 "false_alarm_rate")),
-                card.thresholds[c],
-                card.post_process.min_area_px[c],
-            ]
-        )  # fmt: skip
-    titles = ("class", "images", "Dice where present", "IoU", "recall", "false alarms",
-              "threshold", "min. area")  # fmt: skip
-    return _table(titles, rows)
-
-
-def _confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    rows = []
-    for name, row in zip(names, counts, strict=True):
-        total = sum(row)
-        rows.append([name, *(_share(count / total if total else None) for count in row), total])
-    return _table(("truth", *names, "pixels"), rows)
-
-
-def _calibration(bins: Sequence[Mapping[str, Any]]) -> str:
-    rows = [[f"{b['mean_peak']:.3f}", f"{b['share_present']:.3f}", b["num_cases"]] for b in bins]
-    return _table(("mean peak", "share with the class", "images × classes"), rows)
-
-
-def _table(titles: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(str(value))}</td>' for value in row)}</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
-    points = [(record["step"], record[name]) for record in records if name in record]
+    points = [
+        (record["step"], record[name])
+        for record in records
+        if name in record and np.isfinite(record[name])
+    ]
     if len(points) < 2:
         return ""
-    width, height, margin = 860, 200, 50
     steps, values = zip(*points, strict=True)
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    xy = " ".join(
-        f"{margin + (width - margin) * step / steps[-1]:.1f},"
-        f"{height - 20 - (height - 40) * (value - low) / span:.1f}"
-        for step, value in points
+    ticks = _ticks(min(values), max(values))
+    low, high = ticks[0], ticks[-1]
+    left, bottom = MARGIN, PLOT_HEIGHT - MARGIN // 3
+
+    def x_of(step: float) -> str:
+        return f"{left + (PLOT_WIDTH - left - 5) * step / steps[-1]:.1f}"
+
+    def y_of(value: float) -> str:
+        return f"{bottom - (bottom - 10) * (value - low) / (high - low):.1f}"
+
+    lines = "".join(
+        f'<line x1="{left}" x2="{PLOT_WIDTH}" y1="{y_of(tick)}" y2="{y_of(tick)}" stroke="#ddd"/>'
+        f'<text x="{left - 6}" y="{y_of(tick)}" dy="4" text-anchor="end">{tick:.4g}</text>'
+        for tick in ticks
     )
+    lines += "".join(
+        f'<text x="{x_of(tick)}" y="{PLOT_HEIGHT - 4}" text-anchor="middle">{tick:g}</text>'
+        for tick in _ticks(0, steps[-1])[:-1]
+    )
+    line = " ".join(f"{x_of(step)},{y_of(value)}" for step, value in points)
     return (
-        f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" '
-        f'role="img"><polyline points="{xy}" fill="none" stroke="#1565c0" stroke-width="2"/>'
-        f'<g font-size="12" fill="#555"><text x="0" y="24">{high:.4g}</text>'
-        f'<text x="0" y="{height - 20}">{low:.4g}</text>'
-        f'<text x="{width}" y="{height - 2}" text-anchor="end">step {steps[-1]}</text></g>'
+        f"<figure><figcaption>{escape(title)}, by step; last {values[-1]:.4g}</figcaption>"
+        f'<svg viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" role="img" font-size="12" fill="#555">'
+        f'{lines}<polyline points="{line}" fill="none" stroke="#1565c0" stroke-width="2"/>'
         "</svg></figure>"
     )
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers that enclose a range."""
+    span = high - low or abs(high) or 1.0
+    unit = 10.0 ** np.floor(np.log10(span))
+    step = next(unit * part for part in (0.2, 0.5, 1.0, 2.0) if span <= unit * part * 5)
+    first, last = np.floor(low / step), np.ceil(high / step)
+    return [float(step * number) for number in np.arange(first, max(last, first + 1) + 1)]
 
 
 def _legend(classes: Sequence[str]) -> str:
@@ -154,7 +106,7 @@ def _legend(classes: Sequence[str]) -> str:
 
 
 def _pictures(product: Product, test: Dataset) -> Iterator[str]:
-    """The best and the worst images with what is and what was found on them."""
+    """The worst and the best images with what is and what was found on them."""
     rated = sorted(
         (dice, index) for index, dice in enumerate(product.test_dice) if dice is not None
     )
@@ -163,25 +115,36 @@ def _pictures(product: Product, test: Dataset) -> Iterator[str]:
     card = product.card
     session = open_session(product.graphs["fp32"])
     for title, chosen in (("Worst", worst), ("Best", best)):
-        yield f"<h3>{title}</h3>"
+        if not chosen:
+            continue
+        yield f'<h3>{title}</h3><div class="images">'
         for dice, index in chosen:
             one = test.subset([index])
             (judged,) = judge_images(session, one, card.post_process, card.height, card.width)
             data = base64.b64encode(_png(one.load(0)[0], judged, len(card.classes))).decode()
+            key = escape(one.examples[0].key)
             yield (
-                f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>'
-                f"{escape(one.examples[0].key)}: Dice {dice:.3f}</figcaption></figure>"
+                f'<figure><img alt="{key}" src="data:image/png;base64,{data}"><figcaption>'
+                f"{key}: Dice {dice:.3f}</figcaption></figure>"
             )
+        yield "</div>"
 
 
 def _png(image_HW: npt.NDArray[np.uint8], judged: Judged, num_classes: int) -> bytes:
-    picture = cv2.cvtColor(image_HW, cv2.COLOR_GRAY2BGR)
+    """An image at the size it is shown at; lines are drawn on it then, so none is thinned."""
+    height, width = image_HW.shape
+    scale = min(WIDTH_PX / width, HEIGHT_PX / height)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    least = 1 if scale < 1 else 128  # a thin mask that is shrunk stays
+    picture = cv2.cvtColor(cv2.resize(image_HW, size, interpolation=shrink), cv2.COLOR_GRAY2BGR)
     for bitmask_HW, is_truth in ((judged.truth_HW, True), (judged.predicted_HW, False)):
         for c in range(num_classes):
             mask_HW = bitmask_HW >> np.uint8(c) & np.uint8(1)
-            edges, _ = cv2.findContours(mask_HW, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-            cv2.drawContours(picture, edges, -1, TRUTH_BGR if is_truth else COLORS_BGR[c], 1)
-    if picture.shape[1] > MOST_WIDTH_PX:
-        height = round(picture.shape[0] * MOST_WIDTH_PX / picture.shape[1])
-        picture = cv2.resize(picture, (MOST_WIDTH_PX, height), interpolation=cv2.INTER_AREA)
+            shown_HW = cv2.resize(mask_HW * np.uint8(255), size, interpolation=shrink)
+            edges, _ = cv2.findContours(
+                (shown_HW >= least).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
+            )
+            color, thickness = (TRUTH_BGR, 3) if is_truth else (COLORS_BGR[c], 1)
+            cv2.drawContours(picture, edges, -1, color, thickness, cv2.LINE_AA)
     return bytes(cv2.imencode(".png", picture)[1])

@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
+from typing import Any
 
 import click
 from rich.table import Table
 
+from steel_batch import aliases
+from steel_batch.aliases import AliasEntry
+from steel_batch.card_diff import Difference, differences, judged_on_the_same
+from steel_batch.card_page import page_of
 from steel_batch.cli.output import (
     answer,
     endpoint_option,
     output_option,
     print_json,
+    print_table,
     store_option,
 )
+from steel_batch.engine.contract import Card
 from steel_batch.lake import Lake
+from steel_batch.promotion import Figure, Move, Tolerance, promote, rollback
 from steel_batch.registry import list_aliases, list_models, list_versions, load_engine
+
+LONGEST = 40
+"""Characters of a value in `diff`; longer ones are cut."""
+
+registry_option = click.option(
+    "--store", metavar="URL", help="Folder or s3:// prefix of the registry."
+)
+why_option = click.option("--why", default="", metavar="TEXT", help="For the alias's history.")
 
 
 @click.group()
 def engines() -> None:
-    """List and show engines."""
+    """List, show and compare engines; say which one an alias means."""
 
 
 @engines.command("list")
@@ -32,9 +50,9 @@ def list_(store: str, endpoint_url: str | None, output: str) -> None:
     lake = Lake(store, endpoint_url=endpoint_url)
     rows = []
     for model in list_models(lake):
-        aliases = list_aliases(lake, model)
+        named = list_aliases(lake, model)
         for card in list_versions(lake, model):
-            names = [alias for alias, version in aliases.items() if version == card.version]
+            names = [alias for alias, version in named.items() if version == card.version]
             rows.append({"engine": card.name, "created": card.created, "aliases": names})
     rows.append(
         {"engine": load_engine("demo", store=None).card.name, "created": "", "aliases": ["demo"]}
@@ -45,15 +63,227 @@ def list_(store: str, endpoint_url: str | None, output: str) -> None:
     table = Table("engine", "created", "aliases", box=None, pad_edge=False)
     for row in rows:
         table.add_row(str(row["engine"]), str(row["created"]), ", ".join(row["aliases"]))
-    answer.print(table)
+    print_table(table)
 
 
 @engines.command("show")
 @click.argument("engine")
-@click.option("--store", metavar="URL", help="Folder or s3:// prefix of the registry.")
+@registry_option
 @endpoint_option
-def show(engine: str, store: str | None, endpoint_url: str | None) -> None:
-    """Show an engine's card as JSON."""
+@click.option(
+    "--page",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Also write its page: the report of its training, or its card where there is none.",
+)
+@output_option
+def show(
+    engine: str, store: str | None, endpoint_url: str | None, page: Path | None, output: str
+) -> None:
+    """Show an engine's card; of <model>@<alias>, also what that alias meant and when."""
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
-    card = load_engine(engine, store=lake).card
-    click.echo(json.dumps(json.loads(card.to_json()), indent=2))
+    found = load_engine(engine, store=lake)
+    card = found.card
+    model, at, alias = engine.partition("@")
+    moves = aliases.history(lake, model, alias) if lake is not None and at else []
+    if page is not None:
+        page.write_text(page_of(found), encoding="utf-8")
+    if output == "json":
+        print_json(
+            {"card": json.loads(card.to_json()), "moves": list(map(dataclasses.asdict, moves))}
+        )
+        return
+    _show_card(card)
+    if moves:
+        answer.print(f"\n{engine}")
+        print_table(_moves(moves))
+
+
+@engines.command("promote")
+@click.argument("engine")
+@click.option("--alias", default="production", show_default=True, metavar="NAME")
+@store_option
+@endpoint_option
+@click.option(
+    "--tolerance-dice",
+    type=click.FloatRange(0, 1),
+    default=Tolerance().dice,
+    show_default=True,
+    help="How much lower Kaggle Dice may be.",
+)
+@click.option(
+    "--tolerance-class",
+    type=click.FloatRange(0, 1),
+    default=Tolerance().per_class,
+    show_default=True,
+    help="How much worse each class may be: Dice where present, recall, false alarms.",
+)
+@click.option("--force", is_flag=True, help="Promote it whatever is found; needs --why.")
+@why_option
+@output_option
+def promote_(
+    engine: str,
+    alias: str,
+    store: str,
+    endpoint_url: str | None,
+    tolerance_dice: float,
+    tolerance_class: float,
+    force: bool,
+    why: str,
+    output: str,
+) -> None:
+    """Make <model>@<alias> mean ENGINE, from the next run on.
+
+    ENGINE is <model>-<12 hex digits>, or another alias of the model. It is refused where it is
+    worse than the engine that the alias means, or was judged on other held-out images, has other
+    classes, or was rolled back from.
+    """
+    if force and not why.strip():
+        raise click.UsageError('--force needs a reason for the history: --why "…".')
+    move = promote(
+        Lake(store, endpoint_url=endpoint_url),
+        engine,
+        alias,
+        tolerance=Tolerance(dice=tolerance_dice, per_class=tolerance_class),
+        force=force,
+        why=why.strip(),
+    )
+    _answer_move(move, output)
+
+
+@engines.command("rollback")
+@click.argument("engine", metavar="MODEL@ALIAS")
+@store_option
+@endpoint_option
+@why_option
+@output_option
+def rollback_(engine: str, store: str, endpoint_url: str | None, why: str, output: str) -> None:
+    """Make an alias mean what it meant before its last promotion, from the next run on.
+
+    Rolled back again, it goes one further back. Rows that are there stay under the engine that
+    scored them.
+    """
+    move = rollback(Lake(store, endpoint_url=endpoint_url), engine, why=why.strip())
+    _answer_move(move, output)
+
+
+@engines.command("diff")
+@click.argument("engine_a", metavar="A")
+@click.argument("engine_b", metavar="B")
+@registry_option
+@endpoint_option
+@output_option
+def diff(
+    engine_a: str, engine_b: str, store: str | None, endpoint_url: str | None, output: str
+) -> None:
+    """Show what differs between two engines' cards: settings, figures, recipe, files."""
+    lake = Lake(store, endpoint_url=endpoint_url) if store else None
+    a, b = (load_engine(spec, store=lake).card for spec in (engine_a, engine_b))
+    found = differences(a, b)
+    comparable = judged_on_the_same(a, b)
+    if output == "json":
+        print_json(
+            {
+                "a": a.name,
+                "b": b.name,
+                "judged_on_the_same": comparable,
+                "differences": list(map(dataclasses.asdict, found)),
+            }
+        )
+        return
+    if a.name == b.name:
+        answer.print(f"{a.name}: one and the same engine")
+        return
+    if not comparable:
+        answer.print("Judged on different held-out images: the figures do not compare.")
+    print_table(_differing(a, b, found))
+
+
+def _answer_move(move: Move, output: str) -> None:
+    if output == "json":
+        print_json(move)
+        return
+    if not move.changed:
+        since = f"since {move.entry.at} by {move.entry.by}"
+        answer.print(f"{move.alias} means {move.engine} already, {since}; nothing was changed")
+        return
+    before = f", before: {move.previous}" if move.previous else ", its first promotion"
+    answer.print(f"{move.alias} means {move.engine}{before}")
+    if move.comparison is None:
+        if move.entry.action == "promote":
+            answer.print("There was nothing to compare it with.")
+        return
+    for refusal in move.entry.checks["refusals"]:
+        answer.print(f"forced although {refusal}")
+    if move.comparison.figures and not move.entry.forced:
+        print_table(_compared(move.comparison.figures))
+
+
+def _show_card(card: Card) -> None:
+    post = card.post_process
+    answer.print(f"{card.name}, made {card.created}")
+    answer.print(
+        f"  input {card.height}×{card.width}, other sizes are "
+        f"{'scaled' if post.resize == 'fit' else 'quarantined'}; precisions "
+        f"{', '.join(graph.precision for graph in card.graphs)}"
+    )
+    figures = card.metrics
+    if "kaggle_dice" in figures:
+        answer.print(
+            f"  judged on {figures['num_images']:,} held-out images: Kaggle Dice "
+            f"{figures['kaggle_dice']:.4f}, mIoU {figures['mean_iou']:.4f}"
+        )
+    titles = ("threshold", "min. area px", "images", "Dice", "recall", "false alarms")
+    table = _table("class", *titles)
+    of_classes = figures.get("classes") or [{}] * len(card.classes)
+    for name, threshold, area_px, entry in zip(
+        card.classes, card.thresholds, post.min_area_px, of_classes, strict=True
+    ):
+        shares = [entry.get(key) for key in ("present_dice", "recall", "false_alarm_rate")]
+        texts = ["–" if share is None else f"{share:.3f}" for share in shares]
+        numbers = (threshold, area_px, entry.get("num_present"))
+        table.add_row(name, *map(_text, numbers), *texts)
+    print_table(table)
+    for note in card.notes:
+        answer.print(note)
+
+
+def _moves(entries: list[AliasEntry]) -> Table:
+    """An alias's history, the newest first."""
+    table = Table("at", "", "means", "by", "why", box=None, pad_edge=False)
+    for entry in reversed(entries):
+        action = "forced" if entry.forced else entry.action
+        table.add_row(entry.at, action, entry.version, entry.by, entry.why)
+    return table
+
+
+def _compared(figures: tuple[Figure, ...]) -> Table:
+    table = _table("", "before", "now", "worse by", "tolerated")
+    for figure in figures:
+        loss = f"{figure.loss:.4f}" if figure.loss > 0 else "–"
+        values = (f"{figure.current:.4f}", f"{figure.candidate:.4f}", loss)
+        table.add_row(figure.name, *values, f"{figure.tolerance:.4f}")
+    return table
+
+
+def _differing(a: Card, b: Card, found: list[Difference]) -> Table:
+    table = Table("", a.name, b.name, box=None, pad_edge=False)
+    for one in found:
+        table.add_row(one.name, _text(one.a), _text(one.b))
+    return table
+
+
+def _table(first: str, *numbers: str) -> Table:
+    table = Table(first, *numbers, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.5g}"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

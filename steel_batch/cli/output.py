@@ -10,16 +10,19 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 # Keys and messages hold brackets, which are not meant as markup.
 console = Console(stderr=True, highlight=False, markup=False)
 answer = Console(highlight=False, markup=False, soft_wrap=True)
+
+LONGEST_LINE: Final = 1 << 20
 
 output_option = click.option(
     "--output",
@@ -39,6 +42,16 @@ endpoint_option = click.option(
 def say(text: str) -> None:
     """A sentence on stderr: folded to a terminal's width, elsewhere one line."""
     console.print(text, soft_wrap=not console.is_terminal)
+
+
+def print_table(table: Table) -> None:
+    """A table on stdout: values folded to a terminal's width, elsewhere a line a row."""
+    for column in table.columns:
+        column.overflow = "fold"
+    to = answer
+    if not answer.is_terminal:
+        to = Console(highlight=False, markup=False, width=LONGEST_LINE)
+    to.print(table, soft_wrap=False)
 
 
 def print_json(value: Any) -> None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import click
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from steel_batch.cli.output import (
-    answer,
     endpoint_option,
     output_option,
     print_json,
+    print_table,
     store_option,
 )
 from steel_batch.lake import Lake
 from steel_batch.query import run_query
-
-_LONGEST_LINE: Final = 1 << 20
 
 
 @click.command()
@@ -40,19 +35,14 @@ def query(sql: str, store: str, endpoint_url: str | None, output: str) -> None:
 
 
 def show_table(rows: pa.Table) -> None:
-    """Print a query's answer: values folded to a terminal's width, elsewhere a line a row."""
+    """Print a query's answer, numbers to the right."""
     table = Table(*rows.column_names, box=None, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
     for column, field in zip(table.columns, rows.schema, strict=True):
         if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
             column.justify = "right"
     for row in rows.to_pylist():
         table.add_row(*(_text(value) for value in row.values()))
-    to = answer
-    if not answer.is_terminal:
-        to = Console(highlight=False, markup=False, width=_LONGEST_LINE)
-    to.print(table, soft_wrap=False)
+    print_table(table)
 
 
 def _text(value: object) -> str:

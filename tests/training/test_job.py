@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from steel_batch import layout
+from steel_batch import aliases, layout
 from steel_batch.cli import cli
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.promotion import Tolerance, compare, promote
 from steel_batch.registry import load_engine
 from tests.conftest import DATE, run_score, score_config
 from tests.training.bands import CLASSES, write_bands
@@ -131,6 +133,30 @@ def test_a_job_that_was_killed_and_run_again_ends_with_the_same_version_and_figu
     assert again.run == made[0].run
     assert again.card.version == made[0].card.version
     assert again.card.metrics == made[0].card.metrics
+
+
+def test_two_trainings_on_one_split_can_be_compared_wherever_the_images_lie(
+    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
+) -> None:
+    first = made[0].card
+    copy, store = tmp_path / "copy", Lake(str(tmp_path / "store"))
+    shutil.copytree(images, copy)
+    config = dataclasses.replace(RECIPE, seed=1, num_steps=1, int8=False)
+    second = run_job(job(copy, tmp_path / "store"), config).card
+    assert second.version != first.version
+    comparison = compare(first, second, Tolerance(dice=1.0, per_class=1.0))
+    assert comparison.refusals == ()
+    assert [figure.name for figure in comparison.figures][:2] == [
+        "Kaggle Dice", "Dice where present of dim",
+    ]  # fmt: skip
+    assert second.recipe["data"] == {
+        "images": str(copy), "labels": "train.csv", "groups": None, "validation_share": 0.2,
+        "test_share": 0.2, "split_seed": 0,
+    }  # fmt: skip
+    other = run_job(job(copy, tmp_path / "store", split_seed=1), config).card
+    aliases.move(store, "bands", "production", None, version=second.version, action="promote")
+    with pytest.raises(ConfigError, match=r"judged on other images .* the same --split-seed"):
+        promote(store, other.name, "production", tolerance=Tolerance())
 
 
 class Page(HTMLParser):
