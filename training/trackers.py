@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ def _tensorboard(folder: Path) -> Iterator[OnStep]:
 @contextlib.contextmanager
 def _mlflow(run: str, settings: Mapping[str, Any]) -> Iterator[OnStep]:
     mlflow = importlib.import_module("mlflow")  # not always there
-    with mlflow.start_run(run_name=run):
+    # It prints addresses, and stdout is for machines.
+    with contextlib.redirect_stdout(sys.stderr), mlflow.start_run(run_name=run):
         mlflow.log_params({name: str(value)[:500] for name, value in settings.items()})
 
         def report(record: dict[str, Any]) -> None:

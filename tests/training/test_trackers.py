@@ -11,6 +11,7 @@ from steel_batch import layout
 from steel_batch.lake import Lake
 from training.trackers import open_trackers
 
+pytestmark = pytest.mark.filterwarnings("default")  # MLflow, where it is installed, has some
 RECORDS = (
     {"step": 2, "loss": 0.5, "learning_rate": 1e-3},
     {"step": 4, "loss": 0.25, "learning_rate": 1e-3},
@@ -35,6 +36,14 @@ def report_until_interrupted(store: Lake, folder: Path) -> None:
         raise KeyboardInterrupt
 
 
+@pytest.fixture(autouse=True)
+def tracking_uri(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Where MLflow, if there is any, keeps what it is told."""
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
 def test_tensorboards_files_lie_in_the_store_when_a_run_ends_however_it_does(
     lake: Lake, tmp_path: Path
 ) -> None:
@@ -49,15 +58,13 @@ def test_tensorboards_files_lie_in_the_store_when_a_run_ends_however_it_does(
     assert [value for _, _, value in found] == pytest.approx([0.5, 1e-3, 0.25, 1e-3, 0.75, 4])
 
 
-def test_mlflow_gets_settings_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_gets_settings_and_figures(tmp_path: Path, tracking_uri: str) -> None:
     mlflow = pytest.importorskip("mlflow", reason="is not part of the test install")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     store = Lake(str(tmp_path / "store"))
     with open_trackers(tmp_path / "work", store, "m-0123", {"seed": 1}) as report:
         for record in RECORDS:
             report(record)
-    client = mlflow.MlflowClient(uri)
+    client = mlflow.MlflowClient(tracking_uri)
     (run,) = client.search_runs(["0"])
     assert run.info.run_name == "m-0123"
     assert run.data.params == {"seed": "1"}
