@@ -62,6 +62,14 @@ def test_every_command_that_answers_can_answer_in_json() -> None:
             assert "--output" in name.split()
 
 
+def test_the_list_of_commands_fits_a_terminal_of_80_columns() -> None:
+    context = click.Context(cli, terminal_width=80)
+    with context:
+        _, _, listed = cli.get_help(context).partition("Commands:")
+    assert "..." not in listed, "each is described in a sentence that is not cut off"
+    assert len(listed.strip().splitlines()) == len(cli.commands)
+
+
 @dataclass(frozen=True)
 class Done:
     """How a command ended."""

@@ -17,7 +17,7 @@ from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, Ledger
 from steel_batch.pipeline.backfill import backfill as score_dates
 
 
-@click.command()
+@click.command(short_help="Score many dates of the lake, each as a run of its own.")
 @run_options
 @click.option("--from", "first_date", metavar="DATE", help="Oldest date.")
 @click.option("--to", "last_date", metavar="DATE", help="Newest date.")

@@ -22,7 +22,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry import load_engine
 
 
-@click.command("build-engine")
+@click.command("build-engine", short_help="Compile an engine into a plan for this machine.")
 @click.argument("engine")
 @click.option("--store", metavar="URL", help="Folder or s3:// prefix of the registry.")
 @endpoint_option

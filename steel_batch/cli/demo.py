@@ -31,7 +31,7 @@ SELECT image_key, defects FROM predictions WHERE has_defect
 ORDER BY list_sum(list_transform(defects, lambda d: d.area_px)) DESC LIMIT 8"""
 
 
-@click.command()
+@click.command(short_help="Draw strip images, score them and query the answer.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True)
 @click.option("--num-images", default=200, show_default=True)
 def demo(out: Path, num_images: int) -> None:

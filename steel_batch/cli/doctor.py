@@ -32,7 +32,7 @@ from steel_batch.registry import load_engine
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
-@click.command()
+@click.command(short_help="Check what scoring needs.")
 @click.option(
     "--engine",
     default="demo",

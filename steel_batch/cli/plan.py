@@ -17,7 +17,7 @@ from steel_batch.registry import load_engine
 from steel_batch.sources import open_source
 
 
-@click.command()
+@click.command(short_help="Show what score would read; nothing is written.")
 @lake_options
 @date_option
 @output_option

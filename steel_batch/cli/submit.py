@@ -9,10 +9,11 @@ from steel_batch.pipeline.submit import ClusterJobs
 
 
 @click.command(
+    short_help="Run a command on a Ray cluster as a job.",
     context_settings={
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,
-    }
+    },
 )
 @click.option(
     "--address",

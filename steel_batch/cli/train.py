@@ -9,7 +9,11 @@ import click
 from steel_batch.errors import ConfigError
 
 
-@click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+@click.command(
+    short_help="Train a model and register it as a new version.",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:
     """Train a model on labelled images and register it as a new version."""

@@ -19,7 +19,7 @@ from steel_batch.lake import Lake
 from steel_batch.verify import verify as find_problems
 
 
-@click.command()
+@click.command(short_help="Check every committed file, row count and run.")
 @store_option
 @endpoint_option
 @click.option("--engine", metavar="ENGINE", help="Only this engine: <model>-<12 hex>.")
@@ -45,7 +45,7 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
-@click.command()
+@click.command(short_help="Delete what no run and no log needs any more.")
 @store_option
 @endpoint_option
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted.")
