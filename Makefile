@@ -5,17 +5,23 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench clean browser
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-test: $(VENV)/.test
+test: $(VENV)/.test browser
 	$(BIN)/python -m pytest -n 2 -m "not ray and not slow and not gpu"
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -m "slow and not gpu"
+
+# Pages are looked at in Debian's chromium; tests that need it are skipped where it cannot be had.
+browser:
+	@command -v chromium >/dev/null || { apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
+	  || echo "no chromium: tests of pages will be skipped; install it with apt-get install chromium"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -123,11 +123,20 @@ def _pictures(product: Product, test: Dataset) -> Iterator[str]:
             (judged,) = judge_images(session, one, card.post_process, card.height, card.width)
             data = base64.b64encode(_png(one.load(0)[0], judged, len(card.classes))).decode()
             key = escape(one.examples[0].key)
+            true, marked = (
+                escape(_classes_on(bitmask_HW, card.classes))
+                for bitmask_HW in (judged.truth_HW, judged.predicted_HW)
+            )
             yield (
-                f'<figure><img alt="{key}" src="data:image/png;base64,{data}"><figcaption>'
-                f"{key}: Dice {dice:.3f}</figcaption></figure>"
+                f'<figure><img alt="" src="data:image/png;base64,{data}"><figcaption>{key}: Dice '
+                f"{dice:.3f}; true: {true}; marked: {marked}</figcaption></figure>"
             )
         yield "</div>"
+
+
+def _classes_on(bitmask_HW: npt.NDArray[np.uint8], classes: Sequence[str]) -> str:
+    bits = int(np.bitwise_or.reduce(bitmask_HW, axis=None))
+    return ", ".join(name for c, name in enumerate(classes) if bits >> c & 1) or "nothing"
 
 
 def _png(image_HW: npt.NDArray[np.uint8], judged: Judged, num_classes: int) -> bytes:
@@ -145,6 +154,6 @@ def _png(image_HW: npt.NDArray[np.uint8], judged: Judged, num_classes: int) -> b
             edges, _ = cv2.findContours(
                 (shown_HW >= least).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
             )
-            color, thickness = (TRUTH_BGR, 3) if is_truth else (COLORS_BGR[c], 1)
-            cv2.drawContours(picture, edges, -1, color, thickness, cv2.LINE_AA)
+            color, thickness = (TRUTH_BGR, 2) if is_truth else (COLORS_BGR[c], 1)
+            cv2.drawContours(picture, edges, -1, color, thickness)
     return bytes(cv2.imencode(".png", picture)[1])
