@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import logging
 import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ import ray
 import ray.train.torch
 import torch
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
+from ray.util.queue import Queue
 
 from steel_batch.errors import ClusterError, ConfigError, SteelBatchError, TransientLakeError
 from steel_batch.lake import Lake
@@ -52,7 +55,8 @@ def train_on_cluster(
         run: The run's name.
         folder: Scratch space of this process.
         num_workers: Processes.
-        on_step: Called with what was reported, once the run is over.
+        on_step: Called with what is reported, in a thread. Steps that are lost with a worker are
+            reported again.
 
     Raises:
         ConfigError: The cluster has not enough GPUs or CPUs, or see `training.loop.train`.
@@ -67,43 +71,63 @@ def train_on_cluster(
         "store": store,
         "run": run,
     }
+    scaling = ScalingConfig(
+        num_workers=num_workers,
+        use_gpu=use_gpu,
+        resources_per_worker={"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {}),
+    )
     for attempt in range(1, ATTEMPTS + 1):
-        trainer = ray.train.torch.TorchTrainer(
-            _work,
-            train_loop_config=settings,
-            scaling_config=ScalingConfig(
-                num_workers=num_workers,
-                use_gpu=use_gpu,
-                resources_per_worker={"CPU": cpus} | ({"GPU": 1.0} if use_gpu else {}),
-            ),
-            run_config=RunConfig(name=run, storage_path=str(folder.absolute() / "ray")),
-        )
-        try:
-            trainer.fit()
-        except TrainingFailedError as error:
-            _raise_own(error)
-            if attempt == ATTEMPTS:
-                raise ClusterError(
-                    f"training {run} failed {ATTEMPTS} times: {_last_line(error)} Its checkpoint "
-                    "is kept; run the same command again to continue."
-                ) from error
-            log.warning("training %s: %s Continuing from its checkpoint.", run, _last_line(error))
-        else:
-            break
+        with _relayed(on_step) as records:
+            trainer = ray.train.torch.TorchTrainer(
+                _work,
+                train_loop_config=settings | {"records": records},
+                scaling_config=scaling,
+                run_config=RunConfig(name=run, storage_path=str(folder.absolute() / "ray")),
+            )
+            try:
+                trainer.fit()
+                break
+            except TrainingFailedError as error:
+                _raise_own(error)
+                if attempt == ATTEMPTS:
+                    raise ClusterError(
+                        f"training {run} failed {ATTEMPTS} times: {_last_line(error)} Its "
+                        "checkpoint is kept; run the same command again to continue."
+                    ) from error
+                log.warning(
+                    "training %s: %s Continuing from its checkpoint.", run, _last_line(error)
+                )
     # The run is over, so this takes the result from its checkpoint and trains no further.
     here = dataclasses.replace(config, device="cpu", compile=False)
-    network = train_stored(dataset, validation, here, store, run, folder)
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
-        on_step(json.loads(line))
-    return network
+    return train_stored(dataset, validation, here, store, run, folder)
+
+
+@contextlib.contextmanager
+def _relayed(on_step: OnStep) -> Iterator[Queue]:
+    """A queue for workers, whose records a thread of this process hands on."""
+    records = Queue(actor_options={"num_cpus": 0})
+
+    def relay() -> None:
+        while (record := records.get()) is not None:
+            on_step(record)
+
+    with ThreadPoolExecutor(1, "records") as thread:
+        relaying = thread.submit(relay)
+        try:
+            yield records
+        finally:
+            records.put(None)
+    relaying.result()
+    records.shutdown()
 
 
 def _work(settings: dict[str, Any]) -> None:
     """One process's part."""
+    records = settings.pop("records")
     if settings["config"].device == "cuda":
         torch.cuda.set_device(ray.train.torch.get_device())
     with tempfile.TemporaryDirectory() as folder:
-        train_stored(folder=Path(folder), on_step=_show, **settings)
+        train_stored(folder=Path(folder), on_step=records.put, **settings)
 
 
 def _raise_own(error: TrainingFailedError) -> None:
@@ -112,10 +136,6 @@ def _raise_own(error: TrainingFailedError) -> None:
         cause = getattr(failure, "_base_exc", failure)
         if isinstance(cause, SteelBatchError) and not isinstance(cause, TransientLakeError):
             raise cause from None
-
-
-def _show(record: dict[str, Any]) -> None:
-    log.warning("%s", json.dumps(record))
 
 
 def _wants_gpu(config: TrainConfig, num_workers: int) -> bool:

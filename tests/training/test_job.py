@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -231,10 +232,54 @@ def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) ->
 def test_workers_of_a_cluster_make_the_same_network(
     made: tuple[JobResult, Lake], images: Path, tmp_path: Path
 ) -> None:
-    result = run_job(job(images, tmp_path, num_workers=1), RECIPE)
+    steps: list[int] = []
+    result = run_job(
+        job(images, tmp_path, num_workers=1), RECIPE, on_step=lambda r: steps.append(r["step"])
+    )
+    assert steps == [3, 6, 6, 9, 12, 12]
     assert result.card.version == made[0].card.version
     wrong = dataclasses.replace(RECIPE, positive_weight=(1.0, 2.0, 3.0))
     with pytest.raises(ConfigError, match="3 figures; the data has 2 classes"):
         run_job(job(images, tmp_path, num_workers=1), wrong)
     with pytest.raises(ConfigError, match="999 workers of 1 threads need as many CPUs"):
         run_job(job(images, tmp_path, num_workers=999), RECIPE)
+
+
+def training_workers() -> list[int]:
+    """Ray Train's processes below the Ray that this process started."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            parents[int(folder.name)] = int(
+                (folder / "stat").read_text().rsplit(")")[-1].split()[1]
+            )
+            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
+    return [
+        pid
+        for pid, title in titles.items()
+        if b"RayTrainWorker" in title and parents.get(parents[pid]) == os.getpid()
+    ]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
+def test_two_workers_of_which_one_is_killed_make_the_version_of_an_undisturbed_run(
+    images: Path, tmp_path: Path
+) -> None:
+    undisturbed = run_job(job(images, tmp_path / "whole", num_workers=2), RECIPE)
+    seen: list[int] = []
+    killed: list[int] = []
+
+    def kill_once(record: dict[str, Any]) -> None:
+        seen.append(record["step"])
+        if record["step"] >= 6 and not killed:
+            killed.append(training_workers()[-1])
+            os.kill(killed[0], signal.SIGKILL)
+
+    result = run_job(job(images, tmp_path / "cut", num_workers=2), RECIPE, on_step=kill_once)
+    assert killed
+    assert sorted(set(seen)) == [3, 6, 9, 12]
+    assert result.run == undisturbed.run
+    assert result.card.version == undisturbed.card.version
+    assert result.card.metrics == undisturbed.card.metrics
