@@ -238,7 +238,9 @@ class DateRun:
         """Note how it went and give the lock back."""
         try:
             if self.result is None:
-                if error is not None:
+                if isinstance(error, KeyboardInterrupt):
+                    self._events.add("interrupted", lake=self._lake_counts())
+                elif error is not None:
                     self._events.add(
                         "failed",
                         error=type(error).__name__,

@@ -16,7 +16,7 @@ from steel_batch.telemetry import Progress, Rate
 
 
 class Tally:
-    """Counts receipts.
+    """Counts receipts. What is asked after each of them is a sum that is kept.
 
     Args:
         record: The run.
@@ -30,6 +30,11 @@ class Tally:
         self._images = np.zeros(record.num_shards, np.int32)
         self._bad = np.zeros(record.num_shards, np.int32)
         self._defective = np.zeros((record.num_shards, num_classes), np.int32)
+        self._num_images_done = 0
+        self.num_shards_done = 0
+        """Shards with a receipt."""
+        self.num_quarantined = 0
+        """Images set aside."""
         self.bad_codes: Counter[str] = Counter()
         self.bad_example = ""
         self.num_resumed = 0
@@ -50,6 +55,9 @@ class Tally:
         self._images[shard] = receipt.num_images
         self._bad[shard] = len(receipt.quarantined)
         self._defective[shard] = receipt.num_defective
+        self.num_shards_done += 1
+        self._num_images_done += receipt.num_images
+        self.num_quarantined += len(receipt.quarantined)
         for image in receipt.quarantined:
             self.bad_codes[image.error_code] += 1
             self.bad_example = self.bad_example or f"{image.image_key}: {image.message}"
@@ -65,6 +73,9 @@ class Tally:
     def forget(self, shards: Sequence[int]) -> None:
         """Take back shards that must be scored again."""
         shards = list(shards)
+        self.num_shards_done -= len(shards)
+        self._num_images_done -= int(self._images[shards].sum())
+        self.num_quarantined -= int(self._bad[shards].sum())
         self._done[shards] = False
         self.staged_bytes[shards] = 0
         self._bad[shards] = 0
@@ -81,17 +92,7 @@ class Tally:
     @property
     def is_complete(self) -> bool:
         """Whether every shard has its receipt."""
-        return bool(self._done.all())
-
-    @property
-    def num_shards_done(self) -> int:
-        """Shards with a receipt."""
-        return int(self._done.sum())
-
-    @property
-    def num_quarantined(self) -> int:
-        """Images set aside."""
-        return int(self._bad.sum())
+        return self.num_shards_done == self._record.num_shards
 
     @property
     def bad_shards(self) -> list[int]:
@@ -101,7 +102,7 @@ class Tally:
     @property
     def num_rows(self) -> int:
         """Images that have a row."""
-        return int(self._images[self._done].sum()) - self.num_quarantined
+        return self._num_images_done - self.num_quarantined
 
     @property
     def num_defective(self) -> npt.NDArray[np.int64]:
@@ -122,7 +123,7 @@ class Tally:
 
     def progress(self, step: str) -> Progress:
         """How far the run is."""
-        num_done = int(self._images[self._done].sum())
+        num_done = self._num_images_done
         num_left = self._record.num_images - num_done
         # Waiting for the first shard is start-up, and after the last one nothing is scored.
         rate = self._rate.add(num_done) if self.first_receipt and num_left else 0.0

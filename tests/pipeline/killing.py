@@ -1,7 +1,8 @@
 """A store that kills the process that uses it, at a chosen durable step.
 
 It is an ordinary `Lake` whose writes are counted in the driver's process: right after (or before)
-the nth write whose key matches, the process gets SIGKILL, as from a spot reclaim.
+the nth write whose key matches, the process gets SIGKILL, as from a spot reclaim. Receipts are put
+by other processes, so of them those count that the driver was told of.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from steel_batch.lake import Lake
 from steel_batch.pipeline.run import DateRun
 from steel_batch.registry import load_engine
 from steel_batch.sources import open_source
+from steel_batch.telemetry import Progress
+
+RECEIPT = "a receipt"
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Step:
     """A write to the store."""
 
     pattern: str
-    """Regular expression over its key."""
+    """Regular expression over its key; `RECEIPT` for the receipts that the driver was told of."""
     nth: int = 1
     """Which of those that match."""
     before: bool = False
@@ -50,6 +54,11 @@ class KillingLake(Lake):
             self._num_left -= 1
             if self._num_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def observe(self, progress: Progress) -> None:
+        """Take note of each receipt."""
+        if progress.step == "scoring" and progress.num_done:
+            self._step(RECEIPT, before=False)
 
     def write(self, key: str, data: bytes) -> None:
         self._step(key, before=True)
@@ -93,5 +102,5 @@ def _score(config: ScoreConfig, step: Step) -> None:
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     ensure_tables(store)
     engine = load_engine(config.engine, store=store)
-    with DateRun(config, engine, source, store, config.date, lambda _: None) as run:
+    with DateRun(config, engine, source, store, config.date, store.observe) as run:
         run.complete()

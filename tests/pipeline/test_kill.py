@@ -5,13 +5,22 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.verify import verify
-from tests.conftest import cluster_address, committed_rows, fill_lake, run_score, score_config
-from tests.pipeline.killing import Step, kill_driver
+from tests.conftest import (
+    DATE,
+    cluster_address,
+    committed_rows,
+    fill_lake,
+    png,
+    run_score,
+    score_config,
+)
+from tests.pipeline.killing import RECEIPT, Step, kill_driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -19,6 +28,8 @@ STEPS = {
     "the lock is taken": Step("^locks/"),
     "the plan is written": Step("plan.parquet$"),
     "the run is recorded": Step("run.json$"),
+    "one of two shards has its receipt": Step(RECEIPT),
+    "both shards have theirs": Step(RECEIPT, nth=2),
     "the shards are merged": Step("files/merged.json$"),
     "before the predictions are published": Step("^predictions/", before=True),
     "one of two files is published": Step("^predictions/"),
@@ -80,10 +91,12 @@ def killed(
     return stores
 
 
-def _continue(config: ScoreConfig, store: Lake, undisturbed: Rows) -> None:
+def _continue(config: ScoreConfig, store: Lake, undisturbed: Rows, step: Step) -> None:
     visible = committed_rows(store)
     assert visible in ([], undisturbed["predictions"])
-    run_score(config)
+    result = run_score(config)
+    if step.pattern == RECEIPT:
+        assert result.num_resumed_shards >= step.nth
     for table, rows in undisturbed.items():
         assert committed_rows(store, table) == rows
     assert list(verify(store)) == []
@@ -94,7 +107,8 @@ def _continue(config: ScoreConfig, store: Lake, undisturbed: Rows) -> None:
 def test_killed_after(
     step: str, images: Lake, killed: dict[str, Lake], tiny_engine: Path, undisturbed: Rows
 ) -> None:
-    _continue(_config(images, killed[step], tiny_engine), killed[step], undisturbed)
+    config = _config(images, killed[step], tiny_engine)
+    _continue(config, killed[step], undisturbed, STEPS[step])
 
 
 @pytest.mark.s3
@@ -108,4 +122,36 @@ def test_killed_on_s3_after(
     store = Lake(f"{bucket}/store", endpoint_url=s3_endpoint)
     config = _config(images, store, tiny_engine)
     kill_driver(config, STEPS[step])
-    _continue(config, store, undisturbed)
+    _continue(config, store, undisturbed, STEPS[step])
+
+
+REPLACING = {
+    "the new files are listed": Step("files/predictions.json$"),
+    "one of two files is published": Step("^predictions/"),
+    "the rows are replaced": Step("merged/class_summaries/", before=True),
+    "the result is written": Step("result.json$"),
+}
+
+
+@pytest.mark.parametrize("step", REPLACING)
+@pytest.mark.quick("the rows are replaced")
+def test_killed_while_rows_are_replaced_after(step: str, tiny_engine: Path, tmp_path: Path) -> None:
+    """Delta readers see the rows before or the rows after, and each image once."""
+    images, store = _fill(Lake(str(tmp_path / "images"))), Lake(str(tmp_path / "store"))
+    config = _config(images, store, tiny_engine).replace(merge_bytes=1 << 20)
+    run_score(config)
+    before = committed_rows(store)
+    for i in range(0, 20, 4):
+        key = f"line=1/date={DATE}/im{i:05d}.png"
+        images.write(key, png(np.full((64, 160), 250, np.uint8)))
+    quiet = Lake(str(tmp_path / "quiet"))
+    run_score(_config(images, quiet, tiny_engine))
+    after = committed_rows(quiet)
+    assert after != before
+    config = config.replace(rescore_changed=True)
+    kill_driver(config, REPLACING[step])
+    assert committed_rows(store) in (before, after)
+    assert run_score(config).num_images in (0, 5)
+    for table in ("predictions", "class_summaries", "quarantine"):
+        assert committed_rows(store, table) == committed_rows(quiet, table)
+    assert list(verify(store)) == []

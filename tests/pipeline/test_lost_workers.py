@@ -15,8 +15,17 @@ from pathlib import Path
 import pytest
 
 from steel_batch.lake import Lake
+from steel_batch.telemetry import read_events
 from steel_batch.verify import verify
-from tests.conftest import cluster_address, committed_rows, fill_lake, run_score, score_config
+from tests.conftest import (
+    DATE,
+    PATTERN,
+    cluster_address,
+    committed_rows,
+    fill_lake,
+    run_score,
+    score_config,
+)
 
 pytestmark = pytest.mark.ray
 
@@ -99,6 +108,35 @@ def test_the_driver_killed_after_a_receipt_loses_no_receipt(
     assert result.num_resumed_shards >= number
     assert committed_rows(store) == undisturbed
     assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
+@pytest.mark.quick("SIGTERM")
+def test_an_interrupted_run_exits_130_gives_its_lock_back_and_is_continued(
+    how: signal.Signals, images: Lake, store: Lake, tiny_engine: Path, undisturbed: Rows
+) -> None:
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "steel_batch.cli", "score", "--images", images.url, "--store",
+            store.url, "--key-pattern", PATTERN, "--engine", str(tiny_engine), "--date", DATE,
+            "--shard-images", "8", "--decoder", SLOW, "--ray-address", cluster_address(),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    _wait_for_receipts(store, 2, process)
+    for _ in range(2):  # as impatient people do
+        process.send_signal(how)
+        time.sleep(0.2)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert "interrupted: run the same command again to continue" in err
+    assert "Traceback" not in err
+    result = run_score(score_config(images, store, tiny_engine))
+    assert result.num_resumed_shards >= 2
+    assert committed_rows(store) == undisturbed
+    events = [event["event"] for event in read_events(store, str(result.run_id))]
+    assert events[:2] == ["attempt", "interrupted"]
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,26 @@
-"""What a person is told of a run's speed, from its receipts."""
+"""What a run knows of its shards, from their receipts."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from steel_batch.lake import Lake
 from steel_batch.pipeline.tally import Tally
-from steel_batch.receipt import Receipt
+from steel_batch.receipt import QuarantinedImage, Receipt
 from tests.made_up_run import begin, image_keys
 
 
-def receipt(shard: int, *, num_images: int, seconds: float = 2.0) -> Receipt:
+def receipt(
+    shard: int, *, num_images: int, seconds: float = 2.0, bad: Sequence[QuarantinedImage] = ()
+) -> Receipt:
     return Receipt(
         run_id="run", plan_digest="digest", shard=shard, num_images=num_images,
         num_rows=num_images, staged=None, staged_bytes=0, staged_sha256="", num_defective=(0,) * 4,
-        quarantined=(), seconds=seconds, scored_at="", scorer="nobody",
+        quarantined=tuple(bad), seconds=seconds, scored_at="", scorer="nobody",
     )  # fmt: skip
 
 
@@ -55,3 +58,23 @@ def test_the_speed_of_a_single_shard_is_that_of_its_scoring(tally: Tally) -> Non
     assert tally.images_per_second == 0
     tally.add(receipt(0, num_images=4, seconds=2.0))
     assert tally.images_per_second == 2
+
+
+def test_a_receipt_counts_once_and_a_forgotten_one_not_at_all(tally: Tally) -> None:
+    bad = QuarantinedImage(image_key="k", error_code="empty", message="", bytes=0, etag="")
+
+    def counts() -> tuple[int, int, int, list[int], bool]:
+        num_done = tally.progress("scoring").num_done
+        num_bad = tally.num_quarantined
+        return num_done, tally.num_rows, num_bad, tally.bad_shards, tally.is_complete
+
+    for _ in range(2):
+        tally.add(receipt(0, num_images=4, bad=[bad, bad]))
+    assert counts() == (4, 2, 2, [0], False)
+    tally.add(receipt(2, num_images=4, bad=[bad]))
+    tally.add(receipt(1, num_images=4))
+    assert counts() == (12, 9, 3, [0, 2], True)
+    tally.forget([0, 1])
+    assert (tally.num_shards_done, counts()) == (1, (4, 3, 1, [2], False))
+    tally.add(receipt(0, num_images=4))
+    assert counts() == (8, 7, 1, [2], False)
