@@ -8,8 +8,10 @@ two rows, and runs whose numbers do not add up: planned = predicted + quarantine
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -143,21 +145,22 @@ def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Probl
                 except (LakeError, OSError, pa.ArrowException):
                     continue  # no run has a record of it, or it was changed since it was checked
 
-        con = connect()
-        try:
-            fields = pa.schema([("image_key", pa.string())])
-            con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))
-            twice = con.sql(
-                "SELECT image_key, count(*) AS n FROM keys GROUP BY ALL HAVING n > 1 "
-                "ORDER BY image_key"
-            ).fetchall()
-        finally:
-            con.close()
-        if twice:
+        with tempfile.TemporaryDirectory(prefix="steel-batch-verify-") as scratch:
+            con = connect(Path(scratch) / "keys.duckdb")
+            try:
+                fields = pa.schema([("image_key", pa.string())])
+                con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))
+                num_twice, example = con.sql(
+                    "SELECT count(*), min(image_key) FROM "
+                    "(SELECT image_key FROM keys GROUP BY ALL HAVING count(*) > 1)"
+                ).fetchall()[0]
+            finally:
+                con.close()
+        if num_twice:
             yield Problem(
                 kind="duplicate",
                 key=f"{table}/{layout.partition(engine, date)}",
-                message=f"{len(twice)} images have more than one row, for example {twice[0][0]}",
+                message=f"{num_twice} images have more than one row, for example {example}",
             )
 
 

@@ -20,7 +20,7 @@ from steel_batch.commit import LiveFile, land, landed, live_files, read_rows, sw
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lock import Lease
-from steel_batch.merge import BOUNDS, DataFile, save_files, write_file
+from steel_batch.merge import BOUNDS, READ_AT_ONCE, DataFile, save_files, write_file
 from steel_batch.plan import Plan
 from steel_batch.receipt import Receipt
 from steel_batch.runs import RunRecord
@@ -75,8 +75,8 @@ def land_run(
     def quarantine() -> Change:
         kept, replaced = _without_planned(store, record, layout.QUARANTINE, 1)
         if bad_shards:
-            table = _quarantined(store, record, bad_shards)
-            kept.append(_write(store, record, layout.QUARANTINE, 0, [table]))
+            entries = _quarantined(store, record, bad_shards)
+            kept.append(_write(store, record, layout.QUARANTINE, 0, entries))
         return kept, replaced
 
     changes: dict[str, Callable[[], Change]] = {
@@ -111,11 +111,14 @@ def _without_planned(store: Lake, record: RunRecord, table: str, first_number: i
     settings = record.settings
     if not (settings["rescore_changed"] or settings["retry_quarantined"]):
         return [], []
+    files = live_files(store, table, record.engine, record.date)
+    if not files:
+        return [], []
     groups = [group["image_key"] for group in Plan(store, record.run_id)]
     planned = pa.concat_arrays([chunk for keys in groups for chunk in keys.chunks])
     made: list[DataFile] = []
     replaced: list[LiveFile] = []
-    for file in live_files(store, table, record.engine, record.date):
+    for file in files:
         with store.open_input(file.key) as stream:
             keys = pq.read_table(stream, columns=["image_key"])["image_key"]
         num_kept = pc.sum(pc.invert(pc.is_in(keys, value_set=planned))).as_py() or 0
@@ -136,17 +139,20 @@ def _rows_without(store: Lake, key: str, table: str, planned: pa.Array) -> Itera
             yield kept.cast(FILE_SCHEMAS[table])
 
 
-def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> pa.Table:
-    keys = [layout.receipt_file(record.run_id, shard) for shard in bad_shards]
-    rows = []
-    for data in store.read_many([ReadRequest(key=key) for key in keys]):
-        if isinstance(data, LakeError):
-            raise data
-        receipt = Receipt.from_json(data)
-        at = datetime.datetime.fromisoformat(receipt.scored_at)
-        for image in receipt.quarantined:
-            rows.append({**dataclasses.asdict(image), "run_id": record.run_id, "at": at})
-    return pa.Table.from_pylist(rows, schema=schema.QUARANTINE)
+def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> Iterator[pa.Table]:
+    """The entries of some receipts, of few of them at a time."""
+    for start in range(0, len(bad_shards), READ_AT_ONCE):
+        shards = bad_shards[start : start + READ_AT_ONCE]
+        keys = [layout.receipt_file(record.run_id, shard) for shard in shards]
+        rows = []
+        for data in store.read_many([ReadRequest(key=key) for key in keys]):
+            if isinstance(data, LakeError):
+                raise data
+            receipt = Receipt.from_json(data)
+            at = datetime.datetime.fromisoformat(receipt.scored_at)
+            for image in receipt.quarantined:
+                rows.append({**dataclasses.asdict(image), "run_id": record.run_id, "at": at})
+        yield pa.Table.from_pylist(rows, schema=schema.QUARANTINE)
 
 
 def _write(
