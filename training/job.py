@@ -95,6 +95,10 @@ def run_job(
         LakeError: The store refused.
     """
     layout.check_name(job.model, what="model")
+    if len(set(job.classes)) < len(job.classes) or not all(job.classes):
+        raise ConfigError(
+            f"--classes {','.join(job.classes)!r}: each class needs a name of its own."
+        )
     store = Lake(job.store, endpoint_url=job.endpoint_url)
     on_stage("reading images and labels")
     parts = _open_parts(job)
@@ -104,6 +108,8 @@ def run_job(
     with _folder(job.work) as place:
         folder = Path(place) / run
         settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
+        for gap in parts.gaps(classes):
+            on_stage(gap)
         on_stage(f"training {run}")
         with open_trackers(folder, store, run, settings) as track:
 

@@ -56,6 +56,22 @@ class Parts:
     test: Dataset
     """For the figures in the card."""
 
+    def gaps(self, classes: Sequence[str]) -> list[str]:
+        """What cannot be learned, chosen or known, because a part has no mask of a class."""
+        outcomes = {
+            "training": "it is never found",
+            "validation": "its threshold is chosen on images without it",
+            "test": "how well it is found is not known",
+        }
+        return [
+            f"class {class_id} ({name}) is on no {part} image: {outcome}."
+            for part, outcome in outcomes.items()
+            for class_id, (name, num) in enumerate(
+                zip(classes, getattr(self, part).num_masks, strict=True), start=1
+            )
+            if not num
+        ]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Product:
@@ -190,7 +206,7 @@ def make_version(
             "num_training_masks": parts.training.num_masks,
         },
         environment=describe_environment(),
-        notes=(*notes, verdicts[-1].why),
+        notes=(*parts.gaps(classes), *notes, verdicts[-1].why),
     )
     return Product(card=card, graphs=graphs, verdict=verdicts[-1], test_dice=tuple(test_dice))
 

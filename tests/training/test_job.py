@@ -203,11 +203,33 @@ def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> N
         ({"model": "Not A Name"}, "is not usable as a name"),
         ({"test_share": 0.0}, "leave none for test"),
         ({"classes": ("only one",)}, "has class '2', not one of 1 to 1"),
+        ({"classes": ("dim", "")}, "each class needs a name of its own"),
+        ({"classes": ("dim", "dim")}, "each class needs a name of its own"),
         ({"groups": "train.csv"}, "begins with the columns ImageId,ClassId,EncodedPixels; exp"),
     ):
         with pytest.raises(ConfigError, match=message):
             run_job(job(images, tmp_path, **changes), RECIPE)
     assert list(Lake(str(tmp_path)).list_objects()) == []
+
+
+def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(
+    images: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    config = TrainConfig(
+        model=RECIPE.model, num_steps=1, batch_size=2, num_threads=1, device="cpu", int8=False
+    )
+    result = run_job(
+        job(images, tmp_path, classes=(*CLASSES, "rust")), config, on_stage=said.append
+    )
+    gaps = (
+        "class 3 (rust) is on no training image: it is never found.",
+        "class 3 (rust) is on no validation image: its threshold is chosen on images without it.",
+        "class 3 (rust) is on no test image: how well it is found is not known.",
+    )
+    assert tuple(said[1:4]) == gaps
+    assert said[4].startswith("training bands-")
+    assert result.card.notes[:3] == gaps
 
 
 def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) -> None:
