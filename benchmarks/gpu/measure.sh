@@ -13,24 +13,25 @@
 #   torch      what one would write with Ray Data and PyTorch, eager and compiled
 #   reference  ONNX Runtime's masks of 2,000 strips and those of REAL
 #   parity     the plan's masks against them
-#   int8       the weights of r18 once more, quantised as well; its plan, `score`
+#   int8       a plan of the fast shape's INT8 graph, if it was taken; `score`
 #   kill       a run whose actor is killed
-#   both       `score` with every GPU of the host
+#   every      `score` with every GPU of the host
 #   soak       about eight minutes of `score`
 #
 # OUT          where images, engines and figures go (/tmp/measured); figures are lines of OUT/figures.jsonl
 # TORCH        the Python that trains and runs the PyTorch baseline
 # TENSORRT     the Python that scores
 # REAL         a folder of real strips for the parity (none)
-# SHAPES       of benchmarks.gpu.shapes ("r18 r18_fold r18_fold_s2")
-# FAST         the shape of `fast` and `both` (r18_fold)
-# STEPS        of training (2000)
+# SHAPES       of benchmarks.gpu.shapes ("r18 r18_s4_narrow")
+# FAST         the shape of `fast`, and of `int8` (r18_s4_narrow)
+# FAST_STORE   where that one is registered (shapes)
+# STEPS, NUM_IMAGES   of training (2000, 4000)
 # THREADS      of an actor (12)
 # SOAK_LINES   how often the 65,536 images are scored in a row in the soak (22, about eight minutes)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-/tmp/measured} TORCH=${TORCH:-python3} TENSORRT=${TENSORRT:-python3} REAL=${REAL:-}
-SHAPES=${SHAPES:-r18 r18_fold r18_fold_s2} FAST=${FAST:-r18_fold} THREADS=${THREADS:-12}
+SHAPES=${SHAPES:-r18 r18_s4_narrow} FAST=${FAST:-r18_s4_narrow} THREADS=${THREADS:-12}
 export PYTHONUNBUFFERED=1
 mkdir -p "$OUT/log"
 
@@ -44,20 +45,20 @@ score_benchmark() { # STORE SHAPE PRECISION IMAGES [FLAGS]: engine alone, in pro
     --precision "$3" --images "$4" --threads "$THREADS" "${@:5}" | figure
 }
 score_run() { # STORE SHAPE IMAGES [FLAGS]: the command alone
-  rm -rf "$OUT/$1"
+  rm -rf "${OUT:?}/$1" && mkdir -p "$OUT/$1" && cp -r "$OUT/shapes/registry" "$OUT/$1/"
   "$TENSORRT" -m steel_batch.cli score --images "$3" --date 2026-11-21 --store "$OUT/$1" \
-    --key-pattern "line={line}/date={date}/*.parquet" --engine "$(folder shapes "$2")" \
+    --key-pattern "line={line}/date={date}/*.parquet" --engine "$(engine shapes "$2")" \
     --runtime tensorrt --precision fp16 --batch-size 32 --output json "${@:4}"
 }
 shapes() { # STORE SHAPE [FLAGS]
-  "$TORCH" -m benchmarks.gpu.shapes --out "$OUT/$1" --images 4000 --steps "${STEPS:-2000}" \
+  "$TORCH" -m benchmarks.gpu.shapes --out "$OUT/$1" --images "${NUM_IMAGES:-4000}" --steps "${STEPS:-2000}" \
     --loaders 4 --shapes "$2" "${@:3}" > "$OUT/log/$1.${2:-data}.log" 2>&1
 }
 
 train() { # beside each other: one does not keep the GPU busy
-  shapes shapes "" --no-int8
+  shapes shapes ""
   local jobs=()
-  for shape in $SHAPES; do shapes shapes "$shape" --no-int8 & jobs+=($!); done
+  for shape in $SHAPES; do shapes shapes "$shape" & jobs+=($!); done
   for job in "${jobs[@]}"; do wait "$job"; done
   figure < "$OUT/shapes/shapes.jsonl"
 }
@@ -84,7 +85,7 @@ decode() {
 }
 fast() {
   for actors in 1 2 3; do
-    score_benchmark shapes "$FAST" fp16 "$OUT/archive/packed" --decode gpu \
+    score_benchmark "${FAST_STORE:-shapes}" "$FAST" fp16 "$OUT/archive/packed" --decode gpu \
       --threads $((THREADS / actors)) --score-flags "--actors-per-gpu $actors"
   done
 }
@@ -103,33 +104,33 @@ parity() { # [FLAGS]
     --images ${REAL:+"$REAL"} "$OUT/archive/loose" --limit 2000 --reference "$OUT/reference" "$@"
 }
 int8() {
-  mkdir -p "$OUT/int8/training" "$(folder shapes r18)/plans"
-  cp -r "$OUT/shapes/training/r18" "$OUT/int8/training/"
-  for n in 1 2 3; do ln -sfn "$OUT/shapes/synthetic-$n" "$OUT/int8/synthetic-$n"; done
-  shapes int8 r18
-  mkdir -p "$(folder int8 r18)/plans" && cp -n "$(folder shapes r18)/plans/"*.cache "$(folder int8 r18)/plans/"
-  figure < "$OUT/int8/shapes.jsonl"
-  score_benchmark int8 r18 int8 "$OUT/archive/packed" --decode cpu
+  score_benchmark "${FAST_STORE:-shapes}" "$FAST" int8 "$OUT/archive/packed" --decode gpu \
+    --threads $((THREADS / 2)) --score-flags "--actors-per-gpu 2"
 }
 kill_stage() { # an actor that dies costs its shards a second try and no image its row
-  rm -rf "$OUT/killed"
   score_run killed r18 "$OUT/archive/packed" > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
   local run=$!
   until grep -q scoring "$OUT/log/killed.log"; do kill -0 $run; sleep 1; done
-  sleep 5; pkill -9 -f 'ray::MapWorker.MapBatches.ScoreStage'
+  sleep 5
+  local ours="CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES:-}" actor
+  for actor in $(pgrep -f 'ray::MapWorker.MapBatches.ScoreStage'); do # another GPU's are left alone
+    if [ "${ours#*=}" = "" ] || tr '\0' '\n' < "/proc/$actor/environ" | grep -qx "$ours"; then kill -9 "$actor"; fi
+  done
   wait $run; figure < "$OUT/log/killed.json"
 }
-both() {
-  for number in 1 2; do
-    score_run both r18 "$OUT/archive/packed" --num-actors $number --cpus-per-actor "$THREADS" \
-      --decode cpu | figure
+lines() { # FOLDER NUMBER: the packed strips so many times
+  for line in $(seq 1 "$2"); do
+    [ -d "$1/line=$line" ] || { mkdir -p "$1"; cp -rl "$OUT/archive/packed/line=1" "$1/line=$line"; }
   done
 }
+every() {
+  lines "$OUT/twice" 2
+  score_run every r18 "$OUT/twice" --cpus-per-actor "$THREADS" --decode cpu | figure
+}
 soak() {
-  for line in $(seq 2 "${SOAK_LINES:-22}"); do
-    [ -d "$OUT/soak/line=$line" ] || { mkdir -p "$OUT/soak"; cp -rl "$OUT/archive/packed/line=1" "$OUT/soak/line=$line"; }
-  done
-  score_benchmark shapes r18 fp16 "$OUT/soak" --decode cpu --shards 8
+  lines "$OUT/soak" "${SOAK_LINES:-22}"
+  mkdir -p "$OUT/soaked" && cp -r "$OUT/shapes/registry" "$OUT/soaked/"
+  score_benchmark soaked r18 fp16 "$OUT/soak" --decode cpu --shards 8
 }
 
 for stage in "$@"; do
@@ -138,7 +139,7 @@ for stage in "$@"; do
     kill) kill_stage ;;
     reference) parity --only-reference ;;
     parity) parity | figure ;;
-    train | archive | build | score | decode | fast | post | torch | int8 | both | soak) "$stage" ;;
+    train | archive | build | score | decode | fast | post | torch | int8 | every | soak) "$stage" ;;
     *) echo "there is no stage $stage" >&2; exit 2 ;;
   esac
 done

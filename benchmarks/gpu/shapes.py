@@ -36,6 +36,7 @@ from training.register import Parts, make_version
 NARROW = (128, 64, 48, 32, 16)
 R18 = ModelConfig(encoder="resnet18")
 FOLDED = replace(R18, input_stride=2, fold="channels", head="subpixel")
+STOPPED = replace(R18, output_stride=4, head="subpixel")
 SHAPES = {
     "r18": R18,
     "r18_s2": replace(R18, output_stride=2),
@@ -43,7 +44,8 @@ SHAPES = {
     "r18_fold": FOLDED,
     "r18_fold_s2": replace(FOLDED, output_stride=2),
     "r18_fold_narrow": replace(FOLDED, decoder_channels=NARROW),
-    "r18_fold4": replace(FOLDED, input_stride=4),
+    "r18_s4": STOPPED,
+    "r18_s4_narrow": replace(STOPPED, decoder_channels=NARROW),
 }
 
 
@@ -53,7 +55,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--images", type=int, default=9000)
-    parser.add_argument("--held-out", type=int, default=200)
+    parser.add_argument("--held-out", type=int, default=100)
     parser.add_argument("--test", type=int, default=1500)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--no-int8", action="store_true")

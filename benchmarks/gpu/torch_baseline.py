@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -75,7 +76,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int)
     args = parser.parse_args()
     shutil.rmtree(args.out, ignore_errors=True)
-    ray.init(num_gpus=1, include_dashboard=False, log_to_driver=False)
+    num_cpus = len(os.sched_getaffinity(0))
+    ray.init(num_cpus=num_cpus, num_gpus=1, include_dashboard=False, log_to_driver=False)
     started = time.monotonic()
     dataset = ray.data.read_parquet(args.images, columns=["image_id", "image"])
     if args.limit:

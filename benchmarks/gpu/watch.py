@@ -76,6 +76,8 @@ class HostLog:
             for folder in Path("/proc").glob("[0-9]*"):
                 try:
                     command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                    if not _sees_our_gpu(folder):
+                        continue
                     status = (folder / "status").read_text()
                 except (OSError, UnicodeDecodeError):  # it ended meanwhile
                     continue
@@ -105,3 +107,10 @@ def _course(values: list[float]) -> dict[str, float]:
     at = {name: values[int(share * (len(values) - 1))] for name, share in
           (("tenth", 0.1), ("middle", 0.5), ("end", 0.97))}  # fmt: skip
     return {name: round(value) for name, value in {**at, "highest": max(values)}.items()}
+
+
+def _sees_our_gpu(process: Path) -> bool:
+    """Whether a process was told of the same GPU as this one, if this one was told of one."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    entry = f"CUDA_VISIBLE_DEVICES={seen}".encode()
+    return seen is None or entry in (process / "environ").read_bytes().split(b"\0")
