@@ -15,15 +15,6 @@ import pyarrow as pa
 from steel_batch import schema
 from steel_batch.database import connect
 
-_LOAD = """
-CREATE TABLE predictions AS
-SELECT line, has_defect, peak,
-       list_transform(defects, lambda d: {
-           'class_id': d.class_id, 'area_px': d.area_px, 'num_components': d.num_components
-       }) AS defects
-FROM reader
-"""
-
 _SQL = f"""
 WITH images AS (
     SELECT line, count(*) AS num_images FROM predictions GROUP BY line
@@ -71,8 +62,21 @@ ORDER BY c.line NULLS FIRST, c.class_id
 """  # noqa: S608 - the only inserted values are constants of ours
 
 
-COLUMNS = ("line", "has_defect", "peak", "defects")
-"""The columns of `schema.PREDICTIONS` that are read."""
+FIELDS = pa.schema(
+    [
+        *(schema.PREDICTIONS.field(name) for name in ("line", "has_defect", "peak")),
+        pa.field(
+            "defects",
+            pa.list_(
+                pa.struct(
+                    [schema.DEFECT.field(n) for n in ("class_id", "area_px", "num_components")]
+                )
+            ),
+            nullable=False,
+        ),
+    ]
+)
+"""What is read of `schema.PREDICTIONS`."""
 
 
 def summarize(
@@ -81,7 +85,7 @@ def summarize(
     """Aggregate predictions per line and class.
 
     Args:
-        predictions: `COLUMNS` of the predictions; read once, spilled to disk where it is much.
+        predictions: `FIELDS` of the predictions; read once, spilled to disk where it is much.
         classes: The classes' names, the first being class 1.
         run_id: The run that the summary is made by.
 
@@ -89,15 +93,14 @@ def summarize(
         A table of `schema.CLASS_SUMMARIES`, one row per line and class, also for classes and lines
         without a defect; sorted by line and class.
     """
-    fields = pa.schema([schema.PREDICTIONS.field(name) for name in COLUMNS])
     with tempfile.TemporaryDirectory(prefix="steel-batch-summary-") as scratch:
         con = connect(Path(scratch) / "summary.duckdb")
         try:
             con.execute("SET temp_directory = ?", [scratch])
             names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})
             con.register("class_names", names)
-            con.register("reader", pa.RecordBatchReader.from_batches(fields, iter(predictions)))
-            con.execute(_LOAD)
+            con.register("reader", pa.RecordBatchReader.from_batches(FIELDS, iter(predictions)))
+            con.execute("CREATE TABLE predictions AS SELECT * FROM reader")
             found = con.sql(_SQL, params=[run_id]).to_arrow_table()
         finally:
             con.close()

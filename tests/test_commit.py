@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import duckdb
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import s3fs
@@ -26,6 +28,7 @@ from steel_batch.commit import (
     landed,
     live_files,
     open_table,
+    read_file,
     sweep,
 )
 from steel_batch.errors import CommitConflictError, CommitUnknownError, LakeError, LockHeldError
@@ -34,6 +37,7 @@ from steel_batch.merge import DataFile
 from steel_batch.query import run_query
 from steel_batch.retry import Retry
 from steel_batch.runs import RunRecord
+from steel_batch.summary import FIELDS
 from tests.log_proxy import CONFLICT, LOSE_ANSWER, LOSE_REQUEST, LogProxy, log_proxy
 from tests.made_up_run import (
     DATE,
@@ -45,6 +49,8 @@ from tests.made_up_run import (
     keys_of,
     made_up_row,
     merge,
+    parquet,
+    rows_table,
     score_shards,
 )
 
@@ -258,6 +264,22 @@ def test_committed_and_quarantined_images_are_known_to_the_next_plan(folder: Lak
 
     assert known() == sorted(keys)
     assert known(with_quarantine=False) == sorted(keys[1:])
+
+
+@pytest.mark.s3
+def test_a_summary_reads_no_run_lengths(bucket: str, s3_endpoint: str) -> None:
+    rng = random.Random(1)
+    rows = [made_up_row(key, "r") for key in image_keys(800)]
+    for defect in (defect for row in rows for defect in row["defects"]):
+        defect["rle"] = " ".join(str(rng.randrange(400_000)) for _ in range(500))
+    data = parquet(rows_table(rows))
+    store = Lake(f"{bucket}/store", endpoint_url=s3_endpoint)
+    store.write("k.parquet", data)
+    before = store.counts().get("bytes_read", 0)
+    batches = list(read_file(store, "k.parquet", FIELDS))
+    assert store.counts()["bytes_read"] - before < len(data) / 4
+    found = [row for batch in batches for row in batch.to_pylist()]
+    assert found == pa.Table.from_pylist(rows, schema=FIELDS).to_pylist()
 
 
 # --- three outcomes -------------------------------------------------------------------------

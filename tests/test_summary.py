@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steel_batch import schema
-from steel_batch.summary import COLUMNS, summarize
-from tests.made_up_run import CLASSES, image_keys, made_up_row, rows_table
+from steel_batch.summary import FIELDS, summarize
+from tests.made_up_run import CLASSES, image_keys, made_up_row
 
 
 def summarized(rows: Sequence[dict[str, Any]], classes: Sequence[str] = CLASSES) -> Any:
-    table = rows_table(rows).select(list(COLUMNS))
+    table = pa.Table.from_pylist(list(rows), schema=FIELDS)
     return summarize(table.to_batches(max_chunksize=7), classes, "the run")
 
 

@@ -24,7 +24,7 @@ from steel_batch.merge import BOUNDS, READ_AT_ONCE, DataFile, save_files, write_
 from steel_batch.plan import Plan
 from steel_batch.receipt import Receipt
 from steel_batch.runs import RunRecord
-from steel_batch.summary import COLUMNS, summarize
+from steel_batch.summary import FIELDS, summarize
 from steel_batch.telemetry import Events
 
 FILE_SCHEMAS = {
@@ -67,7 +67,7 @@ def land_run(
 
     def summaries() -> Change:
         # Over all runs of the date, in the place of the summary before.
-        rows = read_rows(store, layout.PREDICTIONS, engine, date, COLUMNS)
+        rows = read_rows(store, layout.PREDICTIONS, engine, date, FIELDS)
         table = summarize(rows, classes, run_id)
         made = _write(store, record, layout.CLASS_SUMMARIES, 0, [table])
         return [made], live_files(store, layout.CLASS_SUMMARIES, engine, date)
