@@ -125,7 +125,7 @@ def train(
         work=work,
         endpoint_url=endpoint_url,
     )
-    result = run_job(job, config, on_step=_show_step, on_stage=console.print)
+    result = run_job(job, config, on_step=_show_step, on_stage=_show_stage)
     if output == "json":
         print_json(
             {
@@ -140,6 +140,10 @@ def train(
         )
     else:
         _show(result)
+
+
+def _show_stage(text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False)
 
 
 def _show_step(record: dict[str, Any]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -85,7 +87,8 @@ def train_on_cluster(
                 run_config=RunConfig(name=run, storage_path=str(folder.absolute() / "ray")),
             )
             try:
-                trainer.fit()
+                with _own_sigint():
+                    trainer.fit()
                 break
             except TrainingFailedError as error:
                 _raise_own(error)
@@ -119,6 +122,23 @@ def _relayed(on_step: OnStep) -> Iterator[Queue]:
             records.put(None)
     relaying.result()
     records.shutdown()
+
+
+@contextlib.contextmanager
+def _own_sigint() -> Iterator[None]:
+    """Let Ctrl-C interrupt as everywhere else.
+
+    Ray Train's handler stops the workers and exits with a code of its own, and stays for good.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        if is_main:
+            signal.signal(signal.SIGINT, handler)
 
 
 def _work(settings: dict[str, Any]) -> None:

@@ -267,6 +267,39 @@ def test_workers_of_a_cluster_make_the_same_network(
         run_job(job(images, tmp_path, num_workers=999), RECIPE)
 
 
+@pytest.mark.parametrize(
+    "num_workers", [0, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.ray])]
+)
+def test_ctrl_c_ends_a_job_with_what_to_do_next(
+    images: Path, tmp_path: Path, num_workers: int
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "[recipe]\nnum_threads = 1\nbatch_size = 2\nreport_steps = 1\ncheckpoint_steps = 1\n"
+        "[augment]\ncrop_width = 64\n[model]\nencoder = 'narrow16'\n"
+        "decoder_channels = [16, 16, 16, 16, 16]\n"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "jobs/train.py", "--images", str(images), "--model", "bands"]
+    command += ["--store", str(tmp_path / "store"), "--config", str(recipe), "--device", "cpu"]
+    with subprocess.Popen(
+        [*command, "--num-workers", str(num_workers)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # or a shell's `&` stays
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("step 2 "):
+                process.send_signal(signal.SIGINT)
+                break
+        rest = process.stderr.read()
+    assert rest.endswith("interrupted: run the same command again to continue.\n")
+    assert process.returncode == 130
+
+
 def training_workers() -> list[int]:
     """Ray Train's processes below the Ray that this process started."""
     parents, titles = {}, {}
