@@ -13,8 +13,8 @@ from torch.nn import functional
 
 def unpack_bits(bitmask_NHW: Tensor, num_classes: int) -> Tensor:
     """A bitmask as one plane of 0 and 1 per class, [N, C, H, W], float32."""
-    bits = torch.arange(num_classes, device=bitmask_NHW.device).view(1, -1, 1, 1)
-    return ((bitmask_NHW.unsqueeze(1).int() >> bits) & 1).float()
+    bits = torch.arange(num_classes, dtype=torch.uint8, device=bitmask_NHW.device)
+    return ((bitmask_NHW.unsqueeze(1) >> bits.view(1, -1, 1, 1)) & 1).float()
 
 
 def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor) -> Tensor:
