@@ -152,11 +152,20 @@ def read_file(store: Lake, key: str, fields: pa.Schema) -> Iterator[pa.RecordBat
     """Some columns of one file, or but some fields of their structs, as a stream.
 
     What is not in `fields` is not read: run-lengths are nine tenths of the predictions' bytes.
+
+    Raises:
+        LakeError: It is not there, or damaged.
     """
     leaves = [leaf for field in fields for leaf in _leaves(field.name, field.type)]
-    with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
-        for batch in parquet.iter_batches(columns=leaves):
-            yield batch.select(fields.names).cast(fields)
+    try:
+        with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
+            for batch in parquet.iter_batches(columns=leaves):
+                yield batch.select(fields.names).cast(fields)
+    except (pa.ArrowException, OSError) as error:
+        raise LakeError(
+            f"{store.uri(key)} is committed and damaged: {paragraph_of(error)}. Bring back a copy "
+            "of it; `steel-batch verify` names every such file."
+        ) from error
 
 
 def _leaves(path: str, kind: pa.DataType) -> list[str]:

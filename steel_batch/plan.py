@@ -13,7 +13,6 @@ import hashlib
 import itertools
 import json
 import math
-import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,8 +26,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.database import connect
-from steel_batch.errors import PlanMismatchError, SteelBatchError
+from steel_batch.database import load_stream, scratch_database
+from steel_batch.errors import PlanMismatchError
 from steel_batch.lake import Lake
 from steel_batch.manifest import ImageRef
 
@@ -84,40 +83,10 @@ def build_plan(
     Returns:
         What stands in the footer. A plan of no images is written as well.
     """
-    with tempfile.TemporaryDirectory(prefix="steel-batch-plan-") as scratch:
-        con = connect(Path(scratch) / "plan.duckdb")
-        try:
-            con.execute("SET temp_directory = ?", [scratch])
-            con.execute("SET preserve_insertion_order = false")
-            load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
-            load_stream(con, "known", KNOWN, known)
-            return _write(con, settings, path)
-        finally:
-            con.close()
-
-
-def load_stream(
-    con: duckdb.DuckDBPyConnection, name: str, of: pa.Schema, batches: Iterable[pa.RecordBatch]
-) -> None:
-    """Fill a table from a stream; an error of the stream is raised as it is, not as DuckDB's."""
-    errors: list[SteelBatchError] = []
-
-    def guarded() -> Iterator[pa.RecordBatch]:
-        try:
-            yield from batches
-        except SteelBatchError as error:
-            errors.append(error)
-            raise
-
-    con.register("stream", pa.RecordBatchReader.from_batches(of, guarded()))
-    try:
-        con.execute(f"CREATE TABLE {name} AS SELECT * FROM stream")  # noqa: S608 - a name of ours
-    except duckdb.Error:
-        if errors:
-            raise errors[0] from None
-        raise
-    finally:
-        con.unregister("stream")
+    with scratch_database() as con:
+        load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
+        load_stream(con, "known", KNOWN, known)
+        return _write(con, settings, path)
 
 
 def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path) -> PlanInfo:

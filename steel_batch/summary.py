@@ -6,14 +6,12 @@ an image's pixels), so quantiles are exact and memory does not grow with images.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 
 from steel_batch import schema
-from steel_batch.database import connect
+from steel_batch.database import load_stream, scratch_database
 
 _SQL = f"""
 WITH images AS (
@@ -93,15 +91,9 @@ def summarize(
         A table of `schema.CLASS_SUMMARIES`, one row per line and class, also for classes and lines
         without a defect; sorted by line and class.
     """
-    with tempfile.TemporaryDirectory(prefix="steel-batch-summary-") as scratch:
-        con = connect(Path(scratch) / "summary.duckdb")
-        try:
-            con.execute("SET temp_directory = ?", [scratch])
-            names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})
-            con.register("class_names", names)
-            con.register("reader", pa.RecordBatchReader.from_batches(FIELDS, iter(predictions)))
-            con.execute("CREATE TABLE predictions AS SELECT * FROM reader")
-            found = con.sql(_SQL, params=[run_id]).to_arrow_table()
-        finally:
-            con.close()
+    with scratch_database() as con:
+        names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})
+        con.register("class_names", names)
+        load_stream(con, "predictions", FIELDS, predictions)
+        found = con.sql(_SQL, params=[run_id]).to_arrow_table()
     return found.cast(schema.CLASS_SUMMARIES)

@@ -8,16 +8,14 @@ two rows, and runs whose numbers do not add up: planned = predicted + quarantine
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 
 from steel_batch import layout
 from steel_batch.commit import LiveFile, all_live_files, read_file
-from steel_batch.database import connect
+from steel_batch.database import scratch_database
 from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import DataFile, load_files
@@ -142,20 +140,16 @@ def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Probl
             for file in files:
                 try:
                     yield from read_file(store, file.key, pa.schema([("image_key", pa.string())]))
-                except (LakeError, OSError, pa.ArrowException):
+                except LakeError:
                     continue  # no run has a record of it, or it was changed since it was checked
 
-        with tempfile.TemporaryDirectory(prefix="steel-batch-verify-") as scratch:
-            con = connect(Path(scratch) / "keys.duckdb")
-            try:
-                fields = pa.schema([("image_key", pa.string())])
-                con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))
-                num_twice, example = con.sql(
-                    "SELECT count(*), min(image_key) FROM "
-                    "(SELECT image_key FROM keys GROUP BY ALL HAVING count(*) > 1)"
-                ).fetchall()[0]
-            finally:
-                con.close()
+        with scratch_database() as con:
+            fields = pa.schema([("image_key", pa.string())])
+            con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))
+            num_twice, example = con.sql(
+                "SELECT count(*), min(image_key) FROM "
+                "(SELECT image_key FROM keys GROUP BY ALL HAVING count(*) > 1)"
+            ).fetchall()[0]
         if num_twice:
             yield Problem(
                 kind="duplicate",

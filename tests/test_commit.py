@@ -282,6 +282,23 @@ def test_a_summary_reads_no_run_lengths(bucket: str, s3_endpoint: str) -> None:
     assert found == pa.Table.from_pylist(rows, schema=FIELDS).to_pylist()
 
 
+@pytest.mark.parametrize("damage", ["cut off", "changed", "gone"])
+def test_a_committed_file_that_is_damaged_is_named_to_the_next_plan(
+    damage: str, folder: Lake
+) -> None:
+    commit_run(folder, image_keys(50))
+    (file,) = live_files(folder, PREDICTIONS, ENGINE, DATE)
+    data = folder.read(file.key)
+    if damage == "gone":
+        folder.delete([file.key])
+    else:
+        damaged = data[:-50] if damage == "cut off" else data[:4] + b"\x55" * 400 + data[404:]
+        folder.write(file.key, damaged)
+    said = "is not there" if damage == "gone" else "is committed and damaged: .* verify` names"
+    with pytest.raises(LakeError, match=f"{file.key} {said}"):
+        list(known_images(folder, ENGINE, DATE))
+
+
 # --- three outcomes -------------------------------------------------------------------------
 
 

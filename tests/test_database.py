@@ -1,9 +1,13 @@
-"""DuckDB writes nothing where results are printed."""
+"""DuckDB writes nothing where results are printed, and keeps within its bounds."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+from steel_batch.database import scratch_database
 
 ASK = "print(connect().execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()[0])"
 
@@ -14,3 +18,41 @@ def test_no_progress_bar_is_shown_where_duckdb_would_show_one() -> None:
         for where in ("from duckdb import connect", "from steel_batch.database import connect")
     ]
     assert [done.stdout.strip() for done in shown] == ["True", "False"]
+
+
+def test_a_scratch_database_is_on_disk_bounded_in_memory_and_deleted() -> None:
+    with scratch_database() as con:
+        ((limit, folder),) = con.sql(
+            "SELECT current_setting('memory_limit'), current_setting('temp_directory')"
+        ).fetchall()
+        assert limit == "488.2 MiB"  # as DuckDB says 512 MB
+        assert Path(folder).is_dir()
+        con.execute("CREATE TABLE t AS SELECT range AS i FROM range(100000)")
+        assert any(Path(folder).iterdir())
+    assert not Path(folder).exists()
+
+
+_FILL = """
+import resource, signal
+from steel_batch.database import scratch_database
+from steel_batch.errors import LakeError
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+try:
+    with scratch_database() as con:
+        con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(1000000)")
+        con.execute("CHECKPOINT")
+except LakeError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_of_temporary_files_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """A limit on files stands for a full disk."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FILL],
+        capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.stdout.startswith(f"{tmp_path}, where temporary files lie: File too large. Make")
+    assert list(tmp_path.iterdir()) == []

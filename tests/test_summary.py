@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steel_batch import schema
+from steel_batch.errors import LakeError
 from steel_batch.summary import FIELDS, summarize
 from tests.made_up_run import CLASSES, image_keys, made_up_row
 
@@ -150,3 +151,12 @@ def test_one_class_is_enough_and_eight_are_not_too_many() -> None:
         row = {**made_up_row("1/x", "r"), "peak": [0.5] * num, "defects": [], "has_defect": False}
         found = summarized([row], names).to_pylist()
         assert [entry["class_name"] for entry in found] == names
+
+
+def test_an_error_of_the_store_is_raised_as_it_is() -> None:
+    def failing() -> Iterator[pa.RecordBatch]:
+        yield from pa.Table.from_pylist([made_up_row("1/a.jpg", "r")], schema=FIELDS).to_batches()
+        raise LakeError("the bucket is gone.")
+
+    with pytest.raises(LakeError, match=r"^the bucket is gone\.$"):
+        summarize(failing(), CLASSES, "r")

@@ -9,11 +9,9 @@ Memory grows neither with images nor with shards.
 from __future__ import annotations
 
 import hashlib
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 import duckdb
@@ -21,7 +19,7 @@ import pyarrow as pa
 
 from steel_batch import schema
 from steel_batch.config import ALL_DATES
-from steel_batch.database import connect
+from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import ConfigError, ImageError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.layout import check_date
@@ -35,7 +33,7 @@ from steel_batch.pack.writers import (
     tar_bytes,
 )
 from steel_batch.parallel import expand_parallel
-from steel_batch.plan import load_stream, ref_batches
+from steel_batch.plan import ref_batches
 from steel_batch.read import read_images
 from steel_batch.sources import Source, open_source
 from steel_batch.sources.tar_index import (
@@ -136,18 +134,13 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
     out = Lake(config.out, endpoint_url=config.endpoint_url)
     packer = _Packer(config, source.lake, out)
     shards: list[PackedShard] = []
-    with tempfile.TemporaryDirectory(prefix="steel-batch-pack-") as scratch:
-        con = connect(Path(scratch) / "images.duckdb")
-        try:
-            con.execute("SET temp_directory = ?", [scratch])
-            has_line, has_date = _load(con, config, source)
-            for shard in expand_parallel(
-                _cut(con, config), packer.pack, num_threads=config.num_threads
-            ):
-                observe(shard)
-                shards.append(shard)
-        finally:
-            con.close()
+    with scratch_database() as con:
+        has_line, has_date = _load(con, config, source)
+        for shard in expand_parallel(
+            _cut(con, config), packer.pack, num_threads=config.num_threads
+        ):
+            observe(shard)
+            shards.append(shard)
     _refuse_others(out, config.format, {shard.key for shard in shards})
     return PackResult(
         out=out.url,

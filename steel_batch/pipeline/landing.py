@@ -16,7 +16,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.commit import LiveFile, land, landed, live_files, read_rows, sweep
+from steel_batch.commit import (
+    LiveFile,
+    land,
+    landed,
+    live_files,
+    read_file,
+    read_rows,
+    sweep,
+)
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lock import Lease
@@ -32,6 +40,7 @@ FILE_SCHEMAS = {
     layout.CLASS_SUMMARIES: schema.CLASS_SUMMARIES,
     layout.QUARANTINE: schema.QUARANTINE,
 }
+KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 Change = tuple[list[DataFile], list[LiveFile]]
 """Files to add to a table and files that they take the place of."""
 
@@ -119,8 +128,7 @@ def _without_planned(store: Lake, record: RunRecord, table: str, first_number: i
     made: list[DataFile] = []
     replaced: list[LiveFile] = []
     for file in files:
-        with store.open_input(file.key) as stream:
-            keys = pq.read_table(stream, columns=["image_key"])["image_key"]
+        keys = pa.Table.from_batches(read_file(store, file.key, KEY), KEY)["image_key"]
         num_kept = pc.sum(pc.invert(pc.is_in(keys, value_set=planned))).as_py() or 0
         if num_kept == len(keys):
             continue

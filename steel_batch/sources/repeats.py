@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 import pyarrow as pa
 
-from steel_batch.database import connect
+from steel_batch.database import scratch_database
 from steel_batch.errors import ConfigError
 from steel_batch.manifest import ImageRef
 
@@ -26,17 +25,20 @@ class Repeats:
 
     def __init__(self, place: str) -> None:
         self._place = place
-        self._scratch = tempfile.TemporaryDirectory(prefix="steel-batch-manifest-")
+        self._scratch = scratch_database()
 
     def __enter__(self) -> Repeats:
-        self._con = connect(Path(self._scratch.name) / "keys.duckdb")
-        self._con.execute("SET temp_directory = ?", [self._scratch.name])
+        self._con = self._scratch.__enter__()
         self._con.execute("CREATE TABLE keys (number BIGINT, key VARCHAR)")
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._con.close()
-        self._scratch.cleanup()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._scratch.__exit__(kind, error, trace)
 
     def watch(self, rows: Iterator[tuple[int, ImageRef]]) -> Iterator[ImageRef]:
         """Note each row on its way."""
