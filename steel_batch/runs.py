@@ -138,6 +138,12 @@ def latest_run(store: Lake, engine: str, date: str) -> Run | None:
     return read_run(store, ids[-1]) if ids else None
 
 
+def latest_result(store: Lake, engine: str, date: str) -> RunResult | None:
+    """How the newest run of an engine and date ended of those that did."""
+    runs = (read_run(store, run_id) for run_id in reversed(runs_of(store, engine, date)))
+    return next((run.result for run in runs if run.result is not None), None)
+
+
 def runs_of(store: Lake, engine: str, date: str) -> list[str]:
     """The ids of the runs of an engine and date, oldest first."""
     found = list_runs(store, layout.run_prefix(engine, date))

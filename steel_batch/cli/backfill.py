@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from steel_batch.cli.output import configure_logging, console, print_json
+from steel_batch.cli.output import configure_logging, console, print_json, print_table, say
 from steel_batch.cli.score import duration, run_options
 from steel_batch.config import ScoreConfig
 from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, Ledger
@@ -66,12 +67,17 @@ def backfill(
         stop_after=stop_after,
         recheck=recheck,
     )
+    started = time.monotonic()
     with _progress_line() as observe:
         outcomes = score_dates(ScoreConfig(**options), settings, observe)
     if output == "json":
         print_json(_to_json(outcomes))
     else:
         _show(outcomes, first_date, last_date)
+        say(
+            f"This took {duration(time.monotonic() - started)}. Dates are worked on side by side, "
+            "so their seconds, from the listing to the commit, add up to more."
+        )
     if any(outcome.state == "failed" for outcome in outcomes):
         raise click.exceptions.Exit(1)
 
@@ -88,7 +94,7 @@ def _progress_line() -> Iterator[Callable[[Ledger], None]]:
         now = (ledger.num_done, ledger.num_failed, ledger.note)
         if now != last[0]:
             last[0] = now
-            console.print(_describe(ledger))
+            say(_describe(ledger))
 
     yield note
 
@@ -157,11 +163,11 @@ def _show(outcomes: Sequence[DateOutcome], first: str | None, last: str | None) 
         f"{sum(o.seconds for o in outcomes):,.1f}",
         "",
     )
-    console.print(table)
+    print_table(table, console)
     for outcome in outcomes:
         if outcome.error:
-            console.print(f"{outcome.date}: {outcome.error}", style="red", markup=False)
+            say(f"{outcome.date}: {outcome.error}")
     if first and last:
         num_days = (datetime.date.fromisoformat(last) - datetime.date.fromisoformat(first)).days + 1
         if num_days > len(outcomes):
-            console.print(f"{num_days - len(outcomes)} of {num_days} days have no images.")
+            say(f"{num_days - len(outcomes)} of {num_days} days have no images.")

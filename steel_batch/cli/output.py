@@ -44,13 +44,12 @@ def say(text: str) -> None:
     console.print(text, soft_wrap=not console.is_terminal)
 
 
-def print_table(table: Table) -> None:
-    """A table on stdout: values folded to a terminal's width, elsewhere a line a row."""
+def print_table(table: Table, to: Console = answer) -> None:
+    """A table: values folded to a terminal's width, elsewhere a line a row."""
     for column in table.columns:
         column.overflow = "fold"
-    to = answer
-    if not answer.is_terminal:
-        to = Console(highlight=False, markup=False, width=LONGEST_LINE)
+    if not to.is_terminal:
+        to = Console(stderr=to.stderr, highlight=False, markup=False, width=LONGEST_LINE)
     to.print(table, soft_wrap=False)
 
 

@@ -31,7 +31,7 @@ from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.run import DateRun, scoring_setup
 from steel_batch.pipeline.stages import ShardResult, ShardStream
 from steel_batch.registry import Engine, load_engine
-from steel_batch.runs import RunResult
+from steel_batch.runs import RunResult, latest_result
 from steel_batch.sources import Source, open_source
 from steel_batch.telemetry import Rate
 
@@ -338,13 +338,19 @@ class _Backfill:
     def _succeed(self, date: str, result: RunResult | None, started: float) -> None:
         if result is None:
             raise AssertionError("a date without a result cannot be done")
+        key, state = f"{self._folder}/{date}.json", "committed"
         seconds = round(time.monotonic() - started, 3)
-        entry = {"seconds": seconds, "result": result.to_json()}
-        text = json.dumps(entry, indent=1, sort_keys=True)
-        self._store.write(f"{self._folder}/{date}.json", text.encode())
-        self._outcomes[date] = DateOutcome(
-            date=date, state="committed", seconds=seconds, result=result
-        )
+        is_noted = result.run_id is None and self._store.stat(key) is not None
+        if result.run_id is None and not is_noted:
+            # Of a command that died before it could note it, or of a `score`.
+            before = latest_result(self._store, result.engine, date)
+            if before is not None:
+                result, seconds, state = before, before.seconds, "done before"
+        if not is_noted:
+            entry = {"seconds": seconds, "result": result.to_json()}
+            text = json.dumps(entry, indent=1, sort_keys=True)
+            self._store.write(key, text.encode())
+        self._outcomes[date] = DateOutcome(date=date, state=state, seconds=seconds, result=result)
 
     def _fail(self, date: str, error: SteelBatchError, started: float) -> None:
         self._outcomes[date] = DateOutcome(

@@ -519,8 +519,9 @@ class DateRun:
         raise TooManyBadImagesError(
             f"{tally.num_quarantined} of {record.num_images} images cannot be scored, more than "
             f"--max-bad {self._config.max_bad:g} allows: {reasons}; for example "
-            f"{tally.bad_example}. Nothing of run {record.run_id} is committed and what is scored "
-            "is kept: mend the images, or run the same command with a greater --max-bad."
+            f"{tally.bad_example.rstrip('.')}. Nothing of run {record.run_id} is committed and "
+            "what is scored is kept: mend the images, or run the same command with a greater "
+            "--max-bad."
         )
 
     def _result(self, record: RunRecord, scored: Tally, version: int) -> RunResult:

@@ -17,7 +17,7 @@ from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
 from steel_batch.query import run_query
 from steel_batch.runs import list_runs
 from steel_batch.verify import verify
-from tests.conftest import PATTERN, cluster_address, fill_lake, score_config
+from tests.conftest import PATTERN, cluster_address, fill_lake, run_score, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -73,11 +73,22 @@ def test_thirty_dates_interrupted_twice_are_each_committed_once(
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["num_done_before"] == num_before
-    assert told["num_committed"] == 30 - num_before
-    assert all(entry["result"]["num_images"] in (0, 4) for entry in told["dates"])
+    # The killed command may have committed dates that it could not note any more.
+    assert told["num_done_before"] >= num_before
+    assert told["num_committed"] + told["num_done_before"] == 30
+    assert all(entry["result"]["num_images"] == 4 for entry in told["dates"])
     assert _images_per_date(store) == dict.fromkeys(_dates(30), 4)
     assert list(verify(store)) == []
+    # What each date cost, whichever command it was that scored it.
+    costs = {entry["date"]: entry for entry in told["dates"]}
+    told = subprocess.run([*command[:-1], "text"], capture_output=True, text=True, check=True)
+    rows = [line.split("  ") for line in told.stderr.splitlines() if line.startswith("2026-10-")]
+    table = [[cell.strip() for cell in row if cell] for row in rows]
+    assert [row[:2] for row in table] == [[date, "done before"] for date in _dates(30)]
+    for date, _, num_images, _, seconds, run_id in table:
+        assert run_id == costs[date]["result"]["run_id"]
+        assert (num_images, seconds) == ("4", f"{costs[date]['seconds']:,.1f}")
+    assert "total" in told.stderr
 
 
 def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
@@ -112,11 +123,16 @@ def test_only_recheck_looks_again_at_dates_that_are_done(
     for date in dates:
         fill_lake(images, num_images=4, date=date)
     config = score_config(images, store, tiny_engine, date="all")
-    backfill(config, BackfillConfig(), lambda _: None)
+    before = run_score(config.replace(date=dates[0]))
+    first, second = backfill(config, BackfillConfig(), lambda _: None)
+    assert (first.state, first.result) == ("done before", before), "by the nightly command"
+    assert second.state == "committed"
     fill_lake(images, num_images=6, date=dates[1])
     assert _states(backfill(config, BackfillConfig(), lambda _: None)) == {"done before": 2}
     assert _images_per_date(store) == dict.fromkeys(dates, 4)
     outcomes = backfill(config, BackfillConfig(recheck=True), lambda _: None)
     assert [outcome.result.num_images for outcome in outcomes if outcome.result] == [0, 2]
     assert _images_per_date(store) == {dates[0]: 4, dates[1]: 6}
+    known = backfill(config, BackfillConfig(), lambda _: None)
+    assert [outcome.result.num_images for outcome in known if outcome.result] == [4, 2]
     assert len(list(list_runs(store))) == 3
