@@ -504,7 +504,7 @@ class DateRun:
             raise TransientLakeError(
                 f"{num_left} of {self._record.num_shards} shards failed {config.shard_attempts} "
                 f"times; the first cause: {cause} What is scored is kept: run the same command "
-                "again when the store is well."
+                "again when that is mended."
             )
         self._steps["score"] = time.monotonic() - started
         self._steps["first_receipt"] = tally.first_receipt - started

@@ -9,7 +9,7 @@ the whole dataset.
 Ray restarts an actor that died and repeats what it was doing, for ever if the input kills it. An
 actor that an image holds up ends itself. So every start of a shard is counted outside of the actor,
 and from the second start on the shard's images are decoded in child processes, where the one that
-kills or holds up can be found.
+kills or holds up can be found. What ends the process all the same fails its shard in the end.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ CALLS_PER_ACTOR: Final = 3
 TASKS_IN_FLIGHT: Final = 6
 """Shards sent to one actor, in work or waiting in its node's memory."""
 MERGES_AT_ONCE: Final = 32
+MOST_STARTS: Final = 10
+"""Starts of one shard after which what ends its process is no image, nor a node that was lost."""
 BLOCK_BYTES: Final = 1 << 20
 """Less than any shard, so that every shard is a block and goes to whichever actor is free."""
 
@@ -170,6 +172,13 @@ class ScoreStage:
         if shard.failure is not None:
             return row
         attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
+        if attempt > MOST_STARTS:
+            self._dispatcher.finish.remote(shard.run_id, shard.shard)
+            failure = (
+                f"scoring it ended its process {MOST_STARTS} times, also where its images were "
+                "decoded in processes of their own: memory is used up, or the engine crashes."
+            )
+            return {**row, "failure": failure, "transient": True}
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
         except SteelBatchError as error:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from steel_batch.cli import cli
-from steel_batch.errors import ConfigError, TooManyBadImagesError
+from steel_batch.errors import ConfigError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.verify import verify
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
@@ -96,6 +96,30 @@ def test_killers_among_them_cost_only_themselves(
     assert outcomes(store) == expected
     assert result.num_images == len(expected)
     assert list(verify(store)) == []
+
+
+@pytest.mark.slow
+def test_what_ends_the_scoring_process_whatever_is_done_fails_the_run_and_not_for_ever(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    """As an engine would that crashes: the shard is named, the others keep their receipts."""
+    for i in range(12):
+        images.write(key_of(f"im{i:02d}"), encode(".jpg", band_image(i)))
+    images.write(key_of("zz"), good_jpeg() + KILL)
+    config = score_config(
+        images, store, tiny_engine, key_pattern=PATTERN, shard_images=4, num_actors=1,
+        shard_attempts=1, decoder="tests.strange_decoders:kills_what_scores",
+    )  # fmt: skip
+    with pytest.raises(TransientLakeError, match=r"of 4 shards failed.*ended its process 10 times"):
+        run_score(config)
+    assert committed_rows(store) == []
+    images.write(key_of("zz"), good_jpeg())
+    result = run_score(config.replace(max_bad=0.1))
+    assert result.num_resumed_shards >= 1
+    assert outcomes(store) == {
+        **{key_of(f"im{i:02d}"): None for i in range(12)},
+        key_of("zz"): "changed",
+    }
 
 
 def test_of_a_thousand_mutated_jpegs_none_is_lost(
