@@ -269,7 +269,7 @@ def _has_figures(card: Card) -> bool:
 
 
 def _judged_on(card: Card) -> str:
-    return f"{card.metrics.get('num_images')}, digest {card.metrics['data_digest'][:12]}"
+    return f"{card.metrics.get('num_images')} of digest {card.metrics['data_digest'][:12]}"
 
 
 def _figures(current: Card, candidate: Card, tolerance: Tolerance) -> Iterator[Figure]:

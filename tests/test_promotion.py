@@ -153,7 +153,7 @@ def test_figures_of_other_images_are_not_compared(local: Registry) -> None:
     local.promote(first)
     with pytest.raises(ConfigError) as refused:
         local.promote(other)
-    assert "judged on other images (1000, digest ffffffffffff)" in str(refused.value)
+    assert "judged on other images (1000 of digest ffffffffffff)" in str(refused.value)
     assert "with the same --split-seed, --validation-share and --test-share" in str(refused.value)
     assert local.promote(other, force=True, why="more images").entry.forced
 
