@@ -197,6 +197,34 @@ def test_what_users_named_is_escaped_in_the_report(images: Path, tmp_path: Path)
     assert "&lt;script&gt;" in text
 
 
+@pytest.mark.s3
+def test_images_labels_groups_and_the_store_may_lie_in_s3(
+    bucket: str, s3_endpoint: str, made: tuple[JobResult, Lake]
+) -> None:
+    lake = Lake(f"{bucket}/lake", endpoint_url=s3_endpoint)
+    write_bands(lake, num_images=40, prefix=f"line=1/date={DATE}/")
+    rows = ["ImageId,Group", *(f"im{i:03d}.png,strip {i // 2}" for i in range(40))]
+    lake.write("groups.csv", "\n".join(rows).encode())
+    config = dataclasses.replace(RECIPE, num_steps=1, int8=False)
+    result = run_job(
+        dataclasses.replace(
+            job(Path(), Path()),
+            images=lake.url,
+            labels=f"{bucket}/lake/train.csv",
+            groups="groups.csv",
+            store=f"{bucket}/store",
+            endpoint_url=s3_endpoint,
+        ),
+        config,
+    )
+    store = Lake(f"{bucket}/store", endpoint_url=s3_endpoint)
+    card = load_engine(result.card.name, store=store).card
+    assert all(num % 2 == 0 for num in result.num_images), "pairs stay together"
+    assert sum(result.num_images) == 40
+    assert card.recipe["training_digest"] != made[0].card.recipe["training_digest"]
+    assert store.stat(layout.training_file(result.run, "checkpoint.pt")) is not None
+
+
 def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> None:
     for changes, message in (
         ({"labels": "nowhere.csv"}, "--labels 'nowhere.csv' is neither a file nor below"),
