@@ -7,10 +7,13 @@ resolution inside the exported graph. Shape suffixes: N images, C classes, H row
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import segmentation_models_pytorch as smp
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -53,6 +56,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
+        _check_name("architecture", self.architecture.lower(), smp.MODEL_ARCHITECTURES_MAPPING)
+        timm_name = self.encoder.removeprefix("tu-")
+        if timm_name == self.encoder:
+            _check_name("encoder", self.encoder, smp.encoders.encoders, "; tu-… is one of timm's")
+        elif not timm.is_model(timm_name):
+            _check_name("encoder", timm_name, timm.list_models(), " in timm")
         for name in ("input_stride", "output_stride"):
             if getattr(self, name) not in (1, 2, 4):
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, not one of 1, 2 and 4.")
@@ -75,6 +84,13 @@ class ModelConfig:
             raise ConfigError(f"{self.architecture} has no subpixel head; use Unet.")
         if self.std <= 0:
             raise ConfigError(f"model.std is {self.std}, expected more than 0.")
+
+
+def _check_name(what: str, name: str, known: Iterable[str], where: str = "") -> None:
+    known = list(known)
+    if name not in known:
+        near = difflib.get_close_matches(name, known) or known[:3]
+        raise ConfigError(f"there is no {what} {name!r}{where}. Did you mean {' or '.join(near)}?")
 
 
 class Segmenter(nn.Module):

@@ -60,3 +60,65 @@ def test_a_folded_input_keeps_what_an_average_loses() -> None:
 def test_shapes_that_cannot_be_built_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ModelConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"encoder": "resnet81"},
+            "there is no encoder 'resnet81'; tu-… is one of timm's. Did you mean resnet18 or ",
+        ),
+        (
+            {"encoder": "tu-convnext_tinny"},
+            "there is no encoder 'convnext_tinny' in timm. Did you mean convnext_tiny or ",
+        ),
+        ({"architecture": "Unett"}, "there is no architecture 'unett'. Did you mean unet or "),
+    ],
+)
+def test_names_that_no_library_has_are_answered_with_near_ones(
+    changes: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        ModelConfig(**changes)  # type: ignore[arg-type]
+    assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder_weights": "luck"}, "Available options are: ['imagenet', 'ssl', 'swsl']"),
+        ({"encoder": "narrow16", "encoder_weights": "imagenet"}, "Available options are: []"),
+        ({"decoder_channels": (32, 16)}, "`decoder_channels` for 2 blocks"),
+        ({"encoder": "tu-vit_tiny_patch16_224"}, "Unsupported model downsampling pattern"),
+        ({"architecture": "DeepLabV3", "encoder": "vgg11"}, "do not support dilated mode"),
+    ],
+)
+def test_what_the_library_cannot_build_is_refused_in_its_words(
+    changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Segmenter(ModelConfig(**changes), 2)
+    assert str(refused.value).startswith("segmentation-models-pytorch ")
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "encoder"),
+    [
+        ("Unet", "tu-mobilenetv3_small_050"),
+        ("Unet", "tu-convnext_atto"),
+        ("FPN", "resnet18"),
+        ("DeepLabV3Plus", "mobilenet_v2"),
+        ("Segformer", "mit_b0"),
+    ],
+)
+def test_architectures_and_encoders_of_the_library_keep_the_contract(
+    architecture: str, encoder: str
+) -> None:
+    torch.manual_seed(0)
+    network = Segmenter(ModelConfig(architecture=architecture, encoder=encoder), 2).eval()
+    image_HW = np.random.default_rng(0).integers(0, 256, (64, 96)).astype(np.uint8)
+    graph = ContractGraph(network, (0.5, 0.5)).eval()
+    onnx_bytes = export_graph(graph, 64, 96, precision="fp32")
+    check_graph(graph, onnx_bytes, [image_HW], precision="fp32")
