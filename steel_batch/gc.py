@@ -15,7 +15,7 @@ from steel_batch.commit import all_live_files
 from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.lock import Lease
-from steel_batch.runs import list_runs, read_run, runs_of
+from steel_batch.runs import list_runs, read_runs, runs_of
 from steel_batch.verify import run_of
 
 HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
@@ -62,23 +62,17 @@ def find_garbage(
 
 
 def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
-    newest: dict[tuple[str, str], str] = {}
-    for run_id in ids:
-        engine, date, _ = layout.split_run_id(run_id)
-        newest[engine, date] = run_id
-    for run_id in ids:
-        engine, date, _ = layout.split_run_id(run_id)
-        run = read_run(store, run_id)
+    for run in read_runs(store, ids):
         folders: tuple[str, ...]
-        if run.result is not None:
+        if run.state == "committed":
             folders, reason = ("shards", "merged"), "its run landed"
-        elif newest[engine, date] != run_id:
+        elif run.state == "abandoned":
             folders, reason = ("shards", "merged", "receipts"), "its run was abandoned"
         else:
             continue
         for folder in folders:
-            for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"):
-                yield _garbage(item, run_id, reason)
+            for item in store.list_objects(f"{layout.RUNS}/{run.run_id}/{folder}/"):
+                yield _garbage(item, run.run_id, reason)
 
 
 def _half_written(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -96,17 +96,30 @@ class Run:
     """None where a run died before its plan was durable."""
     result: RunResult | None
     """None where it is unfinished or abandoned."""
+    is_newest: bool = True
+    """Whether its engine and date have no later run."""
 
     @property
     def state(self) -> str:
-        """``committed``, ``unfinished`` or ``unplanned``."""
+        """``committed``, ``unfinished``, ``unplanned``, or ``abandoned`` for a later run."""
         if self.result is not None:
             return "committed"
+        if not self.is_newest:
+            return "abandoned"
         return "unfinished" if self.record is not None else "unplanned"
 
 
+def read_runs(store: Lake, run_ids: Sequence[str]) -> Iterator[Run]:
+    """Runs in their order, which must be all of their engines and dates."""
+    newest = {layout.split_run_id(run_id)[:2]: run_id for run_id in run_ids}
+    for run_id in run_ids:
+        run = read_run(store, run_id)
+        is_newest = newest[layout.split_run_id(run_id)[:2]] == run_id
+        yield dataclasses.replace(run, is_newest=is_newest)
+
+
 def read_run(store: Lake, run_id: str) -> Run:
-    """A run's record and result, as far as they exist.
+    """A run's record and result, as far as they exist; taken for the newest one.
 
     Raises:
         LakeError: One of them is damaged or of another version.

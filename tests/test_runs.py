@@ -17,6 +17,7 @@ from steel_batch.runs import (
     put_record,
     put_result,
     read_run,
+    read_runs,
 )
 from tests.made_up_run import DATE, ENGINE, begin, commit_run, image_keys
 
@@ -41,6 +42,16 @@ def test_a_run_is_unplanned_then_unfinished_then_committed(lake: Lake) -> None:
     latest = latest_run(lake, ENGINE, DATE)
     assert latest is not None
     assert (latest.state, latest.result) == ("committed", result)
+
+
+def test_an_unfinished_run_that_a_later_one_follows_was_abandoned(folder: Lake) -> None:
+    given_up = begin(folder, image_keys(4))
+    commit_run(folder, image_keys(4))
+    left = begin(folder, image_keys(4), date="2026-11-22")
+    states = {run.run_id: run.state for run in read_runs(folder, list(list_runs(folder)))}
+    assert states.pop(given_up.run_id) == "abandoned"
+    assert states.pop(left.run_id) == "unfinished"
+    assert list(states.values()) == ["committed"]
 
 
 def test_a_result_is_read_as_it_was_written(folder: Lake) -> None:

@@ -17,7 +17,7 @@ from steel_batch.cli.output import (
 )
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.runs import list_runs, read_run
+from steel_batch.runs import list_runs, read_runs, runs_of
 from steel_batch.telemetry import read_events
 
 
@@ -36,7 +36,7 @@ def runs() -> None:
 def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
     """List the runs of a store, by date."""
     lake = Lake(store, endpoint_url=endpoint_url)
-    found = [read_run(lake, run_id) for run_id in list_runs(lake, date)]
+    found = list(read_runs(lake, list(list_runs(lake, date))))
     if output == "json":
         print_json(
             [
@@ -72,10 +72,11 @@ def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
 @output_option
 def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None:
     """Show one run: its settings, its result, and what happened, from its events."""
-    layout.split_run_id(run_id)
+    engine, date, _ = layout.split_run_id(run_id)
     lake = Lake(store, endpoint_url=endpoint_url)
-    run = read_run(lake, run_id)
-    if run.record is None:
+    of_date = read_runs(lake, runs_of(lake, engine, date))
+    run = next((run for run in of_date if run.run_id == run_id), None)
+    if run is None or run.record is None:
         raise ConfigError(f"there is no run {run_id} in {lake.url}; `runs list` shows them.")
     events = list(read_events(lake, run_id))
     if output == "json":
