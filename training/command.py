@@ -50,10 +50,18 @@ from training.settings import read_recipe
     help="TOML file with the tables [recipe], [model] and [augment]; flags take precedence.",
 )
 @click.option("--architecture", help="Of segmentation-models-pytorch.  [default: Unet]")
-@click.option("--encoder", help="Of the same library, or narrow16, narrow32.  [default: resnet18]")
+@click.option(
+    "--encoder",
+    help="Of the same library, tu-… of timm, or narrow16, narrow32.  [default: resnet18]",
+)
 @click.option("--encoder-weights", help="Pretrained weights, such as imagenet.")
 @click.option("--steps", "num_steps", type=int, help="Updates of the weights.  [default: 2000]")
-@click.option("--epochs", "num_epochs", type=float, help="In place of --steps.")
+@click.option(
+    "--epochs",
+    "num_epochs",
+    type=click.FloatRange(min=0, min_open=True),
+    help="In place of --steps: how often as many crops as there are images are shown.",
+)
 @click.option("--batch-size", type=int, help="Crops of one update.  [default: 16]")
 @click.option("--learning-rate", type=float, help="The highest.  [default: 0.002]")
 @click.option("--crop-width", type=int, help="Columns of a crop.  [default: 512]")
@@ -68,6 +76,7 @@ from training.settings import read_recipe
 )
 @click.option(
     "--num-workers",
+    type=click.IntRange(min=0),
     default=0,
     show_default=True,
     help="Processes on a Ray cluster, one GPU each where it has them; 0 trains in this process.",
