@@ -38,8 +38,10 @@ class Examples:
     def __init__(self, dataset: Dataset, size: tuple[int, int], cache_bytes: int) -> None:
         self.dataset = dataset
         self.size = size
-        self.is_cached = len(dataset) * 2 * size[0] * size[1] <= cache_bytes
+        num_kept = len(dataset) + sum(bool(example.masks) for example in dataset.examples)
+        self.is_cached = num_kept * size[0] * size[1] <= cache_bytes
         self._kept: dict[int, tuple[Pixels, Pixels]] = {}
+        self._clean_HW = np.zeros(size, np.uint8)  # the bitmask of each clean image
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -53,6 +55,8 @@ class Examples:
         if image_HW.shape != self.size:
             image_HW = fit_to(image_HW, *self.size, "fit")
             bitmask_HW = mask_to_source(bitmask_HW, *self.size)
+        if not self.dataset.examples[index].masks:
+            bitmask_HW = self._clean_HW
         if self.is_cached:
             self._kept[index] = (image_HW, bitmask_HW)
         return image_HW, bitmask_HW

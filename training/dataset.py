@@ -52,7 +52,10 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Examples in the order of their keys. Picklable; images are read when they are loaded."""
+    """Examples in the order of their names, wherever they lie: what is drawn depends on it.
+
+    Picklable; images are read when they are loaded.
+    """
 
     lake: Lake
     examples: tuple[Example, ...]
@@ -68,7 +71,7 @@ class Dataset:
         Where the images lie does not change it.
         """
         digest = hashlib.sha256()
-        for example in sorted(self.examples, key=lambda e: e.name):
+        for example in self.examples:
             masks = sorted(example.masks.items())
             digest.update(f"{example.name}\0{example.sha256}\0{masks}\n".encode())
         return digest.hexdigest()
@@ -166,7 +169,7 @@ def open_dataset(
         )
         for name, item in found.items()
     ]
-    examples.sort(key=lambda example: example.key)
+    examples.sort(key=lambda example: example.name)
     return Dataset(lake=lake, examples=tuple(examples), num_classes=num_classes)
 
 

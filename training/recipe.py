@@ -51,7 +51,7 @@ class TrainConfig:
     num_loaders: int | None = None
     """Threads that make batches; None is one, or beside a GPU four, or sixteen where images do not
     fit into memory."""
-    cache_bytes: int = 4 << 30
+    cache_bytes: int = 8 << 30
     """Decoded images are kept in memory if all of them need no more than this."""
     report_steps: int = 50
     checkpoint_steps: int = 200

@@ -141,8 +141,7 @@ class TrainingState:
             self.num_worse = 0
         else:
             self.num_worse += 1
-        patience = self._config.patience
-        self.is_done = patience is not None and self.num_worse >= patience
+        self.is_done = self._has_lost_patience()
         return {
             "step": self.step,
             **{f"validation_{name}": round(value, 5) for name, value in figures.items()},
@@ -166,7 +165,6 @@ class TrainingState:
             "scaler": self._scaler.state_dict(),
             "best": None if self.best is None else self.best.to_dict(),
             "num_worse": self.num_worse,
-            "is_done": self.is_done,
         }
 
     def load(self, saved: dict[str, Any]) -> None:
@@ -177,8 +175,12 @@ class TrainingState:
         if saved["scaler"]:  # empty where the first half ran without
             self._scaler.load_state_dict(saved["scaler"])
         self.step, self.num_worse = saved["step"], saved["num_worse"]
-        self.is_done = saved["is_done"]
+        self.is_done = self._has_lost_patience()  # by the recipe of now
         self.best = None if saved["best"] is None else Best(**saved["best"])
+
+    def _has_lost_patience(self) -> bool:
+        patience = self._config.patience
+        return patience is not None and self.num_worse >= patience
 
     def _average(self, decay: float) -> None:
         with torch.no_grad():

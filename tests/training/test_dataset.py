@@ -31,6 +31,9 @@ def test_the_digest_knows_content_and_not_place(tmp_path_factory: pytest.TempPat
     places = [Lake(str(tmp_path_factory.mktemp("lake"))) for _ in range(3)]
     write_bands(places[0], num_images=5)
     write_bands(places[1], num_images=5, prefix="line=1/")
+    for number, key in enumerate(["im003.png", "im001.png"]):  # listed before the others
+        places[1].write(f"line=0/{number}/{key}", places[1].read(f"line=1/{key}"))
+        places[1].delete([f"line=1/{key}"])
     write_bands(places[2], num_images=5)
     changed = places[2].read("train.csv").rpartition(b" ")[0] + b" 1"
     sets = [
@@ -39,6 +42,7 @@ def test_the_digest_knows_content_and_not_place(tmp_path_factory: pytest.TempPat
     other = open_dataset(places[2], changed, source="t", num_classes=2)
     assert sets[0].digest == sets[1].digest == sets[2].digest
     assert other.digest != sets[0].digest
+    assert len({tuple(example.name for example in dataset.examples) for dataset in sets}) == 1
 
 
 def test_a_split_is_deterministic_whole_and_in_proportion(tmp_path: object) -> None:
