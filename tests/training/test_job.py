@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -21,10 +23,13 @@ from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.promotion import Tolerance, compare, promote
 from steel_batch.registry import load_engine
-from tests.conftest import DATE, run_score, score_config
+from steel_batch.rle import decode_rle
+from tests.conftest import DATE, committed_rows, run_score, score_config
 from tests.training.bands import CLASSES, write_bands
 from training.augment import AugmentConfig
+from training.dataset import open_dataset, split
 from training.job import JobConfig, JobResult, run_job
+from training.metrics import Judged, evaluate
 from training.model import ModelConfig
 from training.recipe import TrainConfig
 
@@ -45,6 +50,7 @@ KILL = """
 import os, signal
 from pathlib import Path
 from tests.training.test_job import RECIPE, job
+from training.dataset import open_dataset, split
 from training.job import run_job
 
 def die(record):
@@ -105,11 +111,37 @@ def test_a_job_ends_with_a_version_whose_card_is_the_evidence(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_score_uses_the_version_that_a_job_made(made: tuple[JobResult, Lake], images: Path) -> None:
+def test_score_finds_with_a_version_what_its_card_says(
+    made: tuple[JobResult, Lake], images: Path
+) -> None:
+    """The figures in the card are of the very rows that analysts get."""
     result, store = made
-    config = score_config(Lake(str(images)), store, Path())
-    scored = run_score(config.replace(engine=result.card.name))
+    lake = Lake(str(images))
+    scored = run_score(score_config(lake, store, Path()).replace(engine=result.card.name))
     assert (scored.engine, scored.num_scored) == (result.card.name, 40)
+    dataset = open_dataset(lake, lake.read("train.csv"), source="train.csv", num_classes=2)
+    test = split(dataset, shares=[0.2, 0.2], seed=0)[2]
+    rows = {row["image_id"]: row for row in committed_rows(store)}
+
+    def judged() -> Iterator[Judged]:
+        for index, example in enumerate(test.examples):
+            row: Any = rows[example.name.removesuffix(".png")]
+            predicted_HW = np.zeros((64, 160), np.uint8)
+            for defect in row["defects"]:
+                class_HW = decode_rle(defect["rle"], 64, 160)
+                predicted_HW |= class_HW << np.uint8(defect["class_id"] - 1)
+            yield Judged(
+                predicted_HW=predicted_HW,
+                truth_HW=test.load(index)[1],
+                peak_C=np.array(row["peak"], np.float32),
+            )
+
+    found = json.loads(json.dumps(dataclasses.asdict(evaluate(judged(), 2))))
+    assert any(c["present_dice"] for c in found["classes"])
+    for name in ("num_images", "kaggle_dice", "mean_iou", "classes", "confusion"):
+        assert found[name] == result.card.metrics[name]
+    peaks = [[b["mean_peak"] for b in x["calibration"]] for x in (found, result.card.metrics)]
+    assert peaks[0] == pytest.approx(peaks[1], abs=1e-6)
 
 
 def test_a_job_that_was_killed_and_run_again_ends_with_the_same_version_and_figures(
