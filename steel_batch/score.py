@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -42,9 +42,6 @@ from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, stage
 from steel_batch.watchdog import Watchdog
 
 Shape = tuple[int, int]
-
-DESCRIBED_TOGETHER: Final = 8
-"""Images with pixels that one thread describes at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,25 +210,20 @@ class ShardScorer:
             count_NC = output.count_NC.copy()
             count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
 
-            def describe(part: slice) -> pa.ListArray:
-                return describe_defects(
-                    [
-                        mask_to_source(mask_HW, *shape)
-                        if count_C.any() and not isinstance(shape, ImageError)
-                        else mask_HW
-                        for mask_HW, count_C, shape in zip(
-                            output.mask_NHW[part], count_NC[part], shapes[part], strict=True
-                        )
-                    ],
-                    output.peak_NC[part],
-                    count_NC[part],
-                    self._card.post_process,
-                )
-
+            masks_HW = [
+                mask_to_source(mask_HW, *shape)
+                if count_C.any() and not isinstance(shape, ImageError)
+                else mask_HW
+                for mask_HW, count_C, shape in zip(output.mask_NHW, count_NC, shapes, strict=True)
+            ]
+            # All of a batch at once, in this thread: handing parts to others costs more than it
+            # saves, as each of them waits for the interpreter's lock.
             return Scores(
                 shapes=shapes,
                 peak_NC=output.peak_NC.copy(),
-                defects=pa.concat_arrays(list(self._workers.map(describe, _parts(count_NC)))),
+                defects=describe_defects(
+                    masks_HW, output.peak_NC, count_NC, self._card.post_process
+                ),
             )
 
     def _load_jpegs(self, slot: Slot, jpegs: Mapping[int, Any]) -> frozenset[int]:
@@ -278,13 +270,6 @@ def _table(shard: ShardInput, scores: Scores, now: datetime.datetime) -> pa.Tabl
         for field in schema.PREDICTIONS
     ]
     return pa.table(arrays, schema=schema.PREDICTIONS)
-
-
-def _parts(count_NC: npt.NDArray[np.float32]) -> list[slice]:
-    """A batch in parts, each with as many images that have pixels as are described together."""
-    have = np.flatnonzero(count_NC.any(axis=1))[DESCRIBED_TOGETHER::DESCRIBED_TOGETHER]
-    edges = [0, *have.tolist(), len(count_NC)]
-    return [slice(start, end) for start, end in itertools.pairwise(edges)]
 
 
 def _raise_or_return(image: Image | ImageError | None) -> Image:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -33,6 +34,8 @@ def load_driver() -> Any:
             "steel-batch[gpu] on every GPU node (PyCUDA is compiled from source and needs CUDA's "
             "headers), or give --runtime onnxruntime."
         ) from error
+    # Kernels are loaded when they are first used: TensorRT 8.5 would load all of its own at once.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
     try:
         cuda.init()
         num_devices = cuda.Device.count()
