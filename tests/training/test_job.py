@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -26,66 +21,11 @@ from steel_batch.registry import load_engine
 from steel_batch.rle import decode_rle
 from tests.conftest import DATE, committed_rows, run_score, score_config
 from tests.training.bands import CLASSES, write_bands
-from training.augment import AugmentConfig
+from tests.training.small_job import RECIPE, job
 from training.dataset import open_dataset, split
-from training.job import JobConfig, JobResult, run_job
+from training.job import JobResult, run_job
 from training.metrics import Judged, evaluate
-from training.model import ModelConfig
 from training.recipe import TrainConfig
-
-RECIPE = TrainConfig(
-    model=ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2),
-    augment=AugmentConfig(crop_width=64),
-    num_steps=12,
-    batch_size=4,
-    report_steps=3,
-    checkpoint_steps=3,
-    validate_steps=6,
-    learning_rate=5e-3,
-    ema_decay=0.5,
-    num_threads=1,
-    device="cpu",
-)
-KILL = """
-import os, signal
-from pathlib import Path
-from tests.training.test_job import RECIPE, job
-from training.dataset import open_dataset, split
-from training.job import run_job
-
-def die(record):
-    if record["step"] == 9:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-run_job(job(Path({images!r}), Path({store!r})), RECIPE, on_step=die)
-"""
-
-
-def job(images: Path, store: Path, **changes: Any) -> JobConfig:
-    settings = {
-        "images": str(images),
-        "labels": "train.csv",
-        "store": str(store),
-        "model": "bands",
-        "classes": CLASSES,
-        "validation_share": 0.2,
-        "test_share": 0.2,
-    }
-    return JobConfig(**(settings | changes))
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("images")
-    write_bands(Lake(str(folder)), num_images=40, prefix=f"line=1/date={DATE}/")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def made(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[JobResult, Lake]:
-    """An undisturbed job and its store."""
-    store = tmp_path_factory.mktemp("store")
-    return run_job(job(images, store), RECIPE), Lake(str(store))
 
 
 def test_a_job_ends_with_a_version_whose_card_is_the_evidence(
@@ -142,30 +82,6 @@ def test_score_finds_with_a_version_what_its_card_says(
         assert found[name] == result.card.metrics[name]
     peaks = [[b["mean_peak"] for b in x["calibration"]] for x in (found, result.card.metrics)]
     assert peaks[0] == pytest.approx(peaks[1], abs=1e-6)
-
-
-def test_a_job_that_was_killed_and_run_again_ends_with_the_same_version_and_figures(
-    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    script = KILL.format(images=str(images), store=str(store))
-    root = Path(__file__).parents[2]
-    killed = subprocess.run(
-        [sys.executable, "-c", script],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
-    lake = Lake(str(store))
-    assert lake.stat(layout.training_file(made[0].run, "checkpoint.pt")) is not None
-    assert list(lake.list_objects("registry/")) == []
-    steps: list[int] = []
-    again = run_job(job(images, store), RECIPE, on_step=lambda r: steps.append(r["step"]))
-    assert min(steps) > 3, "it began anew"
-    assert again.run == made[0].run
-    assert again.card.version == made[0].card.version
-    assert again.card.metrics == made[0].card.metrics
 
 
 def test_two_trainings_on_one_split_can_be_compared_wherever_the_images_lie(
@@ -306,95 +222,3 @@ def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) ->
     card = load_engine(found["engine"], store=Lake(str(tmp_path / "store"))).card
     assert card.classes == ("class_1", "class_2")
     assert (card.recipe["num_steps"], card.recipe["batch_size"]) == (1, 4)
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.slow
-def test_workers_of_a_cluster_make_the_same_network(
-    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
-) -> None:
-    steps: list[int] = []
-    result = run_job(
-        job(images, tmp_path, num_workers=1), RECIPE, on_step=lambda r: steps.append(r["step"])
-    )
-    assert steps == [3, 6, 6, 9, 12, 12]
-    assert result.card.version == made[0].card.version
-    wrong = dataclasses.replace(RECIPE, positive_weight=(1.0, 2.0, 3.0))
-    with pytest.raises(ConfigError, match="3 figures; the data has 2 classes"):
-        run_job(job(images, tmp_path, num_workers=1), wrong)
-    with pytest.raises(ConfigError, match="999 workers of 1 threads need as many CPUs"):
-        run_job(job(images, tmp_path, num_workers=999), RECIPE)
-
-
-@pytest.mark.parametrize(
-    "num_workers", [0, pytest.param(1, marks=[pytest.mark.slow, pytest.mark.ray])]
-)
-def test_ctrl_c_ends_a_job_with_what_to_do_next(
-    images: Path, tmp_path: Path, num_workers: int
-) -> None:
-    recipe = tmp_path / "recipe.toml"
-    recipe.write_text(
-        "[recipe]\nnum_threads = 1\nbatch_size = 2\nreport_steps = 1\ncheckpoint_steps = 1\n"
-        "[augment]\ncrop_width = 64\n[model]\nencoder = 'narrow16'\n"
-        "decoder_channels = [16, 16, 16, 16, 16]\n"
-    )
-    root = Path(__file__).parents[2]
-    command = [sys.executable, "jobs/train.py", "--images", str(images), "--model", "bands"]
-    command += ["--store", str(tmp_path / "store"), "--config", str(recipe), "--device", "cpu"]
-    with subprocess.Popen(
-        [*command, "--num-workers", str(num_workers)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # or a shell's `&` stays
-    ) as process:
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("step 2 "):
-                process.send_signal(signal.SIGINT)
-                break
-        rest = process.stderr.read()
-    assert rest.endswith("interrupted: run the same command again to continue.\n")
-    assert process.returncode == 130
-
-
-def training_workers() -> list[int]:
-    """Ray Train's processes below the Ray that this process started."""
-    parents, titles = {}, {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            parents[int(folder.name)] = int(
-                (folder / "stat").read_text().rsplit(")")[-1].split()[1]
-            )
-            titles[int(folder.name)] = (folder / "cmdline").read_bytes()
-    return [
-        pid
-        for pid, title in titles.items()
-        if b"RayTrainWorker" in title and parents.get(parents[pid]) == os.getpid()
-    ]
-
-
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.slow
-def test_two_workers_of_which_one_is_killed_make_the_version_of_an_undisturbed_run(
-    images: Path, tmp_path: Path
-) -> None:
-    undisturbed = run_job(job(images, tmp_path / "whole", num_workers=2), RECIPE)
-    seen: list[int] = []
-    killed: list[int] = []
-
-    def kill_once(record: dict[str, Any]) -> None:
-        seen.append(record["step"])
-        if record["step"] >= 6 and not killed:
-            killed.append(training_workers()[-1])
-            os.kill(killed[0], signal.SIGKILL)
-
-    result = run_job(job(images, tmp_path / "cut", num_workers=2), RECIPE, on_step=kill_once)
-    assert killed
-    assert sorted(set(seen)) == [3, 6, 9, 12]
-    assert result.run == undisturbed.run
-    assert result.card.version == undisturbed.card.version
-    assert result.card.metrics == undisturbed.card.metrics
