@@ -13,7 +13,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
-from steel_batch.errors import LakeError, SteelBatchError
+from steel_batch.errors import LakeError
 
 MEMORY: Final = "512MB"
 """What a database on disk keeps in memory; the rest is on disk. DuckDB's own limit is four fifths
@@ -36,6 +36,7 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises:
         LakeError: The disk of temporary files is full.
+        KeyboardInterrupt: As anywhere; DuckDB itself raises another error for it.
     """
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         con = _silent(duckdb.connect(str(Path(scratch) / "scratch.duckdb")))
@@ -54,6 +55,10 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
                 f"{tempfile.gettempdir()}, where temporary files lie: {full[0]}. Make room there, "
                 "or name a larger folder in TMPDIR."
             ) from error
+        except RuntimeError as error:
+            if str(error) == "Query interrupted":  # what DuckDB makes of a signal while it works
+                raise KeyboardInterrupt from error
+            raise
         finally:
             con.close()
 
@@ -61,13 +66,17 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
 def load_stream(
     con: duckdb.DuckDBPyConnection, name: str, of: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> None:
-    """Fill a table from a stream; an error of the stream is raised as it is, not as DuckDB's."""
-    errors: list[SteelBatchError] = []
+    """Fill a table from a stream.
+
+    What ends the stream is raised as it is and not as DuckDB's error: also an interruption, which
+    comes while the stream is read.
+    """
+    errors: list[BaseException] = []
 
     def guarded() -> Iterator[pa.RecordBatch]:
         try:
             yield from batches
-        except SteelBatchError as error:
+        except BaseException as error:
             errors.append(error)
             raise
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from steel_batch.database import scratch_database
+import pyarrow as pa
+import pytest
+
+from steel_batch.database import load_stream, scratch_database
 
 ASK = "print(connect().execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()[0])"
 
@@ -56,3 +60,32 @@ def test_a_full_disk_of_temporary_files_is_named_with_what_to_do(tmp_path: Path)
     )  # fmt: skip
     assert done.stdout.startswith(f"{tmp_path}, where temporary files lie: File too large. Make")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interruption_while_a_table_is_filled_is_raised_as_it_is() -> None:
+    def interrupted() -> Iterator[pa.RecordBatch]:
+        yield pa.record_batch({"i": [1]})
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), scratch_database() as con:
+        load_stream(con, "t", pa.schema([("i", pa.int64())]), interrupted())
+
+
+_INTERRUPT = """
+import os, signal, threading, time
+from steel_batch.database import scratch_database
+
+try:
+    with scratch_database() as con:
+        con.execute("CREATE TABLE t AS SELECT random() AS x, range AS i FROM range(4000000)")
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+        con.sql("SELECT * FROM t ORDER BY x").to_arrow_reader(1024)
+        time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_an_interruption_while_duckdb_sorts_is_one() -> None:
+    done = subprocess.run([sys.executable, "-c", _INTERRUPT], capture_output=True, text=True)
+    assert done.stdout == "interrupted\n", done.stderr
