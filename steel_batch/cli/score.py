@@ -258,14 +258,14 @@ def show_result(result: RunResult) -> None:
     if result.run_id is None:
         say(
             f"{result.date}: nothing new: all {result.num_committed_before + result.num_changed:,} "
-            f"images have their row already.{changed}"
+            f"images have their row or quarantine entry already.{changed}"
         )
         return
     quarantined = f"{result.num_quarantined:,} quarantined"
     if result.num_quarantined:
         quarantined += " (`steel-batch quarantine list` says why)"
     late = (
-        f"; {result.num_committed_before:,} had their row already"
+        f"; {result.num_committed_before:,} had their row or quarantine entry already"
         if result.num_committed_before
         else ""
     )

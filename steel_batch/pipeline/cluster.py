@@ -6,34 +6,46 @@ import contextlib
 import logging
 import math
 import os
+import re
 import signal
+import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import ray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch.config import ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ClusterError, ConfigError
 from steel_batch.pipeline.stages import READ_CPUS, ActorPool
 
 log = logging.getLogger(__name__)
 
 MAX_CPUS_PER_ACTOR = 4.0
 """More threads than this in one CPU engine scale worse than more engines."""
+HOW_TO_SIGN_IN = (
+    "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
+)
 
 
 @contextlib.contextmanager
-def joined_cluster(address: str | None) -> Iterator[None]:
+def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterator[None]:
     """Join the Ray cluster at `address` or ``RAY_ADDRESS``, or start one here, and leave it.
 
     Does nothing where this process is connected already.
 
+    Args:
+        address: The head's, or None.
+        wait_seconds: How long nothing may answer there; Ray alone would wait for a quarter of an
+            hour.
+
     Raises:
-        ConfigError: There is no cluster at the address.
+        ConfigError: There is no cluster at the address, or it does not let this process in.
     """
     if ray.is_initialized():
         yield
@@ -42,6 +54,8 @@ def joined_cluster(address: str | None) -> Iterator[None]:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     try:
+        if address is not None:
+            _await_listener(address, wait_seconds)
         with _quiet_stderr(), _own_sigterm():
             ray.init(
                 # Without "local", Ray joins whatever cluster was last seen on this machine.
@@ -50,10 +64,16 @@ def joined_cluster(address: str | None) -> Iterator[None]:
                 log_to_driver=False,
                 logging_level=logging.ERROR,
             )
-    except ConnectionError as error:
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        if address is None:
+            raise ClusterError(f"Ray does not start: {first_sentence(error)}") from error
+        advice = (
+            "Give the address of its head, such as head:6379, with --ray-address or RAY_ADDRESS, "
+            "or none to run on this machine."
+        )
         raise ConfigError(
-            f"no Ray cluster answers at {address!r}: {error}. "
-            "Give another --ray-address, or none to run on this machine."
+            f"the Ray cluster at {address!r} cannot be joined: {first_sentence(error)} "
+            f"{HOW_TO_SIGN_IN if is_refusal(error) else advice}"
         ) from error
     # Ray prints what it notices of lost workers to stdout, which is for results; some of it late.
     with contextlib.redirect_stdout(sys.stderr):
@@ -61,6 +81,35 @@ def joined_cluster(address: str | None) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _await_listener(address: str, seconds: float) -> None:
+    """Wait until something answers at a ``host:port``; other forms of address are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def first_sentence(error: Exception) -> str:
+    """The first sentence of Ray's message; advice, links and traces follow it."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first, *_ = re.split(r"\.\s|\n", text.strip())
+    return f"{first.rstrip('.:') or type(error).__name__}."
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the cluster asks for a token; the error's class is not in every version of Ray."""
+    return type(error).__name__ == "AuthenticationError"
 
 
 @contextlib.contextmanager

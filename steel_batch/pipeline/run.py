@@ -263,6 +263,7 @@ class DateRun:
             return self.result
         if self._files is not None:  # all that is left takes no cluster
             return self.commit()
+        self._observe(self._tally.progress("starting"))
         with joined_cluster(self._config.ray_address):
             while True:
                 self._score_pending()
@@ -480,7 +481,6 @@ class DateRun:
     def _score_pending(self) -> None:
         config, tally = self._config, self._tally
         started = time.monotonic()
-        self._observe(tally.progress("starting"))
         for _ in range(config.shard_attempts):
             work = self.work
             if not work.pending:
@@ -507,7 +507,8 @@ class DateRun:
                 "again when that is mended."
             )
         self._steps["score"] = time.monotonic() - started
-        self._steps["first_receipt"] = tally.first_receipt - started
+        if tally.first_receipt:
+            self._steps["first_receipt"] = tally.first_receipt - started
         self._events.add("scored", num_shards=tally.num_shards_done, num_bad=tally.num_quarantined)
 
     def _check_bad(self) -> None:

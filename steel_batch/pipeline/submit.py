@@ -6,9 +6,12 @@ import asyncio
 import shlex
 from collections.abc import Callable, Sequence
 
+import aiohttp
+from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from steel_batch.errors import ClusterError, ConfigError
+from steel_batch.pipeline.cluster import HOW_TO_SIGN_IN, first_sentence, is_refusal
 
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
 
@@ -20,20 +23,26 @@ class ClusterJobs:
         address: The head's jobs server, ``http://head:8265``.
 
     Raises:
-        ConfigError: Nothing answers there, or Ray's job client is not installed.
+        ConfigError: No jobs server answers there, or it asks for a token.
     """
 
     def __init__(self, address: str) -> None:
         self._address = address
+        expected = (
+            "give that of the head's jobs server, such as http://head:8265; "
+            "`ray dashboard cluster.yaml` forwards it to this machine."
+        )
+        if not address.startswith(("http://", "https://")):  # Ray would look for a cluster there
+            raise ConfigError(f"--address {address!r} is no URL: {expected}")
         try:
             self._client = JobSubmissionClient(address)
         except ConnectionError as error:
+            raise ConfigError(f"no jobs server of Ray answers at {address}: {expected}") from error
+        except (RuntimeError, OSError, ValueError, LookupError, RayError) as error:
             raise ConfigError(
-                f"no jobs server of Ray answers at {address}: give the head's, such as "
-                "http://head:8265; `ray dashboard cluster.yaml` forwards it to this machine."
+                f"the jobs server at {address} does not take this client: {first_sentence(error)} "
+                f"{HOW_TO_SIGN_IN if is_refusal(error) else f'If it is none, {expected}'}"
             ) from error
-        except RuntimeError as error:
-            raise ConfigError(f"jobs cannot be submitted from here: {error}") from error
 
     def submit(self, arguments: Sequence[str]) -> str:
         """Start ``steel-batch`` with these arguments on the head; returns the job's id.
@@ -44,8 +53,10 @@ class ClusterJobs:
         entrypoint = shlex.join(["python", "-m", "steel_batch.cli", *arguments])
         try:
             return str(self._client.submit_job(entrypoint=entrypoint))
-        except (RuntimeError, ConnectionError) as error:
-            raise ClusterError(f"{self._address} refused the job: {error}") from error
+        except (RuntimeError, OSError, RayError) as error:
+            raise ClusterError(
+                f"{self._address} refused the job: {first_sentence(error)}"
+            ) from error
 
     def follow(self, job: str, on_text: Callable[[str], None]) -> int:
         """Wait for a job to end, passing on what it prints; returns its exit code.
@@ -61,10 +72,10 @@ class ClusterJobs:
         try:
             asyncio.run(tail())
             details = self._client.get_job_info(job)
-        except (RuntimeError, ConnectionError) as error:
+        except (RuntimeError, OSError, RayError, aiohttp.ClientError) as error:
             raise ClusterError(
-                f"lost sight of job {job} on {self._address}: {error}. It goes on there; `ray job "
-                f"logs {job} --follow` shows it."
+                f"lost sight of job {job} on {self._address}: {first_sentence(error)} It goes on "
+                f"there; `ray job logs {job} --follow` shows it."
             ) from error
         code = details.driver_exit_code
         return _EXIT_CODES.get(details.status, 1) if code is None else int(code)

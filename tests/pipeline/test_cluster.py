@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 
@@ -9,6 +10,16 @@ import pytest
 
 pytestmark = pytest.mark.ray
 
+JOIN = """
+import sys
+from steel_batch.errors import ConfigError
+from steel_batch.pipeline.cluster import joined_cluster
+try:
+    with joined_cluster(sys.argv[1], wait_seconds=0.5):
+        pass
+except ConfigError as error:
+    print(error)
+"""
 PRETEND = """
 import logging, ray
 from steel_batch.config import ScoreConfig
@@ -55,3 +66,34 @@ def test_gpus_without_tensorrt_are_said_to_be_left_out() -> None:
     assert cpu == "ActorPool(num_actors=8, num_cpus=3.5, num_gpus=0.0, num_threads=4)"
     assert gpu == "ActorPool(num_actors=2, num_cpus=12, num_gpus=1.0, num_threads=12)"
     assert shared.startswith("shared ActorPool(num_actors=6, num_cpus=4, num_gpus=0.333")
+
+
+def free_address() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        (free_address(), "Connection refused."),
+        ("no-such-host.invalid:6379", "."),
+        ("nonsense", "Invalid address format: nonsense."),
+        ("http://head:8265", "Invalid Ray address: 'http://head:8265'."),
+    ],
+    ids=["nobody", "no host", "no address", "the jobs server"],
+)
+def test_a_cluster_that_cannot_be_joined_is_named_with_what_to_do(
+    address: str, reason: str
+) -> None:
+    """In a process of its own, as the tests' process may be connected already."""
+    done = subprocess.run(
+        [sys.executable, "-c", JOIN, address], capture_output=True, text=True, check=False,
+        timeout=100,
+    )  # fmt: skip
+    text = done.stdout.strip()
+    assert text.startswith(f"the Ray cluster at '{address}' cannot be joined: "), done.stderr
+    assert reason in text
+    assert text.endswith("with --ray-address or RAY_ADDRESS, or none to run on this machine.")
+    assert "\n" not in text
