@@ -71,6 +71,8 @@ class RunResult:
     """The glob that reads the date's rows."""
     num_committed_before: int = 0
     num_changed: int = 0
+    num_left_out: int = 0
+    """Objects beside the images whose key is none by the key pattern."""
     num_resumed_shards: int = 0
     classes: tuple[ClassCount, ...] = ()
     attempt_seconds: dict[str, float] = field(default_factory=dict)

@@ -322,7 +322,8 @@ def test_plan_prints_one_object_and_writes_nothing(
     assert not (tmp_path / "store").exists()
     text = steel_batch("plan", *flags)
     assert text.out == ""
-    assert "4 images in 1 shards" in text.err
+    assert text.err.startswith(f"{DATE}: 4 images in 1 shard, ")
+    assert "\n  does not match: 1 other object, for example line=1/" in text.err
 
 
 def test_queries_answer_in_json_and_text(steel_batch: Command, committed: Path) -> None:
@@ -378,7 +379,7 @@ def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
     before = keys_of(store)
     dry = steel_batch("gc", *place, "--dry-run", "--output", "json")
     assert [keys(item) for item in dry.json] == [{"key", "bytes", "reason", "engine", "date"}]
-    assert "1 objects of 0.0 MB would be deleted" in steel_batch("gc", *place, "--dry-run").err
+    assert steel_batch("gc", *place, "--dry-run").err == "would be deleted: 1 object, 5 bytes\n"
     assert keys_of(store) == before
     assert steel_batch("gc", *place, "--output", "json").json == dry.json
     assert store.stat(orphan) is None
@@ -524,7 +525,8 @@ def test_how_a_run_ended_is_a_line_a_table_and_where_its_rows_are(
 RESULT = {
     "run_id", "engine", "date", "num_images", "num_scored", "num_quarantined", "num_shards",
     "seconds", "images_per_second", "committed", "table_version", "predictions",
-    "startup_seconds", "num_committed_before", "num_changed", "num_resumed_shards", "classes",
+    "startup_seconds", "num_committed_before", "num_changed", "num_left_out",
+    "num_resumed_shards", "classes",
     "attempt_seconds",
 }  # fmt: skip
 """What one line of `score --output json` holds."""
@@ -550,6 +552,7 @@ def test_score_exits_3_for_too_many_bad_images_and_else_prints_one_object(
 ) -> None:
     flags = [*flags, "--engine", str(tiny_engine), "--output", "json"]
     images.write(f"line=1/date={DATE}/page.png", b"<html>")
+    images.write(f"line=1/date={DATE}/page.PNG", b"<html>")
     bad = steel_batch("score", *flags)
     assert bad.code == 3
     assert bad.out == ""
@@ -564,6 +567,7 @@ def test_score_exits_3_for_too_many_bad_images_and_else_prints_one_object(
     assert again.code == 0
     assert keys(again.json) == RESULT
     assert (again.json["run_id"], again.json["num_committed_before"]) == (None, 5)
+    assert done.json["num_left_out"] == again.json["num_left_out"] == 1
 
 
 @pytest.mark.ray

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from steel_batch.cli.output import configure_logging, console
+from steel_batch.cli.output import configure_logging, console, say
 from steel_batch.cli.query import show_table
 from steel_batch.cli.score import progress_line, show_result
 from steel_batch.config import ScoreConfig
@@ -46,7 +46,7 @@ def demo(out: Path, num_images: int) -> None:
     lake, store = Lake(str(out / "lake")), Lake(str(out / "store"))
     with console.status(f"drawing {num_images} strip images"):
         made = write_lake(lake, num_images=num_images, seed=7, lines=["1", "2"], dates=[DATE])
-    console.print(f"drew {made.num_images} strip images in {made.out}\n")
+    say(f"drew {made.num_images} strip images in {made.out}\n")
     with progress_line() as observe:
         config = ScoreConfig(
             images=lake.url, key_pattern=PATTERN, date=DATE, store=store.url, shard_images=16
@@ -63,4 +63,4 @@ def demo(out: Path, num_images: int) -> None:
     contents = [data for data in lake.read_many(keys) if isinstance(data, bytes)]
     sheet = out / "worst.png"
     sheet.write_bytes(contact_sheet(worst, contents, load_engine("demo", store=None).card.classes))
-    console.print(f"\nthe images with the largest defects, outlined: {sheet}")
+    say(f"\nthe images with the largest defects, outlined: {sheet}")

@@ -53,6 +53,20 @@ def print_table(table: Table, to: Console = answer) -> None:
     to.print(table, soft_wrap=False)
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "2,000 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def size_of(num_bytes: int) -> str:
+    """Bytes as people say them."""
+    if num_bytes < 1e3:
+        return counted(num_bytes, "byte")
+    if num_bytes < 1e6:
+        return f"{num_bytes / 1e3:,.1f} kB"
+    return f"{num_bytes / 1e6:,.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:,.1f} GB"
+
+
 def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -7,7 +7,15 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from steel_batch.cli.output import console, endpoint_option, output_option, print_json
+from steel_batch.cli.output import (
+    console,
+    counted,
+    endpoint_option,
+    output_option,
+    print_json,
+    say,
+    size_of,
+)
 from steel_batch.config import ALL_DATES
 from steel_batch.pack.run import FORMATS, PackConfig
 from steel_batch.pack.run import pack as pack_images
@@ -51,11 +59,8 @@ def pack(output: str, **options: Any) -> None:
         print_json(result)
         return
     kept = f" ({result.num_kept:,} of them were there)" if result.num_kept else ""
-    console.print(
-        f"{result.num_images:,} images in {result.num_shards:,} shards{kept}, "
-        f"{result.bytes / 1e6:,.0f} MB, in {result.out}"
+    say(
+        f"{counted(result.num_images, 'image')} in {counted(result.num_shards, 'shard')}{kept}, "
+        f"{size_of(result.bytes)}, in {result.out}"
     )
-    console.print(
-        f"score them with --images {result.out} --key-pattern '{result.key_pattern}'",
-        soft_wrap=True,
-    )
+    say(f"score them with --images {result.out} --key-pattern '{result.key_pattern}'")

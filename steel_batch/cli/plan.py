@@ -8,7 +8,14 @@ from typing import Any
 
 import click
 
-from steel_batch.cli.output import configure_logging, console, output_option, print_json
+from steel_batch.cli.output import (
+    configure_logging,
+    counted,
+    output_option,
+    print_json,
+    say,
+    size_of,
+)
 from steel_batch.cli.score import date_option, lake_options
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
@@ -54,17 +61,17 @@ def plan(output: str, **options: Any) -> None:
                 }
             )
             continue
-        console.print(
-            f"{date}: {info.num_images:,} images in {info.num_shards:,} shards, "
-            f"{info.bytes / 1e9:,.2f} GB, plan {info.digest[:12]} for {engine.card.name}"
+        say(
+            f"{date}: {counted(info.num_images, 'image')} in {counted(info.num_shards, 'shard')}, "
+            f"{size_of(info.bytes)}, plan {info.digest[:12]} for {engine.card.name}"
         )
         if info.num_committed or info.num_changed:
-            console.print(
-                f"  left out: {info.num_committed:,} that have their row, {info.num_changed:,} "
-                "that were changed since"
+            say(
+                f"  left out: {info.num_committed:,} that have their row or quarantine entry, "
+                f"{info.num_changed:,} that were changed since"
             )
         if planned.num_left_out:
-            console.print(
-                f"  {planned.num_left_out:,} other objects do not match, for example "
+            say(
+                f"  does not match: {counted(planned.num_left_out, 'other object')}, for example "
                 f"{planned.example_left_out}"
             )

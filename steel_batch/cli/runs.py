@@ -10,6 +10,7 @@ from rich.table import Table
 from steel_batch import layout
 from steel_batch.cli.output import (
     answer,
+    counted,
     endpoint_option,
     output_option,
     print_json,
@@ -94,8 +95,8 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     for name, value in run.record.settings.items():
         answer.print(f"  {name}: {value}")
     answer.print(
-        f"  plan {run.record.plan_digest[:12]}: {run.record.num_images:,} images in "
-        f"{run.record.num_shards:,} shards"
+        f"  plan {run.record.plan_digest[:12]}: {counted(run.record.num_images, 'image')} in "
+        f"{counted(run.record.num_shards, 'shard')}"
     )
     for event in events:
         rest = {k: v for k, v in event.items() if k not in ("at", "event", "config")}

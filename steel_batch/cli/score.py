@@ -15,6 +15,7 @@ from steel_batch.cli.output import (
     Command,
     configure_logging,
     console,
+    counted,
     endpoint_option,
     output_option,
     print_json,
@@ -255,10 +256,15 @@ def show_result(result: RunResult) -> None:
         if result.num_changed
         else ""
     )
+    left_out = (
+        f" Left out by their keys: {counted(result.num_left_out, 'other object')}."
+        if result.num_left_out
+        else ""
+    )
     if result.run_id is None:
         say(
             f"{result.date}: nothing new: all {result.num_committed_before + result.num_changed:,} "
-            f"images have their row or quarantine entry already.{changed}"
+            f"images have their row or quarantine entry already.{changed}{left_out}"
         )
         return
     quarantined = f"{result.num_quarantined:,} quarantined"
@@ -271,9 +277,9 @@ def show_result(result: RunResult) -> None:
     )
     rate = f"{result.images_per_second:,.1f} images/s; " if result.images_per_second else ""
     say(
-        f"{result.date}: {result.num_scored:,} images scored with {result.engine} in "
+        f"{result.date}: {counted(result.num_scored, 'image')} scored with {result.engine} in "
         f"{duration(result.seconds)} ({rate}start-up {duration(result.startup_seconds)}), "
-        f"{quarantined}{late}.{changed}"
+        f"{quarantined}{late}.{changed}{left_out}"
     )
     table = Table("class", "name", "images", "share", box=None, pad_edge=False)
     for column in table.columns[2:]:

@@ -7,7 +7,15 @@ import time
 import click
 from rich.progress import Progress
 
-from steel_batch.cli.output import console, endpoint_option, output_option, print_json
+from steel_batch.cli.output import (
+    console,
+    counted,
+    endpoint_option,
+    output_option,
+    print_json,
+    say,
+    size_of,
+)
 from steel_batch.lake import Lake
 from steel_batch.synthetic import CLASSES
 from steel_batch.synthetic.writer import write_lake
@@ -60,7 +68,7 @@ def synth(
         )
         return
     masks = ", ".join(f"{n} {name}" for name, n in zip(CLASSES, made.num_masks, strict=True))
-    console.print(
-        f"{made.num_images} images ({made.num_defective} with defects: {masks}), "
-        f"{made.bytes / 1e6:.0f} MB, in {made.out}"
+    say(
+        f"{counted(made.num_images, 'image')} ({made.num_defective:,} with defects: {masks}), "
+        f"{size_of(made.bytes)}, in {made.out}"
     )

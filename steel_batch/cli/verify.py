@@ -9,9 +9,11 @@ import click
 from steel_batch.cli.output import (
     answer,
     console,
+    counted,
     endpoint_option,
     output_option,
     print_json,
+    size_of,
     store_option,
 )
 from steel_batch.gc import collect, find_garbage
@@ -40,7 +42,8 @@ def verify(
     else:
         for problem in problems:
             answer.print(f"{problem.kind}: {problem.key}: {problem.message}")
-        console.print(f"{len(problems)} problems in {lake.url}" if problems else "all is well")
+        found = f"{counted(len(problems), 'problem')} in {lake.url}"
+        console.print(found if problems else "all is well")
     if problems:
         raise click.exceptions.Exit(1)
 
@@ -65,5 +68,5 @@ def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None
     for garbage in found:
         answer.print(f"{garbage.key}  {garbage.bytes:,} bytes  {garbage.reason}")
     size = sum(garbage.bytes for garbage in found)
-    verb = "would be" if dry_run else "were"
-    console.print(f"{len(found):,} objects of {size / 1e6:,.1f} MB {verb} deleted")
+    verb = "would be deleted" if dry_run else "deleted"
+    console.print(f"{verb}: {counted(len(found), 'object')}, {size_of(size)}")

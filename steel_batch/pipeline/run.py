@@ -316,7 +316,7 @@ class DateRun:
             planned = plan_date(self._config, engine, self._date, self._source, store, path)
             info = planned.info
             if info.num_images == 0:
-                self.result = self._nothing_new(info)
+                self.result = self._nothing_new(planned)
                 return None
             ensure_tables(store)
             number = _next_number(latest_run(store, engine, self._date))
@@ -351,7 +351,8 @@ class DateRun:
         self._steps["plan"] = time.monotonic() - started
         return record
 
-    def _nothing_new(self, info: PlanInfo) -> RunResult:
+    def _nothing_new(self, planned: Planned) -> RunResult:
+        info = planned.info
         return RunResult(
             run_id=None,
             engine=self._engine.card.name,
@@ -368,6 +369,7 @@ class DateRun:
             predictions=self._glob(),
             num_committed_before=info.num_committed,
             num_changed=info.num_changed,
+            num_left_out=planned.num_left_out,
         )
 
     @property
@@ -542,6 +544,7 @@ class DateRun:
             predictions=self._glob(),
             num_committed_before=record.num_committed,
             num_changed=record.num_changed,
+            num_left_out=record.num_left_out,
             num_resumed_shards=scored.num_resumed,
             classes=tuple(
                 ClassCount(class_id=i + 1, class_name=name, num_images=int(scored.num_defective[i]))
