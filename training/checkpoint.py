@@ -17,8 +17,8 @@ from steel_batch.errors import ConfigError
 from training.recipe import TrainConfig
 
 FREE: Final = frozenset(
-    {"cache_bytes", "checkpoint_steps", "compile", "device", "int8", "num_loaders", "num_threads",
-     "patience", "report_steps"}
+    {"cache_bytes", "checkpoint_steps", "compile", "device", "fp16", "int8", "num_loaders",
+     "num_threads", "patience", "report_steps"}
 )  # fmt: skip
 """Fields of a recipe that may change between the two halves of a run."""
 

@@ -60,6 +60,8 @@ class TrainConfig:
     watch: str = "kaggle_dice"
     """The figure that decides which weights are best: ``kaggle_dice``, ``mean_iou`` or
     ``present_dice``, the mean over classes."""
+    fp16: bool = True
+    """Whether the version gets a float16 graph as well; TensorRT from 10 on needs it for FP16."""
     int8: bool = True
     """Whether an INT8 graph is tried as well, which takes minutes of a CPU."""
     patience: int | None = None

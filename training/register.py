@@ -142,7 +142,9 @@ def make_version(
     graph = ContractGraph(network, thresholds).eval()
     checked = _some_images(parts.validation, NUM_CHECKED, height, width)
     graphs, agreement, notes = {}, {}, []
-    for precision in ("fp32", "fp16"):
+    if not config.fp16:
+        notes.append("FP16 is not part of this version: it was not asked for.")
+    for precision in ("fp32", "fp16") if config.fp16 else ("fp32",):
         on_stage(f"exporting {precision}")
         exported = export_graph(graph, height, width, precision=precision)
         try:

@@ -193,8 +193,9 @@ def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(
 ) -> None:
     said: list[str] = []
     config = TrainConfig(
-        model=RECIPE.model, num_steps=1, batch_size=2, num_threads=1, device="cpu", int8=False
-    )
+        model=RECIPE.model, num_steps=1, batch_size=2, num_threads=1, device="cpu", fp16=False,
+        int8=False,
+    )  # fmt: skip
     result = run_job(
         job(images, tmp_path, classes=(*CLASSES, "rust")), config, on_stage=said.append
     )
@@ -206,6 +207,10 @@ def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(
     assert tuple(said[1:4]) == gaps
     assert said[4].startswith("training bands-")
     assert result.card.notes[:3] == gaps
+    assert [note.partition(":")[2] for note in result.card.notes[3:]] == [
+        " it was not asked for."
+    ] * 2
+    assert [graph.precision for graph in result.card.graphs] == ["fp32"]
 
 
 def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) -> None:
