@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor, distributed
+from torch import distributed
 
 from steel_batch.errors import ConfigError
 from training.batches import Examples, Sampler, make_ahead
@@ -77,23 +77,24 @@ def train(
     )
     sampler = Sampler(examples, config, place.rank, place.num_ranks)
     steps = range(state.step, 0 if state.is_done else config.num_steps)
-    losses: list[Tensor] = []
-    started = time.monotonic()
+    started, since = time.monotonic(), state.step
     num_loaders = _num_loaders(config, place, is_cached=examples.is_cached)
     on_gpu = place.device.type == "cuda"
     batches = make_ahead(sampler, steps, num_loaders, pin_memory=on_gpu)
     for step, batch in zip(steps, batches, strict=True):
-        losses.append(state.update(step, batch))
+        state.update(step, batch)
         last = state.step == config.num_steps
         if last or state.step % config.report_steps == 0:
-            seconds = time.monotonic() - started
-            journal.write(_report(state, losses, config, seconds))
-            losses, started = [], time.monotonic()
+            record = _report(state)  # waits for the device
+            images = (state.step - since) * config.batch_size
+            speed = images / max(time.monotonic() - started, 1e-9)
+            journal.write(record | {"images_per_second": round(speed, 1)})
+            started, since = time.monotonic(), state.step
         if held_out is not None and (last or state.step % config.validate_steps == 0):
             if place.is_first:
                 journal.write(state.judge(held_out))
             _agree(state, place)
-            started = time.monotonic()
+            started, since = time.monotonic(), state.step
         if place.is_first and (last or state.is_done or state.step % config.checkpoint_steps == 0):
             write_checkpoint(checkpoint, config, state.save())
             on_checkpoint(checkpoint)
@@ -110,10 +111,8 @@ def _num_loaders(config: TrainConfig, place: Place, *, is_cached: bool) -> int:
     return min(MOST_CACHED_LOADERS if is_cached else MOST_LOADERS, os.cpu_count() or 1)
 
 
-def _report(
-    state: TrainingState, losses: list[Tensor], config: TrainConfig, seconds: float
-) -> dict[str, Any]:
-    loss = float(torch.stack(losses).mean())
+def _report(state: TrainingState) -> dict[str, Any]:
+    loss = state.take_loss()
     if not math.isfinite(loss):
         raise ConfigError(
             f"the loss is {loss} at step {state.step}: training diverged. Use a lower "
@@ -123,7 +122,6 @@ def _report(
         "step": state.step,
         "loss": round(loss, 4),
         "learning_rate": float(f"{state.optimizer.param_groups[0]['lr']:.4g}"),
-        "images_per_second": round(len(losses) * config.batch_size / max(seconds, 1e-9), 1),
     }
 
 

@@ -81,13 +81,14 @@ class TrainingState:
             self._forward = self._group
         if config.compile:
             self._forward = torch.compile(self._forward)
+        self._losses: list[Tensor] = []  # still on the device
         self.step = 0
         self.best: Best | None = None
         self.num_worse = 0
         self.is_done = False
 
-    def update(self, step: int, batch: Batch) -> Tensor:
-        """Take one step; returns the loss of this process's crops, still on the device."""
+    def update(self, step: int, batch: Batch) -> None:
+        """Take one step."""
         config, device = self._config, self._place.device
         # Where a network drops activations, a continued run drops the same ones.
         entropy = np.random.SeedSequence((config.seed, step, self._place.rank))
@@ -120,7 +121,13 @@ class TrainingState:
         self.optimizer.zero_grad(set_to_none=True)
         self._average(min(config.ema_decay, (step + 1) / (step + 10)))
         self.step = step + 1
-        return total
+        self._losses.append(total)
+
+    def take_loss(self) -> float:
+        """The mean loss of this process's crops since it was last asked for."""
+        loss = float(torch.stack(self._losses).mean())
+        self._losses = []
+        return loss
 
     def judge(self, held_out: Examples) -> dict[str, Any]:
         """Judge the average, remember it if it is the best, and see whether to stop."""
@@ -159,6 +166,7 @@ class TrainingState:
         """For a checkpoint."""
         return {
             "step": self.step,
+            "losses": self._losses,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -175,6 +183,7 @@ class TrainingState:
         if saved["scaler"]:  # empty where the first half ran without
             self._scaler.load_state_dict(saved["scaler"])
         self.step, self.num_worse = saved["step"], saved["num_worse"]
+        self._losses = saved["losses"]
         self.is_done = self._has_lost_patience()  # by the recipe of now
         self.best = None if saved["best"] is None else Best(**saved["best"])
 
