@@ -11,8 +11,9 @@ import dataclasses
 import datetime
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
@@ -25,6 +26,7 @@ from steel_batch.commit import (
     read_rows,
     sweep,
 )
+from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lock import Lease
@@ -41,6 +43,7 @@ FILE_SCHEMAS = {
     layout.QUARANTINE: schema.QUARANTINE,
 }
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
+_PLACED = pa.schema([("file", pa.int64()), ("place", pa.int64()), *KEY])
 Change = tuple[list[DataFile], list[LiveFile]]
 """Files to add to a table and files that they take the place of."""
 
@@ -121,30 +124,56 @@ def _without_planned(store: Lake, record: RunRecord, table: str, first_number: i
     if not (settings["rescore_changed"] or settings["retry_quarantined"]):
         return [], []
     files = live_files(store, table, record.engine, record.date)
-    if not files:
-        return [], []
-    groups = [group["image_key"] for group in Plan(store, record.run_id)]
-    planned = pa.concat_arrays([chunk for keys in groups for chunk in keys.chunks])
     made: list[DataFile] = []
     replaced: list[LiveFile] = []
-    for file in files:
-        keys = pa.Table.from_batches(read_file(store, file.key, KEY), KEY)["image_key"]
-        num_kept = pc.sum(pc.invert(pc.is_in(keys, value_set=planned))).as_py() or 0
-        if num_kept == len(keys):
-            continue
-        replaced.append(file)
-        if num_kept:
-            rows = _rows_without(store, file.key, table, planned)
-            made.append(_write(store, record, table, first_number + len(made), rows))
+    if not files:
+        return made, replaced
+    with scratch_database() as con:
+        load_stream(con, "planned", KEY, _planned_keys(store, record))
+        load_stream(con, "live", _PLACED, _placed_keys(store, files))
+        con.execute("CREATE TABLE kept AS FROM live ANTI JOIN planned USING (image_key)")
+        counts = con.sql(
+            "SELECT file, count(kept.place) FROM live LEFT JOIN kept USING (file, place) "
+            "GROUP BY file HAVING count(kept.place) < count(*) ORDER BY file"
+        ).fetchall()
+        for number, num_kept in counts:
+            replaced.append(files[number])
+            if num_kept:
+                kept = con.execute("SELECT place FROM kept WHERE file = ? ORDER BY 1", [number])
+                places = kept.fetchnumpy()["place"]
+                rows = _rows_at(store, files[number].key, table, places)
+                made.append(_write(store, record, table, first_number + len(made), rows))
     return made, replaced
 
 
-def _rows_without(store: Lake, key: str, table: str, planned: pa.Array) -> Iterator[pa.Table]:
+def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
+    for group in Plan(store, record.run_id):
+        yield from group.select(["image_key"]).cast(KEY).to_batches()
+
+
+def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBatch]:
+    """The keys of files with where they stand: which file, which row."""
+    for number, file in enumerate(files):
+        place = 0
+        for batch in read_file(store, file.key, KEY):
+            places = np.arange(place, place + batch.num_rows)
+            place += batch.num_rows
+            columns = [np.full(len(places), number), places, batch["image_key"]]
+            yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=_PLACED)
+
+
+def _rows_at(
+    store: Lake, key: str, table: str, places: npt.NDArray[np.int64]
+) -> Iterator[pa.Table]:
+    """The rows of a file at some places, which are in order."""
     with store.open_input(key) as stream, pq.ParquetFile(stream) as file:
+        start = 0
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group)
-            kept = rows.filter(pc.invert(pc.is_in(rows["image_key"], value_set=planned)))
+            first, last = np.searchsorted(places, [start, start + rows.num_rows])
+            kept = rows.take(places[first:last] - start)
             yield kept.cast(FILE_SCHEMAS[table])
+            start += rows.num_rows
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> Iterator[pa.Table]:
