@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +42,11 @@ from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, stage
 from steel_batch.watchdog import Watchdog
 
 Shape = tuple[int, int]
+
+BATCHES_PER_SLOT: Final = 2
+"""One in the slot, one whose masks are described."""
+EMPTY_HW: Final = np.zeros((1, 1), np.uint8)
+"""Stands for the mask of an image without pixels, which nobody looks at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,7 @@ class ShardScorer:
         self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
         self._num_threads = num_threads
         self._workers = ThreadPoolExecutor(num_threads, "decode")
-        self._batches = ThreadPoolExecutor(runtime.num_slots, "batch")
+        self._batches = ThreadPoolExecutor(BATCHES_PER_SLOT * runtime.num_slots, "batch")
         self._scorer = f"{socket.gethostname()}: {runtime.description}"
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
@@ -209,22 +214,19 @@ class ShardScorer:
             output = slot.infer(num)
             count_NC = output.count_NC.copy()
             count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
-
-            masks_HW = [
-                mask_to_source(mask_HW, *shape)
-                if count_C.any() and not isinstance(shape, ImageError)
-                else mask_HW
-                for mask_HW, count_C, shape in zip(output.mask_NHW, count_NC, shapes, strict=True)
-            ]
-            # All of a batch at once, in this thread: handing parts to others costs more than it
-            # saves, as each of them waits for the interpreter's lock.
-            return Scores(
-                shapes=shapes,
-                peak_NC=output.peak_NC.copy(),
-                defects=describe_defects(
-                    masks_HW, output.peak_NC, count_NC, self._card.post_process
-                ),
-            )
+            peak_NC = output.peak_NC.copy()
+            # The slot goes on with another batch while this one's masks are described.
+            marked = np.flatnonzero(count_NC.any(axis=1))
+            copies_NHW = output.mask_NHW.take(marked, axis=0)
+        masks_HW = [EMPTY_HW] * num
+        for i, mask_HW in zip(marked.tolist(), copies_NHW, strict=True):
+            shape = shapes[i]
+            if not isinstance(shape, ImageError):
+                masks_HW[i] = mask_to_source(mask_HW, *shape)
+        # All of a batch at once, in this thread: handing parts to others costs more than it saves,
+        # as each of them waits for the interpreter's lock.
+        defects = describe_defects(masks_HW, peak_NC, count_NC, self._card.post_process)
+        return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects)
 
     def _load_jpegs(self, slot: Slot, jpegs: Mapping[int, Any]) -> frozenset[int]:
         if self._watchdog is None:
