@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.dataset import Dataset, open_dataset
 from training.loop import train
 from training.model import ModelConfig, Segmenter
 from training.recipe import TrainConfig
+from training.state import TrainingState, find_place
 
 SMALL = ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2)
 RECIPE = TrainConfig(
@@ -96,6 +98,40 @@ def test_a_finished_run_gives_its_result_without_a_step(dataset: Dataset, tmp_pa
     reported: list[dict[str, Any]] = []
     assert same_weights(train(dataset, RECIPE, tmp_path, reported.append), first)
     assert reported == []
+
+
+def test_the_average_follows_weights_and_running_statistics(dataset: Dataset) -> None:
+    config = dataclasses.replace(RECIPE, ema_decay=0.3, precision="bf16")
+    state = TrainingState(config, 2, find_place(config))
+    sampler = Sampler(Examples(dataset, dataset.size, 1 << 30), config, 0, 1)
+    expected = {name: value.clone() for name, value in state.network.state_dict().items()}
+    for step in range(5):
+        state.update(step, sampler.make(step))
+        decay = min(0.3, (step + 1) / (step + 10))
+        for name, now in state.network.state_dict().items():
+            if now.is_floating_point():
+                assert now.dtype == torch.float32, "only activations are bfloat16"
+                expected[name] = decay * expected[name] + (1 - decay) * now
+            else:
+                expected[name] = now.clone()
+    found = state.average.state_dict()
+    assert any("running_var" in name for name in found)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    assert not state.average.training
+
+
+def test_the_learning_rate_rises_and_then_falls_along_a_cosine(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(
+        RECIPE, num_steps=10, warmup_share=0.3, learning_rate=1e-3, report_steps=1
+    )
+    train(dataset, config, tmp_path)
+    rates = [line["learning_rate"] for line in lines(tmp_path)]
+    cosine = [0.01 + 0.99 * (1 + math.cos(math.pi * i / 7)) / 2 for i in range(7)]
+    expected = [1e-3 * factor for factor in (1 / 3, 2 / 3, 1, *cosine)]
+    assert rates == pytest.approx(expected, rel=1e-3)
 
 
 def test_parts_of_a_batch_make_one_update(dataset: Dataset, tmp_path: Path) -> None:
