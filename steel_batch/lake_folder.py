@@ -59,7 +59,9 @@ class Folder:
         `above` holds the real paths of the folders on the way here, as a link may lead back.
         """
         base = f"{folder}/" if folder else ""
-        for entry in self._entries(folder, head):
+        entries = self._entries(folder, head)[::-1]
+        while entries:
+            entry = entries.pop()  # which holds its path and status, once it was asked for them
             try:
                 if entry.is_dir():
                     place = os.path.realpath(entry.path)
