@@ -157,8 +157,8 @@ run_options = _options(
         type=click.Choice(DECODES),
         default="auto",
         show_default=True,
-        help="Where JPEGs become pixels. 'auto' takes the GPU where nvImageCodec works and the "
-        "actor has few CPUs.",
+        help="Where JPEGs become pixels. 'auto' is the CPU, as long as GPUs have not been seen to "
+        "give the same rows under load.",
     ),
     click.option(
         "--decoder",

@@ -126,6 +126,10 @@ class GpuDecoder:
         if not sources:
             return frozenset()
         cuda.memset_d8_async(self._address, _MISSING, self._num_bytes, stream)
+        # The hardware decoder works beside the stream: on a busy GPU its pixels can be there first,
+        # and would be painted over.
+        self._done.record(stream)
+        self._done.synchronize()
         try:
             images = self._decoder.decode(
                 list(sources.values()),

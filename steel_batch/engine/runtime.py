@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import logging
 import shutil
 from typing import Final
 
@@ -18,11 +17,6 @@ from steel_batch.registry import Engine
 
 RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 DECODES: Final = ("auto", "gpu", "cpu")
-ENOUGH_THREADS: Final = 10
-"""CPU threads of an actor that keep a GPU busy by decoding: an H200 scores 3,050 strips a second
-and a core decodes 440, which is seven; the rest describes defects and feeds the GPU."""
-
-log = logging.getLogger(__name__)
 
 
 def wants_gpu(runtime: str) -> bool:
@@ -41,13 +35,12 @@ def wants_gpu(runtime: str) -> bool:
     )
 
 
-def decodes_on_gpu(decode: str, *, runtime: str, num_threads: int) -> bool:
+def decodes_on_gpu(decode: str, *, runtime: str) -> bool:
     """Whether an actor's JPEGs are to be decoded on its GPU.
 
     Args:
-        decode: One of `DECODES`; ``auto`` takes the GPU for what too few CPU threads would hold up.
+        decode: One of `DECODES`; ``auto`` is the CPU, see `docs/decisions/decoding.md`.
         runtime: Of the actor, never ``auto``.
-        num_threads: CPU threads of the actor.
 
     Raises:
         ConfigError: There is no such way, or the GPU is asked for where the CPU scores.
@@ -61,7 +54,7 @@ def decodes_on_gpu(decode: str, *, runtime: str, num_threads: int) -> bool:
                 "--runtime tensorrt, or --decode cpu."
             )
         return False
-    return decode == "gpu" or (decode == "auto" and num_threads < ENOUGH_THREADS)
+    return decode == "gpu"
 
 
 def open_runtime(
@@ -85,8 +78,7 @@ def open_runtime(
         precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's usual one.
         batch_size: Images of one inference; None for the runtime's usual number.
         num_threads: CPU threads of one inference, where the CPU infers, and of the actor.
-        decode: One of `DECODES`: where JPEGs become pixels. ``auto`` stays with the CPU where
-            nvImageCodec does not work.
+        decode: One of `DECODES`: where JPEGs become pixels.
         num_slots: Batches in flight on a GPU; a CPU has one.
 
     Raises:
@@ -101,14 +93,9 @@ def open_runtime(
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
         decode_threads = None
-        if decodes_on_gpu(decode, runtime=runtime, num_threads=num_threads):
-            try:
-                check_decoder(card.height, card.width)
-                decode_threads = num_threads
-            except ConfigError as error:
-                if decode == "gpu":
-                    raise
-                log.info("JPEGs are decoded on the CPU: %s", error)
+        if decodes_on_gpu(decode, runtime=runtime):
+            check_decoder(card.height, card.width)
+            decode_threads = num_threads
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),
@@ -119,7 +106,7 @@ def open_runtime(
             num_slots=num_slots,
             decode_threads=decode_threads,
         )
-    decodes_on_gpu(decode, runtime="onnxruntime", num_threads=num_threads)
+    decodes_on_gpu(decode, runtime="onnxruntime")
     precision = "fp32" if precision == "auto" else precision
     return OrtRuntime(
         engine.read_graph(precision),

@@ -99,7 +99,7 @@ def scoring_setup(
     """
     runtime = choose_runtime(config.runtime)
     pool = actor_pool(config, on_gpu=wants_gpu(runtime))
-    decodes_on_gpu(config.decode, runtime=runtime, num_threads=pool.num_threads)
+    decodes_on_gpu(config.decode, runtime=runtime)
     setup = Setup(
         lake=lake,
         store=store,

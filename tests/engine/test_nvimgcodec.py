@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from steel_batch.config import ScoreConfig
 from steel_batch.engine import nvimgcodec
-from steel_batch.engine.runtime import ENOUGH_THREADS, decodes_on_gpu, open_runtime
+from steel_batch.engine.runtime import decodes_on_gpu, open_runtime
 from steel_batch.engine.tensorrt import missing_parts
 from steel_batch.errors import ConfigError
 from steel_batch.registry import load_engine
@@ -117,25 +117,14 @@ def test_a_block_of_one_gray_is_flat_and_one_pixel_makes_it_another() -> None:
     assert not nvimgcodec.is_flat(block_HW)
 
 
-@pytest.mark.parametrize(
-    ("decode", "num_threads", "on_gpu"),
-    [
-        ("auto", 1, True),
-        ("auto", ENOUGH_THREADS - 1, True),
-        ("auto", ENOUGH_THREADS, False),
-        ("gpu", 64, True),
-        ("cpu", 1, False),
-    ],
-)
-def test_auto_takes_the_gpu_where_cpus_are_few(
-    decode: str, num_threads: int, *, on_gpu: bool
-) -> None:
-    assert decodes_on_gpu(decode, runtime="tensorrt", num_threads=num_threads) == on_gpu
+@pytest.mark.parametrize(("decode", "on_gpu"), [("auto", False), ("gpu", True), ("cpu", False)])
+def test_a_gpu_decodes_only_where_it_is_asked_to(decode: str, *, on_gpu: bool) -> None:
+    assert decodes_on_gpu(decode, runtime="tensorrt") == on_gpu
 
 
 @pytest.mark.parametrize("decode", ["auto", "cpu"])
 def test_where_the_cpu_scores_the_cpu_decodes(decode: str) -> None:
-    assert not decodes_on_gpu(decode, runtime="onnxruntime", num_threads=1)
+    assert not decodes_on_gpu(decode, runtime="onnxruntime")
 
 
 def test_the_gpu_is_not_to_decode_where_the_cpu_scores() -> None:
@@ -150,4 +139,4 @@ def test_the_gpu_is_not_to_decode_what_another_decoder_makes() -> None:
 
 def test_an_unknown_way_of_decoding_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match="--decode 'tpu' is none of auto, gpu, cpu"):
-        decodes_on_gpu("tpu", runtime="tensorrt", num_threads=1)
+        decodes_on_gpu("tpu", runtime="tensorrt")
