@@ -67,9 +67,8 @@ class ScoreConfig:
     """Scoring actors; as many as the cluster has room for where it is None."""
     cpus_per_actor: float | None = None
     """CPUs that one scoring actor claims; chosen from the node where it is None."""
-    actors_per_gpu: int = 1
-    """Scoring actors that share a GPU: more than one where an engine outruns what one process
-    feeds it."""
+    actors_per_gpu: int | None = None
+    """Scoring actors that share a GPU; chosen from the node's CPUs where it is None."""
     ray_address: str | None = None
     """A cluster to join; None joins ``RAY_ADDRESS`` or starts Ray on this machine."""
     lease_seconds: float = 60.0
@@ -90,12 +89,10 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
-        for name in (
-            "shard_images", "shard_bytes", "merge_bytes", "shard_attempts", "actors_per_gpu",
-        ):  # fmt: skip
+        for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, not >= 1.")
-        for name in ("batch_size", "num_actors"):
+        for name in ("batch_size", "num_actors", "actors_per_gpu"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")

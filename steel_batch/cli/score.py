@@ -122,10 +122,9 @@ run_options = _options(
     click.option("--cpus-per-actor", type=float, help="CPUs of one scoring actor."),
     click.option(
         "--actors-per-gpu",
-        default=1,
-        show_default=True,
-        help="Scoring actors that share one GPU: more than one for an engine that outruns what "
-        "one process feeds it.",
+        type=int,
+        help="Scoring actors that share one GPU; two where it has eight CPUs or more, and neither "
+        "--num-actors nor --cpus-per-actor is given.",
     ),
     click.option(
         "--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default."

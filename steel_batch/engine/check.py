@@ -71,15 +71,28 @@ def check_packages(version: str) -> Finding:
 
 
 def check_gpu_node(
-    engine: Engine, runtime: str, *, precision: str, batch_size: int | None, version: str
+    engine: Engine,
+    runtime: str,
+    *,
+    precision: str,
+    batch_size: int | None,
+    num_slots: int,
+    version: str,
 ) -> list[Finding]:
-    """What an actor on a GPU needs; see `check_packages` and `check_gpu`."""
-    findings = check_gpu(engine, runtime, precision=precision, batch_size=batch_size)
+    """What the actors on a GPU need; see `check_packages` and `check_gpu`."""
+    findings = check_gpu(
+        engine, runtime, precision=precision, batch_size=batch_size, num_slots=num_slots
+    )
     return [check_packages(version), *findings]
 
 
 def check_gpu(
-    engine: Engine | None, runtime: str, *, precision: str, batch_size: int | None
+    engine: Engine | None,
+    runtime: str,
+    *,
+    precision: str,
+    batch_size: int | None,
+    num_slots: int = NUM_SLOTS,
 ) -> list[Finding]:
     """Driver, GPU, TensorRT, plan and memory, as far as each can be seen without the one before.
 
@@ -88,6 +101,7 @@ def check_gpu(
         runtime: ``tensorrt`` or ``tensorrt_rtx``.
         precision: Which, or ``auto``.
         batch_size: Which; None takes that of the plan that is there.
+        num_slots: Batches in flight on the GPU.
     """
     gpu: Gpu | None = None
     try:
@@ -123,7 +137,7 @@ def check_gpu(
         )
         findings.append(plan)
         if record is not None:
-            findings.append(_wait_for_memory(gpu, record, engine.card))
+            findings.append(_wait_for_memory(gpu, record, engine.card, num_slots))
     except SteelBatchError as error:
         findings.append(wrong("memory", error))
     return findings
@@ -195,16 +209,23 @@ def _check_file(engine: Engine, record: PlanRecord) -> Finding:
     )
 
 
-def _wait_for_memory(gpu: Gpu, record: PlanRecord, card: Card) -> Finding:
+def _wait_for_memory(gpu: Gpu, record: PlanRecord, card: Card, num_slots: int) -> Finding:
     give_up = time.monotonic() + MEMORY_WAIT_SECONDS
     while True:
-        finding = check_memory(record, card, *gpu.memory())
+        finding = check_memory(record, card, *gpu.memory(), num_slots=num_slots)
         if finding.state == "ok" or time.monotonic() > give_up:
             return finding
         time.sleep(0.2)
 
 
-def check_memory(record: PlanRecord, card: Card, free_bytes: int, total_bytes: int) -> Finding:
+def check_memory(
+    record: PlanRecord,
+    card: Card,
+    free_bytes: int,
+    total_bytes: int,
+    *,
+    num_slots: int = NUM_SLOTS,
+) -> Finding:
     """Whether a GPU's free memory holds a plan with all of its batches in flight.
 
     What a batch takes is stated by the plan's record, which the plan itself gave when it was
@@ -212,12 +233,12 @@ def check_memory(record: PlanRecord, card: Card, free_bytes: int, total_bytes: i
     plan then really takes is found out, and named, when it is set up.
     """
     slot = record.slot_bytes or record.batch_size * (2 * card.height * card.width)
-    needed = record.size_bytes + NUM_SLOTS * slot
+    needed = record.size_bytes + num_slots * slot
     bound = "" if record.slot_bytes else "at least "
-    largest = max(0, (free_bytes - record.size_bytes) * record.batch_size // (NUM_SLOTS * slot))
+    largest = max(0, (free_bytes - record.size_bytes) * record.batch_size // (num_slots * slot))
     found = (
         f"{free_bytes // MIB:,} of {total_bytes // MIB:,} MiB are free; batches of "
-        f"{record.batch_size}, {NUM_SLOTS} of them in flight, need {bound}{needed // MIB:,} MiB"
+        f"{record.batch_size}, {num_slots} of them in flight, need {bound}{needed // MIB:,} MiB"
     )
     if needed <= free_bytes:
         fits = f"; batches of up to {largest:,} would fit" if record.slot_bytes else ""

@@ -21,11 +21,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch.config import ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
+from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, ConfigError
 from steel_batch.pipeline.stages import READ_CPUS, ActorPool
 
 log = logging.getLogger(__name__)
 
+CPUS_FOR_TWO_ACTORS = 8.0
+"""Of a GPU: threads of one process wait for the interpreter's lock more often the more they are."""
+SHARED_SLOTS = 3
+"""Batches in flight of each of several actors of a GPU."""
 MAX_CPUS_PER_ACTOR = 4.0
 """More threads than this in one CPU engine scale worse than more engines."""
 HOW_TO_SIGN_IN = (
@@ -185,12 +190,16 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
             (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
             default=MAX_CPUS_PER_ACTOR,
         )
-        share = config.actors_per_gpu
+        share = config.actors_per_gpu or 1
+        says_how_many = config.actors_per_gpu or config.num_actors or config.cpus_per_actor
+        if not says_how_many and per_gpu >= CPUS_FOR_TWO_ACTORS:
+            share = 2
         cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75 / share))
         return ActorPool(
             num_actors=config.num_actors or int(num_gpus) * share,
             num_cpus=cpus,
             num_gpus=1.0 / share,
+            num_slots=NUM_SLOTS if share == 1 else SHARED_SLOTS,
             num_threads=max(1, int(cpus)),
         )
     smallest = min((n["CPU"] for n in nodes if n.get("CPU", 0.0) >= 1), default=MAX_CPUS_PER_ACTOR)
@@ -208,5 +217,6 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
         num_actors=config.num_actors or room,
         num_cpus=claimed,
         num_gpus=0.0,
+        num_slots=1,
         num_threads=max(1, int(cpus)),
     )

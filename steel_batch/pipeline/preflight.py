@@ -81,6 +81,7 @@ def require_nodes(setup: Setup, notify: Callable[[str], None]) -> None:
         "runtime": setup.runtime,
         "precision": setup.precision,
         "batch_size": setup.batch_size,
+        "num_slots": setup.num_slots_of_gpu,
         "version": __version__,
     }
     nodes = [node for node in ray.nodes() if node["Alive"] and _num_gpus(node) >= 1]

@@ -111,6 +111,8 @@ def scoring_setup(
         precision=config.precision,
         batch_size=config.batch_size,
         num_threads=pool.num_threads,
+        num_slots=pool.num_slots,
+        num_slots_of_gpu=pool.num_slots * round(1 / pool.num_gpus) if pool.num_gpus else 0,
     )
     require_nodes(setup, notify)
     return pool, setup

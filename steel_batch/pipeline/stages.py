@@ -72,6 +72,10 @@ class Setup:
     precision: str
     batch_size: int | None
     num_threads: int
+    num_slots: int
+    """Batches in flight of each actor on a GPU."""
+    num_slots_of_gpu: int
+    """Of all actors that share one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +86,8 @@ class ActorPool:
     num_cpus: float
     num_gpus: float
     num_threads: int
+    num_slots: int
+    """Batches in flight on a GPU."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,6 +206,7 @@ def _open_scorer(setup: Setup) -> ShardScorer:
         batch_size=setup.batch_size,
         num_threads=setup.num_threads,
         decode=setup.decode if setup.decoder == DECODER else "cpu",
+        num_slots=setup.num_slots,
     )
     return ShardScorer(
         runtime,

@@ -30,14 +30,19 @@ logging.basicConfig(level="WARNING")
 ray.init(num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, log_to_driver=False)
 config = ScoreConfig(images="x", store="y", key_pattern="{{image_id}}", date="2026-11-21")
 print("auto", choose_runtime("auto"))
+def shown(pool):
+    fields = (pool.num_cpus, round(pool.num_gpus, 2), pool.num_threads, pool.num_slots)
+    return f"{{pool.num_actors}} actors, CPUs, GPUs, threads, slots {{fields}}"
+
 for on_gpu in (False, True):
     for num_actors in (None, 3):
         try:
-            print(actor_pool(config.replace(num_actors=num_actors), on_gpu=on_gpu))
+            print(shown(actor_pool(config.replace(num_actors=num_actors), on_gpu=on_gpu)))
         except ConfigError as error:
             print("error:", error)
 if {gpus}:
-    print("shared", actor_pool(config.replace(actors_per_gpu=3), on_gpu=True))
+    for changes in ({{"actors_per_gpu": 3}}, {{"actors_per_gpu": 1}}, {{"cpus_per_actor": 12.0}}):
+        print(shown(actor_pool(config.replace(**changes), on_gpu=True)))
 """
 
 
@@ -54,18 +59,27 @@ def test_a_head_without_cpus_is_no_room_but_what_is_asked_for_may_come() -> None
     assert auto == "auto onnxruntime"
     assert cpu.startswith("error: no node of the Ray cluster has 4 CPUs for one scoring actor; ")
     assert "the largest of 1 has 0. Give a smaller --cpus-per-actor, or --num-actors N" in cpu
-    assert cpu_asked == "ActorPool(num_actors=3, num_cpus=3.5, num_gpus=0.0, num_threads=4)"
+    assert cpu_asked == "3 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1)"
     assert gpu.startswith("error: the TensorRT runtime was asked for and the Ray cluster has no ")
-    assert gpu_asked == "ActorPool(num_actors=3, num_cpus=3, num_gpus=1.0, num_threads=3)"
+    assert gpu_asked == "3 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 4)"
 
 
 def test_gpus_without_tensorrt_are_said_to_be_left_out() -> None:
-    (auto, cpu, _, gpu, _, shared), err = placed(cpus=32, gpus=2)
+    (auto, cpu, *_), err = placed(cpus=32, gpus=2)
     assert auto == "auto onnxruntime"
     assert "TensorRT, PyCUDA or NVIDIA's driver is missing on node " in err
-    assert cpu == "ActorPool(num_actors=8, num_cpus=3.5, num_gpus=0.0, num_threads=4)"
-    assert gpu == "ActorPool(num_actors=2, num_cpus=12, num_gpus=1.0, num_threads=12)"
-    assert shared.startswith("shared ActorPool(num_actors=6, num_cpus=4, num_gpus=0.333")
+    assert cpu == "8 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1)"
+
+
+def test_actors_share_gpus_that_have_many_cpus_unless_told_otherwise() -> None:
+    (_, _, _, usual, asked, three, one, wide), _ = placed(cpus=32, gpus=2)
+    assert usual == "4 actors, CPUs, GPUs, threads, slots (6, 0.5, 6, 3)"
+    assert asked == "3 actors, CPUs, GPUs, threads, slots (12, 1.0, 12, 4)"
+    assert three == "6 actors, CPUs, GPUs, threads, slots (4, 0.33, 4, 3)"
+    assert one == "2 actors, CPUs, GPUs, threads, slots (12, 1.0, 12, 4)"
+    assert wide == "2 actors, CPUs, GPUs, threads, slots (12.0, 1.0, 12, 4)"
+    (_, _, _, few, *_), _ = placed(cpus=4, gpus=1)
+    assert few == "1 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 4)"
 
 
 def free_address() -> str:
