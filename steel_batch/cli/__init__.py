@@ -77,6 +77,8 @@ def run(command: click.Command) -> None:
         error.show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
+        for again in (signal.SIGINT, signal.SIGTERM):  # it would change the exit code
+            signal.signal(again, signal.SIG_IGN)
         click.echo("interrupted: run the same command again to continue.", err=True)
         sys.exit(130)
     except SteelBatchError as error:

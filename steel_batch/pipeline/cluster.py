@@ -85,7 +85,8 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
         try:
             yield
         finally:
-            ray.shutdown()
+            with _uninterrupted():
+                ray.shutdown()
 
 
 def _await_listener(address: str, seconds: float) -> None:
@@ -124,6 +125,22 @@ def _own_sigterm() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore further signals of impatient people: of a shutdown cut short, Ray makes exit 1."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
