@@ -129,7 +129,10 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore further signals of impatient people: of a shutdown cut short, Ray makes exit 1."""
+    """Ignore further signals of impatient people: of a shutdown cut short, Ray makes exit 1.
+
+    For about a second of it, Ray lets a SIGTERM end the process all the same.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
