@@ -23,7 +23,8 @@ def config(**changes: object) -> ScoreConfig:
     ("name", "value"),
     [
         ("shard_images", 0), ("shard_bytes", -1), ("merge_bytes", 0), ("shard_attempts", 0),
-        ("batch_size", 0), ("num_actors", -2), ("actors_per_gpu", 0), ("cpus_per_actor", 0.0), ("cpus_per_actor", -1.0),
+        ("batch_size", 0), ("num_actors", -2), ("actors_per_gpu", 0),
+        ("cpus_per_actor", 0.0), ("cpus_per_actor", -1.0),
         ("max_bad", -0.1), ("max_bad", 1.1), ("max_bad", float("nan")),
         ("lease_seconds", 0.0), ("lease_seconds", -5.0), ("decode_seconds", 0.0),
         ("lock_wait_seconds", -1.0),
