@@ -206,8 +206,8 @@ def _explain_nothing(lake: Lake) -> ConfigError:
     """Why a lake lists no object at all, as the error to show."""
     if lake.is_s3:
         return ConfigError(
-            f"there are no objects below {lake.url}: check --images (a prefix that does not exist "
-            "looks the same as an empty one) and the credentials' bucket."
+            f"there are no objects below {lake.url}: check --images; a prefix that does not exist "
+            "looks the same as an empty one."
         )
     folder = Path(lake.url)
     if not folder.exists():

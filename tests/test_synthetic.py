@@ -127,12 +127,12 @@ def test_the_demo_engine_is_small() -> None:
 
 @pytest.mark.slow
 def test_the_demo_engine_finds_each_class_on_strips_it_has_not_seen() -> None:
-    """Present-only Dice per class, of 300 strips of another seed than it was trained on."""
+    """Present-only Dice per class of 300 strips of another seed; each class is on five or more."""
     runtime = open_runtime(load_engine("demo", store=None), runtime="onnxruntime", batch_size=1)
     dice: dict[int, list[float]] = defaultdict(list)
     with runtime.acquire() as slot:
         for index in range(300):
-            strip = render(4242, index)
+            strip = render(777, index)
             slot.image_NHW[0] = strip.image_HW
             found_HW = slot.infer(1).mask_NHW[0]
             for bit in range(len(CLASSES)):
