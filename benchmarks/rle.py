@@ -2,7 +2,8 @@
 
 Each way gives the text of every class that is on the image, which is what a row holds. All ways
 take the same masks in turns in one process, eight at a time, as a thread of the scoring actor does;
-the medians are of single masks. Masks are realistic (synthetic strips that have a defect), dense
+the medians are of single masks, in time of the processor: what else runs on the machine costs its
+share of the caches and no more. Masks are realistic (synthetic strips that have a defect), dense
 (every class on half of the pixels, in blocks: forty times the runs) or empty (which the pipeline
 does not even look at).
 
@@ -105,10 +106,10 @@ def measure(masks: list[Mask], rounds: int) -> dict[str, float]:
         for i, batch in enumerate(batches):
             first = (turn + i) % len(ways)
             for name, way in ways[first:] + ways[:first]:
-                started = time.perf_counter()
+                started = time.process_time()
                 way(batch)
                 if turn:  # the first one warms up
-                    taken[name].append((time.perf_counter() - started) / len(batch))
+                    taken[name].append((time.process_time() - started) / len(batch))
     return {name: round(statistics.median(times) * 1e3, 4) for name, times in taken.items()}
 
 
