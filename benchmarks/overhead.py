@@ -2,7 +2,8 @@
 
 The loop is what one would write first: read, decode, infer in batches, in one process with every
 core given to ONNX Runtime; no rows, no run-lengths, no output. `score` does all of its work. Both
-are timed in steady state, in one process tree, in turns; start-up is stated apart.
+are timed in steady state, in one process tree, in turns; start-up is stated apart. So is what the
+engine does with images that are decoded already, each core with a batch of its own: the limit.
 
     python -m benchmarks.overhead [--num-images 800] [--rounds 3]
 """
@@ -20,8 +21,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
+
+from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import keep
 from steel_batch.decode import decode_gray
+from steel_batch.engine.contract import IMAGE
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.lake import Lake
 from steel_batch.registry import load_engine
@@ -29,24 +35,33 @@ from steel_batch.synthetic.writer import write_lake
 
 DATE = "2026-11-21"
 BATCH = 4
+LIMIT_SECONDS = 15.0
 
 
-def bare_loop(lake: Path, num_threads: int) -> float:
+def bare_loop(lake: Path) -> float:
     """Images per second of the loop, without loading the engine."""
-    engine = load_engine("demo", store=None)
-    runtime = open_runtime(engine, runtime="onnxruntime", batch_size=BATCH, num_threads=num_threads)
+    graph = load_engine("demo", store=None).read_graph("fp32")
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
     files = sorted(lake.glob("line=*/date=*/*.jpg"))
-    with runtime.acquire() as slot:
-        slot.infer(BATCH)
-        started = time.perf_counter()
-        for i in range(0, len(files), BATCH):
-            batch = files[i : i + BATCH]
-            for k, file in enumerate(batch):
-                slot.image_NHW[k] = decode_gray(file.read_bytes())
-            slot.infer(len(batch))
-        seconds = time.perf_counter() - started
+    images_NHW = np.zeros((BATCH, 1, 256, 1600), np.uint8)
+    session.run(None, {IMAGE: images_NHW})
+    started = time.perf_counter()
+    for i in range(0, len(files), BATCH):
+        batch = files[i : i + BATCH]
+        for k, file in enumerate(batch):
+            images_NHW[k, 0] = decode_gray(file.read_bytes())
+        session.run(None, {IMAGE: images_NHW[: len(batch)]})
+    return len(files) / (time.perf_counter() - started)
+
+
+def limit(lake: Path, num_threads: int) -> float:
+    """Images per second of the engine alone, as `score` uses it."""
+    engine = load_engine("demo", store=None)
+    runtime = open_runtime(engine, runtime="onnxruntime", num_threads=num_threads)
+    files = sorted(lake.glob("line=*/date=*/*.jpg"))[:16]
+    rate = engine_alone(runtime, [decode_gray(file.read_bytes()) for file in files], LIMIT_SECONDS)
     runtime.close()
-    return len(files) / seconds
+    return rate
 
 
 def through_score(lake: Path, store: Path) -> dict[str, float]:
@@ -58,7 +73,7 @@ def through_score(lake: Path, store: Path) -> dict[str, float]:
             "--images", str(lake), "--store", str(store), "--date", DATE,
             "--key-pattern", "line={line}/date={date}/{image_id}.jpg",
             "--shard-images", "32", "--runtime", "onnxruntime",
-            "--batch-size", str(BATCH), "--output", "json",
+            "--output", "json",
         ],
         check=True, stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -76,9 +91,10 @@ def main() -> None:
         write_lake(
             Lake(str(lake)), num_images=options.num_images, seed=11, lines=["1"], dates=[DATE]
         )
-        loop, score, ratios, startup = [], [], [], []
+        loop, score, alone, ratios, startup = [], [], [], [], []
         for _ in range(options.rounds):
-            loop.append(bare_loop(lake, num_threads))
+            loop.append(bare_loop(lake))
+            alone.append(limit(lake, num_threads))
             result = through_score(lake, store)
             score.append(result["images_per_second"])
             startup.append(result["startup_seconds"])
@@ -86,11 +102,12 @@ def main() -> None:
     figures = {
         "num_images": options.num_images,
         "rounds": options.rounds,
-        "batch_size": BATCH,
+        "loop_batch_size": BATCH,
         "num_threads": num_threads,
         "engine": load_engine("demo", store=None).card.name,
         "loop_images_per_second": round(statistics.median(loop), 2),
         "score_images_per_second": round(statistics.median(score), 2),
+        "engine_alone_images_per_second": round(statistics.median(alone), 2),
         "ratio": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
         "startup_seconds": round(statistics.median(startup), 2),

@@ -12,10 +12,10 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 
+from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import keep
-from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
 from steel_batch.lake import Lake
 from steel_batch.registry import Engine, load_engine
 from steel_batch.synthetic import render
@@ -26,7 +26,6 @@ from training.judge import judge
 from training.metrics import Metrics
 from training.quantize import CALIBRATIONS, compare, quantize_graph
 
-BATCH = 4
 NUM_CALIBRATION = 48
 CALIBRATION_SEED, JUDGED_SEED = 1, 3
 
@@ -34,18 +33,11 @@ CALIBRATION_SEED, JUDGED_SEED = 1, 3
 def images_per_second(engine: Engine, graph: bytes, num_threads: int, seconds: float) -> float:
     """Of ONNX Runtime, with images that are in its memory already."""
     runtime = OrtRuntime(
-        graph, engine.card, precision="", batch_size=BATCH, num_threads=num_threads
+        graph, engine.card, precision="", batch_size=BATCH_SIZE, num_threads=num_threads
     )
-    with runtime.acquire() as slot:
-        for k in range(BATCH):
-            slot.image_NHW[k] = render(JUDGED_SEED, k).image_HW
-        slot.infer(BATCH)
-        num_done, started = 0, time.perf_counter()
-        while (taken := time.perf_counter() - started) < seconds:
-            slot.infer(BATCH)
-            num_done += BATCH
+    rate = engine_alone(runtime, [render(JUDGED_SEED, k).image_HW for k in range(8)], seconds)
     runtime.close()
-    return num_done / taken
+    return rate
 
 
 def judged(engine: Engine, graph: bytes, strips: Dataset) -> Metrics:
@@ -87,7 +79,7 @@ def main() -> None:
         "engine": engine.card.name,
         "num_judged": options.num_images,
         "rounds": options.rounds,
-        "batch_size": BATCH,
+        "batch_size": BATCH_SIZE,
         "num_threads": num_threads,
         "images_per_second": {
             precision: round(statistics.median(found), 2) for precision, found in rates.items()

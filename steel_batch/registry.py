@@ -160,7 +160,7 @@ def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
     layout.engine_name(card.model, card.version)
     _check_consistent(card, graphs)
     for precision, data in graphs.items():
-        open_session(data, card, precision=precision, num_threads=1)
+        open_session(data, card, precision=precision)
     folder = layout.version_dir(card.model, card.version)
     card_key = layout.card_file(card.model, card.version)
     for graph in card.graphs:

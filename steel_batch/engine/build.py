@@ -223,7 +223,7 @@ def _check(
         [fit_to(render(0, i).image_HW, card.height, card.width, "fit") for i in range(num)]
     )
     reference = OrtRuntime(
-        engine.read_graph("fp32"), card, precision="fp32", batch_size=num, num_threads=4
+        engine.read_graph("fp32"), card, precision="fp32", batch_size=num, num_threads=1
     )
     expected = _run(reference, images_NHW)
     compiled = TrtRuntime(

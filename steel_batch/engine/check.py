@@ -290,7 +290,7 @@ def check_graph(engine: Engine, precision: str) -> Finding:
     precision = "fp32" if precision == "auto" else precision
     try:
         data = engine.read_graph(precision)
-        open_session(data, engine.card, precision=precision, num_threads=1)
+        open_session(data, engine.card, precision=precision)
         file = engine.card.graph(precision).file
     except SteelBatchError as error:
         return wrong("graph", error)

@@ -14,8 +14,8 @@ from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import EngineError
 
-NUM_SLOTS: Final = 2
-"""One batch in the engine while the next is decoded."""
+BATCH_SIZE: Final = 2
+"""Images of one inference: more of them leave the core's own caches."""
 _TYPES: Final = {
     IMAGE: "tensor(uint8)",
     MASK: "tensor(uint8)",
@@ -27,12 +27,15 @@ _TYPES: Final = {
 class OrtRuntime:
     """See `contract.Runtime`.
 
+    Every thread has a batch of its own: a core that shares a layer with others waits for the
+    slowest of them at its end.
+
     Args:
         graph: ONNX bytes.
         card: The engine's card.
         precision: What the graph is, for messages.
         batch_size: Images of one `infer`.
-        num_threads: Threads of one `infer`; actors on one machine share its cores by this.
+        num_threads: Batches in flight, each inferred by the thread that holds it.
 
     Raises:
         EngineError: The graph cannot be loaded or does not keep the contract.
@@ -41,9 +44,9 @@ class OrtRuntime:
     def __init__(
         self, graph: bytes, card: Card, *, precision: str, batch_size: int, num_threads: int
     ) -> None:
-        session = open_session(graph, card, precision=precision, num_threads=num_threads)
+        session = open_session(graph, card, precision=precision)
         shape = (batch_size, 1, card.height, card.width)
-        self._ring = SlotRing([OrtSlot(session, shape) for _ in range(NUM_SLOTS)])
+        self._ring = SlotRing([OrtSlot(session, shape) for _ in range(num_threads)])
         self._batch_size = batch_size
         self._description = (
             f"onnxruntime {ort.__version__} cpu {precision} batch {batch_size} "
@@ -58,7 +61,7 @@ class OrtRuntime:
     @property
     def num_slots(self) -> int:
         """Batches in flight."""
-        return NUM_SLOTS
+        return self._ring.num_slots
 
     @property
     def description(self) -> str:
@@ -98,25 +101,23 @@ class OrtSlot:
         return Output(mask_NHW=mask[:, 0], peak_NC=peak, count_NC=count)
 
 
-def open_session(
-    graph: bytes, card: Card, *, precision: str, num_threads: int
-) -> ort.InferenceSession:
+def open_session(graph: bytes, card: Card, *, precision: str) -> ort.InferenceSession:
     """Load a graph on the CPU and compare it with the contract and the card.
 
     Args:
         graph: ONNX bytes.
         card: The engine's card.
         precision: What the graph is, for messages.
-        num_threads: Threads of one run.
+
+    Returns:
+        A session in which each run has but the thread that calls.
 
     Raises:
         EngineError: It cannot be loaded, or its tensors differ; the message names each.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
+    options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    # A thread that spins between two batches takes the core that decodes the next one.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

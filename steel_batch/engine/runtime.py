@@ -9,7 +9,7 @@ from typing import Final
 from steel_batch.engine.build import ensure_plan, usual_precision
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.nvimgcodec import check_decoder
-from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
 from steel_batch.engine.plans import read_plan
 from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError
@@ -77,9 +77,9 @@ def open_runtime(
         runtime: One of `RUNTIMES`.
         precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's usual one.
         batch_size: Images of one inference; None for the runtime's usual number.
-        num_threads: CPU threads of one inference, where the CPU infers, and of the actor.
+        num_threads: CPU threads of the actor: batches in flight where the CPU infers.
         decode: One of `DECODES`: where JPEGs become pixels.
-        num_slots: Batches in flight on a GPU; a CPU has one.
+        num_slots: Batches in flight on a GPU.
 
     Raises:
         EngineError: The engine's files are missing, damaged or do not keep the contract.
@@ -112,6 +112,6 @@ def open_runtime(
         engine.read_graph(precision),
         card,
         precision=precision,
-        batch_size=batch_size or 4,
+        batch_size=batch_size or BATCH_SIZE,
         num_threads=num_threads,
     )
