@@ -99,13 +99,14 @@ class GpuDecoder:
         self._copy_last_blocks: Any = None
         self._last_NHW: npt.NDArray[np.uint8]
         self._set_up_last_blocks(num_images)
+        self._is_painted = False
 
     def decode(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Decode JPEGs, each into its image of the batch, and wait without the GIL.
 
-        The device's memory is filled with one gray before, and an image whose last block is of one
-        gray after it is taken for not decoded. So what ends early is seen, whether the GPU leaves
-        the rest as it was or fills it; an image that truly ends so is decoded twice.
+        An image whose last block is of one gray is taken for not decoded: the memory was painted
+        (`paint`). So what ends early is seen, whether the GPU leaves the rest as it was or fills
+        it; an image that truly ends so is decoded twice.
 
         Args:
             jpegs: Files that are whole by their structure (`decode.check_jpeg`), by their place in
@@ -117,7 +118,7 @@ class GpuDecoder:
         Raises:
             cuda.Error: The GPU failed; this process cannot use it any more.
         """
-        codec, cuda, stream = self._codec, self._gpu.cuda, self._stream
+        codec, stream = self._codec, self._stream
         sources = {
             place: codec.CodeStream(np.frombuffer(data, np.uint8))
             for place, data in jpegs.items()
@@ -125,11 +126,10 @@ class GpuDecoder:
         }
         if not sources:
             return frozenset()
-        cuda.memset_d8_async(self._address, _MISSING, self._num_bytes, stream)
-        # The hardware decoder works beside the stream: on a busy GPU its pixels can be there first,
-        # and would be painted over.
-        self._done.record(stream)
-        self._done.synchronize()
+        if not self._is_painted:
+            self.paint()
+            stream.synchronize()
+        self._is_painted = False
         try:
             images = self._decoder.decode(
                 list(sources.values()),
@@ -139,16 +139,27 @@ class GpuDecoder:
             )
         except RuntimeError as error:
             log.warning("nvImageCodec decodes none of %d JPEGs: %s", len(sources), error)
-            cuda.Context.synchronize()  # it may have begun with some, on streams of its own
+            self._gpu.cuda.Context.synchronize()  # it may have begun with some, on streams of its own
             return frozenset()
         self._copy_last_blocks(stream)
         self._done.record(stream)
         self._done.synchronize()
+        flat = is_flat(self._last_NHW)
         return frozenset(
             place
             for place, image in zip(sources, images, strict=True)
-            if image is not None and not is_flat(self._last_NHW[place])
+            if image is not None and not flat[place]
         )
+
+    def paint(self) -> None:
+        """Fill the memory with one gray, in the order of the stream.
+
+        The stream is waited for before anything is decoded: the hardware decoder works beside it,
+        and on a busy GPU its pixels would be there first and be painted over. So this is called
+        when a batch was given to the network, whose end is waited for in any case.
+        """
+        self._is_painted = True
+        self._gpu.cuda.memset_d8_async(self._address, _MISSING, self._num_bytes, self._stream)
 
     def free(self) -> None:
         """Free what the decoder holds; the GPU's context is current."""
@@ -188,9 +199,10 @@ def last_block(height: int, width: int) -> tuple[int, int]:
     return (height - 1) // BLOCK * BLOCK, (width - 1) // BLOCK * BLOCK
 
 
-def is_flat(block_HW: npt.NDArray[np.uint8]) -> bool:
-    """Whether a block is of one gray, as it is where a decoder has nothing left to decode."""
-    return bool((block_HW == block_HW[0, 0]).all())
+def is_flat(blocks_NHW: npt.NDArray[np.uint8]) -> list[bool]:
+    """Which blocks are of one gray, as they are where a decoder has nothing left to decode."""
+    flat: list[bool] = (blocks_NHW == blocks_NHW[:, :1, :1]).all(axis=(1, 2)).tolist()
+    return flat
 
 
 def check_decoder(height: int, width: int) -> None:

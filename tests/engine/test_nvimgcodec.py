@@ -111,10 +111,9 @@ def test_the_last_block_is_what_an_encoder_codes_last(size: tuple[int, int]) -> 
 
 
 def test_a_block_of_one_gray_is_flat_and_one_pixel_makes_it_another() -> None:
-    block_HW = np.full((8, 8), 128, np.uint8)
-    assert nvimgcodec.is_flat(block_HW)
-    block_HW[7, 7] = 129
-    assert not nvimgcodec.is_flat(block_HW)
+    blocks_NHW = np.stack([np.full((8, 8), gray, np.uint8) for gray in (128, 128, 0)])
+    blocks_NHW[1, 7, 7] = 129
+    assert nvimgcodec.is_flat(blocks_NHW) == [True, False, True]
 
 
 @pytest.mark.parametrize(("decode", "on_gpu"), [("auto", False), ("gpu", True), ("cpu", False)])
