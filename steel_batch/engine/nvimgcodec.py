@@ -139,7 +139,8 @@ class GpuDecoder:
             )
         except RuntimeError as error:
             log.warning("nvImageCodec decodes none of %d JPEGs: %s", len(sources), error)
-            self._gpu.cuda.Context.synchronize()  # it may have begun with some, on streams of its own
+            # It may have begun with some, on streams of its own.
+            self._gpu.cuda.Context.synchronize()
             return frozenset()
         self._copy_last_blocks(stream)
         self._done.record(stream)
