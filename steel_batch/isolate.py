@@ -61,6 +61,11 @@ def decode_isolated(
     return results
 
 
+def child_environment() -> dict[str, str]:
+    """What a child's interpreter needs to find the modules of this one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+
+
 def _explain(exit_code: int | None, seconds_per_image: float) -> DecodeError:
     if exit_code in (None, -signal.SIGALRM):
         return DecodeError(
@@ -81,7 +86,6 @@ def _decode_in_child(
 ) -> tuple[list[Image | ImageError], int | None]:
     """What one child gave back, and its exit code; None if it had to be stopped."""
     message = b"".join([_LENGTH.pack(len(contents)), *(_LENGTH.pack(len(c)) + c for c in contents)])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     end: int | None = None
     for _ in range(_STARTS):
         try:
@@ -92,7 +96,7 @@ def _decode_in_child(
                 stderr=subprocess.DEVNULL,
                 # The child's own alarm comes first, unless the decoder turned it off.
                 timeout=START_SECONDS + (seconds_per_image + 1) * len(contents),
-                env=environment,
+                env=child_environment(),
                 check=False,
             )
             end, output = done.returncode, done.stdout

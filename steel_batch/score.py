@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
@@ -24,16 +25,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.components import describe_defects
 from steel_batch.config import DECODER
 from steel_batch.decode import (
     Image,
     decode_gray,
     fit_to,
     load_decoder,
-    mask_to_source,
 )
+from steel_batch.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.engine.contract import Card, Runtime, Slot
+from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import DecodeError, ImageError
 from steel_batch.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.lake import Lake
@@ -45,8 +46,8 @@ Shape = tuple[int, int]
 
 BATCHES_PER_SLOT: Final = 2
 """One in the slot, one whose masks are described."""
-EMPTY_HW: Final = np.zeros((1, 1), np.uint8)
-"""Stands for the mask of an image without pixels, which nobody looks at."""
+CHILDREN: Final = 4
+"""Processes that describe masks beside a GPU: one describes 3,000 images a second and more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +72,11 @@ class ShardScorer:
         decode_seconds: How long it may take for one image: beyond that this process ends itself,
             or, if images are isolated, the image is quarantined. None: as long as it likes, or as
             `isolate` sets.
-        num_threads: Threads that decode and post-process.
+        num_threads: Threads that decode.
+        num_children: Processes that describe masks; 0: the threads that have them do.
+
+    Raises:
+        ClusterError: A process cannot be started.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class ShardScorer:
         *,
         decoder: str,
         num_threads: int,
+        num_children: int = 0,
         decode_seconds: float | None = None,
     ) -> None:
         self._runtime = runtime
@@ -97,7 +103,16 @@ class ShardScorer:
         self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
         self._num_threads = num_threads
         self._workers = ThreadPoolExecutor(num_threads, "decode")
-        self._batches = ThreadPoolExecutor(BATCHES_PER_SLOT * runtime.num_slots, "batch")
+        num_batches = BATCHES_PER_SLOT * runtime.num_slots
+        self._batches = ThreadPoolExecutor(num_batches, "batch")
+        shape_NHW = (runtime.batch_size, card.height, card.width)
+        self._describers = SlotRing[Describer](
+            [
+                ChildDescriber(shape_NHW, len(card.classes), card.post_process)
+                for _ in range(num_children)
+            ]
+            or [LocalDescriber(shape_NHW, card.post_process) for _ in range(num_batches)]
+        )
         self._scorer = f"{socket.gethostname()}: {runtime.description}"
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
@@ -185,6 +200,8 @@ class ShardScorer:
         self._workers.shutdown(cancel_futures=True)
         if self._watchdog is not None:
             self._watchdog.close()
+        for describer in self._describers.close():
+            describer.close()
         self._runtime.close()
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
@@ -199,33 +216,30 @@ class ShardScorer:
         jpegs: Mapping[int, Any],
     ) -> Scores:
         num, size = len(sources), (self._card.height, self._card.width)
-        with self._runtime.acquire() as slot:
+        with ExitStack() as held:
+            with self._runtime.acquire() as slot:
 
-            def load(part: Sequence[int]) -> list[Shape | ImageError]:
-                return [errors[i] or self._load(slot, i, sources[i]) for i in part]
+                def load(part: Sequence[int]) -> list[Shape | ImageError]:
+                    return [errors[i] or self._load(slot, i, sources[i]) for i in part]
 
-            loaded = self._load_jpegs(slot, jpegs)
-            rest = [i for i in range(num) if i not in loaded]
-            step = max(1, -(-len(rest) // self._num_threads))
-            parts = [rest[start : start + step] for start in range(0, len(rest), step)]
-            found = itertools.chain.from_iterable(self._workers.map(load, parts))
-            shape_of = dict(zip(rest, found, strict=True))
-            shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
-            output = slot.infer(num)
-            count_NC = output.count_NC.copy()
-            count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
-            peak_NC = output.peak_NC.copy()
-            # The slot goes on with another batch while this one's masks are described.
-            marked = np.flatnonzero(count_NC.any(axis=1))
-            copies_NHW = output.mask_NHW.take(marked, axis=0)
-        masks_HW = [EMPTY_HW] * num
-        for i, mask_HW in zip(marked.tolist(), copies_NHW, strict=True):
-            shape = shapes[i]
-            if not isinstance(shape, ImageError):
-                masks_HW[i] = mask_to_source(mask_HW, *shape)
-        # All of a batch at once, in this thread: handing parts to others costs more than it saves,
-        # as each of them waits for the interpreter's lock.
-        defects = describe_defects(masks_HW, peak_NC, count_NC, self._card.post_process)
+                loaded = self._load_jpegs(slot, jpegs)
+                rest = [i for i in range(num) if i not in loaded]
+                step = max(1, -(-len(rest) // self._num_threads))
+                parts = [rest[start : start + step] for start in range(0, len(rest), step)]
+                found = itertools.chain.from_iterable(self._workers.map(load, parts))
+                shape_of = dict(zip(rest, found, strict=True))
+                shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
+                output = slot.infer(num)
+                peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
+                count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
+                marked = np.flatnonzero(count_NC.any(axis=1))
+                # The slot goes on with another batch while this one's masks are described.
+                describer = held.enter_context(self._describers.acquire())
+                masks_NHW = describer.mask_NHW[: len(marked)]
+                np.take(output.mask_NHW, marked, axis=0, out=masks_NHW, mode="clip")
+            places = marked.tolist()
+            sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
+            defects = describer.describe(places, sizes, peak_NC, count_NC)
         return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects)
 
     def _load_jpegs(self, slot: Slot, jpegs: Mapping[int, Any]) -> frozenset[int]:

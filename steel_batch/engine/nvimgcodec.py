@@ -1,7 +1,6 @@
 """JPEGs decoded on the GPU, with nvImageCodec, straight into an engine's input.
 
-Only this module imports it. What the GPU does not decode, and what looks as if it had not been
-decoded to its end, is left to the CPU, whose answer counts: see `GpuDecoder.decode`.
+Only this module imports it. What the GPU does not decode is left to the CPU, whose answer counts.
 
 Shape suffixes: N images of a batch, H rows, W columns.
 """
@@ -12,7 +11,7 @@ import importlib
 import logging
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any, Final
+from typing import Any
 
 import cv2
 import numpy as np
@@ -21,11 +20,6 @@ import numpy.typing as npt
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
 from steel_batch.errors import ConfigError
 from steel_batch.jpeg import is_plain_jpeg
-
-BLOCK: Final = 8
-"""Rows and columns of a JPEG's block."""
-_MISSING: Final = 128
-"""What lies in the device's memory before decoding: what is not written stays flat."""
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +47,7 @@ class GpuDecoder:
 
     Args:
         gpu: Whose context is current, here and in each call.
-        stream: PyCUDA's; the decoder's work is in its order.
+        stream: PyCUDA's; what it is given after `decode` sees the pixels.
         address: Of the batch in the device's memory, which outlives the decoder.
         shape_NHW: Of that memory, one byte a pixel.
         num_threads: CPU threads that read headers and feed the GPU; 0 for one a core.
@@ -67,10 +61,9 @@ class GpuDecoder:
         self, gpu: Gpu, stream: Any, address: int, shape_NHW: tuple[int, int, int], num_threads: int
     ) -> None:
         self._codec = codec = import_nvimgcodec()
-        self._gpu, self._address = gpu, address
+        self._gpu = gpu
         self._stream: Any = stream
         num_images, self._height, self._width = shape_NHW
-        self._num_bytes = num_images * self._height * self._width
         kinds = (
             codec.BackendKind.HW_GPU_ONLY,
             codec.BackendKind.GPU_ONLY,
@@ -92,21 +85,11 @@ class GpuDecoder:
                 for i in range(num_images)
             )
         ]
-        cuda = gpu.cuda
-        self._done: Any = cuda.Event(
-            cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING
-        )
-        self._copy_last_blocks: Any = None
-        self._last_NHW: npt.NDArray[np.uint8]
-        self._set_up_last_blocks(num_images)
-        self._is_painted = False
 
     def decode(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Decode JPEGs, each into its image of the batch, and wait without the GIL.
 
-        An image whose last block is of one gray is taken for not decoded: the memory was painted
-        (`paint`). So what ends early is seen, whether the GPU leaves the rest as it was or fills
-        it; an image that truly ends so is decoded twice.
+        The memory has to be idle: the hardware decoder works beside the stream, not in its order.
 
         Args:
             jpegs: Files that are whole by their structure (`decode.check_jpeg`), by their place in
@@ -126,10 +109,6 @@ class GpuDecoder:
         }
         if not sources:
             return frozenset()
-        if not self._is_painted:
-            self.paint()
-            stream.synchronize()
-        self._is_painted = False
         try:
             images = self._decoder.decode(
                 list(sources.values()),
@@ -142,44 +121,14 @@ class GpuDecoder:
             # It may have begun with some, on streams of its own.
             self._gpu.cuda.Context.synchronize()
             return frozenset()
-        self._copy_last_blocks(stream)
-        self._done.record(stream)
-        self._done.synchronize()
-        flat = is_flat(self._last_NHW)
         return frozenset(
-            place
-            for place, image in zip(sources, images, strict=True)
-            if image is not None and not flat[place]
+            place for place, image in zip(sources, images, strict=True) if image is not None
         )
-
-    def paint(self) -> None:
-        """Fill the memory with one gray, in the order of the stream.
-
-        The stream is waited for before anything is decoded: the hardware decoder works beside it,
-        and on a busy GPU its pixels would be there first and be painted over. So this is called
-        when a batch was given to the network, whose end is waited for in any case.
-        """
-        self._is_painted = True
-        self._gpu.cuda.memset_d8_async(self._address, _MISSING, self._num_bytes, self._stream)
 
     def free(self) -> None:
         """Free what the decoder holds; the GPU's context is current."""
         self._images.clear()
-        self._decoder = self._done = self._copy_last_blocks = self._stream = None
-        self._last_NHW = np.empty((0, 0, 0), np.uint8)
-
-    def _set_up_last_blocks(self, num_images: int) -> None:
-        """Pinned memory for each image's last block, and the one copy that fills it."""
-        top, left = last_block(self._height, self._width)
-        shape_NHW = (num_images, self._height - top, self._width - left)
-        self._last_NHW = self._gpu.cuda.pagelocked_zeros(shape_NHW, np.uint8)
-        self._copy_last_blocks = copy = self._gpu.cuda.Memcpy3D()
-        copy.set_src_device(self._address)
-        copy.src_pitch, copy.src_height = self._width, self._height
-        copy.src_x_in_bytes, copy.src_y = left, top
-        copy.set_dst_host(self._last_NHW)
-        copy.dst_pitch, copy.dst_height = shape_NHW[2], shape_NHW[1]
-        copy.depth, copy.height, copy.width_in_bytes = shape_NHW
+        self._decoder = self._stream = None
 
 
 class _DevicePixels:
@@ -193,17 +142,6 @@ class _DevicePixels:
             "data": (address, False),
             "version": 3,
         }
-
-
-def last_block(height: int, width: int) -> tuple[int, int]:
-    """Where the last block of a gray JPEG begins: row and column."""
-    return (height - 1) // BLOCK * BLOCK, (width - 1) // BLOCK * BLOCK
-
-
-def is_flat(blocks_NHW: npt.NDArray[np.uint8]) -> list[bool]:
-    """Which blocks are of one gray, as they are where a decoder has nothing left to decode."""
-    flat: list[bool] = (blocks_NHW == blocks_NHW[:, :1, :1]).all(axis=(1, 2)).tolist()
-    return flat
 
 
 def check_decoder(height: int, width: int) -> None:
@@ -246,9 +184,11 @@ def _decode_one(
     found_HW = np.zeros((height, width), np.uint8)
     memory = cuda.mem_alloc(found_HW.nbytes)
     try:
-        decoder = GpuDecoder(gpu, cuda.Stream(NON_BLOCKING), int(memory), (1, height, width), 1)
+        stream = cuda.Stream(NON_BLOCKING)
+        decoder = GpuDecoder(gpu, stream, int(memory), (1, height, width), 1)
         try:
             is_decoded = bool(decoder.decode({0: jpeg}))
+            stream.synchronize()
             cuda.memcpy_dtoh(found_HW, memory)
         finally:
             decoder.free()

@@ -271,8 +271,6 @@ class TrtSlot:
                     self._graph.launch()
                 else:
                     self._give(num_images)
-                if self._decoder is not None:
-                    self._decoder.paint()
                 self._done.record(self._stream)
                 self._done.synchronize()
         except self._gpu.cuda.Error as error:

@@ -40,7 +40,7 @@ from steel_batch.plan import Plan
 from steel_batch.read import ShardInput, check_jpegs, read_shards
 from steel_batch.receipt import Receipt
 from steel_batch.registry import Engine
-from steel_batch.score import ShardScorer
+from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.telemetry import Meter
 
 log = logging.getLogger(__name__)
@@ -215,6 +215,7 @@ def _open_scorer(setup: Setup) -> ShardScorer:
         decoder=setup.decoder,
         decode_seconds=setup.decode_seconds,
         num_threads=setup.num_threads,
+        num_children=CHILDREN if setup.num_slots_of_gpu else 0,
     )
 
 

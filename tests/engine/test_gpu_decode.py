@@ -21,7 +21,7 @@ from steel_batch.decode import check_jpeg, decode_gray
 from steel_batch.engine.build import build
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
 from steel_batch.engine.machine import find_machine
-from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, import_nvimgcodec, is_flat
+from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, import_nvimgcodec
 from steel_batch.engine.plans import PlanRecord, read_plan
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import TrtRuntime
@@ -86,6 +86,7 @@ class Opened:
 
     decoder: GpuDecoder
     memory: Any
+    stream: Any
 
     def decode(self, jpegs: Mapping[int, bytes]) -> tuple[frozenset[int], np.ndarray]:
         """What was decoded, and all of the memory."""
@@ -93,6 +94,7 @@ class Opened:
         gpu = open_gpu()
         with gpu.current():
             decoded = self.decoder.decode(jpegs)
+            self.stream.synchronize()
             gpu.cuda.memcpy_dtoh(found_NHW, self.memory)
         return decoded, found_NHW
 
@@ -105,7 +107,7 @@ def opened(num_threads: int = 2) -> Iterator[Opened]:
         stream = gpu.cuda.Stream(NON_BLOCKING)
         made = GpuDecoder(gpu, stream, int(memory), (BATCH, HEIGHT, WIDTH), num_threads)
     try:
-        yield Opened(made, memory)
+        yield Opened(made, memory, stream)
     finally:
         with gpu.current():
             made.free()
@@ -137,21 +139,16 @@ def test_what_an_actor_tries_first_succeeds_in_each_size(size: tuple[int, int]) 
     "kind", ["gray", "4:4:4", "4:2:2", "4:2:0", "tinted", "restarts", "optimised"]
 )
 def test_pixels_are_those_of_the_cpu_within_one_gray_level(decoder: Opened, kind: str) -> None:
-    num_decoded = num_differing = 0
+    num_differing = 0
     for first in range(0, 48, BATCH):
         jpegs = {k: jpeg(first + k, kind) for k in range(BATCH)}
         decoded, found_NHW = decoder.decode(jpegs)
+        assert decoded == frozenset(jpegs)
         for k, data in jpegs.items():
-            expected_HW = decode_gray(data)
-            if k not in decoded:
-                assert is_flat(expected_HW[None, -8:, -8:]) == [True]
-                continue
-            difference = np.abs(found_NHW[k].astype(np.int16) - expected_HW)
+            difference = np.abs(found_NHW[k].astype(np.int16) - decode_gray(data))
             assert int(difference.max()) <= 1
-            num_decoded += 1
             num_differing += int(np.count_nonzero(difference))
-    assert num_decoded >= 44
-    print(f"\n{kind}: {num_differing / (num_decoded * HEIGHT * WIDTH):.6%} of pixels differ by one")
+    print(f"\n{kind}: {num_differing / (48 * HEIGHT * WIDTH):.6%} of pixels differ by one")
 
 
 def test_each_quality_is_decoded_alike(decoder: Opened) -> None:
@@ -193,26 +190,11 @@ def test_what_is_not_plain_is_left_and_its_neighbours_are_decoded(decoder: Opene
 
 
 @pytest.mark.parametrize("kind", ["gray", "4:2:0", "restarts"])
-@pytest.mark.parametrize(
-    "share",
-    [
-        pytest.param(
-            0.02,
-            marks=pytest.mark.xfail(
-                reason="of a fiftieth an H200's decoder makes a whole image, of uneven blocks"
-            ),
-        ),
-        0.3,
-        0.6,
-        0.9,
-        0.99,
-    ],
-)
-def test_a_file_that_was_cut_and_closed_is_left_to_the_cpu(
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+def test_a_file_that_was_cut_and_closed_harms_no_neighbour(
     decoder: Opened, kind: str, share: float
 ) -> None:
-    # Whole files go before, so that pixels of theirs lie wherever the decoder keeps any.
-    decoder.decode({k: jpeg(k, kind) for k in range(BATCH)})
+    """The CPU refuses it. An H200's decoder makes an image of it and says nothing."""
     jpegs = {k: jpeg(k, kind) for k in range(BATCH)}
     cut = {3: cut_and_closed(jpegs[3], share), 11: cut_and_closed(jpegs[11], share)}
     for data in cut.values():
@@ -220,8 +202,8 @@ def test_a_file_that_was_cut_and_closed_is_left_to_the_cpu(
         with pytest.raises(DecodeError, match="stop before its end"):
             decode_gray(data)
     decoded, found_NHW = decoder.decode(jpegs | cut)
-    assert decoded == frozenset(jpegs) - frozenset(cut)
-    for k in decoded:
+    assert decoded >= frozenset(jpegs) - frozenset(cut)
+    for k in frozenset(jpegs) - frozenset(cut):
         assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(jpegs[k])).max()) <= 1
 
 
@@ -238,13 +220,6 @@ def test_damage_among_the_pixels_harms_no_neighbour_and_no_later_batch(decoder: 
         assert decoded >= frozenset(jpegs) - {5}
         for k in frozenset(jpegs) - {5}:
             assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(jpegs[k])).max()) <= 1
-
-
-def test_an_image_that_ends_in_one_gray_is_left_to_the_cpu(decoder: Opened) -> None:
-    image_HW = strip(1).copy()
-    image_HW[:, -64:] = 0
-    data = cv2.imencode(".jpg", image_HW)[1].tobytes()
-    assert decoder.decode({0: data, 1: jpeg(1)})[0] == {1}
 
 
 def test_two_hundred_batches_take_no_more_of_the_gpu_than_twenty(decoder: Opened) -> None:

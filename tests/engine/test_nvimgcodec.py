@@ -8,7 +8,6 @@ import itertools
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,20 +99,6 @@ def test_what_is_copied_is_what_is_not_loaded(num_images: int, loaded: set[int])
 def test_a_batch_of_which_nothing_is_loaded_is_one_copy_and_a_loaded_one_is_none() -> None:
     assert missing_parts(32, frozenset()) == [slice(0, 32)]
     assert missing_parts(32, frozenset(range(32))) == []
-
-
-@pytest.mark.parametrize("size", [(256, 1600), (64, 160), (9, 17), (8, 8), (1, 1)])
-def test_the_last_block_is_what_an_encoder_codes_last(size: tuple[int, int]) -> None:
-    top, left = nvimgcodec.last_block(*size)
-    assert (top % 8, left % 8) == (0, 0)
-    assert 0 < size[0] - top <= 8
-    assert 0 < size[1] - left <= 8
-
-
-def test_a_block_of_one_gray_is_flat_and_one_pixel_makes_it_another() -> None:
-    blocks_NHW = np.stack([np.full((8, 8), gray, np.uint8) for gray in (128, 128, 0)])
-    blocks_NHW[1, 7, 7] = 129
-    assert nvimgcodec.is_flat(blocks_NHW) == [True, False, True]
 
 
 @pytest.mark.parametrize(("decode", "on_gpu"), [("auto", False), ("gpu", True), ("cpu", False)])
