@@ -241,11 +241,14 @@ def _run(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) ->
         with runtime.acquire() as slot:
             slot.image_NHW[:num] = images_NHW
             said = slot.infer(num)
-            return Output(
+            copied = Output(
                 mask_NHW=said.mask_NHW.copy(),
                 peak_NC=said.peak_NC.copy(),
                 count_NC=said.count_NC.copy(),
             )
+            # Pinned memory is freed with its last array, which is to be the runtime's own.
+            del said, slot
+            return copied
     finally:
         runtime.close()
 

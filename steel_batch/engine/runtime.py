@@ -17,6 +17,8 @@ from steel_batch.registry import Engine
 
 RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 DECODES: Final = ("auto", "gpu", "cpu")
+DECODE_THREADS: Final = 2
+"""Of each slot's decoder on a GPU: more of them only take turns."""
 
 
 def wants_gpu(runtime: str) -> bool:
@@ -95,7 +97,7 @@ def open_runtime(
         decode_threads = None
         if decodes_on_gpu(decode, runtime=runtime):
             check_decoder(card.height, card.width)
-            decode_threads = num_threads
+            decode_threads = min(num_threads, DECODE_THREADS)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),
