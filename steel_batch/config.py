@@ -67,8 +67,8 @@ class ScoreConfig:
     """Scoring actors; as many as the cluster has room for where it is None."""
     cpus_per_actor: float | None = None
     """CPUs that one scoring actor claims; chosen from the node where it is None."""
-    actors_per_gpu: int | None = None
-    """Scoring actors that share a GPU; chosen from the node's CPUs where it is None."""
+    actors_per_gpu: int = 1
+    """Scoring actors that share a GPU."""
     ray_address: str | None = None
     """A cluster to join; None joins ``RAY_ADDRESS`` or starts Ray on this machine."""
     lease_seconds: float = 60.0

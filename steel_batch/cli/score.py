@@ -123,8 +123,9 @@ run_options = _options(
     click.option(
         "--actors-per-gpu",
         type=int,
-        help="Scoring actors that share one GPU; two where it has eight CPUs or more, and neither "
-        "--num-actors nor --cpus-per-actor is given.",
+        default=1,
+        show_default=True,
+        help="Scoring actors that share one GPU.",
     ),
     click.option(
         "--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default."
@@ -156,8 +157,8 @@ run_options = _options(
         type=click.Choice(DECODES),
         default="auto",
         show_default=True,
-        help="Where JPEGs become pixels. 'auto' is the CPU, as long as GPUs have not been seen to "
-        "give the same rows under load.",
+        help="Where JPEGs become pixels. 'auto' is the GPU where it has fewer than 16 CPUs and "
+        "nvImageCodec.",
     ),
     click.option(
         "--decoder",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import shutil
 from typing import Final
 
 from steel_batch.engine.build import ensure_plan, usual_precision
-from steel_batch.engine.contract import Runtime
+from steel_batch.engine.contract import Card, Runtime
 from steel_batch.engine.nvimgcodec import check_decoder
 from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
 from steel_batch.engine.plans import read_plan
@@ -19,6 +20,8 @@ RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 DECODES: Final = ("auto", "gpu", "cpu")
 DECODE_THREADS: Final = 2
 """Of each slot's decoder on a GPU: more of them only take turns."""
+
+log = logging.getLogger(__name__)
 
 
 def wants_gpu(runtime: str) -> bool:
@@ -38,10 +41,10 @@ def wants_gpu(runtime: str) -> bool:
 
 
 def decodes_on_gpu(decode: str, *, runtime: str) -> bool:
-    """Whether an actor's JPEGs are to be decoded on its GPU.
+    """Whether an actor's JPEGs are to be decoded on its GPU, if that can.
 
     Args:
-        decode: One of `DECODES`; ``auto`` is the CPU, see `docs/decisions/decoding.md`.
+        decode: One of `DECODES`.
         runtime: Of the actor, never ``auto``.
 
     Raises:
@@ -56,7 +59,7 @@ def decodes_on_gpu(decode: str, *, runtime: str) -> bool:
                 "--runtime tensorrt, or --decode cpu."
             )
         return False
-    return decode == "gpu"
+    return decode != "cpu"
 
 
 def open_runtime(
@@ -80,7 +83,7 @@ def open_runtime(
         precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's usual one.
         batch_size: Images of one inference; None for the runtime's usual number.
         num_threads: CPU threads of the actor: batches in flight where the CPU infers.
-        decode: One of `DECODES`: where JPEGs become pixels.
+        decode: One of `DECODES`: where JPEGs become pixels. ``auto`` is the GPU where it decodes.
         num_slots: Batches in flight on a GPU.
 
     Raises:
@@ -95,8 +98,7 @@ def open_runtime(
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
         decode_threads = None
-        if decodes_on_gpu(decode, runtime=runtime):
-            check_decoder(card.height, card.width)
+        if decodes_on_gpu(decode, runtime=runtime) and _can_decode(card, decode):
             decode_threads = min(num_threads, DECODE_THREADS)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
@@ -117,3 +119,15 @@ def open_runtime(
         batch_size=batch_size or BATCH_SIZE,
         num_threads=num_threads,
     )
+
+
+def _can_decode(card: Card, decode: str) -> bool:
+    """Whether this process's GPU decodes an engine's images; an error only where it is to."""
+    try:
+        check_decoder(card.height, card.width)
+    except ConfigError as error:
+        if decode == "gpu":
+            raise
+        log.warning("JPEGs are decoded on the CPU: %s", error)
+        return False
+    return True

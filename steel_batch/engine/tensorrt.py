@@ -27,8 +27,8 @@ from steel_batch.engine.plans import Machine
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import EngineError, EngineMismatchError
 
-NUM_SLOTS: Final = 4
-"""One is filled, one copied in, one computed, one copied out and post-processed."""
+NUM_SLOTS: Final = 6
+"""Some are filled while others wait for the network, so that it never does."""
 
 log = logging.getLogger(__name__)
 

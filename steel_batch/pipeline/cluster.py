@@ -27,8 +27,8 @@ from steel_batch.pipeline.stages import READ_CPUS, ActorPool
 
 log = logging.getLogger(__name__)
 
-CPUS_FOR_TWO_ACTORS = 8.0
-"""Of a GPU: threads of one process wait for the interpreter's lock more often the more they are."""
+THREADS_THAT_DECODE = 12
+"""Of a GPU: so many decode 4,000 strips a second and more. With fewer, the GPU decodes."""
 SHARED_SLOTS = 3
 """Batches in flight of each of several actors of a GPU."""
 MAX_CPUS_PER_ACTOR = 4.0
@@ -210,10 +210,7 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
             (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
             default=MAX_CPUS_PER_ACTOR,
         )
-        share = config.actors_per_gpu or 1
-        says_how_many = config.actors_per_gpu or config.num_actors or config.cpus_per_actor
-        if not says_how_many and per_gpu >= CPUS_FOR_TWO_ACTORS:
-            share = 2
+        share = config.actors_per_gpu
         cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75 / share))
         return ActorPool(
             num_actors=config.num_actors or int(num_gpus) * share,
@@ -240,3 +237,10 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
         num_slots=1,
         num_threads=max(1, int(cpus)),
     )
+
+
+def choose_decode(decode: str, pool: ActorPool) -> str:
+    """Where JPEGs are decoded: ``auto`` is the CPU where the actors of a GPU have the threads."""
+    if decode == "auto" and pool.num_threads >= THREADS_THAT_DECODE * pool.num_gpus:
+        return "cpu"
+    return decode

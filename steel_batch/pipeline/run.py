@@ -33,7 +33,7 @@ from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeEr
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
-from steel_batch.pipeline.cluster import actor_pool, choose_runtime, joined_cluster
+from steel_batch.pipeline.cluster import actor_pool, choose_decode, choose_runtime, joined_cluster
 from steel_batch.pipeline.dispatcher import Work
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.preflight import require_nodes
@@ -106,7 +106,7 @@ def scoring_setup(
         engine=engine,
         decoder=config.decoder,
         decode_seconds=config.decode_seconds,
-        decode=config.decode,
+        decode=choose_decode(config.decode, pool),
         runtime=runtime,
         precision=config.precision,
         batch_size=config.batch_size,

@@ -135,24 +135,26 @@ def test_a_record_that_is_none_is_wrong(engine: Engine) -> None:
 def test_memory_that_holds_the_batches_in_flight_to_the_byte_is_enough() -> None:
     record = record_of(H200, size_bytes=100 * MIB)
     needed = (100 + 4 * 1000) * MIB
-    finding = check_memory(record, CARD, needed, 8000 * MIB)
+    finding = check_memory(record, CARD, needed, 8000 * MIB, num_slots=4)
     assert finding.state == "ok"
     assert finding.found == (
         "4,100 of 8,000 MiB are free; batches of 32, 4 of them in flight, need 4,100 MiB; "
         "batches of up to 32 would fit"
     )
-    assert check_memory(record, CARD, needed - 1, 8000 * MIB).state == "wrong"
+    assert check_memory(record, CARD, needed - 1, 8000 * MIB, num_slots=4).state == "wrong"
 
 
 def test_too_little_memory_names_the_batch_that_fits() -> None:
     record = record_of(H200, size_bytes=100 * MIB)
-    finding = check_memory(record, CARD, 2100 * MIB, 8000 * MIB)
+    finding = check_memory(record, CARD, 2100 * MIB, 8000 * MIB, num_slots=4)
     assert finding.remedy.startswith("Give --batch-size 16 or less, or end what else uses this GPU")
-    assert check_memory(record, CARD, 50 * MIB, 8000 * MIB).remedy.startswith("End what else")
+    assert check_memory(record, CARD, 50 * MIB, 8000 * MIB, num_slots=4).remedy.startswith(
+        "End what else"
+    )
 
 
 def test_without_a_slot_in_the_record_only_a_bound_is_said() -> None:
-    finding = check_memory(record_of(H200, slot_bytes=0), CARD, 8000 * MIB, 8000 * MIB)
+    finding = check_memory(record_of(H200, slot_bytes=0), CARD, 8000 * MIB, 8000 * MIB, num_slots=4)
     assert finding.state == "ok"
     assert finding.found.endswith("4 of them in flight, need at least 100 MiB")
 

@@ -349,9 +349,9 @@ def test_slots_decode_and_score_at_once(runtime: TrtRuntime) -> None:
         assert all(same)
 
 
-def test_auto_leaves_decoding_to_the_cpu(engine: Engine, record: PlanRecord) -> None:
+def test_a_gpu_that_can_decodes_unless_it_is_not_to(engine: Engine, record: PlanRecord) -> None:
     assert record.batch_size == BATCH
-    for decode, is_loaded in (("gpu", True), ("auto", False)):
+    for decode, is_loaded in (("gpu", True), ("auto", True), ("cpu", False)):
         made = open_runtime(engine, runtime="tensorrt", batch_size=BATCH, decode=decode)
         try:
             assert ("decoded on the GPU" in made.description) == is_loaded

@@ -101,8 +101,8 @@ def test_a_batch_of_which_nothing_is_loaded_is_one_copy_and_a_loaded_one_is_none
     assert missing_parts(32, frozenset(range(32))) == []
 
 
-@pytest.mark.parametrize(("decode", "on_gpu"), [("auto", False), ("gpu", True), ("cpu", False)])
-def test_a_gpu_decodes_only_where_it_is_asked_to(decode: str, *, on_gpu: bool) -> None:
+@pytest.mark.parametrize(("decode", "on_gpu"), [("auto", True), ("gpu", True), ("cpu", False)])
+def test_a_gpu_decodes_unless_it_is_not_to(decode: str, *, on_gpu: bool) -> None:
     assert decodes_on_gpu(decode, runtime="tensorrt") == on_gpu
 
 

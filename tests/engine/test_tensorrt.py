@@ -20,7 +20,7 @@ from steel_batch.engine.machine import find_machine
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.plans import PlanRecord, list_plans, read_plan
 from steel_batch.engine.runtime import open_runtime
-from steel_batch.engine.tensorrt import TrtRuntime
+from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError, EngineError, EngineMismatchError
 from steel_batch.lake import Lake
 from steel_batch.registry import Engine, load_engine, register
@@ -241,7 +241,7 @@ def test_an_engine_is_opened_with_the_plan_that_is_there(
 ) -> None:
     opened = open_runtime(engine, runtime="tensorrt", batch_size=BATCH)
     try:
-        assert (opened.batch_size, opened.num_slots) == (BATCH, 4)
+        assert (opened.batch_size, opened.num_slots) == (BATCH, NUM_SLOTS)
         assert record.device_name in opened.description
     finally:
         opened.close()
