@@ -103,6 +103,7 @@ def images_per_second(args: argparse.Namespace, store: Lake) -> float:
         store,
         decoder="benchmarks.actor:decode" if args.decode_ms else DECODER,
         num_threads=args.threads,
+        num_children=args.children,
     )
     contents = [encode_jpeg(s.image_HW) for s in strips]
     work = list(shards(contents, args.shards + args.calls))
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--slots", type=int, default=4)
     parser.add_argument("--threads", type=int, default=12)
+    parser.add_argument("--children", type=int, default=0, help="that describe masks")
     parser.add_argument("--calls", type=int, default=3, help="shards in work at once")
     parser.add_argument("--shards", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)

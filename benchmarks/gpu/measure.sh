@@ -8,7 +8,7 @@
 #   build      a plan of each shape; engine alone
 #   score      engine, in process and `score`, decoding on the CPU
 #   decode     the same, decoding on the GPU; rows of both compared; decoding alone
-#   fast       the fastest shape with one, two and three actors on the GPU
+#   fast       the fastest shape with one and with two actors on the GPU
 #   post       what the actor's own code lets through, without decoding and without an engine
 #   torch      what one would write with Ray Data and PyTorch, eager and compiled
 #   reference  ONNX Runtime's masks of 2,000 strips and those of REAL
@@ -84,7 +84,7 @@ decode() {
     --batch-sizes 32,64 --threads 1,4 --cpu-threads 2 | figure
 }
 fast() {
-  for actors in 1 2 3; do
+  for actors in 1 2; do
     score_benchmark "${FAST_STORE:-shapes}" "$FAST" fp16 "$OUT/archive/packed" --decode gpu \
       --threads $((THREADS / actors)) --score-flags "--actors-per-gpu $actors"
   done
@@ -125,12 +125,12 @@ lines() { # FOLDER NUMBER: the packed strips so many times
 }
 every() {
   lines "$OUT/twice" 2
-  score_run every r18 "$OUT/twice" --cpus-per-actor "$THREADS" --decode cpu | figure
+  score_run every r18 "$OUT/twice" --cpus-per-actor "$THREADS" --decode gpu | figure
 }
 soak() {
   lines "$OUT/soak" "${SOAK_LINES:-22}"
   mkdir -p "$OUT/soaked" && cp -r "$OUT/shapes/registry" "$OUT/soaked/"
-  score_benchmark soaked r18 fp16 "$OUT/soak" --decode cpu --shards 8
+  score_benchmark soaked r18 fp16 "$OUT/soak" --decode gpu --shards 8
 }
 
 for stage in "$@"; do

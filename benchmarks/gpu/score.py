@@ -26,13 +26,15 @@ import pyarrow as pa
 from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
+from steel_batch.config import DECODER
 from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import DECODES, open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
+from steel_batch.pipeline.stages import CALLS_PER_ACTOR
 from steel_batch.read import ShardInput, check_jpegs
 from steel_batch.registry import load_engine
-from steel_batch.score import ShardScorer
+from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.synthetic.writer import write_lake
 
 DATE = "2026-11-21"
@@ -99,13 +101,15 @@ def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
 
 
 def in_process(
-    runtime: Any, engine: Any, store: Lake, contents: list[bytes], number: int, threads: int
+    runtime: Any, engine: Any, store: Lake, contents: list[bytes], args: argparse.Namespace
 ) -> dict[str, float]:
+    number = args.shards
     scorer = ShardScorer(
-        runtime, engine.card, store, decoder="steel_batch.decode:decode_gray", num_threads=threads
-    )
+        runtime, engine.card, store, decoder=DECODER, num_threads=args.threads,
+        num_children=args.children,
+    )  # fmt: skip
     work = shards(contents, number + 6)
-    with ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(args.calls) as pool:
         list(pool.map(scorer.score, [next(work) for _ in range(6)]))
         rest = list(work)
         started, cpu_started = time.monotonic(), time.process_time()
@@ -128,6 +132,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--decode", choices=DECODES, default="cpu")
     parser.add_argument("--slots", type=int, default=NUM_SLOTS, help="not of `score`")
+    parser.add_argument("--calls", type=int, default=CALLS_PER_ACTOR, help="not of `score`")
+    parser.add_argument("--children", type=int, default=CHILDREN, help="not of `score`")
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--skip-score", action="store_true")
@@ -155,9 +161,7 @@ def main() -> None:
     images = [decode_gray(c) for c in contents[:64]]
     figures["engine_images_per_second"] = round(engine_alone(runtime, images, args.seconds), 1)
     print(figures, file=sys.stderr, flush=True)
-    figures |= in_process(
-        runtime, engine, Lake(str(scratch / "rows")), contents, args.shards, args.threads
-    )
+    figures |= in_process(runtime, engine, Lake(str(scratch / "rows")), contents, args)
     figures["engine_again_images_per_second"] = round(
         engine_alone(runtime, images, args.seconds), 1
     )
