@@ -107,8 +107,12 @@ def scores(
     *,
     decoder: str = DECODER,
     isolated: bool = False,
+    num_children: int = 0,
 ) -> Scores:
-    scorer = ShardScorer(runtime, CARD, lake, decoder=decoder, num_threads=3, decode_seconds=30.0)
+    scorer = ShardScorer(
+        runtime, CARD, lake, decoder=decoder, num_threads=3, num_children=num_children,
+        decode_seconds=30.0,
+    )  # fmt: skip
     try:
         return scorer.score_images(given, isolated=isolated)
     finally:
@@ -125,6 +129,14 @@ def outcomes(found: Scores) -> list[object]:
 @pytest.fixture
 def lake(tmp_path: Any) -> Lake:
     return Lake(str(tmp_path))
+
+
+def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
+    expected = scores(open_cpu(), shard(), lake)
+    found = scores(open_cpu(), shard(), lake, num_children=2)
+    assert outcomes(found) == outcomes(expected)
+    assert found.defects.equals(expected.defects)
+    assert len(expected.defects.flatten())
 
 
 def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
