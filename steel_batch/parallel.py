@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -11,6 +12,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 QUEUE_LENGTH = 10_000
+CHUNK = 100
+"""Results that change threads together: one by one, that costs more than most of them."""
 
 
 def expand_parallel(
@@ -26,11 +29,11 @@ def expand_parallel(
     Raises:
         BaseException: Whatever `items` or `expand` raised first; the others are stopped.
     """
-    found: queue.Queue[tuple[Result] | BaseException | None] = queue.Queue(QUEUE_LENGTH)
+    found: queue.Queue[list[Result] | BaseException | None] = queue.Queue(QUEUE_LENGTH // CHUNK)
     stop = threading.Event()
     taking = threading.Lock()
 
-    def put(entry: tuple[Result] | BaseException | None) -> None:
+    def put(entry: list[Result] | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 found.put(entry, timeout=0.2)
@@ -46,8 +49,8 @@ def expand_parallel(
                 if item is None:
                     break
                 results = expand(item)
-                for result in results:
-                    put((result,))
+                while chunk := list(itertools.islice(results, CHUNK)):
+                    put(chunk)
                     if stop.is_set():
                         break
                 _close(results)
@@ -69,7 +72,7 @@ def expand_parallel(
             elif isinstance(entry, BaseException):
                 raise entry
             else:
-                yield entry[0]
+                yield from entry
     finally:
         stop.set()
         for thread in threads:
