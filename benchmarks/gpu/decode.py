@@ -1,6 +1,6 @@
 """Decoding alone on a GPU: images a second, cores that it takes, and pixels against OpenCV's.
 
-    python -m benchmarks.gpu.decode --images DIR [--batch-sizes 16,32,64] [--threads 1,2,4]
+    python -m benchmarks.gpu.decode --images DIR [--batch-sizes 16,32,64] [--threads 1,2,6]
 
 `--images` is any folder of JPEGs of one size, such as the `loose` one of `benchmarks.gpu.archive`.
 Each thread has a decoder, as each slot of an engine has; the network does not run meanwhile.
@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,24 +25,27 @@ import numpy as np
 from benchmarks.machine import describe_machine
 from steel_batch.decode import decode_gray
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
-from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, import_nvimgcodec
+from steel_batch.engine.nvjpeg import GpuDecoder, check_decoder
 
 
 class Batch:
     """Device memory of one batch, a stream and a decoder."""
 
-    def __init__(self, shape_NHW: tuple[int, int, int], cpu_threads: int) -> None:
+    def __init__(self, shape_NHW: tuple[int, int, int]) -> None:
         gpu = open_gpu()
         self._found_NHW = np.zeros(shape_NHW, np.uint8)
         with gpu.current():
             self._memory: Any = gpu.cuda.mem_alloc(self._found_NHW.nbytes)
-            stream = gpu.cuda.Stream(NON_BLOCKING)
-            self._decoder = GpuDecoder(gpu, stream, int(self._memory), shape_NHW, cpu_threads)
-            del stream
+            self._stream: Any = gpu.cuda.Stream(NON_BLOCKING)
+            self._done: Any = gpu.cuda.Event(gpu.cuda.event_flags.BLOCKING_SYNC)
+            self._decoder = GpuDecoder(gpu, self._stream, int(self._memory), shape_NHW)
 
     def decode(self, files: list[bytes]) -> frozenset[int]:
         with open_gpu().current():
-            return self._decoder.decode(dict(enumerate(files)))
+            decoded = self._decoder.decode(dict(enumerate(files)))
+            self._done.record(self._stream)
+            self._done.synchronize()
+        return frozenset(decoded)
 
     def pixels(self) -> np.ndarray:
         gpu = open_gpu()
@@ -53,13 +57,13 @@ class Batch:
         with open_gpu().current():
             self._decoder.free()
             self._memory.free()
+            self._stream = self._done = None
 
 
 def rate(
-    files: list[bytes], shape_HW: tuple[int, int], batch_size: int, threads: int,
-    cpu_threads: int, seconds: float,
-) -> dict[str, float]:  # fmt: skip
-    batches = [Batch((batch_size, *shape_HW), cpu_threads) for _ in range(threads)]
+    files: list[bytes], shape_HW: tuple[int, int], batch_size: int, threads: int, seconds: float
+) -> dict[str, float]:
+    batches = [Batch((batch_size, *shape_HW)) for _ in range(threads)]
     started = [0.0, 0.0]
 
     def begin() -> None:
@@ -96,7 +100,7 @@ def rate(
 
 
 def differences(files: list[bytes], shape_HW: tuple[int, int]) -> dict[str, Any]:
-    batch = Batch((16, *shape_HW), 2)
+    batch = Batch((16, *shape_HW))
     histogram = np.zeros(256, np.int64)
     num_decoded = 0
     for first in range(0, len(files), 16):
@@ -120,8 +124,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--num-images", type=int, default=1024)
     parser.add_argument("--batch-sizes", default="16,32,64")
-    parser.add_argument("--threads", default="1,2,4")
-    parser.add_argument("--cpu-threads", default="2,0")
+    parser.add_argument("--threads", default="1,2,6")
     parser.add_argument("--seconds", type=float, default=2.0)
     args = parser.parse_args()
     paths = sorted(args.images.rglob("*.jpg"))[: args.num_images]
@@ -135,7 +138,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "benchmark": "gpu_decode",
         "device": open_gpu().name,
-        "nvimgcodec": import_nvimgcodec().__version__,
+        "nvjpeg": metadata.version("nvidia-nvjpeg"),
         "num_images": len(files),
         "mean_bytes": sum(map(len, files)) // len(files),
         "opencv_images_per_second_a_core": round(1 / opencv_seconds, 1),
@@ -143,10 +146,10 @@ def main() -> None:
         "rates": [],
     }
     numbers = ([int(n) for n in text.split(",")]
-               for text in (args.batch_sizes, args.threads, args.cpu_threads))  # fmt: skip
-    for batch_size, threads, cpu_threads in itertools.product(*numbers):
-        found = rate(files, shape_HW, batch_size, threads, cpu_threads, args.seconds)
-        entry = {"batch_size": batch_size, "threads": threads, "cpu_threads": cpu_threads, **found}
+               for text in (args.batch_sizes, args.threads))  # fmt: skip
+    for batch_size, threads in itertools.product(*numbers):
+        found = rate(files, shape_HW, batch_size, threads, args.seconds)
+        entry = {"batch_size": batch_size, "threads": threads, **found}
         figures["rates"].append(entry)
         print(entry, file=sys.stderr, flush=True)
     print(json.dumps(figures | describe_machine()))

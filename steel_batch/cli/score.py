@@ -158,7 +158,7 @@ run_options = _options(
         default="auto",
         show_default=True,
         help="Where JPEGs become pixels. 'auto' is the GPU where it has fewer than 16 CPUs and "
-        "nvImageCodec.",
+        "nvJPEG.",
     ),
     click.option(
         "--decoder",

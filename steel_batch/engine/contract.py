@@ -189,7 +189,7 @@ class Slot(Protocol):
         """Where the batch's pixels go; writable, of the full batch size."""
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
-        """Decode JPEGs on the device, as far as it can, and wait without the GIL.
+        """Decode JPEGs on the device, as far as it can, before the next `infer` on it.
 
         Pixels are those of `decode.decode_gray`, give or take one gray level.
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from steel_batch.engine.build import ensure_plan, usual_precision
 from steel_batch.engine.contract import Card, Runtime
-from steel_batch.engine.nvimgcodec import check_decoder
+from steel_batch.engine.nvjpeg import check_decoder
 from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
 from steel_batch.engine.plans import read_plan
 from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
@@ -18,8 +18,6 @@ from steel_batch.registry import Engine
 
 RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 DECODES: Final = ("auto", "gpu", "cpu")
-DECODE_THREADS: Final = 2
-"""Of each slot's decoder on a GPU: more of them only take turns."""
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +95,7 @@ def open_runtime(
     if wants_gpu(runtime):
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
-        decode_threads = None
-        if decodes_on_gpu(decode, runtime=runtime) and _can_decode(card, decode):
-            decode_threads = min(num_threads, DECODE_THREADS)
+        decodes_jpegs = decodes_on_gpu(decode, runtime=runtime) and _can_decode(card, decode)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),
@@ -108,7 +104,7 @@ def open_runtime(
             batch_size=plan.batch_size,
             precision=precision,
             num_slots=num_slots,
-            decode_threads=decode_threads,
+            decodes_jpegs=decodes_jpegs,
         )
     decodes_on_gpu(decode, runtime="onnxruntime")
     precision = "fp32" if precision == "auto" else precision

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
@@ -22,7 +22,7 @@ import numpy.typing as npt
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, StreamGraph, open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
-from steel_batch.engine.nvimgcodec import GpuDecoder
+from steel_batch.engine.nvjpeg import GpuDecoder
 from steel_batch.engine.plans import Machine
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import EngineError, EngineMismatchError
@@ -45,8 +45,7 @@ class TrtRuntime:
         num_slots: Batches in flight.
         cuda_graph: Record a full batch once and launch it as a whole from then on, which spares the
             CPU the launch of each kernel.
-        decode_threads: CPU threads beside each slot's decoder of JPEGs on the GPU; None: JPEGs are
-            left to the CPU.
+        decodes_jpegs: Whether plain JPEGs are decoded on the GPU.
 
     Raises:
         ConfigError: This machine has no GPU, driver, bindings or PyCUDA.
@@ -64,13 +63,13 @@ class TrtRuntime:
         precision: str,
         num_slots: int = NUM_SLOTS,
         cuda_graph: bool = False,
-        decode_threads: int | None = None,
+        decodes_jpegs: bool = False,
     ) -> None:
         trt = import_tensorrt(runtime)
         machine = find_machine(runtime)
         self._batch_size = batch_size
         self._description = f"{machine}, {precision}, batches of {batch_size}"
-        if decode_threads is not None:
+        if decodes_jpegs:
             self._description += ", JPEGs decoded on the GPU"
         self._logger = open_logger(trt)
         self._gpu = open_gpu()
@@ -89,7 +88,7 @@ class TrtRuntime:
                         self._logger,
                         card,
                         batch_size,
-                        decode_threads=decode_threads,
+                        decodes_jpegs=decodes_jpegs,
                     )
                     slots.append(slot)
                     if cuda_graph:
@@ -190,7 +189,7 @@ class TrtSlot:
         logger: TensorRT's.
         card: The engine's card.
         batch_size: Of the plan.
-        decode_threads: See `TrtRuntime`.
+        decodes_jpegs: See `TrtRuntime`.
 
     Raises:
         MemoryError: The GPU has not enough for the execution context.
@@ -206,7 +205,7 @@ class TrtSlot:
         card: Card,
         batch_size: int,
         *,
-        decode_threads: int | None = None,
+        decodes_jpegs: bool = False,
     ) -> None:
         self._gpu = gpu
         self._logger = logger
@@ -217,16 +216,15 @@ class TrtSlot:
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
         self._decoder: GpuDecoder | None = None
-        self._loaded: frozenset[int] = frozenset()
+        self._loaded: Mapping[int, Any] = {}
         try:
             self._set_up(cuda_engine, card, batch_size)
-            if decode_threads is not None:
+            if decodes_jpegs:
                 self._decoder = GpuDecoder(
                     gpu,
                     self._stream,
                     int(self._device[IMAGE]),
                     (batch_size, card.height, card.width),
-                    decode_threads,
                 )
         except BaseException:
             self.free()
@@ -239,14 +237,14 @@ class TrtSlot:
         return pixels
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
-        """Decode JPEGs straight into the engine's input, and wait without the GIL.
+        """Let the GPU decode JPEGs straight into the engine's input, before the next `infer`.
 
         Raises:
             EngineError: The GPU failed; this process cannot use it any more.
         """
-        self._loaded = frozenset()
+        self._loaded = {}
         if self._decoder is None or not jpegs:
-            return self._loaded
+            return frozenset()
         try:
             with self._gpu.current():
                 self._loaded = self._decoder.decode(jpegs)
@@ -256,7 +254,7 @@ class TrtSlot:
                 "the kernel's log for its state, then run the same command again; if it fails "
                 "again, with --decode cpu."
             ) from error
-        return self._loaded
+        return frozenset(self._loaded)
 
     def infer(self, num_images: int) -> Output:
         """Copy in what `load_jpegs` has not loaded, run, copy out, and wait without the GIL.
@@ -279,7 +277,7 @@ class TrtSlot:
                 "the kernel's log for its state, then run the same command again."
             ) from error
         finally:
-            self._loaded = frozenset()
+            self._loaded = {}
         return Output(
             mask_NHW=self._host[MASK][:num_images, 0],
             peak_NC=self._host[PEAK][:num_images],
@@ -350,7 +348,7 @@ class TrtSlot:
             cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
 
 
-def missing_parts(num_images: int, loaded: frozenset[int]) -> list[slice]:
+def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:
     """The images of a batch that are not loaded, in as few parts as there are gaps."""
     edges = [-1, *sorted(place for place in loaded if place < num_images), num_images]
     return [

@@ -126,7 +126,7 @@ def test_a_name_that_bindings_lack_is_noticed() -> None:
 
 
 def test_the_optional_packages_are_not_imported_before_they_are_needed() -> None:
-    for file in (*RUNNING, *BUILDING, "gpu.py", "nvimgcodec.py"):
+    for file in (*RUNNING, *BUILDING, "gpu.py", "nvjpeg.py"):
         importlib.import_module(f"steel_batch.engine.{file.removesuffix('.py')}")
         top = ast.parse((ENGINE / file).read_text()).body
         imported = {

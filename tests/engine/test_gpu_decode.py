@@ -21,7 +21,7 @@ from steel_batch.decode import check_jpeg, decode_gray
 from steel_batch.engine.build import build
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
 from steel_batch.engine.machine import find_machine
-from steel_batch.engine.nvimgcodec import GpuDecoder, check_decoder, import_nvimgcodec
+from steel_batch.engine.nvjpeg import GpuDecoder, check_decoder, load_nvjpeg
 from steel_batch.engine.plans import PlanRecord, read_plan
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import TrtRuntime
@@ -96,16 +96,16 @@ class Opened:
             decoded = self.decoder.decode(jpegs)
             self.stream.synchronize()
             gpu.cuda.memcpy_dtoh(found_NHW, self.memory)
-        return decoded, found_NHW
+        return frozenset(decoded), found_NHW
 
 
 @contextmanager
-def opened(num_threads: int = 2) -> Iterator[Opened]:
+def opened() -> Iterator[Opened]:
     gpu = open_gpu()
     with gpu.current():
         memory = gpu.cuda.mem_alloc(BATCH * HEIGHT * WIDTH)
         stream = gpu.cuda.Stream(NON_BLOCKING)
-        made = GpuDecoder(gpu, stream, int(memory), (BATCH, HEIGHT, WIDTH), num_threads)
+        made = GpuDecoder(gpu, stream, int(memory), (BATCH, HEIGHT, WIDTH))
     try:
         yield Opened(made, memory, stream)
     finally:
@@ -119,7 +119,7 @@ def opened(num_threads: int = 2) -> Iterator[Opened]:
 def _needs_a_gpu_and_the_package() -> None:
     try:
         open_gpu()
-        import_nvimgcodec()
+        load_nvjpeg()
     except (ConfigError, EngineError) as error:
         pytest.skip(str(error))
 
@@ -246,7 +246,7 @@ def test_decoders_in_many_threads_do_not_see_each_others_images() -> None:
     expected = {k: decode_gray(jpeg(k)).astype(np.int16) for k in range(40)}
 
     def work(thread: int) -> bool:
-        with opened(1) as made:
+        with opened() as made:
             for turn in range(25):
                 numbers = [(thread * 7 + turn + k) % 40 for k in range(BATCH)]
                 decoded, found_NHW = made.decode({k: jpeg(n) for k, n in enumerate(numbers)})
@@ -281,7 +281,7 @@ def record(engine: Engine) -> PlanRecord:
 def runtime(engine: Engine, record: PlanRecord) -> Iterator[TrtRuntime]:
     opened_engine = TrtRuntime(
         read_plan(engine, record), CARD, runtime="tensorrt", batch_size=BATCH, precision="fp16",
-        num_slots=3, decode_threads=2,
+        num_slots=3, decodes_jpegs=True,
     )  # fmt: skip
     yield opened_engine
     opened_engine.close()
@@ -387,6 +387,29 @@ def busy_gpu() -> Iterator[None]:
             with gpu.current():
                 for part in memory:
                     part.free()
+
+
+def test_jpegs_are_decoded_in_the_order_of_the_stream(decoder: Opened) -> None:
+    """What the stream was given before is done before, and what comes after sees the pixels."""
+    gpu, num_bytes = open_gpu(), BATCH * HEIGHT * WIDTH
+    jpegs = {k: jpeg(k) for k in range(BATCH)}
+    found_NHW = np.zeros((BATCH, HEIGHT, WIDTH), np.uint8)
+    with gpu.current():
+        ballast = [gpu.cuda.mem_alloc(1 << 28) for _ in range(2)]
+        copy = gpu.cuda.mem_alloc(num_bytes)
+        for turn in range(20):
+            for _ in range(40):  # some 10 ms of work
+                gpu.cuda.memcpy_dtod_async(ballast[0], ballast[1], 1 << 28, decoder.stream)
+            gpu.cuda.memset_d8_async(int(decoder.memory), turn, num_bytes, decoder.stream)
+            assert len(decoder.decoder.decode(jpegs)) == BATCH
+            gpu.cuda.memcpy_dtod_async(copy, decoder.memory, num_bytes, decoder.stream)
+            gpu.cuda.memset_d8_async(int(decoder.memory), 255, num_bytes, decoder.stream)
+            decoder.stream.synchronize()
+            gpu.cuda.memcpy_dtoh(found_NHW, copy)
+            for k, data in jpegs.items():
+                assert int(cv2.absdiff(found_NHW[k], decode_gray(data)).max()) <= 1
+        for memory in (*ballast, copy):
+            memory.free()
 
 
 def test_several_decoders_of_a_busy_gpu_give_the_pixels_of_the_cpu() -> None:

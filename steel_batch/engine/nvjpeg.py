@@ -1,0 +1,226 @@
+"""JPEGs decoded on the GPU, with nvJPEG, straight into an engine's input.
+
+nvJPEG's functions are called by ctypes, which holds up no other thread: one call is a batch. Only
+this module knows them. What the GPU does not decode is left to the CPU, whose answer counts.
+
+Source: https://docs.nvidia.com/cuda/nvjpeg/index.html. Shape suffixes: N images of a batch, H rows,
+W columns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+from collections.abc import Mapping
+from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_void_p
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
+from steel_batch.errors import ConfigError
+from steel_batch.jpeg import is_plain_jpeg
+
+log = logging.getLogger(__name__)
+
+_GPU_HYBRID, _HARDWARE = 2, 3
+_BACKENDS: Final = (_HARDWARE, _GPU_HYBRID)
+"""nvjpegBackend_t: the decoder beside the GPU's other units, and those units where it has none."""
+_OUTPUT_Y: Final = 2
+"""nvjpegOutputFormat_t: brightness alone."""
+_STATUS: Final = (
+    "success", "not initialized", "invalid parameter", "bad JPEG", "JPEG not supported",
+    "allocation failed", "execution failed", "not for this GPU", "internal error",
+    "not implemented", "incomplete JPEG",
+)  # fmt: skip
+"""nvjpegStatus_t."""
+FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "nvjpegCreateEx": (c_int, c_void_p, c_void_p, c_uint, POINTER(c_void_p)),
+    "nvjpegDestroy": (c_void_p,),
+    "nvjpegJpegStateCreate": (c_void_p, POINTER(c_void_p)),
+    "nvjpegJpegStateDestroy": (c_void_p,),
+    "nvjpegDecodeBatchedInitialize": (c_void_p, c_void_p, c_int, c_int, c_int),
+    "nvjpegDecodeBatched": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
+}
+"""What is used of nvJPEG, with the kinds of its arguments."""
+
+
+class _Image(ctypes.Structure):
+    """nvjpegImage_t: where an image's channels go."""
+
+    _fields_ = (("channel", c_void_p * 4), ("pitch", c_size_t * 4))
+
+
+@functools.cache
+def load_nvjpeg() -> ctypes.CDLL:
+    """NVIDIA's nvJPEG, from its package or from an installed CUDA.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    try:
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # only where a GPU decodes
+
+        path = load_nvidia_dynamic_lib("nvjpeg").abs_path
+        if path is None:
+            raise OSError("its file is not found")
+        library = ctypes.CDLL(path)
+        for name, arguments in FUNCTIONS.items():
+            getattr(library, name).argtypes = arguments
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise ConfigError(
+            f"--decode gpu needs NVIDIA's nvJPEG, which cannot be loaded here ({error}). Install "
+            "steel-batch[gpu] on every GPU node, or give --decode cpu."
+        ) from error
+    return library
+
+
+class GpuDecoder:
+    """Decodes a batch's JPEGs to gray into device memory. One thread at a time may use it.
+
+    Args:
+        gpu: Whose context is current, here and in each call.
+        stream: PyCUDA's, in whose order JPEGs are decoded.
+        address: Of the batch in the device's memory, which outlives the decoder.
+        shape_NHW: Of that memory, one byte a pixel.
+
+    Raises:
+        ConfigError: nvJPEG is missing.
+        RuntimeError: It does not start.
+    """
+
+    def __init__(
+        self, gpu: Gpu, stream: Any, address: int, shape_NHW: tuple[int, int, int]
+    ) -> None:
+        self._library = load_nvjpeg()
+        self._gpu = gpu
+        self._stream: Any = stream
+        num_images, self._height, self._width = shape_NHW
+        self._images = [
+            _Image((address + i * self._height * self._width,), (self._width,))
+            for i in range(num_images)
+        ]
+        self._batch_size = 0
+        self._handle, self._state = c_void_p(), c_void_p()
+        self._create()
+
+    def decode(self, jpegs: Mapping[int, Any]) -> dict[int, Any]:
+        """Let the stream decode JPEGs, each into its image of the batch.
+
+        Args:
+            jpegs: Files that are whole by their structure (`decode.check_jpeg`), by their place in
+                the batch. Those that are not plain (`jpeg.is_plain_jpeg`) are left out.
+
+        Returns:
+            Those that are decoded, to be kept until the stream has come so far. The memory of the
+            others holds anything.
+
+        Raises:
+            cuda.Error: The GPU failed; this process cannot use it any more.
+        """
+        taken = {
+            place: np.frombuffer(data, np.uint8)
+            for place, data in jpegs.items()
+            if is_plain_jpeg(data, self._height, self._width)
+        }
+        if not taken:
+            return {}
+        num = len(taken)
+        addresses = (c_void_p * num)(*(file.ctypes.data for file in taken.values()))
+        lengths = (c_size_t * num)(*(file.nbytes for file in taken.values()))
+        images = (_Image * num)(*(self._images[place] for place in taken))
+        handle, state, stream = self._handle, self._state, self._stream.handle
+        try:
+            if num != self._batch_size:
+                self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
+                self._batch_size = num
+            self._call("nvjpegDecodeBatched", handle, state, addresses, lengths, images, stream)
+        except RuntimeError as error:
+            log.warning("the GPU decodes none of %d JPEGs: %s", num, error)
+            self._batch_size = 0  # as nvJPEG's state has to be set up anew
+            self._stream.synchronize()  # it may have begun with some
+            return {}
+        return taken
+
+    def free(self) -> None:
+        """Free what the decoder holds; the stream is idle and the GPU's context is current."""
+        if self._state:
+            self._library.nvjpegJpegStateDestroy(self._state)
+        if self._handle:
+            self._library.nvjpegDestroy(self._handle)
+        self._handle, self._state, self._stream = c_void_p(), c_void_p(), None
+
+    def _create(self) -> None:
+        for backend in _BACKENDS:
+            try:
+                self._call("nvjpegCreateEx", backend, None, None, 0, byref(self._handle))
+                break
+            except RuntimeError:
+                if backend == _BACKENDS[-1]:
+                    raise
+        try:
+            self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
+        except RuntimeError:
+            self.free()
+            raise
+
+    def _call(self, name: str, *arguments: Any) -> None:
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            known = _STATUS[status] if status < len(_STATUS) else f"status {status}"
+            raise RuntimeError(f"{name}: {known}")
+
+
+def check_decoder(height: int, width: int) -> None:
+    """Decode one strip on this process's GPU and compare it with the CPU's.
+
+    Args:
+        height: Of the images to come.
+        width: Of the images to come.
+
+    Raises:
+        ConfigError: nvJPEG is missing, does not start, or does not decode here.
+        EngineError: The GPU gives this process no context.
+    """
+    gpu = open_gpu()
+    noise_HW = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
+    _, jpeg = cv2.imencode(".jpg", cv2.blur(noise_HW, (9, 9)))
+    expected_HW = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), np.int16)
+    try:
+        with gpu.current():
+            found_HW = _decode_one(gpu, jpeg, height, width)
+    except (RuntimeError, gpu.cuda.Error) as error:
+        raise ConfigError(
+            f"nvJPEG does not work on {gpu.name}: {error}. Install steel-batch[gpu] in its present "
+            "version, or give --decode cpu."
+        ) from error
+    if found_HW is None or (difference := int(np.abs(found_HW - expected_HW).max())) > 1:
+        found = "nothing" if found_HW is None else f"pixels that differ by {difference}"
+        raise ConfigError(
+            f"of a JPEG of {width}×{height} pixels nvJPEG makes {found} on {gpu.name}, where those "
+            "of the CPU were expected, give or take one: give --decode cpu."
+        )
+
+
+def _decode_one(
+    gpu: Gpu, jpeg: npt.NDArray[np.uint8], height: int, width: int
+) -> npt.NDArray[np.uint8] | None:
+    """Decode one JPEG into memory of its own, or nothing; the GPU's context is current."""
+    cuda = gpu.cuda
+    found_HW = np.zeros((height, width), np.uint8)
+    memory = cuda.mem_alloc(found_HW.nbytes)
+    try:
+        stream = cuda.Stream(NON_BLOCKING)
+        decoder = GpuDecoder(gpu, stream, int(memory), (1, height, width))
+        try:
+            is_decoded = bool(decoder.decode({0: jpeg}))
+            stream.synchronize()
+            cuda.memcpy_dtoh(found_HW, memory)
+        finally:
+            decoder.free()
+    finally:
+        memory.free()
+    return found_HW if is_decoded else None
