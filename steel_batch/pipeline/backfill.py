@@ -28,7 +28,8 @@ from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError, LakeError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.pipeline.cluster import joined_cluster
-from steel_batch.pipeline.run import DateRun, scoring_setup
+from steel_batch.pipeline.prepare import scoring_setup
+from steel_batch.pipeline.run import DateRun
 from steel_batch.pipeline.stages import ShardResult, ShardStream
 from steel_batch.registry import Engine, load_engine
 from steel_batch.runs import RunResult, latest_result

@@ -15,37 +15,24 @@ import platform
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 
 from steel_batch import __version__, layout
-from steel_batch.commit import (
-    ensure_tables,
-    known_images,
-    landed,
-    sweep,
-)
-from steel_batch.config import ALL_DATES, ScoreConfig
-from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
+from steel_batch.commit import ensure_tables, landed, sweep
+from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
-from steel_batch.pipeline.cluster import actor_pool, choose_decode, choose_runtime, joined_cluster
+from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.dispatcher import Work
 from steel_batch.pipeline.landing import delete_staged, land_run
-from steel_batch.pipeline.preflight import require_nodes
-from steel_batch.pipeline.stages import (
-    ActorPool,
-    Setup,
-    ShardResult,
-    ShardStream,
-    merge_files,
-)
+from steel_batch.pipeline.prepare import Planned, dates_of, plan_date, scoring_setup
+from steel_batch.pipeline.stages import ShardResult, ShardStream, merge_files
 from steel_batch.pipeline.tally import Tally
-from steel_batch.plan import Plan, PlanInfo, ShardRange, build_plan, check_settings
+from steel_batch.plan import Plan, ShardRange, check_settings
 from steel_batch.receipt import read_receipts
 from steel_batch.registry import Engine, load_engine
 from steel_batch.runs import (
@@ -79,79 +66,6 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
         with DateRun(config, engine, source, store, date, observe) as run:
             result = run.complete()
         yield result
-
-
-def scoring_setup(
-    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake, notify: Callable[[str], None]
-) -> tuple[ActorPool, Setup]:
-    """The scoring actors that the joined cluster has room for, and what they need to know.
-
-    Args:
-        config: The command.
-        engine: The resolved engine.
-        lake: Where the images are.
-        store: Where everything is written.
-        notify: Told what the actors will do before they score, where that takes minutes.
-
-    Raises:
-        ConfigError: Not one actor fits, a node that is to score cannot, or the GPU is to decode
-            where none scores.
-    """
-    runtime = choose_runtime(config.runtime)
-    pool = actor_pool(config, on_gpu=wants_gpu(runtime))
-    decodes_on_gpu(config.decode, runtime=runtime)
-    setup = Setup(
-        lake=lake,
-        store=store,
-        engine=engine,
-        decoder=config.decoder,
-        decode_seconds=config.decode_seconds,
-        decode=choose_decode(config.decode, pool),
-        runtime=runtime,
-        precision=config.precision,
-        batch_size=config.batch_size,
-        num_threads=pool.num_threads,
-        num_slots=pool.num_slots,
-        num_slots_of_gpu=pool.num_slots * round(1 / pool.num_gpus) if pool.num_gpus else 0,
-    )
-    require_nodes(setup, notify)
-    return pool, setup
-
-
-def dates_of(config: ScoreConfig, source: Source) -> list[str]:
-    """The dates that a configuration means.
-
-    Raises:
-        ConfigError: It is no date, or the images do not say theirs.
-    """
-    if config.date == ALL_DATES:
-        return source.dates()
-    return [layout.check_date(config.date)]
-
-
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A date's plan, and what was seen beside it."""
-
-    info: PlanInfo
-    num_left_out: int
-    example_left_out: str | None
-
-
-def plan_date(
-    config: ScoreConfig, engine: str, date: str, source: Source, store: Lake, path: Path
-) -> Planned:
-    """List a date's images and write the plan of those without a row to a local file.
-
-    Raises:
-        ConfigError: There are no images of that date.
-    """
-    images = source.select(date)
-    known = known_images(store, engine, date, with_quarantine=not config.retry_quarantined)
-    info = build_plan(images, config.settings(engine=engine, date=date), path, known=known)
-    if info.num_images + info.num_committed + info.num_changed == 0:
-        raise images.explain_empty()
-    return Planned(info, images.num_left_out, images.example_left_out)
 
 
 class DateRun:

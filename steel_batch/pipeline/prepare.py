@@ -1,0 +1,96 @@
+"""What a run needs before anything is scored: its dates, a date's plan, and actors to score with.
+
+`steel-batch plan` shows a plan and stops there, `run` goes on, and `backfill` prepares one pool of
+actors for many dates. A plan is written to a local file here: the run makes it durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from steel_batch import layout
+from steel_batch.commit import known_images
+from steel_batch.config import ALL_DATES, ScoreConfig
+from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
+from steel_batch.lake import Lake
+from steel_batch.pipeline.cluster import actor_pool, choose_decode, choose_runtime
+from steel_batch.pipeline.preflight import require_nodes
+from steel_batch.pipeline.stages import ActorPool, Setup
+from steel_batch.plan import PlanInfo, build_plan
+from steel_batch.registry import Engine
+from steel_batch.sources import Source
+
+
+def dates_of(config: ScoreConfig, source: Source) -> list[str]:
+    """The dates that a configuration means.
+
+    Raises:
+        ConfigError: It is no date, or the images do not say theirs.
+    """
+    if config.date == ALL_DATES:
+        return source.dates()
+    return [layout.check_date(config.date)]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A date's plan, and what was seen beside it."""
+
+    info: PlanInfo
+    num_left_out: int
+    example_left_out: str | None
+
+
+def plan_date(
+    config: ScoreConfig, engine: str, date: str, source: Source, store: Lake, path: Path
+) -> Planned:
+    """List a date's images and write the plan of those without a row to a local file.
+
+    Raises:
+        ConfigError: There are no images of that date.
+    """
+    images = source.select(date)
+    known = known_images(store, engine, date, with_quarantine=not config.retry_quarantined)
+    info = build_plan(images, config.settings(engine=engine, date=date), path, known=known)
+    if info.num_images + info.num_committed + info.num_changed == 0:
+        raise images.explain_empty()
+    return Planned(info, images.num_left_out, images.example_left_out)
+
+
+def scoring_setup(
+    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake, notify: Callable[[str], None]
+) -> tuple[ActorPool, Setup]:
+    """The scoring actors that the joined cluster has room for, and what they need to know.
+
+    Args:
+        config: The command.
+        engine: The resolved engine.
+        lake: Where the images are.
+        store: Where everything is written.
+        notify: Told what the actors will do before they score, where that takes minutes.
+
+    Raises:
+        ConfigError: Not one actor fits, a node that is to score cannot, or the GPU is to decode
+            where none scores.
+    """
+    runtime = choose_runtime(config.runtime)
+    pool = actor_pool(config, on_gpu=wants_gpu(runtime))
+    decodes_on_gpu(config.decode, runtime=runtime)
+    setup = Setup(
+        lake=lake,
+        store=store,
+        engine=engine,
+        decoder=config.decoder,
+        decode_seconds=config.decode_seconds,
+        decode=choose_decode(config.decode, pool),
+        runtime=runtime,
+        precision=config.precision,
+        batch_size=config.batch_size,
+        num_threads=pool.num_threads,
+        num_slots=pool.num_slots,
+        num_slots_of_gpu=pool.num_slots * round(1 / pool.num_gpus) if pool.num_gpus else 0,
+    )
+    require_nodes(setup, notify)
+    return pool, setup
