@@ -39,7 +39,8 @@ PERCENTILE_BYTES: Final = 2 << 30
 """ONNX Runtime keeps every activation of every image for a percentile: about what that may take."""
 ACTIVATION_BYTES: Final = 1024
 """What one pixel's activations take in a U-Net, roughly and at most."""
-QUANTISED_OPS: Final = ("Conv", "ConvTranspose", "Add", "Concat", "MaxPool", "Resize", "Mul")
+QUANTISED_OPS: Final = ("Conv", "ConvTranspose", "Add", "MaxPool", "Resize")
+"""TensorRT 8.5 builds no plan where concatenations are quantised: two scales for one output."""
 CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
 MOST_DICE_LOST: Final = 0.002
 """Kaggle Dice that an INT8 graph may lose against the master."""

@@ -36,6 +36,9 @@ def load_driver() -> Any:
         ) from error
     # Kernels are loaded when they are first used: TensorRT 8.5 would load all of its own at once.
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    # With CUDA's usual eight queues for all streams, what one batch decodes waits for what others
+    # infer.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     try:
         cuda.init()
         num_devices = cuda.Device.count()

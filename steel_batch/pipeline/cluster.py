@@ -27,8 +27,6 @@ from steel_batch.pipeline.stages import READ_CPUS, ActorPool
 
 log = logging.getLogger(__name__)
 
-THREADS_THAT_DECODE = 12
-"""Of a GPU: so many decode 4,000 strips a second and more. With fewer, the GPU decodes."""
 SHARED_SLOTS = 3
 """Batches in flight of each of several actors of a GPU."""
 MAX_CPUS_PER_ACTOR = 4.0
@@ -237,10 +235,3 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
         num_slots=1,
         num_threads=max(1, int(cpus)),
     )
-
-
-def choose_decode(decode: str, pool: ActorPool) -> str:
-    """Where JPEGs are decoded: ``auto`` is the CPU where the actors of a GPU have the threads."""
-    if decode == "auto" and pool.num_threads >= THREADS_THAT_DECODE * pool.num_gpus:
-        return "cpu"
-    return decode

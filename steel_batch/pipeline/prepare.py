@@ -15,7 +15,7 @@ from steel_batch.commit import known_images
 from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.lake import Lake
-from steel_batch.pipeline.cluster import actor_pool, choose_decode, choose_runtime
+from steel_batch.pipeline.cluster import actor_pool, choose_runtime
 from steel_batch.pipeline.preflight import require_nodes
 from steel_batch.pipeline.stages import ActorPool, Setup
 from steel_batch.plan import PlanInfo, build_plan
@@ -84,7 +84,7 @@ def scoring_setup(
         engine=engine,
         decoder=config.decoder,
         decode_seconds=config.decode_seconds,
-        decode=choose_decode(config.decode, pool),
+        decode=config.decode,
         runtime=runtime,
         precision=config.precision,
         batch_size=config.batch_size,

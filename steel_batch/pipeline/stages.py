@@ -47,9 +47,9 @@ log = logging.getLogger(__name__)
 
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
-CALLS_PER_ACTOR: Final = 3
+CALLS_PER_ACTOR: Final = 4
 """Shards in work at once in one actor, so that nothing drains at a shard's end."""
-TASKS_IN_FLIGHT: Final = 6
+TASKS_IN_FLIGHT: Final = 8
 """Shards sent to one actor, in work or waiting in its node's memory."""
 MERGES_AT_ONCE: Final = 32
 MOST_STARTS: Final = 10

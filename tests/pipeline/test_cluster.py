@@ -24,7 +24,7 @@ PRETEND = """
 import logging, ray
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError
-from steel_batch.pipeline.cluster import actor_pool, choose_decode, choose_runtime
+from steel_batch.pipeline.cluster import actor_pool, choose_runtime
 
 logging.basicConfig(level="WARNING")
 ray.init(num_cpus={cpus}, num_gpus={gpus}, include_dashboard=False, log_to_driver=False)
@@ -32,8 +32,7 @@ config = ScoreConfig(images="x", store="y", key_pattern="{{image_id}}", date="20
 print("auto", choose_runtime("auto"))
 def shown(pool):
     fields = (pool.num_cpus, round(pool.num_gpus, 2), pool.num_threads, pool.num_slots)
-    decode = choose_decode("auto", pool)
-    return f"{{pool.num_actors}} actors, CPUs, GPUs, threads, slots {{fields}}, {{decode}}"
+    return f"{{pool.num_actors}} actors, CPUs, GPUs, threads, slots {{fields}}"
 
 for on_gpu in (False, True):
     for num_actors in (None, 3):
@@ -60,26 +59,26 @@ def test_a_head_without_cpus_is_no_room_but_what_is_asked_for_may_come() -> None
     assert auto == "auto onnxruntime"
     assert cpu.startswith("error: no node of the Ray cluster has 4 CPUs for one scoring actor; ")
     assert "the largest of 1 has 0. Give a smaller --cpus-per-actor, or --num-actors N" in cpu
-    assert cpu_asked == "3 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1), cpu"
+    assert cpu_asked == "3 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1)"
     assert gpu.startswith("error: the TensorRT runtime was asked for and the Ray cluster has no ")
-    assert gpu_asked == "3 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6), auto"
+    assert gpu_asked == "3 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6)"
 
 
 def test_gpus_without_tensorrt_are_said_to_be_left_out() -> None:
     (auto, cpu, *_), err = placed(cpus=32, gpus=2)
     assert auto == "auto onnxruntime"
     assert "TensorRT, PyCUDA or NVIDIA's driver is missing on node " in err
-    assert cpu == "8 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1), cpu"
+    assert cpu == "8 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1)"
 
 
 def test_each_gpu_has_one_actor_with_most_of_its_cpus_unless_told_otherwise() -> None:
     (_, _, _, usual, asked, three, wide), _ = placed(cpus=32, gpus=2)
-    assert usual == "2 actors, CPUs, GPUs, threads, slots (12, 1.0, 12, 6), cpu"
-    assert asked == "3 actors, CPUs, GPUs, threads, slots (12, 1.0, 12, 6), cpu"
-    assert three == "6 actors, CPUs, GPUs, threads, slots (4, 0.33, 4, 3), cpu"
-    assert wide == "2 actors, CPUs, GPUs, threads, slots (8.0, 1.0, 8, 6), auto"
+    assert usual == "2 actors, CPUs, GPUs, threads, slots (12, 1.0, 12, 6)"
+    assert asked == "3 actors, CPUs, GPUs, threads, slots (12, 1.0, 12, 6)"
+    assert three == "6 actors, CPUs, GPUs, threads, slots (4, 0.33, 4, 3)"
+    assert wide == "2 actors, CPUs, GPUs, threads, slots (8.0, 1.0, 8, 6)"
     (_, _, _, few, *_), _ = placed(cpus=4, gpus=1)
-    assert few == "1 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6), auto"
+    assert few == "1 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6)"
 
 
 def free_address() -> str:
