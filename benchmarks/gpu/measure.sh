@@ -81,7 +81,7 @@ decode() {
   score_benchmark shapes r18 fp16 "$OUT/archive/packed" --decode gpu
   "$TENSORRT" -m benchmarks.gpu.rows "$OUT/rows" "$OUT/shapes/predictions" --limit 4096 | figure
   "$TENSORRT" -m benchmarks.gpu.decode --images "$OUT/archive/loose" --seconds 1 \
-    --batch-sizes 32,64 --threads 1,4 --cpu-threads 2 | figure
+    --batch-sizes 32,64 --threads 1,6 | figure
 }
 fast() {
   for actors in 1 2; do

@@ -157,8 +157,7 @@ run_options = _options(
         type=click.Choice(DECODES),
         default="auto",
         show_default=True,
-        help="Where JPEGs become pixels. 'auto' is the GPU where it has fewer than 16 CPUs and "
-        "nvJPEG.",
+        help="Where JPEGs become pixels. 'auto' is the GPU that scores, where it decodes.",
     ),
     click.option(
         "--decoder",

@@ -83,7 +83,7 @@ class GpuDecoder:
 
     Args:
         gpu: Whose context is current, here and in each call.
-        stream: PyCUDA's, in whose order JPEGs are decoded.
+        stream: PyCUDA's; what it is given after `decode` sees the pixels.
         address: Of the batch in the device's memory, which outlives the decoder.
         shape_NHW: Of that memory, one byte a pixel.
 
@@ -108,7 +108,9 @@ class GpuDecoder:
         self._create()
 
     def decode(self, jpegs: Mapping[int, Any]) -> dict[int, Any]:
-        """Let the stream decode JPEGs, each into its image of the batch.
+        """Decode JPEGs, each into its image of the batch, before what the stream is given next.
+
+        The memory has to be idle: nvJPEG does not wait for what the stream was given before.
 
         Args:
             jpegs: Files that are whole by their structure (`decode.check_jpeg`), by their place in
