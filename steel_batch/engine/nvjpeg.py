@@ -143,7 +143,7 @@ class GpuDecoder:
         except RuntimeError as error:
             log.warning("the GPU decodes none of %d JPEGs: %s", num, error)
             self._batch_size = 0  # as nvJPEG's state has to be set up anew
-            self._stream.synchronize()  # it may have begun with some
+            self._gpu.cuda.Context.synchronize()  # it may have begun with some
             return {}
         return taken
 
@@ -156,13 +156,12 @@ class GpuDecoder:
         self._handle, self._state, self._stream = c_void_p(), c_void_p(), None
 
     def _create(self) -> None:
+        status = 0
         for backend in _BACKENDS:
-            try:
-                self._call("nvjpegCreateEx", backend, None, None, 0, byref(self._handle))
+            status = self._library.nvjpegCreateEx(backend, None, None, 0, byref(self._handle))
+            if not status:
                 break
-            except RuntimeError:
-                if backend == _BACKENDS[-1]:
-                    raise
+        _check("nvjpegCreateEx", status)
         try:
             self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
         except RuntimeError:
@@ -170,10 +169,13 @@ class GpuDecoder:
             raise
 
     def _call(self, name: str, *arguments: Any) -> None:
-        status = getattr(self._library, name)(*arguments)
-        if status:
-            known = _STATUS[status] if status < len(_STATUS) else f"status {status}"
-            raise RuntimeError(f"{name}: {known}")
+        _check(name, getattr(self._library, name)(*arguments))
+
+
+def _check(name: str, status: int) -> None:
+    if status:
+        known = _STATUS[status] if status < len(_STATUS) else f"status {status}"
+        raise RuntimeError(f"{name}: {known}")
 
 
 def check_decoder(height: int, width: int) -> None:
