@@ -180,7 +180,9 @@ class DateRun:
         if self._files is not None:  # all that is left takes no cluster
             return self.commit()
         self._observe(self._tally.progress("starting"))
+        started = time.monotonic()
         with joined_cluster(self._config.ray_address):
+            self._steps["join"] = time.monotonic() - started
             while True:
                 self._score_pending()
                 damaged = self.merge()
@@ -411,6 +413,7 @@ class DateRun:
                 self._store,
                 lambda text: self._observe(tally.progress(text)),
             )
+            self._steps.setdefault("preflight", time.monotonic() - started)
             stream = ShardStream(setup, pool, num_works=1, num_parts=self.num_parts)
             stream.put(0, work)
             for result in stream.results():
