@@ -1,0 +1,59 @@
+"""Tars and Parquet files made in memory, and what a source finds and reads in a lake of them."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steel_batch.lake import Lake
+from steel_batch.manifest import ImageRef
+from steel_batch.plan import build_plan
+from steel_batch.read import ShardInput, read_shards
+from steel_batch.sources import Source, open_source
+
+Members = list[tuple[str | tarfile.TarInfo, bytes]]
+
+
+def tar_of(members: Members, form: int = tarfile.GNU_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name) if isinstance(name, str) else name
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, **options)
+    return buffer.getvalue()
+
+
+def source_of(lake: Lake, pattern: str | None, name: str = "") -> Source:
+    return open_source(lake.uri(name), pattern, endpoint_url=lake.endpoint_url)
+
+
+def images_of(lake: Lake, pattern: str | None, name: str = "") -> dict[str, ImageRef]:
+    found = list(source_of(lake, pattern, name).select(None))
+    assert len({ref.image_key for ref in found}) == len(found)
+    return {ref.image_key: ref for ref in found}
+
+
+def read(source: Source, tmp_path: Path) -> tuple[ShardInput, dict[str, bytes | str]]:
+    """Plan and read everything as one shard: bytes or an error's code for each image."""
+    settings = {"shard_images": 10_000, "shard_bytes": 1 << 30, "rescore_changed": False}
+    build_plan(source.select(None), settings, tmp_path / "plan")
+    (shard,) = read_shards(source.lake, "r", "d", pq.read_table(tmp_path / "plan"), [0])
+    assert shard.failure is None
+    shard = ShardInput.from_wire(shard.to_wire())
+    found: dict[str, bytes | str] = {}
+    for i, key in enumerate(shard.refs["image_key"].to_pylist()):
+        error = shard.errors[i]
+        found[key] = shard.contents[i].as_py() if error is None else error.code
+    return shard, found

@@ -1,0 +1,120 @@
+"""An S3 Inventory as the list of images: what it names, and what is said of damaged ones."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steel_batch.errors import ConfigError, SteelBatchError
+from steel_batch.lake import Lake
+from tests.sources.made_up_sources import images_of, parquet_of, read, source_of, tar_of
+
+
+def inventory(lake: Lake, form: str, rows: list[dict[str, Any]]) -> str:
+    """Write an S3 Inventory of the lake's bucket as S3 does; its manifest's key."""
+    bucket = lake.url.removeprefix("s3://").split("/")[0] if lake.is_s3 else "archive"
+    root = "/".join(lake.url.removeprefix("s3://").split("/")[1:]) + "/" if lake.is_s3 else ""
+    columns = list(rows[0])
+    if form == "CSV":
+        names = {"key": "Key", "size": "Size", "e_tag": "ETag", "is_latest": "IsLatest",
+                 "is_delete_marker": "IsDeleteMarker", "bucket": "Bucket"}  # fmt: skip
+        text = "".join(",".join(f'"{v}"' for v in row.values()) + "\n" for row in rows)
+        data, suffix, declared = (
+            gzip.compress(text.encode()),
+            "csv.gz",
+            ", ".join(names[c] for c in columns),
+        )
+    else:
+        data, suffix, declared = (
+            parquet_of({c: [r[c] for r in rows] for c in columns}),
+            "parquet",
+            "message s3.inventory {}",
+        )
+    lake.write(f"inv/data/1.{suffix}", data)
+    document = {
+        "sourceBucket": bucket, "destinationBucket": f"arn:aws:s3:::{bucket}",
+        "fileFormat": form, "fileSchema": declared,
+        "files": [{"key": f"{root}inv/data/1.{suffix}", "size": len(data), "MD5checksum": "0"}],
+    }  # fmt: skip
+    # On a disk, keys are relative to the manifest's own folder.
+    key = "inv/manifest.json" if lake.is_s3 else "manifest.json"
+    lake.write(key, json.dumps(document).encode())
+    return key
+
+
+@pytest.mark.parametrize("form", ["CSV", "Parquet"])
+def test_an_inventory_lists_the_current_images_of_a_bucket(
+    place: tuple[Lake, str], tmp_path: Path, form: str
+) -> None:
+    lake, root = place
+    lake.write("line=1/d + ü.jpg", b"ddd")
+    quoted = "d+%2B+%C3%BC.jpg" if form == "CSV" else "d + ü.jpg"
+    rows = []
+    for name in ("a.jpg", "d + ü.jpg"):
+        item = lake.stat(f"line=1/{name}")
+        assert item is not None
+        key = f"{root}line=1/{quoted if name[0] == 'd' else name}"
+        rows.append({"bucket": "b", "key": key, "is_latest": True, "is_delete_marker": False,
+                     "size": item.size_bytes, "e_tag": item.etag})  # fmt: skip
+    rows.append({**rows[0], "is_latest": False, "e_tag": "old"})
+    rows.append({**rows[0], "key": f"{root}line=1/b.jpg", "is_delete_marker": True})
+    rows.append({**rows[0], "key": f"{root}notes.txt"})
+    rows.append({**rows[0], "key": f"{root}line=1/"})
+    name = inventory(lake, form, rows)
+    source = source_of(lake, f"{root}line={{line}}/{{image_id}}.jpg", name)
+    selection = source.select(None)
+    assert sorted((ref.image_id, ref.line) for ref in selection) == [("a", "1"), ("d + ü", "1")]
+    assert (selection.num_left_out, selection.example_left_out) == (1, f"{root}notes.txt")
+    _, found = read(source, tmp_path)
+    assert sorted(found.values()) == [b"aaaaa", b"ddd"]  # type: ignore[type-var]
+
+
+def test_an_inventory_may_list_tars(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    lake.write("s.tar", tar_of([("a.jpg", b"a")]))
+    item = lake.stat("s.tar")
+    assert item is not None
+    rows = [{"key": "s.tar", "size": item.size_bytes, "e_tag": item.etag}]
+    rows.append({"key": "s.tar.idx", "size": 3, "e_tag": "e"})
+    source = source_of(lake, "*.tar", inventory(lake, "CSV", rows))
+    selection = source.select(None)
+    assert [ref.image_key for ref in selection] == ["s.tar#a.jpg"]
+    assert selection.num_left_out == 0
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (b"{}", "no manifest of an S3 Inventory"),
+        (b"[1", "no manifest of an S3 Inventory"),
+        (
+            json.dumps(
+                {"fileFormat": "ORC", "files": [], "fileSchema": "", "sourceBucket": "a",
+                 "destinationBucket": "b"}
+            ).encode(),
+            "in the format ORC",
+        ),
+    ],
+)  # fmt: skip
+def test_an_inventory_that_cannot_be_read_says_so(
+    tmp_path: Path, document: bytes, said: str
+) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("manifest.json", document)
+    with pytest.raises(ConfigError, match=said):
+        images_of(lake, None, "manifest.json")
+
+
+def test_a_damaged_part_of_an_inventory_is_an_error(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    name = inventory(lake, "CSV", [{"key": "a.jpg", "size": 1, "e_tag": "e"}])
+    lake.write("inv/data/1.csv.gz", lake.read("inv/data/1.csv.gz")[:-6])
+    with pytest.raises(ConfigError, match=r"1\.csv\.gz, a part of the inventory, is damaged"):
+        images_of(lake, None, name)
+    lake.delete(["inv/data/1.csv.gz"])
+    with pytest.raises(SteelBatchError, match=r"1\.csv\.gz is not there"):
+        images_of(lake, None, name)

@@ -1,0 +1,95 @@
+"""Rows of Parquet files with images: how they are described, and what is said of unusable ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from steel_batch import schema
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.plan import build_plan
+from steel_batch.read import read_shards
+from tests.conftest import DATE
+from tests.sources.made_up_sources import images_of, parquet_of, read, source_of
+
+TAGS = pa.array([[("camera", "1")], [], [("camera", "2")]], schema.TAGS)
+
+
+def test_rows_of_parquet_are_described_by_their_columns(lake: Lake, tmp_path: Path) -> None:
+    full = {
+        "image": [b"first", b"second", None],
+        "image_id": ["a", None, "c"],
+        "line": ["1", "2", None],
+        "date": ["2026-11-20", DATE, DATE],
+        "tags": TAGS,
+    }
+    lake.write("p/full.parquet", parquet_of(full, row_group_size=2))
+    lake.write("p/bare.parquet", parquet_of({"jpeg": [b"third"], "width": [3]}))
+    source = source_of(lake, "p/*.parquet")
+    assert source.dates() == ["2026-11-20", DATE]
+    rows = [
+        (ref.image_key, ref.image_id, ref.line, ref.date, ref.tags)
+        for ref in sorted(source.select(None), key=lambda ref: ref.image_key)
+    ]
+    assert rows == [
+        ("p/bare.parquet#00000000", "bare-0", None, None, {}),
+        ("p/full.parquet#00000000", "a", "1", "2026-11-20", {"camera": "1"}),
+        ("p/full.parquet#00000001", "full-1", "2", DATE, {}),
+        ("p/full.parquet#00000002", "c", None, DATE, {"camera": "2"}),
+    ]
+    assert len(list(source.select(DATE))) == 3
+    shard, found = read(source, tmp_path)
+    assert found == {
+        "p/bare.parquet#00000000": b"third",
+        "p/full.parquet#00000000": b"first",
+        "p/full.parquet#00000001": b"second",
+        "p/full.parquet#00000002": "empty",
+    }
+    sizes = dict(
+        zip(shard.refs["image_key"].to_pylist(), shard.refs["bytes"].to_pylist(), strict=True)
+    )
+    assert sizes["p/full.parquet#00000001"] == len(b"second")
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (parquet_of({"name": ["a"]}), "0 binary columns"),
+        (parquet_of({"x": [b"a"], "y": [b"b"]}), "2 binary columns and none named 'image'"),
+        (parquet_of({"image": [b"a"]})[:-20], r"p\.parquet is damaged, or no Parquet file"),
+        (b"", "is damaged, or no Parquet"),
+        (b"PAR1 no parquet PAR1", "is damaged, or no Parquet"),
+        (parquet_of({"image": [b"a"], "date": ["today"]}), "column 'date' holds 'today'"),
+        (parquet_of({"image": [b"a"], "date": pa.array([None], pa.string())}), "holds None"),
+        (parquet_of({"image": [b"a"], "tags": ["x"]}), "'tags' is string, expected a map"),
+    ],
+)
+def test_a_parquet_file_that_is_unusable_is_an_error(lake: Lake, data: bytes, said: str) -> None:
+    lake.write("p.parquet", data)
+    with pytest.raises(ConfigError, match=said):
+        images_of(lake, "*.parquet")
+
+
+def test_parquet_that_changes_after_planning_costs_its_images(lake: Lake, tmp_path: Path) -> None:
+    whole = parquet_of({"image": [b"a" * 999, b"b" * 999]}, compression="zstd", row_group_size=1)
+    lake.write("p.parquet", whole)
+    source = source_of(lake, "*.parquet")
+    settings = {"shard_images": 9, "shard_bytes": 1 << 30, "rescore_changed": False}
+    build_plan(source.select(None), settings, tmp_path / "plan")
+    refs = pq.read_table(tmp_path / "plan")
+    replaced = {
+        "changed": parquet_of({"image": [b"c", b"d"]}),
+        "damaged_container": b"PAR1 no parquet PAR1",
+        "no_image_column": parquet_of({"name": ["a"]}),
+    }
+    for code, data in replaced.items():
+        lake.write("p.parquet", data)
+        (shard,) = read_shards(source.lake, "r", "d", refs, [0])
+        assert [e and e.code for e in shard.errors] == [code, code]
+    lake.delete(["p.parquet"])
+    (shard,) = read_shards(source.lake, "r", "d", refs, [0])
+    assert [e and e.code for e in shard.errors] == ["missing", "missing"]
