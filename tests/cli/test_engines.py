@@ -1,0 +1,105 @@
+"""`engines`: listed, shown, compared, promoted and rolled back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steel_batch.lake import Lake
+from steel_batch.registry import load_engine, register
+from tests.cli.command_line import Command, keys, refused
+from tests.tiny_engine import tiny_version
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> tuple[list[str], str, str, str]:
+    """A store's flags, and the names of a version, of a better and of a worse one."""
+    store = Lake(str(tmp_path / "store"))
+    names = []
+    for number, dice in enumerate((0.95, 0.97, 0.9)):
+        of_class = {"present_dice": dice, "recall": 1.0, "false_alarm_rate": 0.0, "num_present": 5}
+        metrics = {
+            "data_digest": "0a" * 32, "num_images": 50, "kaggle_dice": dice, "mean_iou": dice,
+            "classes": [of_class] * 4,
+        }  # fmt: skip
+        card, graphs = tiny_version(min_area_px=number, metrics=metrics)
+        register(store, card, graphs)
+        names.append(card.name)
+    return ["--store", store.url], *names
+
+
+def test_engines_are_listed_and_shown(steel_batch: Command, registry: Any, tmp_path: Path) -> None:
+    store, first, *_ = registry
+    promoted = steel_batch("engines", "promote", first, *store, "--why", "the first [one]")
+    assert promoted.out == (
+        f"tiny@production means {first}, its first promotion\n"
+        "There was nothing to compare it with.\n"
+    )
+    listed = steel_batch("engines", "list", *store, "--output", "json").json
+    assert [keys(row) for row in listed] == [{"engine", "created", "aliases"}] * 4
+    assert {row["engine"]: row["aliases"] for row in listed}[first] == ["production"]
+    assert listed[-1]["engine"] == load_engine("demo", store=None).card.name
+    shown = steel_batch("engines", "show", "tiny@production", *store, "--output", "json").json
+    assert shown["card"]["version"] == first.partition("-")[2]
+    (move,) = shown["moves"]
+    assert keys(move) == {
+        "number", "version", "previous", "action", "at", "by", "why", "forced", "checks",
+    }  # fmt: skip
+    text = steel_batch("engines", "show", "tiny@production", *store).out
+    assert f"{first}, made " in text
+    assert "judged on 50 held-out images: Kaggle Dice 0.9500, mIoU 0.9500" in text
+    assert "the first [one]" in text.splitlines()[-1]
+    page = tmp_path / "page.html"
+    assert "judged on" not in steel_batch("engines", "show", first, *store, "--page", page).err
+    assert first in page.read_text()
+    assert steel_batch("engines", "show", "demo").out.startswith("demo-")
+
+
+def test_an_alias_is_promoted_and_rolled_back(steel_batch: Command, registry: Any) -> None:
+    store, first, better, worse = registry
+    json_ = ["--output", "json"]
+    steel_batch("engines", "promote", first, *store)
+    moved = steel_batch("engines", "promote", better, *store, *json_).json
+    assert keys(moved) == {"alias", "engine", "previous", "changed", "entry", "comparison"}
+    assert (moved["engine"], moved["previous"], moved["changed"]) == (better, first, True)
+    assert keys(moved["comparison"]) == {"figures", "refusals"}
+    again = steel_batch("engines", "promote", better, *store)
+    assert (again.code, again.err) == (0, "")
+    assert f"tiny@production means {better} already" in again.out
+    text = refused(steel_batch("engines", "promote", worse, *store))
+    assert f"{worse} is not promoted, tiny@production still means {better}" in text
+    without = steel_batch("engines", "promote", worse, *store, "--force")
+    assert without.code == 2
+    assert '--why "…"' in without.err
+    forced = steel_batch("engines", "promote", worse, *store, "--force", "--why", "it is faster")
+    assert forced.code == 0
+    assert "forced although Kaggle Dice is 0.9000 against 0.9700" in forced.out
+    back = steel_batch("engines", "rollback", "tiny@production", *store, "--why", "slow", *json_)
+    assert (back.json["engine"], back.json["previous"]) == (better, worse)
+    text = steel_batch("engines", "rollback", "tiny@production", *store).out
+    assert text == f"tiny@production means {first}, before: {better}\n"
+    history = steel_batch("engines", "show", "tiny@production", *store).out.splitlines()[-5:]
+    assert [line.split()[1] for line in history] == [
+        "rollback", "rollback", "forced", "promote", "promote",
+    ]  # fmt: skip
+    done = steel_batch("engines", "rollback", "tiny@production", *store)
+    assert "there is no earlier version to go back to" in refused(done)
+
+
+def test_what_differs_between_two_engines_is_shown(steel_batch: Command, registry: Any) -> None:
+    store, first, better, _ = registry
+    found = steel_batch("engines", "diff", first, better, *store, "--output", "json").json
+    assert keys(found) == {"a", "b", "judged_on_the_same", "differences"}
+    assert {d["name"]: (d["a"], d["b"]) for d in found["differences"]} == {
+        **{f"min_area_px.band_{c}": (0, 1) for c in (1, 2, 3, 4)},
+        **{f"metrics.band_{c}.present_dice": (0.95, 0.97) for c in (1, 2, 3, 4)},
+        "metrics.kaggle_dice": (0.95, 0.97),
+        "metrics.mean_iou": (0.95, 0.97),
+    }
+    text = steel_batch("engines", "diff", first, better, *store).out
+    assert text.split("\n")[0].split() == [first, better]
+    assert "metrics.kaggle_dice" in text
+    assert "do not compare" in steel_batch("engines", "diff", first, "demo", *store).out
+    assert "one and the same" in steel_batch("engines", "diff", first, first, *store).out

@@ -1,0 +1,106 @@
+"""Commands that look into a store: `query`, `runs`, `quarantine`, `verify` and `gc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from steel_batch import layout
+from steel_batch.lake import Lake
+from tests.cli.command_line import Command, keys, refused
+from tests.made_up_run import commit_run, image_keys, keys_of
+
+
+def test_queries_answer_in_json_and_text(steel_batch: Command, committed: Path) -> None:
+    sql = "SELECT line, count(*) AS n FROM predictions GROUP BY line ORDER BY line"
+    done = steel_batch("query", sql, "--store", committed, "--output", "json")
+    assert done.json == [{"line": "1", "n": 3}, {"line": "2", "n": 4}]
+    text = steel_batch("query", sql, "--store", committed)
+    assert text.out.split() == ["line", "n", "1", "3", "2", "4"]
+    tagged = steel_batch("query", "SELECT '[red]x[/]' AS tag", "--store", committed)
+    assert tagged.out.split() == ["tag", "[red]x[/]"]
+
+
+@pytest.mark.parametrize(
+    ("sql", "expected"),
+    [
+        ("SELECT nonsense FROM predictions", "nonsense"),
+        ("SELEC 1", "SELEC"),
+        ("", "no rows"),
+        ("SELECT * FROM elsewhere", "elsewhere"),
+    ],
+)
+def test_sql_that_cannot_be_answered_is_explained(
+    steel_batch: Command, committed: Path, sql: str, expected: str
+) -> None:
+    done = steel_batch("query", sql, "--store", committed)
+    assert done.code in (1, 2)
+    assert done.out == ""
+    assert done.err.startswith("error: the query cannot be answered: ")
+    assert expected in done.err
+
+
+def test_a_store_that_was_never_scored_into_says_so(steel_batch: Command, tmp_path: Path) -> None:
+    text = refused(steel_batch("query", "SELECT 1", "--store", tmp_path / "nothing"))
+    assert "nothing was scored into this store yet" in text
+
+
+def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> None:
+    (listed,) = steel_batch("runs", "list", "--store", committed, "--output", "json").json
+    assert keys(listed) == {"run_id", "state", "result"}
+    assert listed["state"] == "committed"
+    shown = steel_batch("runs", "show", listed["run_id"], "--store", committed, "--output", "json")
+    assert keys(shown.json) == {"run_id", "state", "record", "result", "events"}
+    assert [event["event"] for event in shown.json["events"]][:1] == ["landed"]
+    text = steel_batch("runs", "show", listed["run_id"], "--store", committed).out
+    assert f"{listed['run_id']}: committed" in text
+    assert "landed  table=predictions" in text
+    none = steel_batch("runs", "list", "--store", committed, "--date", "1999")
+    assert (none.code, none.out) == (0, f"no runs in {committed}\n")
+
+
+def test_a_run_that_is_not_there_is_named(steel_batch: Command, committed: Path) -> None:
+    assert "'yesterday' is not a run id" in refused(
+        steel_batch("runs", "show", "yesterday", "--store", committed)
+    )
+    missing = "2020-01-01-made-0123456789ab-0001"
+    assert f"no run {missing}" in refused(
+        steel_batch("runs", "show", missing, "--store", committed)
+    )
+
+
+def test_the_quarantine_is_listed(steel_batch: Command, committed: Path) -> None:
+    (entry,) = steel_batch("quarantine", "list", "--store", committed, "--output", "json").json
+    assert keys(entry) == {"date", "engine", "image_key", "error_code", "message", "bytes"}
+    assert entry["error_code"] == "empty"
+    only = ["--code", "truncated", "--output", "json"]
+    assert steel_batch("quarantine", "list", "--store", committed, *only).json == []
+    assert "is not an error code" in refused(
+        steel_batch("quarantine", "list", "--store", committed, "--code", "' OR 1=1 --")
+    )
+
+
+def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    store = Lake(str(tmp_path / "store"))
+    result = commit_run(store, image_keys(4))
+    place = ["--store", store.url]
+    sound = steel_batch("verify", *place, "--output", "json")
+    assert (sound.code, sound.json) == (0, [])
+    assert steel_batch("verify", *place).err == "all is well\n"
+    orphan = layout.table_file("predictions", result.engine, result.date, str(result.run_id), 7)
+    store.write(orphan, b"12345")
+    wrong = steel_batch("verify", *place, "--output", "json")
+    assert wrong.code == 1
+    assert [keys(problem) for problem in wrong.json] == [{"kind", "key", "message"}]
+    assert f"foreign: {orphan}" in steel_batch("verify", *place).out
+    before = keys_of(store)
+    dry = steel_batch("gc", *place, "--dry-run", "--output", "json")
+    assert [keys(item) for item in dry.json] == [{"key", "bytes", "reason", "engine", "date"}]
+    assert steel_batch("gc", *place, "--dry-run").err == "would be deleted: 1 object, 5 bytes\n"
+    assert keys_of(store) == before
+    assert steel_batch("gc", *place, "--output", "json").json == dry.json
+    assert store.stat(orphan) is None
+    assert steel_batch("verify", *place).code == 0
