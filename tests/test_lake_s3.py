@@ -214,7 +214,7 @@ def test_a_store_that_stays_slow_is_given_up_after_the_limit(
     started = time.monotonic()
     with pytest.raises(TransientLakeError, match=r"/k: the store answers SlowDown \(Please"):
         hasty.read("k")
-    assert 1.0 <= time.monotonic() - started < 5.0
+    assert 1.0 <= time.monotonic() - started < 30.0
     assert hasty.counts()["retries_SlowDown"] == proxy.counts()["slow_down"] - 1
 
 
@@ -247,16 +247,17 @@ def test_what_is_not_there_is_asked_for_once(
 def test_a_wrong_address_is_noticed_sooner_than_a_store_that_went_away(
     bucket: str, s3_endpoint: str
 ) -> None:
-    retry = dataclasses.replace(hasty_retry(2.0), unreachable_seconds=0.2)
+    patient = dataclasses.replace(hasty_retry(60.0), unreachable_seconds=0.2)
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
     started = time.monotonic()
     with pytest.raises(TransientLakeError, match=r"Nothing answers there.*--endpoint-url"):
-        Lake(f"{bucket}/x", endpoint_url=nowhere, retry=retry).read("k")
-    assert time.monotonic() - started < 1.5
+        Lake(f"{bucket}/x", endpoint_url=nowhere, retry=patient).read("k")
+    assert time.monotonic() - started < 30.0
+    hasty = dataclasses.replace(patient, total_seconds=2.0)
     with FaultProxy(s3_endpoint) as going:
-        lake = Lake(f"{bucket}/x", endpoint_url=going.url, retry=retry)
+        lake = Lake(f"{bucket}/x", endpoint_url=going.url, retry=hasty)
         lake.write("k", b"x")
     started = time.monotonic()
     with pytest.raises(TransientLakeError):
