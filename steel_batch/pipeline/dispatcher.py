@@ -6,10 +6,18 @@ A module of its own that imports next to nothing: the process of this actor is t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+from steel_batch.errors import SteelBatchError
+
+PATIENCE_SECONDS: Final = 10.0
+"""How long the other scoring actors are waited for, once one is ready."""
+_POLL_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +30,77 @@ class Work:
     """Per row group of the plan, its shards that are to be scored."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How far the scoring actors are."""
+
+    is_over: bool
+    """Whether what can be read is read from now on."""
+    num_answers: int
+    """Actors that have loaded the engine, or said why they cannot."""
+    notes: tuple[str, ...]
+    """What takes them long."""
+
+
 class Dispatcher:
     """Hands works to the read tasks, and counts how often each shard was started.
 
     An actor of its own: what kills a scoring actor does not reach it.
+
+    Args:
+        num_awaited: Scoring actors that have to say that they can score before any work is handed
+            out. Once one has, the others have `patience`; if one cannot, no work is.
+        patience: In seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, num_awaited: int, patience: float = PATIENCE_SECONDS) -> None:
         self._works: dict[int, Work | None] = {}
         self._is_there: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: Counter[tuple[str, int]] = Counter()
+        self._num_awaited, self._patience = num_awaited, patience
+        self._answers: dict[str, tuple[str, SteelBatchError | None]] = {}
+        self._notes: dict[str, None] = {}
+        self._is_over = asyncio.Event()
+        if not num_awaited:
+            self._is_over.set()
+
+    async def note(self, text: str) -> None:
+        """Say what takes an actor long; what several say counts once."""
+        self._notes[text] = None
+
+    async def answer(self, actor: str, node: str, error: SteelBatchError | None) -> None:
+        """Say that an actor can score, or why it cannot; one that Ray restarted says it again."""
+        self._answers[actor] = node, error
+        if len(self._answers) >= self._num_awaited:
+            self._is_over.set()
+        else:
+            asyncio.get_running_loop().call_later(self._patience, self._is_over.set)
+
+    async def opening(self, num_notes: int) -> Opening:
+        """How far the actors are, once that is over or there are more notes than so many."""
+        while not self._is_over.is_set() and len(self._notes) <= num_notes:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._is_over.wait(), _POLL_SECONDS)
+        return Opening(
+            is_over=self._is_over.is_set(),
+            num_answers=len(self._answers),
+            notes=tuple(self._notes),
+        )
+
+    async def refusal(self) -> SteelBatchError | None:
+        """Why no work is handed out."""
+        nodes: defaultdict[tuple[type[SteelBatchError], str], list[str]] = defaultdict(list)
+        for node, error in self._answers.values():
+            if error is not None and self._num_awaited:
+                nodes[type(error), error.message].append(node)
+        if not nodes:
+            return None
+        reasons = " ".join(f"On {', '.join(names)}: {why}" for (_, why), names in nodes.items())
+        (kind, _), *_ = nodes
+        return kind(
+            f"nothing was read, as not every GPU can score. {reasons} `steel-batch doctor` shows "
+            "what each node has."
+        )
 
     async def put(self, index: int, work: Work | None) -> None:
         """Say what a work is; None where there is nothing to do, or no more."""
@@ -44,7 +113,10 @@ class Dispatcher:
             await self.put(index, work)
 
     async def take(self, index: int, part: int, num_parts: int) -> Work | None:
-        """One part of a work, as soon as it is known what that is."""
+        """One part of a work, as soon as it is known what that is and the actors can score it."""
+        await self._is_over.wait()
+        if await self.refusal() is not None:
+            return None
         await self._is_there[index].wait()
         work = self._works[index]
         if work is None:

@@ -17,7 +17,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import platform
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,13 +31,14 @@ import ray.data
 from ray.data import ActorPoolStrategy, DataContext
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from steel_batch import errors
+from steel_batch import __version__, errors
 from steel_batch.config import DECODER
-from steel_batch.engine.runtime import open_runtime
-from steel_batch.errors import ClusterError, SteelBatchError, TransientLakeError
+from steel_batch.engine.check import check_gpu, check_packages
+from steel_batch.engine.runtime import open_runtime, wants_gpu
+from steel_batch.errors import ClusterError, ConfigError, SteelBatchError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import DamagedShardError, DataFile, merge_shards
-from steel_batch.pipeline.dispatcher import Dispatcher, Work
+from steel_batch.pipeline.dispatcher import Dispatcher, Opening, Work
 from steel_batch.plan import Plan
 from steel_batch.read import ShardInput, check_jpegs, read_shards
 from steel_batch.receipt import Receipt
@@ -74,8 +77,8 @@ class Setup:
     num_threads: int
     num_slots: int
     """Batches in flight of each actor on a GPU."""
-    num_slots_of_gpu: int
-    """Of all actors that share one."""
+    version: str = __version__
+    """Of steel-batch, where the command was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,10 +151,12 @@ class ScoreStage:
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
         self._scorer: ShardScorer | SteelBatchError
+        context, error = ray.get_runtime_context(), None
         try:
-            self._scorer = _open_scorer(setup)
-        except SteelBatchError as error:  # raised here, Ray would leave but its words, and restart
-            self._scorer = error
+            self._scorer = _open_scorer(setup, dispatcher.note.remote)
+        except SteelBatchError as caught:  # raised here, Ray would leave but its words, and restart
+            self._scorer = error = caught
+        dispatcher.answer.remote(context.get_actor_id(), platform.node(), error)
         self._meter = Meter(setup.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -198,7 +203,10 @@ class ScoreStage:
         return row
 
 
-def _open_scorer(setup: Setup) -> ShardScorer:
+def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
+    on_gpu = wants_gpu(setup.runtime)
+    if on_gpu:
+        _look_at_gpu(setup, note)
     runtime = open_runtime(
         setup.engine,
         runtime=setup.runtime,
@@ -215,22 +223,58 @@ def _open_scorer(setup: Setup) -> ShardScorer:
         decoder=setup.decoder,
         decode_seconds=setup.decode_seconds,
         num_threads=setup.num_threads,
-        num_children=CHILDREN if setup.num_slots_of_gpu else 0,
+        num_children=CHILDREN if on_gpu else 0,
     )
 
 
+def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
+    """See that this process's GPU can score, before it is loaded with anything.
+
+    Raises:
+        ConfigError: It cannot; the message says what is here and what mends it.
+    """
+    findings = [
+        check_packages(setup.version),
+        *check_gpu(
+            setup.engine,
+            setup.runtime,
+            precision=setup.precision,
+            batch_size=setup.batch_size,
+            num_slots=setup.num_slots,
+        ),
+    ]
+    wrong = [f"{finding.name}: {finding.text}" for finding in findings if finding.state == "wrong"]
+    if wrong:
+        raise ConfigError(" ".join(wrong))
+    for finding in findings:
+        if finding.name == "plan" and not finding.is_ok:
+            note(finding.found)
+
+
 class ShardStream:
-    """Scores works on the cluster with one pool of actors.
+    """Scores works on the cluster with one pool of actors: a `with` block.
+
+    Where GPUs score, nothing is read before their actors have loaded the engine: an actor that
+    cannot ends the stream.
 
     Args:
         setup: Engine, places and how to run.
         pool: The scoring actors.
         num_works: How many works there will be; they are begun in order.
         num_parts: Into how many tasks the reading of one work is divided.
+        observe: Told how far the actors on GPUs are, from a thread, until reading begins.
     """
 
-    def __init__(self, setup: Setup, pool: ActorPool, *, num_works: int, num_parts: int) -> None:
-        self._setup, self._pool = setup, pool
+    def __init__(
+        self,
+        setup: Setup,
+        pool: ActorPool,
+        *,
+        num_works: int,
+        num_parts: int,
+        observe: Callable[[Opening], None],
+    ) -> None:
+        self._setup, self._pool, self._observe = setup, pool, observe
         self._rows = [
             {"index": index, "part": part, "num_parts": num_parts}
             for index in range(num_works)
@@ -238,7 +282,41 @@ class ShardStream:
         ]
         # On the driver's own node: the loss of any other one costs shards and not the run.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote()
+        self._num_awaited = pool.num_actors if pool.num_gpus else 0
+        self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote(
+            num_awaited=self._num_awaited
+        )
+        self._watcher = threading.Thread(target=self._watch_opening, daemon=True)
+
+    def __enter__(self) -> ShardStream:
+        """Begin to watch the actors."""
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching, however far they are."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(self._dispatcher)
+        self._watcher.join()
+
+    def _watch_opening(self) -> None:
+        """Tell how far the actors are, until they have answered or the stream ends."""
+        num_notes = 0
+        with contextlib.suppress(ray.exceptions.RayError):
+            while True:
+                asked = self._dispatcher.opening.remote(num_notes)
+                opening: Opening = ray.get(asked)
+                self._observe(opening)
+                if opening.is_over:
+                    break
+                num_notes = len(opening.notes)
+            if opening.num_answers < self._num_awaited:
+                log.warning(
+                    "%d of %d scoring actors are ready; the others are not waited for: their GPUs "
+                    "may be in use.",
+                    opening.num_answers,
+                    self._num_awaited,
+                )
 
     def put(self, index: int, work: Work | None) -> None:
         """Say what a work is; None ends it, as far as it is not begun. From any thread."""
@@ -253,7 +331,7 @@ class ShardStream:
 
         Raises:
             ClusterError: Ray gave up: what has a receipt is kept.
-            SteelBatchError: An actor could not load the engine.
+            SteelBatchError: An actor cannot score.
         """
         _configure_data()
         pool = self._pool
@@ -289,6 +367,8 @@ class ShardStream:
                         raise getattr(errors, kind)(row["failure"])
                     receipt = None if text is None else Receipt.from_json(text)
                     yield ShardResult(receipt=receipt, counts=counts, **row)
+            if error := ray.get(self._dispatcher.refusal.remote()):
+                raise error
 
 
 @contextlib.contextmanager
