@@ -77,8 +77,8 @@ class RunResult:
     classes: tuple[ClassCount, ...] = ()
     attempt_seconds: dict[str, float] = field(default_factory=dict)
     """What each step took in the attempt that ended the run: ``plan``, ``join`` (the cluster),
-    ``score``, ``merge``, ``commit``. Since the beginning of ``score``: until nodes were looked at,
-    ``preflight``, and until the first shard was done, ``first_receipt``.
+    ``score``, ``merge``, ``commit``. Since the beginning of ``score``: until the actors on GPUs had
+    loaded the engine, ``load``, and until the first shard was done, ``first_receipt``.
     """
 
     def to_json(self) -> dict[str, Any]:

@@ -70,22 +70,6 @@ def check_packages(version: str) -> Finding:
     return Finding(name="packages", state="ok", found=", ".join(found))
 
 
-def check_gpu_node(
-    engine: Engine,
-    runtime: str,
-    *,
-    precision: str,
-    batch_size: int | None,
-    num_slots: int,
-    version: str,
-) -> list[Finding]:
-    """What the actors on a GPU need; see `check_packages` and `check_gpu`."""
-    findings = check_gpu(
-        engine, runtime, precision=precision, batch_size=batch_size, num_slots=num_slots
-    )
-    return [check_packages(version), *findings]
-
-
 def check_gpu(
     engine: Engine | None,
     runtime: str,

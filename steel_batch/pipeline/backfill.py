@@ -28,6 +28,7 @@ from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError, LakeError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.pipeline.cluster import joined_cluster
+from steel_batch.pipeline.dispatcher import Opening
 from steel_batch.pipeline.prepare import scoring_setup
 from steel_batch.pipeline.run import DateRun
 from steel_batch.pipeline.stages import ShardResult, ShardStream
@@ -204,11 +205,17 @@ class _Backfill:
 
     def _score(self, todo: Sequence[str]) -> None:
         """Every date once, through one dataset."""
-        pool, setup = scoring_setup(
-            self._config, self._engine, self._source.lake, self._store, self._say
-        )
-        stream = ShardStream(setup, pool, num_works=len(todo), num_parts=PARTS_PER_DATE)
+        pool, setup = scoring_setup(self._config, self._engine, self._source.lake, self._store)
         with contextlib.ExitStack() as undo:
+            stream = undo.enter_context(
+                ShardStream(
+                    setup,
+                    pool,
+                    num_works=len(todo),
+                    num_parts=PARTS_PER_DATE,
+                    observe=self._watch,
+                )
+            )
             undo.callback(self._close_open)
             committing = undo.enter_context(ThreadPoolExecutor(1, "commit"))
             opening = undo.enter_context(ThreadPoolExecutor(1, "open"))
@@ -370,8 +377,8 @@ class _Backfill:
         self._stopping.set()
         self._room.release()
 
-    def _say(self, note: str) -> None:
-        self._note = note
+    def _watch(self, opening: Opening) -> None:
+        self._note = "" if opening.is_over else "; ".join(opening.notes)
         self._tell()
 
     def _close_open(self) -> None:
@@ -394,7 +401,7 @@ class _Backfill:
                 num_images=self._num_images,
                 images_per_second=self._rate.add(self._num_images),
                 seconds_left=seconds / num_now * num_left if num_now else None,
-                note="" if self._num_images else self._note,
+                note=self._note,
             )
         )
 

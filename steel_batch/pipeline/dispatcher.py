@@ -16,7 +16,7 @@ from typing import Final
 from steel_batch.errors import SteelBatchError
 
 PATIENCE_SECONDS: Final = 10.0
-"""How long the other scoring actors are waited for, once one is ready."""
+"""How long the other scoring actors are waited for, once one has said that it can score or not."""
 _POLL_SECONDS: Final = 0.1
 
 
@@ -38,7 +38,7 @@ class Opening:
     """Whether what can be read is read from now on."""
     num_answers: int
     """Actors that have loaded the engine, or said why they cannot."""
-    notes: tuple[str, ...]
+    notes: Sequence[str]
     """What takes them long."""
 
 
@@ -84,7 +84,7 @@ class Dispatcher:
         return Opening(
             is_over=self._is_over.is_set(),
             num_answers=len(self._answers),
-            notes=tuple(self._notes),
+            notes=list(self._notes),
         )
 
     async def refusal(self) -> SteelBatchError | None:

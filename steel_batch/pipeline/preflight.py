@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -13,20 +10,14 @@ from typing import Any, Final
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from steel_batch import __version__
-from steel_batch.engine.check import check_gpu_node
 from steel_batch.engine.runtime import wants_gpu
-from steel_batch.errors import ConfigError
 from steel_batch.finding import Finding
-from steel_batch.pipeline.stages import Setup
 from steel_batch.preflight import Wanted, check
 
 PROBE_SECONDS: Final = 20.0
 """How long a node may take; a process that loads TensorRT for the first time needs some of it."""
 GPU_SHARE: Final = 0.01
 """What a probe claims of a GPU, so that Ray shows it one; a GPU that is all taken has not that."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,57 +49,6 @@ def check_nodes(wanted: Wanted, *, seconds: float = PROBE_SECONDS) -> list[NodeR
         ],
         seconds,
     )
-
-
-def require_nodes(setup: Setup, notify: Callable[[str], None]) -> None:
-    """Look at the nodes that will score on GPUs, before anything is read.
-
-    Costs nothing where CPUs score. A node whose GPUs are all taken is not looked at: its actors
-    wait for them as well, and say themselves what is wrong.
-
-    Args:
-        setup: How is to be scored.
-        notify: Told of a plan that is missing, which the first actor builds.
-
-    Raises:
-        ConfigError: A node cannot score; the message says what it has and what mends it.
-    """
-    if not wants_gpu(setup.runtime):
-        return
-    started = time.monotonic()
-    arguments = {
-        "engine": setup.engine,
-        "runtime": setup.runtime,
-        "precision": setup.precision,
-        "batch_size": setup.batch_size,
-        "num_slots": setup.num_slots_of_gpu,
-        "version": __version__,
-    }
-    nodes = [node for node in ray.nodes() if node["Alive"] and _num_gpus(node) >= 1]
-    reports = _probe(
-        [_Probe(node, check_gpu_node, arguments, on_gpu=True) for node in nodes], PROBE_SECONDS
-    )
-    log.info("looked at %d GPU nodes in %.2f s", len(nodes), time.monotonic() - started)
-    where: defaultdict[Finding, list[str]] = defaultdict(list)
-    for report in reports:
-        for finding in report.findings:
-            where[finding].append(report.node)
-    wrong = {finding: names for finding, names in where.items() if finding.state == "wrong"}
-    if wrong:
-        reasons = " ".join(
-            f"{finding.name} on {', '.join(names)}: {finding.text}"
-            for finding, names in wrong.items()
-        )
-        raise ConfigError(
-            f"nothing was read, as --runtime {setup.runtime} cannot score here. {reasons} "
-            "`steel-batch doctor` shows all of it, node by node."
-        )
-    missing = [finding.found for finding in where if finding.name == "plan" and not finding.is_ok]
-    if missing:
-        notify("; ".join(missing))
-    for finding in where:
-        if finding.name == "Ray":
-            log.warning("node %s: %s", ", ".join(where[finding]), finding.text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ actors for many dates. A plan is written to a local file here: the run makes it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.lake import Lake
 from steel_batch.pipeline.cluster import actor_pool, choose_runtime
-from steel_batch.pipeline.preflight import require_nodes
 from steel_batch.pipeline.stages import ActorPool, Setup
 from steel_batch.plan import PlanInfo, build_plan
 from steel_batch.registry import Engine
@@ -60,7 +58,7 @@ def plan_date(
 
 
 def scoring_setup(
-    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake, notify: Callable[[str], None]
+    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake
 ) -> tuple[ActorPool, Setup]:
     """The scoring actors that the joined cluster has room for, and what they need to know.
 
@@ -69,16 +67,14 @@ def scoring_setup(
         engine: The resolved engine.
         lake: Where the images are.
         store: Where everything is written.
-        notify: Told what the actors will do before they score, where that takes minutes.
 
     Raises:
-        ConfigError: Not one actor fits, a node that is to score cannot, or the GPU is to decode
-            where none scores.
+        ConfigError: Not one actor fits, or the GPU is to decode where none scores.
     """
     runtime = choose_runtime(config.runtime)
     pool = actor_pool(config, on_gpu=wants_gpu(runtime))
     decodes_on_gpu(config.decode, runtime=runtime)
-    setup = Setup(
+    return pool, Setup(
         lake=lake,
         store=store,
         engine=engine,
@@ -90,7 +86,4 @@ def scoring_setup(
         batch_size=config.batch_size,
         num_threads=pool.num_threads,
         num_slots=pool.num_slots,
-        num_slots_of_gpu=pool.num_slots * round(1 / pool.num_gpus) if pool.num_gpus else 0,
     )
-    require_nodes(setup, notify)
-    return pool, setup

@@ -27,7 +27,7 @@ from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.merge import DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import joined_cluster
-from steel_batch.pipeline.dispatcher import Work
+from steel_batch.pipeline.dispatcher import Opening, Work
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.prepare import Planned, dates_of, plan_date, scoring_setup
 from steel_batch.pipeline.stages import ShardResult, ShardStream, merge_files
@@ -406,19 +406,21 @@ class DateRun:
             if not work.pending:
                 break
             self._failures.clear()
-            pool, setup = scoring_setup(
-                config,
-                self._engine,
-                self._source.lake,
-                self._store,
-                lambda text: self._observe(tally.progress(text)),
-            )
-            self._steps.setdefault("preflight", time.monotonic() - started)
-            stream = ShardStream(setup, pool, num_works=1, num_parts=self.num_parts)
-            stream.put(0, work)
-            for result in stream.results():
-                self.take(result)
-                self._observe(self.progress)
+            pool, setup = scoring_setup(config, self._engine, self._source.lake, self._store)
+
+            def watch(opening: Opening) -> None:
+                if opening.is_over:
+                    self._steps.setdefault("load", time.monotonic() - started)
+                else:
+                    self._observe(tally.progress("; ".join(opening.notes)))
+
+            with ShardStream(
+                setup, pool, num_works=1, num_parts=self.num_parts, observe=watch
+            ) as stream:
+                stream.put(0, work)
+                for result in stream.results():
+                    self.take(result)
+                    self._observe(self.progress)
         if not tally.is_complete:
             num_left = self._record.num_shards - tally.num_shards_done
             cause = next(iter(self._failures.values()), "the cluster lost them.")

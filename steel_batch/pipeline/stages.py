@@ -38,7 +38,7 @@ from steel_batch.engine.runtime import open_runtime, wants_gpu
 from steel_batch.errors import ClusterError, ConfigError, SteelBatchError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import DamagedShardError, DataFile, merge_shards
-from steel_batch.pipeline.dispatcher import Dispatcher, Opening, Work
+from steel_batch.pipeline.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
 from steel_batch.plan import Plan
 from steel_batch.read import ShardInput, check_jpegs, read_shards
 from steel_batch.receipt import Receipt
@@ -54,6 +54,7 @@ CALLS_PER_ACTOR: Final = 4
 """Shards in work at once in one actor, so that nothing drains at a shard's end."""
 TASKS_IN_FLIGHT: Final = 8
 """Shards sent to one actor, in work or waiting in its node's memory."""
+NO_ACTOR: Final = "no GPU is ready yet: one that is in use is waited for"
 MERGES_AT_ONCE: Final = 32
 MOST_STARTS: Final = 10
 """Starts of one shard after which what ends its process is no image, nor a node that was lost."""
@@ -305,6 +306,8 @@ class ShardStream:
         with contextlib.suppress(ray.exceptions.RayError):
             while True:
                 asked = self._dispatcher.opening.remote(num_notes)
+                if num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+                    self._observe(Opening(is_over=False, num_answers=0, notes=[NO_ACTOR]))
                 opening: Opening = ray.get(asked)
                 self._observe(opening)
                 if opening.is_over:
