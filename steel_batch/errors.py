@@ -14,7 +14,8 @@ The branches follow what the caller does about them::
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   └── TransientLakeError retry, then fail the shard
     ├── EngineError            stop: the engine's files are missing, damaged or unusable
-    │   └── EngineMismatchError stop before any work: another GPU, runtime or version
+    │   ├── EngineMismatchError stop before any work: another GPU, runtime or version
+    │   └── DeviceError        the GPU failed: this process cannot use it any more, another may
     ├── ClusterError           stop: Ray failed; receipts are kept
     ├── LockHeldError          stop, exit 4: another run holds the (engine, date)
     ├── TooManyBadImagesError  stop, exit 3: nothing is committed, receipts are kept
@@ -30,8 +31,26 @@ arguments that have defaults, which is what pickling keeps.
 from __future__ import annotations
 
 import re
-from typing import ClassVar
+from typing import ClassVar, Final
 
+IMAGE_CODES: Final = (
+    "empty",
+    "not_an_image",
+    "unsupported_format",
+    "truncated",
+    "undecodable",
+    "too_large",
+    "wrong_size",
+    "crashed_decoder",
+    "hung_decoder",
+    "missing",
+    "changed",
+    "not_a_file",
+    "unsafe_name",
+    "damaged_container",
+    "no_image_column",
+)
+"""Every code of the quarantine; a decoder that a user brings may have others."""
 _ORNAMENT = re.compile(r"\x1b\[[\d;]*m|↳|<\?xml[^>]*>")
 _ANSWER = re.compile(
     r"<Error>.*?<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>.*?</Error>", re.DOTALL
@@ -119,6 +138,10 @@ class EngineError(SteelBatchError):
 
 class EngineMismatchError(EngineError):
     """A compiled plan is for another GPU, TensorRT version or engine than what is here."""
+
+
+class DeviceError(EngineError):
+    """The GPU failed: this process cannot use it any more, another may."""
 
 
 class ClusterError(SteelBatchError):

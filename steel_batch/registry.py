@@ -6,6 +6,7 @@ last, so a folder without a card is no version yet.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -72,19 +73,23 @@ def load_engine(spec: str, *, store: Lake | None) -> Engine:
     """Find the engine that a user names.
 
     Args:
-        spec: ``demo``, ``<model>@<alias>``, ``<model>-<12 hex>``, or a version's folder.
+        spec: ``demo``, ``<model>@<alias>``, ``<model>-<12 hex>``, or a version's folder. The
+            shipped engine has a name of the third kind too, and is found by it in every store.
         store: Where models and aliases are looked up, and where plans are kept; None knows only
-            ``demo`` and folders, and keeps plans beside the card.
+            the shipped engine and folders, and keeps plans beside the card.
 
     Raises:
         ConfigError: There is none; the message lists those that exist.
-        EngineError: Its card is damaged.
+        EngineError: Its card is damaged, or was changed since it was registered.
     """
     if spec == DEMO:
         return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
     if "/" in spec or spec.startswith("."):
         return _load(Lake(spec), "", spec, store)
+    is_shipped = spec == shipped_name()
     if store is None:
+        if is_shipped:
+            return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
         raise ConfigError(
             f"engine {spec!r} is looked up in a store, and none was given; expected 'demo', the "
             "path of a version's folder, or --store."
@@ -97,10 +102,18 @@ def load_engine(spec: str, *, store: Lake | None) -> Engine:
             model, version = layout.split_engine_name(spec)
         return _load(store, layout.version_dir(model, version), spec, store)
     except ConfigError:
+        if is_shipped:
+            return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
         raise ConfigError(
             f"there is no engine {spec!r} in {store.url}. There are: "
             f"{', '.join(_known_names(store))}."
         ) from None
+
+
+@functools.cache
+def shipped_name() -> str:
+    """The full name of the engine that ships with the package: ``demo-<12 hex>``."""
+    return load_engine(DEMO, store=None).card.name
 
 
 def resolve_alias(store: Lake, model: str, alias: str) -> str:

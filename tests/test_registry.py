@@ -160,6 +160,23 @@ def test_a_graph_outside_the_contract_is_not_registered(lake: Lake) -> None:
     assert list(lake.list_objects()) == []
 
 
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [('"min_area_px": [\n   0,', '"min_area_px": [\n   200,'), ('"never"', '"fit"')],
+)
+def test_a_card_that_was_edited_by_hand_is_refused(lake: Lake, written: str, instead: str) -> None:
+    promoted(lake)
+    key = layout.card_file("tiny", CARD.version)
+    text = lake.read(key).decode()
+    assert text.count(written) == 1
+    lake.write(key, text.replace(written, instead).encode())
+    with pytest.raises(EngineError) as refused:
+        load_engine("tiny@production", store=lake)
+    assert f"{lake.uri(key)} was changed since it was registered" in str(refused.value)
+    assert f"and it says {CARD.version}. Put the card back" in str(refused.value)
+    assert load_engine(OTHER.name, store=lake).card == OTHER
+
+
 @pytest.mark.parametrize("text", [b"{}", b"no json", b'{"model": 1}'])
 def test_a_damaged_card_is_named(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "card.json").write_bytes(text)

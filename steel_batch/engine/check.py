@@ -20,6 +20,7 @@ from steel_batch.engine.gpu import Gpu, open_gpu
 from steel_batch.engine.machine import check_start, find_machine, import_tensorrt
 from steel_batch.engine.onnxruntime import open_session
 from steel_batch.engine.plans import (
+    ANY_GPU,
     DEFAULT_BATCH_SIZE,
     Machine,
     PlanRecord,
@@ -119,11 +120,11 @@ def check_gpu(
             batch_size=batch_size,
             source_precision=graph_precision(trt, precision),
         )
-        findings.append(plan)
-        if record is not None:
-            findings.append(_wait_for_memory(gpu, record, engine.card, num_slots))
     except SteelBatchError as error:
-        findings.append(wrong("memory", error))
+        return [*findings, wrong("plan", error)]
+    findings.append(plan)
+    if record is not None:
+        findings.append(_wait_for_memory(gpu, record, engine.card, num_slots))
     return findings
 
 
@@ -149,7 +150,7 @@ def check_plan(
     """
     try:
         record = find_plan(engine, machine, precision=precision, batch_size=batch_size)
-        return _check_file(engine, record), record
+        return _check_file(engine, record, machine), record
     except EngineMismatchError as error:
         missing = error.message
     except SteelBatchError as error:
@@ -171,19 +172,28 @@ def check_plan(
     return Finding(name="plan", state="note", found=found, remedy=missing), None
 
 
-def _check_file(engine: Engine, record: PlanRecord) -> Finding:
-    """Whether a plan's file is there; its digest is checked where it is loaded."""
+def _check_file(engine: Engine, record: PlanRecord, machine: Machine) -> Finding:
+    """Whether a plan's file is there and of this GPU; its digest is checked where it is loaded."""
     key = f"{engine.plan_folder}/{record.file}"
     item = engine.plan_home.stat(key)
+    command = build_command(engine, record.runtime, record.precision, record.batch_size)
     if item is None or item.size_bytes != record.size_bytes:
         size = "is not there" if item is None else f"has {item.size_bytes:,} bytes"
-        command = build_command(engine, record.runtime, record.precision, record.batch_size)
         return Finding(
             name="plan",
             state="wrong",
             found=f"{engine.plan_home.uri(key)} {size}, and its record says "
             f"{record.size_bytes:,} bytes.",
             remedy=f"Delete the record {record.name}.json, and on such a GPU, run: {command}",
+        )
+    if record.compute_capability != ANY_GPU and record.device_name != machine.device_name:
+        return Finding(
+            name="plan",
+            state="note",
+            found=f"{record.name} was built on {record.device_name}, and this is "
+            f"{machine.device_name}: it may run slower here than one built on this GPU",
+            remedy=f"For one of this GPU, delete the record {record.name}.json and run here: "
+            f"{command}",
         )
     return Finding(
         name="plan",
@@ -196,7 +206,10 @@ def _check_file(engine: Engine, record: PlanRecord) -> Finding:
 def _wait_for_memory(gpu: Gpu, record: PlanRecord, card: Card, num_slots: int) -> Finding:
     give_up = time.monotonic() + MEMORY_WAIT_SECONDS
     while True:
-        finding = check_memory(record, card, *gpu.memory(), num_slots=num_slots)
+        try:
+            finding = check_memory(record, card, *gpu.memory(), num_slots=num_slots)
+        except EngineError as error:
+            return wrong("memory", error)
         if finding.state == "ok" or time.monotonic() > give_up:
             return finding
         time.sleep(0.2)
@@ -237,12 +250,9 @@ def check_memory(
 
 
 def _check_driver(gpu: Gpu | None) -> Finding:
-    answered, said = _ask_nvidia_smi("driver_version")
     if gpu is not None:
-        driver = f"NVIDIA {said.splitlines()[0]}, " if answered else ""
-        return Finding(
-            name="driver", state="ok", found=f"{driver}for CUDA up to {gpu.cuda_version}"
-        )
+        return Finding(name="driver", state="ok", found=f"for CUDA up to {gpu.cuda_version}")
+    answered, said = _ask_nvidia_smi("driver_version")
     if answered:
         return Finding(name="driver", state="ok", found=f"NVIDIA {said.splitlines()[0]}")
     return Finding(

@@ -106,8 +106,8 @@ class Card:
             source: Where it came from, for messages.
 
         Raises:
-            EngineError: A field is missing, unknown or of the wrong kind, or the version's
-                settings contradict each other.
+            EngineError: A field is missing, unknown or of the wrong kind, the version's settings
+                contradict each other, or they or the graphs are those of another version.
         """
         try:
             raw = json.loads(text)
@@ -152,6 +152,14 @@ class Card:
             raise EngineError(
                 f"{source} contradicts itself ({num_classes} classes): {'; '.join(wrong)}."
             )
+        digests = {graph.precision: graph.sha256 for graph in self.graphs}
+        found = _digest_of(digests, post)
+        if found != self.version:
+            raise EngineError(
+                f"{source} was changed since it was registered: its graphs and its post_process "
+                f"are version {found}, and it says {self.version}. Put the card back as it was, or "
+                "register what it says now as a version of its own."
+            )
 
 
 def version_of(graphs: Mapping[str, bytes], post_process: PostProcess) -> str:
@@ -164,10 +172,12 @@ def version_of(graphs: Mapping[str, bytes], post_process: PostProcess) -> str:
     Returns:
         The same content gives the same version, on any machine.
     """
-    content = {
-        "graphs": {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()},
-        "post_process": dataclasses.asdict(post_process),
-    }
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
+    return _digest_of(digests, post_process)
+
+
+def _digest_of(graphs: Mapping[str, str], post_process: PostProcess) -> str:
+    content = {"graphs": graphs, "post_process": dataclasses.asdict(post_process)}
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 

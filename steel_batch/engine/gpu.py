@@ -1,4 +1,4 @@
-"""The GPU of this process through PyCUDA: its context, and work of a stream that is repeated.
+"""The GPU of this process through PyCUDA, and its context.
 
 The primary context is the one that the CUDA runtime has as well, so TensorRT, PyTorch and decoders
 share it. It is retained once and kept as long as the process lives. Each call pushes it, because
@@ -11,13 +11,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from steel_batch.errors import ConfigError, EngineError
 
 NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING, which PyCUDA has no name for: never waits for the default stream."""
+OTHERWISE: Final = ", or give --runtime onnxruntime."
+"""How messages end that say what a GPU runtime lacks. Who cannot follow it ends them otherwise."""
 
 
 def load_driver() -> Any:
@@ -32,7 +34,7 @@ def load_driver() -> Any:
         raise ConfigError(
             f"the TensorRT runtimes need PyCUDA, which cannot be imported here ({error}). Install "
             "steel-batch[gpu] on every GPU node (PyCUDA is compiled from source and needs CUDA's "
-            "headers), or give --runtime onnxruntime."
+            f"headers){OTHERWISE}"
         ) from error
     # Kernels are loaded when they are first used: TensorRT 8.5 would load all of its own at once.
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
@@ -45,12 +47,11 @@ def load_driver() -> Any:
     except cuda.Error as error:
         raise ConfigError(
             f"NVIDIA's driver does not start here ({error}): check `nvidia-smi` and "
-            "CUDA_VISIBLE_DEVICES, or give --runtime onnxruntime."
+            f"CUDA_VISIBLE_DEVICES{OTHERWISE}"
         ) from error
     if not num_devices:
         raise ConfigError(
-            "this process sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or give "
-            "--runtime onnxruntime."
+            f"this process sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES{OTHERWISE}"
         )
     return cuda
 
@@ -112,60 +113,3 @@ def open_gpu() -> Gpu:
             f"the GPU gives this process no context ({error}): it is out of memory or another "
             "process has it for itself; see `nvidia-smi`."
         ) from error
-
-
-class StreamGraph:
-    """Work of one stream, recorded once and launched as a whole.
-
-    Args:
-        handle: The stream's.
-        give: Gives the stream its work, which has run before: TensorRT sets itself up in the first
-            run of a shape, and that cannot be recorded.
-
-    Raises:
-        ConfigError: The package cuda-bindings is missing.
-        EngineError: CUDA cannot record it.
-    """
-
-    def __init__(self, handle: int, give: Callable[[], None]) -> None:
-        try:
-            from cuda.bindings import runtime as cudart  # only where graphs are wanted
-        except (ImportError, OSError) as error:
-            raise ConfigError(
-                f"CUDA graphs need the package cuda-bindings, which cannot be imported here "
-                f"({error}): install steel-batch[gpu]."
-            ) from error
-        self._cudart = cudart
-        self._handle = handle
-        # Other threads go on meanwhile, also with calls that must not be recorded.
-        mode = cudart.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        self._ask(cudart.cudaStreamBeginCapture(handle, mode))
-        try:
-            give()
-        except BaseException:
-            cudart.cudaStreamEndCapture(handle)
-            raise
-        graph = self._ask(cudart.cudaStreamEndCapture(handle))
-        try:
-            self._executable = self._ask(cudart.cudaGraphInstantiate(graph, 0))
-        finally:
-            cudart.cudaGraphDestroy(graph)
-
-    def launch(self) -> None:
-        """Give the stream its work again.
-
-        Raises:
-            EngineError: CUDA refuses.
-        """
-        self._ask(self._cudart.cudaGraphLaunch(self._executable, self._handle))
-
-    def free(self) -> None:
-        """Free what was recorded; the stream is idle."""
-        self._cudart.cudaGraphExecDestroy(self._executable)
-
-    def _ask(self, answer: tuple[Any, ...]) -> Any:
-        """What a call of the CUDA runtime gave, without its status."""
-        status, *values = answer
-        if status != self._cudart.cudaError_t.cudaSuccess:
-            raise EngineError(f"CUDA cannot record or repeat a batch: {status.name}.")
-        return values[0] if values else None

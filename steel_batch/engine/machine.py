@@ -1,7 +1,7 @@
 """What this machine runs plans with: TensorRT's bindings, their version, and the GPU.
 
-`tensorrt`, `tensorrt_lean` and `tensorrt_rtx` are the same API under three names. Nothing is
-imported before one of these runtimes is asked for.
+`tensorrt` and `tensorrt_rtx` are the same API under two names. Nothing is imported before one of
+these runtimes is asked for.
 """
 
 from __future__ import annotations
@@ -14,16 +14,17 @@ from collections import deque
 from types import ModuleType
 from typing import Any, Final
 
-from steel_batch.engine.gpu import open_gpu
-from steel_batch.engine.plans import Machine
+from steel_batch.engine.gpu import OTHERWISE, open_gpu
+from steel_batch.engine.plans import ANY_GPU, Machine
 from steel_batch.errors import ConfigError
 
 MODULES: Final = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
-    "tensorrt_lean": ("tensorrt_lean", "tensorrt_lean_bindings"),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
 """Where a runtime's bindings are: their package of libraries has a module of its own, or not."""
+_OF_ANOTHER_MODEL: Final = "different models of devices"
+"""What TensorRT says where it loads a plan that was built on another model of GPU."""
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,8 @@ def import_tensorrt(runtime: str) -> ModuleType:
     extra = "rtx" if runtime == "tensorrt_rtx" else "gpu"
     raise ConfigError(
         f"--runtime {runtime} needs the Python package {MODULES[runtime][0]}, which cannot be "
-        f"imported here ({'; '.join(reasons)}). Install steel-batch[{extra}] on every GPU node, or "
-        "give --runtime onnxruntime."
+        f"imported here ({'; '.join(reasons)}). Install steel-batch[{extra}] on every GPU "
+        f"node{OTHERWISE}"
     )
 
 
@@ -66,7 +67,8 @@ def open_logger(trt: ModuleType) -> Any:
                 self._errors.append(message.strip().rstrip("."))
                 log.info("TensorRT: %s", message)
             elif severity == trt.ILogger.Severity.WARNING:
-                log.debug("TensorRT: %s", message)
+                level = logging.WARNING if _OF_ANOTHER_MODEL in message else logging.DEBUG
+                log.log(level, "TensorRT: %s", message)
 
         def take_errors(self) -> list[str]:
             """The errors since they were last taken, oldest first: the first is the cause."""
@@ -98,16 +100,25 @@ def check_start(runtime: str) -> None:
 
 
 def find_machine(runtime: str) -> Machine:
-    """What this machine runs plans with.
+    """What this machine runs plans with, by which they are named and locked.
+
+    The plans of TensorRT for RTX are for any GPU, and one is not needed to build them.
 
     Raises:
-        ConfigError: The bindings, PyCUDA, the driver or a GPU is missing.
+        ConfigError: The bindings are missing; for ``tensorrt`` also PyCUDA, the driver or a GPU.
+        EngineError: The GPU gives this process no context.
     """
     trt = import_tensorrt(runtime)
-    gpu = open_gpu()
+    if runtime == "tensorrt_rtx":
+        capability, device_name = ANY_GPU, ""
+        with contextlib.suppress(ConfigError):
+            device_name = open_gpu().name
+    else:
+        gpu = open_gpu()
+        capability, device_name = gpu.compute_capability, gpu.name
     return Machine(
         runtime=runtime,
         runtime_version=trt.__version__,
-        compute_capability=gpu.compute_capability,
-        device_name=gpu.name,
+        compute_capability=capability,
+        device_name=device_name,
     )

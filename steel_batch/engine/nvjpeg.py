@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, EngineError
 from steel_batch.jpeg import is_plain_jpeg
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ _STATUS: Final = (
     "not implemented", "incomplete JPEG",
 )  # fmt: skip
 """nvjpegStatus_t."""
+_NO_JPEG_UNIT: Final = (7, 9)
+"""What nvjpegCreateEx answers where a GPU has no hardware decoder, which is no fault."""
 FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegCreateEx": (c_int, c_void_p, c_void_p, c_uint, POINTER(c_void_p)),
     "nvjpegDestroy": (c_void_p,),
@@ -105,7 +107,14 @@ class GpuDecoder:
         ]
         self._batch_size = 0
         self._handle, self._state = c_void_p(), c_void_p()
+        self.hardware_status = 0
+        """nvjpegStatus_t: why the hardware decoder does not decode; 0 where it does."""
         self._create()
+
+    @property
+    def is_hardware(self) -> bool:
+        """Whether the hardware decoder decodes, and not what networks compute on."""
+        return self.hardware_status == 0
 
     def decode(self, jpegs: Mapping[int, Any]) -> dict[int, Any]:
         """Decode JPEGs, each into its image of the batch, before what the stream is given next.
@@ -159,6 +168,8 @@ class GpuDecoder:
         status = 0
         for backend in _BACKENDS:
             status = self._library.nvjpegCreateEx(backend, None, None, 0, byref(self._handle))
+            if backend == _HARDWARE:
+                self.hardware_status = status
             if not status:
                 break
         _check("nvjpegCreateEx", status)
@@ -174,20 +185,26 @@ class GpuDecoder:
 
 def _check(name: str, status: int) -> None:
     if status:
-        known = _STATUS[status] if status < len(_STATUS) else f"status {status}"
-        raise RuntimeError(f"{name}: {known}")
+        raise RuntimeError(f"{name}: {_name_of(status)}")
+
+
+def _name_of(status: int) -> str:
+    return _STATUS[status] if status < len(_STATUS) else f"status {status}"
 
 
 def check_decoder(height: int, width: int) -> None:
     """Decode one strip on this process's GPU and compare it with the CPU's.
+
+    A hardware decoder that is there and not to be had is logged.
 
     Args:
         height: Of the images to come.
         width: Of the images to come.
 
     Raises:
-        ConfigError: nvJPEG is missing, does not start, or does not decode here.
-        EngineError: The GPU gives this process no context.
+        ConfigError: PyCUDA or a GPU is missing, or nvJPEG is, does not start or does not decode
+            here.
+        EngineError: The GPU gives this process no context, or fails.
     """
     gpu = open_gpu()
     noise_HW = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
@@ -196,7 +213,13 @@ def check_decoder(height: int, width: int) -> None:
     try:
         with gpu.current():
             found_HW = _decode_one(gpu, jpeg, height, width)
-    except (RuntimeError, gpu.cuda.Error) as error:
+    except gpu.cuda.Error as error:
+        raise EngineError(
+            f"{gpu.name} failed while it decoded one JPEG: {error}. See `nvidia-smi` and the "
+            "kernel's log for its state, then run the same command again; if it fails again, with "
+            "--decode cpu."
+        ) from error
+    except RuntimeError as error:
         raise ConfigError(
             f"nvJPEG does not work on {gpu.name}: {error}. Install steel-batch[gpu] in its present "
             "version, or give --decode cpu."
@@ -219,6 +242,14 @@ def _decode_one(
     try:
         stream = cuda.Stream(NON_BLOCKING)
         decoder = GpuDecoder(gpu, stream, int(memory), (1, height, width))
+        if decoder.hardware_status not in (0, *_NO_JPEG_UNIT):
+            log.warning(
+                "nvJPEG does not get the hardware decoder of %s (%s), so JPEGs are decoded by what "
+                "networks compute on: a container needs "
+                "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
+                gpu.name,
+                _name_of(decoder.hardware_status),
+            )
         try:
             is_decoded = bool(decoder.decode({0: jpeg}))
             stream.synchronize()

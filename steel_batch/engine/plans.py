@@ -31,8 +31,9 @@ class Machine:
     """``tensorrt`` or ``tensorrt_rtx``."""
     runtime_version: str
     compute_capability: str
-    """Such as ``9.0``."""
+    """Such as ``9.0``, or ``any``."""
     device_name: str = ""
+    """Empty where there is no GPU to run a plan on."""
 
     @property
     def short_name(self) -> str:
@@ -43,11 +44,10 @@ class Machine:
 
     def __str__(self) -> str:
         """For messages."""
-        device = f"{self.device_name}, " if self.device_name else ""
-        return (
-            f"{self.runtime} {self.runtime_version} on {device}"
-            f"compute capability {self.compute_capability}"
-        )
+        is_any = self.compute_capability == ANY_GPU
+        capability = "" if is_any else f"compute capability {self.compute_capability}"
+        gpu = ", ".join(filter(None, (self.device_name, capability))) or "any GPU"
+        return f"{self.runtime} {self.runtime_version} on {gpu}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +66,7 @@ class PlanRecord:
     compute_capability: str
     """Such as ``9.0``, or ``any``."""
     device_name: str
+    """The GPU that it was built on; empty where there was none."""
     precision: str
     batch_size: int
     """Images of every inference; a smaller batch is padded."""
@@ -103,7 +104,8 @@ class PlanRecord:
 
     def to_json(self) -> bytes:
         """The record as indented JSON."""
-        return (json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n").encode()
+        fields = dataclasses.asdict(self)
+        return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, text: bytes, *, source: str) -> PlanRecord:
@@ -199,13 +201,14 @@ def read_plan(engine: Engine, record: PlanRecord) -> bytes:
 def put_plan(engine: Engine, record: PlanRecord, plan: bytes) -> PlanRecord:
     """Keep a plan. Where somebody kept one of the same name first, that one stands.
 
-    The file's name holds its digest, so two builders never write the same file; the record decides.
+    The file's name holds its digest, so whoever writes it writes the same bytes, also over a file
+    that was damaged; the record decides.
 
     Returns:
         The record that stands.
     """
     store, folder = engine.plan_home, engine.plan_folder
-    store.put_if_absent(f"{folder}/{record.file}", plan)
+    store.write(f"{folder}/{record.file}", plan)
     key = f"{folder}/{record.name}.json"
     if store.put_if_absent(key, record.to_json()):
         return record

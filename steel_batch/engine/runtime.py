@@ -9,6 +9,7 @@ from typing import Final
 
 from steel_batch.engine.build import ensure_plan, usual_precision
 from steel_batch.engine.contract import Card, Runtime
+from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import check_decoder
 from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
 from steel_batch.engine.plans import read_plan
@@ -85,7 +86,8 @@ def open_runtime(
         num_slots: Batches in flight on a GPU.
 
     Raises:
-        EngineError: The engine's files are missing, damaged or do not keep the contract.
+        EngineError: The engine's files are missing, damaged or do not keep the contract, or the GPU
+            does not work.
         ConfigError: A GPU runtime or its decoder is asked for where packages, the driver or a GPU
             is missing.
         EngineMismatchError: The plan that fits by its record does not load.
@@ -95,6 +97,7 @@ def open_runtime(
     if wants_gpu(runtime):
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
+        open_gpu()  # or TensorRT for RTX, whose builder needs none, builds a plan for nothing
         decodes_jpegs = decodes_on_gpu(decode, runtime=runtime) and _can_decode(card, decode)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(

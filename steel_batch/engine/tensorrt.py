@@ -1,7 +1,7 @@
 """TensorRT, from 8.5 to 11, and TensorRT for RTX, through one code path.
 
-The bindings are an argument: `tensorrt`, `tensorrt_lean` and `tensorrt_rtx` are the same API under
-three names, of which this module uses what all of them have.
+The bindings are an argument: `tensorrt` and `tensorrt_rtx` are the same API under two names, of
+which this module uses what both of them have.
 
 A slot is everything of one batch in flight, so that decoding into one, copies of a second and the
 network of a third overlap. Shape suffixes: N images, C classes, H rows, W columns.
@@ -9,8 +9,10 @@ network of a third overlap. Shape suffixes: N images, C classes, H rows, W colum
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
+import traceback
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from types import ModuleType
@@ -20,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
-from steel_batch.engine.gpu import NON_BLOCKING, Gpu, StreamGraph, open_gpu
+from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
 from steel_batch.engine.nvjpeg import GpuDecoder
 from steel_batch.engine.plans import Machine
 from steel_batch.engine.ring import SlotRing
-from steel_batch.errors import EngineError, EngineMismatchError
+from steel_batch.errors import DeviceError, EngineError, EngineMismatchError
 
 NUM_SLOTS: Final = 6
 """Some are filled while others wait for the network, so that it never does."""
@@ -43,8 +45,6 @@ class TrtRuntime:
         batch_size: Of the plan.
         precision: Of the plan, for messages.
         num_slots: Batches in flight.
-        cuda_graph: Record a full batch once and launch it as a whole from then on, which spares the
-            CPU the launch of each kernel.
         decodes_jpegs: Whether plain JPEGs are decoded on the GPU.
 
     Raises:
@@ -62,15 +62,12 @@ class TrtRuntime:
         batch_size: int,
         precision: str,
         num_slots: int = NUM_SLOTS,
-        cuda_graph: bool = False,
         decodes_jpegs: bool = False,
     ) -> None:
         trt = import_tensorrt(runtime)
         machine = find_machine(runtime)
         self._batch_size = batch_size
         self._description = f"{machine}, {precision}, batches of {batch_size}"
-        if decodes_jpegs:
-            self._description += ", JPEGs decoded on the GPU"
         self._logger = open_logger(trt)
         self._gpu = open_gpu()
         self._runtime: Any = None
@@ -91,12 +88,10 @@ class TrtRuntime:
                         decodes_jpegs=decodes_jpegs,
                     )
                     slots.append(slot)
-                    if cuda_graph:
-                        slot.record()
         except (MemoryError, RuntimeError, self._gpu.cuda.Error) as error:
             reason = "; ".join([str(error), *self._logger.take_errors()[:1]])
             needed = self._needed_bytes(card)
-            self._free(slots)
+            self._free(slots, error)
             free, total = self._gpu.memory()
             raise EngineError(
                 f"engine {card.name} in batches of {batch_size}, {num_slots} of them in flight, "
@@ -108,6 +103,10 @@ class TrtRuntime:
         except BaseException:
             self._free(slots)
             raise
+        if decodes_jpegs:
+            self._description += ", JPEGs decoded on the GPU"
+            if all(slot.has_jpeg_unit for slot in slots):
+                self._description += " by its JPEG unit"
         self._ring = SlotRing(slots)
         self._slot_bytes = self._needed_bytes(card)
 
@@ -128,7 +127,7 @@ class TrtRuntime:
 
     @property
     def description(self) -> str:
-        """Runtime, version, device, precision and batch."""
+        """Runtime, version, device, precision and batch, and what decodes JPEGs if the GPU does."""
         return self._description
 
     def acquire(self) -> AbstractContextManager[TrtSlot]:
@@ -153,8 +152,9 @@ class TrtRuntime:
                 raise MemoryError("loading the plan")
             raise EngineMismatchError(
                 f"{machine} refuses the plan of engine {card.name}: "
-                f"{(reasons or ['it gives no reason'])[0]}. The plan is damaged, or for another "
-                "GPU or version. Delete it and its record, and run `steel-batch build-engine` here."
+                f"{(reasons or ['it gives no reason'])[0]}. See `nvidia-smi` whether the GPU is "
+                "well; if it is, the plan is for another GPU or version: delete it and its record, "
+                "and run `steel-batch build-engine` here."
             )
 
     def _needed_bytes(self, card: Card) -> int:
@@ -165,10 +165,15 @@ class TrtRuntime:
         images = 2 * self._batch_size * card.height * card.width
         return activations + images + 8 * self._batch_size * len(card.classes)
 
-    def _free(self, slots: list[TrtSlot]) -> None:
-        """Free slots, engine and runtime, in this order: each needs the next."""
+    def _free(self, slots: list[TrtSlot], error: BaseException | None = None) -> None:
+        """Free slots, engine and runtime, in this order: each needs the next.
+
+        The frames that an error came through hold the engine too, and let go of it.
+        """
         try:
             with self._gpu.current():
+                if error is not None:
+                    traceback.clear_frames(error.__traceback__)
                 while slots:
                     slots.pop().free()
                 self._cuda_engine = None
@@ -209,7 +214,6 @@ class TrtSlot:
     ) -> None:
         self._gpu = gpu
         self._logger = logger
-        self._graph: StreamGraph | None = None
         self._context: Any = None
         self._stream: Any = None
         self._done: Any = None
@@ -236,11 +240,16 @@ class TrtSlot:
         pixels: npt.NDArray[np.uint8] = self._host[IMAGE][:, 0]
         return pixels
 
+    @property
+    def has_jpeg_unit(self) -> bool:
+        """Whether JPEGs are decoded by a unit beside those that the network needs."""
+        return self._decoder is not None and self._decoder.is_hardware
+
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Let the GPU decode JPEGs straight into the engine's input, before the next `infer`.
 
         Raises:
-            EngineError: The GPU failed; this process cannot use it any more.
+            DeviceError: The GPU failed; this process cannot use it any more.
         """
         self._loaded = {}
         if self._decoder is None or not jpegs:
@@ -249,7 +258,7 @@ class TrtSlot:
             with self._gpu.current():
                 self._loaded = self._decoder.decode(jpegs)
         except self._gpu.cuda.Error as error:
-            raise EngineError(
+            raise DeviceError(
                 f"{self._gpu.name} failed while it decoded JPEGs: {error}. See `nvidia-smi` and "
                 "the kernel's log for its state, then run the same command again; if it fails "
                 "again, with --decode cpu."
@@ -260,22 +269,24 @@ class TrtSlot:
         """Copy in what `load_jpegs` has not loaded, run, copy out, and wait without the GIL.
 
         Raises:
-            EngineError: The GPU failed; this process cannot use it any more.
+            DeviceError: The GPU failed; this process cannot use it any more.
+            EngineError: TensorRT does not start the batch.
         """
         try:
             with self._gpu.current():
-                is_full = num_images == len(self._host[IMAGE])
-                if self._graph is not None and is_full and not self._loaded:
-                    self._graph.launch()
-                else:
-                    self._give(num_images)
+                self._give(num_images)
                 self._done.record(self._stream)
                 self._done.synchronize()
         except self._gpu.cuda.Error as error:
-            raise EngineError(
+            raise DeviceError(
                 f"{self._gpu.name} failed while it scored a batch: {error}. See `nvidia-smi` and "
                 "the kernel's log for its state, then run the same command again."
             ) from error
+        except BaseException:
+            # What the stream was given may still read the next batch's pixels, or write its masks.
+            with contextlib.suppress(self._gpu.cuda.Error), self._gpu.current():
+                self._stream.synchronize()
+            raise
         finally:
             self._loaded = {}
         return Output(
@@ -284,21 +295,11 @@ class TrtSlot:
             count_NC=self._host[COUNT][:num_images],
         )
 
-    def record(self) -> None:
-        """Record the work of a full batch, to be launched as a whole; the context is current."""
-        num_images = len(self._host[IMAGE])
-        self._give(num_images)
-        self._stream.synchronize()
-        self._graph = StreamGraph(self._stream.handle, lambda: self._give(num_images))
-
     def free(self) -> None:
         """Free what the slot holds; the GPU's context is current.
 
         Pinned memory goes with the last array that shows it.
         """
-        if self._graph is not None:
-            self._graph.free()
-            self._graph = None
         if self._decoder is not None:
             self._decoder.free()
             self._decoder = None
@@ -326,8 +327,6 @@ class TrtSlot:
         taken = [
             context.set_tensor_address(name, int(memory)) for name, memory in self._device.items()
         ]
-        if -1 in tuple(cuda_engine.get_tensor_shape(IMAGE)):
-            taken.append(context.set_input_shape(IMAGE, image))
         if not all(taken):
             raise EngineError(
                 f"the plan of engine {card.name} does not take batches of {batch_size}, as its "
@@ -379,7 +378,7 @@ def _check_plan(trt: ModuleType, cuda_engine: Any, card: Card, batch_size: int) 
             wrong.append(f"{name} is {cuda_engine.get_tensor_mode(name)}")
         if cuda_engine.get_tensor_dtype(name) != kind:
             wrong.append(f"{name} is {cuda_engine.get_tensor_dtype(name)}, not {kind}")
-        if found[1:] != shape[1:] or found[0] not in (-1, batch_size):
+        if found != shape:
             wrong.append(f"{name} is {list(found)}, not {list(shape)}")
     if wrong:
         raise EngineError(

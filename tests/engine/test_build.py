@@ -12,14 +12,26 @@ import pytest
 from click.testing import CliRunner
 
 from steel_batch.cli import cli
-from steel_batch.engine.build import build, compare, usual_precision
+from steel_batch.engine.build import _run, build, compare, ensure_plan, usual_precision
+from steel_batch.engine.check import check_plan
 from steel_batch.engine.contract import Output
 from steel_batch.engine.machine import find_machine
-from steel_batch.engine.plans import ANY_GPU, Machine, find_plan, list_plans, put_plan, read_plan
+from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.engine.plans import (
+    ANY_GPU,
+    Machine,
+    find_plan,
+    list_plans,
+    plan_name,
+    put_plan,
+    read_plan,
+)
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ConfigError, EngineError, EngineMismatchError
 from steel_batch.lake import Lake
 from steel_batch.registry import Engine, load_engine, register
+from tests.conftest import band_image
+from tests.engine.fake_gpu import fake_gpu
 from tests.tiny_engine import tiny_version, write_tiny_engine
 
 trt = pytest.importorskip("tensorrt_rtx_bindings", reason="has no wheel for this machine")
@@ -88,6 +100,41 @@ def test_a_plan_that_is_not_its_records_is_not_loaded(engine: Engine) -> None:
     engine.plan_home.delete([key])
     with pytest.raises(EngineError, match="is not there, though its record is"):
         read_plan(engine, record)
+
+
+def test_a_cut_plan_is_mended_by_deleting_its_record_and_putting_it_again(lake: Lake) -> None:
+    engine = registered(lake)
+    record = build(engine, runtime=RTX, precision="fp16", batch_size=8)
+    plan = read_plan(engine, record)
+    lake.write(f"{engine.plan_folder}/{record.file}", plan[:1000])
+    lake.delete([f"{engine.plan_folder}/{record.name}.json"])
+    assert put_plan(engine, record, plan) == record
+    assert read_plan(engine, record) == plan
+
+
+def test_tensorrt_for_rtx_has_one_name_and_one_lock_with_a_gpu_and_without(engine: Engine) -> None:
+    machine = find_machine(RTX)
+    with fake_gpu():
+        with_gpu = find_machine(RTX)
+    assert with_gpu.device_name == "NVIDIA H200"
+    assert str(with_gpu) == f"{RTX} {trt.__version__} on NVIDIA H200"
+    name = plan_name(machine, "fp16", 8)
+    assert name == plan_name(with_gpu, "fp16", 8) == f"{RTX}{trt.__version__}-any-fp16-b8"
+    seen = []
+
+    def look(said: str) -> None:
+        if said.startswith("building"):
+            finding, _ = check_plan(
+                engine, with_gpu, precision="fp16", batch_size=8, source_precision="fp16"
+            )
+            seen.append(finding.found)
+
+    record = ensure_plan(engine, runtime=RTX, precision="fp16", batch_size=8, notify=look)
+    assert record.name == name
+    assert len(seen) == 1
+    assert seen[0].startswith(f"plan {name} is missing: actors wait for process")
+    again = ensure_plan(engine, runtime=RTX, precision="fp16", batch_size=8, notify=look)
+    assert again == record
 
 
 def test_a_missing_plan_is_explained_with_both_sides_and_a_command_that_is_one(
@@ -176,6 +223,7 @@ def test_a_plan_that_rounds_differently_is_kept_and_the_difference_noted() -> No
         "defect_share": 1200 / 40_000,
         "miscounted_share": 0.0,
         "peak_difference": 0.0,
+        "mean_peak_difference": 0.0,
     }
 
 
@@ -191,6 +239,57 @@ def test_a_plan_whose_counts_are_not_of_its_masks_is_not_kept() -> None:
     wrong = dataclasses.replace(good, count_NC=np.zeros_like(good.count_NC))
     with pytest.raises(EngineError, match=r"25\.0% of its counts"):
         compare(good, wrong, precision="fp16", engine="e")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_plan_that_overflows_is_not_kept_where_nothing_is_marked(precision: str) -> None:
+    clean = output(np.zeros((4, 100, 100), np.uint8))
+    for value in (np.nan, np.inf):
+        peak_NC = clean.peak_NC.copy()
+        peak_NC[3, 1] = value
+        overflown = dataclasses.replace(clean, peak_NC=peak_NC)
+        with pytest.raises(EngineError, match="some peaks are not finite"):
+            compare(clean, overflown, precision=precision, engine="e")
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("fp32", 0.005), ("fp16", 0.02), ("int8", 0.1)])
+def test_peaks_may_be_off_by_so_much_on_average_also_where_nothing_is_marked(
+    precision: str, allowed: float
+) -> None:
+    clean = output(np.zeros((4, 100, 100), np.uint8))
+    for factor in (0.99, 1.01):
+        peak_NC = clean.peak_NC.copy()
+        peak_NC[0] = 4 * factor * allowed  # of one image in four
+        off = dataclasses.replace(clean, peak_NC=peak_NC)
+        if factor < 1:
+            check = compare(clean, off, precision=precision, engine="e")
+            assert check["peak_difference"] == pytest.approx(4 * factor * allowed)
+            assert check["mean_peak_difference"] == pytest.approx(factor * allowed)
+        else:
+            with pytest.raises(EngineError, match=rf"on average, where {allowed} may be"):
+                compare(clean, off, precision=precision, engine="e")
+
+
+def test_a_record_holds_no_number_that_json_does_not_know(engine: Engine) -> None:
+    record = build(engine, runtime=RTX, precision="fp16", batch_size=8)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        dataclasses.replace(record, check={"peak_difference": np.nan}).to_json()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_a_plan_is_compared_on_the_same_images_whatever_its_batch(batch_size: int) -> None:
+    images_NHW = np.stack([band_image(seed) for seed in range(8)])
+    whole, parts = (
+        _run(
+            OrtRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=size, num_threads=1),
+            images_NHW,
+        )
+        for size in (8, batch_size)
+    )
+    assert whole.mask_NHW.any()
+    assert (parts.mask_NHW == whole.mask_NHW).all()
+    assert (parts.count_NC == whole.count_NC).all()
+    np.testing.assert_allclose(parts.peak_NC, whole.peak_NC, rtol=1e-5)
 
 
 def test_build_engine_prints_what_it_made_as_json(tmp_path: Path) -> None:
@@ -211,4 +310,5 @@ def test_without_tensorrt_or_pycuda_the_message_says_what_to_install(tiny_engine
     with pytest.raises(ConfigError, match=r"steel-batch\[gpu\]"):
         open_runtime(engine, runtime="tensorrt")
     with pytest.raises(ConfigError, match=r"need PyCUDA.*steel-batch\[gpu\]"):
-        find_machine(RTX)
+        open_runtime(engine, runtime=RTX)
+    assert list_plans(engine) == []

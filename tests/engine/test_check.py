@@ -18,12 +18,13 @@ from steel_batch.cli import cli
 from steel_batch.engine.build import build
 from steel_batch.engine.check import check_gpu, check_graph, check_memory, check_plan
 from steel_batch.engine.gpu import open_gpu
-from steel_batch.engine.plans import Machine, PlanRecord, plan_file, put_plan
+from steel_batch.engine.plans import ANY_GPU, Machine, PlanRecord, plan_file, put_plan
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.finding import Finding
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.registry import Engine, load_engine, register
+from tests.engine.fake_gpu import CudaError, fake_gpu
 from tests.tiny_engine import tiny_version
 
 CARD, GRAPHS = tiny_version(height=256, width=1600, precisions=("fp32", "fp16"))
@@ -77,6 +78,27 @@ def test_a_plan_that_fits_is_named_with_where_it_was_built(engine: Engine) -> No
     finding, found = plan_of(engine)
     assert (finding.state, found) == ("ok", record)
     assert finding.found.startswith("tensorrt8.5.3.1-sm90-fp16-b32, 0.0 MiB, built on gpu-7")
+
+
+def test_a_plan_of_another_model_of_gpu_runs_and_both_are_named(engine: Engine) -> None:
+    other = dataclasses.replace(H200, device_name="NVIDIA H100 80GB HBM3")
+    record = put_plan(engine, record_of(other), b"code")
+    finding, found = plan_of(engine)
+    assert (finding.state, found) == ("note", record)
+    assert "was built on NVIDIA H100 80GB HBM3, and this is NVIDIA H200: it may run slower" in (
+        finding.found
+    )
+    assert finding.remedy.endswith("--runtime tensorrt --precision fp16 --batch-size 32")
+
+
+@pytest.mark.parametrize("built_on", ["", "NVIDIA L4"])
+def test_a_plan_for_any_gpu_is_at_home_on_each(engine: Engine, built_on: str) -> None:
+    here = dataclasses.replace(H200, runtime="tensorrt_rtx", compute_capability=ANY_GPU)
+    record = put_plan(engine, record_of(dataclasses.replace(here, device_name=built_on)), b"code")
+    finding, found = check_plan(
+        engine, here, precision="fp16", batch_size=None, source_precision="fp16"
+    )
+    assert (finding.state, found) == ("ok", record)
 
 
 def test_a_plan_of_another_gpu_is_named_beside_this_one_with_the_command(engine: Engine) -> None:
@@ -185,6 +207,20 @@ def test_without_a_gpu_all_that_is_missing_is_named_at_once(engine: Engine) -> N
     assert "Install NVIDIA's driver" in found["driver"].remedy
     assert "Install steel-batch[gpu]" in found["GPU"].found
     assert "Install steel-batch[gpu]" in found["TensorRT"].found
+
+
+def test_each_thing_that_is_wrong_is_named_by_itself(engine: Engine) -> None:
+    machine = dataclasses.replace(H200, runtime_version="10.0.0.1")
+    put_plan(engine, record_of(machine, precision="fp32", slot_bytes=MIB), b"code")
+    with fake_gpu(CARD) as calls:
+        well = check_gpu(engine, "tensorrt", precision="fp32", batch_size=None)
+        calls.faults["mem_get_info"] = CudaError("unspecified launch failure")
+        ill = check_gpu(engine, "tensorrt", precision="fp32", batch_size=None)
+    assert {f.name: f.state for f in well} == dict.fromkeys(
+        ("driver", "GPU", "TensorRT", "plan", "memory"), "ok"
+    )
+    assert well[0].found == "for CUDA up to 12.8"
+    assert {f.name for f in ill if f.state == "wrong"} == {"GPU", "memory"}
 
 
 @pytest.mark.gpu

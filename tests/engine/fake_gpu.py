@@ -1,0 +1,237 @@
+"""A GPU without one: what we call of PyCUDA's driver, TensorRT and nvJPEG, done by the CPU."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card
+from steel_batch.engine.gpu import open_gpu
+from steel_batch.engine.nvjpeg import FUNCTIONS, load_nvjpeg
+
+TOTAL_BYTES, WEIGHTS_BYTES = 4 << 30, 1 << 30
+
+
+class Calls:
+    """The calls so far of those that can go wrong, and how those go that a test names."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.faults: dict[str, BaseException] = {}
+        self.refusals: dict[str, Any] = {}
+        self.loaded: weakref.WeakSet[FakeEngine] = weakref.WeakSet()
+        """The plans on the GPU."""
+
+    def call(self, name: str, answer: Any = None) -> Any:
+        self.names.append(name)
+        if name in self.faults:
+            raise self.faults[name]
+        return self.refusals.get(name, answer)
+
+
+class CudaError(Exception):
+    """PyCUDA's error."""
+
+
+class FakeMemory:
+    """Of the device."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._bytes = ctypes.create_string_buffer(num_bytes)
+
+    def __int__(self) -> int:
+        return ctypes.addressof(self._bytes)
+
+    def free(self) -> None:
+        pass
+
+
+class FakeDevice:
+    """The only one."""
+
+    def __init__(self, number: int) -> None:
+        assert number == 0
+
+    @staticmethod
+    def count() -> int:
+        return 1
+
+    def compute_capability(self) -> tuple[int, int]:
+        return 9, 0
+
+    def name(self) -> str:
+        return "NVIDIA H200"
+
+    def retain_primary_context(self) -> Any:
+        return SimpleNamespace(push=lambda: None)
+
+
+class FakeStream:
+    handle = 0
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def synchronize(self) -> None:
+        self._calls.call("Stream.synchronize")
+
+
+class FakeEvent:
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def record(self, stream: FakeStream) -> None:
+        pass
+
+    def synchronize(self) -> None:
+        self._calls.call("Event.synchronize")
+
+
+class FakeDriver:
+    """``pycuda.driver``."""
+
+    Error = CudaError
+    Device = FakeDevice
+    event_flags = SimpleNamespace(BLOCKING_SYNC=1, DISABLE_TIMING=2)
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+        self.Context = SimpleNamespace(
+            pop=lambda: None, synchronize=lambda: calls.call("Context.synchronize")
+        )
+
+    def init(self) -> None:
+        pass
+
+    def get_driver_version(self) -> int:
+        return 12080
+
+    def mem_get_info(self) -> tuple[int, int]:
+        self._calls.call("mem_get_info")
+        return TOTAL_BYTES - WEIGHTS_BYTES * len(self._calls.loaded), TOTAL_BYTES
+
+    def pagelocked_zeros(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        return np.zeros(shape, dtype)
+
+    def mem_alloc(self, num_bytes: int) -> FakeMemory:
+        return FakeMemory(num_bytes)
+
+    def Stream(self, flags: int) -> FakeStream:
+        return FakeStream(self._calls)
+
+    def Event(self, flags: int) -> FakeEvent:
+        return FakeEvent(self._calls)
+
+    def memcpy_htod_async(self, address: int, array: np.ndarray, stream: FakeStream) -> None:
+        ctypes.memmove(address, array.ctypes.data, array.nbytes)
+
+    def memcpy_dtoh_async(self, array: np.ndarray, memory: Any, stream: FakeStream) -> None:
+        ctypes.memmove(array.ctypes.data, int(memory), array.nbytes)
+
+    def memcpy_dtoh(self, array: np.ndarray, memory: Any) -> None:
+        self._calls.call("memcpy_dtoh")
+        ctypes.memmove(array.ctypes.data, int(memory), array.nbytes)
+
+
+class FakeEngine:
+    """TensorRT's: a plan that is loaded."""
+
+    num_io_tensors = 4
+
+    def __init__(self, calls: Calls, card: Card, batch_size: int) -> None:
+        self._calls = calls
+        image, scores = (batch_size, 1, card.height, card.width), (batch_size, len(card.classes))
+        self._shapes = {IMAGE: image, MASK: image, PEAK: scores, COUNT: scores}
+
+    def get_tensor_name(self, index: int) -> str:
+        return list(self._shapes)[index]
+
+    def get_tensor_shape(self, name: str) -> tuple[int, ...]:
+        return self._shapes[name]
+
+    def get_tensor_mode(self, name: str) -> str:
+        return "input" if name == IMAGE else "output"
+
+    def get_tensor_dtype(self, name: str) -> str:
+        return "float32" if name in (PEAK, COUNT) else "uint8"
+
+    def create_execution_context(self) -> Any:
+        calls = self._calls
+        context = SimpleNamespace(
+            set_tensor_address=lambda *_: True,
+            execute_async_v3=lambda _: calls.call("execute_async_v3", True),
+        )
+        return calls.call("create_execution_context", context)
+
+
+class FakeTensorrt:
+    """``tensorrt``, whose plans are all of one card and batch."""
+
+    __version__ = "10.0.0.1"
+    TensorIOMode = SimpleNamespace(INPUT="input", OUTPUT="output")
+    uint8, float32 = "uint8", "float32"
+
+    class ILogger:
+        Severity = SimpleNamespace(INTERNAL_ERROR=0, ERROR=1, WARNING=2)
+
+    def __init__(self, calls: Calls, card: Card, batch_size: int) -> None:
+        self._calls, self._card, self._batch_size = calls, card, batch_size
+
+    def Runtime(self, logger: Any) -> Any:
+        return SimpleNamespace(deserialize_cuda_engine=self._load)
+
+    def _load(self, plan: bytes) -> FakeEngine | None:
+        engine = FakeEngine(self._calls, self._card, self._batch_size)
+        self._calls.loaded.add(engine)
+        return self._calls.call("deserialize_cuda_engine", engine)  # type: ignore[no-any-return]
+
+
+def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
+    """nvJPEG; ``nvjpegCreateEx(3)`` is the call for the hardware decoder."""
+
+    def decode(handle: Any, state: Any, files: Any, sizes: Any, images: Any, stream: Any) -> int:
+        for file, size, image in zip(files, sizes, images, strict=True):
+            data = np.frombuffer(ctypes.string_at(file, size), np.uint8)
+            pixels_HW = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+            ctypes.memmove(image.channel[0], pixels_HW.ctypes.data, pixels_HW.nbytes)
+        return int(calls.call("nvjpegDecodeBatched", 0))
+
+    library = SimpleNamespace(**{name: lambda *_: 0 for name in FUNCTIONS})
+    library.nvjpegCreateEx = lambda backend, *_: calls.call(f"nvjpegCreateEx({backend})", 0)
+    library.nvjpegDecodeBatched = decode
+    return library
+
+
+@contextmanager
+def fake_gpu(card: Card | None = None, batch_size: int = 4) -> Iterator[Calls]:
+    """Give this process a GPU for a `with` block; with a card also a TensorRT that has its plan."""
+    calls = Calls()
+    driver = FakeDriver(calls)
+    library = SimpleNamespace(abs_path="libnvjpeg.so")
+    modules: dict[str, Any] = {
+        "pycuda": SimpleNamespace(driver=driver),
+        "pycuda.driver": driver,
+        "cuda.pathfinder": SimpleNamespace(load_nvidia_dynamic_lib=lambda _: library),
+    }
+    if card is not None:
+        modules["tensorrt"] = FakeTensorrt(calls, card, batch_size)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, module in modules.items():
+            patch.setitem(sys.modules, name, module)
+        patch.setattr(ctypes, "CDLL", lambda _: fake_nvjpeg(calls))
+        open_gpu.cache_clear()
+        load_nvjpeg.cache_clear()
+        try:
+            yield calls
+        finally:
+            open_gpu.cache_clear()
+            load_nvjpeg.cache_clear()

@@ -1,0 +1,148 @@
+"""What is said and done where the GPU, TensorRT or nvJPEG fails: each is a fake that can."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+import pytest
+
+from steel_batch.engine.nvjpeg import check_decoder
+from steel_batch.engine.runtime import _can_decode
+from steel_batch.engine.tensorrt import TrtRuntime
+from steel_batch.errors import ConfigError, DeviceError, EngineError, EngineMismatchError
+from tests.engine.fake_gpu import Calls, CudaError, fake_gpu
+from tests.tiny_engine import tiny_version
+
+CARD, _ = tiny_version()
+BATCH = 4
+JPEG = cv2.imencode(".jpg", np.full((64, 160), 90, np.uint8))[1].tobytes()
+HARDWARE, OTHER_UNITS = "nvjpegCreateEx(3)", "nvjpegCreateEx(2)"
+
+
+@pytest.fixture
+def calls() -> Iterator[Calls]:
+    with fake_gpu(CARD, BATCH) as made:
+        yield made
+
+
+def open_trt(**changes: object) -> TrtRuntime:
+    settings = {"runtime": "tensorrt", "batch_size": BATCH, "precision": "fp16"} | changes
+    return TrtRuntime(b"plan", CARD, **settings)  # type: ignore[arg-type]
+
+
+def test_a_gpu_that_fails_in_a_batch_is_no_use_to_this_process(calls: Calls) -> None:
+    runtime = open_trt()
+    with runtime.acquire() as slot:
+        assert slot.infer(3).mask_NHW.shape == (3, 64, 160)
+        calls.faults["Event.synchronize"] = CudaError("an illegal memory access")
+        with pytest.raises(DeviceError, match="H200 failed while it scored a batch: an illegal"):
+            slot.infer(BATCH)
+
+
+def test_a_gpu_that_fails_while_it_decodes_is_no_use_to_this_process(calls: Calls) -> None:
+    runtime = open_trt(decodes_jpegs=True)
+    with runtime.acquire() as slot:
+        assert slot.load_jpegs({0: JPEG, 2: JPEG}) == {0, 2}
+        calls.refusals["nvjpegDecodeBatched"] = 6
+        assert slot.load_jpegs({0: JPEG, 2: JPEG}) == frozenset()
+        calls.faults["Context.synchronize"] = CudaError("an illegal memory access")
+        with pytest.raises(DeviceError, match="H200 failed while it decoded JPEGs: an illegal"):
+            slot.load_jpegs({0: JPEG, 2: JPEG})
+
+
+def test_a_batch_that_is_given_up_is_waited_for_before_its_slot_is_lent_again(calls: Calls) -> None:
+    runtime = open_trt()
+    calls.faults["Event.synchronize"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt), runtime.acquire() as slot:
+        slot.infer(BATCH)
+    assert calls.names[-1] == "Stream.synchronize"
+    calls.names.clear()
+    calls.refusals["execute_async_v3"] = False
+    with pytest.raises(EngineError, match="does not start a batch"), runtime.acquire() as slot:
+        slot.infer(BATCH)
+    assert calls.names[-1] == "Stream.synchronize"
+    calls.faults["Stream.synchronize"] = CudaError("an illegal memory access")
+    with pytest.raises(EngineError, match="does not start a batch"), runtime.acquire() as slot:
+        slot.infer(BATCH)
+
+
+def test_what_is_said_to_be_free_on_a_full_gpu_is_so_without_the_weights(calls: Calls) -> None:
+    calls.refusals["create_execution_context"] = None
+    with pytest.raises(EngineError, match=r"without it 4,096 of 4,096 MiB are free\. Give a small"):
+        open_trt()
+    del calls.refusals["create_execution_context"]
+    runtime = open_trt()
+    assert len(calls.loaded) == 1
+    runtime.close()
+    assert len(calls.loaded) == 0
+
+
+def test_a_plan_that_does_not_load_is_not_deleted_before_the_gpu_is_looked_at(
+    calls: Calls,
+) -> None:
+    calls.refusals["deserialize_cuda_engine"] = None
+    with pytest.raises(
+        EngineMismatchError,
+        match=r"refuses the plan of engine tiny-.*: it gives no reason\. See `nvidia-smi` whether "
+        r"the GPU is well; if it is, .*delete it and its record, and run `steel-batch build",
+    ):
+        open_trt()
+
+
+@pytest.mark.parametrize(
+    ("status", "ending"),
+    [(0, ", JPEGs decoded on the GPU by its JPEG unit"), (7, ", JPEGs decoded on the GPU")],
+)
+def test_a_runtime_says_what_decodes_its_jpegs(calls: Calls, status: int, ending: str) -> None:
+    calls.refusals[HARDWARE] = status
+    assert open_trt(decodes_jpegs=True).description.endswith(f", batches of 4{ending}")
+    assert open_trt().description.endswith(", batches of 4")
+
+
+@pytest.mark.parametrize("status", [0, 7, 9])
+def test_a_gpu_without_a_jpeg_unit_decodes_without_a_word(
+    calls: Calls, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls.refusals[HARDWARE] = status
+    check_decoder(64, 160)
+    assert caplog.records == []
+
+
+def test_a_jpeg_unit_that_is_there_and_not_to_be_had_is_logged_once(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls.refusals[HARDWARE] = 1
+    check_decoder(64, 160)
+    open_trt(decodes_jpegs=True)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "the hardware decoder of NVIDIA H200 (not initialized)" in record.getMessage()
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in record.getMessage()
+
+
+def test_where_nvjpeg_does_not_start_or_decode_the_cpu_does(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert _can_decode(CARD, "auto")
+    calls.refusals["nvjpegDecodeBatched"] = 6
+    with pytest.raises(ConfigError, match=r"nvJPEG makes nothing on NVIDIA H200.*--decode cpu"):
+        check_decoder(64, 160)
+    calls.refusals |= {HARDWARE: 7, OTHER_UNITS: 1}
+    with pytest.raises(ConfigError, match="nvJPEG does not work on NVIDIA H200: nvjpegCreateEx: n"):
+        check_decoder(64, 160)
+    assert not _can_decode(CARD, "auto")
+    assert "JPEGs are decoded on the CPU" in caplog.records[-1].getMessage()
+    with pytest.raises(ConfigError):
+        _can_decode(CARD, "gpu")
+
+
+@pytest.mark.parametrize("decode", ["auto", "gpu"])
+def test_a_gpu_that_fails_on_the_first_jpeg_is_not_taken_for_a_missing_decoder(
+    calls: Calls, decode: str
+) -> None:
+    calls.faults["memcpy_dtoh"] = CudaError("an illegal memory access")
+    with pytest.raises(EngineError, match="H200 failed while it decoded one JPEG: an illegal"):
+        _can_decode(CARD, decode)
