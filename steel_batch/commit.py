@@ -2,16 +2,18 @@
 
 Files are copied into the table's folder first and made visible to Delta readers by one log entry,
 which carries the run's id as an application transaction: asking for that id tells after a crash
-whether the commit landed. A commit has three outcomes. Only where it surely landed or surely
-failed is anything deleted; where nobody knows, the log is read again.
+whether the commit landed. A commit has three outcomes: landed, surely failed, unknown. Where nobody
+knows, the log is read again. A commit deletes nothing: that is left to `sweep`.
 
 The protocol is delta-rs's; nothing here writes a log of its own. Readers that know nothing of
-Delta see files as they are copied: one copy per file of a few hundred megabytes, one after the
-other, is the only moment at which a plain glob shows part of a date.
+Delta see files as they are copied, one after the other, and replaced ones until a sweep. From the
+first copy until the sweep right after the commit a plain glob shows a part of a date, or rows
+beside those that take their place; where a run ends in between, until the date is run again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import time
@@ -194,22 +196,42 @@ def known_images(
         yield from read_rows(store, table, engine, date, plan.KNOWN)
 
 
-def sweep(store: Lake, engine: str, date: str) -> list[str]:
-    """Delete what runs left in an engine's and date's partitions that no log names.
+def digest_files(store: Lake, engine: str, date: str) -> str:
+    """A digest of the names of the files that `known_images` reads.
+
+    It is another one as soon as a run of the engine and date lands.
+    """
+    tables = (layout.PREDICTIONS, layout.QUARANTINE)
+    keys = [file.key for table in tables for file in live_files(store, table, engine, date)]
+    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+
+
+def sweep(
+    store: Lake, table: str, engine: str, date: str, *, before: Callable[[], None]
+) -> list[str]:
+    """Delete what runs left in an engine's and date's partition of a table that no log names.
 
     That is what a commit replaced, and what a killed or abandoned run published before its commit;
     a run that is continued publishes it again. Only files that runs of this engine and date named
     are touched, and only the holder of the lock may call this.
 
+    Args:
+        store: The store.
+        table: One of `layout.TABLES`.
+        engine: The engine's name.
+        date: YYYY-MM-DD.
+        before: Called right before anything is deleted; raises to stop, as another holder of the
+            lock may have committed since what no log named.
+
     Returns:
         The keys that were deleted.
     """
-    orphans = []
-    for table in layout.TABLES:
-        live = {file.key for file in live_files(store, table, engine, date)}
-        ours = f"{table}/{layout.partition(engine, date)}/part-{layout.run_prefix(engine, date)}"
-        orphans += [item.key for item in store.list_objects(ours) if item.key not in live]
-    store.delete(orphans)
+    live = {file.key for file in live_files(store, table, engine, date)}
+    ours = f"{table}/{layout.partition(engine, date)}/part-{layout.run_prefix(engine, date)}"
+    orphans = [item.key for item in store.list_objects(ours) if item.key not in live]
+    if orphans:
+        before()
+        store.delete(orphans)
     return orphans
 
 
@@ -238,16 +260,18 @@ def land(
         replaced: Committed files whose rows `files` hold anew; removed by the same
             commit, and deleted by the next `sweep`.
         before: Called right before each file is published and right before the log is written;
-            raises to stop. What is published by then is left to the next `sweep`: whoever has the
-            lock may be about to commit the same files.
+            raises to stop.
         attempts: How often the log is written before this gives up.
 
     Returns:
         The table's version that has the run's rows.
 
     Raises:
-        CommitConflictError: It surely failed, and nothing of it is visible.
-        CommitUnknownError: Nobody knows; nothing was deleted, and the same call may be repeated.
+        CommitConflictError: It surely failed.
+        CommitUnknownError: Nobody knows; the same call may be repeated.
+
+    What was published before an error is left to the next `sweep`: whoever has the lock by then
+    may be about to commit the same files.
     """
     if not landed(store, table, run_id):
         for file in files:
@@ -311,10 +335,9 @@ def _commit(
             f"nobody knows whether run {run_id} was committed to {table}: {paragraph_of(unknown)}. "
             "Nothing was deleted; run the same command again, it reads the table's log first."
         ) from unknown
-    store.delete(file.target for file in files)
     raise CommitConflictError(
         f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
-        "its rows are not visible and its work is kept: run the same command again."
+        "its rows are not committed and its work is kept: run the same command again."
     ) from conflict
 
 

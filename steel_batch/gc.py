@@ -101,6 +101,7 @@ def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
             with lease:
                 # Again, now that nobody else works there: what was garbage may be in use by now.
                 found = list(find_garbage(store, engine=engine, date=date))
+                lease.check()
                 store.delete(g.key for g in found)
         except LockHeldError:
             continue

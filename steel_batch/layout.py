@@ -5,6 +5,7 @@ Keys are relative to the store's root and use ``/``. See "The layout of the stor
 
 from __future__ import annotations
 
+import datetime
 import re
 
 from steel_batch.errors import ConfigError
@@ -16,6 +17,8 @@ MERGED = "merged"
 """Stands for a run's own merged predictions, before earlier rows are taken into account."""
 TABLES = (PREDICTIONS, CLASS_SUMMARIES, QUARANTINE)
 RUNS = "runs"
+FOLDERS = (*TABLES, RUNS, "registry", "locks", "backfills", "training")
+"""What lies at the root of a store; a place with none of them is none."""
 TRAINING_REPORT = "report.html"
 """Beside the card of a version: how it was trained and how good it is."""
 
@@ -36,9 +39,15 @@ def check_name(name: str, *, what: str) -> str:
 
 
 def check_date(date: str) -> str:
-    """Return `date` where it is YYYY-MM-DD, else raise `ConfigError`."""
+    """Return `date` where it is a day of the calendar as YYYY-MM-DD, else raise `ConfigError`."""
     if not _DATE.fullmatch(date):
         raise ConfigError(f"date {date!r} is not YYYY-MM-DD, for example 2026-11-21.")
+    try:
+        datetime.date.fromisoformat(date)
+    except ValueError:
+        raise ConfigError(
+            f"there is no date {date}; expected YYYY-MM-DD, for example 2026-11-21."
+        ) from None
     return date
 
 
@@ -111,11 +120,6 @@ def receipts_dir(run: str) -> str:
 def receipt_file(run: str, shard: int) -> str:
     """The proof that one shard is scored."""
     return f"{receipts_dir(run)}{shard:07d}.json"
-
-
-def shard_of_receipt(key: str) -> int:
-    """The shard's number, from its receipt's key."""
-    return int(key.rpartition("/")[2].partition(".")[0])
 
 
 def merged_file(run: str, table: str, number: int) -> str:

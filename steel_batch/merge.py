@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
 
@@ -51,6 +51,19 @@ class DamagedShardError(SteelBatchError):
         self.shard = shard
 
 
+class DamagedShardsError(SteelBatchError):
+    """A file cannot be merged before its damaged shards are scored again.
+
+    Args:
+        message: How many there are, and what was found of one.
+        shards: Per damaged shard, what was found.
+    """
+
+    def __init__(self, message: str = "", *, shards: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.shards = dict(shards or {})
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
     """One complete file that a commit will add to a table."""
@@ -68,6 +81,10 @@ class DataFile:
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types."""
         return dataclasses.asdict(self)
+
+
+Cut = tuple[int, range]
+"""The number of a merged file, and its shards."""
 
 
 def cut_files(staged_bytes: npt.NDArray[np.int64], target_bytes: int) -> list[range]:
@@ -93,8 +110,8 @@ def merge_shards(store: Lake, run_id: str, number: int, shards: range) -> DataFi
     """Write one merged file of the predictions.
 
     Raises:
-        DamagedShardError: A receipt is missing or damaged, or a staged file is missing or has
-            another digest.
+        DamagedShardsError: Receipts are missing or damaged, or staged files are missing or have
+            another digest; it names all such shards.
     """
     engine, date, _ = layout.split_run_id(run_id)
     return write_file(
@@ -146,25 +163,34 @@ def write_file(
 
 
 def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
+    """The rows of shards, in order. Behind a damaged one the others are but looked at."""
+    damaged: dict[int, str] = {}
     for start in range(shards.start, shards.stop, READ_AT_ONCE):
         batch = range(start, min(start + READ_AT_ONCE, shards.stop))
         keys = [layout.receipt_file(run_id, shard) for shard in batch]
-        receipts = [
-            _receipt(_whole(data, shard), shard)
-            for shard, data in zip(batch, _read_all(store, keys), strict=True)
-        ]
-        staged = [receipt for receipt in receipts if receipt.staged is not None]
+        staged = []
+        for shard, data in zip(batch, _read_all(store, keys), strict=True):
+            try:
+                receipt = _receipt(_whole(data, shard), shard)
+            except DamagedShardError as error:
+                damaged[shard] = error.message
+            else:
+                if receipt.staged is not None:
+                    staged.append(receipt)
         files = _read_all(store, [str(receipt.staged) for receipt in staged])
         for receipt, data in zip(staged, files, strict=True):
-            rows = _whole(data, receipt.shard)
-            found = hashlib.sha256(rows).hexdigest()
-            if found != receipt.staged_sha256:
-                raise DamagedShardError(
-                    f"{receipt.staged} has digest {found[:12]}, its receipt says "
-                    f"{receipt.staged_sha256[:12]}.",
-                    shard=receipt.shard,
-                )
-            yield pq.read_table(io.BytesIO(rows), schema=schema.PREDICTIONS)
+            try:
+                rows = _rows(data, receipt)
+            except DamagedShardError as error:
+                damaged[receipt.shard] = error.message
+                continue
+            if not damaged:
+                yield pq.read_table(io.BytesIO(rows), schema=schema.PREDICTIONS)
+    if damaged:
+        example = next(iter(damaged.values()))
+        raise DamagedShardsError(
+            f"{len(damaged)} of {len(shards)} staged shards are damaged: {example}", shards=damaged
+        )
 
 
 def _read_all(store: Lake, keys: Sequence[str]) -> list[bytes | LakeError]:
@@ -186,6 +212,18 @@ def _receipt(text: bytes, shard: int) -> Receipt:
         raise DamagedShardError(
             f"the receipt of shard {shard:07d}: {error}.", shard=shard
         ) from error
+
+
+def _rows(data: bytes | LakeError, receipt: Receipt) -> bytes:
+    rows = _whole(data, receipt.shard)
+    found = hashlib.sha256(rows).hexdigest()
+    if found != receipt.staged_sha256:
+        raise DamagedShardError(
+            f"{receipt.staged} has digest {found[:12]}, its receipt says "
+            f"{receipt.staged_sha256[:12]}.",
+            shard=receipt.shard,
+        )
+    return rows
 
 
 def _row_groups(tables: Iterable[pa.Table], by_line: bool) -> Iterator[pa.Table]:

@@ -227,12 +227,22 @@ class Plan:
     Args:
         store: The store.
         run_id: The run whose plan it is.
+        digest: What its run was begun with; None to take it as it is.
+
+    Raises:
+        PlanMismatchError: Its footer says another digest.
     """
 
-    def __init__(self, store: Lake, run_id: str) -> None:
+    def __init__(self, store: Lake, run_id: str, *, digest: str | None = None) -> None:
         self._file = pq.ParquetFile(store.open_input(layout.run_file(run_id, "plan.parquet")))
         footer = self._file.metadata.metadata[_KEY]
         self.info = PlanInfo(**json.loads(footer))
+        if digest not in (None, self.info.digest):
+            raise PlanMismatchError(
+                f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run was "
+                f"begun with {digest[:12]}: another plan was written over it. Run with --fresh to "
+                "plan anew."
+            )
 
     def ranges(self) -> list[ShardRange]:
         """Which shards each row group holds."""
@@ -251,21 +261,6 @@ class Plan:
         """Every row group's rows, one after the other."""
         for group in range(self._file.metadata.num_row_groups):
             yield self._file.read_row_group(group)
-
-    def verify(self) -> None:
-        """Read the whole plan and compare its digest.
-
-        Raises:
-            PlanMismatchError: The rows are not those that were planned.
-        """
-        digest = hashlib.sha256(json.dumps(self.info.settings, sort_keys=True).encode())
-        for group in self:
-            digest.update(_text_of(group))
-        if digest.hexdigest() != self.info.digest:
-            raise PlanMismatchError(
-                f"the plan's rows have digest {digest.hexdigest()[:12]}, but it was written with "
-                f"{self.info.digest[:12]}: the file was changed. Run with --fresh to plan anew."
-            )
 
 
 def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any]) -> None:

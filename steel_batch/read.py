@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from steel_batch import schema
 from steel_batch.decode import check_jpeg
 from steel_batch.errors import (
     ChangedObjectError,
@@ -74,6 +75,20 @@ class ShardInput:
     """Whether reading it again may help."""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     """What the requests met with that it took to read it; see `Lake.counts`."""
+
+    @classmethod
+    def failed(cls, run_id: str, plan_digest: str, shard: int, error: LakeError) -> ShardInput:
+        """A shard that could not be read."""
+        return cls(
+            run_id=run_id,
+            plan_digest=plan_digest,
+            shard=shard,
+            refs=schema.PLAN.empty_table(),
+            contents=pa.array([], pa.large_binary()),
+            errors=[],
+            failure=error.message,
+            transient=isinstance(error, TransientLakeError),
+        )
 
     def to_wire(self) -> pa.Table:
         """The shard as one row of `WIRE`."""
@@ -166,17 +181,7 @@ def _read_shard(
     results = read_images(lake, refs)
     failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
     if failures:
-        failure = failures[0]
-        return ShardInput(
-            run_id=run_id,
-            plan_digest=plan_digest,
-            shard=shard,
-            refs=refs.slice(0, 0),
-            contents=pa.array([], pa.large_binary()),
-            errors=[],
-            failure=failure.message,
-            transient=isinstance(failure, TransientLakeError),
-        )
+        return ShardInput.failed(run_id, plan_digest, shard, failures[0])
     contents = [r if isinstance(r, bytes) else None for r in results]
     return ShardInput(
         run_id=run_id,

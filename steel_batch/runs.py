@@ -37,6 +37,9 @@ class RunRecord:
     settings: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, str]
+    files_digest: str | None = None
+    """Of the date's committed files when this run was planned; see `commit.digest_files`. None in
+    records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

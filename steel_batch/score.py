@@ -10,13 +10,14 @@ import datetime
 import io
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,7 @@ from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, stage
 from steel_batch.watchdog import Watchdog
 
 Shape = tuple[int, int]
+Done = TypeVar("Done")
 
 BATCHES_PER_SLOT: Final = 2
 """One in the slot, one whose masks are described."""
@@ -102,6 +104,7 @@ class ShardScorer:
         self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
         self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
         self._num_threads = num_threads
+        self._isolating = threading.Lock()
         self._workers = ThreadPoolExecutor(num_threads, "decode")
         num_batches = BATCHES_PER_SLOT * runtime.num_slots
         self._batches = ThreadPoolExecutor(num_batches, "batch")
@@ -161,33 +164,14 @@ class ShardScorer:
 
     def score_images(self, shard: ShardInput, *, isolated: bool = False) -> Scores:
         """What the engine says of each image of a shard, or why it cannot say anything."""
-        sources: Sequence[Callable[[], Image]]
-        jpegs: dict[int, Any] = {}
-        if isolated:  # a GPU is left out as well: it may be what an image brought down
-            known = [i for i, error in enumerate(shard.errors) if error is None]
-            contents = [shard.contents[i].as_py() for i in known]
-            results = decode_isolated(
-                contents, self._decoder_name, seconds_per_image=self._decode_seconds
-            )
-            decoded = dict(zip(known, results, strict=True))
-            sources = [partial(_raise_or_return, decoded.get(i)) for i in range(len(shard.refs))]
+        size, num = self._runtime.batch_size, len(shard.refs)
+        batches = [range(start, min(start + size, num)) for start in range(0, num, size)]
+        if isolated:  # one after the other: what their pixels take may be what ended the process
+            with self._isolating:
+                parts = [self._score_isolated(shard, batch) for batch in batches]
         else:
-            sources = [partial(self._decode_scalar, shard, i) for i in range(len(shard.refs))]
-            if shard.is_checked and self._is_usual_decoder:
-                known = [i for i, error in enumerate(shard.errors) if error is None]
-                jpegs = {i: shard.contents[i].as_buffer() for i in known}
-        size = self._runtime.batch_size
-        starts = range(0, len(sources), size)
-        futures: list[Future[Scores]] = [
-            self._batches.submit(
-                self._score_batch,
-                sources[i : i + size],
-                shard.errors[i : i + size],
-                {k - i: jpegs[k] for k in range(i, i + size) if k in jpegs},
-            )
-            for i in starts
-        ]
-        parts = [future.result() for future in futures]
+            futures = [self._batches.submit(self._score_read, shard, batch) for batch in batches]
+            parts = [future.result() for future in futures]
         return Scores(
             shapes=[shape for part in parts for shape in part.shapes],
             peak_NC=np.concatenate([part.peak_NC for part in parts]),
@@ -204,10 +188,42 @@ class ShardScorer:
             describer.close()
         self._runtime.close()
 
+    def _score_read(self, shard: ShardInput, batch: range) -> Scores:
+        """Score some images of a shard in this process."""
+        errors = shard.errors[batch.start : batch.stop]
+        jpegs = {}
+        if shard.is_checked and self._is_usual_decoder:
+            jpegs = {
+                place: shard.contents[i].as_buffer()
+                for place, i in enumerate(batch)
+                if errors[place] is None
+            }
+        sources = [partial(self._decode_scalar, shard, i) for i in batch]
+        return self._score_batch(sources, errors, jpegs)
+
+    def _score_isolated(self, shard: ShardInput, batch: range) -> Scores:
+        """The same, decoded in child processes.
+
+        A GPU is left out of that as well: it may be what an image brought down.
+        """
+        errors = shard.errors[batch.start : batch.stop]
+        known = [place for place, error in enumerate(errors) if error is None]
+        results = decode_isolated(
+            [shard.contents[batch[place]].as_py() for place in known],
+            self._decoder_name,
+            seconds_per_image=self._decode_seconds,
+        )
+        decoded = dict(zip(known, results, strict=True))
+        sources = [partial(_raise_or_return, decoded.get(place)) for place in range(len(batch))]
+        return self._score_batch(sources, errors, {})
+
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
         decode = self._decode_checked if shard.is_checked else self._decode
         data = shard.contents[index].as_buffer()
-        return decode(data) if self._watchdog is None else self._watchdog.run(decode, data)
+        return self._watched(decode, data)
+
+    def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
+        return work(subject) if self._watchdog is None else self._watchdog.run(work, subject)
 
     def _score_batch(
         self,
@@ -222,14 +238,17 @@ class ShardScorer:
                 def load(part: Sequence[int]) -> list[Shape | ImageError]:
                     return [errors[i] or self._load(slot, i, sources[i]) for i in part]
 
-                loaded = self._load_jpegs(slot, jpegs)
+                loaded = self._watched(slot.load_jpegs, jpegs)
                 rest = [i for i in range(num) if i not in loaded]
                 step = max(1, -(-len(rest) // self._num_threads))
                 parts = [rest[start : start + step] for start in range(0, len(rest), step)]
-                found = itertools.chain.from_iterable(self._workers.map(load, parts))
+                loading = [self._workers.submit(load, part) for part in parts]
+                wait(loading)  # also where one fails: the slot is another batch's next
+                found = itertools.chain.from_iterable(future.result() for future in loading)
                 shape_of = dict(zip(rest, found, strict=True))
                 shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
-                output = slot.infer(num)
+                # What a GPU decodes is done when the batch is.
+                output = self._watched(slot.infer, num) if loaded else slot.infer(num)
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
                 count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
                 marked = np.flatnonzero(count_NC.any(axis=1))
@@ -241,11 +260,6 @@ class ShardScorer:
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             defects = describer.describe(places, sizes, peak_NC, count_NC)
         return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects)
-
-    def _load_jpegs(self, slot: Slot, jpegs: Mapping[int, Any]) -> frozenset[int]:
-        if self._watchdog is None:
-            return slot.load_jpegs(jpegs)
-        return self._watchdog.run(slot.load_jpegs, jpegs)
 
     def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
         """Put one image into the slot; its source's height and width, or what is wrong with it."""

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 86
-Decoded = TypeVar("Decoded")
+Done = TypeVar("Done")
 
 
 class Watchdog:
@@ -26,7 +26,7 @@ class Watchdog:
     Thread-safe. The process ends at the latest a quarter of the limit after it has passed.
 
     Args:
-        limit_seconds: How long one image may take, or a batch of them on a GPU.
+        limit_seconds: How long one image may take, or a batch of them on a GPU, until it is scored.
     """
 
     def __init__(self, limit_seconds: float) -> None:
@@ -35,12 +35,12 @@ class Watchdog:
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def run(self, decode: Callable[[Any], Decoded], data: Any) -> Decoded:
-        """Decode one image, or a batch."""
+    def run(self, work: Callable[[Any], Done], subject: Any) -> Done:
+        """Decode one image or a batch, or wait for what a GPU decodes."""
         thread = threading.get_ident()
         self._since[thread] = time.monotonic()
         try:
-            return decode(data)
+            return work(subject)
         finally:
             del self._since[thread]
 

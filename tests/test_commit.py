@@ -22,6 +22,7 @@ from steel_batch import layout, schema
 from steel_batch.commit import (
     SCHEMAS,
     all_live_files,
+    digest_files,
     ensure_tables,
     known_images,
     land,
@@ -232,9 +233,45 @@ def test_replaced_files_leave_with_the_commit_and_are_deleted_by_the_next_sweep(
     land(folder, PREDICTIONS, record.run_id, files, replaced=[old])
     assert image_keys_in(folder) == sorted(image_keys(12))
     assert folder.stat(old.key) is not None, "readers of the version before may still need it"
-    assert sweep(folder, ENGINE, DATE) == [old.key]
+    assert swept(folder) == [old.key]
     assert image_keys_in(folder) == sorted(image_keys(12))
     assert landed(folder, PREDICTIONS, str(first.run_id))
+
+
+def swept(store: Lake) -> list[str]:
+    """What a sweep of all tables deletes."""
+    return [
+        key
+        for table in layout.TABLES
+        for key in sweep(store, table, ENGINE, DATE, before=lambda: None)
+    ]
+
+
+def test_a_sweep_deletes_nothing_where_another_took_the_lock_and_committed_since(
+    folder: Lake,
+) -> None:
+    record, files = ready(folder)
+    for file in files:
+        folder.copy(file.merged, file.target)
+
+    def lost() -> None:
+        land(folder, PREDICTIONS, record.run_id, files)
+        raise LockHeldError("another run took it over.")
+
+    with pytest.raises(LockHeldError):
+        sweep(folder, PREDICTIONS, ENGINE, DATE, before=lost)
+    assert image_keys_in(folder) == sorted(image_keys(8))
+
+
+def test_the_digest_of_a_dates_files_is_another_one_once_a_run_lands(folder: Lake) -> None:
+    keys = image_keys(6)
+    seen = [digest_files(folder, ENGINE, DATE)]
+    for bad in ([], keys):  # of the second run all images are quarantined
+        commit_run(folder, keys, bad=bad)
+        seen.append(digest_files(folder, ENGINE, DATE))
+    assert len(set(seen)) == 3
+    commit_run(folder, keys, date="2026-11-22")
+    assert digest_files(folder, ENGINE, DATE) == seen[-1]
 
 
 def test_a_sweep_takes_what_runs_left_and_nothing_else(folder: Lake) -> None:
@@ -249,7 +286,7 @@ def test_a_sweep_takes_what_runs_left_and_nothing_else(folder: Lake) -> None:
     for key in {left} | others:
         folder.write(key, b"x")
     before = keys_of(folder)
-    assert sweep(folder, ENGINE, DATE) == [left]
+    assert swept(folder) == [left]
     assert keys_of(folder) == before - {left}
 
 
@@ -302,7 +339,8 @@ def test_a_committed_file_that_is_damaged_is_named_to_the_next_plan(
 # --- three outcomes -------------------------------------------------------------------------
 
 
-def test_a_commit_that_surely_failed_leaves_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+def test_a_commit_that_surely_failed_deletes_nothing_and_can_be_repeated(tmp_path: Path) -> None:
+    """Its run may have lost the lock since, and the next holder may be committing the same."""
     store = Lake(str(tmp_path))
     record, files = ready(store)
     # No writer can put an entry that is a folder: to each try it looks like another who was first.
@@ -310,9 +348,10 @@ def test_a_commit_that_surely_failed_leaves_nothing_and_can_be_repeated(tmp_path
     taken.mkdir()
     with pytest.raises(CommitConflictError, match=r"2 times; .* run the same command again"):
         land(store, PREDICTIONS, record.run_id, files, attempts=2)
-    assert not [key for key in keys_of(store, "predictions/") if "part-" in key]
-    assert all(store.stat(file.merged) for file in files)
+    assert all(store.stat(key) for file in files for key in (file.merged, file.target))
     taken.rmdir()
+    assert image_keys_in(store) == []
+    assert swept(store) == [file.target for file in files]
     assert land(store, PREDICTIONS, record.run_id, files) == 1
     assert image_keys_in(store) == sorted(image_keys(8))
 

@@ -19,8 +19,9 @@ from steel_batch import layout, schema
 from steel_batch.lake import Lake
 from steel_batch.merge import (
     BOUNDS,
+    READ_AT_ONCE,
     ROW_GROUP_ROWS,
-    DamagedShardError,
+    DamagedShardsError,
     DataFile,
     cut_files,
     load_files,
@@ -238,19 +239,34 @@ def test_a_damaged_shard_is_named(folder: Lake, planned: RunRecord, damage: str)
         replace(folder, receipt, bytes(data))
     else:
         folder.delete([layout.receipt_file(planned.run_id, 3)])
-    with pytest.raises(DamagedShardError) as raised:
+    with pytest.raises(DamagedShardsError, match=r"1 of 10 staged shards .*0000003") as raised:
         merge_shards(folder, planned.run_id, 0, range(planned.num_shards))
-    assert raised.value.shard == 3
-    assert "0000003" in raised.value.message
+    assert list(raised.value.shards) == [3]
+    assert "0000003" in raised.value.shards[3]
     assert folder.stat(layout.merged_file(planned.run_id, layout.PREDICTIONS, 0)) is None
 
 
 def test_a_receipt_that_is_no_receipt_is_a_damaged_shard(folder: Lake, planned: RunRecord) -> None:
     score_shards(folder, planned)
     folder.write(layout.receipt_file(planned.run_id, 2), b"{}")
-    with pytest.raises(DamagedShardError) as raised:
+    with pytest.raises(DamagedShardsError) as raised:
         merge_shards(folder, planned.run_id, 0, range(planned.num_shards))
-    assert raised.value.shard == 2
+    assert list(raised.value.shards) == [2]
+
+
+def test_all_damaged_shards_of_a_file_are_named_at_once(tmp_path: Path) -> None:
+    folder = Lake(str(tmp_path))
+    planned = begin(folder, image_keys(READ_AT_ONCE + 6), shard_images=1)
+    receipts = score_shards(folder, planned)
+    replace(folder, receipts[1], b"rows of nobody")
+    replace(folder, receipts[3], None)
+    folder.delete([layout.receipt_file(planned.run_id, 4)])
+    folder.write(layout.receipt_file(planned.run_id, 7), b"{}")
+    replace(folder, receipts[READ_AT_ONCE + 2], None)
+    with pytest.raises(DamagedShardsError) as raised:
+        merge_shards(folder, planned.run_id, 0, range(planned.num_shards))
+    assert set(raised.value.shards) == {1, 3, 4, 7, READ_AT_ONCE + 2}
+    assert all(f"{shard:07d}" in found for shard, found in raised.value.shards.items())
 
 
 def test_a_shard_of_quarantined_images_adds_no_rows(folder: Lake, planned: RunRecord) -> None:

@@ -128,7 +128,3 @@ def test_receipts_are_read_however_many_there_are(tmp_path_factory: pytest.TempP
     for shard in range(num):
         lake.write(layout.receipt_file(RUN, shard), receipt(shard).to_json())
     assert found(lake) == list(range(num))
-
-
-def test_a_shard_is_found_in_the_key_of_its_receipt() -> None:
-    assert layout.shard_of_receipt(layout.receipt_file(RUN, 1234)) == 1234

@@ -39,6 +39,8 @@ from steel_batch.telemetry import Rate
 
 PARTS_PER_DATE: Final = 16
 """Read tasks of one date: they are made before it is planned, so all dates have as many."""
+MOST_PARTS: Final = 4096
+"""Of all dates, or making them would take longer than scoring the first date."""
 
 log = logging.getLogger(__name__)
 
@@ -180,6 +182,7 @@ class _Backfill:
         self._open: dict[str, _Open] = {}
         self._again: list[str] = []
         self._room = threading.Semaphore(settings.max_dates_at_once)
+        self._may_open = threading.Event()
         self._stopping = threading.Event()
         self._rate = Rate()
         self._num_images = 0
@@ -212,7 +215,7 @@ class _Backfill:
                     setup,
                     pool,
                     num_works=len(todo),
-                    num_parts=PARTS_PER_DATE,
+                    num_parts=max(1, min(PARTS_PER_DATE, MOST_PARTS // len(todo))),
                     observe=self._watch,
                 )
             )
@@ -250,6 +253,7 @@ class _Backfill:
     ) -> None:
         """Open dates in order, as there is room; every date is answered to the stream."""
         index = 0
+        self._may_open.wait()
         try:
             for index, date in enumerate(todo):
                 self._room.acquire()
@@ -278,7 +282,7 @@ class _Backfill:
         stack = contextlib.ExitStack()
         try:
             stack.enter_context(run)
-        except SteelBatchError as error:
+        except Exception as error:  # noqa: BLE001 # it stops no other date
             self._fail(date, error, started)
             return None
         num_waiting = 0
@@ -301,11 +305,8 @@ class _Backfill:
                         return
                     run.commit()
             self._succeed(entry.date, run.result, entry.started)
-        except SteelBatchError as error:
+        except Exception as error:  # noqa: BLE001 # it stops no other date
             self._fail(entry.date, error, entry.started)
-        except Exception as error:
-            self._fail(entry.date, SteelBatchError(repr(error)), entry.started)
-            raise
         finally:
             self._room.release()
             self._tell()
@@ -317,7 +318,7 @@ class _Backfill:
             with self._date_run(date) as run:
                 result = run.complete()
             self._succeed(date, result, started)
-        except SteelBatchError as error:
+        except Exception as error:  # noqa: BLE001 # it stops no other date
             self._fail(date, error, started)
         self._tell()
 
@@ -360,14 +361,16 @@ class _Backfill:
             self._store.write(key, text.encode())
         self._outcomes[date] = DateOutcome(date=date, state=state, seconds=seconds, result=result)
 
-    def _fail(self, date: str, error: SteelBatchError, started: float) -> None:
+    def _fail(self, date: str, error: Exception, started: float) -> None:
+        """Note that a date failed, for whatever reason: it stops no other."""
         self._outcomes[date] = DateOutcome(
             date=date,
             state="failed",
             seconds=round(time.monotonic() - started, 3),
             error=f"{type(error).__name__}: {error}",
         )
-        log.warning("date %s failed: %s", date, error)
+        is_ours = isinstance(error, SteelBatchError)
+        log.warning("date %s failed: %s", date, error, exc_info=None if is_ours else error)
         failed = sum(outcome.state == "failed" for outcome in list(self._outcomes.values()))
         if self._settings.stop_after is not None and failed >= self._settings.stop_after:
             self._stop()
@@ -375,9 +378,12 @@ class _Backfill:
     def _stop(self) -> None:
         """Begin no further date."""
         self._stopping.set()
+        self._may_open.set()
         self._room.release()
 
     def _watch(self, opening: Opening) -> None:
+        if opening.is_over and not opening.is_refused:
+            self._may_open.set()
         self._note = "" if opening.is_over else "; ".join(opening.notes)
         self._tell()
 

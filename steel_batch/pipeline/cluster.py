@@ -23,12 +23,14 @@ from steel_batch.config import ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, ConfigError
-from steel_batch.pipeline.stages import READ_CPUS, ActorPool
+from steel_batch.pipeline.stages import READ_CPUS, ActorPool, reason_of
 
 log = logging.getLogger(__name__)
 
 SHARED_SLOTS = 3
 """Batches in flight of each of several actors of a GPU."""
+LEFT_CPUS = 2 * READ_CPUS
+"""Of an actor's CPUs, what it does not claim, so that something is read beside it."""
 MAX_CPUS_PER_ACTOR = 4.0
 """More threads than this in one CPU engine scale worse than more engines."""
 HOW_TO_SIGN_IN = (
@@ -173,13 +175,21 @@ def choose_runtime(runtime: str) -> str:
     if not nodes:
         return "onnxruntime"
     here = NodeAffinitySchedulingStrategy(nodes[0]["NodeID"], soft=False)
+    name = nodes[0]["NodeManagerHostname"]
     has_gpu_runtime = ray.remote(num_cpus=0, scheduling_strategy=here)(wants_gpu)
-    if ray.get(has_gpu_runtime.remote("auto")):
-        return "tensorrt"
+    try:
+        if ray.get(has_gpu_runtime.remote("auto")):
+            return "tensorrt"
+    except RayError as error:
+        raise ConfigError(
+            f"node {name} of the Ray cluster cannot run steel-batch: {reason_of(error)} Install "
+            "the same steel-batch, Python and Ray on every node; `steel-batch doctor` shows what "
+            "each has."
+        ) from error
     log.warning(
         "the Ray cluster has GPUs, but TensorRT, PyCUDA or NVIDIA's driver is missing on node %s: "
         "ONNX Runtime scores on CPUs. Install steel-batch[gpu] there.",
-        nodes[0]["NodeManagerHostname"],
+        name,
     )
     return "onnxruntime"
 
@@ -209,18 +219,20 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
             default=MAX_CPUS_PER_ACTOR,
         )
         share = config.actors_per_gpu
-        cpus = config.cpus_per_actor or max(1.0, math.floor(per_gpu * 0.75 / share))
+        most = per_gpu / share
+        cpus = config.cpus_per_actor or max(1.0, math.floor(most * 0.75))
         return ActorPool(
             num_actors=config.num_actors or int(num_gpus) * share,
-            num_cpus=cpus,
+            num_cpus=min(cpus, max(most - LEFT_CPUS, most / 2)),
             num_gpus=1.0 / share,
             num_slots=NUM_SLOTS if share == 1 else SHARED_SLOTS,
             num_threads=max(1, int(cpus)),
         )
     smallest = min((n["CPU"] for n in nodes if n.get("CPU", 0.0) >= 1), default=MAX_CPUS_PER_ACTOR)
     cpus = config.cpus_per_actor or min(MAX_CPUS_PER_ACTOR, smallest)
-    claimed = max(cpus - 2 * READ_CPUS, READ_CPUS)
     room = sum(int(node.get("CPU", 0.0) // cpus) for node in nodes)
+    # Of more actors than there is room for, as many as fit by their claims come to one node.
+    left = LEFT_CPUS if (config.num_actors or 0) <= room else LEFT_CPUS * cpus / smallest
     if room < 1 and config.num_actors is None:
         largest = max(node.get("CPU", 0.0) for node in nodes)
         raise ConfigError(
@@ -230,7 +242,7 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
         )
     return ActorPool(
         num_actors=config.num_actors or room,
-        num_cpus=claimed,
+        num_cpus=max(cpus - left, cpus / 2),
         num_gpus=0.0,
         num_slots=1,
         num_threads=max(1, int(cpus)),

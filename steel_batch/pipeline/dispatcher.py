@@ -35,7 +35,9 @@ class Opening:
     """How far the scoring actors are."""
 
     is_over: bool
-    """Whether what can be read is read from now on."""
+    """Whether reading may begin, or never will."""
+    is_refused: bool = False
+    """Whether it never will, because an actor cannot score."""
     num_answers: int
     """Actors that have loaded the engine, or said why they cannot."""
     notes: Sequence[str]
@@ -59,6 +61,7 @@ class Dispatcher:
         self._started: Counter[tuple[str, int]] = Counter()
         self._num_awaited, self._patience = num_awaited, patience
         self._answers: dict[str, tuple[str, SteelBatchError | None]] = {}
+        self._loads: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
         self._is_over = asyncio.Event()
         if not num_awaited:
@@ -68,8 +71,16 @@ class Dispatcher:
         """Say what takes an actor long; what several say counts once."""
         self._notes[text] = None
 
+    async def load(self, actor: str) -> int:
+        """Note that an actor begins to load the engine; how often it has without an answer."""
+        self._loads[actor] += 1
+        return self._loads[actor]
+
     async def answer(self, actor: str, node: str, error: SteelBatchError | None) -> None:
         """Say that an actor can score, or why it cannot; one that Ray restarted says it again."""
+        del self._loads[actor]
+        if self._is_over.is_set():
+            return
         self._answers[actor] = node, error
         if len(self._answers) >= self._num_awaited:
             self._is_over.set()
@@ -83,15 +94,16 @@ class Dispatcher:
                 await asyncio.wait_for(self._is_over.wait(), _POLL_SECONDS)
         return Opening(
             is_over=self._is_over.is_set(),
+            is_refused=await self.refusal() is not None,
             num_answers=len(self._answers),
             notes=list(self._notes),
         )
 
     async def refusal(self) -> SteelBatchError | None:
-        """Why no work is handed out."""
+        """Why no work is handed out; what becomes of actors later changes nothing about it."""
         nodes: defaultdict[tuple[type[SteelBatchError], str], list[str]] = defaultdict(list)
         for node, error in self._answers.values():
-            if error is not None and self._num_awaited:
+            if error is not None:
                 nodes[type(error), error.message].append(node)
         if not nodes:
             return None

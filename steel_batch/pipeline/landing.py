@@ -2,7 +2,8 @@
 
 A run's rows and entries take the place of earlier ones of the same images, where it was planned to
 score them again: files that hold such rows are written anew without them, and the commit that adds
-the new files removes the old ones.
+the new files removes the old ones. They are deleted before the next table's turn: until then a
+plain glob shows their rows twice.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def land_run(
         bad_shards: Shards whose receipts name images in quarantine.
         classes: The names of the engine's classes.
         events: Told of each commit.
-        lease: Checked before anything becomes visible.
+        lease: Checked before anything becomes visible and before anything is deleted.
 
     Returns:
         The version of the predictions that has the run's rows.
@@ -108,7 +109,7 @@ def land_run(
                 store, table, run_id, added, replaced=replaced, before=lease.check
             )
             events.add("landed", table=table, version=versions[table])
-    sweep(store, engine, date)
+        sweep(store, table, engine, date, before=lease.check)
     return versions[layout.PREDICTIONS]
 
 
@@ -147,7 +148,7 @@ def _without_planned(store: Lake, record: RunRecord, table: str, first_number: i
 
 
 def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
-    for group in Plan(store, record.run_id):
+    for group in Plan(store, record.run_id, digest=record.plan_digest):
         yield from group.select(["image_key"]).cast(KEY).to_batches()
 
 

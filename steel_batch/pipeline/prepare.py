@@ -6,6 +6,7 @@ actors for many dates. A plan is written to a local file here: the run makes it 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,9 @@ from steel_batch.pipeline.stages import ActorPool, Setup
 from steel_batch.plan import PlanInfo, build_plan
 from steel_batch.registry import Engine
 from steel_batch.sources import Source
+from steel_batch.undated import Dated
+
+log = logging.getLogger(__name__)
 
 
 def dates_of(config: ScoreConfig, source: Source) -> list[str]:
@@ -47,11 +51,15 @@ def plan_date(
     """List a date's images and write the plan of those without a row to a local file.
 
     Raises:
-        ConfigError: There are no images of that date.
+        ConfigError: There are no images of that date, or one that says no date to the key pattern
+            is of another date by its name.
     """
     images = source.select(date)
+    dated = Dated(images, config.images, config.key_pattern, date)
     known = known_images(store, engine, date, with_quarantine=not config.retry_quarantined)
-    info = build_plan(images, config.settings(engine=engine, date=date), path, known=known)
+    info = build_plan(dated, config.settings(engine=engine, date=date), path, known=known)
+    if dated.warning is not None:
+        log.warning("%s", dated.warning)
     if info.num_images + info.num_committed + info.num_changed == 0:
         raise images.explain_empty()
     return Planned(info, images.num_left_out, images.example_left_out)
@@ -84,6 +92,7 @@ def scoring_setup(
         runtime=runtime,
         precision=config.precision,
         batch_size=config.batch_size,
+        shard_bytes=config.shard_bytes,
         num_threads=pool.num_threads,
         num_slots=pool.num_slots,
     )

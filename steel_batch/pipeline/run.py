@@ -20,17 +20,22 @@ from pathlib import Path
 from types import TracebackType
 
 from steel_batch import __version__, layout
-from steel_batch.commit import ensure_tables, landed, sweep
+from steel_batch.commit import digest_files, ensure_tables, landed, sweep
 from steel_batch.config import ScoreConfig
-from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
+from steel_batch.errors import (
+    LakeError,
+    LockHeldError,
+    TooManyBadImagesError,
+    TransientLakeError,
+)
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
-from steel_batch.merge import DataFile, cut_files, load_files, save_files
+from steel_batch.merge import Cut, DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.dispatcher import Opening, Work
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.prepare import Planned, dates_of, plan_date, scoring_setup
-from steel_batch.pipeline.stages import ShardResult, ShardStream, merge_files
+from steel_batch.pipeline.stages import SHARDS_PER_READ, ShardResult, ShardStream, merge_files
 from steel_batch.pipeline.tally import Tally
 from steel_batch.plan import Plan, ShardRange, check_settings
 from steel_batch.receipt import read_receipts
@@ -119,15 +124,18 @@ class DateRun:
         self._tally: Tally
         self._events: Events
         self._ranges: list[ShardRange] = []
+        self._merged: dict[Cut, DataFile] = {}
         self._files: list[DataFile] | None = None
         self.result: RunResult | None = None
         """How the run ended; on entry, set where there is nothing new to score."""
 
     def __enter__(self) -> DateRun:
         """Take the lock and find or make the run."""
+        store, engine = self._store, self._engine.card.name
         with contextlib.ExitStack() as undo:
             self._lock(undo)
-            sweep(self._store, self._engine.card.name, self._date)
+            for table in layout.TABLES:
+                sweep(store, table, engine, self._date, before=self._lease.check)
             record = self._unfinished() or self._begin()
             if record is not None:
                 self._open(record)
@@ -183,11 +191,17 @@ class DateRun:
         started = time.monotonic()
         with joined_cluster(self._config.ray_address):
             self._steps["join"] = time.monotonic() - started
-            while True:
+            for _ in range(self._config.shard_attempts):
                 self._score_pending()
                 damaged = self.merge()
                 if not damaged:
                     return self.commit()
+        raise LakeError(
+            f"what {self._store.url} has of {len(damaged)} shards is not what was written there, "
+            f"also after it was written {self._config.shard_attempts} times; for example "
+            f"{next(iter(damaged.values()))} What is whole is kept: run the same command again "
+            "when the store is mended."
+        )
 
     def _open(self, record: RunRecord) -> None:
         store = self._store
@@ -203,20 +217,24 @@ class DateRun:
         elif self._tally.is_complete:
             self._files = files
         else:
-            plan = Plan(store, record.run_id)
-            if plan.info.digest != record.plan_digest:
-                plan.verify()
-            self._ranges = plan.ranges()
+            self._ranges = self._plan().ranges()
+
+    def _plan(self) -> Plan:
+        return Plan(self._store, self._record.run_id, digest=self._record.plan_digest)
 
     def _unfinished(self) -> RunRecord | None:
         """The run to continue, if there is one."""
-        config, store = self._config, self._store
-        run = latest_run(store, self._engine.card.name, self._date)
+        config, store, engine = self._config, self._store, self._engine.card.name
+        run = latest_run(store, engine, self._date)
         if run is None or run.record is None or run.result is not None:
             return None
         if landed(store, layout.PREDICTIONS, run.run_id):
             return run.record
         if config.fresh:
+            return None
+        if run.record.files_digest not in (None, digest_files(store, engine, self._date)):
+            # Planned by who had lost the lock: its images may have rows by now.
+            log.warning("run %s is abandoned: another one landed since its plan", run.run_id)
             return None
         check_settings(run.run_id, run.record.settings, self._settings())
         return run.record
@@ -229,6 +247,8 @@ class DateRun:
         self._observe(Progress(step="planning"))
         started = time.monotonic()
         store, engine = self._store, self._engine.card.name
+        # Before the rows themselves are read: what lands in between makes it another one.
+        files_digest = digest_files(store, engine, self._date)
         with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
             path = Path(scratch) / "plan.parquet"
             planned = plan_date(self._config, engine, self._date, self._source, store, path)
@@ -245,6 +265,7 @@ class DateRun:
             ):
                 while chunk := source.read(8 << 20):
                     target.write(chunk)
+                self._lease.check()  # the end of the block makes it visible
         record = RunRecord(
             run_id=run_id,
             engine=engine,
@@ -264,8 +285,13 @@ class DateRun:
                 "python": platform.python_version(),
                 "host": platform.node(),
             },
+            files_digest=files_digest,
         )
-        put_record(store, record)
+        self._lease.check()
+        if not put_record(store, record):
+            raise LockHeldError(
+                f"another run began {run_id} while this one planned it: run the same command again."
+            )
         self._steps["plan"] = time.monotonic() - started
         return record
 
@@ -300,11 +326,6 @@ class DateRun:
         )
 
     @property
-    def num_parts(self) -> int:
-        """Into how many tasks reading it is best divided."""
-        return max(1, len(self._ranges))
-
-    @property
     def progress(self) -> Progress:
         """How far scoring is."""
         return self._tally.progress("scoring")
@@ -333,27 +354,32 @@ class DateRun:
         self._lease.check()
         self._check_bad()
 
-    def merge(self) -> list[int]:
+    def merge(self) -> dict[int, str]:
         """Bring the staged rows of all shards into few files.
 
         Returns:
-            Shards whose staged rows were found damaged and that must be scored again; empty where
-            the files are complete.
+            Per shard that must be scored again what was found damaged of it; empty where the files
+            are complete.
         """
         if self._files is not None:
-            return []
+            return {}
         self._check_bad()
         store, record, started = self._store, self._record, time.monotonic()
         self._observe(self._tally.progress("merging"))
-        ranges = cut_files(self._tally.staged_bytes, self._config.merge_bytes)
-        files, damaged = merge_files(store, record.run_id, ranges, self._on_file)
-        self._steps["merge"] = time.monotonic() - started
+        cuts = list(enumerate(cut_files(self._tally.staged_bytes, self._config.merge_bytes)))
+        kept = {cut: self._merged[cut] for cut in cuts if cut in self._merged}
+        todo = [cut for cut in cuts if cut not in kept]
+        merged, damaged = merge_files(store, record.run_id, todo, self._on_file)
+        self._merged = kept | merged
+        self._steps["merge"] = self._steps.get("merge", 0.0) + time.monotonic() - started
         if damaged:
-            self._events.add("damaged", shards=damaged)
-            store.delete(layout.receipt_file(record.run_id, shard) for shard in damaged)
-            self._tally.forget(damaged)
-            self._ranges = Plan(store, record.run_id).ranges()
+            shards = sorted(damaged)
+            self._events.add("damaged", shards=shards)
+            store.delete(layout.receipt_file(record.run_id, shard) for shard in shards)
+            self._tally.forget(shards)
+            self._ranges = self._plan().ranges()
         else:
+            files = [self._merged[cut] for cut in cuts]
             save_files(store, record.run_id, layout.MERGED, files)
             self._events.add("merged", num_files=len(files))
             self._files = files
@@ -414,8 +440,10 @@ class DateRun:
                 else:
                     self._observe(tally.progress("; ".join(opening.notes)))
 
+            num_shards = self._record.num_shards - tally.num_shards_done
+            num_parts = min(len(work.pending), max(pool.num_reads, num_shards // SHARDS_PER_READ))
             with ShardStream(
-                setup, pool, num_works=1, num_parts=self.num_parts, observe=watch
+                setup, pool, num_works=1, num_parts=num_parts, observe=watch
             ) as stream:
                 stream.put(0, work)
                 for result in stream.results():
@@ -429,9 +457,9 @@ class DateRun:
                 f"times; the first cause: {cause} What is scored is kept: run the same command "
                 "again when that is mended."
             )
-        self._steps["score"] = time.monotonic() - started
+        self._steps["score"] = self._steps.get("score", 0.0) + time.monotonic() - started
         if tally.first_receipt:
-            self._steps["first_receipt"] = tally.first_receipt - started
+            self._steps.setdefault("first_receipt", tally.first_receipt - started)
         self._events.add("scored", num_shards=tally.num_shards_done, num_bad=tally.num_quarantined)
 
     def _check_bad(self) -> None:

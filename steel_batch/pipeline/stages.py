@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import platform
 import re
 import threading
@@ -28,16 +29,24 @@ from typing import Any, Final
 import pyarrow as pa
 import ray
 import ray.data
-from ray.data import ActorPoolStrategy, DataContext
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import __version__, errors
 from steel_batch.config import DECODER
 from steel_batch.engine.check import check_gpu, check_packages
 from steel_batch.engine.runtime import open_runtime, wants_gpu
-from steel_batch.errors import ClusterError, ConfigError, SteelBatchError, TransientLakeError
+from steel_batch.errors import (
+    ClusterError,
+    ConfigError,
+    DeviceError,
+    EngineError,
+    LakeError,
+    SteelBatchError,
+    TransientLakeError,
+)
 from steel_batch.lake import Lake
-from steel_batch.merge import DamagedShardError, DataFile, merge_shards
+from steel_batch.merge import Cut, DamagedShardsError, DataFile, merge_shards
 from steel_batch.pipeline.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
 from steel_batch.plan import Plan
 from steel_batch.read import ShardInput, check_jpegs, read_shards
@@ -45,19 +54,30 @@ from steel_batch.receipt import Receipt
 from steel_batch.registry import Engine
 from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.telemetry import Meter
+from steel_batch.watchdog import EXIT_CODE
 
 log = logging.getLogger(__name__)
 
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
+READS_PER_ACTOR: Final = 8
+"""Read tasks beside an actor on a GPU: each reads and checks 1,000 to 2,000 images a second."""
+READS_PER_CPU_ACTOR: Final = 2
+SHARDS_PER_READ: Final = 8
+"""What one read task is to have at least: beginning one costs as much as reading a small shard."""
 CALLS_PER_ACTOR: Final = 4
 """Shards in work at once in one actor, so that nothing drains at a shard's end."""
 TASKS_IN_FLIGHT: Final = 8
 """Shards sent to one actor, in work or waiting in its node's memory."""
+SHARDS_AHEAD: Final = 64
+"""Shards of the largest size that may lie in the cluster's memory for each actor: what is read
+further ahead takes CPUs and fresh memory from what is scored now."""
 NO_ACTOR: Final = "no GPU is ready yet: one that is in use is waited for"
 MERGES_AT_ONCE: Final = 32
 MOST_STARTS: Final = 10
 """Starts of one shard after which what ends its process is no image, nor a node that was lost."""
+MOST_LOADS: Final = 5
+"""Starts of one actor, without one that loaded the engine, after which the engine is to blame."""
 BLOCK_BYTES: Final = 1 << 20
 """Less than any shard, so that every shard is a block and goes to whichever actor is free."""
 
@@ -75,6 +95,8 @@ class Setup:
     runtime: str
     precision: str
     batch_size: int | None
+    shard_bytes: int
+    """Of the largest shard, unless one image is larger."""
     num_threads: int
     num_slots: int
     """Batches in flight of each actor on a GPU."""
@@ -92,6 +114,11 @@ class ActorPool:
     num_threads: int
     num_slots: int
     """Batches in flight on a GPU."""
+
+    @property
+    def num_reads(self) -> int:
+        """Read tasks at a time that keep it busy."""
+        return self.num_actors * (READS_PER_ACTOR if self.num_gpus else READS_PER_CPU_ACTOR)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +142,7 @@ _RESULT = pa.schema(
         ("failure", pa.string()),
         ("transient", pa.bool_()),
         ("counts", pa.map_(pa.string(), pa.int64())),
-        ("error", pa.string()),  # kind of what kept the actor from scoring anything
+        ("error", pa.string()),  # kind of what keeps an actor from scoring anything
     ]
 )
 
@@ -134,16 +161,26 @@ class ReadStage:
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))
             if work is None:
                 continue
-            meter = Meter(self._setup.lake, self._setup.store)
-            plan = Plan(self._setup.store, work.run_id)
+            for shard in self._read(work):
+                yield shard.to_wire()
+
+    def _read(self, work: Work) -> Iterator[ShardInput]:
+        setup, meter = self._setup, Meter(self._setup.lake, self._setup.store)
+        left = {shard for shards in work.pending.values() for shard in shards}
+        try:
+            plan = Plan(setup.store, work.run_id, digest=work.plan_digest)
             for group, shards in work.pending.items():
                 refs = plan.read_group(group)
-                for shard in read_shards(
-                    self._setup.lake, work.run_id, work.plan_digest, refs, shards
-                ):
-                    if self._setup.decoder == DECODER:
+                for shard in read_shards(setup.lake, work.run_id, work.plan_digest, refs, shards):
+                    left.remove(shard.shard)
+                    if setup.decoder == DECODER:
                         shard = check_jpegs(shard)
-                    yield dataclasses.replace(shard, counts=meter.take()).to_wire()
+                    yield dataclasses.replace(shard, counts=meter.take())
+        except (SteelBatchError, pa.ArrowException) as error:
+            damaged = LakeError(f"the run's plan cannot be read: {error}")
+            failure = error if isinstance(error, LakeError) else damaged
+            for number in sorted(left):
+                yield ShardInput.failed(work.run_id, work.plan_digest, number, failure)
 
 
 class ScoreStage:
@@ -152,12 +189,18 @@ class ScoreStage:
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
         self._scorer: ShardScorer | SteelBatchError
-        context, error = ray.get_runtime_context(), None
+        actor = ray.get_runtime_context().get_actor_id()
+        error: SteelBatchError | None = None
         try:
+            if ray.get(dispatcher.load.remote(actor)) > MOST_LOADS:
+                raise EngineError(
+                    f"loading the engine ended its process {MOST_LOADS} times: memory is used up, "
+                    "or the runtime crashes. The logs of Ray's workers say more."
+                )
             self._scorer = _open_scorer(setup, dispatcher.note.remote)
         except SteelBatchError as caught:  # raised here, Ray would leave but its words, and restart
             self._scorer = error = caught
-        dispatcher.answer.remote(context.get_actor_id(), platform.node(), error)
+        dispatcher.answer.remote(actor, platform.node(), error)
         self._meter = Meter(setup.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -176,32 +219,40 @@ class ScoreStage:
             "error": None,
         }
         if isinstance(self._scorer, SteelBatchError):
-            return {
-                **row,
-                "failure": self._scorer.message,
-                "error": type(self._scorer).__name__,
-            }
+            return row | _failure(self._scorer)
         if shard.failure is not None:
             return row
         attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
         if attempt > MOST_STARTS:
             self._dispatcher.finish.remote(shard.run_id, shard.shard)
-            failure = (
-                f"scoring it ended its process {MOST_STARTS} times, also where its images were "
-                "decoded in processes of their own: memory is used up, or the engine crashes."
-            )
-            return {**row, "failure": failure, "transient": True}
+            return row | {
+                "failure": f"scoring it ended its process {MOST_STARTS} times, also where its "
+                "images were decoded in processes of their own: memory is used up, or the engine "
+                "or the GPU fails. The logs of Ray's workers say more.",
+                "transient": True,
+            }
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
+        except DeviceError as error:  # another process may use the GPU, or find that it is gone
+            log.error("ending, so that the actor is started anew: %s", error)
+            os._exit(EXIT_CODE)
         except SteelBatchError as error:
-            row["failure"] = error.message
-            row["transient"] = isinstance(error, TransientLakeError)
+            row |= _failure(error)
         else:
             row["receipt"] = receipt.to_json()
         # Of the shards that are in work at once, the first that is done has the others' so far.
         row["counts"] = list((Counter(shard.counts) + Counter(self._meter.take())).items())
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return row
+
+
+def _failure(error: SteelBatchError) -> dict[str, Any]:
+    """What a row says of an error: of the lake, it costs a try; another one ends the run."""
+    return {
+        "failure": error.message,
+        "transient": isinstance(error, TransientLakeError),
+        "error": None if isinstance(error, LakeError) else type(error).__name__,
+    }
 
 
 def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
@@ -262,7 +313,7 @@ class ShardStream:
         setup: Engine, places and how to run.
         pool: The scoring actors.
         num_works: How many works there will be; they are begun in order.
-        num_parts: Into how many tasks the reading of one work is divided.
+        num_parts: Into how many tasks the reading of each work is divided.
         observe: Told how far the actors on GPUs are, from a thread, until reading begins.
     """
 
@@ -336,8 +387,8 @@ class ShardStream:
             ClusterError: Ray gave up: what has a receipt is kept.
             SteelBatchError: An actor cannot score.
         """
-        _configure_data()
         pool = self._pool
+        _configure_data(pool.num_actors * SHARDS_AHEAD * self._setup.shard_bytes)
         dataset = (
             ray.data.from_items(self._rows, override_num_blocks=len(self._rows))
             .map_batches(
@@ -345,6 +396,7 @@ class ShardStream:
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=READ_CPUS,
+                compute=TaskPoolStrategy(size=min(pool.num_reads, len(self._rows))),
             )
             .map_batches(
                 ScoreStage,
@@ -385,10 +437,10 @@ def _ray_errors() -> Iterator[None]:
             # Ray Data writes advice of its own below the message.
             cause.args = (cause.message.partition("\n")[0],)
             raise cause from error
-        raise ClusterError(f"a task on the Ray cluster failed: {_reason(cause)}") from error
+        raise ClusterError(f"a task on the Ray cluster failed: {reason_of(cause)}") from error
     except ray.exceptions.RayError as error:
         raise ClusterError(
-            f"the Ray cluster failed ({type(error).__name__}): {_reason(error)} What has its "
+            f"the Ray cluster failed ({type(error).__name__}): {reason_of(error)} What has its "
             "receipt is kept: run the same command again."
         ) from error
 
@@ -406,16 +458,21 @@ def _is_rays(error: BaseException) -> bool:
     return isinstance(error, ray.exceptions.RayError)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What went wrong, out of a message that holds a remote traceback."""
     lines = [line.strip() for line in str(error).splitlines()]
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)]
     return (named or lines or [type(error).__name__])[-1].rstrip(".") + "."
 
 
-def _configure_data() -> None:
+def _configure_data(memory_bytes: int) -> None:
     context = DataContext.get_current()
     context.target_max_block_size = BLOCK_BYTES
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=memory_bytes
+    )
+    # A date may be planned, and a plan built, for longer than Ray takes to call that a failure.
+    context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
@@ -438,43 +495,46 @@ def _merge(
 def merge_files(
     store: Lake,
     run_id: str,
-    ranges: Sequence[range],
+    cuts: Sequence[Cut],
     on_file: Callable[[Mapping[str, int]], None],
-) -> tuple[list[DataFile], list[int]]:
-    """Merge every range of shards into one file, many at once.
+) -> tuple[dict[Cut, DataFile], dict[int, str]]:
+    """Merge shards into files, many at once. An error cancels the merges that run.
 
     Args:
         store: The store.
         run_id: The run.
-        ranges: The shards of each file.
+        cuts: The files.
         on_file: Called as each file is done, with what its requests met with (`Lake.counts`).
 
     Returns:
-        The files in order, and the shards that were found damaged: if there are any, the files are
-        not complete.
+        The files that are complete, and of the shards of the others what was found damaged.
 
     Raises:
         LakeError: The store failed for good.
     """
     merge = ray.remote(num_cpus=READ_CPUS, max_retries=3)(_merge)
-    files: dict[int, DataFile] = {}
-    damaged: list[int] = []
-    waiting = list(enumerate(ranges))[::-1]
-    running: dict[Any, int] = {}
-    while waiting or running:
-        while waiting and len(running) < MERGES_AT_ONCE:
-            number, shards = waiting.pop()
-            running[merge.remote(store, run_id, number, shards)] = number
-        (done, *_), _ = ray.wait(list(running), num_returns=1)
-        number = running.pop(done)
-        with _ray_errors():
-            result, counts = ray.get(done)
-        on_file(counts)
-        if isinstance(result, DataFile):
-            files[number] = result
-        elif isinstance(result, DamagedShardError):
-            log.warning("shard %d: %s", result.shard, result)
-            damaged.append(result.shard)
-        else:
-            raise result
-    return [files[number] for number in sorted(files)], damaged
+    files: dict[Cut, DataFile] = {}
+    damaged: dict[int, str] = {}
+    waiting = list(cuts)[::-1]
+    running: dict[Any, Cut] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < MERGES_AT_ONCE:
+                cut = waiting.pop()
+                running[merge.remote(store, run_id, *cut)] = cut
+            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            cut = running.pop(done)
+            with _ray_errors():
+                result, counts = ray.get(done)
+            on_file(counts)
+            if isinstance(result, DataFile):
+                files[cut] = result
+            elif isinstance(result, DamagedShardsError):
+                log.warning("file %d is not merged: %s", cut[0], result)
+                damaged |= result.shards
+            else:
+                raise result
+    finally:
+        for task in running:
+            ray.cancel(task)
+    return files, damaged

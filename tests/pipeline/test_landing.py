@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 from steel_batch.commit import live_files
 from steel_batch.lake import Lake
 from steel_batch.query import run_query
 from steel_batch.verify import verify
-from tests.made_up_run import DATE, ENGINE, commit_run, image_keys
+from tests.made_up_run import DATE, ENGINE, commit_run, image_keys, keys_of
 
 
 def writers(store: Lake) -> dict[str, str]:
@@ -47,3 +49,19 @@ def test_a_first_run_has_nothing_to_replace(tmp_path: Path) -> None:
     store = Lake(str(tmp_path))
     result = commit_run(store, image_keys(4), retry_quarantined=True)
     assert set(writers(store).values()) == {result.run_id}
+
+
+class WatchedLake(Lake):
+    """Notes what readers of the plain files see when a summary is written."""
+
+    def open_output(self, key: str) -> AbstractContextManager[BinaryIO]:
+        if "/merged/class_summaries/" in key:
+            self.seen = keys_of(self, "predictions/engine=")
+        return super().open_output(key)
+
+
+def test_replaced_files_are_deleted_before_the_next_table_is_made(tmp_path: Path) -> None:
+    store = WatchedLake(str(tmp_path))
+    commit_run(store, image_keys(8))
+    commit_run(store, image_keys(4), retry_quarantined=True)
+    assert store.seen == set(live(store))
