@@ -15,7 +15,7 @@ test: $(VENV)/.test browser
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -m "slow and not gpu"
+	$(BIN)/python -m pytest --hypothesis-profile random -m "(slow or hypothesis) and not gpu"
 
 # Pages are looked at in Debian's chromium; tests that need it are skipped where it cannot be had.
 browser:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -54,8 +53,8 @@ def _run(page: Path, folder: Path, width: int, height: int, task: str) -> str:
         [
             CHROMIUM, "--headless", "--disable-gpu", "--disable-quic", "--no-first-run",
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--hide-scrollbars", f"--user-data-dir={folder / 'profile'}",
-            *(["--no-sandbox"] if os.getuid() == 0 else []),
+            "--hide-scrollbars", "--disable-dev-shm-usage", "--no-sandbox",
+            f"--user-data-dir={folder / 'profile'}",
             f"--window-size={width},{height}", task, page.as_uri(),
         ],
         capture_output=True, text=True, check=False, timeout=120,

@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import boto3
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import ray
@@ -27,6 +29,12 @@ from tests.tiny_engine import write_tiny_engine
 
 PATTERN = "line={line}/date={date}/{image_id}.png"
 DATE = "2026-11-21"
+S3_START_SECONDS = 120.0
+
+# `make test` draws the same examples every time, `make test-slow` others.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("random", deadline=None)
+hypothesis.settings.load_profile("same")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,32 +49,66 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of an S3 server in its own process."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
         "AWS_REGION": "us-east-1",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+    give_up = time.monotonic() + S3_START_SECONDS
+    while time.monotonic() < give_up:
+        with s3_server(give_up) as url:
+            if url is not None:
+                yield url
+                return
+    raise TimeoutError(f"no S3 server answered within {S3_START_SECONDS:g} s")
+
+
+@contextmanager
+def s3_server(give_up: float) -> Iterator[str | None]:
+    """A server's URL once it answers; None where it ends, as its port was taken meanwhile."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    url = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(200):
-            try:
-                with socket.create_connection(("127.0.0.1", port), timeout=1):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield url
+        while not (answers := is_listening(port)) and time.monotonic() < give_up:
+            if server.poll() is not None:
+                break
+            time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}" if answers else None
     finally:
         server.kill()
         server.wait()
+
+
+def is_listening(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def group(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
+    """Processes that are started together; none is left."""
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for command in commands
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.fixture

@@ -73,6 +73,7 @@ def test_an_interruption_while_a_table_is_filled_is_raised_as_it_is() -> None:
 
 _INTERRUPT = """
 import os, signal, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # its parent may ignore it
 from steel_batch.database import scratch_database
 
 try:

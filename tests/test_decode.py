@@ -66,26 +66,30 @@ def test_the_corpus_covers_every_code_and_format() -> None:
 
 
 _DECODE_BOMBS = """
-import resource
+import re
+from pathlib import Path
 from steel_batch.decode import decode_gray
 from steel_batch.errors import DecodeError
 from tests.bad_files import good_jpeg, header_bombs
 
+def peak_kb():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+
 bombs = list(header_bombs())
 decode_gray(good_jpeg())
-peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held now
+before_kb = peak_kb()
 for file in bombs:
     try:
         decode_gray(file.data)
     except DecodeError as error:
-        grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_kb
-        print(file.name, error.code, grown_kb)
+        print(file.name, error.code, peak_kb() - before_kb)
 """
 
 
 def test_header_bombs_are_refused_before_memory_is_taken() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _DECODE_BOMBS], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", _DECODE_BOMBS], capture_output=True, text=True, timeout=200
     )
     found = [line.split() for line in done.stdout.splitlines()]
     assert [name for name, _, _ in found] == [file.name for file in header_bombs()], done.stderr
@@ -198,7 +202,7 @@ def _check_outcome(data: bytes) -> None:
         assert found.dtype == np.uint8
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(which=st.integers(0, 4), edits=EDITS)
 def test_mutated_jpegs_are_images_of_the_stated_size_or_errors(
     which: int, edits: list[Edit]
@@ -213,7 +217,7 @@ OTHERS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(file=st.sampled_from(OTHERS), edits=EDITS)
 def test_other_mutated_files_are_images_of_the_stated_size_or_errors(
     file: StrangeFile, edits: list[Edit]
@@ -221,7 +225,7 @@ def test_other_mutated_files_are_images_of_the_stated_size_or_errors(
     _check_outcome(edited(file.data, edits))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     magic=st.sampled_from([b"", *(file.data[:24] for file in OTHERS[::3]), good_jpeg()[:2]]),
     rest=st.binary(max_size=200),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -83,11 +81,9 @@ def test_an_image_that_dies_of_the_one_before_it_is_decoded() -> None:
 
 def test_an_image_that_holds_the_decoder_up_is_given_up_after_its_time() -> None:
     contents = [*pictures(3), good_jpeg() + HANG, good_jpeg(), good_jpeg() + KILL]
-    started = time.monotonic()
-    results = decode_isolated(contents, DEADLY, seconds_per_image=0.5)
-    assert time.monotonic() - started < 30
+    results = decode_isolated(contents, DEADLY, seconds_per_image=2.0)
     assert [code_of(r) for r in results] == [*[None] * 3, "hung_decoder", None, "crashed_decoder"]
-    assert "more than 0.5 s" in str(results[3])
+    assert "more than 2 s" in str(results[3])
     assert_decoded(results, contents, {3, 5})
 
 
@@ -111,7 +107,7 @@ def test_no_image_is_blamed_for_a_process_that_never_began(
         decode_isolated(pictures(2), DEADLY)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(fates=st.lists(st.sampled_from([b"", b"", b"", KILL, EXIT]), min_size=1, max_size=8))
 def test_any_mixture_of_good_and_deadly_files_keeps_its_order(fates: list[bytes]) -> None:
     contents = [data + fate for data, fate in zip(pictures(len(fates)), fates, strict=True)]

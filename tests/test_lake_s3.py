@@ -21,7 +21,7 @@ from tests.fault_proxy import CHANGED_BYTE, PASSING, FaultProxy, Faults
 
 pytestmark = pytest.mark.s3
 
-RETRY = Retry(base_seconds=0.01, max_seconds=0.1, total_seconds=60.0, answer_seconds=2.0)
+RETRY = Retry(base_seconds=0.01, max_seconds=0.1, total_seconds=60.0, answer_seconds=10.0)
 MIB = 1 << 20
 
 
@@ -66,7 +66,7 @@ def contents(lake: Lake) -> dict[str, bytes]:
 def test_with_a_fifth_of_the_requests_failing_every_operation_ends_as_without_a_fault(
     kind: str, direct: Lake, faulty: Lake, proxy: FaultProxy
 ) -> None:
-    proxy.set(Faults(share=0.2, kinds=(kind,), delay_seconds=2.5))
+    proxy.set(Faults(share=0.2, kinds=(kind,), delay_seconds=12.0))
     large = bytes(range(256)) * (8 * MIB // 256)
     rounds = range(1 if kind == "delay" else 6)
     for i in rounds:
@@ -104,7 +104,7 @@ def test_an_object_that_is_never_sent_whole_is_never_taken_for_it(
         hasty.read("k")
     with pytest.raises(TransientLakeError):
         hasty.read("k", offset=100, length=300)
-    assert proxy.counts()["short_body"] > 4
+    assert proxy.counts()["short_body"] > 2, "of two reads, one at least was tried again"
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ def test_a_holder_keeps_it_beyond_its_lease_and_a_killed_one_loses_it_after_the_
     with holders(store, num=1, lease_seconds=lease_seconds) as (process,):
         tell(process)
         assert heard(process) == "held"
+        began = time.time()
         until = time.monotonic() + lease_seconds + CLOCK_SKEW_SECONDS + 0.3
         while time.monotonic() < until:
             assert not is_free(store)
@@ -190,7 +191,7 @@ def test_a_holder_keeps_it_beyond_its_lease_and_a_killed_one_loses_it_after_the_
         process.wait()
         killed = time.time()
     last = newest(store)
-    assert killed < last.expires_at <= killed + lease_seconds
+    assert began + lease_seconds < last.expires_at <= killed + lease_seconds
     with lease(store, wait_seconds=30.0) as held:
         taken = time.time()
         held.check()
@@ -234,19 +235,18 @@ def test_a_lease_that_is_held_is_always_some_time_from_its_end_and_keeps_few_ent
     bucket: str, s3_endpoint: str
 ) -> None:
     store = Lake(bucket, endpoint_url=s3_endpoint)
-    with lease(store, lease_seconds=4.5) as held:  # and renewed after every third of that
-        until = time.monotonic() + 4.0
-        while time.monotonic() < until:
+    with lease(store, lease_seconds=6.0) as held:  # and renewed after every third of that
+        until = time.monotonic() + 6.5
+        while time.monotonic() < until or max(series.numbers(store, NAME)) <= 2:
             assert newest(store).expires_at > time.time()
             assert len(series.numbers(store, NAME)) <= 2
             held.check()
             time.sleep(0.05)
-        assert max(series.numbers(store, NAME)) > 2
 
 
 def test_a_holder_whose_clock_is_behind_keeps_its_lease(tmp_path: Path) -> None:
     store = Lake(str(tmp_path))
-    theirs = put_entry(store, expires_in_seconds=0.5 - CLOCK_SKEW_SECONDS)
+    theirs = put_entry(store, expires_in_seconds=3.0 - CLOCK_SKEW_SECONDS)
     assert not is_free(store)
     with lease(store, wait_seconds=30.0):
         assert time.time() >= theirs.expires_at + CLOCK_SKEW_SECONDS

@@ -33,6 +33,7 @@ def test_an_error_reaches_the_reader(fails: str) -> None:
 
 def test_a_reader_that_stops_closes_what_it_read_from() -> None:
     closed = []
+    both_began = threading.Barrier(2)
 
     def items() -> Iterator[int]:
         try:
@@ -41,14 +42,15 @@ def test_a_reader_that_stops_closes_what_it_read_from() -> None:
             closed.append("items")
 
     def expand(n: int) -> Iterator[int]:
+        both_began.wait()
         try:
             yield from [n] * 2 * QUEUE_LENGTH
         finally:
             closed.append("expand")
 
-    before = threading.active_count()
+    before = set(threading.enumerate())
     stream = expand_parallel(items(), expand, num_threads=2)
     next(stream)
     stream.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     assert sorted(closed) == ["expand", "expand", "items"]

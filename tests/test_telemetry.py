@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 
 import pytest
 
 from steel_batch import layout, telemetry
 from steel_batch.lake import Lake
-from steel_batch.telemetry import MAX_EVENTS, Events, Rate, read_events
+from steel_batch.telemetry import MAX_EVENTS, RATE_SECONDS, Events, Rate, read_events
 from tests.made_up_run import DATE, ENGINE
 
 RUN = layout.run_id(ENGINE, DATE, 1)
@@ -77,10 +78,17 @@ def test_a_store_that_cannot_be_written_costs_the_events_and_not_the_run(
     assert "events are not written" in caplog.text
 
 
-def test_the_rate_is_that_of_the_last_seconds() -> None:
+def test_the_rate_is_that_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     rate = Rate()
     assert rate.add(0) == 0.0
-    assert rate.add(100) > 0
+    now += RATE_SECONDS / 2
+    assert rate.add(100) == 100 / (RATE_SECONDS / 2)
+    now += RATE_SECONDS / 2
+    assert rate.add(400) == 400 / RATE_SECONDS, "the first point still counts"
+    now += 1.0
+    assert rate.add(500) == 400 / (RATE_SECONDS / 2 + 1.0), "it does no more"
 
 
 def test_a_rate_that_stands_still_is_zero() -> None:

@@ -64,17 +64,19 @@ def test_close_waits_for_the_batch_in_flight_and_frees_each_slot_once() -> None:
             finish.wait()
             finished.append(time.monotonic())
 
+    def close() -> tuple[list[int], float]:
+        return ring.close(), time.monotonic()
+
     with ThreadPoolExecutor(3) as threads:
         held = threads.submit(hold)
         begun.wait()
-        closing = [threads.submit(ring.close) for _ in range(2)]
+        closing = [threads.submit(close) for _ in range(2)]
         time.sleep(0.05)
-        assert not any(future.done() for future in closing)
         finish.set()
-        freed = [slot for future in closing for slot in future.result(timeout=10)]
+        closes = [future.result(timeout=100) for future in closing]
         held.result()
-    assert sorted(freed) == [1, 2]
-    assert len(finished) == 1
+    assert sorted(slot for freed, _ in closes for slot in freed) == [1, 2]
+    assert all(ended >= finished[0] for _, ended in closes)
 
 
 def test_who_waits_for_a_slot_is_told_of_the_close() -> None:
@@ -97,8 +99,8 @@ def test_who_waits_for_a_slot_is_told_of_the_close() -> None:
         time.sleep(0.05)
         closing = threads.submit(ring.close)
         with pytest.raises(EngineError, match="was closed"):
-            waiting.result(timeout=10)
+            waiting.result(timeout=100)
         finish.set()
-        assert closing.result(timeout=10) == [1]
+        assert closing.result(timeout=100) == [1]
     with pytest.raises(EngineError, match="was closed"):
         wait_for_it()

@@ -17,7 +17,7 @@ from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
 from steel_batch.query import run_query
 from steel_batch.runs import list_runs
 from steel_batch.verify import verify
-from tests.conftest import PATTERN, cluster_address, fill_lake, run_score, score_config
+from tests.conftest import PATTERN, cluster_address, fill_lake, group, run_score, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -61,13 +61,14 @@ def test_thirty_dates_interrupted_twice_are_each_committed_once(
         "--lease-seconds", "1", "--lock-wait", "30", "--output", "json",
     ]  # fmt: skip
     for interruption, num_done in ((signal.SIGTERM, 5), (signal.SIGKILL, 15)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        while len(list(store.list_objects("backfills/"))) < num_done:
-            assert process.poll() is None, process.stderr.read().decode()
-            time.sleep(0.05)
-        process.send_signal(interruption)
-        process.wait(timeout=60)
-        assert process.returncode == (130 if interruption == signal.SIGTERM else -signal.SIGKILL)
+        with group([command]) as (process,):
+            while len(list(store.list_objects("backfills/"))) < num_done:
+                assert process.poll() is None, process.communicate()[1]
+                time.sleep(0.05)
+            process.send_signal(interruption)
+            _, err = process.communicate(timeout=200)
+        expected = 130 if interruption == signal.SIGTERM else -signal.SIGKILL
+        assert process.returncode == expected, err
     num_before = len(list(store.list_objects("backfills/")))
     assert num_before < 30
     done = subprocess.run(command, capture_output=True, text=True)

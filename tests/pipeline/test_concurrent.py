@@ -9,27 +9,38 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-import ray
 
 from steel_batch import layout
 from steel_batch.commit import open_table
 from steel_batch.lake import Lake
 from steel_batch.runs import list_runs
 from steel_batch.verify import verify
-from tests.conftest import DATE, PATTERN, committed_rows, fill_lake, run_score, score_config
+from tests.conftest import (
+    DATE,
+    PATTERN,
+    cluster_address,
+    committed_rows,
+    fill_lake,
+    group,
+    run_score,
+    score_config,
+)
 from tests.pipeline.decoders import GATE, reached
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.usefixtures("ray_cluster"),
+    pytest.mark.timeout(900),  # up to eight processes import Ray at once
+]
 
 DECODER = "tests.pipeline.decoders:gated"
 NUM_IMAGES = 20
 SHARD_IMAGES = 8
-PATIENCE_SECONDS = 120.0
+PATIENCE_SECONDS = 240.0
 Rows = dict[str, list[dict[str, object]]]
 
 
@@ -78,31 +89,15 @@ def score_command(images: Lake, store: Lake, engine: Path, *flags: str) -> list[
     ]  # fmt: skip
 
 
-def cluster_address() -> str:
-    """Not "auto": that is the newest cluster of the machine, whosever it is."""
-    return str(ray.get_runtime_context().gcs_address)
-
-
-@contextmanager
-def group(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[str]]]:
-    """Processes that are started together; none is left."""
-    processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for command in commands
-    ]
-    try:
-        yield processes
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def wait_until(met: Callable[[], bool]) -> None:
+def wait_until(met: Callable[[], bool], processes: Sequence[subprocess.Popen[str]]) -> None:
     give_up = time.monotonic() + PATIENCE_SECONDS
     while not met():
-        assert time.monotonic() < give_up
+        assert time.monotonic() < give_up, return_codes(processes)
         time.sleep(0.02)
+
+
+def return_codes(processes: Sequence[subprocess.Popen[str]]) -> str:
+    return f"return codes: {[process.poll() for process in processes]}"
 
 
 def num_ended(processes: Sequence[subprocess.Popen[str]]) -> int:
@@ -142,8 +137,8 @@ def test_of_processes_that_score_one_date_at_once_one_commits_and_the_others_exi
     command = score_command(images, store, tiny_engine)
     with group([command] * num_processes) as processes:
         # Whoever has the lock cannot end before the others did.
-        wait_until(lambda: num_ended(processes) >= num_processes - 1)
-        assert num_ended(processes) == num_processes - 1
+        wait_until(lambda: num_ended(processes) >= num_processes - 1, processes)
+        assert num_ended(processes) == num_processes - 1, return_codes(processes)
         assert rows_of(store)["predictions"] == []
         gate.touch()
         ended = [(process, *process.communicate()) for process in processes]
@@ -173,7 +168,7 @@ def test_a_run_that_was_stopped_and_lost_its_lock_exits_4_and_commits_nothing(
     fill(images, gate)
     command = score_command(images, store, tiny_engine, "--lease-seconds", "1")
     with group([command]) as (stopped,):
-        wait_until(lambda: reached(gate).exists() or num_ended([stopped]) > 0)
+        wait_until(lambda: reached(gate).exists() or num_ended([stopped]) > 0, [stopped])
         assert num_ended([stopped]) == 0, stopped.communicate()
         os.kill(stopped.pid, signal.SIGSTOP)
         gate.touch()

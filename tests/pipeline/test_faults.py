@@ -163,8 +163,11 @@ def test_a_store_that_answers_slow_down_to_everything_is_waited_for(
             over.start()
 
     retry = RETRY if seconds < 30 else Retry()
-    result = score_patiently(config.replace(lease_seconds=lease_seconds), retry, begin)
-    over.join()
+    try:
+        result = score_patiently(config.replace(lease_seconds=lease_seconds), retry, begin)
+        over.join()
+    finally:
+        over.cancel()
     assert result.seconds > seconds
     assert result.num_resumed_shards == 0
     assert_right(store, undisturbed)

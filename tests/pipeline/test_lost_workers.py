@@ -23,6 +23,7 @@ from tests.conftest import (
     cluster_address,
     committed_rows,
     fill_lake,
+    group,
     run_score,
     score_config,
 )
@@ -55,19 +56,14 @@ def store(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "store"))
 
 
-def _start(
+def _command(
     module: str, images: Lake, store: Lake, engine: Path, tmp_path: Path, **changes: object
-) -> subprocess.Popen[str]:
+) -> list[str]:
     config = score_config(images, store, engine, decoder=SLOW, lease_seconds=1.0,
                           lock_wait_seconds=30.0, **changes)  # fmt: skip
     file = tmp_path / "config.json"
     file.write_text(json.dumps(dataclasses.asdict(config)))
-    return subprocess.Popen(
-        [sys.executable, "-m", module, str(file)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return [sys.executable, "-m", module, str(file)]
 
 
 def _wait_for_receipts(store: Lake, number: int, process: subprocess.Popen[str]) -> None:
@@ -92,7 +88,7 @@ def _workers(title: str) -> Iterator[int]:
 def test_the_driver_killed_after_a_receipt_loses_no_receipt(
     number: int, images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
 ) -> None:
-    process = _start(
+    command = _command(
         "tests.pipeline.score_once",
         images,
         store,
@@ -100,9 +96,9 @@ def test_the_driver_killed_after_a_receipt_loses_no_receipt(
         tmp_path,
         ray_address=cluster_address(),
     )
-    _wait_for_receipts(store, number, process)
-    process.kill()
-    process.communicate()
+    with group([command]) as (process,):
+        _wait_for_receipts(store, number, process)
+        process.kill()
     assert committed_rows(store) == []
     result = run_score(score_config(images, store, tiny_engine, lock_wait_seconds=30.0))
     assert result.num_resumed_shards >= number
@@ -115,20 +111,18 @@ def test_the_driver_killed_after_a_receipt_loses_no_receipt(
 def test_an_interrupted_run_exits_130_gives_its_lock_back_and_is_continued(
     how: signal.Signals, images: Lake, store: Lake, tiny_engine: Path, undisturbed: Rows
 ) -> None:
-    process = subprocess.Popen(
-        [
-            sys.executable, "-m", "steel_batch.cli", "score", "--images", images.url, "--store",
-            store.url, "--key-pattern", PATTERN, "--engine", str(tiny_engine), "--date", DATE,
-            "--shard-images", "8", "--decoder", SLOW, "--ray-address", cluster_address(),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    _wait_for_receipts(store, 2, process)
-    process.send_signal(how)
-    if how == signal.SIGINT:  # as impatient people do
-        time.sleep(0.2)
+    command = [
+        sys.executable, "-m", "steel_batch.cli", "score", "--images", images.url, "--store",
+        store.url, "--key-pattern", PATTERN, "--engine", str(tiny_engine), "--date", DATE,
+        "--shard-images", "8", "--decoder", SLOW, "--ray-address", cluster_address(),
+    ]  # fmt: skip
+    with group([command]) as (process,):
+        _wait_for_receipts(store, 2, process)
         process.send_signal(how)
-    out, err = process.communicate(timeout=60)
+        if how == signal.SIGINT:  # as impatient people do
+            time.sleep(0.2)
+            process.send_signal(how)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 130, err
     assert out == ""
     assert "interrupted: run the same command again to continue" in err
@@ -154,7 +148,7 @@ def test_a_killed_worker_costs_only_its_shards(
     tmp_path: Path,
     undisturbed: Rows,
 ) -> None:
-    process = _start(
+    command = _command(
         "tests.pipeline.score_once",
         images,
         store,
@@ -162,12 +156,13 @@ def test_a_killed_worker_costs_only_its_shards(
         tmp_path,
         ray_address=cluster_address(),
     )
-    _wait_for_receipts(store, 2, process)
-    victims = [pid for title in titles for pid in _workers(title)]
-    assert victims
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    with group([command]) as (process,):
+        _wait_for_receipts(store, 2, process)
+        victims = [pid for title in titles for pid in _workers(title)]
+        assert victims
+        for pid in victims:
+            os.kill(pid, signal.SIGKILL)
+        out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert json.loads(out)["num_scored"] == NUM_IMAGES
     assert committed_rows(store) == undisturbed
@@ -191,8 +186,9 @@ def _parent(pid: int) -> int:
 def test_a_killed_node_costs_only_its_shards(
     images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
 ) -> None:
-    process = _start("tests.pipeline.two_nodes", images, store, tiny_engine, tmp_path)
-    out, err = process.communicate(timeout=240)
+    command = _command("tests.pipeline.two_nodes", images, store, tiny_engine, tmp_path)
+    with group([command]) as (process,):
+        out, err = process.communicate(timeout=240)
     assert process.returncode == 0, err
     told = json.loads(out)
     assert told["receipts_when_killed"]

@@ -40,6 +40,7 @@ try:
     list(score(ScoreConfig(**json.loads(sys.argv[1])), lambda _: None))
 except ConfigError as error:
     print(json.dumps(str(error)))
+check_nodes(Wanted(engine=None, runtime="onnxruntime"), seconds=100)  # starts workers that stay
 
 @ray.remote(num_gpus=1, num_cpus=0)
 class Holder:
@@ -108,5 +109,5 @@ def test_a_node_of_another_version_is_wrong(tiny_engine: Path) -> None:
     wanted = Wanted(
         engine=load_engine(str(tiny_engine), store=None), runtime="onnxruntime", version="9.8.7"
     )
-    (report,) = check_nodes(wanted)
+    (report,) = check_nodes(wanted, seconds=100)
     assert [f.name for f in report.findings if f.state == "wrong"] == ["packages"]

@@ -252,18 +252,6 @@ def test_an_unfinished_run_with_other_settings_is_not_continued(
 
 
 @pytest.mark.quick("folder")
-def test_a_continued_run_scores_only_what_has_no_receipt(
-    images: Lake, store: Lake, tiny_engine: Path
-) -> None:
-    images.write(f"line=2/date={DATE}/zz.png", b"")
-    with pytest.raises(TooManyBadImagesError):
-        run_score(score_config(images, store, tiny_engine, max_bad=0.0))
-    result = run_score(score_config(images, store, tiny_engine, max_bad=0.5))
-    assert 1 <= result.num_resumed_shards <= 4
-    assert result.num_scored == 30
-
-
-@pytest.mark.quick("folder")
 def test_all_dates_of_a_lake_are_scored_as_runs_of_their_own(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
@@ -351,4 +339,3 @@ def test_nothing_to_score_says_what_is_there(images: Lake, store: Lake, tiny_eng
     empty = Lake(f"{images.url}/nothing", endpoint_url=images.endpoint_url)
     with pytest.raises(ConfigError, match=r"no (objects below|folder)"):
         run_score(score_config(empty, store, tiny_engine))
-    assert PATTERN.startswith("line=")

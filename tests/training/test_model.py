@@ -35,7 +35,7 @@ def test_each_shape_gives_logits_at_its_stride_and_exports(
     assert logits.shape == (1, 3, 40 // stride, 72 // stride)
     graph = ContractGraph(segmenter, (0.5,) * 3).eval()
     onnx_bytes = export_graph(graph, 40, 72, precision="fp32")
-    assert check_graph(graph, onnx_bytes, [image_HW], precision="fp32").num_differing == 0
+    assert check_graph(graph, onnx_bytes, [image_HW], precision="fp32").band < 0.001
 
 
 def test_a_folded_input_keeps_what_an_average_loses() -> None:
