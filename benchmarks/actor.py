@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -27,9 +28,11 @@ from benchmarks.machine import keep
 from steel_batch.config import DECODER
 from steel_batch.engine.contract import Output
 from steel_batch.engine.ring import SlotRing
+from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
+from steel_batch.pipeline.stages import CALLS_PER_ACTOR
 from steel_batch.registry import load_engine
-from steel_batch.score import ShardScorer
+from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.synthetic import render
 from steel_batch.synthetic.writer import encode_jpeg
 
@@ -41,7 +44,9 @@ GRAY_HW = np.full((256, 1600), 90, np.uint8)
 class PretendSlot:
     """One batch of the same masks each time; only one slot is on the device at once."""
 
-    def __init__(self, masks: list[np.ndarray], seconds: float, device: threading.Lock) -> None:
+    def __init__(
+        self, masks: list[np.ndarray], seconds: float, device: threading.Lock, *, decodes: bool
+    ) -> None:
         self.image_NHW = np.zeros((len(masks), *masks[0].shape), np.uint8)
         counts = [[np.count_nonzero(m >> c & 1) for c in range(4)] for m in masks]
         self._output = Output(
@@ -49,10 +54,10 @@ class PretendSlot:
             peak_NC=np.full((len(masks), 4), 0.9, np.float32),
             count_NC=np.array(counts, np.float32),
         )
-        self._seconds, self._device = seconds, device
+        self._seconds, self._device, self._decodes = seconds, device, decodes
 
-    def load_jpegs(self, _: Any) -> frozenset[int]:
-        return frozenset()
+    def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
+        return frozenset(jpegs) if self._decodes else frozenset()
 
     def infer(self, num_images: int) -> Output:
         with self._device:
@@ -66,17 +71,25 @@ class PretendSlot:
 
 
 class PretendEngine:
-    """A runtime of a given speed."""
+    """A runtime of a given speed, which takes JPEGs as decoded or leaves them to the CPU."""
 
     description = "pretend engine"
 
     def __init__(
-        self, masks: list[np.ndarray], rate: float, batch_size: int, num_slots: int
+        self,
+        masks: list[np.ndarray],
+        rate: float,
+        batch_size: int,
+        num_slots: int,
+        *,
+        decodes: bool = False,
     ) -> None:
         self.batch_size, self.num_slots = batch_size, num_slots
         device = threading.Lock()
         batch = [masks[i % len(masks)] for i in range(batch_size)]
-        slots = [PretendSlot(batch, batch_size / rate, device) for _ in range(num_slots)]
+        slots = [
+            PretendSlot(batch, batch_size / rate, device, decodes=decodes) for _ in range(num_slots)
+        ]
         self._ring = SlotRing(slots)
 
     def acquire(self) -> AbstractContextManager[Any]:
@@ -121,10 +134,10 @@ def main() -> None:
     parser.add_argument("--engine-rate", type=float, default=2950.0, help="images/s")
     parser.add_argument("--decode-ms", type=float, default=1.5, help="0 decodes")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--slots", type=int, default=4)
+    parser.add_argument("--slots", type=int, default=NUM_SLOTS)
     parser.add_argument("--threads", type=int, default=12)
-    parser.add_argument("--children", type=int, default=0, help="that describe masks")
-    parser.add_argument("--calls", type=int, default=3, help="shards in work at once")
+    parser.add_argument("--children", type=int, default=CHILDREN, help="that describe masks")
+    parser.add_argument("--calls", type=int, default=CALLS_PER_ACTOR, help="shards in work at once")
     parser.add_argument("--shards", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

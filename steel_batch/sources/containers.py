@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -17,7 +17,8 @@ from steel_batch.lake import Lake
 from steel_batch.layout import check_date
 from steel_batch.manifest import ImageRef
 from steel_batch.parallel import expand_parallel
-from steel_batch.sources.contract import Selection, Source
+from steel_batch.sources.contract import Source
+from steel_batch.sources.kept import Kept
 
 OPEN_THREADS: Final = 16
 
@@ -27,11 +28,23 @@ member that is no image by the pattern."""
 
 
 @dataclass(frozen=True, slots=True)
+class KeptMembers:
+    """The images of all containers, and what was seen beside them."""
+
+    images: Kept
+    num_left_out: int
+    example_left_out: str | None
+    num_containers: int
+
+
+@dataclass(slots=True)
 class Containers:
     """The images inside of each object of another source; see `Source`."""
 
     objects: Source
     open_container: Opener
+    kept: KeptMembers | None = field(default=None, init=False)
+    """What `dates` read: selections after it are of that."""
 
     @property
     def lake(self) -> Lake:
@@ -39,11 +52,13 @@ class Containers:
         return self.objects.lake
 
     def dates(self) -> list[str]:
-        """See `Source`; opens containers only where their keys do not say the date."""
+        """See `Source`; opens containers, each once, only where their keys do not say the date."""
         first = next(iter(self.objects.select(None)), None)
         if first is None or first.date is not None:
             return self.objects.dates()
-        dates = {image.date for image in self.select(None)}
+        if self.kept is None:
+            self.kept = self._read()
+        dates = self.kept.images.dates
         if dates <= {None}:
             raise ConfigError(
                 "--date all takes the dates from the images, but neither the containers' keys nor "
@@ -56,6 +71,13 @@ class Containers:
         """See `Source`."""
         return Members(self, date)
 
+    def _read(self) -> KeptMembers:
+        members = Members(self, None)
+        images = Kept(members)
+        return KeptMembers(
+            images, members.num_left_out, members.example_left_out, members.num_containers
+        )
+
 
 @dataclass(slots=True)
 class Members:
@@ -66,13 +88,19 @@ class Members:
     num_left_out: int = 0
     example_left_out: str | None = None
     num_containers: int = 0
-    objects: Selection | None = None
 
     def __iter__(self) -> Iterator[ImageRef]:
         """See `Selection`; several containers are open at once."""
-        self.objects = self.source.objects.select(self.date)
+        kept = self.source.kept
+        if kept is not None:
+            self.num_left_out = kept.num_left_out
+            self.example_left_out = kept.example_left_out
+            self.num_containers = kept.num_containers
+            yield from kept.images.select(self.date)
+            return
+        objects = self.source.objects.select(self.date)
         opened = expand_parallel(
-            self._counted(iter(self.objects)),
+            self._counted(iter(objects)),
             partial(_open, self.source.lake, self.source.open_container),
             num_threads=OPEN_THREADS,
         )
@@ -82,8 +110,8 @@ class Members:
                 self.example_left_out = self.example_left_out or image
             elif self.date is None or image.date is None or image.date == self.date:
                 yield image
-        self.num_left_out += self.objects.num_left_out
-        self.example_left_out = self.example_left_out or self.objects.example_left_out
+        self.num_left_out += objects.num_left_out
+        self.example_left_out = self.example_left_out or objects.example_left_out
 
     def _counted(self, containers: Iterator[ImageRef]) -> Iterator[ImageRef]:
         for container in containers:
@@ -92,7 +120,7 @@ class Members:
 
     def explain_empty(self) -> ConfigError:
         """See `Selection`."""
-        if self.objects is None or not self.num_containers:
+        if not self.num_containers:
             return self.source.objects.select(self.date).explain_empty()
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
         return ConfigError(

@@ -32,7 +32,7 @@ class Selection(Protocol):
 
 
 class Source(Protocol):
-    """Where images come from."""
+    """Where images come from. Selections of it may be iterated in several threads at once."""
 
     @property
     def lake(self) -> Lake:
@@ -40,6 +40,9 @@ class Source(Protocol):
 
     def dates(self) -> list[str]:
         """Every date that there are images of, in order.
+
+        Where only the images together say it, they are read for that once and kept on disk, as
+        long as the source is there: what is selected later is as it was then.
 
         Raises:
             ConfigError: Nothing says the images' dates, or there are no images.

@@ -14,7 +14,7 @@ import datetime
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from steel_batch.errors import ConfigError
@@ -22,6 +22,7 @@ from steel_batch.lake import Lake, LakeObject
 from steel_batch.layout import check_date
 from steel_batch.manifest import IMAGE_SUFFIXES, ImageRef, KeyPattern, ref_of
 from steel_batch.sources.inventory import Inventory
+from steel_batch.sources.kept import Kept
 from steel_batch.sources.repeats import Repeats
 from steel_batch.sources.tables import Row, read_csv, read_parquet
 
@@ -86,6 +87,18 @@ def _split(images: str) -> tuple[str, str]:
 
 
 @dataclass(frozen=True, slots=True)
+class KeptRows:
+    """All rows of a manifest, and what was seen beside images."""
+
+    images: Kept
+    """Without the sizes and etags that are still to be looked up."""
+    num_left_out: int
+    example_left_out: str | None
+    repeated: str | None
+    """What is wrong with a key that is listed twice."""
+
+
+@dataclass(slots=True)
 class Listed:
     """The objects that a manifest lists; see `Source`."""
 
@@ -96,10 +109,14 @@ class Listed:
     is_whole: bool = True
     """Whether every row must be an image (or container) that can be used."""
     companion: str = ""
+    kept: KeptRows | None = field(default=None, init=False)
+    """What `dates` read: selections after it are of that."""
 
     def dates(self) -> list[str]:
-        """See `Source`; reads the whole manifest, and nothing else."""
-        found = {ref.date for _, ref in Rows(self, None).refs()}
+        """See `Source`; reads the whole manifest once, and nothing else."""
+        if self.kept is None:
+            self.kept = self._read()
+        found = self.kept.images.dates
         if not found:
             raise Rows(self, None).explain_empty()
         if found == {None}:
@@ -113,6 +130,12 @@ class Listed:
         """See `Source`."""
         return Rows(self, date)
 
+    def _read(self) -> KeptRows:
+        rows = Rows(self, None)
+        with Repeats(self.place) as repeats:
+            images = Kept(repeats.watch(rows.refs()))
+            return KeptRows(images, rows.num_left_out, rows.example_left_out, repeats.find())
+
 
 @dataclass(slots=True)
 class Rows:
@@ -125,16 +148,12 @@ class Rows:
 
     def __iter__(self) -> Iterator[ImageRef]:
         """See `Selection`; sizes and etags that the manifest does not say are looked up."""
-        with Repeats(self.source.place) as repeats, ThreadPoolExecutor(LOOKUP_THREADS) as pool:
-            rows = repeats.watch(self.refs())
-            while batch := list(itertools.islice(rows, BATCH_ROWS)):
-                wanted = [
-                    ref for ref in batch if self.date is None or ref.date in (None, self.date)
-                ]
-                unknown = [ref for ref in wanted if not ref.etag]
-                yield from (ref for ref in wanted if ref.etag)
+        with ThreadPoolExecutor(LOOKUP_THREADS) as pool:
+            images = self._images()
+            while batch := list(itertools.islice(images, BATCH_ROWS)):
+                unknown = [ref for ref in batch if not ref.etag]
+                yield from (ref for ref in batch if ref.etag)
                 yield from pool.map(self._look_up, unknown)
-            repeats.check()
 
     def refs(self) -> Iterator[tuple[int, ImageRef]]:
         """Number (from 1) and image of every row."""
@@ -151,6 +170,23 @@ class Rows:
             f"matches the key pattern {self.source.pattern.text!r}; {self.num_left_out:,} other "
             f"objects are in it{example}. Adapt --key-pattern or --date."
         )
+
+    def _images(self) -> Iterator[ImageRef]:
+        """The date's images as the manifest describes them, each key once."""
+        kept = self.source.kept
+        if kept is None:
+            with Repeats(self.source.place) as repeats:
+                for ref in repeats.watch(self.refs()):
+                    if self.date is None or ref.date in (None, self.date):
+                        yield ref
+                repeated = repeats.find()
+        else:
+            self.num_left_out = kept.num_left_out
+            self.example_left_out = kept.example_left_out
+            yield from kept.images.select(self.date)
+            repeated = kept.repeated
+        if repeated is not None:
+            raise ConfigError(repeated)
 
     def _ref(self, number: int, row: Row) -> ImageRef | None:
         key = row.get("key")

@@ -10,7 +10,6 @@ from typing import Final
 import pyarrow as pa
 
 from steel_batch.database import scratch_database
-from steel_batch.errors import ConfigError
 from steel_batch.manifest import ImageRef
 
 BATCH_ROWS: Final = 8192
@@ -51,19 +50,16 @@ class Repeats:
             self._con.unregister("noted")
             yield from (ref for _, ref in batch)
 
-    def check(self) -> None:
-        """Refuse a key that was listed twice.
-
-        Raises:
-            ConfigError: It names both rows.
-        """
+    def find(self) -> str | None:
+        """What is wrong with a key that was listed twice, naming both rows; None without one."""
         twice = self._con.execute(
             "SELECT key, min(number), max(number) FROM keys GROUP BY key HAVING count(*) > 1 "
             "ORDER BY 3 LIMIT 1"
         ).fetchone()
-        if twice is not None:
-            key, first, second = twice
-            raise ConfigError(
-                f"{self._place}, row {second}: the key {key!r} stands in row {first} already; each "
-                "image is listed once. Nothing was planned."
-            )
+        if twice is None:
+            return None
+        key, first, second = twice
+        return (
+            f"{self._place}, row {second}: the key {key!r} stands in row {first} already; each "
+            "image is listed once. Nothing was planned."
+        )

@@ -1,8 +1,10 @@
-"""Tars and Parquet files made in memory, and what a source finds and reads in a lake of them."""
+"""Tars, Parquet files and inventories made up, and what a source finds and reads of them."""
 
 from __future__ import annotations
 
+import gzip
 import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,38 @@ def parquet_of(columns: dict[str, Any], **options: Any) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, **options)
     return buffer.getvalue()
+
+
+def inventory(lake: Lake, form: str, rows: list[dict[str, Any]]) -> str:
+    """Write an S3 Inventory of the lake's bucket as S3 does; its manifest's key."""
+    bucket = lake.url.removeprefix("s3://").split("/")[0] if lake.is_s3 else "archive"
+    root = "/".join(lake.url.removeprefix("s3://").split("/")[1:]) + "/" if lake.is_s3 else ""
+    columns = list(rows[0])
+    if form == "CSV":
+        names = {"key": "Key", "size": "Size", "e_tag": "ETag", "is_latest": "IsLatest",
+                 "is_delete_marker": "IsDeleteMarker", "bucket": "Bucket"}  # fmt: skip
+        text = "".join(",".join(f'"{v}"' for v in row.values()) + "\n" for row in rows)
+        data, suffix, declared = (
+            gzip.compress(text.encode()),
+            "csv.gz",
+            ", ".join(names[c] for c in columns),
+        )
+    else:
+        data, suffix, declared = (
+            parquet_of({c: [r[c] for r in rows] for c in columns}),
+            "parquet",
+            "message s3.inventory {}",
+        )
+    lake.write(f"inv/data/1.{suffix}", data)
+    document = {
+        "sourceBucket": bucket, "destinationBucket": f"arn:aws:s3:::{bucket}",
+        "fileFormat": form, "fileSchema": declared,
+        "files": [{"key": f"{root}inv/data/1.{suffix}", "size": len(data), "MD5checksum": "0"}],
+    }  # fmt: skip
+    # On a disk, keys are relative to the manifest's own folder.
+    key = "inv/manifest.json" if lake.is_s3 else "manifest.json"
+    lake.write(key, json.dumps(document).encode())
+    return key
 
 
 def source_of(lake: Lake, pattern: str | None, name: str = "") -> Source:

@@ -1,0 +1,99 @@
+"""How many images a second come through Ray to a scoring actor, whatever the engine.
+
+`score` as it is, from packed JPEGs on the local disk to committed rows, but for its engine: one
+that only pretends, takes JPEGs as decoded, as a GPU does, and gives the masks of synthetic strips,
+half of them clean. So all is there but the GPU, and as fast as this machine's cores let it. Shards
+are small, so that they come as often as large ones do on a GPU host. Compared, in turns, is how
+many shards a read task gets.
+
+    python -m benchmarks.feed [--shard-images 16] [--shards-per-read 1,8]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from benchmarks.actor import NUM_STRIPS, PretendEngine
+from benchmarks.gpu.score import DATE, PATTERN
+from benchmarks.machine import keep
+from steel_batch.config import DECODER, ScoreConfig
+from steel_batch.engine.tensorrt import NUM_SLOTS
+from steel_batch.pipeline import run, stages
+from steel_batch.pipeline.cluster import joined_cluster
+from steel_batch.score import ShardScorer
+from steel_batch.synthetic import render
+from steel_batch.telemetry import Meter
+
+BATCH = 32
+
+
+class PretendStage(stages.ScoreStage):
+    """The score stage with a pretend engine."""
+
+    def __init__(self, setup: stages.Setup, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+        masks = [render(22, i).bitmask_HW for i in range(NUM_STRIPS)]
+        self._scorer = ShardScorer(
+            PretendEngine(masks, 1e6, BATCH, NUM_SLOTS, decodes=True),
+            setup.engine.card,
+            setup.store,
+            decoder=DECODER,
+            num_threads=setup.num_threads,
+            num_children=2,
+        )
+        self._meter = Meter(setup.store)
+        ray.get(dispatcher.load.remote("pretend"))
+
+
+def images_per_second(images: Path, store: Path, shard_images: int, shards_per_read: int) -> float:
+    run.SHARDS_PER_READ = shards_per_read
+    config = ScoreConfig(
+        images=str(images), store=str(store), key_pattern=PATTERN, engine="demo", date=DATE,
+        shard_images=shard_images, runtime="onnxruntime",
+    )  # fmt: skip
+    (result,) = run.score(config, lambda _: None)
+    return result.images_per_second
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--num-images", type=int, default=8192)
+    parser.add_argument("--shard-images", type=int, default=16)
+    parser.add_argument("--shards-per-read", default=f"1,{stages.SHARDS_PER_READ}")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    compared = [int(number) for number in args.shards_per_read.split(",")]
+    rates: dict[int, list[float]] = {number: [] for number in compared}
+    stages.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
+    with tempfile.TemporaryDirectory() as folder, joined_cluster(None):
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.gpu.archive", "--out", folder,
+             "--num-images", str(args.num_images), "--num-different", "128"],
+            check=True, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        for index in range(args.rounds):
+            for number in compared:
+                store = Path(folder) / f"store-{number}-{index}"
+                rate = images_per_second(Path(folder) / "packed", store, args.shard_images, number)
+                rates[number].append(rate)
+    figures = {
+        **vars(args),
+        "images_per_second": {n: statistics.median(found) for n, found in rates.items()},
+        "shards_per_second": {
+            n: round(statistics.median(found) / args.shard_images, 1) for n, found in rates.items()
+        },
+        "all_rounds": rates,
+    }
+    keep("feed", figures)
+
+
+if __name__ == "__main__":
+    main()
