@@ -176,9 +176,10 @@ def choose_runtime(runtime: str) -> str:
         return "onnxruntime"
     here = NodeAffinitySchedulingStrategy(nodes[0]["NodeID"], soft=False)
     name = nodes[0]["NodeManagerHostname"]
+    is_here = nodes[0]["NodeID"] == ray.get_runtime_context().get_node_id()
     has_gpu_runtime = ray.remote(num_cpus=0, scheduling_strategy=here)(wants_gpu)
     try:
-        if ray.get(has_gpu_runtime.remote("auto")):
+        if wants_gpu("auto") if is_here else ray.get(has_gpu_runtime.remote("auto")):
             return "tensorrt"
     except RayError as error:
         raise ConfigError(

@@ -34,7 +34,8 @@ ray.init(
 config = ScoreConfig(images="x", store="y", key_pattern="{{image_id}}", date="2026-11-21")
 print("auto", choose_runtime("auto"))
 def shown(pool):
-    fields = (pool.num_cpus, round(pool.num_gpus, 2), pool.num_threads, pool.num_slots)
+    shares = (round(pool.num_cpus, 2), round(pool.num_gpus, 2))
+    fields = (*shares, pool.num_threads, pool.num_slots)
     return f"{{pool.num_actors}} actors, CPUs, GPUs, threads, slots {{fields}}"
 
 for on_gpu in (False, True):
@@ -82,6 +83,16 @@ def test_each_gpu_has_one_actor_with_most_of_its_cpus_unless_told_otherwise() ->
     assert wide == "2 actors, CPUs, GPUs, threads, slots (8.0, 1.0, 8, 6)"
     (_, _, _, few, *_), _ = placed(cpus=4, gpus=1)
     assert few == "1 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6)"
+
+
+def test_no_actors_claim_what_reading_takes() -> None:
+    (_, cpu, more, gpu, _, three, wide), _ = placed(cpus=2, gpus=2)
+    assert cpu == "1 actors, CPUs, GPUs, threads, slots (1.5, 0.0, 2, 1)"
+    # Of three where one has room, one comes to the node, and not three by what they claim.
+    assert more == "3 actors, CPUs, GPUs, threads, slots (1.5, 0.0, 2, 1)"
+    assert gpu == "2 actors, CPUs, GPUs, threads, slots (0.5, 1.0, 1, 6)"
+    assert three == "6 actors, CPUs, GPUs, threads, slots (0.17, 0.33, 1, 3)"
+    assert wide == "2 actors, CPUs, GPUs, threads, slots (0.5, 1.0, 8, 6)"
 
 
 @pytest.mark.parametrize(
