@@ -30,7 +30,7 @@ from steel_batch.engine.contract import Output
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
-from steel_batch.pipeline.stages import CALLS_PER_ACTOR
+from steel_batch.pipeline.stream import CALLS_PER_ACTOR
 from steel_batch.registry import load_engine
 from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.synthetic import render

@@ -26,7 +26,7 @@ from benchmarks.gpu.score import DATE, PATTERN
 from benchmarks.machine import keep
 from steel_batch.config import DECODER, ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
-from steel_batch.pipeline import run, stages
+from steel_batch.pipeline import run, stages, stream
 from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.score import ShardScorer
 from steel_batch.synthetic import render
@@ -67,12 +67,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--num-images", type=int, default=8192)
     parser.add_argument("--shard-images", type=int, default=16)
-    parser.add_argument("--shards-per-read", default=f"1,{stages.SHARDS_PER_READ}")
+    parser.add_argument("--shards-per-read", default=f"1,{stream.SHARDS_PER_READ}")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     compared = [int(number) for number in args.shards_per_read.split(",")]
     rates: dict[int, list[float]] = {number: [] for number in compared}
-    stages.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
+    stream.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
     with tempfile.TemporaryDirectory() as folder, joined_cluster(None):
         subprocess.run(
             [sys.executable, "-m", "benchmarks.gpu.archive", "--out", folder,

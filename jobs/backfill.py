@@ -1,4 +1,4 @@
-"""Score an archive: `ray job submit -- python jobs/backfill.py --images … --from … --to …`.
+"""Score an archive: `ray job submit -- python -m jobs.backfill --images … --from … --to …`.
 
 Takes the flags of `steel-batch backfill`.
 """

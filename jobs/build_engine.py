@@ -1,6 +1,7 @@
-"""Compile an engine on a GPU node: `ray job submit --entrypoint-num-gpus 1 -- python jobs/…`.
+"""Compile an engine on a GPU node: `ray job submit -- python -m jobs.build_engine … --store …`.
 
-Takes the flags of `steel-batch build-engine`.
+Takes the flags of `steel-batch build-engine`. `--entrypoint-num-gpus 1` of `ray job submit` has it
+run where a GPU is.
 """
 
 from steel_batch.cli import run

@@ -1,4 +1,4 @@
-"""Pack images into shards: `ray job submit -- python jobs/pack.py --images … --out …`.
+"""Pack images into shards: `ray job submit -- python -m jobs.pack --images … --out …`.
 
 Takes the flags of `steel-batch pack`; works in one process, with threads.
 """

@@ -1,4 +1,4 @@
-"""Score a lake's images: `ray job submit -- python jobs/score.py --images … --store …`.
+"""Score a lake's images: `ray job submit -- python -m jobs.score --images … --store …`.
 
 Takes the flags of `steel-batch score`.
 """

@@ -1,4 +1,4 @@
-"""Train and register: `ray job submit -- python jobs/train.py --images … --store … --model …`.
+"""Train and register: `ray job submit -- python -m jobs.train --images … --store … --model …`.
 
 Takes the flags of `steel-batch train`.
 """

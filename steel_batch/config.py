@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from steel_batch.errors import ConfigError
+from steel_batch.layout import check_date
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -89,6 +90,8 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        if self.date != ALL_DATES:
+            check_date(self.date)
         for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, not >= 1.")
@@ -130,16 +133,24 @@ class ScoreConfig:
         return dataclasses.replace(self, **changes)
 
 
-def read_toml(path: Path, *, section: str, allowed: frozenset[str]) -> dict[str, Any]:
+def read_toml(
+    path: Path, *, section: str, names: Mapping[str, str], is_required: bool = False
+) -> dict[str, Any]:
     """Read one command's section of a configuration file.
 
     Args:
         path: The TOML file.
-        section: The table to read, such as ``score``; missing means no settings.
-        allowed: The keys that the command knows, with ``_``; a file may write ``-``.
+        section: The table to read, such as ``score``.
+        names: What a file may name, and the setting that it means. A setting's own name does as
+            well, and ``-`` and ``_`` are the same.
+        is_required: Whether a file without that table is refused; else it says nothing.
+
+    Returns:
+        Values by setting.
 
     Raises:
-        ConfigError: The file cannot be read, is no TOML, or names an unknown key.
+        ConfigError: The file cannot be read, is no TOML, has no such table, or names an unknown
+            key.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -147,14 +158,17 @@ def read_toml(path: Path, *, section: str, allowed: frozenset[str]) -> dict[str,
         raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+    if is_required and section not in document:
+        raise ConfigError(f"--config {path} has no [{section}] table.")
     table = document.get(section, {})
     if not isinstance(table, Mapping):
         raise ConfigError(f"--config {path}: [{section}] is not a table.")
-    settings = {key.replace("-", "_"): value for key, value in table.items()}
-    unknown = sorted(set(settings) - allowed)
+    known = {name.replace("-", "_"): name for name in names.values()}
+    known |= {name.replace("-", "_"): setting for name, setting in names.items()}
+    unknown = sorted(key for key in table if key.replace("-", "_") not in known)
     if unknown:
         raise ConfigError(
             f"--config {path}: [{section}] has unknown keys: {', '.join(unknown)}. "
-            f"Known are: {', '.join(sorted(allowed))}."
+            f"Known are: {', '.join(sorted(names))}."
         )
-    return settings
+    return {known[key.replace("-", "_")]: value for key, value in table.items()}

@@ -61,5 +61,5 @@ def error_of(error: OSError, path: Path) -> LakeError:
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
         advice = "a part of that path is a file; name a folder"
     else:
-        advice = "check the folder"
+        return LakeError(f"{path}: {reason}.")
     return LakeError(f"{path}: {reason}; {advice}.")

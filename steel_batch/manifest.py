@@ -62,7 +62,7 @@ class KeyPattern:
         """
         if self.text is None:
             return
-        names = [m["name"] for m in _TOKEN.finditer(self.text) if m["star"] is None]
+        names = _names(self.text)
         wrong = [name for name in names if not name.isidentifier()]
         if wrong or len(set(names)) != len(names) or self.text.startswith("/"):
             raise ConfigError(
@@ -88,6 +88,17 @@ class KeyPattern:
             )
 
     @property
+    def names(self) -> set[str]:
+        """The placeholders."""
+        return set(_names(self.text or ""))
+
+    @property
+    def is_named_by_file(self) -> bool:
+        """Whether an image's id is its file's name without the suffix, as without a pattern."""
+        name, _, suffix = (self.text or "{image_id}.jpg").rpartition("/")[2].rpartition("}")
+        return name == "{image_id" and suffix.lower() in IMAGE_SUFFIXES
+
+    @property
     def has_date(self) -> bool:
         """Whether a key says its date."""
         return self.text is not None and ("{date}" in self.text or "{year}" in self.text)
@@ -110,6 +121,10 @@ class KeyPattern:
             return {"image_id": stem} if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else None
         match = _compile(self.text).fullmatch(key)
         return None if match is None else match.groupdict()
+
+
+def _names(pattern: str) -> list[str]:
+    return [m["name"] for m in _TOKEN.finditer(pattern) if m["star"] is None]
 
 
 _COMPILED: dict[str, re.Pattern[str]] = {}
@@ -247,7 +262,15 @@ def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
         dates.update(ref.date for ref in Listing(lake, pattern, None) if ref.date)
     if not dates:
         raise Listing(lake, pattern, None).explain_empty()
-    return sorted(check_date(date) for date in dates)
+    for date in dates:
+        try:
+            check_date(date)
+        except ConfigError as error:
+            raise ConfigError(
+                f"keys below {lake.url} say the date {date}: {error} Rename what is called so, or "
+                "give the --date that you mean."
+            ) from error
+    return sorted(dates)
 
 
 def _head(segment: str) -> str:

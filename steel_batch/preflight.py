@@ -1,13 +1,16 @@
 """What a machine must have to score with an engine, and what of it is here.
 
 Each check gives findings and raises none of our errors, so that one look shows all that is missing.
-Nothing is changed; to see that the store can be written, one small object is put and deleted.
+Nothing is changed; to see that the store can be written, one small object, or the folder for it, is
+made and deleted.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +113,9 @@ def check_store(store: Lake) -> Finding:
 
 def _check_new_folder(folder: Path) -> Finding:
     above = next(parent for parent in folder.parents if parent.exists())
-    if above.is_dir() and os.access(above, os.W_OK | os.X_OK):
+    # Rights alone do not tell: nobody makes a folder in /proc, or on a disk that is read-only.
+    with contextlib.suppress(OSError):
+        Path(tempfile.mkdtemp(prefix=".steel-batch-", dir=above)).rmdir()
         return Finding(
             name="store", state="note", found=f"{folder} is not there yet: the first run makes it"
         )
@@ -118,8 +123,7 @@ def _check_new_folder(folder: Path) -> Finding:
         name="store",
         state="wrong",
         found=f"{folder} is not there and cannot be made: {above} is not a folder that can be "
-        "written.",
-        remedy="Check --store and the permissions.",
+        "written. Check --store and the permissions.",
     )
 
 
@@ -136,7 +140,6 @@ def check_images(images: str, endpoint_url: str | None) -> Finding:
         return Finding(
             name="images",
             state="wrong",
-            found=f"{lake.url} is empty or not there.",
-            remedy="Check --images.",
+            found=f"{lake.url} is empty or not there: check --images.",
         )
     return Finding(name="images", state="ok", found=f"{lake.url} can be listed")

@@ -17,7 +17,7 @@ from steel_batch.aliases import AliasEntry
 from steel_batch.engine.contract import Card
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
-from steel_batch.registry import Engine, load_engine, resolve_alias
+from steel_batch.registry import Engine, load_engine, resolve_alias, shipped_name
 
 ROUNDING: Final = 1e-9
 """Of figures that are means: one image of many is exactly one image."""
@@ -244,7 +244,13 @@ def _registered(store: Lake, spec: str) -> Engine:
     """A version of this store, and no other kind of engine."""
     engine = load_engine(spec, store=store)
     card = engine.card
-    if engine.home is not store or engine.folder != layout.version_dir(card.model, card.version):
+    is_of_store = engine.home is store
+    if card.name == shipped_name() and not is_of_store:
+        raise ConfigError(
+            f"{card.name} is the shipped engine and cannot be promoted: an alias means a version "
+            f"of the registry in {store.url}. Name the shipped one itself: --engine demo."
+        )
+    if not is_of_store or engine.folder != layout.version_dir(card.model, card.version):
         raise ConfigError(
             f"{spec} is {card.name} in {engine.home.uri(engine.folder)}, and an alias means a "
             f"version of the registry in {store.url}; `engines list` shows them."

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from steel_batch import layout
-from steel_batch.commit import LiveFile, all_live_files, read_file
+from steel_batch.commit import LiveFile, all_live_files, open_table, read_file
 from steel_batch.database import scratch_database
 from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
+from steel_batch.layout import check_date
 from steel_batch.merge import DataFile, load_files
-from steel_batch.runs import list_runs, read_run
+from steel_batch.runs import RunRecord, RunResult, list_runs, read_run
 
 BLOCK_BYTES = 8 << 20
 DAMAGED = ("missing", "truncated", "changed")
@@ -37,29 +38,95 @@ class Problem:
     message: str
 
 
-def verify(store: Lake, *, engine: str | None = None, date: str | None = None) -> Iterator[Problem]:
-    """Check a store, or one engine or date of it; yields what is wrong.
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """The check of a store: iterate it once for what is wrong, then the counts are complete."""
+
+    store: Lake
+    engine: str | None
+    date: str | None
+    num_runs: int = 0
+    """Runs that are over, whose numbers were compared."""
+    num_files: int = 0
+    """Committed files of the three tables."""
+    num_rows: int = 0
+    """What the logs say that these files hold."""
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Yield every problem.
+
+        Raises:
+            ConfigError: The date is none, or nothing is committed for the engine or date.
+            LakeError: There are no tables.
+        """
+        if self.date is not None:
+            check_date(self.date)
+        num_problems = 0
+        for problem in self._problems():
+            num_problems += 1
+            yield problem
+        if not num_problems + self.num_files:
+            self._check_place()
+
+    def _problems(self) -> Iterator[Problem]:
+        store, engine, date = self.store, self.engine, self.date
+        for table in layout.TABLES:
+            live = [
+                file
+                for file in all_live_files(store, table)
+                if engine in (None, file.engine) and date in (None, file.date)
+            ]
+            self.num_files += len(live)
+            self.num_rows += sum(file.num_rows for file in live)
+            records = _records(store, table, live)
+            unreadable = set()
+            for file in live:
+                for problem in _check_file(store, file, records.get(file.key)):
+                    if problem.kind in DAMAGED:
+                        unreadable.add(file.key)
+                    yield problem
+            yield from _foreign(store, table, {file.key for file in live}, engine, date)
+            if table != layout.CLASS_SUMMARIES:
+                yield from _duplicates(store, table, [f for f in live if f.key not in unreadable])
+        yield from self._check_runs()
+
+    def _check_runs(self) -> Iterator[Problem]:
+        for run_id in list_runs(self.store):
+            engine, date, _ = layout.split_run_id(run_id)
+            if self.engine not in (None, engine) or self.date not in (None, date):
+                continue
+            run = read_run(self.store, run_id)
+            if run.record is not None and run.result is not None:
+                self.num_runs += 1
+                yield from _check_run(self.store, run_id, run.record, run.result)
+
+    def _check_place(self) -> None:
+        """Refuse a store, engine or date that was mistyped: nothing is wrong with nothing."""
+        open_table(self.store, layout.PREDICTIONS)
+        live = all_live_files(self.store, layout.PREDICTIONS)
+        engines = sorted({file.engine for file in live})
+        if self.engine is not None and self.engine not in engines:
+            example = f", for example {engines[0]}" if engines else ""
+            raise ConfigError(
+                f"nothing is committed for engine {self.engine!r}: expected <model>-<12 hex>"
+                f"{example}."
+            )
+        if self.date is not None:
+            dates = sorted({file.date for file in live if self.engine in (None, file.engine)})
+            known = f": its dates reach from {dates[0]} to {dates[-1]}" if dates else ""
+            of = f" and engine {self.engine}" if self.engine is not None else ""
+            raise ConfigError(
+                f"nothing is committed for the date {self.date}{of} in {self.store.url}{known}."
+            )
+
+
+def verify(store: Lake, *, engine: str | None = None, date: str | None = None) -> Verification:
+    """Check a store, or one engine or date of it; iterating the answer yields what is wrong.
 
     Reads every committed byte once. A run that goes on meanwhile is not disturbed; files that it
     has published and not committed yet look foreign.
     """
-    for table in layout.TABLES:
-        live = [
-            file
-            for file in all_live_files(store, table)
-            if (engine is None or file.engine == engine) and (date is None or file.date == date)
-        ]
-        records = _records(store, table, live)
-        unreadable = set()
-        for file in live:
-            for problem in _check_file(store, file, records.get(file.key)):
-                if problem.kind in DAMAGED:
-                    unreadable.add(file.key)
-                yield problem
-        yield from _foreign(store, table, {file.key for file in live}, engine, date)
-        if table != layout.CLASS_SUMMARIES:
-            yield from _duplicates(store, table, [f for f in live if f.key not in unreadable])
-    yield from _check_runs(store, engine, date)
+    return Verification(store=store, engine=engine, date=date)
 
 
 def _records(store: Lake, table: str, live: list[LiveFile]) -> dict[str, DataFile]:
@@ -158,25 +225,19 @@ def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Probl
             )
 
 
-def _check_runs(store: Lake, engine: str | None, date: str | None) -> Iterator[Problem]:
-    for run_id in list_runs(store):
-        its_engine, its_date, _ = layout.split_run_id(run_id)
-        if (engine and its_engine != engine) or (date and its_date != date):
-            continue
-        run = read_run(store, run_id)
-        if run.record is None or run.result is None:
-            continue
-        planned = run.record.num_images
-        scored, quarantined = run.result.num_scored, run.result.num_quarantined
-        merged = sum(file.num_rows for file in load_files(store, run_id, layout.MERGED) or ())
-        # Its other files of the quarantine hold entries of earlier runs.
-        own = layout.table_file(layout.QUARANTINE, its_engine, its_date, run_id, 0)
-        entries = load_files(store, run_id, layout.QUARANTINE) or ()
-        set_aside = sum(file.num_rows for file in entries if file.target == own)
-        if planned != scored + quarantined or merged != scored or set_aside != quarantined:
-            yield Problem(
-                kind="miscounted",
-                key=layout.run_file(run_id, "result.json"),
-                message=f"planned {planned}, predicted {scored} ({merged} in files), "
-                f"quarantined {quarantined} ({set_aside} in files)",
-            )
+def _check_run(store: Lake, run_id: str, record: RunRecord, result: RunResult) -> Iterator[Problem]:
+    """Whether a run's numbers add up: planned = predicted + quarantined, as its files say too."""
+    engine, date, _ = layout.split_run_id(run_id)
+    planned, scored, quarantined = record.num_images, result.num_scored, result.num_quarantined
+    merged = sum(file.num_rows for file in load_files(store, run_id, layout.MERGED) or ())
+    # Its other files of the quarantine hold entries of earlier runs.
+    own = layout.table_file(layout.QUARANTINE, engine, date, run_id, 0)
+    entries = load_files(store, run_id, layout.QUARANTINE) or ()
+    set_aside = sum(file.num_rows for file in entries if file.target == own)
+    if planned != scored + quarantined or merged != scored or set_aside != quarantined:
+        yield Problem(
+            kind="miscounted",
+            key=layout.run_file(run_id, "result.json"),
+            message=f"planned {planned}, predicted {scored} ({merged} in files), "
+            f"quarantined {quarantined} ({set_aside} in files)",
+        )

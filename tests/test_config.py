@@ -12,7 +12,11 @@ from steel_batch.errors import ConfigError
 
 PLAN = {"images", "key_pattern", "engine", "date", "shard_images", "shard_bytes",
         "rescore_changed", "retry_quarantined"}  # fmt: skip
-ALLOWED = frozenset({"shard_images", "max_bad", "key_pattern"})
+NAMES = {
+    "shard-images": "shard_images",
+    "lock-wait": "lock_wait_seconds",
+    "key_pattern": "key_pattern",
+}
 
 
 def config(**changes: object) -> ScoreConfig:
@@ -34,6 +38,17 @@ def test_a_value_that_no_run_can_use_is_refused_by_its_flag(name: str, value: fl
     flag = {"lock_wait_seconds": "--lock-wait"}.get(name, f"--{name.replace('_', '-')}")
     with pytest.raises(ConfigError, match=rf"{flag} is {value}"):
         config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("date", "message"),
+    [("21.11.2026", "'21.11.2026' is not YYYY-MM-DD"), ("", "is not YYYY-MM-DD"),
+     ("2026-13-45", "there is no date 2026-13-45; expected YYYY-MM-DD, for example 2026-11-21"),
+     ("2026-02-29", "there is no date 2026-02-29")],
+)  # fmt: skip
+def test_what_is_no_day_of_the_calendar_is_refused(date: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        config(date=date)
 
 
 @pytest.mark.parametrize(
@@ -84,22 +99,31 @@ def test_a_configuration_is_never_changed_only_copied() -> None:
         first.replace(shard_images=0)
 
 
-def test_a_file_may_write_keys_with_dashes_and_other_sections(tmp_path: Path) -> None:
+def test_a_file_names_settings_by_their_flags_or_fields_beside_other_sections(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "job.toml"
     path.write_text(
-        '[score]\nshard-images = 9\nkey_pattern = "straße={line}/{image_id}.jpg"\n[other]\nx = 1\n',
+        '[score]\nshard-images = 9\nkey_pattern = "straße={line}/{image_id}.jpg"\nlock_wait = 5\n'
+        "[other]\nx = 1\n",
         encoding="utf-8",
     )
-    assert read_toml(path, section="score", allowed=ALLOWED) == {
+    assert read_toml(path, section="score", names=NAMES) == {
         "shard_images": 9,
         "key_pattern": "straße={line}/{image_id}.jpg",
+        "lock_wait_seconds": 5,
     }
+    for name in ("lock-wait", "lock_wait_seconds", "lock-wait-seconds"):
+        path.write_text(f"[score]\n{name} = 7\n")
+        assert read_toml(path, section="score", names=NAMES) == {"lock_wait_seconds": 7}
 
 
-def test_a_file_without_the_section_says_nothing(tmp_path: Path) -> None:
+def test_a_file_without_the_section_says_nothing_unless_it_is_to(tmp_path: Path) -> None:
     path = tmp_path / "job.toml"
-    path.write_text("")
-    assert read_toml(path, section="score", allowed=ALLOWED) == {}
+    path.write_text("shard-images = 9\n")
+    assert read_toml(path, section="score", names=NAMES) == {}
+    with pytest.raises(ConfigError, match=r"job\.toml has no \[score\] table\."):
+        read_toml(path, section="score", names=NAMES, is_required=True)
 
 
 @pytest.mark.parametrize(
@@ -108,18 +132,18 @@ def test_a_file_without_the_section_says_nothing(tmp_path: Path) -> None:
         (b"[score\n", "is not TOML"),
         (b"\xff\xfe", "is not TOML"),
         (b"score = 3\n", r"\[score\] is not a table"),
-        (b"[score]\nshard_imags = 3\nzz = 1\n",
-         r"unknown keys: shard_imags, zz\. Known are: key_pattern, max_bad, shard_images"),
+        (b"[score]\nshard-imags = 3\nzz = 1\n",
+         r"unknown keys: shard-imags, zz\. Known are: key_pattern, lock-wait, shard-images"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "job.toml"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=message) as raised:
-        read_toml(path, section="score", allowed=ALLOWED)
+        read_toml(path, section="score", names=NAMES)
     assert str(path) in raised.value.message
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml: No such file"):
-        read_toml(tmp_path / "none.toml", section="score", allowed=ALLOWED)
+        read_toml(tmp_path / "none.toml", section="score", names=NAMES)

@@ -79,7 +79,7 @@ def test_a_file_that_does_not_fit_is_an_error_and_leaves_nothing(root: Path) -> 
     )
     first, second, rest = done.stdout.splitlines()
     for line in (first, second):
-        assert line.startswith(f"LakeError {root}/big: File too large;")
+        assert line.startswith(f"LakeError {root}/big: File too large.")
     assert rest == "True ['small']"
     assert list((root / SCRATCH).iterdir()) == []
 

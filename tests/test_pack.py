@@ -248,6 +248,52 @@ def test_settings_that_cannot_be_are_refused(images: Lake, out: Lake) -> None:
         run(config(images, out, key_pattern="{image_id}.tif"))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("line={line}/date={date}/{image_id}.JPG", "line={line}/date={date}/*.tar"),
+        ("*/line={line}/{year}/{month}/{day}/{image_id}.jpg", "line={line}/date={date}/*.tar"),
+        ("{image_id}.jpg", "*.tar"),
+        (None, "*.tar"),
+        ("{site}/line={line}/{image_id}.jpg",
+         "line={line}/*.tar#{site}/line={line}/{image_id}.jpg"),
+        ("line={line}/{image_id}-top.jpg", "line={line}/*.tar#line={line}/{image_id}-top.jpg"),
+        ("line={line}/{image_id}/top.jpg", "line={line}/*.tar#line={line}/{image_id}/top.jpg"),
+        ("line={line}/{image_id}/.jpg", "line={line}/*.tar#line={line}/{image_id}/.jpg"),
+        ("line={line}/{image_id}.raw", "line={line}/*.tar#line={line}/{image_id}.raw"),
+    ],
+)  # fmt: skip
+def test_the_pattern_of_the_shards_is_the_shortest_that_reads_the_same_images(
+    tmp_path: Path, pattern: str | None, expected: str
+) -> None:
+    images, out = Lake(str(tmp_path / "images")), Lake(str(tmp_path / "out"))
+    for i in range(3):
+        key = (pattern or "{image_id}.png").replace("*", "x").format(
+            image_id=f"a{i}.b", line=i, site="n", date=f"2026-11-2{i}",
+            year=2026, month=11, day=20 + i,
+        )  # fmt: skip
+        images.write(key, content(i))
+    result = run(config(images, out, key_pattern=pattern))
+    assert result.key_pattern == expected
+
+    def described(lake: Lake, key_pattern: str | None) -> list[tuple[object, ...]]:
+        refs = open_source(lake.url, key_pattern).select(None)
+        return sorted((r.image_id, r.line, r.date, r.tags, r.bytes) for r in refs)
+
+    assert described(out, result.key_pattern) == described(images, pattern)
+
+
+def test_a_date_takes_no_image_that_is_of_another_by_its_name(images: Lake, out: Lake) -> None:
+    with pytest.raises(ConfigError, match=r"is of date=.* and would count as 2026-11-22: there is"):
+        run(config(images, out, key_pattern=None, date="2026-11-22"))
+    assert everything(out) == {}
+    packed = run(config(images, out))
+    assert packed.num_images == NUM_IMAGES
+    other = Lake(f"{out.url}-again", endpoint_url=out.endpoint_url)
+    with pytest.raises(ConfigError, match=r"such as 'line=\{line\}/date=\{date\}/\*\.tar', or"):
+        run(config(out, other, key_pattern="*/*/*.tar", format="parquet", date="2026-11-22"))
+
+
 def test_the_command_says_how_to_score_the_shards(tmp_path: Path) -> None:
     images = Lake(str(tmp_path / "images"))
     images.write("line=1/a.jpg", b"x")
@@ -259,5 +305,5 @@ def test_the_command_says_how_to_score_the_shards(tmp_path: Path) -> None:
         ],
     )  # fmt: skip
     result = json.loads(answer.stdout)
-    assert result["key_pattern"] == "line={line}/*.tar#line={line}/{image_id}.jpg"
+    assert result["key_pattern"] == "line={line}/*.tar"
     assert (result["num_images"], result["num_shards"]) == (1, 1)

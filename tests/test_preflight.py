@@ -85,6 +85,14 @@ def test_a_folder_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
     assert f"{tmp_path}/file is not a folder" in finding.found
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="there is no /proc on this machine")
+def test_a_folder_that_cannot_be_made_is_found_whatever_the_rights_say() -> None:
+    """Root may write anywhere by its rights, and nobody makes a folder there."""
+    finding = check_store(Lake("/proc/nope/store"))
+    assert finding.state == "wrong"
+    assert finding.found.startswith("/proc/nope/store is not there and cannot be made: /proc is ")
+
+
 @pytest.mark.s3
 def test_a_bucket_that_is_not_there_is_wrong(s3_endpoint: str) -> None:
     lake = Lake("s3://no-such-bucket/x", endpoint_url=s3_endpoint)
@@ -107,8 +115,8 @@ def test_a_server_that_ignores_conditions_is_wrong(bucket: str, s3_endpoint: str
 
 def test_an_empty_lake_is_wrong_and_a_manifest_is_not(lake: Lake) -> None:
     finding = check_images(lake.url, lake.endpoint_url)
-    assert (finding.state, finding.remedy) == ("wrong", "Check --images.")
-    assert "is empty or not there" in finding.found
+    assert (finding.state, finding.remedy) == ("wrong", "")
+    assert finding.found == f"{lake.url} is empty or not there: check --images."
     lake.write("night.csv", b"key\nx.png\n")
     assert check_images(lake.uri("night.csv"), lake.endpoint_url).found.endswith("csv is there")
     assert check_images(lake.url, lake.endpoint_url).found.endswith("can be listed")
@@ -146,5 +154,6 @@ def test_doctor_names_what_the_gpu_lacks_in_lines_that_are_not_cut(tmp_path: Pat
     assert done.exit_code == 1
     assert "driver: Install NVIDIA's driver, give the container its GPU (" in done.stdout
     assert "Install steel-batch[gpu] on every GPU node" in done.stdout
-    assert f"{tmp_path}/nowhere is empty or not there." in done.stdout
+    assert f"{tmp_path}/nowhere is empty or not there: check --images." in done.stdout
+    assert "\nimages: " not in done.stdout, "said once"
     assert done.stderr == "4 wrong\n"

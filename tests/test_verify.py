@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.commit import land, live_files
+from steel_batch.commit import all_live_files, land, live_files
+from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.merge import load_files, save_files
 from steel_batch.runs import RunResult
@@ -68,8 +69,49 @@ def test_a_sound_store_has_no_problems(store: Lake) -> None:
     assert found(store) == []
 
 
-def test_an_empty_store_has_no_problems(tmp_path: Path) -> None:
-    assert found(Lake(str(tmp_path / "nothing"))) == []
+def test_what_was_checked_is_counted(store: Lake) -> None:
+    checked = verify(store)
+    assert list(checked) == []
+    files = [file for table in layout.TABLES for file in all_live_files(store, table)]
+    assert (checked.num_runs, checked.num_files) == (3, len(files))
+    assert checked.num_rows == sum(file.num_rows for file in files)
+    of_date = verify(store, date=OTHER_DATE)
+    assert list(of_date) == []
+    assert (of_date.num_runs, of_date.num_files) == (1, 2)
+
+
+def test_a_store_without_tables_is_refused_and_one_without_rows_is_not(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path / "store"))
+    with pytest.raises(LakeError, match=r"there is no table .*/store/predictions: nothing was sc"):
+        found(store)
+    begin(store, image_keys(4))
+    assert found(store) == []
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ({"engine": "demo"},
+         f"committed for engine 'demo': expected <model>-<12 hex>, for example {ENGINE}"),
+        ({"engine": "other-ffffffffffff"}, "nothing is committed for engine 'other-ffffffffffff'"),
+        ({"date": "2026-11-12"}, "nothing is committed for the date 2026-11-12 in .*: its dates "
+         f"reach from {DATE} to {OTHER_DATE}"),
+        ({"date": "2026-11-12", "engine": ENGINE}, f"for the date 2026-11-12 and engine {ENGINE}"),
+        ({"date": "12.11.2026"}, "'12.11.2026' is not YYYY-MM-DD"),
+        ({"date": "2026-13-45"}, "there is no date 2026-13-45"),
+    ],
+)  # fmt: skip
+def test_an_engine_or_date_of_which_nothing_is_there_is_refused(
+    store: Lake, only: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        found(store, **only)
+
+
+def test_files_that_no_log_names_are_found_also_where_there_is_no_log(store: Lake) -> None:
+    store.delete(item.key for item in list(store.list_objects("predictions/_delta_log/")))
+    kinds = {kind for kind, key in found(store) if key.startswith("predictions/")}
+    assert kinds == {"foreign"}
 
 
 def test_a_run_that_is_not_over_is_no_problem(store: Lake) -> None:
@@ -241,7 +283,6 @@ def test_one_engine_or_date_can_be_checked_alone(store: Lake) -> None:
     key = first_file(store)
     store.delete([key])
     assert found(store, date=OTHER_DATE) == []
-    assert found(store, engine="other-ffffffffffff") == []
     assert found(store, engine=ENGINE, date=DATE) == [("missing", key)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -12,14 +12,17 @@ from steel_batch.cli.output import (
     configure_logging,
     console,
     endpoint_option,
+    naming,
     output_option,
     print_json,
-    store_option,
+    registry_option,
 )
-from training.job import JobConfig, JobResult, run_job
-from training.recipe import DEVICES, FIGURES
-from training.recipe import PRECISIONS as TRAINING_PRECISIONS
-from training.settings import read_recipe
+from steel_batch.errors import ConfigError
+from training.choices import DEVICES, FIGURES
+from training.choices import PRECISIONS as TRAINING_PRECISIONS
+
+if TYPE_CHECKING:
+    from training.job import JobResult
 
 
 @click.command()
@@ -32,7 +35,7 @@ from training.settings import read_recipe
     help="Csv of masks: ImageId,ClassId,EncodedPixels or ImageId_ClassId,EncodedPixels; a file, an "
     "s3:// address, or a name below --images. Images without a row are clean.",
 )
-@store_option
+@registry_option
 @click.option("--model", required=True, metavar="NAME", help="What the versions are called.")
 @click.option("--classes", metavar="A,B,…", help="Names of the classes 1, 2, ….")
 @click.option(
@@ -40,8 +43,18 @@ from training.settings import read_recipe
     metavar="FILE",
     help="Csv ImageId,Group: images of one group stay on one side of the split.",
 )
-@click.option("--validation-share", default=0.1, show_default=True)
-@click.option("--test-share", default=0.1, show_default=True)
+@click.option(
+    "--validation-share",
+    default=0.1,
+    show_default=True,
+    help="Share of the images that weights and thresholds are chosen on.",
+)
+@click.option(
+    "--test-share",
+    default=0.1,
+    show_default=True,
+    help="Share of the images that the version is judged on, and nothing is chosen on.",
+)
 @click.option("--split-seed", default=0, show_default=True, help="Which images are held out.")
 @click.option(
     "--config",
@@ -68,7 +81,11 @@ from training.settings import read_recipe
 @click.option("--seed", type=int, help="Of weights and crops.  [default: 0]")
 @click.option("--patience", type=int, help="Stop after so many judgements without a better one.")
 @click.option("--watch", type=click.Choice(FIGURES), help="The figure that decides what is best.")
-@click.option("--device", type=click.Choice(DEVICES), help="[default: auto]")
+@click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    help="Where to train; 'auto' is a GPU where there is one.  [default: auto]",
+)
 @click.option(
     "--precision",
     type=click.Choice(TRAINING_PRECISIONS),
@@ -117,6 +134,17 @@ def train(
     command is given again.
     """
     configure_logging(verbose)
+    if work is not None:
+        with naming("--work", work):
+            work.mkdir(parents=True, exist_ok=True)
+    try:  # takes ten seconds and an extra of packages, which `-h` and a wrong flag need not
+        from training.job import JobConfig, run_job
+        from training.settings import read_recipe
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"training needs {error.name}, which is not installed: "
+            "`pip install 'steel-batch[train]'`."
+        ) from error
     config = read_recipe(config_path, recipe)
     job = JobConfig(
         images=images,

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
 
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
+from training.choices import DEVICES, FIGURES, PRECISIONS
 from training.model import ModelConfig
-
-DEVICES: Final = ("auto", "cpu", "cuda")
-PRECISIONS: Final = ("auto", "fp32", "bf16", "fp16")
-FIGURES: Final = ("kaggle_dice", "mean_iou", "present_dice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

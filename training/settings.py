@@ -43,7 +43,7 @@ def _build(kind: type[Config], path: Path | None, section: str, flags: Mapping[s
     names = {field.name for field in dataclasses.fields(kind)} - {"model", "augment"}
     values: dict[str, Any] = {}
     if path is not None:
-        values = read_toml(path, section=section, allowed=frozenset(names))
+        values = read_toml(path, section=section, names={name: name for name in names})
     values |= {name: value for name, value in flags.items() if name in names}
     where = f"--config {path}: [{section}]" if path is not None else "the recipe:"
     return kind(

@@ -31,7 +31,7 @@ from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import DECODES, open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
-from steel_batch.pipeline.stages import CALLS_PER_ACTOR
+from steel_batch.pipeline.stream import CALLS_PER_ACTOR
 from steel_batch.read import ShardInput, check_jpegs
 from steel_batch.registry import load_engine
 from steel_batch.score import CHILDREN, ShardScorer

@@ -14,6 +14,7 @@ from steel_batch.cli.build_engine import build_engine
 from steel_batch.cli.demo import demo
 from steel_batch.cli.doctor import doctor
 from steel_batch.cli.engines import engines
+from steel_batch.cli.output import HELP
 from steel_batch.cli.pack import pack
 from steel_batch.cli.plan import plan
 from steel_batch.cli.quarantine import quarantine
@@ -27,7 +28,7 @@ from steel_batch.cli.verify import gc, verify
 from steel_batch.errors import SteelBatchError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings=HELP)
 @click.version_option(__version__, prog_name="steel-batch")
 def cli() -> None:
     """Score steel-surface images of a data lake and query the defects.
@@ -70,7 +71,7 @@ def run(command: click.Command) -> None:
     """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        sys.exit(command(standalone_mode=False) or 0)
+        sys.exit(command(standalone_mode=False, **HELP) or 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
     except click.ClickException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Final
 
 import click
 from rich.table import Table
@@ -17,9 +18,17 @@ from steel_batch.cli.output import (
 )
 from steel_batch.engine.build import build, usual_precision
 from steel_batch.engine.contract import PRECISIONS
+from steel_batch.engine.gpu import OTHERWISE
 from steel_batch.engine.plans import ANY_GPU, DEFAULT_BATCH_SIZE, PlanRecord
+from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.registry import load_engine
+
+INSTEAD: Final = {
+    "tensorrt": ", or run this on a GPU node; --runtime tensorrt_rtx needs no GPU.",
+    "tensorrt_rtx": ", or run this where it is installed.",
+}
+"""What to do where a runtime is missing: ONNX Runtime, which scores without it, takes no plan."""
 
 
 @click.command("build-engine", short_help="Compile an engine into a plan for this machine.")
@@ -66,11 +75,14 @@ def build_engine(
     """
     configure_logging(verbose)
     found = load_engine(engine, store=Lake(store, endpoint_url=endpoint_url) if store else None)
-    if precision == "auto":
-        precision = usual_precision(found, runtime)
-    record = build(
-        found, runtime=runtime, precision=precision, batch_size=batch_size, notify=console.print
-    )
+    try:
+        if precision == "auto":
+            precision = usual_precision(found, runtime)
+        record = build(
+            found, runtime=runtime, precision=precision, batch_size=batch_size, notify=console.print
+        )
+    except ConfigError as error:
+        raise ConfigError(error.message.replace(OTHERWISE, INSTEAD[runtime])) from error
     where = found.plan_home.uri(f"{found.plan_folder}/{record.file}")
     if output == "json":
         print_json({**dataclasses.asdict(record), "name": record.name, "uri": where})
@@ -99,7 +111,7 @@ def _gpus(record: PlanRecord) -> str:
 
 def _agreement(record: PlanRecord) -> str:
     if not record.check:
-        return "not compared: a plan for any GPU is not run where it is built"
+        return "not compared: there was no GPU here to run it"
     return (
         f"{record.check['differing_share']:.4%} of pixels differ on "
         f"{record.check['num_images']} images"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from steel_batch.cli.output import configure_logging, console, say
+from steel_batch.cli.output import configure_logging, console, naming, say
 from steel_batch.cli.query import show_table
 from steel_batch.cli.score import progress_line, show_result
 from steel_batch.config import ScoreConfig
@@ -32,17 +32,27 @@ ORDER BY list_sum(list_transform(defects, lambda d: d.area_px)) DESC LIMIT 8"""
 
 
 @click.command(short_help="Draw strip images, score them and query the answer.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("demo-out"), show_default=True)
-@click.option("--num-images", default=200, show_default=True)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("demo-out"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where everything lands.",
+)
+@click.option("--num-images", default=200, show_default=True, help="How many are drawn.")
 def demo(out: Path, num_images: int) -> None:
     """Draw strip images, score them, query the answer and picture the worst.
 
     Everything lands in --out, which is made anew each time.
     """
     configure_logging(False)
-    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= MADE):
-        raise click.UsageError(f"{out} holds other things than a demo; name an empty --out.")
-    shutil.rmtree(out, ignore_errors=True)
+    with naming("--out", out):
+        is_demo = not out.exists() or (out.is_dir() and {p.name for p in out.iterdir()} <= MADE)
+        if not is_demo:
+            raise click.UsageError(f"{out} holds other things than a demo; name an empty --out.")
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True, exist_ok=True)
     lake, store = Lake(str(out / "lake")), Lake(str(out / "store"))
     with console.status(f"drawing {num_images} strip images"):
         made = write_lake(lake, num_images=num_images, seed=7, lines=["1", "2"], dates=[DATE])
@@ -62,5 +72,7 @@ def demo(out: Path, num_images: int) -> None:
     keys = [ReadRequest(key=row["image_key"]) for row in worst]
     contents = [data for data in lake.read_many(keys) if isinstance(data, bytes)]
     sheet = out / "worst.png"
-    sheet.write_bytes(contact_sheet(worst, contents, load_engine("demo", store=None).card.classes))
+    picture = contact_sheet(worst, contents, load_engine("demo", store=None).card.classes)
+    with naming("--out", sheet):
+        sheet.write_bytes(picture)
     say(f"\nthe images with the largest defects, outlined: {sheet}")

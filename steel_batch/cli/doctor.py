@@ -19,8 +19,13 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
 )
-from steel_batch.engine.contract import PRECISIONS
-from steel_batch.engine.runtime import RUNTIMES, wants_gpu
+from steel_batch.cli.score import (
+    batch_size_option,
+    engine_option,
+    precision_option,
+    runtime_option,
+)
+from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import SteelBatchError
 from steel_batch.finding import Finding, wrong
 from steel_batch.lake import Lake
@@ -33,21 +38,13 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
 @click.command(short_help="Check what scoring needs.")
-@click.option(
-    "--engine",
-    default="demo",
-    show_default=True,
-    metavar="ENGINE",
-    help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
-)
+@engine_option
 @click.option("--store", metavar="URL", help="Folder or s3:// prefix: can it be written?")
 @click.option("--images", metavar="URL", help="Folder, s3:// prefix or manifest: can it be read?")
 @endpoint_option
-@click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True)
-@click.option(
-    "--precision", type=click.Choice(["auto", *PRECISIONS]), default="auto", show_default=True
-)
-@click.option("--batch-size", type=click.IntRange(min=1), help="Images of one inference.")
+@runtime_option
+@precision_option
+@batch_size_option
 @click.option(
     "--ray-address",
     metavar="ADDRESS",

@@ -17,10 +17,11 @@ from steel_batch.card_page import page_of
 from steel_batch.cli.output import (
     answer,
     endpoint_option,
+    naming,
     output_option,
     print_json,
     print_table,
-    store_option,
+    registry_option,
 )
 from steel_batch.engine.contract import Card
 from steel_batch.lake import Lake
@@ -30,8 +31,10 @@ from steel_batch.registry import list_aliases, list_models, list_versions, load_
 LONGEST = 40
 """Characters of a value in `diff`; longer ones are cut."""
 
-registry_option = click.option(
-    "--store", metavar="URL", help="Folder or s3:// prefix of the registry."
+lookup_option = click.option(
+    "--store",
+    metavar="URL",
+    help="Folder or s3:// prefix of the registry; the shipped engine needs none.",
 )
 why_option = click.option("--why", default="", metavar="TEXT", help="For the alias's history.")
 
@@ -42,7 +45,7 @@ def engines() -> None:
 
 
 @engines.command("list")
-@store_option
+@registry_option
 @endpoint_option
 @output_option
 def list_(store: str, endpoint_url: str | None, output: str) -> None:
@@ -68,7 +71,7 @@ def list_(store: str, endpoint_url: str | None, output: str) -> None:
 
 @engines.command("show")
 @click.argument("engine")
-@registry_option
+@lookup_option
 @endpoint_option
 @click.option(
     "--page",
@@ -87,7 +90,8 @@ def show(
     model, at, alias = engine.partition("@")
     moves = aliases.history(lake, model, alias) if lake is not None and at else []
     if page is not None:
-        page.write_text(page_of(found), encoding="utf-8")
+        with naming("--page", page):
+            page.write_text(page_of(found), encoding="utf-8")
     if output == "json":
         print_json(
             {"card": json.loads(card.to_json()), "moves": list(map(dataclasses.asdict, moves))}
@@ -101,8 +105,14 @@ def show(
 
 @engines.command("promote")
 @click.argument("engine")
-@click.option("--alias", default="production", show_default=True, metavar="NAME")
-@store_option
+@click.option(
+    "--alias",
+    default="production",
+    show_default=True,
+    metavar="NAME",
+    help="Which of the model's aliases is moved.",
+)
+@registry_option
 @endpoint_option
 @click.option(
     "--tolerance-dice",
@@ -153,7 +163,7 @@ def promote_(
 
 @engines.command("rollback")
 @click.argument("engine", metavar="MODEL@ALIAS")
-@store_option
+@registry_option
 @endpoint_option
 @why_option
 @output_option
@@ -170,7 +180,7 @@ def rollback_(engine: str, store: str, endpoint_url: str | None, why: str, outpu
 @engines.command("diff")
 @click.argument("engine_a", metavar="A")
 @click.argument("engine_b", metavar="B")
-@registry_option
+@lookup_option
 @endpoint_option
 @output_option
 def diff(

@@ -1,4 +1,4 @@
-"""What commands share: how they print, and the options that several of them take.
+"""What commands share: how they print and write, and the options that several of them take.
 
 JSON for machines goes to stdout; text, tables and progress go to stderr, except where the text is
 the answer itself.
@@ -9,12 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import click
 from rich.console import Console
 from rich.table import Table
+
+from steel_batch import layout
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -22,6 +28,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 console = Console(stderr=True, highlight=False, markup=False)
 answer = Console(highlight=False, markup=False, soft_wrap=True)
 
+HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""How a command's help is asked for and shown, also where it is run alone."""
 LONGEST_LINE: Final = 1 << 20
 
 output_option = click.option(
@@ -34,9 +42,42 @@ output_option = click.option(
 store_option = click.option(
     "--store", required=True, metavar="URL", help="Folder or s3:// prefix of the tables and runs."
 )
+registry_option = click.option(
+    "--store", required=True, metavar="URL", help="Folder or s3:// prefix of the registry."
+)
 endpoint_option = click.option(
     "--endpoint-url", metavar="URL", envvar="AWS_ENDPOINT_URL", help="S3 endpoint other than AWS's."
 )
+
+
+def existing_store(url: str, endpoint_url: str | None) -> Lake:
+    """A store that is only looked into: a mistyped one is not an empty one.
+
+    Raises:
+        ConfigError: Nothing lies there that a store has.
+    """
+    store = Lake(url, endpoint_url=endpoint_url)
+    if not any(next(store.list_objects(f"{folder}/"), None) for folder in layout.FOLDERS):
+        raise ConfigError(
+            f"there is no store at {store.url}: it has no runs, tables or registry; check --store."
+        )
+    return store
+
+
+@contextmanager
+def naming(flag: str, path: Path) -> Iterator[None]:
+    """What the operating system says of a path of this machine, in one sentence with its flag.
+
+    Raises:
+        ConfigError: In place of the `OSError` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            reason = f"there is no folder {path.parent}"
+        raise ConfigError(f"{flag} {path}: {reason}.") from error
 
 
 def say(text: str) -> None:

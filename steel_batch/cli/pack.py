@@ -34,9 +34,18 @@ from steel_batch.pack.run import pack as pack_images
     help="YYYY-MM-DD, or 'all' for every image.",
 )
 @click.option("--out", required=True, metavar="URL", help="Folder or s3:// prefix of the shards.")
-@click.option("--format", type=click.Choice(FORMATS), default="tar", show_default=True)
 @click.option(
-    "--shard-bytes", default=256 << 20, show_default=True, help="Most bytes of one shard."
+    "--format",
+    type=click.Choice(FORMATS),
+    default="tar",
+    show_default=True,
+    help="A tar keeps names; Parquet also tags that no name says.",
+)
+@click.option(
+    "--shard-bytes",
+    default=256 << 20,
+    metavar="BYTES",
+    help="Most bytes of one shard.  [default: 256 MiB]",
 )
 @click.option(
     "--threads", "num_threads", default=4, show_default=True, help="Shards written at once."

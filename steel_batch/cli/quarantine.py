@@ -14,7 +14,7 @@ from steel_batch.cli.output import (
 )
 from steel_batch.cli.query import show_table
 from steel_batch.cli.score import date_option, run_options, score_and_show
-from steel_batch.errors import ConfigError
+from steel_batch.errors import IMAGE_CODES, ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
 from steel_batch.query import run_query
@@ -29,21 +29,21 @@ def quarantine() -> None:
 @store_option
 @endpoint_option
 @click.option("--date", metavar="DATE", help="Only this date.")
-@click.option("--code", metavar="CODE", help="Only this error code.")
+@click.option("--code", metavar="CODE", help="Only this error code, such as truncated.")
 @output_option
 def list_(
     store: str, endpoint_url: str | None, date: str | None, code: str | None, output: str
 ) -> None:
     """List the quarantine: image, code, message."""
+    lake = Lake(store, endpoint_url=endpoint_url)
     where = ["true"]
     if date is not None:
         where.append(f"date = '{check_date(date)}'")
     if code is not None:
-        if not code.replace("_", "").isalnum():
-            raise ConfigError(f"--code {code!r} is not an error code such as 'truncated'.")
+        _check_code(code, lake)
         where.append(f"error_code = '{code}'")
     rows = run_query(
-        Lake(store, endpoint_url=endpoint_url),
+        lake,
         "SELECT date, engine, image_key, error_code, message, bytes FROM quarantine "  # noqa: S608 - both parts are checked above
         f"WHERE {' AND '.join(where)} ORDER BY ALL",
     )
@@ -51,6 +51,17 @@ def list_(
         print_json(rows.to_pylist())
     else:
         show_table(rows)
+
+
+def _check_code(code: str, store: Lake) -> None:
+    if code in IMAGE_CODES:
+        return
+    rows = run_query(store, "SELECT DISTINCT error_code FROM quarantine").to_pylist()
+    others = sorted({row["error_code"] for row in rows} - set(IMAGE_CODES))
+    if code not in others or not code.replace("_", "").isalnum():
+        raise ConfigError(
+            f"there is no --code {code!r}; a code is one of: {', '.join((*IMAGE_CODES, *others))}."
+        )
 
 
 @quarantine.command("retry")

@@ -12,12 +12,12 @@ from steel_batch.cli.output import (
     answer,
     counted,
     endpoint_option,
+    existing_store,
     output_option,
     print_json,
     store_option,
 )
 from steel_batch.errors import ConfigError
-from steel_batch.lake import Lake
 from steel_batch.runs import list_runs, read_runs, runs_of
 from steel_batch.telemetry import read_events
 
@@ -36,7 +36,7 @@ def runs() -> None:
 @output_option
 def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
     """List the runs of a store, by date."""
-    lake = Lake(store, endpoint_url=endpoint_url)
+    lake = existing_store(store, endpoint_url)
     found = list(read_runs(lake, list(list_runs(lake, date))))
     if output == "json":
         print_json(
@@ -63,7 +63,8 @@ def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
             f"{result.num_quarantined:,}" if result else "",
             f"{result.seconds:,.0f}" if result else "",
         )
-    answer.print(table if found else f"no runs in {lake.url}")
+    of_date = f" of {date}" if date else ""
+    answer.print(table if found else f"no runs{of_date} in {lake.url}")
 
 
 @runs.command("show")
@@ -74,7 +75,7 @@ def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
 def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None:
     """Show one run: its settings, its result, and what happened, from its events."""
     engine, date, _ = layout.split_run_id(run_id)
-    lake = Lake(store, endpoint_url=endpoint_url)
+    lake = existing_store(store, endpoint_url)
     of_date = read_runs(lake, runs_of(lake, engine, date))
     run = next((run for run in of_date if run.run_id == run_id), None)
     if run is None or run.record is None:

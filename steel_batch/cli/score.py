@@ -24,16 +24,30 @@ from steel_batch.cli.output import (
 )
 from steel_batch.config import ALL_DATES, DECODER, ScoreConfig, read_toml
 from steel_batch.engine.contract import PRECISIONS
+from steel_batch.engine.onnxruntime import BATCH_SIZE
+from steel_batch.engine.plans import DEFAULT_BATCH_SIZE
 from steel_batch.engine.runtime import DECODES, RUNTIMES
+from steel_batch.pipeline.cluster import MAX_CPUS_PER_ACTOR
 from steel_batch.pipeline.run import score as score_dates
 from steel_batch.runs import RunResult
 from steel_batch.telemetry import Observer, Progress
 
 
 def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    """Take a file's settings as defaults, without those of `score` that this command lacks."""
     if path is not None:
-        allowed = frozenset(p.name for p in context.command.params if p.name)
-        context.default_map = read_toml(path, section="score", allowed=allowed)
+        own = _settings(context.command)
+        found = read_toml(path, section="score", names=_settings(score) | own, is_required=True)
+        context.default_map = {k: v for k, v in found.items() if k in own.values()}
+
+
+def _settings(command: click.Command) -> dict[str, str]:
+    """What a file may set of a command: its flags without their dashes, by parameter."""
+    return {
+        option.opts[-1].removeprefix("--"): str(option.name)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name != "config"
+    }
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -51,6 +65,33 @@ date_option = click.option(
     show_default=True,
     metavar="DATE",
     help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
+)
+engine_option = click.option(
+    "--engine",
+    default="demo",
+    show_default=True,
+    metavar="ENGINE",
+    help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
+)
+runtime_option = click.option(
+    "--runtime",
+    type=click.Choice(RUNTIMES),
+    default="auto",
+    show_default=True,
+    help="What infers: TensorRT on GPUs where the cluster has it, otherwise ONNX Runtime on CPUs.",
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", *PRECISIONS]),
+    default="auto",
+    show_default=True,
+    help="'auto' is fp16 on a GPU where the engine has it, else fp32; int8 only when asked for.",
+)
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    help=f"Images of one inference: by default {DEFAULT_BATCH_SIZE} on a GPU, or what its compiled "
+    f"plan has, and {BATCH_SIZE} for ONNX Runtime.",
 )
 lake_options = _options(
     click.option(
@@ -71,17 +112,12 @@ lake_options = _options(
     click.option(
         "--key-pattern",
         metavar="PATTERN",
-        help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, every "
-        "image file is taken. One that ends in .tar or .parquet names containers, and behind '#' "
-        "a tar's members: 'date={date}/*.tar#{image_id}.jpg'.",
+        help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it every image "
+        "file below --images is taken, and --date is only the name they get. One that ends in .tar "
+        "or .parquet names containers, and behind '#' a tar's members: "
+        "'date={date}/*.tar#{image_id}.jpg'.",
     ),
-    click.option(
-        "--engine",
-        default="demo",
-        show_default=True,
-        metavar="ENGINE",
-        help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
-    ),
+    engine_option,
     store_option,
     endpoint_option,
     click.option(
@@ -91,7 +127,10 @@ lake_options = _options(
         help="Most images of a shard, the unit of retrying.",
     ),
     click.option(
-        "--shard-bytes", default=64 << 20, show_default=True, help="Most bytes of a shard."
+        "--shard-bytes",
+        default=64 << 20,
+        metavar="BYTES",
+        help="Most bytes of a shard.  [default: 64 MiB]",
     ),
     click.option(
         "--rescore-changed",
@@ -109,17 +148,19 @@ run_options = _options(
         show_default=True,
         help="Share of images that may be unusable before the run fails with exit 3.",
     ),
-    click.option("--fresh", is_flag=True, help="Abandon an unfinished run of the date."),
-    click.option("--runtime", type=click.Choice(RUNTIMES), default="auto", show_default=True),
     click.option(
-        "--precision",
-        type=click.Choice(["auto", *PRECISIONS]),
-        default="auto",
-        show_default=True,
+        "--fresh", is_flag=True, help="Abandon the date's unfinished run and what it scored."
     ),
-    click.option("--batch-size", type=int, help="Images of one inference."),
+    runtime_option,
+    precision_option,
+    batch_size_option,
     click.option("--num-actors", type=int, help="Scoring actors; as many as fit by default."),
-    click.option("--cpus-per-actor", type=float, help="CPUs of one scoring actor."),
+    click.option(
+        "--cpus-per-actor",
+        type=float,
+        help="CPUs of one scoring actor: by default three quarters of what its node has for each "
+        f"GPU, or at most {MAX_CPUS_PER_ACTOR:g} where no GPU scores.",
+    ),
     click.option(
         "--actors-per-gpu",
         type=int,
@@ -135,19 +176,21 @@ run_options = _options(
         "lock_wait_seconds",
         default=0.0,
         show_default=True,
-        help="Seconds to wait while another run holds the date, instead of exit 4.",
+        metavar="SECONDS",
+        help="How long to wait while another run holds the date, instead of exit 4.",
     ),
     click.option(
         "--lease-seconds",
         default=60.0,
         show_default=True,
+        metavar="SECONDS",
         help="How long the lock outlives a run that died.",
     ),
     click.option(
         "--merge-bytes",
         default=256 << 20,
-        show_default=True,
-        help="Aimed size of committed files.",
+        metavar="BYTES",
+        help="Aimed size of committed files.  [default: 256 MiB]",
     ),
     click.option(
         "--shard-attempts", default=3, show_default=True, help="Tries of a failing shard."
@@ -169,6 +212,7 @@ run_options = _options(
         "--decode-seconds",
         default=30.0,
         show_default=True,
+        metavar="SECONDS",
         help="How long decoding one image may take before it is quarantined.",
     ),
     click.option("--verbose", is_flag=True, help="Log what happens to stderr."),

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
 import click
 
-from steel_batch.cli.output import console, output_option, print_json
+from steel_batch.cli.output import console, output_option, print_json, say
+from steel_batch.cli.train import training_command
+from steel_batch.config import ScoreConfig
+from steel_batch.pack.run import PackConfig
+from steel_batch.pipeline.backfill import BackfillConfig
 from steel_batch.pipeline.submit import ClusterJobs
+
+CONFIGS: Final[Mapping[str, tuple[type[Any], ...]]] = {
+    "backfill": (ScoreConfig, BackfillConfig),
+    "pack": (PackConfig,),
+    "plan": (ScoreConfig,),
+    "quarantine retry": (ScoreConfig,),
+    "score": (ScoreConfig,),
+}
+"""What commands make of their flags: it refuses the values that it cannot use."""
 
 
 @click.command(
@@ -37,11 +55,11 @@ def submit(
 ) -> None:
     """Run COMMAND with its flags on a Ray cluster: submit --address URL score --images … --store ….
 
-    The flags are checked here first. The job runs on the head with the cluster's own credentials;
-    what it prints is shown as it comes, and its exit code is this command's. Ctrl-C leaves the job
-    running.
+    The flags and their values are checked here first. The job runs on the head with the cluster's
+    own credentials; what it prints is shown as it comes, and its exit code is this command's.
+    Ctrl-C leaves the job running.
     """
-    _check(context, command, list(arguments))
+    _check(context, [command, *arguments])
     jobs = ClusterJobs(address)
     job = jobs.submit([command, *arguments])
     if output == "json":
@@ -55,16 +73,34 @@ def submit(
         raise click.exceptions.Exit(code)
 
 
-def _check(context: click.Context, name: str, arguments: list[str]) -> None:
-    """Refuse a command or flags that the job would refuse."""
-    group = context.parent.command if context.parent else None
-    if not isinstance(group, click.Group):
-        raise click.UsageError("submit is a command of steel-batch.")
-    command = group.commands.get(name)
-    if command is None or name == "submit":
-        known = ", ".join(sorted(set(group.commands) - {"submit"}))
-        raise click.UsageError(f"there is no command {name!r} to submit; there are: {known}.")
-    if any(argument.split("=")[0] == "--config" for argument in arguments):
+def _check(context: click.Context, words: list[str]) -> None:
+    """Refuse a command, flags or values that the job would refuse; nothing is run."""
+    if any(word.split("=")[0] == "--config" for word in words):
         raise click.UsageError("--config names a file on this machine; submit takes flags alone.")
-    with command.make_context(name, arguments, parent=context.parent, resilient_parsing=False):
-        pass
+    command = context.parent.command if context.parent else None
+    path: list[str] = []
+    while isinstance(command, click.Group):
+        known = sorted(set(command.commands) - {"submit"})
+        name = words[len(path)] if len(path) < len(words) else ""
+        if name not in known:
+            what = f"command {name!r}" if name else "command"
+            raise click.UsageError(
+                f"there is no {' '.join([*path, what])} to submit; there are: {', '.join(known)}."
+            )
+        path.append(name)
+        command = training_command() if path == ["train"] else command.commands[name]
+    if command is None:
+        raise click.UsageError("submit is a command of steel-batch.")
+    name, arguments = " ".join(path), words[len(path) :]
+    with command.make_context(name, arguments, parent=context.parent) as parsed:
+        values = parsed.params
+    for config in CONFIGS.get(name, ()):
+        fields = {field.name for field in dataclasses.fields(config)}
+        config(**{field: value for field, value in values.items() if field in fields})
+    for flag in ("images", "out", "store"):
+        place = values.get(flag)
+        if place and "://" not in place and not Path(place).is_absolute():
+            say(
+                f"warning: --{flag} {place} is a path below the folder that the job runs in, on "
+                "the head; give s3://… or the absolute path of a folder that every node has."
+            )

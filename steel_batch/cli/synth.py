@@ -26,7 +26,12 @@ from steel_batch.synthetic.writer import write_lake
 @click.option("--num-images", default=200, show_default=True, help="How many images.")
 @click.option("--seed", default=1, show_default=True, help="Which set: each seed is another one.")
 @click.option("--lines", default="1,2", show_default=True, help="Production lines, by comma.")
-@click.option("--dates", default="2026-11-20,2026-11-21", show_default=True, help="By comma.")
+@click.option(
+    "--dates",
+    default="2026-11-20,2026-11-21",
+    show_default=True,
+    help="Dates of the images, by comma.",
+)
 @endpoint_option
 @output_option
 def synth(

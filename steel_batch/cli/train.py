@@ -6,7 +6,7 @@ import importlib
 
 import click
 
-from steel_batch.errors import ConfigError
+from steel_batch.cli.output import HELP
 
 
 @click.command(
@@ -17,11 +17,12 @@ from steel_batch.errors import ConfigError
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def train(arguments: tuple[str, ...]) -> None:
     """Train a model on labelled images and register it as a new version."""
-    try:
-        command = importlib.import_module("training.command").train
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"training needs {error.name}, which is not installed: "
-            "`pip install 'steel-batch[train]'`."
-        ) from error
-    command.main(args=list(arguments), prog_name="steel-batch train", standalone_mode=False)
+    training_command().main(
+        args=list(arguments), prog_name="steel-batch train", standalone_mode=False, **HELP
+    )
+
+
+def training_command() -> click.Command:
+    """The command that trains; this package must not depend on that one."""
+    command: click.Command = importlib.import_module("training.command").train
+    return command

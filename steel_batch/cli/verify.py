@@ -11,14 +11,16 @@ from steel_batch.cli.output import (
     console,
     counted,
     endpoint_option,
+    existing_store,
     output_option,
     print_json,
+    say,
     size_of,
     store_option,
 )
 from steel_batch.gc import collect, find_garbage
 from steel_batch.lake import Lake
-from steel_batch.verify import verify as find_problems
+from steel_batch.verify import verify as verify_store
 
 
 @click.command(short_help="Check every committed file, row count and run.")
@@ -33,17 +35,22 @@ def verify(
     """Check every committed file, row count and run; exit 1 where something is wrong.
 
     Reads every committed byte: missing, truncated, changed and foreign files, images with two
-    rows, and runs whose numbers do not add up are reported.
+    rows, and runs whose numbers do not add up are reported. The files and rows that it counts are
+    those of all three tables.
     """
     lake = Lake(store, endpoint_url=endpoint_url)
-    problems = list(find_problems(lake, engine=engine, date=date))
+    checked = verify_store(lake, engine=engine, date=date)
+    problems = list(checked)
     if output == "json":
         print_json([dataclasses.asdict(problem) for problem in problems])
     else:
         for problem in problems:
             answer.print(f"{problem.kind}: {problem.key}: {problem.message}")
-        found = f"{counted(len(problems), 'problem')} in {lake.url}"
-        console.print(found if problems else "all is well")
+        found = f"{counted(len(problems), 'problem')} in {lake.url}; checked"
+        say(
+            f"{found if problems else 'all is well'}: {counted(checked.num_runs, 'run')}, "
+            f"{counted(checked.num_files, 'file')}, {counted(checked.num_rows, 'row')}"
+        )
     if problems:
         raise click.exceptions.Exit(1)
 
@@ -60,7 +67,7 @@ def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None
     alone. What a writer left half written, such as uploads that were never completed, goes after
     a day.
     """
-    lake = Lake(store, endpoint_url=endpoint_url)
+    lake = existing_store(store, endpoint_url)
     found = list(find_garbage(lake) if dry_run else collect(lake))
     if output == "json":
         print_json([dataclasses.asdict(garbage) for garbage in found])

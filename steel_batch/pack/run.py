@@ -44,10 +44,13 @@ from steel_batch.sources.tar_index import (
     index_bytes,
     tail_sha256,
 )
+from steel_batch.undated import Dated
 
 FORMATS: Final = ("tar", "parquet")
 MIN_SHARD_BYTES: Final = 1 << 10
 MAX_SHARD_IMAGES: Final = 100_000
+FOLDER_NAMES: Final = {"line", "date", "year", "month", "day", "image_id"}
+"""Placeholders of which the folders and the names of members tell as much."""
 READ_BYTES: Final = 16 << 20
 """Images that are held by each thread."""
 IMAGE_FIELDS: Final = pa.schema(
@@ -156,8 +159,10 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
 
 def _load(con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source) -> tuple[bool, bool]:
     """List the images into a table; whether they have lines and dates."""
-    images = source.select(None if config.date == ALL_DATES else config.date)
-    load_stream(con, "images", IMAGE_FIELDS, ref_batches(images, IMAGE_FIELDS))
+    date = None if config.date == ALL_DATES else config.date
+    images = source.select(date)
+    refs = images if date is None else Dated(images, config.images, config.key_pattern, date)
+    load_stream(con, "images", IMAGE_FIELDS, ref_batches(refs, IMAGE_FIELDS))
     counts = con.sql("SELECT count(*), count(line), count(date) FROM images").fetchall()
     num_images, *with_values = counts[0]
     if num_images == 0:
@@ -211,8 +216,17 @@ def _folder(row: dict[str, Any]) -> str:
 
 
 def _pattern(config: PackConfig, *, has_line: bool, has_date: bool) -> str:
+    """The shortest pattern that reads of the shards what `config.key_pattern` read of the images.
+
+    A tar's members say their tags, and an image_id that is not the name without its suffix, to that
+    pattern alone; line and date stand in the folders.
+    """
     folders = ("line={line}/" if has_line else "") + ("date={date}/" if has_date else "")
-    members = f"#{config.key_pattern}" if config.format == "tar" and config.key_pattern else ""
+    members = ""
+    if config.format == "tar" and config.key_pattern:
+        pattern = KeyPattern(config.key_pattern)
+        is_needed = pattern.names - FOLDER_NAMES or not pattern.is_named_by_file
+        members = f"#{config.key_pattern}" if is_needed else ""
     return f"{folders}*.{config.format}{members}"
 
 

@@ -31,7 +31,7 @@ from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.dispatcher import Opening
 from steel_batch.pipeline.prepare import scoring_setup
 from steel_batch.pipeline.run import DateRun
-from steel_batch.pipeline.stages import ShardResult, ShardStream
+from steel_batch.pipeline.stream import ShardResult, ShardStream
 from steel_batch.registry import Engine, load_engine
 from steel_batch.runs import RunResult, latest_result
 from steel_batch.sources import Source, open_source

@@ -23,7 +23,8 @@ from steel_batch.config import ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, ConfigError
-from steel_batch.pipeline.stages import READ_CPUS, ActorPool, reason_of
+from steel_batch.pipeline.ray_errors import reason_of
+from steel_batch.pipeline.stream import READ_CPUS, ActorPool
 
 log = logging.getLogger(__name__)
 

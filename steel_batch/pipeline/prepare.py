@@ -16,7 +16,8 @@ from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.lake import Lake
 from steel_batch.pipeline.cluster import actor_pool, choose_runtime
-from steel_batch.pipeline.stages import ActorPool, Setup
+from steel_batch.pipeline.stages import Setup
+from steel_batch.pipeline.stream import ActorPool
 from steel_batch.plan import PlanInfo, build_plan
 from steel_batch.registry import Engine
 from steel_batch.sources import Source

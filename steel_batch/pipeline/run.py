@@ -34,8 +34,9 @@ from steel_batch.merge import Cut, DataFile, cut_files, load_files, save_files
 from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.dispatcher import Opening, Work
 from steel_batch.pipeline.landing import delete_staged, land_run
+from steel_batch.pipeline.merging import merge_files
 from steel_batch.pipeline.prepare import Planned, dates_of, plan_date, scoring_setup
-from steel_batch.pipeline.stages import SHARDS_PER_READ, ShardResult, ShardStream, merge_files
+from steel_batch.pipeline.stream import SHARDS_PER_READ, ShardResult, ShardStream
 from steel_batch.pipeline.tally import Tally
 from steel_batch.plan import Plan, ShardRange, check_settings
 from steel_batch.receipt import read_receipts
@@ -435,7 +436,7 @@ class DateRun:
             pool, setup = scoring_setup(config, self._engine, self._source.lake, self._store)
 
             def watch(opening: Opening) -> None:
-                if opening.is_over:
+                if opening.is_over and opening.num_answers:
                     self._steps.setdefault("load", time.monotonic() - started)
                 else:
                     self._observe(tally.progress("; ".join(opening.notes)))

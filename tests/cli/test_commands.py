@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +16,9 @@ import click
 import pytest
 
 from steel_batch.cli import cli
-from tests.cli.command_line import Command
+from steel_batch.cli.train import training_command
+from steel_batch.config import ScoreConfig
+from tests.cli.command_line import Command, refused
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "commands.txt"
 
@@ -53,6 +59,81 @@ def test_the_list_of_commands_fits_a_terminal_of_80_columns() -> None:
         _, _, listed = cli.get_help(context).partition("Commands:")
     assert "..." not in listed, "each is described in a sentence that is not cut off"
     assert len(listed.strip().splitlines()) == len(cli.commands)
+
+
+def every_command(command: click.Command = cli, path: str = "") -> Iterator[click.Command]:
+    if isinstance(command, click.Group):
+        for name, inner in command.commands.items():
+            yield from every_command(inner, f"{path} {name}")
+    else:
+        yield training_command() if path == " train" else command
+
+
+def test_every_option_says_what_it_is() -> None:
+    silent = [
+        f"{command.name} {option.opts[0]}"
+        for command in every_command()
+        for option in command.params
+        if isinstance(option, click.Option) and not option.help
+    ]
+    assert silent == []
+
+
+def test_sizes_and_times_are_shown_in_units_that_people_say() -> None:
+    with click.Context(cli.commands["score"], terminal_width=100) as context:
+        text = " ".join(cli.commands["score"].get_help(context).split())
+    assert "--shard-bytes BYTES Most bytes of a shard. [default: 64 MiB]" in text
+    assert "--merge-bytes BYTES Aimed size of committed files. [default: 256 MiB]" in text
+    for flag in ("--lock-wait", "--lease-seconds", "--decode-seconds"):
+        assert f"{flag} SECONDS" in text
+    fields = {field.name: field.default for field in dataclasses.fields(ScoreConfig)}
+    assert (fields["shard_bytes"], fields["merge_bytes"]) == (64 << 20, 256 << 20)
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_train_is_helped_with_as_any_other_command(steel_batch: Command, flag: str) -> None:
+    done = steel_batch("train", flag)
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("Usage: steel-batch train [OPTIONS]")
+    assert "--test-share" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["-h"], 0, "--test-share"),
+        (["--images", "a", "--store", "b", "--model", "c"], 1,
+         "training needs torch, which is not installed: `pip install 'steel-batch[train]'`."),
+    ],
+    ids=["-h", "flags"],
+)  # fmt: skip
+def test_train_without_pytorch_shows_its_help_and_says_what_to_install(
+    arguments: list[str], code: int, expected: str
+) -> None:
+    words = ["steel-batch", "train", *arguments]
+    script = (
+        f"import sys; sys.modules['torch'] = None; sys.argv = {words!r}\n"
+        "from steel_batch.cli import main; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=100
+    )
+    assert done.returncode == code, done
+    assert expected in done.stdout + done.stderr
+
+
+def test_a_folder_for_scratch_files_that_cannot_be_made_is_named(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    work = tmp_path / "file" / "work"
+    flags = ["--images", tmp_path, "--store", tmp_path, "--model", "m", "--work", work]
+    assert refused(steel_batch("train", *flags)) == f"error: --work {work}: Not a directory."
+
+
+@pytest.mark.parametrize("job", ["backfill", "build_engine", "pack", "score", "train"])
+def test_a_job_is_run_as_its_docstring_says(job: str) -> None:
+    assert f"python -m jobs.{job} " in (importlib.import_module(f"jobs.{job}").__doc__ or "")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from steel_batch.lake import Lake
-from steel_batch.registry import load_engine, register
+from steel_batch.registry import load_engine, register, shipped_name
 from tests.cli.command_line import Command, keys, refused
 from tests.tiny_engine import tiny_version
 
@@ -103,3 +103,33 @@ def test_what_differs_between_two_engines_is_shown(steel_batch: Command, registr
     assert "metrics.kaggle_dice" in text
     assert "do not compare" in steel_batch("engines", "diff", first, "demo", *store).out
     assert "one and the same" in steel_batch("engines", "diff", first, first, *store).out
+
+
+def test_the_shipped_engine_goes_by_its_full_name_too(
+    steel_batch: Command, registry: Any, flags: list[str]
+) -> None:
+    store, first, *_ = registry
+    name = shipped_name()
+    for place in ([], store):
+        assert steel_batch("engines", "show", name, *place).out.startswith(f"{name}, made ")
+    assert "one and the same" in steel_batch("engines", "diff", name, "demo").out
+    plans = [
+        steel_batch("plan", *flags, "--engine", engine, "--output", "json").json
+        for engine in (name, "demo")
+    ]
+    assert plans[0] == plans[1]
+    assert plans[0]["engine"] == name
+    for engine in (name, "demo"):
+        text = refused(steel_batch("engines", "promote", engine, *store))
+        assert f"{name} is the shipped engine and cannot be promoted" in text
+    text = refused(steel_batch("engines", "show", f"{name[:-1]}g", *store))
+    assert f"There are: demo, {first}" in text
+
+
+def test_a_page_that_cannot_be_written_is_named(steel_batch: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "sub" / "dir"
+    text = refused(steel_batch("engines", "show", "demo", "--page", folder / "demo.html"))
+    assert text == f"error: --page {folder}/demo.html: there is no folder {folder}."
+    (tmp_path / "sub").write_text("a file")
+    text = refused(steel_batch("engines", "show", "demo", "--page", folder / "demo.html"))
+    assert text == f"error: --page {folder}/demo.html: Not a directory."

@@ -9,7 +9,7 @@ import pytest
 from steel_batch.lake import Lake
 from steel_batch.registry import register
 from tests.cli.command_line import Command, keys, refused, with_flag
-from tests.conftest import DATE
+from tests.conftest import DATE, PATTERN, fill_lake
 from tests.made_up_run import keys_of
 from tests.tiny_engine import tiny_version
 
@@ -46,7 +46,65 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
     plan = steel_batch("plan", *flags, "--config", file, "--shard-images", 1, "--output", "json")
     assert plan.json["num_shards"] == 4
     file.write_text("[score]\nshard-imags = 3\n")
-    assert "unknown keys: shard_imags" in refused(steel_batch("plan", *flags, "--config", file))
+    text = refused(steel_batch("plan", *flags, "--config", file))
+    assert "unknown keys: shard-imags. Known are: actors-per-gpu, batch-size, " in text
+    assert ", lock-wait, " in text
+    assert "config," not in text
+    file.write_text("images = 'lake'\n")
+    text = refused(steel_batch("plan", *flags, "--config", file))
+    assert text == f"error: --config {file} has no [score] table."
+
+
+def test_one_file_serves_every_command_that_plans(
+    steel_batch: Command, flags: list[str], tmp_path: Path
+) -> None:
+    """What `score` knows and another command does not, that one leaves alone."""
+    file = tmp_path / "job.toml"
+    file.write_text(f'[score]\nlock-wait = 5\nnum_actors = 1\nfresh = true\ndate = "{DATE}"\n')
+    assert steel_batch("plan", *flags, "--config", file).code == 0
+    file.write_text(f'[score]\nlock_wait = -5\ndate = "{DATE}"\nshard_images = 3\n')
+    without = flags[:-2]
+    for command in (["score"], ["quarantine", "retry"], ["backfill", "--dates-from-lake"]):
+        text = refused(steel_batch(*command, *without, "--config", file))
+        assert text == "error: --lock-wait is -5.0, expected 0 or more."
+    plan = steel_batch("plan", *without, "--config", file, "--output", "json")
+    assert (plan.json["date"], plan.json["num_shards"]) == (DATE, 2)
+
+
+@pytest.mark.parametrize("command", [["score"], ["plan"], ["quarantine", "retry"]])
+@pytest.mark.parametrize("pattern", [[], ["--key-pattern", "line={line}/*/{image_id}.png"]])
+def test_a_date_that_the_pattern_does_not_read_takes_no_image_of_another(
+    steel_batch: Command, flags: list[str], tmp_path: Path, command: list[str], pattern: list[str]
+) -> None:
+    without = [flag for flag in flags if flag != "--key-pattern" and flag[:5] != "line="]
+    text = refused(steel_batch(*command, *with_flag(without, "--date", "2026-11-20"), *pattern))
+    assert f".png' in {tmp_path}/images is of date={DATE} by its name and would" in text
+    lack = f"the key pattern {pattern[1]!r} has no {{date}}" if pattern else "there is no key patt"
+    assert f"would count as 2026-11-20: {lack}" in text
+    assert "Give --key-pattern with {date}, such as 'line={line}/date={date}/" in text
+
+
+def test_images_that_say_no_date_are_counted_before_they_become_one(
+    steel_batch: Command, flags: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for folder in ("images/rest", f"of-{DATE}"):
+        fill_lake(Lake(str(tmp_path / folder)), num_images=3, date="none")
+
+    def warnings(images: Path, pattern: str | None) -> list[str]:
+        caplog.clear()
+        given = [] if pattern is None else ["--key-pattern", pattern]
+        assert steel_batch("plan", "--images", images, *given, *flags[-4:]).code == 0
+        return caplog.messages
+
+    images, flat = tmp_path / "images", "*/*/{image_id}.png"
+    assert warnings(images / "rest", flat) == [
+        f"the key pattern {flat!r} has no {{date}}: all 3 images of {images}/rest count as {DATE}."
+    ]
+    assert warnings(images, None) == [
+        f"there is no key pattern: 3 of 7 images of {images} count as {DATE}."
+    ]
+    assert warnings(tmp_path / f"of-{DATE}", flat) == []
+    assert warnings(images, PATTERN) == []
 
 
 @pytest.mark.parametrize("command", ["score", "plan"])
@@ -62,6 +120,8 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
         ("--key-pattern", "{line}/{line}/{image_id}", "is not usable"),
         ("--date", "2020-01-01", "and the date 2020-01-01"),
         ("--date", "21.11.2026", "'21.11.2026' is not YYYY-MM-DD"),
+        ("--date", "2026-13-45",
+         "there is no date 2026-13-45; expected YYYY-MM-DD, for example 2026-11-21."),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_in_one_paragraph(
@@ -73,6 +133,15 @@ def test_a_mistake_is_named_in_one_paragraph(
     assert expected in refused(steel_batch(command, *with_flag(flags, flag, value)))
     written = keys_of(Lake(str(tmp_path / "store")))
     assert all(key.startswith("locks/") for key in written), "no table, no run"
+
+
+def test_a_folder_that_is_no_date_is_named_where_all_dates_are_meant(
+    steel_batch: Command, flags: list[str], images: Lake
+) -> None:
+    images.write("line=1/date=2026-02-30/x.png", b"x")
+    text = refused(steel_batch("plan", *flags[:-2]))
+    assert f"keys below {images.url} say the date 2026-02-30: there is no date 2026" in text
+    assert steel_batch("plan", *flags).code == 0
 
 
 def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from steel_batch import layout
+from steel_batch.errors import IMAGE_CODES
 from steel_batch.lake import Lake
 from tests.cli.command_line import Command, keys, refused
-from tests.made_up_run import commit_run, image_keys, keys_of
+from tests.made_up_run import ENGINE, commit_run, image_keys, keys_of
+
+RUN = "2020-01-01-made-0123456789ab-0001"
+"""Of no store."""
 
 
 def test_queries_answer_in_json_and_text(steel_batch: Command, committed: Path) -> None:
@@ -57,17 +62,30 @@ def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> Non
     assert f"{listed['run_id']}: committed" in text
     assert "landed  table=predictions" in text
     none = steel_batch("runs", "list", "--store", committed, "--date", "1999")
-    assert (none.code, none.out) == (0, f"no runs in {committed}\n")
+    assert (none.code, none.out) == (0, f"no runs of 1999 in {committed}\n")
+
+
+@pytest.mark.parametrize("command", [["runs", "list"], ["runs", "show", RUN], ["gc"]])
+def test_a_store_that_is_not_there_is_not_an_empty_one(
+    steel_batch: Command, tmp_path: Path, command: list[str]
+) -> None:
+    Lake(str(tmp_path)).write("line=1/im1.png", b"no store")
+    for place in (tmp_path, tmp_path / "nowhere"):
+        text = refused(steel_batch(*command, "--store", place))
+        assert text == (
+            f"error: there is no store at {place}: it has no runs, tables or registry; check "
+            "--store."
+        )
+    Lake(str(tmp_path)).write("registry/a/card.json", b"{}")
+    found = steel_batch("runs", "list", "--store", tmp_path)
+    assert (found.code, found.out) == (0, f"no runs in {tmp_path}\n")
 
 
 def test_a_run_that_is_not_there_is_named(steel_batch: Command, committed: Path) -> None:
     assert "'yesterday' is not a run id" in refused(
         steel_batch("runs", "show", "yesterday", "--store", committed)
     )
-    missing = "2020-01-01-made-0123456789ab-0001"
-    assert f"no run {missing}" in refused(
-        steel_batch("runs", "show", missing, "--store", committed)
-    )
+    assert f"no run {RUN}" in refused(steel_batch("runs", "show", RUN, "--store", committed))
 
 
 def test_the_quarantine_is_listed(steel_batch: Command, committed: Path) -> None:
@@ -76,9 +94,36 @@ def test_the_quarantine_is_listed(steel_batch: Command, committed: Path) -> None
     assert entry["error_code"] == "empty"
     only = ["--code", "truncated", "--output", "json"]
     assert steel_batch("quarantine", "list", "--store", committed, *only).json == []
-    assert "is not an error code" in refused(
-        steel_batch("quarantine", "list", "--store", committed, "--code", "' OR 1=1 --")
+    for code in ("nonsense", "' OR 1=1 --"):
+        text = refused(steel_batch("quarantine", "list", "--store", committed, "--code", code))
+        assert f"there is no --code {code!r}; a code is one of: empty, not_an_image, " in text
+
+
+def test_the_codes_of_the_quarantine_are_those_that_the_source_and_the_readme_have() -> None:
+    root = Path(__file__).parents[2]
+    source = "".join(path.read_text() for path in (root / "steel_batch").rglob("*.py"))
+    said = set(re.findall(r'\bcode="(\w+)"|default_code = "(\w+)"', source))
+    bad_decoders = {"bad_mask"}
+    assert {a or b for a, b in said} | {"missing", "changed"} == {*IMAGE_CODES} | bad_decoders
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", (root / "README.md").read_text(), re.MULTILINE)
+    in_readme = {code for row in rows for code in re.findall(r"\w+", row)}
+    assert set(IMAGE_CODES) <= in_readme
+
+
+def test_verify_refuses_what_would_be_well_for_want_of_anything_to_check(
+    steel_batch: Command, committed: Path, tmp_path: Path
+) -> None:
+    text = refused(steel_batch("verify", "--store", tmp_path / "nothing"))
+    assert text == (
+        f"error: there is no table {tmp_path}/nothing/predictions: nothing was scored into this "
+        "store yet, or --store names another place."
     )
+    for flag, value, expected in (
+        ("--engine", "demo", f"expected <model>-<12 hex>, for example {ENGINE}."),
+        ("--date", "2026-11-12", "nothing is committed for the date 2026-11-12 in "),
+        ("--date", "2026-13-45", "there is no date 2026-13-45; expected YYYY-MM-DD"),
+    ):
+        assert expected in refused(steel_batch("verify", "--store", committed, flag, value))
 
 
 def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
@@ -89,13 +134,15 @@ def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
     place = ["--store", store.url]
     sound = steel_batch("verify", *place, "--output", "json")
     assert (sound.code, sound.json) == (0, [])
-    assert steel_batch("verify", *place).err == "all is well\n"
+    assert steel_batch("verify", *place).err == "all is well: 1 run, 2 files, 12 rows\n"
     orphan = layout.table_file("predictions", result.engine, result.date, str(result.run_id), 7)
     store.write(orphan, b"12345")
     wrong = steel_batch("verify", *place, "--output", "json")
     assert wrong.code == 1
     assert [keys(problem) for problem in wrong.json] == [{"kind", "key", "message"}]
-    assert f"foreign: {orphan}" in steel_batch("verify", *place).out
+    text = steel_batch("verify", *place)
+    assert f"foreign: {orphan}" in text.out
+    assert text.err == f"1 problem in {store.url}; checked: 1 run, 2 files, 12 rows\n"
     before = keys_of(store)
     dry = steel_batch("gc", *place, "--dry-run", "--output", "json")
     assert [keys(item) for item in dry.json] == [{"key", "bytes", "reason", "engine", "date"}]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.cli.command_line import Command, keys
+from tests.cli.command_line import Command, keys, refused
 
 
 def test_synth_says_what_it_made(steel_batch: Command, tmp_path: Path) -> None:
@@ -25,3 +25,18 @@ def test_a_demo_never_deletes_what_is_not_a_demo(steel_batch: Command, tmp_path:
         assert done.code == 2
         assert "name an empty --out" in done.err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_place_that_cannot_be_written_is_named(steel_batch: Command, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    out = tmp_path / "file" / "out"
+    assert refused(steel_batch("demo", "--out", out)) == f"error: --out {out}: Not a directory."
+    text = refused(steel_batch("synth", "--out", out, "--num-images", 1))
+    assert f"{out}/" in text
+    assert "a part of that path is a file; name a folder." in text
+
+
+def test_dates_of_synth_are_days_of_the_calendar(steel_batch: Command, tmp_path: Path) -> None:
+    done = steel_batch("synth", "--out", tmp_path / "lake", "--dates", "2026-11-21,2026-99-99")
+    assert "there is no date 2026-99-99; expected YYYY-MM-DD" in refused(done)
+    assert not (tmp_path / "lake").exists()

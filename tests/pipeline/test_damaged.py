@@ -17,8 +17,8 @@ from steel_batch import layout
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.pipeline.merging import merge_files
 from steel_batch.pipeline.run import DateRun
-from steel_batch.pipeline.stages import merge_files
 from steel_batch.registry import load_engine
 from steel_batch.runs import RunResult
 from steel_batch.sources import open_source
