@@ -230,7 +230,9 @@ def test_a_plan_that_the_workers_cannot_read_is_named_too(
         if progress.step == "starting":
             proxy.set(Faults(share=1.0, kinds=("access_denied",), only=DENIED["the plan"]))
 
-    with pytest.raises(LakeError, match=r"^s3://.*/plan\.parquet: the store answers") as raised:
+    with pytest.raises(
+        LakeError, match=r"^shard \d+: s3://.*/plan\.parquet: the store answers"
+    ) as raised:
         score_patiently(config, observe=deny)
     assert str(raised.value).isprintable()
     proxy.set(Faults())
