@@ -49,10 +49,12 @@ def store(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "store"))
 
 
-def test_thirty_dates_interrupted_twice_are_each_committed_once(
-    images: Lake, store: Lake, tiny_engine: Path
+@pytest.mark.parametrize("num_dates", [12, 30])
+@pytest.mark.quick("12")
+def test_dates_interrupted_twice_are_each_committed_once(
+    num_dates: int, images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
-    for date in _dates(30):
+    for date in _dates(num_dates):
         fill_lake(images, num_images=4, date=date)
     command = [
         sys.executable, "-m", "steel_batch.cli", "backfill", "--images", images.url,
@@ -60,7 +62,10 @@ def test_thirty_dates_interrupted_twice_are_each_committed_once(
         "--from", "2026-10-01", "--to", "2026-10-31", "--ray-address", cluster_address(),
         "--lease-seconds", "1", "--lock-wait", "30", "--output", "json",
     ]  # fmt: skip
-    for interruption, num_done in ((signal.SIGTERM, 5), (signal.SIGKILL, 15)):
+    for interruption, num_done in (
+        (signal.SIGTERM, num_dates // 6),
+        (signal.SIGKILL, num_dates // 2),
+    ):
         with group([command]) as (process,):
             while len(list(store.list_objects("backfills/"))) < num_done:
                 assert process.poll() is None, process.communicate()[1]
@@ -70,22 +75,22 @@ def test_thirty_dates_interrupted_twice_are_each_committed_once(
         expected = 130 if interruption == signal.SIGTERM else -signal.SIGKILL
         assert process.returncode == expected, err
     num_before = len(list(store.list_objects("backfills/")))
-    assert num_before < 30
+    assert num_before < num_dates
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     # The killed command may have committed dates that it could not note any more.
     assert told["num_done_before"] >= num_before
-    assert told["num_committed"] + told["num_done_before"] == 30
+    assert told["num_committed"] + told["num_done_before"] == num_dates
     assert all(entry["result"]["num_images"] == 4 for entry in told["dates"])
-    assert _images_per_date(store) == dict.fromkeys(_dates(30), 4)
+    assert _images_per_date(store) == dict.fromkeys(_dates(num_dates), 4)
     assert list(verify(store)) == []
     # What each date cost, whichever command it was that scored it.
     costs = {entry["date"]: entry for entry in told["dates"]}
     told = subprocess.run([*command[:-1], "text"], capture_output=True, text=True, check=True)
     rows = [line.split("  ") for line in told.stderr.splitlines() if line.startswith("2026-10-")]
     table = [[cell.strip() for cell in row if cell] for row in rows]
-    assert [row[:2] for row in table] == [[date, "done before"] for date in _dates(30)]
+    assert [row[:2] for row in table] == [[date, "done before"] for date in _dates(num_dates)]
     for date, _, num_images, _, seconds, run_id in table:
         assert run_id == costs[date]["result"]["run_id"]
         assert (num_images, seconds) == ("4", f"{costs[date]['seconds']:,.1f}")
