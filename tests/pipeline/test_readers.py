@@ -177,9 +177,9 @@ def test_delta_readers_see_rows_replaced_at_once_and_a_glob_sees_both_in_one_win
     """Replaced files are deleted right after their table's commit: until then a glob sees both.
 
     Measured as above, one file in place of another: rows of both for 0.02 to 0.04 s in a folder,
-    bounds by a reader that takes its time; on S3 it is the time of a commit and a deletion. A reader of either kind
-    that has listed a replaced file may find it gone when it reads, as one of 130 readings did: an
-    error and never a wrong row. Reading again is right.
+    bounds by a reader that takes its time; on S3 it is the time of a commit and a deletion. A
+    reader of either kind that has listed a replaced file may find it gone when it reads, as one of
+    130 readings did: an error and never a wrong row. Reading again is right.
     """
     images, store = folders
     config = score_config(images, store, tiny_engine)
