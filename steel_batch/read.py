@@ -280,9 +280,8 @@ def _read_parquet(
                 stop = start + file.metadata.row_group(group).num_rows
                 wanted = [row for row in rows if start <= row < stop]
                 if wanted:
-                    table = file.read_row_group(group, columns=[column])
-                    taken = table[0].take([row - start for row in wanted])
-                    read.update(zip(wanted, taken.to_pylist(), strict=True))
+                    images = file.read_row_group(group, columns=[column])[0]
+                    read.update((row, images[row - start].as_py()) for row in wanted)
                 start = stop
         # Asked for last: an open file stays the one that it was, so it was this one all along.
         found = lake.stat(key)

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 @click.option("--architecture", help="Of segmentation-models-pytorch.  [default: Unet]")
 @click.option(
     "--encoder",
-    help="Of the same library, tu-… of timm, or narrow16, narrow32.  [default: resnet18]",
+    help="Of the same library, tu-… of timm, narrow16, narrow32, residual10.  [default: resnet18]",
 )
 @click.option("--encoder-weights", help="Pretrained weights, such as imagenet.")
 @click.option("--steps", "num_steps", type=int, help="Updates of the weights.  [default: 2000]")

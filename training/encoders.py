@@ -1,8 +1,9 @@
-"""A narrow residual encoder for engines that run on CPUs.
+"""Residual encoders that are smaller than the library's, for engines that are to be fast.
 
 Dense 3×3 convolutions with ReLU, in multiples of 16 channels, are what ONNX Runtime's blocked
-layout and its INT8 kernels are fastest at; depthwise networks of fewer multiplications take longer.
-Importing this module adds ``narrow16`` and ``narrow32`` to segmentation-models-pytorch.
+layout and its INT8 kernels are fastest at, and a GPU's matrix units; depthwise networks of fewer
+multiplications take longer. Importing this module adds them to segmentation-models-pytorch:
+``narrow16`` and ``narrow32`` for CPUs, and ``residual10``, half a ResNet-18, for GPUs.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class ResidualBlock(nn.Module):
         return functional.relu(self.second(self.first(features)) + self.shortcut(features))
 
 
-class NarrowEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the library has no types
+class ResidualEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the library has no types
     """Five stages that each halve the image; a stem and four of residual blocks.
 
     Args:
@@ -58,7 +59,7 @@ class NarrowEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the librar
     ) -> None:
         super().__init__()
         if weights is not None:
-            raise ValueError("there are no pretrained weights of a narrow encoder")
+            raise ValueError("there are no pretrained weights of this encoder")
         self._depth = depth
         self._in_channels = in_channels
         self._output_stride = output_stride
@@ -77,7 +78,7 @@ class NarrowEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the librar
             ValueError: Another number of channels is asked for.
         """
         if in_channels != self._in_channels:
-            raise ValueError(f"{in_channels} channels; a narrow encoder has {self._in_channels}")
+            raise ValueError(f"{in_channels} channels; this encoder has {self._in_channels}")
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """The image and the features of each stage."""
@@ -102,7 +103,7 @@ def convolution(
 
 def _register(name: str, channels: Sequence[int], num_blocks: Sequence[int]) -> None:
     smp.encoders.encoders[name] = {
-        "encoder": NarrowEncoder,
+        "encoder": ResidualEncoder,
         "pretrained_settings": {},
         "params": {"channels": tuple(channels), "num_blocks": tuple(num_blocks)},
     }
@@ -110,3 +111,4 @@ def _register(name: str, channels: Sequence[int], num_blocks: Sequence[int]) -> 
 
 _register("narrow16", (16, 16, 32, 64, 96), (1, 2, 2, 2))
 _register("narrow32", (16, 32, 48, 96, 128), (1, 2, 2, 2))
+_register("residual10", (32, 64, 128, 256, 512), (1, 1, 1, 1))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steel_batch.errors import ConfigError
-from training import encoders as _narrow_encoders  # noqa: F401 # adds them to the library's list
+from training import encoders as _small_encoders  # noqa: F401 # adds them to the library's list
 
 ENCODER_STRIDE = 32
 """The library's encoders halve their input five times."""

@@ -34,6 +34,7 @@ from training.recipe import TrainConfig
 from training.register import Parts, make_version
 
 NARROW = (128, 64, 48, 32, 16)
+SLIM = (96, 48, 32, 32, 16)
 R18 = ModelConfig(encoder="resnet18")
 FOLDED = replace(R18, input_stride=2, fold="channels", head="subpixel")
 STOPPED = replace(R18, output_stride=4, head="subpixel")
@@ -46,6 +47,8 @@ SHAPES = {
     "r18_fold_narrow": replace(FOLDED, decoder_channels=NARROW),
     "r18_s4": STOPPED,
     "r18_s4_narrow": replace(STOPPED, decoder_channels=NARROW),
+    "r10_s4_narrow": replace(STOPPED, encoder="residual10", decoder_channels=NARROW),
+    "r10_s4_slim": replace(STOPPED, encoder="residual10", decoder_channels=SLIM),
 }
 
 
