@@ -3,17 +3,20 @@
 #
 #   benchmarks/gpu/measure.sh STAGE ...
 #
+#   tests      those that need a GPU
 #   train      the shapes of SHAPES beside each other, and a version of each
 #   archive    65,536 packed strips on the local disk
 #   build      a plan of each shape; engine alone
 #   score      engine, in process and `score`, decoding on the CPU
-#   decode     the same, decoding on the GPU; rows of both compared; decoding alone
-#   fast       the fastest shape with one and with two actors on the GPU
+#   decode     the same, decoding on the GPU
+#   rows       of the last two, compared; decoding alone
+#   fast       the fast shape, decoding on the GPU
+#   pair       the same with two actors on the GPU
 #   post       what the actor's own code lets through, without decoding and without an engine
 #   torch      what one would write with Ray Data and PyTorch, eager and compiled
 #   reference  ONNX Runtime's masks of 2,000 strips and those of REAL
 #   parity     the plan's masks against them
-#   int8       a plan of the fast shape's INT8 graph, if it was taken; `score`
+#   int8       the fast shape in INT8, if it was taken
 #   kill       a run whose actor is killed
 #   every      `score` with every GPU of the host
 #   soak       about eight minutes of `score`
@@ -23,15 +26,17 @@
 # TENSORRT     the Python that scores
 # REAL         a folder of real strips for the parity (none)
 # SHAPES       of benchmarks.gpu.shapes ("r18 r18_s4_narrow")
-# FAST         the shape of `fast`, and of `int8` (r18_s4_narrow)
-# FAST_STORE   where that one is registered (shapes)
+# FAST         the shape of `fast`, `pair` and `int8` (r18_s4_narrow)
 # STEPS, NUM_IMAGES   of training (2000, 4000)
 # THREADS      of an actor (12)
-# SOAK_LINES   how often the 65,536 images are scored in a row in the soak (22, about eight minutes)
+# LINES        how often the 65,536 images are scored in a row (4)
+# SOAK_LINES   the same in the soak (22, about eight minutes)
+# STORE        where `score` to `int8` find the engines (shapes); a copy lets two GPUs be measured at once
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-/tmp/measured} TORCH=${TORCH:-python3} TENSORRT=${TENSORRT:-python3} REAL=${REAL:-}
 SHAPES=${SHAPES:-r18 r18_s4_narrow} FAST=${FAST:-r18_s4_narrow} THREADS=${THREADS:-12}
+LINES=${LINES:-4} STORE=${STORE:-shapes}
 export PYTHONUNBUFFERED=1
 mkdir -p "$OUT/log"
 
@@ -44,8 +49,11 @@ score_benchmark() { # STORE SHAPE PRECISION IMAGES [FLAGS]: engine alone, in pro
   "$TENSORRT" -m benchmarks.gpu.score --store "$OUT/$1" --engine "$(engine "$1" "$2")" \
     --precision "$3" --images "$4" --threads "$THREADS" "${@:5}" | figure
 }
-score_run() { # STORE SHAPE IMAGES [FLAGS]: the command alone
+store() { # a store of its own with the engines
   rm -rf "${OUT:?}/$1" && mkdir -p "$OUT/$1" && cp -r "$OUT/shapes/registry" "$OUT/$1/"
+}
+score_run() { # STORE SHAPE IMAGES [FLAGS]: the command alone
+  store "$1"
   "$TENSORRT" -m steel_batch.cli score --images "$3" --date 2026-11-21 --store "$OUT/$1" \
     --key-pattern "line={line}/date={date}/*.parquet" --engine "$(engine shapes "$2")" \
     --runtime tensorrt --precision fp16 --batch-size 32 --output json "${@:4}"
@@ -55,6 +63,19 @@ shapes() { # STORE SHAPE [FLAGS]
     --loaders 4 --shapes "$2" "${@:3}" > "$OUT/log/$1.${2:-data}.log" 2>&1
 }
 
+lines() { # NUMBER: a folder with the packed strips so many times
+  local folder="$OUT/lines-$1" line
+  for line in $(seq 1 "$1"); do
+    [ -d "$folder/line=$line" ] || { mkdir -p "$folder"; cp -rl "$OUT/archive/packed/line=1" "$folder/line=$line"; }
+  done
+  echo "$folder"
+}
+
+tests() { # they need nothing of the suite, which may not be installed beside TensorRT
+  "$TENSORRT" -m pytest -c /dev/null --rootdir . --noconftest -p no:cacheprovider -m gpu -rs -v \
+    tests/engine/test_tensorrt.py tests/engine/test_gpu_decode.py tests/engine/test_check.py \
+    tests/pipeline/test_gpu_preflight.py >&2
+}
 train() { # beside each other: one does not keep the GPU busy
   shapes shapes ""
   local jobs=()
@@ -74,20 +95,21 @@ build() { # each begins with the timing cache of the one before
   done
 }
 score() {
-  score_benchmark shapes r18 fp16 "$OUT/archive/packed" --decode cpu
-  rm -rf "$OUT/rows" && mv "$OUT/shapes/predictions" "$OUT/rows"
+  score_benchmark "$STORE" r18 fp16 "$(lines "$LINES")" --decode cpu
+  rm -rf "$OUT/rows" && mv "$OUT/$STORE/predictions" "$OUT/rows"
 }
 decode() {
-  score_benchmark shapes r18 fp16 "$OUT/archive/packed" --decode gpu
-  "$TENSORRT" -m benchmarks.gpu.rows "$OUT/rows" "$OUT/shapes/predictions" --limit 4096 | figure
+  score_benchmark "$STORE" r18 fp16 "$(lines "$LINES")" --decode gpu
+}
+rows() { # of CPU and GPU decode, and decoding alone
+  "$TENSORRT" -m benchmarks.gpu.rows "$OUT/rows" "$OUT/$STORE/predictions" --limit 4096 | figure
   "$TENSORRT" -m benchmarks.gpu.decode --images "$OUT/archive/loose" --seconds 1 \
     --batch-sizes 32,64 --threads 1,6 | figure
 }
-fast() {
-  for actors in 1 2; do
-    score_benchmark "${FAST_STORE:-shapes}" "$FAST" fp16 "$OUT/archive/packed" --decode gpu \
-      --threads $((THREADS / actors)) --score-flags "--actors-per-gpu $actors"
-  done
+fast() { score_benchmark "$STORE" "$FAST" fp16 "$(lines "$LINES")" --decode gpu; }
+pair() {
+  score_benchmark "$STORE" "$FAST" fp16 "$(lines "$LINES")" --decode gpu \
+    --threads $((THREADS / 2)) --score-flags "--actors-per-gpu 2"
 }
 post() { # half of the strips have defects
   "$TENSORRT" -m benchmarks.actor --engine-rate 100000 --decode-ms 0.01 --threads "$THREADS" \
@@ -104,11 +126,10 @@ parity() { # [FLAGS]
     --images ${REAL:+"$REAL"} "$OUT/archive/loose" --limit 2000 --reference "$OUT/reference" "$@"
 }
 int8() {
-  score_benchmark "${FAST_STORE:-shapes}" "$FAST" int8 "$OUT/archive/packed" --decode gpu \
-    --threads $((THREADS / 2)) --score-flags "--actors-per-gpu 2"
+  score_benchmark "$STORE" "$FAST" int8 "$(lines "$LINES")" --decode gpu
 }
 kill_stage() { # an actor that dies costs its shards a second try and no image its row
-  score_run killed r18 "$OUT/archive/packed" > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
+  score_run killed r18 "$OUT/archive/packed" --decode gpu > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
   local run=$!
   until grep -q scoring "$OUT/log/killed.log"; do kill -0 $run; sleep 1; done
   sleep 5
@@ -118,19 +139,12 @@ kill_stage() { # an actor that dies costs its shards a second try and no image i
   done
   wait $run; figure < "$OUT/log/killed.json"
 }
-lines() { # FOLDER NUMBER: the packed strips so many times
-  for line in $(seq 1 "$2"); do
-    [ -d "$1/line=$line" ] || { mkdir -p "$1"; cp -rl "$OUT/archive/packed/line=1" "$1/line=$line"; }
-  done
-}
 every() {
-  lines "$OUT/twice" 2
-  score_run every r18 "$OUT/twice" --cpus-per-actor "$THREADS" --decode gpu | figure
+  score_run every r18 "$(lines "$LINES")" --cpus-per-actor "$THREADS" --decode gpu | figure
 }
 soak() {
-  lines "$OUT/soak" "${SOAK_LINES:-22}"
-  mkdir -p "$OUT/soaked" && cp -r "$OUT/shapes/registry" "$OUT/soaked/"
-  score_benchmark soaked r18 fp16 "$OUT/soak" --decode gpu --shards 8
+  store soaked
+  score_benchmark soaked r18 fp16 "$(lines "${SOAK_LINES:-22}")" --decode gpu --shards 8
 }
 
 for stage in "$@"; do
@@ -139,7 +153,8 @@ for stage in "$@"; do
     kill) kill_stage ;;
     reference) parity --only-reference ;;
     parity) parity | figure ;;
-    train | archive | build | score | decode | fast | post | torch | int8 | every | soak) "$stage" ;;
+    tests | train | archive | build | score | decode | rows | fast | pair | post | torch | int8 | every | soak)
+      "$stage" ;;
     *) echo "there is no stage $stage" >&2; exit 2 ;;
   esac
 done

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch.rle import decode_rle
@@ -20,12 +22,19 @@ from steel_batch.rle import decode_rle
 COLUMNS = ["image_key", "height", "width", "peak", "defects"]
 
 
-def read(folder: Path) -> dict[str, dict[str, Any]]:
-    rows = {}
-    for file in sorted(folder.rglob("part-*.parquet")):
-        for row in pq.ParquetFile(file).read(columns=COLUMNS).to_pylist():
-            rows[row.pop("image_key")] = row
-    return rows
+def keys_of(folder: Path) -> set[str]:
+    return set(pq.read_table(parts(folder), columns=["image_key"])["image_key"].to_pylist())
+
+
+def read(folder: Path, keys: list[str]) -> dict[str, dict[str, Any]]:
+    table = pq.read_table(
+        parts(folder), columns=COLUMNS, filters=pc.is_in(pc.field("image_key"), pa.array(keys))
+    )
+    return {row.pop("image_key"): row for row in table.to_pylist()}
+
+
+def parts(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("part-*.parquet"))
 
 
 def main() -> None:
@@ -33,8 +42,9 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs=2)
     parser.add_argument("--limit", type=int, default=8192)
     args = parser.parse_args()
-    first, second = (read(folder) for folder in args.folders)
-    keys = sorted(first.keys() & second.keys())[: args.limit]
+    found = [keys_of(folder) for folder in args.folders]
+    keys = sorted(found[0] & found[1])[: args.limit]
+    first, second = (read(folder, keys) for folder in args.folders)
     equal = pixels = differing = marked = 0
     found_alike = 0
     peak = 0.0
@@ -54,7 +64,7 @@ def main() -> None:
             {
                 "benchmark": "gpu_rows",
                 "num_images": len(keys),
-                "only_in_one": len(first.keys() ^ second.keys()),
+                "only_in_one": len(found[0] ^ found[1]),
                 "equal_masks": equal,
                 "same_classes": found_alike,
                 "share_of_pixels_that_differ": differing / max(1, pixels),
