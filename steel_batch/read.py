@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -64,8 +66,8 @@ class ShardInput:
     shard: int
     refs: pa.Table
     """The plan's rows of the shard."""
-    contents: Sequence[pa.LargeBinaryScalar]
-    """Per image, its compressed bytes; null where `errors` says why not."""
+    contents: Sequence[bytes | memoryview | None]
+    """Per image, its compressed bytes; None where `errors` says why not."""
     errors: Sequence[ImageError | None]
     is_checked: bool = False
     """Whether its JPEGs passed `decode.check_jpeg`, or are errors."""
@@ -84,7 +86,7 @@ class ShardInput:
             plan_digest=plan_digest,
             shard=shard,
             refs=schema.PLAN.empty_table(),
-            contents=pa.array([], pa.large_binary()),
+            contents=[],
             errors=[],
             failure=error.message,
             transient=isinstance(error, TransientLakeError),
@@ -96,13 +98,14 @@ class ShardInput:
         with pa.ipc.new_stream(sink, self.refs.schema) as writer:
             writer.write_table(self.refs)
         errors = [None if e is None else f"{e.code}: {e.message}" for e in self.errors]
+        contents = [None if c is None else bytes(c) for c in self.contents]  # bytes: no copy
         return pa.table(
             [
                 pa.array([self.run_id]),
                 pa.array([self.plan_digest]),
                 pa.array([self.shard], pa.int32()),
                 pa.array([sink.getvalue()], pa.large_binary()),
-                pa.LargeListArray.from_arrays([0, len(self.contents)], self.contents),
+                pa.array([contents], WIRE.field("contents").type),
                 pa.array([errors], pa.list_(pa.string())),
                 pa.array([self.is_checked]),
                 pa.array([self.failure], pa.string()),
@@ -123,7 +126,7 @@ class ShardInput:
             plan_digest=table["plan_digest"][row].as_py(),
             shard=table["shard"][row].as_py(),
             refs=refs,
-            contents=table["contents"][row].values,
+            contents=_views(table["contents"][row].values),
             errors=errors,
             is_checked=table["is_checked"][row].as_py(),
             failure=table["failure"][row].as_py(),
@@ -138,15 +141,30 @@ def check_jpegs(shard: ShardInput) -> ShardInput:
     The errors are those that decoding would give.
     """
 
-    def refusal(index: int) -> ImageError | None:
+    def refusal(content: Any) -> ImageError | None:
         try:
-            check_jpeg(shard.contents[index].as_buffer())
+            check_jpeg(content)
         except ImageError as error:
             return error
         return None
 
-    errors = [error or refusal(index) for index, error in enumerate(shard.errors)]
+    pairs = zip(shard.contents, shard.errors, strict=True)
+    errors = [error or refusal(content) for content, error in pairs]
     return dataclasses.replace(shard, errors=errors, is_checked=True)
+
+
+def _views(array: pa.Array) -> list[memoryview | None]:
+    """The values of a binary column where they lie; a scalar of Arrow is a copy of its value."""
+    large = array.cast(pa.large_binary())
+    _, offsets, data = large.buffers()
+    edges = np.frombuffer(offsets or b"", np.int64)[large.offset :][: len(large) + 1].tolist()
+    content = memoryview(data or b"").cast("B")
+    return [
+        content[start:stop] if is_there else None
+        for (start, stop), is_there in zip(
+            itertools.pairwise(edges), large.is_valid().to_pylist(), strict=True
+        )
+    ]
 
 
 def _error_of(text: str) -> ImageError:
@@ -188,7 +206,7 @@ def _read_shard(
         plan_digest=plan_digest,
         shard=shard,
         refs=_with_sizes(refs, results),
-        contents=pa.array(contents, pa.large_binary()),
+        contents=contents,
         errors=[_image_error(r, etag) for r, etag in zip(results, refs["etag"], strict=True)],
     )
 
@@ -280,8 +298,11 @@ def _read_parquet(
                 stop = start + file.metadata.row_group(group).num_rows
                 wanted = [row for row in rows if start <= row < stop]
                 if wanted:
-                    images = file.read_row_group(group, columns=[column])[0]
-                    read.update((row, images[row - start].as_py()) for row in wanted)
+                    chunks = file.read_row_group(group, columns=[column])[0].chunks
+                    images = [image for chunk in chunks for image in _views(chunk)]
+                    for row in wanted:
+                        image = images[row - start]
+                        read[row] = None if image is None else bytes(image)
                 start = stop
         # Asked for last: an open file stays the one that it was, so it was this one all along.
         found = lake.stat(key)

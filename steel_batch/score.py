@@ -194,7 +194,7 @@ class ShardScorer:
         jpegs = {}
         if shard.is_checked and self._is_usual_decoder:
             jpegs = {
-                place: shard.contents[i].as_buffer()
+                place: shard.contents[i]
                 for place, i in enumerate(batch)
                 if errors[place] is None
             }
@@ -209,7 +209,7 @@ class ShardScorer:
         errors = shard.errors[batch.start : batch.stop]
         known = [place for place, error in enumerate(errors) if error is None]
         results = decode_isolated(
-            [shard.contents[batch[place]].as_py() for place in known],
+            [bytes(shard.contents[batch[place]] or b"") for place in known],
             self._decoder_name,
             seconds_per_image=self._decode_seconds,
         )
@@ -219,8 +219,7 @@ class ShardScorer:
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
         decode = self._decode_checked if shard.is_checked else self._decode
-        data = shard.contents[index].as_buffer()
-        return self._watched(decode, data)
+        return self._watched(decode, shard.contents[index])
 
     def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
         return work(subject) if self._watchdog is None else self._watchdog.run(work, subject)

@@ -10,13 +10,12 @@
 #   score      engine, in process and `score`, decoding on the CPU
 #   decode     the same, decoding on the GPU
 #   rows       of the last two, compared; decoding alone
-#   fast       the fast shape, decoding on the GPU
-#   pair       the same with two actors on the GPU
+#   pair       decode with two actors on the GPU
 #   post       what the actor's own code lets through, without decoding and without an engine
 #   torch      what one would write with Ray Data and PyTorch, eager and compiled
 #   reference  ONNX Runtime's masks of 2,000 strips and those of REAL
 #   parity     the plan's masks against them
-#   int8       the fast shape in INT8, if it was taken
+#   int8       decode in INT8, if that was taken
 #   kill       a run whose actor is killed
 #   every      `score` with every GPU of the host
 #   soak       about eight minutes of `score`
@@ -25,17 +24,17 @@
 # TORCH        the Python that trains and runs the PyTorch baseline
 # TENSORRT     the Python that scores
 # REAL         a folder of real strips for the parity (none)
-# SHAPES       of benchmarks.gpu.shapes ("r18 r18_s4_narrow")
-# FAST         the shape of `fast`, `pair` and `int8` (r18_s4_narrow)
+# SHAPES       of benchmarks.gpu.shapes ("r18 r10_s4_narrow")
+# SHAPE        the one of them that is measured (r18)
 # STEPS, NUM_IMAGES   of training (2000, 4000)
 # THREADS      of an actor (12)
 # LINES        how often the 65,536 images are scored in a row (4)
 # SOAK_LINES   the same in the soak (22, about eight minutes)
-# STORE        where `score` to `int8` find the engines (shapes); a copy lets two GPUs be measured at once
+# STORE        where `score`, `decode`, `pair` and `int8` find the engines (shapes); a copy lets two GPUs be measured at once
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-/tmp/measured} TORCH=${TORCH:-python3} TENSORRT=${TENSORRT:-python3} REAL=${REAL:-}
-SHAPES=${SHAPES:-r18 r18_s4_narrow} FAST=${FAST:-r18_s4_narrow} THREADS=${THREADS:-12}
+SHAPES=${SHAPES:-r18 r10_s4_narrow} SHAPE=${SHAPE:-r18} THREADS=${THREADS:-12}
 LINES=${LINES:-4} STORE=${STORE:-shapes}
 export PYTHONUNBUFFERED=1
 mkdir -p "$OUT/log"
@@ -95,20 +94,17 @@ build() { # each begins with the timing cache of the one before
   done
 }
 score() {
-  score_benchmark "$STORE" r18 fp16 "$(lines "$LINES")" --decode cpu
+  score_benchmark "$STORE" "$SHAPE" fp16 "$(lines "$LINES")" --decode cpu
   rm -rf "$OUT/rows" && mv "$OUT/$STORE/predictions" "$OUT/rows"
 }
-decode() {
-  score_benchmark "$STORE" r18 fp16 "$(lines "$LINES")" --decode gpu
-}
+decode() { score_benchmark "$STORE" "$SHAPE" fp16 "$(lines "$LINES")" --decode gpu; }
 rows() { # of CPU and GPU decode, and decoding alone
   "$TENSORRT" -m benchmarks.gpu.rows "$OUT/rows" "$OUT/$STORE/predictions" --limit 4096 | figure
   "$TENSORRT" -m benchmarks.gpu.decode --images "$OUT/archive/loose" --seconds 1 \
     --batch-sizes 32,64 --threads 1,6 | figure
 }
-fast() { score_benchmark "$STORE" "$FAST" fp16 "$(lines "$LINES")" --decode gpu; }
 pair() {
-  score_benchmark "$STORE" "$FAST" fp16 "$(lines "$LINES")" --decode gpu \
+  score_benchmark "$STORE" "$SHAPE" fp16 "$(lines "$LINES")" --decode gpu \
     --threads $((THREADS / 2)) --score-flags "--actors-per-gpu 2"
 }
 post() { # half of the strips have defects
@@ -122,14 +118,12 @@ torch() {
   done
 }
 parity() { # [FLAGS]
-  "$TENSORRT" -m benchmarks.gpu.parity --store "$OUT/shapes" --engine "$(engine shapes r18)" \
+  "$TENSORRT" -m benchmarks.gpu.parity --store "$OUT/shapes" --engine "$(engine shapes "$SHAPE")" \
     --images ${REAL:+"$REAL"} "$OUT/archive/loose" --limit 2000 --reference "$OUT/reference" "$@"
 }
-int8() {
-  score_benchmark "$STORE" "$FAST" int8 "$(lines "$LINES")" --decode gpu
-}
+int8() { score_benchmark "$STORE" "$SHAPE" int8 "$(lines "$LINES")" --decode gpu; }
 kill_stage() { # an actor that dies costs its shards a second try and no image its row
-  score_run killed r18 "$OUT/archive/packed" --decode gpu > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
+  score_run killed "$SHAPE" "$OUT/archive/packed" --decode gpu > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
   local run=$!
   until grep -q scoring "$OUT/log/killed.log"; do kill -0 $run; sleep 1; done
   sleep 5
@@ -140,11 +134,11 @@ kill_stage() { # an actor that dies costs its shards a second try and no image i
   wait $run; figure < "$OUT/log/killed.json"
 }
 every() {
-  score_run every r18 "$(lines "$LINES")" --cpus-per-actor "$THREADS" --decode gpu | figure
+  score_run every "$SHAPE" "$(lines "$LINES")" --cpus-per-actor "$THREADS" --decode gpu | figure
 }
 soak() {
   store soaked
-  score_benchmark soaked r18 fp16 "$(lines "${SOAK_LINES:-22}")" --decode gpu --shards 8
+  score_benchmark soaked "$SHAPE" fp16 "$(lines "${SOAK_LINES:-22}")" --decode gpu --shards 8
 }
 
 for stage in "$@"; do
@@ -153,8 +147,7 @@ for stage in "$@"; do
     kill) kill_stage ;;
     reference) parity --only-reference ;;
     parity) parity | figure ;;
-    tests | train | archive | build | score | decode | rows | fast | pair | post | torch | int8 | every | soak)
-      "$stage" ;;
+    tests | train | archive | build | score | decode | rows | pair | post | torch | int8 | every | soak) "$stage" ;;
     *) echo "there is no stage $stage" >&2; exit 2 ;;
   esac
 done

@@ -92,7 +92,7 @@ def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
                 plan_digest="0",
                 shard=shard,
                 refs=refs,
-                contents=pa.array(chosen, pa.large_binary()),
+                contents=chosen,
                 errors=[None] * SHARD,
                 failure=None,
                 transient=False,

@@ -51,7 +51,12 @@ class SlotRing(Generic[S]):
             with self._changed:
                 self._free.append(slot)
                 self._num_held -= 1
-                self._changed.notify_all()
+                # One slot is for one thread: each that wakes waits for the interpreter's lock.
+                # Once it is closed, only those wait that close it.
+                if self._closed:
+                    self._changed.notify_all()
+                else:
+                    self._changed.notify()
 
     def close(self) -> list[S]:
         """Refuse new holders, wait for those in flight, and hand over the slots to be freed.
