@@ -40,7 +40,7 @@ class ScoreConfig:
     """``<model>@<alias>``, ``<model>-<12 hex>``, ``demo``, or a version's folder."""
     date: str = ALL_DATES
     """YYYY-MM-DD, or ``all`` to take every date from the key pattern, each as its own run."""
-    shard_images: int = 256
+    shard_images: int = 512
     """Most images of one shard."""
     shard_bytes: int = 64 << 20
     """Most compressed bytes of one shard; a single larger image is a shard of its own."""

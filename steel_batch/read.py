@@ -7,8 +7,8 @@ each, or the code and message of what made an image unreadable. Nothing in it is
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
+import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,6 +28,7 @@ from steel_batch.errors import (
     MissingObjectError,
     TransientLakeError,
 )
+from steel_batch.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.manifest import UNSAFE_NAME
 
@@ -38,19 +39,13 @@ SPAN_GAP_BYTES: Final = 64 << 10
 
 WIRE = pa.schema(
     [
-        pa.field("run_id", pa.string()),
-        pa.field("plan_digest", pa.string()),
-        pa.field("shard", pa.int32()),
+        pa.field("head", pa.binary()),
         pa.field("refs", pa.large_binary()),
         pa.field("contents", pa.large_list(pa.large_binary())),
-        pa.field("errors", pa.list_(pa.string())),
-        pa.field("is_checked", pa.bool_()),
-        pa.field("failure", pa.string()),
-        pa.field("transient", pa.bool_()),
-        pa.field("counts", pa.map_(pa.string(), pa.int64())),
     ]
 )
-"""`errors` holds "code: message" or null per image; `failure` says why a shard was not read."""
+"""`head` is JSON: all but what `refs` and `contents` hold. Each column costs the scoring actor as
+much as some images."""
 
 
 _OF_AN_IMAGE = (MissingObjectError, ChangedObjectError)
@@ -69,8 +64,8 @@ class ShardInput:
     contents: Sequence[bytes | memoryview | None]
     """Per image, its compressed bytes; None where `errors` says why not."""
     errors: Sequence[ImageError | None]
-    is_checked: bool = False
-    """Whether its JPEGs passed `decode.check_jpeg`, or are errors."""
+    plain: Sequence[bool] | None = None
+    """Per image, whether it is a JPEG that a GPU may decode; None: they were not checked."""
     failure: str | None = None
     """Why the whole shard could not be read."""
     transient: bool = False
@@ -94,51 +89,47 @@ class ShardInput:
 
     def to_wire(self) -> pa.Table:
         """The shard as one row of `WIRE`."""
-        sink = io.BytesIO()
-        with pa.ipc.new_stream(sink, self.refs.schema) as writer:
+        head = {
+            "run_id": self.run_id,
+            "plan_digest": self.plan_digest,
+            "shard": self.shard,
+            "errors": {i: [e.code, e.message] for i, e in enumerate(self.errors) if e is not None},
+            "plain": None if self.plain is None else list(self.plain),
+            "failure": self.failure,
+            "transient": self.transient,
+            "counts": dict(self.counts),
+        }
+        refs = pa.BufferOutputStream()
+        with pa.ipc.new_stream(refs, self.refs.schema) as writer:
             writer.write_table(self.refs)
-        errors = [None if e is None else f"{e.code}: {e.message}" for e in self.errors]
         contents = [None if c is None else bytes(c) for c in self.contents]  # bytes: no copy
+        columns = [[json.dumps(head).encode()], [refs.getvalue().to_pybytes()], [contents]]
         return pa.table(
-            [
-                pa.array([self.run_id]),
-                pa.array([self.plan_digest]),
-                pa.array([self.shard], pa.int32()),
-                pa.array([sink.getvalue()], pa.large_binary()),
-                pa.array([contents], WIRE.field("contents").type),
-                pa.array([errors], pa.list_(pa.string())),
-                pa.array([self.is_checked]),
-                pa.array([self.failure], pa.string()),
-                pa.array([self.transient]),
-                pa.array([list(self.counts.items())], WIRE.field("counts").type),
-            ],
-            schema=WIRE,
+            [pa.array(c, field.type) for c, field in zip(columns, WIRE, strict=True)], schema=WIRE
         )
 
     @classmethod
     def from_wire(cls, table: pa.Table, row: int = 0) -> ShardInput:
         """Read back a row of `WIRE`; the images' bytes are not copied."""
+        head = json.loads(table["head"][row].as_py())
+        contents = _views(table["contents"][row].values)
+        errors: list[ImageError | None] = [None] * len(contents)
+        for index, (code, message) in head.pop("errors").items():
+            errors[int(index)] = DecodeError(message, code=code)
         refs = pa.ipc.open_stream(table["refs"][row].as_buffer()).read_all()
-        texts = table["errors"][row].as_py()
-        errors = [None if t is None else _error_of(t) for t in texts]
-        return cls(
-            run_id=table["run_id"][row].as_py(),
-            plan_digest=table["plan_digest"][row].as_py(),
-            shard=table["shard"][row].as_py(),
-            refs=refs,
-            contents=_views(table["contents"][row].values),
-            errors=errors,
-            is_checked=table["is_checked"][row].as_py(),
-            failure=table["failure"][row].as_py(),
-            transient=table["transient"][row].as_py(),
-            counts=dict(table["counts"][row].as_py()),
-        )
+        return cls(refs=refs, contents=contents, errors=errors, **head)
 
 
-def check_jpegs(shard: ShardInput) -> ShardInput:
-    """Refuse broken JPEGs where they are read, which leaves the scoring actor's threads less to do.
+def check_jpegs(shard: ShardInput, height: int, width: int) -> ShardInput:
+    """Look at JPEGs where they are read, which leaves the scoring actor's threads less to do.
 
-    The errors are those that decoding would give.
+    Broken ones are refused, with the errors that decoding would give, and plain ones
+    (`jpeg.is_plain_jpeg`) told from others.
+
+    Args:
+        shard: As it was read.
+        height: Of the engine's images.
+        width: Of the engine's images.
     """
 
     def refusal(content: Any) -> ImageError | None:
@@ -150,7 +141,8 @@ def check_jpegs(shard: ShardInput) -> ShardInput:
 
     pairs = zip(shard.contents, shard.errors, strict=True)
     errors = [error or refusal(content) for content, error in pairs]
-    return dataclasses.replace(shard, errors=errors, is_checked=True)
+    plain = [is_plain_jpeg(content or b"", height, width) for content in shard.contents]
+    return dataclasses.replace(shard, errors=errors, plain=plain)
 
 
 def _views(array: pa.Array) -> list[memoryview | None]:
@@ -165,11 +157,6 @@ def _views(array: pa.Array) -> list[memoryview | None]:
             itertools.pairwise(edges), large.is_valid().to_pylist(), strict=True
         )
     ]
-
-
-def _error_of(text: str) -> ImageError:
-    code, _, message = text.partition(": ")
-    return DecodeError(message, code=code)
 
 
 def read_shards(

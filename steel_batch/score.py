@@ -191,13 +191,12 @@ class ShardScorer:
     def _score_read(self, shard: ShardInput, batch: range) -> Scores:
         """Score some images of a shard in this process."""
         errors = shard.errors[batch.start : batch.stop]
-        jpegs = {}
-        if shard.is_checked and self._is_usual_decoder:
-            jpegs = {
-                place: shard.contents[i]
-                for place, i in enumerate(batch)
-                if errors[place] is None
-            }
+        plain = shard.plain if self._is_usual_decoder else None
+        jpegs = {
+            place: shard.contents[i]
+            for place, i in enumerate(batch)
+            if plain is not None and plain[i] and errors[place] is None
+        }
         sources = [partial(self._decode_scalar, shard, i) for i in batch]
         return self._score_batch(sources, errors, jpegs)
 
@@ -218,7 +217,7 @@ class ShardScorer:
         return self._score_batch(sources, errors, {})
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
-        decode = self._decode_checked if shard.is_checked else self._decode
+        decode = self._decode if shard.plain is None else self._decode_checked
         return self._watched(decode, shard.contents[index])
 
     def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
@@ -292,13 +291,14 @@ def _table(shard: ShardInput, scores: Scores, now: datetime.datetime) -> pa.Tabl
         "peak": pa.ListArray.from_arrays(offsets, peak_NC.ravel()),
         "defects": defects,
     }
-    arrays = [
-        column.cast(field.type)
-        if isinstance(column := columns[field.name], (pa.Array, pa.ChunkedArray))
-        else pa.array(column, field.type)
-        for field in schema.PREDICTIONS
-    ]
+    arrays = [_as(columns[field.name], field.type) for field in schema.PREDICTIONS]
     return pa.table(arrays, schema=schema.PREDICTIONS)
+
+
+def _as(column: Any, kind: pa.DataType) -> Any:
+    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+        return pa.array(column, kind)
+    return column if column.type == kind else column.cast(kind)
 
 
 def _raise_or_return(image: Image | ImageError | None) -> Image:

@@ -96,7 +96,9 @@ def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
                 errors=[None] * SHARD,
                 failure=None,
                 transient=False,
-            )
+            ),
+            height=256,
+            width=1600,
         )
 
 

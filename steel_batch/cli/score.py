@@ -122,7 +122,7 @@ lake_options = _options(
     endpoint_option,
     click.option(
         "--shard-images",
-        default=256,
+        default=512,
         show_default=True,
         help="Most images of a shard, the unit of retrying.",
     ),

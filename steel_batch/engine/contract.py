@@ -204,7 +204,8 @@ class Slot(Protocol):
         Pixels are those of `decode.decode_gray`, give or take one gray level.
 
         Args:
-            jpegs: Files that passed `decode.check_jpeg`, by their place in the batch.
+            jpegs: Plain ones of the engine's size (`jpeg.is_plain_jpeg`) that passed
+                `decode.check_jpeg`, by their place in the batch.
 
         Returns:
             The places that the next `infer` finds decoded; it takes the others from `image_NHW`.

@@ -22,7 +22,6 @@ import numpy.typing as npt
 
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
 from steel_batch.errors import ConfigError, EngineError
-from steel_batch.jpeg import is_plain_jpeg
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +99,9 @@ class GpuDecoder:
         self._library = load_nvjpeg()
         self._gpu = gpu
         self._stream: Any = stream
-        num_images, self._height, self._width = shape_NHW
+        num_images, height, width = shape_NHW
         self._images = [
-            _Image((address + i * self._height * self._width,), (self._width,))
-            for i in range(num_images)
+            _Image((address + i * height * width,), (width,)) for i in range(num_images)
         ]
         self._batch_size = 0
         self._handle, self._state = c_void_p(), c_void_p()
@@ -122,8 +120,8 @@ class GpuDecoder:
         The memory has to be idle: nvJPEG does not wait for what the stream was given before.
 
         Args:
-            jpegs: Files that are whole by their structure (`decode.check_jpeg`), by their place in
-                the batch. Those that are not plain (`jpeg.is_plain_jpeg`) are left out.
+            jpegs: Plain ones of the batch's height and width (`jpeg.is_plain_jpeg`) that are whole
+                by their structure (`decode.check_jpeg`), by their place in the batch.
 
         Returns:
             Those that are decoded, to be kept until the stream has come so far. The memory of the
@@ -132,13 +130,9 @@ class GpuDecoder:
         Raises:
             cuda.Error: The GPU failed; this process cannot use it any more.
         """
-        taken = {
-            place: np.frombuffer(data, np.uint8)
-            for place, data in jpegs.items()
-            if is_plain_jpeg(data, self._height, self._width)
-        }
-        if not taken:
+        if not jpegs:
             return {}
+        taken = {place: np.frombuffer(data, np.uint8) for place, data in jpegs.items()}
         num = len(taken)
         addresses = (c_void_p * num)(*(file.ctypes.data for file in taken.values()))
         lengths = (c_size_t * num)(*(file.nbytes for file in taken.values()))

@@ -52,11 +52,7 @@ class SlotRing(Generic[S]):
                 self._free.append(slot)
                 self._num_held -= 1
                 # One slot is for one thread: each that wakes waits for the interpreter's lock.
-                # Once it is closed, only those wait that close it.
-                if self._closed:
-                    self._changed.notify_all()
-                else:
-                    self._changed.notify()
+                self._changed.notify()
 
     def close(self) -> list[S]:
         """Refuse new holders, wait for those in flight, and hand over the slots to be freed.
@@ -68,6 +64,7 @@ class SlotRing(Generic[S]):
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._num_held == 0)
+            self._changed.notify()  # whoever else closes it
             slots = list(self._free)
             self._free.clear()
         return slots

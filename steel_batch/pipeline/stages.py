@@ -15,6 +15,7 @@ same fails its shard in the end.
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import os
 import platform
@@ -77,17 +78,9 @@ class Setup:
     """Of steel-batch, where the command was given."""
 
 
-RESULT = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("shard", pa.int32()),
-        ("receipt", pa.binary()),
-        ("failure", pa.string()),
-        ("transient", pa.bool_()),
-        ("counts", pa.map_(pa.string(), pa.int64())),
-        ("error", pa.string()),  # kind of what keeps an actor from scoring anything
-    ]
-)
+RESULT = pa.schema([("result", pa.binary())])
+"""JSON: what `stream.ShardResult` says, and under ``error`` the kind of what keeps an actor from
+scoring anything. One column, as each costs the scoring actor as much as some images."""
 
 
 class ReadStage:
@@ -109,6 +102,7 @@ class ReadStage:
 
     def _read(self, work: Work) -> Iterator[ShardInput]:
         setup, meter = self._setup, Meter(self._setup.lake, self._setup.store)
+        card = setup.engine.card
         left = {shard for shards in work.pending.values() for shard in shards}
         try:
             plan = Plan(setup.store, work.run_id, digest=work.plan_digest)
@@ -117,7 +111,7 @@ class ReadStage:
                 for shard in read_shards(setup.lake, work.run_id, work.plan_digest, refs, shards):
                     left.remove(shard.shard)
                     if setup.decoder == DECODER:
-                        shard = check_jpegs(shard)
+                        shard = check_jpegs(shard, card.height, card.width)
                     yield dataclasses.replace(shard, counts=meter.take())
         except (SteelBatchError, pa.ArrowException) as error:
             damaged = LakeError(f"the run's plan cannot be read: {error}")
@@ -149,7 +143,7 @@ class ScoreStage:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score the shards of a batch, which holds one."""
         results = [self._score(ShardInput.from_wire(batch, row)) for row in range(batch.num_rows)]
-        return pa.Table.from_pylist(results, schema=RESULT)
+        return pa.table([[json.dumps(result).encode() for result in results]], schema=RESULT)
 
     def _score(self, shard: ShardInput) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -158,7 +152,7 @@ class ScoreStage:
             "receipt": None,
             "failure": shard.failure,
             "transient": shard.transient,
-            "counts": list(shard.counts.items()),
+            "counts": dict(shard.counts),
             "error": None,
         }
         if isinstance(self._scorer, SteelBatchError):
@@ -182,9 +176,9 @@ class ScoreStage:
         except SteelBatchError as error:
             row |= _failure(error)
         else:
-            row["receipt"] = receipt.to_json()
+            row["receipt"] = receipt.to_json().decode()
         # Of the shards that are in work at once, the first that is done has the others' so far.
-        row["counts"] = list((Counter(shard.counts) + Counter(self._meter.take())).items())
+        row["counts"] = dict(Counter(shard.counts) + Counter(self._meter.take()))
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return row
 

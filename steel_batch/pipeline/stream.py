@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -37,8 +38,9 @@ SHARDS_PER_READ: Final = 8
 """What one read task is to have at least: beginning one costs as much as reading a small shard."""
 CALLS_PER_ACTOR: Final = 4
 """Shards in work at once in one actor, so that nothing drains at a shard's end."""
-TASKS_IN_FLIGHT: Final = 8
-"""Shards sent to one actor, in work or waiting in its node's memory."""
+TASKS_IN_FLIGHT: Final = 16
+"""Shards sent to one actor, in work or waiting in its node's memory: Ray Data sends new ones eight
+times a second."""
 SHARDS_AHEAD: Final = 64
 """Shards of the largest size that may lie in the cluster's memory for each actor: what is read
 further ahead takes CPUs and fresh memory from what is scored now."""
@@ -190,12 +192,13 @@ class ShardStream:
         batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
         with ray_errors():
             for batch in batches:
-                for row in batch.to_pylist():
-                    text, counts = row.pop("receipt"), dict(row.pop("counts"))
+                for content in batch["result"].to_pylist():
+                    row = json.loads(content)
                     if kind := row.pop("error"):
                         raise getattr(errors, kind, SteelBatchError)(row["failure"])
-                    receipt = None if text is None else Receipt.from_json(text)
-                    yield ShardResult(receipt=receipt, counts=counts, **row)
+                    text = row.pop("receipt")
+                    receipt = None if text is None else Receipt.from_json(text.encode())
+                    yield ShardResult(receipt=receipt, **row)
             if error := ray.get(self._dispatcher.refusal.remote()):
                 raise error
 

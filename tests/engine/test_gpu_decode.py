@@ -26,6 +26,7 @@ from steel_batch.engine.plans import PlanRecord, read_plan
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import ConfigError, DecodeError, EngineError
+from steel_batch.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
 from steel_batch.registry import Engine, load_engine, register
 from steel_batch.synthetic import render
@@ -80,6 +81,11 @@ def cut_and_closed(data: bytes, share: float) -> bytes:
     return kept.rstrip(b"\xff") + b"\xff\xd9"
 
 
+def plain(jpegs: Mapping[int, bytes]) -> dict[int, bytes]:
+    """Those that a read task lets a GPU decode."""
+    return {k: data for k, data in jpegs.items() if is_plain_jpeg(data, HEIGHT, WIDTH)}
+
+
 @dataclass
 class Opened:
     """A decoder with memory of its own."""
@@ -89,11 +95,11 @@ class Opened:
     stream: Any
 
     def decode(self, jpegs: Mapping[int, bytes]) -> tuple[frozenset[int], np.ndarray]:
-        """What was decoded, and all of the memory."""
+        """What was decoded of the plain ones, and all of the memory."""
         found_NHW = np.zeros((BATCH, HEIGHT, WIDTH), np.uint8)
         gpu = open_gpu()
         with gpu.current():
-            decoded = self.decoder.decode(jpegs)
+            decoded = self.decoder.decode(plain(jpegs))
             self.stream.synchronize()
             gpu.cuda.memcpy_dtoh(found_NHW, self.memory)
         return frozenset(decoded), found_NHW
@@ -290,7 +296,7 @@ def runtime(engine: Engine, record: PlanRecord) -> Iterator[TrtRuntime]:
 def masks(runtime: TrtRuntime, files: list[bytes], *, on_gpu: bool) -> np.ndarray:
     """Masks of a batch whose files the GPU decodes as far as it can, or not at all."""
     with runtime.acquire() as slot:
-        jpegs = dict(enumerate(files)) if on_gpu else {}
+        jpegs = plain(dict(enumerate(files))) if on_gpu else {}
         loaded = slot.load_jpegs(jpegs)
         assert bool(loaded) == on_gpu
         for place, data in enumerate(files):
