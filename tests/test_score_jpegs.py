@@ -144,7 +144,9 @@ def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
     runtime = DeviceRuntime(open_cpu())
     found = scores(runtime, checked, lake)
     refused = [error is not None for error in checked.errors]
-    assert sum(runtime.given) == sum(p and not r for p, r in zip(checked.plain or (), refused))
+    assert sum(runtime.given) == sum(
+        p and not r for p, r in zip(checked.plain or (), refused, strict=True)
+    )
     assert outcomes(found) == outcomes(expected)
     assert found.defects.equals(expected.defects)
     good = [not isinstance(shape, ImageError) for shape in expected.shapes]
