@@ -174,3 +174,22 @@ def test_a_shard_that_killed_a_process_is_kept_from_the_device(lake: Lake) -> No
     runtime = DeviceRuntime(open_cpu())
     scores(runtime, check_jpegs(shard(), HEIGHT, WIDTH), lake, isolated=True)
     assert set(runtime.given) == {0}
+
+
+def test_a_shard_comes_over_the_wire_as_it_was_and_its_images_are_not_copied() -> None:
+    sent = check_jpegs(shard(), HEIGHT, WIDTH)
+    table = sent.to_wire()
+    found = ShardInput.from_wire(table)
+    assert [bytes(content or b"") for content in found.contents] == list(sent.contents)
+    told = [[(e.code, e.message) if e else None for e in s.errors] for s in (sent, found)]
+    assert told[0] == told[1]
+    assert any(told[0])
+    assert found.refs.equals(sent.refs)
+    assert found.plain == sent.plain
+    assert any(sent.plain or ())
+    assert not all(sent.plain or ())
+    _, _, data = table["contents"].chunk(0).values.buffers()
+    for content in found.contents:
+        if content:
+            address = np.frombuffer(content, np.uint8).ctypes.data
+            assert data.address <= address < data.address + data.size

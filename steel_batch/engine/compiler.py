@@ -100,7 +100,7 @@ def compile_graph(
     if not strongly_typed:
         for flag in _FLAGS[precision]:
             config.set_flag(getattr(trt.BuilderFlag, flag))
-    _use_own_kernels(trt, config)
+    _choose_kernels(trt, config, precision)
     cache = _use_timing_cache(trt, config, timing_cache)
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
@@ -182,13 +182,15 @@ def _use_timing_cache(trt: ModuleType, config: Any, known: bytes) -> Any:
     return None
 
 
-def _use_own_kernels(trt: ModuleType, config: Any) -> None:
+def _choose_kernels(trt: ModuleType, config: Any, precision: str) -> None:
     """Leave cuBLAS and cuDNN out, as TensorRT does by itself from 10 on: nodes then need neither.
 
-    With a cuBLAS that it cannot use, 8.5 builds no plan at all.
+    With a cuBLAS that it cannot use, 8.5 builds no plan at all. And with convolutions that are
+    compiled while it builds, it has not built an INT8 plan after many minutes.
     """
     own = config.get_tactic_sources()
-    for name in ("CUBLAS", "CUBLAS_LT", "CUDNN"):
+    left_out = ["CUBLAS", "CUBLAS_LT", "CUDNN", *["JIT_CONVOLUTIONS"] * (precision == "int8")]
+    for name in left_out:
         source = getattr(trt.TacticSource, name, None)
         if source is not None:
             own &= ~(1 << int(source))

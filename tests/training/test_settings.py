@@ -3,10 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from steel_batch.errors import ConfigError
+from training.model import Segmenter
 from training.recipe import TrainConfig
 from training.settings import read_recipe
+
+RECIPES = Path(__file__).parents[2] / "training"
 
 
 def write(folder: Path, text: str) -> Path:
@@ -54,3 +58,11 @@ def test_settings_that_cannot_be_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         read_recipe(write(tmp_path, text), {})
+
+
+@pytest.mark.parametrize("name", ["demo", "quick", "gpu"])
+def test_the_recipes_that_are_shipped_make_a_network(name: str) -> None:
+    config = read_recipe(RECIPES / f"{name}.toml", {})
+    network = Segmenter(config.model, 4).eval()
+    logits = network(torch.zeros(1, 1, 64, 160))
+    assert logits.shape == (1, 4, 64 // network.stride, 160 // network.stride)
