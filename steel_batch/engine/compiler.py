@@ -185,11 +185,13 @@ def _use_timing_cache(trt: ModuleType, config: Any, known: bytes) -> Any:
 def _choose_kernels(trt: ModuleType, config: Any, precision: str) -> None:
     """Leave cuBLAS and cuDNN out, as TensorRT does by itself from 10 on: nodes then need neither.
 
-    With a cuBLAS that it cannot use, 8.5 builds no plan at all. And with convolutions that are
-    compiled while it builds, it has not built an INT8 plan after many minutes.
+    With a cuBLAS that it cannot use, 8.5 builds no plan at all. INT8 plans are built without
+    convolutions that are compiled meanwhile: with them, none that was tried came to an end.
     """
     own = config.get_tactic_sources()
-    left_out = ["CUBLAS", "CUBLAS_LT", "CUDNN", *["JIT_CONVOLUTIONS"] * (precision == "int8")]
+    left_out = ["CUBLAS", "CUBLAS_LT", "CUDNN"]
+    if precision == "int8":
+        left_out.append("JIT_CONVOLUTIONS")
     for name in left_out:
         source = getattr(trt.TacticSource, name, None)
         if source is not None:
