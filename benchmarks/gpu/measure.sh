@@ -138,7 +138,7 @@ every() {
 }
 soak() {
   store soaked
-  score_benchmark soaked "$SHAPE" fp16 "$(lines "${SOAK_LINES:-22}")" --decode gpu --shards 8
+  score_benchmark soaked "$SHAPE" fp16 "$(lines "${SOAK_LINES:-22}")" --decode gpu
 }
 
 for stage in "$@"; do
