@@ -48,8 +48,9 @@ Done = TypeVar("Done")
 
 BATCHES_PER_SLOT: Final = 2
 """One in the slot, one whose masks are described."""
-CHILDREN: Final = 4
-"""Processes that describe masks beside a GPU: one describes 3,000 images a second and more."""
+CHILDREN: Final = 8
+"""Processes that describe masks beside a GPU: one describes 3,000 images a second and more, and
+is asked and heard by threads that wait for the interpreter's lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,6 @@
 #   torch      what one would write with Ray Data and PyTorch, eager and compiled
 #   reference  ONNX Runtime's masks of 2,000 strips and those of REAL
 #   parity     the plan's masks against them
-#   int8       decode in INT8, if that was taken
 #   kill       a run whose actor is killed
 #   every      `score` with every GPU of the host
 #   soak       about eight minutes of `score`
@@ -26,15 +25,16 @@
 # REAL         a folder of real strips for the parity (none)
 # SHAPES       of benchmarks.gpu.shapes ("r18 r10_s4_narrow")
 # SHAPE        the one of them that is measured (r18)
+# PRECISION    of the plan (fp16; int8, if that was taken)
 # STEPS, NUM_IMAGES   of training (2000, 4000)
 # THREADS      of an actor (12)
 # LINES        how often the 65,536 images are scored in a row (4)
 # SOAK_LINES   the same in the soak (22, about eight minutes)
-# STORE        where `score`, `decode`, `pair` and `int8` find the engines (shapes); a copy lets two GPUs be measured at once
+# STORE        where `score`, `decode` and `pair` find the engines (shapes); a copy lets two GPUs be measured at once
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-/tmp/measured} TORCH=${TORCH:-python3} TENSORRT=${TENSORRT:-python3} REAL=${REAL:-}
-SHAPES=${SHAPES:-r18 r10_s4_narrow} SHAPE=${SHAPE:-r18} THREADS=${THREADS:-12}
+SHAPES=${SHAPES:-r18 r10_s4_narrow} SHAPE=${SHAPE:-r18} THREADS=${THREADS:-12} PRECISION=${PRECISION:-fp16}
 LINES=${LINES:-4} STORE=${STORE:-shapes}
 export PYTHONUNBUFFERED=1
 mkdir -p "$OUT/log"
@@ -44,18 +44,18 @@ version() { ls "$OUT/$1/registry/$(model "$2")" | grep -v aliases | head -1; }
 engine() { echo "$(model "$2")-$(version "$1" "$2")"; }
 folder() { echo "$OUT/$1/registry/$(model "$2")/$(version "$1" "$2")"; }
 figure() { tee -a "$OUT/figures.jsonl"; }
-score_benchmark() { # STORE SHAPE PRECISION IMAGES [FLAGS]: engine alone, in process, score
-  "$TENSORRT" -m benchmarks.gpu.score --store "$OUT/$1" --engine "$(engine "$1" "$2")" \
-    --precision "$3" --images "$4" --threads "$THREADS" "${@:5}" | figure
+score_benchmark() { # STORE IMAGES [FLAGS]: engine alone, in process, score
+  "$TENSORRT" -m benchmarks.gpu.score --store "$OUT/$1" --engine "$(engine "$1" "$SHAPE")" \
+    --precision "$PRECISION" --images "$2" --threads "$THREADS" "${@:3}" | figure
 }
 store() { # a store of its own with the engines
   rm -rf "${OUT:?}/$1" && mkdir -p "$OUT/$1" && cp -r "$OUT/shapes/registry" "$OUT/$1/"
 }
-score_run() { # STORE SHAPE IMAGES [FLAGS]: the command alone
+score_run() { # STORE IMAGES [FLAGS]: the command alone
   store "$1"
-  "$TENSORRT" -m steel_batch.cli score --images "$3" --date 2026-11-21 --store "$OUT/$1" \
-    --key-pattern "line={line}/date={date}/*.parquet" --engine "$(engine shapes "$2")" \
-    --runtime tensorrt --precision fp16 --batch-size 32 --output json "${@:4}"
+  "$TENSORRT" -m steel_batch.cli score --images "$2" --date 2026-11-21 --store "$OUT/$1" \
+    --key-pattern "line={line}/date={date}/*.parquet" --engine "$(engine shapes "$SHAPE")" \
+    --runtime tensorrt --precision "$PRECISION" --batch-size 32 --output json "${@:3}"
 }
 shapes() { # STORE SHAPE [FLAGS]
   "$TORCH" -m benchmarks.gpu.shapes --out "$OUT/$1" --images "${NUM_IMAGES:-4000}" --steps "${STEPS:-2000}" \
@@ -89,22 +89,23 @@ build() { # each begins with the timing cache of the one before
     local to; to="$(folder shapes "$shape")/plans"
     mkdir -p "$to"
     [ -z "$before" ] || cp -n "$before"/*.cache "$to/"
-    "$TENSORRT" -m benchmarks.gpu.engines --store "$OUT/shapes" --engines "$(engine shapes "$shape")" | figure
+    "$TENSORRT" -m benchmarks.gpu.engines --store "$OUT/shapes" --engines "$(engine shapes "$shape")" \
+      --precisions "$PRECISION" | figure
     before=$to
   done
 }
 score() {
-  score_benchmark "$STORE" "$SHAPE" fp16 "$(lines "$LINES")" --decode cpu
+  score_benchmark "$STORE" "$(lines "$LINES")" --decode cpu
   rm -rf "$OUT/rows" && mv "$OUT/$STORE/predictions" "$OUT/rows"
 }
-decode() { score_benchmark "$STORE" "$SHAPE" fp16 "$(lines "$LINES")" --decode gpu; }
+decode() { score_benchmark "$STORE" "$(lines "$LINES")" --decode gpu; }
 rows() { # of CPU and GPU decode, and decoding alone
   "$TENSORRT" -m benchmarks.gpu.rows "$OUT/rows" "$OUT/$STORE/predictions" --limit 4096 | figure
   "$TENSORRT" -m benchmarks.gpu.decode --images "$OUT/archive/loose" --seconds 1 \
     --batch-sizes 32,64 --threads 1,6 | figure
 }
 pair() {
-  score_benchmark "$STORE" "$SHAPE" fp16 "$(lines "$LINES")" --decode gpu \
+  score_benchmark "$STORE" "$(lines "$LINES")" --decode gpu \
     --threads $((THREADS / 2)) --score-flags "--actors-per-gpu 2"
 }
 post() { # half of the strips have defects
@@ -121,9 +122,8 @@ parity() { # [FLAGS]
   "$TENSORRT" -m benchmarks.gpu.parity --store "$OUT/shapes" --engine "$(engine shapes "$SHAPE")" \
     --images ${REAL:+"$REAL"} "$OUT/archive/loose" --limit 2000 --reference "$OUT/reference" "$@"
 }
-int8() { score_benchmark "$STORE" "$SHAPE" int8 "$(lines "$LINES")" --decode gpu; }
 kill_stage() { # an actor that dies costs its shards a second try and no image its row
-  score_run killed "$SHAPE" "$OUT/archive/packed" --decode gpu > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
+  score_run killed "$OUT/archive/packed" --decode gpu > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &
   local run=$!
   until grep -q scoring "$OUT/log/killed.log"; do kill -0 $run; sleep 1; done
   sleep 5
@@ -134,11 +134,11 @@ kill_stage() { # an actor that dies costs its shards a second try and no image i
   wait $run; figure < "$OUT/log/killed.json"
 }
 every() {
-  score_run every "$SHAPE" "$(lines "$LINES")" --cpus-per-actor "$THREADS" --decode gpu | figure
+  score_run every "$(lines "$LINES")" --cpus-per-actor "$THREADS" --decode gpu | figure
 }
 soak() {
   store soaked
-  score_benchmark soaked "$SHAPE" fp16 "$(lines "${SOAK_LINES:-22}")" --decode gpu
+  score_benchmark soaked "$(lines "${SOAK_LINES:-22}")" --decode gpu
 }
 
 for stage in "$@"; do
@@ -147,7 +147,7 @@ for stage in "$@"; do
     kill) kill_stage ;;
     reference) parity --only-reference ;;
     parity) parity | figure ;;
-    tests | train | archive | build | score | decode | rows | pair | post | torch | int8 | every | soak) "$stage" ;;
+    tests | train | archive | build | score | decode | rows | pair | post | torch | every | soak) "$stage" ;;
     *) echo "there is no stage $stage" >&2; exit 2 ;;
   esac
 done

@@ -36,9 +36,9 @@ READS_PER_ACTOR: Final = 8
 READS_PER_CPU_ACTOR: Final = 2
 SHARDS_PER_READ: Final = 8
 """What one read task is to have at least: beginning one costs as much as reading a small shard."""
-CALLS_PER_ACTOR: Final = 4
+CALLS_PER_ACTOR: Final = 8
 """Shards in work at once in one actor, so that nothing drains at a shard's end."""
-TASKS_IN_FLIGHT: Final = 16
+TASKS_IN_FLIGHT: Final = 32
 """Shards sent to one actor, in work or waiting in its node's memory: Ray Data sends new ones eight
 times a second."""
 SHARDS_AHEAD: Final = 64
