@@ -30,7 +30,7 @@ from steel_batch.engine.contract import Output
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
-from steel_batch.pipeline.stream import CALLS_PER_ACTOR
+from steel_batch.pipeline.stream import ON_GPU
 from steel_batch.registry import load_engine
 from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.synthetic import render
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=NUM_SLOTS)
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--children", type=int, default=CHILDREN, help="that describe masks")
-    parser.add_argument("--calls", type=int, default=CALLS_PER_ACTOR, help="shards in work at once")
+    parser.add_argument("--calls", type=int, default=ON_GPU.in_work, help="shards in work at once")
     parser.add_argument("--shards", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

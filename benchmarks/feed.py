@@ -26,8 +26,7 @@ from benchmarks.gpu.score import DATE, PATTERN
 from benchmarks.machine import keep
 from steel_batch.config import DECODER, ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
-from steel_batch.pipeline import run, stages, stream
-from steel_batch.pipeline.cluster import joined_cluster
+from steel_batch.pipeline import prepare, run, stages, stream
 from steel_batch.score import ShardScorer
 from steel_batch.synthetic import render
 from steel_batch.telemetry import Meter
@@ -51,6 +50,14 @@ class PretendStage(stages.ScoreStage):
         )
         self._meter = Meter(setup.store)
         ray.get(dispatcher.load.remote("pretend"))
+        dispatcher.answer.remote("pretend", "here", None)
+
+
+def pool_of(*_: Any, **__: Any) -> stream.ActorPool:
+    """One actor that is supplied as one on a GPU is, on the GPU that Ray is told of."""
+    return stream.ActorPool(
+        num_actors=1, num_cpus=1.0, num_gpus=1.0, num_threads=2, num_slots=NUM_SLOTS
+    )
 
 
 def images_per_second(images: Path, store: Path, shard_images: int, shards_per_read: int) -> float:
@@ -73,7 +80,9 @@ def main() -> None:
     compared = [int(number) for number in args.shards_per_read.split(",")]
     rates: dict[int, list[float]] = {number: [] for number in compared}
     stream.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
-    with tempfile.TemporaryDirectory() as folder, joined_cluster(None):
+    prepare.actor_pool = pool_of
+    ray.init(num_gpus=1, include_dashboard=False, log_to_driver=False)
+    with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "benchmarks.gpu.archive", "--out", folder,
              "--num-images", str(args.num_images), "--num-different", "128"],

@@ -9,6 +9,7 @@ memory already, on as many threads as it has slots. Prints figures, and one JSON
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import shutil
 import subprocess
@@ -31,8 +32,10 @@ from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import DECODES, open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
-from steel_batch.pipeline.stream import CALLS_PER_ACTOR
+from steel_batch.layout import receipts_dir
+from steel_batch.pipeline.stream import ON_GPU
 from steel_batch.read import ShardInput, check_jpegs
+from steel_batch.receipt import Receipt
 from steel_batch.registry import load_engine
 from steel_batch.score import CHILDREN, ShardScorer
 from steel_batch.synthetic.writer import write_lake
@@ -123,6 +126,16 @@ def in_process(
         }
 
 
+def middle_images_per_second(store: Lake, run_id: str) -> float:
+    """Of the middle four fifths of a run: while it begins, what is read is not ahead yet."""
+    found = [Receipt.from_json(store.read(f.key)) for f in store.list_objects(receipts_dir(run_id))]
+    found.sort(key=lambda receipt: receipt.scored_at)
+    at = [datetime.datetime.fromisoformat(receipt.scored_at).timestamp() for receipt in found]
+    num_done = np.cumsum([receipt.num_images for receipt in found])
+    first, last = np.searchsorted(num_done, [0.1 * num_done[-1], 0.9 * num_done[-1]])
+    return float((num_done[last] - num_done[first]) / (at[last] - at[first]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--store", type=Path, required=True)
@@ -134,7 +147,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--decode", choices=DECODES, default="cpu")
     parser.add_argument("--slots", type=int, default=NUM_SLOTS, help="not of `score`")
-    parser.add_argument("--calls", type=int, default=CALLS_PER_ACTOR, help="not of `score`")
+    parser.add_argument("--calls", type=int, default=ON_GPU.in_work, help="not of `score`")
     parser.add_argument("--children", type=int, default=CHILDREN, help="not of `score`")
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -190,6 +203,9 @@ def main() -> None:
         result = json.loads(done.stdout)
         figures |= {
             "score_images_per_second": result["images_per_second"],
+            "score_middle_images_per_second": round(
+                middle_images_per_second(store, result["run_id"]), 1
+            ),
             "score_num_images": result["num_images"],
             "score_num_scored": result["num_scored"],
             "score_startup_seconds": result["startup_seconds"],

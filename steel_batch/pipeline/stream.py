@@ -31,22 +31,33 @@ log = logging.getLogger(__name__)
 
 READ_CPUS: Final = 0.25
 """What a read task claims: it mostly waits for the store."""
-READS_PER_ACTOR: Final = 8
-"""Read tasks beside an actor on a GPU: each reads and checks 1,000 to 2,000 images a second."""
-READS_PER_CPU_ACTOR: Final = 2
 SHARDS_PER_READ: Final = 8
 """What one read task is to have at least: beginning one costs as much as reading a small shard."""
-CALLS_PER_ACTOR: Final = 8
-"""Shards in work at once in one actor, so that nothing drains at a shard's end."""
-TASKS_IN_FLIGHT: Final = 32
-"""Shards sent to one actor, in work or waiting in its node's memory: Ray Data sends new ones eight
-times a second."""
 SHARDS_AHEAD: Final = 64
 """Shards of the largest size that may lie in the cluster's memory for each actor: what is read
 further ahead takes CPUs and fresh memory from what is scored now."""
 BLOCK_BYTES: Final = 1 << 20
 """Less than any shard, so that every shard is a block and goes to whichever actor is free."""
 NO_ACTOR: Final = "no GPU is ready yet: one that is in use is waited for"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """What is on its way to each scoring actor, so that it never waits."""
+
+    reads: int
+    """Read tasks at a time; each reads and checks 1,000 to 2,000 images a second."""
+    in_work: int
+    """Shards in work at once, so that nothing drains at a shard's end."""
+    in_flight: int
+    """Shards sent to it, in work or waiting in its node's memory. Ray Data sends new ones eight
+    times a second; what one actor has, no other one can take."""
+
+
+ON_GPU: Final = Supply(reads=8, in_work=8, in_flight=32)
+"""10,000 images a second and more."""
+ON_CPU: Final = Supply(reads=2, in_work=2, in_flight=4)
+"""A shard takes seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,9 +72,14 @@ class ActorPool:
     """Batches in flight on a GPU."""
 
     @property
+    def supply(self) -> Supply:
+        """What keeps one of them busy."""
+        return ON_GPU if self.num_gpus else ON_CPU
+
+    @property
     def num_reads(self) -> int:
-        """Read tasks at a time that keep it busy."""
-        return self.num_actors * (READS_PER_ACTOR if self.num_gpus else READS_PER_CPU_ACTOR)
+        """Read tasks at a time that keep all of them busy."""
+        return self.num_actors * self.supply.reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,8 +199,8 @@ class ShardStream:
                 num_gpus=pool.num_gpus or None,
                 compute=ActorPoolStrategy(
                     size=pool.num_actors,
-                    max_tasks_in_flight_per_actor=TASKS_IN_FLIGHT,
-                    max_concurrent_calls_per_actor=CALLS_PER_ACTOR,
+                    max_tasks_in_flight_per_actor=pool.supply.in_flight,
+                    max_concurrent_calls_per_actor=pool.supply.in_work,
                     enable_true_multi_threading=True,
                 ),
             )
