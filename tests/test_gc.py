@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from steel_batch import layout
+from steel_batch import layout, series
 from steel_batch.commit import live_files
 from steel_batch.gc import Garbage, collect, find_garbage
 from steel_batch.lake import Lake
 from steel_batch.lake_folder import SCRATCH
-from steel_batch.lock import Lease
+from steel_batch.lock import CONFIRM_SECONDS, Lease
 from steel_batch.query import run_query
 from steel_batch.verify import verify
 from tests.made_up_run import (
@@ -243,6 +245,27 @@ def test_what_lands_while_gc_waits_for_its_turn_is_kept(tmp_path: Path, committe
     assert store.landed
     assert file.target in {f.key for f in live_files(store, "predictions", ENGINE, DATE)}
     assert list(verify(store)) == []
+
+
+def test_whoever_lost_the_lock_while_it_looked_deletes_nothing(store: Lake) -> None:
+    planted = left_by_a_landed_run(store)
+    lock = layout.lock_series(ENGINE, DATE)
+
+    class Suspended(Lake):
+        """Stands still under the lock, before it lists a table, and another run takes the lock."""
+
+        def list_objects(self, prefix: str = "") -> Iterator[object]:  # type: ignore[override]
+            held = series.latest(store, lock)
+            if prefix.startswith("predictions/engine=") and held is not None:
+                number, entry = held
+                if not (holder := json.loads(entry))["released"]:
+                    other = json.dumps(holder | {"token": "another's"}).encode()
+                    assert series.put_next(store, lock, number + 1, other)
+                    time.sleep(CONFIRM_SECONDS + 0.1)
+            return super().list_objects(prefix)
+
+    assert collected(Suspended(store.url)) == set()
+    assert planted <= keys_of(store)
 
 
 def test_a_replaced_file_is_garbage_once_its_successor_is_committed(store: Lake) -> None:

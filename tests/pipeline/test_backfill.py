@@ -12,10 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from steel_batch import layout
+from steel_batch.commit import ensure_tables
 from steel_batch.lake import Lake
 from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
+from steel_batch.pipeline.run import DateRun
 from steel_batch.query import run_query
+from steel_batch.registry import load_engine
 from steel_batch.runs import list_runs
+from steel_batch.sources import open_source
 from steel_batch.verify import verify
 from tests.conftest import PATTERN, cluster_address, fill_lake, group, run_score, score_config
 
@@ -120,6 +125,35 @@ def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
         lambda _: None,
     )
     assert _states(outcomes) == {"committed": 2, "done before": 4}
+
+
+def test_a_damaged_plan_stops_no_other_date(images: Lake, store: Lake, tiny_engine: Path) -> None:
+    dates = _dates(4)
+    config = score_config(images, store, tiny_engine, date="all")
+    engine, source = load_engine(config.engine, store=store), open_source(images.url, PATTERN)
+    ensure_tables(store)
+    plans = {}
+    for date in dates:
+        fill_lake(images, num_images=4, date=date)
+        with DateRun(config, engine, source, store, date, lambda _: None) as run:
+            key = layout.run_file(run.work.run_id, "plan.parquet")
+        plans[date] = key, store.read(key)
+    cut, flipped = dates[0], dates[2]
+    key, plan = plans[cut]
+    store.write(key, plan[:-100])
+    key, plan = plans[flipped]
+    store.write(key, plan[:4] + bytes(256) + plan[260:])  # its footer is as it was
+    outcomes = backfill(config, BackfillConfig(), lambda _: None)
+    failed = {outcome.date: outcome.error for outcome in outcomes if outcome.state == "failed"}
+    assert failed.keys() == {cut, flipped}
+    assert all("plan" in str(error) for error in failed.values()), failed
+    assert _images_per_date(store) == {dates[1]: 4, dates[3]: 4}
+    for key, plan in plans.values():
+        store.write(key, plan)
+    assert _states(backfill(config, BackfillConfig(), lambda _: None)) == {
+        "committed": 2, "done before": 2,
+    }  # fmt: skip
+    assert _images_per_date(store) == dict.fromkeys(dates, 4)
 
 
 def test_only_recheck_looks_again_at_dates_that_are_done(
