@@ -8,6 +8,7 @@ digest over both, so the same inputs and settings give the same plan, digest and
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
 from steel_batch.database import load_stream, scratch_database
-from steel_batch.errors import PlanMismatchError
+from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
 from steel_batch.manifest import ImageRef
 
@@ -36,6 +37,10 @@ MAX_GROUPS: Final = 1024
 BATCH_ROWS: Final = 8192
 _KEY: Final = b"steel_batch.plan"
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
+_DAMAGE: Final = (
+    pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError,
+)  # fmt: skip
+"""What reading a damaged plan raises, somewhere in Parquet or in what its footer says."""
 KNOWN: Final = pa.schema([schema.PLAN.field("image_key"), schema.PLAN.field("etag")])
 """What planning needs of images that are committed already."""
 
@@ -109,7 +114,9 @@ def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path)
     shards_per_group = max(1, math.ceil(num_listed / shard_images / MAX_GROUPS))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     num_images = num_bytes = 0
-    with pq.ParquetWriter(path, schema.PLAN, compression="zstd") as writer:
+    with pq.ParquetWriter(
+        path, schema.PLAN, compression="zstd", write_page_checksum=True
+    ) as writer:
         for group in _groups(_distinct(ordered), cutter, shards_per_group):
             digest.update(_text_of(group))
             num_images += group.num_rows
@@ -231,12 +238,17 @@ class Plan:
 
     Raises:
         PlanMismatchError: Its footer says another digest.
+        LakeError: It cannot be read, here and in each method; the message says why.
     """
 
     def __init__(self, store: Lake, run_id: str, *, digest: str | None = None) -> None:
-        self._file = pq.ParquetFile(store.open_input(layout.run_file(run_id, "plan.parquet")))
-        footer = self._file.metadata.metadata[_KEY]
-        self.info = PlanInfo(**json.loads(footer))
+        self._url = store.uri(layout.run_file(run_id, "plan.parquet"))
+        with self._readable():
+            self._file = pq.ParquetFile(
+                store.open_input(layout.run_file(run_id, "plan.parquet")),
+                page_checksum_verification=True,
+            )
+            self.info = PlanInfo(**json.loads(self._file.metadata.metadata[_KEY]))
         if digest not in (None, self.info.digest):
             raise PlanMismatchError(
                 f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run was "
@@ -246,21 +258,33 @@ class Plan:
 
     def ranges(self) -> list[ShardRange]:
         """Which shards each row group holds."""
-        metadata = self._file.metadata
         found = []
-        for group in range(metadata.num_row_groups):
-            statistics = metadata.row_group(group).column(0).statistics
-            found.append(ShardRange(group, statistics.min, statistics.max))
+        with self._readable():
+            metadata = self._file.metadata
+            for group in range(metadata.num_row_groups):
+                statistics = metadata.row_group(group).column(0).statistics
+                found.append(ShardRange(group, statistics.min, statistics.max))
         return found
 
     def read_group(self, group: int) -> pa.Table:
         """The rows of one row group."""
-        return self._file.read_row_group(group)
+        with self._readable():
+            return self._file.read_row_group(group)
 
     def __iter__(self) -> Iterator[pa.Table]:
         """Every row group's rows, one after the other."""
         for group in range(self._file.metadata.num_row_groups):
-            yield self._file.read_row_group(group)
+            yield self.read_group(group)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            reason = str(error).rstrip(".")
+            raise LakeError(
+                f"{self._url} is damaged: {reason}. Give --fresh to abandon its run and plan anew."
+            ) from error
 
 
 def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ from steel_batch.errors import (
     ImageError,
     LakeError,
     MissingObjectError,
+    SteelBatchError,
     TransientLakeError,
 )
 from steel_batch.jpeg import is_plain_jpeg
@@ -74,7 +75,9 @@ class ShardInput:
     """What the requests met with that it took to read it; see `Lake.counts`."""
 
     @classmethod
-    def failed(cls, run_id: str, plan_digest: str, shard: int, error: LakeError) -> ShardInput:
+    def failed(
+        cls, run_id: str, plan_digest: str, shard: int, error: SteelBatchError
+    ) -> ShardInput:
         """A shard that could not be read."""
         return cls(
             run_id=run_id,

@@ -133,6 +133,32 @@ def test_a_plan_that_another_one_was_written_over_is_noticed(large: Path) -> Non
         Plan(Lake(str(large)), "r", digest=digest)
 
 
+def test_a_damaged_plan_is_refused_or_reads_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "runs/r/plan.parquet"
+    path.parent.mkdir(parents=True)
+    build_plan((ref(f"k{i:04}") for i in range(100)), SETTINGS, path)
+    whole = path.read_bytes()
+    store = Lake(str(tmp_path))
+    groups = list(Plan(store, "r"))
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = random.Random(4)
+    refused = []
+    for place in rng.sample(range(4, footer), 100):
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        )
+        try:
+            assert list(Plan(store, "r")) == groups
+        except LakeError as error:
+            refused.append(error.message)
+    assert len(refused) > 50, "most bytes matter"
+    assert all("plan.parquet is damaged: " in message for message in refused)
+    for length in (0, 3, footer, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(LakeError, match=r"is damaged: .*--fresh"):
+            Plan(store, "r")
+
+
 def test_memory_does_not_grow_with_images(tmp_path: Path) -> None:
     def peak(num: int) -> int:
         tracemalloc.start()

@@ -113,11 +113,9 @@ class ReadStage:
                     if setup.decoder == DECODER:
                         shard = check_jpegs(shard, card.height, card.width)
                     yield dataclasses.replace(shard, counts=meter.take())
-        except (SteelBatchError, pa.ArrowException) as error:
-            damaged = LakeError(f"the run's plan cannot be read: {error}")
-            failure = error if isinstance(error, LakeError) else damaged
+        except SteelBatchError as error:
             for number in sorted(left):
-                yield ShardInput.failed(work.run_id, work.plan_digest, number, failure)
+                yield ShardInput.failed(work.run_id, work.plan_digest, number, error)
 
 
 class ScoreStage:
