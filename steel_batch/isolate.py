@@ -1,21 +1,23 @@
-"""Decoding in child processes, for images that kill or hold up the process that decodes them.
+"""Decoding in a child process, for images that kill or hold up the process that decodes them.
 
-A child gets files on its standard input and gives pixels back on its standard output, one after the
-other. If it dies, what it gave back stands, and the next child begins with the image that was being
-decoded: an image that ends a process in which nothing came before it is the culprit, every other
-one is decoded. So a culprit costs two children, however large the shard. The protocol is lengths
-and raw bytes; nothing is unpickled.
+The child gets one file at a time on its standard input and gives its pixels back on its standard
+output. If it dies, the next child begins with the image that was being decoded: an image that ends
+a process in which nothing came before it is the culprit, every other one is decoded. So a culprit
+costs two children, however large the shard. The protocol is lengths and raw bytes; nothing is
+unpickled.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
-from typing import BinaryIO, Final
+from collections.abc import Generator, Iterable
+from multiprocessing.connection import wait
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 
@@ -35,30 +37,42 @@ _ERROR: Final = b"E"
 
 
 def decode_isolated(
-    contents: Sequence[bytes], decoder: str, *, seconds_per_image: float = SECONDS_PER_IMAGE
-) -> list[Image | ImageError]:
-    """Decode files where a crash cannot hurt.
+    contents: Iterable[bytes | memoryview],
+    decoder: str,
+    *,
+    seconds_per_image: float = SECONDS_PER_IMAGE,
+) -> Generator[Image | ImageError]:
+    """Decode files where a crash cannot hurt, one after the other as they are asked for.
 
     Args:
         contents: The files.
         decoder: The ``module:function`` that decodes one.
         seconds_per_image: How long one image may take.
 
-    Returns:
-        Per file its pixels, or what is wrong with it: the decoder's own error, or the code
+    Yields:
+        Of each file its pixels, or what is wrong with it: the decoder's own error, or the code
         ``crashed_decoder`` for a file that killed a process of its own, or ``hung_decoder`` for one
         that held it up.
 
     Raises:
         ClusterError: No process could be started, which is no image's fault.
     """
-    results: list[Image | ImageError] = []
-    while len(results) < len(contents):
-        decoded, end = _decode_in_child(contents[len(results) :], decoder, seconds_per_image)
-        results += decoded
-        if len(results) < len(contents) and not decoded:
-            results.append(_explain(end, seconds_per_image))
-    return results
+    child: _Child | None = None
+    try:
+        for data in contents:
+            result = None
+            while result is None:
+                child = child or _Child(decoder, seconds_per_image)
+                result = child.decode(data)
+                if result is None:
+                    exit_code, is_culprit = child.end(), child.num_decoded == 0
+                    child = None
+                    if is_culprit:
+                        result = _explain(exit_code, seconds_per_image)
+            yield result
+    finally:
+        if child is not None:
+            child.end()
 
 
 def child_environment() -> dict[str, str]:
@@ -81,54 +95,75 @@ def _explain(exit_code: int | None, seconds_per_image: float) -> DecodeError:
     )
 
 
-def _decode_in_child(
-    contents: Sequence[bytes], decoder: str, seconds_per_image: float
-) -> tuple[list[Image | ImageError], int | None]:
-    """What one child gave back, and its exit code; None if it had to be stopped."""
-    message = b"".join([_LENGTH.pack(len(contents)), *(_LENGTH.pack(len(c)) + c for c in contents)])
-    end: int | None = None
-    for _ in range(_STARTS):
-        try:
-            done = subprocess.run(  # noqa: S603 - our own interpreter and module
+class _Child:
+    """A process that decodes one file after the other.
+
+    Raises:
+        ClusterError: None could be started.
+    """
+
+    def __init__(self, decoder: str, seconds_per_image: float) -> None:
+        self.num_decoded = 0
+        # Its own alarm comes first, unless the decoder turned it off.
+        self._seconds = seconds_per_image + 1
+        self._is_late = self._has_ended = False
+        for _ in range(_STARTS):
+            self._process: Any = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-m", "steel_batch.isolate", decoder, str(seconds_per_image)],
-                input=message,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
-                # The child's own alarm comes first, unless the decoder turned it off.
-                timeout=START_SECONDS + (seconds_per_image + 1) * len(contents),
                 env=child_environment(),
-                check=False,
             )
-            end, output = done.returncode, done.stdout
-        except subprocess.TimeoutExpired as error:
-            end, output = None, error.stdout or b""
-        if output.startswith(_READY):
-            return _parse(output), end
-    raise ClusterError(
-        f"a process that decodes with {decoder!r} ended before its first image, {_STARTS} times "
-        f"(exit {end}): look for memory or a limit of processes that is used up."
-    )
+            if self._answer(len(_READY), START_SECONDS):
+                return
+            exit_code = self.end()
+        raise ClusterError(
+            f"a process that decodes with {decoder!r} ended before its first image, {_STARTS} "
+            f"times (exit {exit_code}): look for memory or a limit of processes that is used up."
+        )
 
-
-def _parse(output: bytes) -> list[Image | ImageError]:
-    """The results that are complete."""
-    results: list[Image | ImageError] = []
-    position = len(_READY)
-    while len(output) - position >= _HEAD.size:
-        kind, first, second = _HEAD.unpack_from(output, position)
-        position += _HEAD.size
+    def decode(self, data: bytes | memoryview) -> Image | ImageError | None:
+        """Pixels, or what is wrong with the file; None where the process ended or has to."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        try:
+            stdin.write(_LENGTH.pack(len(data)))
+            stdin.write(data)
+            stdin.flush()
+        except BrokenPipeError:
+            self._has_ended = True
+            return None
+        head = self._answer(_HEAD.size, self._seconds)
+        if head is None:
+            return None
+        kind, first, second = _HEAD.unpack(head)
         size = first * second if kind == _PIXELS else first + second
-        if len(output) - position < size:
-            break
+        body = stdout.read(size)
+        if len(body) < size:
+            self._has_ended = True
+            return None
+        self.num_decoded += 1
         if kind == _PIXELS:
-            pixels = np.frombuffer(output, np.uint8, size, position)
-            results.append(pixels.reshape(first, second))
-        else:
-            code = output[position : position + first].decode()
-            message = output[position + first : position + size].decode()
-            results.append(DecodeError(message, code=code))
-        position += size
-    return results
+            return np.frombuffer(body, np.uint8).reshape(first, second)
+        return DecodeError(body[first:].decode(), code=body[:first].decode())
+
+    def end(self) -> int | None:
+        """Its exit code; None where it took too long. Stops it, unless it has ended by itself."""
+        if self._has_ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._seconds)
+        self._process.kill()
+        self._process.communicate()
+        return None if self._is_late else self._process.returncode
+
+    def _answer(self, size: int, seconds: float) -> bytes | None:
+        """The beginning of an answer; None where the process ended or is late."""
+        if not wait([self._process.stdout], seconds):
+            self._is_late = True
+            return None
+        data: bytes = self._process.stdout.read(size)
+        self._has_ended = len(data) < size
+        return None if self._has_ended else data
 
 
 def _serve(decoder: str, seconds_per_image: float, source: BinaryIO, sink: BinaryIO) -> None:
@@ -136,10 +171,8 @@ def _serve(decoder: str, seconds_per_image: float, source: BinaryIO, sink: Binar
     decode = load_decoder(decoder)
     sink.write(_READY)
     sink.flush()
-    (num,) = _LENGTH.unpack(source.read(_LENGTH.size))
-    for _ in range(num):
-        (size,) = _LENGTH.unpack(source.read(_LENGTH.size))
-        data = source.read(size)
+    while length := source.read(_LENGTH.size):
+        data = source.read(*_LENGTH.unpack(length))
         signal.setitimer(signal.ITIMER_REAL, seconds_per_image)
         try:
             image_HW = decode(data)

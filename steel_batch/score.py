@@ -12,9 +12,9 @@ import itertools
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -36,7 +36,7 @@ from steel_batch.decode import (
 from steel_batch.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.engine.contract import Card, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
-from steel_batch.errors import DecodeError, ImageError
+from steel_batch.errors import ImageError
 from steel_batch.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.lake import Lake
 from steel_batch.read import ShardInput
@@ -168,8 +168,8 @@ class ShardScorer:
         size, num = self._runtime.batch_size, len(shard.refs)
         batches = [range(start, min(start + size, num)) for start in range(0, num, size)]
         if isolated:  # one after the other: what their pixels take may be what ended the process
-            with self._isolating:
-                parts = [self._score_isolated(shard, batch) for batch in batches]
+            with self._isolating, closing(self._decode_isolated(shard)) as decoded:
+                parts = [self._score_isolated(shard, batch, decoded) for batch in batches]
         else:
             futures = [self._batches.submit(self._score_read, shard, batch) for batch in batches]
             parts = [future.result() for future in futures]
@@ -201,20 +201,25 @@ class ShardScorer:
         sources = [partial(self._decode_scalar, shard, i) for i in batch]
         return self._score_batch(sources, errors, jpegs)
 
-    def _score_isolated(self, shard: ShardInput, batch: range) -> Scores:
-        """The same, decoded in child processes.
+    def _decode_isolated(self, shard: ShardInput) -> Generator[Image | ImageError]:
+        """The images of a shard that were read, decoded in a child process."""
+        known = (
+            content or b""
+            for content, error in zip(shard.contents, shard.errors, strict=True)
+            if error is None
+        )
+        return decode_isolated(known, self._decoder_name, seconds_per_image=self._decode_seconds)
 
-        A GPU is left out of that as well: it may be what an image brought down.
+    def _score_isolated(
+        self, shard: ShardInput, batch: range, decoded: Iterator[Image | ImageError]
+    ) -> Scores:
+        """Score some images of a shard as they come from a child process.
+
+        A GPU decodes none of them: it may be what an image brought down.
         """
         errors = shard.errors[batch.start : batch.stop]
-        known = [place for place, error in enumerate(errors) if error is None]
-        results = decode_isolated(
-            [bytes(shard.contents[batch[place]] or b"") for place in known],
-            self._decoder_name,
-            seconds_per_image=self._decode_seconds,
-        )
-        decoded = dict(zip(known, results, strict=True))
-        sources = [partial(_raise_or_return, decoded.get(place)) for place in range(len(batch))]
+        images = [next(decoded) if error is None else error for error in errors]
+        sources = [partial(_raise_or_return, image) for image in images]
         return self._score_batch(sources, errors, {})
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
@@ -302,9 +307,9 @@ def _as(column: Any, kind: pa.DataType) -> Any:
     return column if column.type == kind else column.cast(kind)
 
 
-def _raise_or_return(image: Image | ImageError | None) -> Image:
-    if image is None or isinstance(image, ImageError):
-        raise image or DecodeError("the image was not read.")
+def _raise_or_return(image: Image | ImageError) -> Image:
+    if isinstance(image, ImageError):
+        raise image
     return image
 
 

@@ -7,11 +7,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steel_batch import isolate
 from steel_batch.decode import Image, decode_gray
 from steel_batch.errors import ClusterError, ImageError
-from steel_batch.isolate import decode_isolated
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
 from tests.strange_decoders import ABORT, EXIT, HANG, KILL, LATER
+
+
+def decode_isolated(contents: list[bytes], decoder: str, **how: float) -> list[Image | ImageError]:
+    return list(isolate.decode_isolated(contents, decoder, **how))
+
 
 DEADLY = "tests.strange_decoders:deadly"
 
