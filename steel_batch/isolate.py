@@ -108,13 +108,7 @@ class _Child:
         self._seconds = seconds_per_image + 1
         self._is_late = self._has_ended = False
         for _ in range(_STARTS):
-            self._process: Any = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "steel_batch.isolate", decoder, str(seconds_per_image)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=child_environment(),
-            )
+            self._process = self._start(decoder, seconds_per_image)
             if self._answer(len(_READY), START_SECONDS):
                 return
             exit_code = self.end()
@@ -155,6 +149,19 @@ class _Child:
         self._process.kill()
         self._process.communicate()
         return None if self._is_late else self._process.returncode
+
+    @staticmethod
+    def _start(decoder: str, seconds_per_image: float) -> Any:
+        try:
+            return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-m", "steel_batch.isolate", decoder, str(seconds_per_image)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=child_environment(),
+            )
+        except OSError as error:
+            raise ClusterError(f"no process that decodes starts: {error}.") from error
 
     def _answer(self, size: int, seconds: float) -> bytes | None:
         """The beginning of an answer; None where the process ended or is late."""
