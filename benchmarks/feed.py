@@ -81,7 +81,7 @@ def main() -> None:
     rates: dict[int, list[float]] = {number: [] for number in compared}
     stream.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
     prepare.actor_pool = pool_of
-    ray.init(num_gpus=1, include_dashboard=False, log_to_driver=False)
+    ray.init("local", num_gpus=1, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [sys.executable, "-m", "benchmarks.gpu.archive", "--out", folder,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from steel_batch.errors import LakeError, TransientLakeError
 
@@ -15,6 +16,32 @@ NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP}
 """What network drives answer that cannot do it for folders."""
 ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+
+
+class InputFile(io.FileIO):
+    """A file to read, whose errors are those of the lake, whoever reads it.
+
+    Raises:
+        LakeError: In place of the operating system's error, from each read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self._path = path
+
+    def readinto(self, buffer: Any, /) -> int | None:
+        """See `io.RawIOBase`."""
+        try:
+            return super().readinto(buffer)
+        except OSError as error:
+            raise error_of(error, self._path) from error
+
+    def readall(self) -> bytes:
+        """See `io.RawIOBase`."""
+        try:
+            return super().readall()
+        except OSError as error:
+            raise error_of(error, self._path) from error
 
 
 def create_exclusively(path: Path, data: bytes) -> bool:

@@ -106,8 +106,8 @@ class _Child:
         self.num_decoded = 0
         # Its own alarm comes first, unless the decoder turned it off.
         self._seconds = seconds_per_image + 1
-        self._is_late = self._has_ended = False
         for _ in range(_STARTS):
+            self._is_late = self._has_ended = False
             self._process = self._start(decoder, seconds_per_image)
             if self._answer(len(_READY), START_SECONDS):
                 return
@@ -147,7 +147,11 @@ class _Child:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(self._seconds)
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        # Not read to its end: what a decoder forked may still hold the other side.
+        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         return None if self._is_late else self._process.returncode
 
     @staticmethod

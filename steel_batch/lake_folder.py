@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import logging
 import os
 import shutil
@@ -15,7 +16,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
-from steel_batch.disk import ABSENT, NO_LINKS, create_exclusively, error_of, make_durable
+from steel_batch.disk import (
+    ABSENT,
+    NO_LINKS,
+    InputFile,
+    create_exclusively,
+    error_of,
+    make_durable,
+)
 from steel_batch.errors import (
     ChangedObjectError,
     LakeError,
@@ -195,7 +203,7 @@ class Folder:
     def open_input(self, key: str) -> BinaryIO:
         path = self._root / key
         try:
-            return path.open("rb")
+            return io.BufferedReader(InputFile(path))
         except ABSENT as error:
             raise MissingObjectError(f"{path} is not there.") from error
         except OSError as error:

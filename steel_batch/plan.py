@@ -283,7 +283,8 @@ class Plan:
         except _DAMAGE as error:
             reason = str(error).rstrip(".")
             raise LakeError(
-                f"{self._url} is damaged: {reason}. Give --fresh to abandon its run and plan anew."
+                f"{self._url} is damaged: {reason}. Unless rows of its run are committed, --fresh "
+                "abandons it and plans anew."
             ) from error
 
 

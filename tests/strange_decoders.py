@@ -16,6 +16,7 @@ KILL = b"kills by signal"
 ABORT = b"aborts"
 EXIT = b"exits"
 HANG = b"hangs"
+FORK = b"aborts and leaves a process behind"
 LATER = b"kills when the next one is decoded"
 
 _is_doomed = False
@@ -27,7 +28,10 @@ def deadly(data: Any) -> Image:
     end = bytes(data)[-64:]
     if end.endswith(KILL) or _is_doomed:
         os.kill(os.getpid(), signal.SIGKILL)
-    if end.endswith(ABORT):
+    if end.endswith(FORK) and not os.fork():
+        time.sleep(60)
+        os._exit(0)
+    if end.endswith((ABORT, FORK)):
         os.abort()
     if end.endswith(EXIT):
         os._exit(7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from steel_batch import isolate
 from steel_batch.decode import Image, decode_gray
 from steel_batch.errors import ClusterError, ImageError
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
-from tests.strange_decoders import ABORT, EXIT, HANG, KILL, LATER
+from tests.strange_decoders import ABORT, EXIT, FORK, HANG, KILL, LATER
 
 
 def decode_isolated(contents: list[bytes], decoder: str, **how: float) -> list[Image | ImageError]:
@@ -90,6 +92,13 @@ def test_an_image_that_holds_the_decoder_up_is_given_up_after_its_time() -> None
     assert [code_of(r) for r in results] == [*[None] * 3, "hung_decoder", None, "crashed_decoder"]
     assert "more than 2 s" in str(results[3])
     assert_decoded(results, contents, {3, 5})
+
+
+def test_a_process_that_a_decoder_leaves_behind_holds_nothing_up() -> None:
+    started = time.monotonic()
+    results = decode_isolated([good_jpeg() + FORK, good_jpeg()], DEADLY, seconds_per_image=1.0)
+    assert [code_of(r) for r in results] == ["hung_decoder", None], "as its output is still open"
+    assert time.monotonic() - started < 30
 
 
 def test_what_a_decoder_prints_is_no_pixel() -> None:

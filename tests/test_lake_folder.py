@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
-from steel_batch.errors import LakeError
+from steel_batch.errors import LakeError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake_folder import SCRATCH
 
@@ -82,6 +84,24 @@ def test_a_file_that_does_not_fit_is_an_error_and_leaves_nothing(root: Path) -> 
         assert line.startswith(f"LakeError {root}/big: File too large.")
     assert rest == "True ['small']"
     assert list((root / SCRATCH).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda stream: stream.read(1),
+        lambda stream: stream.read(),
+        lambda stream: stream.readinto(bytearray(9)),
+    ],
+    ids=["some", "all", "into"],
+)
+def test_an_error_of_the_disk_while_a_file_is_read_is_one_of_the_lake(
+    read: Callable[[BinaryIO], object],
+) -> None:
+    """Of its own memory, a process cannot read the first page: EIO."""
+    stream = Lake("/proc/self").open_input("mem")
+    with pytest.raises(TransientLakeError, match="/proc/self/mem: Input/output error"):
+        read(stream)
 
 
 def test_what_writers_left_half_written_is_never_listed_and_swept_once_it_is_old(

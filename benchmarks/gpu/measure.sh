@@ -88,7 +88,7 @@ build() { # each begins with the timing cache of the one before
   for shape in $SHAPES; do
     local to; to="$(folder shapes "$shape")/plans"
     mkdir -p "$to"
-    [ -z "$before" ] || cp -n "$before"/*.cache "$to/"
+    [ -z "$before" ] || find "$before" -name "*.cache" -exec cp -n {} "$to/" \;
     "$TENSORRT" -m benchmarks.gpu.engines --store "$OUT/shapes" --engines "$(engine shapes "$shape")" \
       --precisions "$PRECISION" | figure
     before=$to
@@ -120,7 +120,8 @@ torch() {
 }
 parity() { # [FLAGS]
   "$TENSORRT" -m benchmarks.gpu.parity --store "$OUT/shapes" --engine "$(engine shapes "$SHAPE")" \
-    --images ${REAL:+"$REAL"} "$OUT/archive/loose" --limit 2000 --reference "$OUT/reference" "$@"
+    --images ${REAL:+"$REAL"} "$OUT/archive/loose" --limit 2000 --reference "$OUT/reference" \
+    --precisions "$PRECISION" "$@"
 }
 kill_stage() { # an actor that dies costs its shards a second try and no image its row
   score_run killed "$OUT/archive/packed" --decode gpu > "$OUT/log/killed.json" 2> "$OUT/log/killed.log" &

@@ -127,13 +127,17 @@ def in_process(
 
 
 def middle_images_per_second(store: Lake, run_id: str) -> float:
-    """Of the middle four fifths of a run: while it begins, what is read is not ahead yet."""
+    """Of the middle four fifths of a run: while it begins, what is read is not ahead yet.
+
+    0 where that is too few shards to tell.
+    """
     found = [Receipt.from_json(store.read(f.key)) for f in store.list_objects(receipts_dir(run_id))]
     found.sort(key=lambda receipt: receipt.scored_at)
     at = [datetime.datetime.fromisoformat(receipt.scored_at).timestamp() for receipt in found]
     num_done = np.cumsum([receipt.num_images for receipt in found])
     first, last = np.searchsorted(num_done, [0.1 * num_done[-1], 0.9 * num_done[-1]])
-    return float((num_done[last] - num_done[first]) / (at[last] - at[first]))
+    seconds = at[last] - at[first]
+    return float(num_done[last] - num_done[first]) / seconds if seconds else 0.0
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ from steel_batch.pipeline.dispatcher import Work
 from steel_batch.plan import Plan
 from steel_batch.read import ShardInput, check_jpegs, read_shards
 from steel_batch.registry import Engine
-from steel_batch.score import CHILDREN, ShardScorer
+from steel_batch.score import BATCHES_PER_SLOT, CHILDREN, ShardScorer
 from steel_batch.telemetry import Meter
 from steel_batch.watchdog import EXIT_CODE
 
@@ -210,7 +210,7 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
         decoder=setup.decoder,
         decode_seconds=setup.decode_seconds,
         num_threads=setup.num_threads,
-        num_children=CHILDREN if on_gpu else 0,
+        num_children=min(CHILDREN, BATCHES_PER_SLOT * runtime.num_slots) if on_gpu else 0,
     )
 
 
