@@ -29,7 +29,7 @@ def deadly(data: Any) -> Image:
     if end.endswith(KILL) or _is_doomed:
         os.kill(os.getpid(), signal.SIGKILL)
     if end.endswith(FORK) and not os.fork():
-        time.sleep(60)
+        time.sleep(20)
         os._exit(0)
     if end.endswith((ABORT, FORK)):
         os.abort()
