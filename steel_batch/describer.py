@@ -16,7 +16,6 @@ import mmap
 import os
 import signal
 import struct
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -30,7 +29,7 @@ from steel_batch.components import describe_defects
 from steel_batch.decode import mask_to_source
 from steel_batch.engine.contract import PostProcess
 from steel_batch.errors import ClusterError
-from steel_batch.isolate import child_environment
+from steel_batch.isolate import start_child
 
 Masks = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
@@ -151,16 +150,7 @@ class ChildDescriber:
     def _start(self) -> None:
         shape = [*self._shared.mask_NHW.shape, self._shared.peak_NC.shape[1]]
         arguments = [str(self._file), json.dumps(shape), json.dumps(asdict(self._post_process))]
-        try:
-            self._child = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "steel_batch.describer", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=[self._file],
-                env=child_environment(),
-            )
-        except OSError as error:
-            raise ClusterError(f"no process that describes masks starts: {error}.") from error
+        self._child = start_child("steel_batch.describer", *arguments, pass_fds=[self._file])
 
     def _ask(self, request: bytes) -> bytes | None:
         """The child's answer; None if it is no more."""

@@ -75,9 +75,27 @@ def decode_isolated(
             child.end()
 
 
-def child_environment() -> dict[str, str]:
-    """What a child's interpreter needs to find the modules of this one."""
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+def start_child(module: str, *arguments: str, **how: Any) -> Any:
+    """Start a module of ours in a process that finds the modules of this one, with pipes to it.
+
+    Args:
+        module: The module, which is run as ``python -m`` would.
+        arguments: For it.
+        how: More for `subprocess.Popen`.
+
+    Raises:
+        ClusterError: The system starts no process.
+    """
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            **how,
+        )
+    except OSError as error:
+        raise ClusterError(f"no process of {module} starts: {error}.") from error
 
 
 def _explain(exit_code: int | None, seconds_per_image: float) -> DecodeError:
@@ -108,7 +126,9 @@ class _Child:
         self._seconds = seconds_per_image + 1
         for _ in range(_STARTS):
             self._is_late = self._has_ended = False
-            self._process = self._start(decoder, seconds_per_image)
+            self._process = start_child(
+                "steel_batch.isolate", decoder, str(seconds_per_image), stderr=subprocess.DEVNULL
+            )
             if self._answer(len(_READY), START_SECONDS):
                 return
             exit_code = self.end()
@@ -153,19 +173,6 @@ class _Child:
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         return None if self._is_late else self._process.returncode
-
-    @staticmethod
-    def _start(decoder: str, seconds_per_image: float) -> Any:
-        try:
-            return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                [sys.executable, "-m", "steel_batch.isolate", decoder, str(seconds_per_image)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=child_environment(),
-            )
-        except OSError as error:
-            raise ClusterError(f"no process that decodes starts: {error}.") from error
 
     def _answer(self, size: int, seconds: float) -> bytes | None:
         """The beginning of an answer; None where the process ended or is late."""
