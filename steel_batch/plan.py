@@ -242,12 +242,10 @@ class Plan:
     """
 
     def __init__(self, store: Lake, run_id: str, *, digest: str | None = None) -> None:
-        self._url = store.uri(layout.run_file(run_id, "plan.parquet"))
+        key = layout.run_file(run_id, "plan.parquet")
+        self._url = store.uri(key)
         with self._readable():
-            self._file = pq.ParquetFile(
-                store.open_input(layout.run_file(run_id, "plan.parquet")),
-                page_checksum_verification=True,
-            )
+            self._file = pq.ParquetFile(store.open_input(key), page_checksum_verification=True)
             self.info = PlanInfo(**json.loads(self._file.metadata.metadata[_KEY]))
         if digest not in (None, self.info.digest):
             raise PlanMismatchError(
