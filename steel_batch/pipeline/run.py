@@ -9,51 +9,33 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
-import logging
 import platform
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import TracebackType
 
-from steel_batch import __version__, layout
-from steel_batch.commit import digest_files, ensure_tables, landed, sweep
+from steel_batch import layout
+from steel_batch.commit import landed, sweep
 from steel_batch.config import ScoreConfig
-from steel_batch.errors import (
-    LakeError,
-    LockHeldError,
-    TooManyBadImagesError,
-    TransientLakeError,
-)
+from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lock import Lease
 from steel_batch.merge import Cut, DataFile, cut_files, load_files, save_files
+from steel_batch.pipeline.begin import begin_run, unfinished_run
 from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.dispatcher import Opening, Work
 from steel_batch.pipeline.landing import delete_staged, land_run
 from steel_batch.pipeline.merging import merge_files
-from steel_batch.pipeline.prepare import Planned, dates_of, plan_date, scoring_setup
+from steel_batch.pipeline.prepare import Planned, dates_of, scoring_setup
 from steel_batch.pipeline.stream import SHARDS_PER_READ, ShardResult, ShardStream
 from steel_batch.pipeline.tally import Tally
-from steel_batch.plan import Plan, ShardRange, check_settings
+from steel_batch.plan import Plan, ShardRange
 from steel_batch.receipt import read_receipts
 from steel_batch.registry import Engine, load_engine
-from steel_batch.runs import (
-    ClassCount,
-    Run,
-    RunRecord,
-    RunResult,
-    latest_run,
-    put_record,
-    put_result,
-)
+from steel_batch.runs import ClassCount, RunRecord, RunResult, put_result
 from steel_batch.sources import Source, open_source
 from steel_batch.telemetry import Events, Meter, Observer, Progress, retries_of
-
-log = logging.getLogger(__name__)
 
 
 def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
@@ -137,7 +119,7 @@ class DateRun:
             self._lock(undo)
             for table in layout.TABLES:
                 sweep(store, table, engine, self._date, before=self._lease.check)
-            record = self._unfinished() or self._begin()
+            record = unfinished_run(self._config, engine, store, self._date) or self._begin()
             if record is not None:
                 self._open(record)
             undo.pop_all()
@@ -223,77 +205,21 @@ class DateRun:
     def _plan(self) -> Plan:
         return Plan(self._store, self._record.run_id, digest=self._record.plan_digest)
 
-    def _unfinished(self) -> RunRecord | None:
-        """The run to continue, if there is one."""
-        config, store, engine = self._config, self._store, self._engine.card.name
-        run = latest_run(store, engine, self._date)
-        if run is None or run.record is None or run.result is not None:
-            return None
-        if landed(store, layout.PREDICTIONS, run.run_id):
-            return run.record
-        if config.fresh:
-            return None
-        if run.record.files_digest not in (None, digest_files(store, engine, self._date)):
-            # Planned by who had lost the lock: its images may have rows by now.
-            log.warning("run %s is abandoned: another one landed since its plan", run.run_id)
-            return None
-        check_settings(run.run_id, run.record.settings, self._settings())
-        return run.record
-
-    def _settings(self) -> dict[str, object]:
-        return self._config.settings(engine=self._engine.card.name, date=self._date)
-
     def _begin(self) -> RunRecord | None:
-        """Plan a new run and make it durable; none where there is nothing new to score."""
+        """Plan a new run; none where there is nothing new to score."""
         self._observe(Progress(step="planning"))
         started = time.monotonic()
-        store, engine = self._store, self._engine.card.name
-        # Before the rows themselves are read: what lands in between makes it another one.
-        files_digest = digest_files(store, engine, self._date)
-        with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
-            path = Path(scratch) / "plan.parquet"
-            planned = plan_date(self._config, engine, self._date, self._source, store, path)
-            info = planned.info
-            if info.num_images == 0:
-                self.result = self._nothing_new(planned)
-                return None
-            ensure_tables(store)
-            number = _next_number(latest_run(store, engine, self._date))
-            run_id = layout.run_id(engine, self._date, number)
-            with (
-                path.open("rb") as source,
-                store.open_output(layout.run_file(run_id, "plan.parquet")) as target,
-            ):
-                while chunk := source.read(8 << 20):
-                    target.write(chunk)
-                self._lease.check()  # the end of the block makes it visible
-        record = RunRecord(
-            run_id=run_id,
-            engine=engine,
-            date=self._date,
-            created_at=_now(),
-            plan_digest=info.digest,
-            num_images=info.num_images,
-            num_shards=info.num_shards,
-            num_committed=info.num_committed,
-            num_changed=info.num_changed,
-            num_left_out=planned.num_left_out,
-            example_left_out=planned.example_left_out,
-            settings=info.settings,
-            config=dataclasses.asdict(self._config),
-            environment={
-                "steel_batch": __version__,
-                "python": platform.python_version(),
-                "host": platform.node(),
-            },
-            files_digest=files_digest,
+        planned, record = begin_run(
+            self._config,
+            self._engine.card.name,
+            self._source,
+            self._store,
+            self._date,
+            self._lease.check,
         )
-        self._lease.check()
-        if not put_record(store, record):
-            raise LockHeldError(
-                f"another run began {run_id} while this one planned it: run the same command again."
-            )
         self._steps["plan"] = time.monotonic() - started
+        if record is None:
+            self.result = self._nothing_new(planned)
         return record
 
     def _nothing_new(self, planned: Planned) -> RunResult:
@@ -506,11 +432,3 @@ class DateRun:
     def _glob(self) -> str:
         partition = layout.partition(self._engine.card.name, self._date)
         return self._store.uri(f"{layout.PREDICTIONS}/{partition}/*.parquet")
-
-
-def _next_number(run: Run | None) -> int:
-    return 1 if run is None else layout.split_run_id(run.run_id)[2] + 1
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from ray.data import DataContext
 
 from steel_batch.errors import DeviceError, EngineError
 from steel_batch.lake import Lake
@@ -62,3 +63,13 @@ def test_actors_that_die_while_they_load_end_the_run_and_not_never(
     with pytest.raises(EngineError, match="loading the engine ended its process 5 times"):
         run_score(score_config(images, store, tiny_engine, decoder=decoder, num_actors=1))
     assert committed_rows(store) == []
+
+
+def test_a_shard_that_takes_longer_than_ray_data_waits_for_any_progress_is_waited_for(
+    images: Lake, tmp_path: Path, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
+    store = Lake(str(tmp_path / "store"))
+    decoder = "tests.pipeline.decoders:very_slow"
+    config = score_config(images, store, tiny_engine, decoder=decoder, num_actors=1)
+    assert run_score(config).num_scored == 12

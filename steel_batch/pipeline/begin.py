@@ -1,0 +1,117 @@
+"""How a run begins, once the lock is held: an unfinished one is found, or a new one is planned.
+
+A plan is written to a local file first and then to the store; the run exists from the moment its
+``run.json`` does.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import logging
+import platform
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from steel_batch import __version__, layout
+from steel_batch.commit import digest_files, ensure_tables, landed
+from steel_batch.config import ScoreConfig
+from steel_batch.errors import LockHeldError
+from steel_batch.lake import Lake
+from steel_batch.pipeline.prepare import Planned, plan_date
+from steel_batch.plan import check_settings
+from steel_batch.runs import Run, RunRecord, latest_run, put_record
+from steel_batch.sources import Source
+
+log = logging.getLogger(__name__)
+
+COPY_BYTES = 8 << 20
+
+
+def unfinished_run(config: ScoreConfig, engine: str, store: Lake, date: str) -> RunRecord | None:
+    """The run to continue, if there is one.
+
+    Raises:
+        ConfigError: It was begun with other settings.
+    """
+    run = latest_run(store, engine, date)
+    if run is None or run.record is None or run.result is not None:
+        return None
+    if landed(store, layout.PREDICTIONS, run.run_id):
+        return run.record
+    if config.fresh:
+        return None
+    if run.record.files_digest not in (None, digest_files(store, engine, date)):
+        # Planned by who had lost the lock: its images may have rows by now.
+        log.warning("run %s is abandoned: another one landed since its plan", run.run_id)
+        return None
+    check_settings(run.run_id, run.record.settings, config.settings(engine=engine, date=date))
+    return run.record
+
+
+def begin_run(
+    config: ScoreConfig,
+    engine: str,
+    source: Source,
+    store: Lake,
+    date: str,
+    check_lock: Callable[[], None],
+) -> tuple[Planned, RunRecord | None]:
+    """Plan a new run and make it durable.
+
+    Returns:
+        What was planned, and the run; none where there is nothing new to score.
+
+    Raises:
+        ConfigError: There are no images of that date, or their keys name another one.
+        LockHeldError: The lock was lost.
+    """
+    # Before the rows themselves are read: what lands in between makes it another one.
+    files_digest = digest_files(store, engine, date)
+    with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
+        path = Path(scratch) / "plan.parquet"
+        planned = plan_date(config, engine, date, source, store, path)
+        info = planned.info
+        if info.num_images == 0:
+            return planned, None
+        ensure_tables(store)
+        run_id = layout.run_id(engine, date, _next_number(latest_run(store, engine, date)))
+        with (
+            path.open("rb") as written,
+            store.open_output(layout.run_file(run_id, "plan.parquet")) as target,
+        ):
+            while chunk := written.read(COPY_BYTES):
+                target.write(chunk)
+            check_lock()  # the end of the block makes it visible
+    record = RunRecord(
+        run_id=run_id,
+        engine=engine,
+        date=date,
+        created_at=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        plan_digest=info.digest,
+        num_images=info.num_images,
+        num_shards=info.num_shards,
+        num_committed=info.num_committed,
+        num_changed=info.num_changed,
+        num_left_out=planned.num_left_out,
+        example_left_out=planned.example_left_out,
+        settings=info.settings,
+        config=dataclasses.asdict(config),
+        environment={
+            "steel_batch": __version__,
+            "python": platform.python_version(),
+            "host": platform.node(),
+        },
+        files_digest=files_digest,
+    )
+    check_lock()
+    if not put_record(store, record):
+        raise LockHeldError(
+            f"another run began {run_id} while this one planned it: run the same command again."
+        )
+    return planned, record
+
+
+def _next_number(run: Run | None) -> int:
+    return 1 if run is None else layout.split_run_id(run.run_id)[2] + 1
