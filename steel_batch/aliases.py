@@ -58,7 +58,8 @@ def history(store: Lake, model: str, alias: str) -> list[AliasEntry]:
 def before(entries: Sequence[AliasEntry]) -> str | None:
     """The version that an alias goes back to, as an editor's undo would: never one that was left.
 
-    Each rollback takes away the promotion in force, so the next one goes further back.
+    Each rollback takes away the promotion in force, so the next one goes further back. It passes
+    over earlier promotions of a version that was left since.
 
     Args:
         entries: Its history, oldest first.
@@ -73,7 +74,10 @@ def before(entries: Sequence[AliasEntry]) -> str | None:
                 standing.pop()
         else:
             standing.append(entry.version)
-    return standing[-2] if len(standing) > 1 else None
+    for version in reversed(standing[:-1]):
+        if version != standing[-1] and rolled_back_from(entries, version) is None:
+            return version
+    return None
 
 
 def rolled_back_from(entries: Sequence[AliasEntry], version: str) -> AliasEntry | None:

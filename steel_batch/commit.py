@@ -30,7 +30,13 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from deltalake.transaction import AddAction, RemoveAction
 
 from steel_batch import layout, plan, schema
-from steel_batch.errors import CommitConflictError, CommitUnknownError, LakeError, paragraph_of
+from steel_batch.errors import (
+    CommitConflictError,
+    CommitUnknownError,
+    LakeError,
+    MissingObjectError,
+    paragraph_of,
+)
 from steel_batch.lake import Lake
 from steel_batch.merge import DataFile
 
@@ -163,10 +169,10 @@ def read_file(store: Lake, key: str, fields: pa.Schema) -> Iterator[pa.RecordBat
         with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
             for batch in parquet.iter_batches(columns=leaves):
                 yield batch.select(fields.names).cast(fields)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, MissingObjectError) as error:
         raise LakeError(
-            f"{store.uri(key)} is committed and damaged: {paragraph_of(error)}. Bring back a copy "
-            "of it; `steel-batch verify` names every such file."
+            f"{store.uri(key)} is committed and cannot be read: {paragraph_of(error)}. Bring back "
+            "a copy of it; `steel-batch verify` names every such file."
         ) from error
 
 

@@ -133,6 +133,20 @@ class ScoreConfig:
         return dataclasses.replace(self, **changes)
 
 
+def parse_toml(path: Path) -> dict[str, Any]:
+    """What a configuration file says.
+
+    Raises:
+        ConfigError: It cannot be read, or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+
+
 def read_toml(
     path: Path, *, section: str, names: Mapping[str, str], is_required: bool = False
 ) -> dict[str, Any]:
@@ -152,12 +166,7 @@ def read_toml(
         ConfigError: The file cannot be read, is no TOML, has no such table, or names an unknown
             key.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+    document = parse_toml(path)
     if is_required and section not in document:
         raise ConfigError(f"--config {path} has no [{section}] table.")
     table = document.get(section, {})

@@ -112,9 +112,17 @@ class Lease:
     def __enter__(self) -> Lease:
         """Take the lease."""
         give_up = time.monotonic() + self._wait_seconds
+        is_waiting = False
         while not self._try():
             if time.monotonic() >= give_up:
                 raise LockHeldError(self._held_by())
+            if not is_waiting:
+                log.warning(
+                    "waiting up to %g s for the lock on %s, which another run holds",
+                    self._wait_seconds,
+                    self._what,
+                )
+            is_waiting = True
             time.sleep(POLL_SECONDS)
         self._renewer.start()
         return self

@@ -63,6 +63,11 @@ class KeyPattern:
         if self.text is None:
             return
         names = _names(self.text)
+        if self.text.count("{") != self.text.count("}"):
+            raise ConfigError(
+                f"key pattern {self.text!r} has a '{{' or '}}' without the other: placeholders are "
+                "{name}."
+            )
         wrong = [name for name in names if not name.isidentifier()]
         if wrong or len(set(names)) != len(names) or self.text.startswith("/"):
             raise ConfigError(
@@ -208,6 +213,12 @@ class Listing:
                 f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
                 "images with other names, or for images in '*.tar' or '*.parquet'."
             )
+        if self.example_left_out is None and self.pattern.match(example.key) is not None:
+            return ConfigError(
+                f"there are no images of {self.date} below {self.lake.url}; the key pattern "
+                f"{self.pattern.text!r} fits others, for example {example.key!r}. Give another "
+                "--date."
+            )
         example_key = self.example_left_out or example.key
         date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
         return ConfigError(
@@ -245,8 +256,8 @@ def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
     """
     if pattern.text is None or not pattern.has_date:
         raise ConfigError(
-            "--date all takes the dates from the keys, so --key-pattern needs {date} "
-            "(or {year}, {month} and {day}); otherwise give --date YYYY-MM-DD."
+            "the dates are taken from the keys, so --key-pattern needs {date} (or {year}, {month} "
+            "and {day}); otherwise `score` takes one --date YYYY-MM-DD."
         )
     segments = pattern.segments(None)
     last = max(i for i, s in enumerate(segments) if re.search(r"\{(date|year|month|day)\}", s))

@@ -36,6 +36,7 @@ MAX_GROUPS: Final = 1024
 """Most row groups of a plan: the units that read tasks get, and what its footer costs."""
 BATCH_ROWS: Final = 8192
 _KEY: Final = b"steel_batch.plan"
+_RETRY: Final = "retry_quarantined"
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
 _DAMAGE: Final = (
     pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError,
@@ -297,6 +298,14 @@ def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any])
         for key in sorted(planned.keys() | wanted.keys())
         if planned.get(key) != wanted.get(key)
     ]
+    if planned.get(_RETRY) != wanted.get(_RETRY):
+        begun, other = "score", "quarantine retry"
+        if planned.get(_RETRY):
+            begun, other = other, begun
+        raise PlanMismatchError(
+            f"run {run_id} is unfinished and was begun by `{begun}`, not by `{other}`: finish it "
+            "with that command first, or give --fresh to abandon it and begin anew."
+        )
     if differing:
         raise PlanMismatchError(
             f"run {run_id} is unfinished and was planned differently: {'; '.join(differing)}. "

@@ -17,7 +17,7 @@ from steel_batch.aliases import AliasEntry
 from steel_batch.engine.contract import Card
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
-from steel_batch.registry import Engine, load_engine, resolve_alias, shipped_name
+from steel_batch.registry import Engine, load_engine, shipped_name, unknown_alias
 
 ROUNDING: Final = 1e-9
 """Of figures that are means: one image of many is exactly one image."""
@@ -176,8 +176,12 @@ def rollback(store: Lake, spec: str, *, why: str = "") -> Move:
     model, at, alias = spec.partition("@")
     if not at:
         raise ConfigError(f"{spec!r} is not an alias: expected <model>@<alias>.")
-    left = layout.engine_name(model, resolve_alias(store, model, alias))
+    layout.check_name(model, what="model")
+    layout.check_name(alias, what="alias")
     entries = aliases.history(store, model, alias)
+    if not entries:
+        raise unknown_alias(store, model, alias)
+    left = layout.engine_name(model, entries[-1].version)
     version = aliases.before(entries)
     if version is None:
         raise ConfigError(

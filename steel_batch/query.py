@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import duckdb
 import pyarrow as pa
 
 from steel_batch import layout
 from steel_batch.commit import open_table
 from steel_batch.database import connect
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
+
+_UNREADABLE: Final = "reading the stream registered as"
+"""What DuckDB says where it was not it that failed, but what it reads from."""
 
 
 def run_query(store: Lake, sql: str) -> pa.Table:
@@ -34,6 +39,11 @@ def run_query(store: Lake, sql: str) -> pa.Table:
             )
         return found.to_arrow_table()
     except duckdb.Error as error:
+        if _UNREADABLE in str(error):
+            raise LakeError(
+                f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
+                f"--store {store.url}` names every such file; bring back a copy of them."
+            ) from error
         raise ConfigError(f"the query cannot be answered: {error}") from error
     finally:
         con.close()

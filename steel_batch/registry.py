@@ -69,7 +69,7 @@ class Engine:
             return None
 
 
-def load_engine(spec: str, *, store: Lake | None) -> Engine:
+def load_engine(spec: str, *, store: Lake | None, endpoint_url: str | None = None) -> Engine:
     """Find the engine that a user names.
 
     Args:
@@ -77,6 +77,8 @@ def load_engine(spec: str, *, store: Lake | None) -> Engine:
             shipped engine has a name of the third kind too, and is found by it in every store.
         store: Where models and aliases are looked up, and where plans are kept; None knows only
             the shipped engine and folders, and keeps plans beside the card.
+        endpoint_url: Where a version's folder lies in S3: an endpoint other than AWS's. With a
+            store it is the store's.
 
     Raises:
         ConfigError: There is none; the message lists those that exist.
@@ -85,7 +87,8 @@ def load_engine(spec: str, *, store: Lake | None) -> Engine:
     if spec == DEMO:
         return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
     if "/" in spec or spec.startswith("."):
-        return _load(Lake(spec), "", spec, store)
+        endpoint_url = endpoint_url if store is None else store.endpoint_url
+        return _load(Lake(spec, endpoint_url=endpoint_url), "", spec, store)
     is_shipped = spec == shipped_name()
     if store is None:
         if is_shipped:
@@ -95,19 +98,23 @@ def load_engine(spec: str, *, store: Lake | None) -> Engine:
             "path of a version's folder, or --store."
         )
     model, at, alias = spec.partition("@")
+    problem = f"there is no engine {spec!r} in {store.url}"
     try:
         if at:
             version = resolve_alias(store, model, alias)
+            problem = (
+                f"{spec} means {layout.engine_name(model, version)}, and its card "
+                f"{store.uri(layout.card_file(model, version))} is not there: put it back, or have "
+                "the alias mean another version with `engines promote` or `engines rollback`"
+            )
         else:
             model, version = layout.split_engine_name(spec)
         return _load(store, layout.version_dir(model, version), spec, store)
     except ConfigError:
         if is_shipped:
             return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
-        raise ConfigError(
-            f"there is no engine {spec!r} in {store.url}. There are: "
-            f"{', '.join(_known_names(store))}."
-        ) from None
+        known = [name for name in _known_names(store) if name != spec]
+        raise ConfigError(f"{problem}. There are: {', '.join(known)}.") from None
 
 
 @functools.cache
@@ -126,11 +133,16 @@ def resolve_alias(store: Lake, model: str, alias: str) -> str:
     layout.check_name(alias, what="alias")
     entry = aliases.current(store, model, alias)
     if entry is None:
-        raise ConfigError(
-            f"there is no alias {model}@{alias} in {store.url}; `engines list` shows them, and "
-            "`engines promote` makes one."
-        )
+        raise unknown_alias(store, model, alias)
     return entry.version
+
+
+def unknown_alias(store: Lake, model: str, alias: str) -> ConfigError:
+    """What is raised where an alias has no entries."""
+    return ConfigError(
+        f"there is no alias {model}@{alias} in {store.url}; `engines list` shows them, and "
+        "`engines promote` makes one."
+    )
 
 
 def list_models(store: Lake) -> list[str]:
@@ -138,15 +150,19 @@ def list_models(store: Lake) -> list[str]:
     return sorted(folder.split("/")[1] for folder in store.list_dirs("registry/"))
 
 
-def list_versions(store: Lake, model: str) -> list[Card]:
-    """The versions of a model, oldest first."""
-    cards = []
-    for folder in store.list_dirs(f"registry/{model}/"):
+def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError]:
+    """The card of each version of a model, oldest first.
+
+    A card that is damaged gives its error in its place, before the others.
+    """
+    found: dict[str, Card | EngineError] = {}
+    for version in _versions(store, model):
+        folder = layout.version_dir(model, version)
         try:
-            cards.append(_load(store, folder.rstrip("/"), folder, store).card)
-        except ConfigError:  # the aliases, or a version whose card is not there yet
-            continue
-    return sorted(cards, key=lambda card: (card.created, card.version))
+            found[version] = _load(store, folder, folder, store).card
+        except EngineError as error:
+            found[version] = error
+    return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "created", ""), item[0])))
 
 
 def list_aliases(store: Lake, model: str) -> dict[str, str]:
@@ -188,15 +204,16 @@ def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
         return card.version
     standing = Card.from_json(store.read(card_key), source=store.uri(card_key))
     differing = [
-        name
+        f"{name} {there}, not {given}"
         for name in ("model", "version", "classes", "height", "width", "thresholds",
                      "post_process", "graphs")
-        if getattr(standing, name) != getattr(card, name)
+        if (there := getattr(standing, name)) != (given := getattr(card, name))
     ]  # fmt: skip
     if differing:
         raise EngineError(
-            f"{card.name} is registered in {store.url} with another {', '.join(differing)}: a "
-            "version never changes. Nothing was replaced."
+            f"{card.name} is registered in {store.url} with {'; '.join(differing)}: a version "
+            "never changes, and nothing was replaced. Register it under another model name, or "
+            "with what stands there."
         )
     return card.version
 
@@ -246,5 +263,11 @@ def _known_names(store: Lake) -> list[str]:
     known = [DEMO]
     for model in list_models(store):
         known += [f"{model}@{alias}" for alias in aliases.names(store, model)]
-        known += [card.name for card in list_versions(store, model)]
+        known += [f"{model}-{version}" for version in _versions(store, model)]
     return known
+
+
+def _versions(store: Lake, model: str) -> list[str]:
+    """Every folder of a model with a card in it, whatever the card says."""
+    folders = (folder.split("/")[2] for folder in store.list_dirs(f"registry/{model}/"))
+    return [name for name in folders if store.stat(layout.card_file(model, name)) is not None]

@@ -70,7 +70,10 @@ def test_of_many_that_move_an_alias_at_once_one_does(lake: Lake) -> None:
         (["a", "b", "c", "-b", "d"], "b"),
         (["a", "b", "-a", "b"], "a"),
         (["a", "b", "a"], "b"),
-        (["a", "b", "a", "-b"], "a"),
+        (["a", "b", "a", "-b"], None),
+        (["a", "b", "a", "-b", "a"], "b"),
+        (["c", "a", "b", "a", "-b"], "c"),
+        (["b", "a", "b", "a", "-b"], None),
         (["a", "b", "a", "c", "-a"], "b"),
     ],
 )

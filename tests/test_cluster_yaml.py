@@ -1,4 +1,4 @@
-"""The example cluster is one that Ray's launcher takes."""
+"""The example cluster is one that Ray's launcher takes, and says what to change in it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,27 @@ import ray
 import yaml
 
 ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "cluster.yaml").read_text()
 
 
 def test_the_example_cluster_keeps_rays_schema() -> None:
     schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
-    cluster = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    cluster = yaml.safe_load(TEXT)
     jsonschema.validate(cluster, schema)
     types = cluster["available_node_types"]
     assert cluster["head_node_type"] in types
     # Shards that are in work on the head would be lost with the run.
     assert types[cluster["head_node_type"]]["resources"]["CPU"] == 0
+
+
+def test_what_to_change_names_the_address_that_is_installed() -> None:
+    comment, _, rest = TEXT.partition("cluster_name:")
+    addresses = {word.rstrip("'") for word in rest.split() if word.startswith("git+")}
+    assert len(addresses) == 1
+    assert addresses.pop() in comment.partition("# What to change:")[2]
+
+
+def test_every_node_of_the_example_cluster_trains_with_one_line_more() -> None:
+    cluster = yaml.safe_load(TEXT.replace("  # - ~/", "  - ~/"))
+    (line,) = set(cluster["setup_commands"]) - set(yaml.safe_load(TEXT)["setup_commands"])
+    assert "pip install --quiet 'steel-batch[train] @ git+" in line

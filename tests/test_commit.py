@@ -331,9 +331,13 @@ def test_a_committed_file_that_is_damaged_is_named_to_the_next_plan(
     else:
         damaged = data[:-50] if damage == "cut off" else data[:4] + b"\x55" * 400 + data[404:]
         folder.write(file.key, damaged)
-    said = "is not there" if damage == "gone" else "is committed and damaged: .* verify` names"
-    with pytest.raises(LakeError, match=f"{file.key} {said}"):
+    with pytest.raises(
+        LakeError, match=f"{file.key} is committed and cannot be read: .* verify` n"
+    ):
         list(known_images(folder, ENGINE, DATE))
+    with pytest.raises(LakeError, match="^a committed file cannot be read: .*verify --s") as it:
+        run_query(folder, "SELECT max(image_key) FROM predictions")
+    assert "\n" not in str(it.value)
 
 
 # --- three outcomes -------------------------------------------------------------------------

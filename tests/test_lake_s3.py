@@ -215,7 +215,7 @@ def test_a_store_that_stays_slow_is_given_up_after_the_limit(
     with pytest.raises(TransientLakeError, match=r"/k: the store answers SlowDown \(Please"):
         hasty.read("k")
     assert 1.0 <= time.monotonic() - started < 30.0
-    assert hasty.counts()["retries_SlowDown"] == proxy.counts()["slow_down"] - 1
+    assert 0 < hasty.counts()["retries_SlowDown"] < proxy.counts()["slow_down"]
 
 
 # --- what does not pass ---------------------------------------------------------------------

@@ -176,6 +176,8 @@ def test_other_settings_are_shown_side_by_side() -> None:
     with pytest.raises(PlanMismatchError, match=r"shard_images was 4 and is now 8.*--fresh"):
         check_settings("r", SETTINGS, {**SETTINGS, "shard_images": 8})
     check_settings("r", SETTINGS, dict(SETTINGS))
+    with pytest.raises(PlanMismatchError, match="begun by `score`, not by `quarantine retry`"):
+        check_settings("r", {"retry_quarantined": False}, {"retry_quarantined": True})
 
 
 def test_an_error_of_the_listing_is_raised_as_it_is(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,8 @@ import pytest
 
 from steel_batch import aliases, layout
 from steel_batch.engine.contract import Card
-from steel_batch.errors import ConfigError, EngineError
-from steel_batch.lake import Lake
+from steel_batch.errors import CommitConflictError, ConfigError, EngineError
+from steel_batch.lake import Lake, LakeObject
 from steel_batch.promotion import Move, Tolerance, compare, promote, rollback
 from steel_batch.registry import load_engine, register
 from tests.tiny_engine import tiny_version
@@ -212,6 +213,56 @@ def test_rolling_back_goes_one_further_back_each_time(registry: Registry) -> Non
     assert registry.meant == cards[0].name
 
 
+class Contended(Lake):
+    """Somebody else promotes another version just before one of the requests about an alias."""
+
+    def __init__(self, local: Registry, another: Card, request: int) -> None:
+        super().__init__(local.store.url)
+        self.left = request
+        self._promote = lambda: local.promote(another)
+
+    def _count(self) -> None:
+        self.left -= 1
+        if not self.left:
+            self._promote()
+
+    def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
+        self._count()
+        return super().list_objects(prefix)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        self._count()
+        return super().put_if_absent(key, data)
+
+
+@pytest.mark.parametrize("request_", range(1, 4))
+def test_a_rollback_takes_back_the_promotion_that_it_reports(
+    local: Registry, request_: int
+) -> None:
+    first, second, third = (local.add() for _ in range(3))
+    local.promote(first)
+    local.promote(second)
+    store = Contended(local, third, request_)
+    try:
+        move = rollback(store, ALIAS)
+    except CommitConflictError:
+        assert local.meant == third.name
+    else:
+        assert move.previous == f"tiny-{move.entry.previous}"
+        assert move.engine == local.meant
+        assert move.previous == (second.name if store.left > 0 else third.name)
+
+
+def test_no_rollback_goes_back_to_what_was_rolled_back_from(local: Registry) -> None:
+    first, second = local.add(), local.add()
+    for card in (first, second, first):
+        local.promote(card)
+    assert rollback(local.store, ALIAS).engine == second.name
+    with pytest.raises(ConfigError, match="there is no earlier version to go back to"):
+        rollback(local.store, ALIAS)
+    assert local.meant == second.name
+
+
 def test_what_cannot_be_loaded_is_never_what_an_alias_comes_to_mean(local: Registry) -> None:
     first, second, third = (local.add() for _ in range(3))
     local.promote(first)
@@ -255,4 +306,6 @@ def test_what_is_no_version_of_the_store_is_refused(local: Registry, tiny_engine
         rollback(local.store, first.name)
     with pytest.raises(ConfigError, match="there is no alias tiny@production"):
         rollback(local.store, ALIAS)
+    with pytest.raises(ConfigError, match="alias 'Not a name' is not usable"):
+        rollback(local.store, "tiny@Not a name")
     assert aliases.names(local.store, "tiny") == []

@@ -39,7 +39,10 @@ def test_a_version_is_found_by_name_alias_and_folder(lake: Lake) -> None:
         assert engine.where == f"{spec} --store {lake.url}"
     assert list_models(lake) == ["tiny"]
     assert list_aliases(lake, "tiny") == {"production": CARD.version}
-    assert list_versions(lake, "tiny") == [CARD, OTHER]
+    assert list(list_versions(lake, "tiny").items()) == [
+        (CARD.version, CARD),
+        (OTHER.version, OTHER),
+    ]
 
 
 def test_a_versions_folder_is_an_engine_without_a_store(tiny_engine: Path) -> None:
@@ -74,6 +77,46 @@ def test_an_unknown_engine_lists_those_that_exist(lake: Lake, spec: str) -> None
         assert part in str(caught.value)
 
 
+def test_an_alias_of_a_version_that_is_gone_says_so(lake: Lake) -> None:
+    promoted(lake)
+    key = layout.card_file("tiny", CARD.version)
+    lake.delete([key])
+    with pytest.raises(ConfigError) as caught:
+        load_engine("tiny@production", store=lake)
+    text = str(caught.value)
+    assert text.startswith(f"tiny@production means {CARD.name}, and its card {lake.uri(key)} is ")
+    assert text.endswith(f" `engines rollback`. There are: demo, {OTHER.name}.")
+
+
+def test_an_unknown_engine_is_unknown_whatever_other_cards_say(lake: Lake) -> None:
+    promoted(lake)
+    lake.write(layout.card_file("tiny", CARD.version), b"{}")
+    with pytest.raises(ConfigError, match=f"There are: demo, tiny@production, .*{OTHER.name}"):
+        load_engine("tiny-000000000000", store=lake)
+
+
+def test_a_damaged_card_hides_no_other_version(lake: Lake) -> None:
+    promoted(lake)
+    lake.write(layout.card_file("tiny", CARD.version), b"{}")
+    damaged, other = list_versions(lake, "tiny").items()
+    assert damaged[0] == CARD.version
+    assert isinstance(damaged[1], EngineError)
+    assert other == (OTHER.version, OTHER)
+
+
+@pytest.mark.s3
+def test_a_versions_folder_in_s3_is_read_from_the_endpoint(bucket: str, s3_endpoint: str) -> None:
+    lake = Lake(bucket, endpoint_url=s3_endpoint)
+    register(lake, CARD, GRAPHS)
+    folder = lake.uri(layout.version_dir("tiny", CARD.version))
+    for engine in (
+        load_engine(folder, store=lake),
+        load_engine(folder, store=None, endpoint_url=s3_endpoint),
+    ):
+        assert engine.card == CARD
+        assert engine.read_graph("fp32") == GRAPHS["fp32"]
+
+
 def test_an_empty_store_offers_the_demo_engine(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"There are: demo\."):
         load_engine("steel@production", store=Lake(str(tmp_path / "store")))
@@ -87,7 +130,7 @@ def test_registering_the_same_again_changes_nothing(lake: Lake) -> None:
     assert register(lake, CARD, GRAPHS) == CARD.version
     later = dataclasses.replace(CARD, created="2027-01-01T00:00:00+00:00", notes=("again",))
     assert register(lake, later, GRAPHS) == CARD.version
-    assert list_versions(lake, "tiny") == [CARD]
+    assert list_versions(lake, "tiny") == {CARD.version: CARD}
 
 
 def test_many_registering_at_once_make_one_version(lake: Lake) -> None:
@@ -95,16 +138,21 @@ def test_many_registering_at_once_make_one_version(lake: Lake) -> None:
     with ThreadPoolExecutor(8) as threads:
         versions = set(threads.map(lambda card: register(lake, card, GRAPHS), cards))
     assert versions == {CARD.version}
-    (standing,) = list_versions(lake, "tiny")
+    (standing,) = list_versions(lake, "tiny").values()
     assert standing in cards
 
 
 def test_a_registered_version_is_never_changed(lake: Lake) -> None:
     register(lake, CARD, GRAPHS)
     renamed = dataclasses.replace(CARD, classes=("a", "b", "c", "d"))
-    with pytest.raises(EngineError, match="another classes: a version never changes"):
+    with pytest.raises(EngineError) as refused:
         register(lake, renamed, GRAPHS)
-    assert list_versions(lake, "tiny") == [CARD]
+    assert str(refused.value) == (
+        f"{CARD.name} is registered in {lake.url} with classes ('band_1', 'band_2', 'band_3', "
+        "'band_4'), not ('a', 'b', 'c', 'd'): a version never changes, and nothing was replaced. "
+        "Register it under another model name, or with what stands there."
+    )
+    assert list_versions(lake, "tiny") == {CARD.version: CARD}
 
 
 def test_a_file_changed_by_hand_is_not_replaced(lake: Lake) -> None:
@@ -113,13 +161,13 @@ def test_a_file_changed_by_hand_is_not_replaced(lake: Lake) -> None:
     with pytest.raises(EngineError, match="changed by hand"):
         register(lake, CARD, GRAPHS)
     assert lake.read(key) == b"something else"
-    assert list_versions(lake, "tiny") == []
+    assert list_versions(lake, "tiny") == {}
 
 
 def test_a_version_without_its_card_is_not_listed(lake: Lake) -> None:
     register(lake, CARD, GRAPHS)
     lake.write(f"{layout.version_dir('tiny', '0123456789ab')}/model.onnx", b"half registered")
-    assert list_versions(lake, "tiny") == [CARD]
+    assert list_versions(lake, "tiny") == {CARD.version: CARD}
 
 
 def test_a_changed_graph_is_not_loaded(lake: Lake) -> None:
@@ -177,8 +225,16 @@ def test_a_card_that_was_edited_by_hand_is_refused(lake: Lake, written: str, ins
     assert load_engine(OTHER.name, store=lake).card == OTHER
 
 
-@pytest.mark.parametrize("text", [b"{}", b"no json", b'{"model": 1}'])
-def test_a_damaged_card_is_named(tmp_path: Path, text: bytes) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b"{}", "it has no 'post_process'. Put the card back"),
+        (b"no json", "Expecting value: line 1"),
+        (b'{"post_process": {}, "classes": []}', "it has no 'thresholds'"),
+    ],
+)
+def test_a_damaged_card_is_named(tmp_path: Path, text: bytes, reason: str) -> None:
     (tmp_path / "card.json").write_bytes(text)
-    with pytest.raises(EngineError, match=r"card\.json is not an engine card"):
+    with pytest.raises(EngineError) as refused:
         load_engine(str(tmp_path), store=None)
+    assert f"{tmp_path}/card.json is not an engine card: {reason}" in str(refused.value)

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import pickle  # for the error's type; what is read is weights, never objects
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,11 @@ FREE: Final = frozenset(
      "num_threads", "patience", "report_steps"}
 )  # fmt: skip
 """Fields of a recipe that may change between the two halves of a run."""
+UNREADABLE: Final = (
+    AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
+    pickle.UnpicklingError,
+)  # fmt: skip
+"""What reading a damaged file raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +43,25 @@ class Best:
 
 
 def write_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> None:
-    """Replace the checkpoint at `path`, atomically."""
-    scratch = path.with_suffix(".part")
-    torch.save({**state, "recipe": _settings(config)}, scratch)
-    scratch.replace(path)
+    """Replace the checkpoint at `path`, atomically, whoever else does so at the same time."""
+    scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
+    try:
+        torch.save({**state, "recipe": _settings(config)}, scratch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> dict[str, Any] | None:
+def read_checkpoint(
+    path: Path, config: TrainConfig, device: torch.device, source: str
+) -> dict[str, Any] | None:
     """The state at `path`, or None where there is none.
+
+    Args:
+        path: The file.
+        config: The recipe that it is to be of.
+        device: Takes the state.
+        source: Where the file comes from, for messages.
 
     Raises:
         ConfigError: It is damaged, or of another recipe; continuing would mix two runs.
@@ -54,10 +71,10 @@ def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> di
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         before = json.loads(state.pop("recipe"))
-    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise ConfigError(
-            f"{path} is not a checkpoint that can be continued ({error!r}); delete it to begin "
-            "anew."
+            f"{source} is not a checkpoint that can be continued: it is damaged. Delete it, and "
+            "the same command begins anew."
         ) from error
     now = json.loads(_settings(config))
     changed = sorted(
@@ -65,7 +82,7 @@ def read_checkpoint(path: Path, config: TrainConfig, device: torch.device) -> di
     )
     if changed:
         raise ConfigError(
-            f"{path} was made by another recipe ({', '.join(changed)} differ). Give the same "
+            f"{source} was made by another recipe ({', '.join(changed)} differ). Give the same "
             "settings to continue it, or another folder to begin anew."
         )
     return state

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="FILE",
     help="Csv of masks: ImageId,ClassId,EncodedPixels or ImageId_ClassId,EncodedPixels; a file, an "
-    "s3:// address, or a name below --images. Images without a row are clean.",
+    "s3:// address, or a name below --images, where a bare name is looked for first. Images "
+    "without a row are clean.",
 )
 @registry_option
 @click.option("--model", required=True, metavar="NAME", help="What the versions are called.")
@@ -98,7 +99,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="Processes on a Ray cluster, one GPU each where it has them; 0 trains in this process.",
 )
-@click.option("--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default.")
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Cluster that --num-workers join; RAY_ADDRESS by default.",
+)
 @click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),

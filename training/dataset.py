@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from steel_batch.decode import decode_gray
 from steel_batch.engine.contract import MAX_CLASSES
-from steel_batch.errors import ConfigError, ImageError, LakeError
+from steel_batch.errors import ChangedObjectError, ConfigError, ImageError, LakeError
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.manifest import KeyPattern
 from steel_batch.rle import decode_rle
@@ -96,10 +96,17 @@ class Dataset:
         """One example's image and bitmask, [H, W] each, at the image's own size.
 
         Raises:
+            ChangedObjectError: The file is another one than when the dataset was opened.
             SteelBatchError: The image cannot be read or decoded.
         """
         example = self.examples[index]
-        image_HW = decode_gray(self.lake.read(example.key))
+        content = self.lake.read(example.key)
+        if hashlib.sha256(content).hexdigest() != example.sha256:
+            raise ChangedObjectError(
+                f"{self.lake.uri(example.key)} was replaced since the images were first read. Give "
+                "the same command again to take what is there now."
+            )
+        image_HW = decode_gray(content)
         bitmask_HW = np.zeros(image_HW.shape, np.uint8)
         for class_id, rle in example.masks.items():
             bitmask_HW |= decode_rle(rle, *image_HW.shape) << np.uint8(class_id - 1)
@@ -252,15 +259,27 @@ def _refuse_split_copies(
         )
 
 
+def check_shares(shares: Sequence[float]) -> None:
+    """Refuse shares of held-out parts that leave nothing.
+
+    Raises:
+        ConfigError: One is negative or no number, or together they are 1 or more.
+    """
+    if not all(share >= 0 for share in shares) or sum(shares) >= 1:
+        raise ConfigError(f"held-out shares {list(shares)}: expected numbers that add to under 1.")
+
+
 def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Dataset]:
     """Hold parts of a dataset out, each combination of classes in proportion.
 
-    Groups stay whole. The same images, groups and seed give the same parts, wherever they lie.
+    Groups stay whole. Images that are groups of their own are dealt by their shares within each
+    combination; then each larger group goes to the part that lacks most. The same images, groups
+    and seed give the same parts, wherever they lie.
 
     Args:
         dataset: What to cut.
         shares: Of each part to hold out, 0 to 1, together less than 1.
-        seed: Of the order in which groups are dealt.
+        seed: Of the order in which groups of one combination are dealt.
 
     Returns:
         What remains, then one part per share.
@@ -268,8 +287,7 @@ def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Datas
     Raises:
         ConfigError: The shares leave nothing.
     """
-    if any(share < 0 for share in shares) or sum(shares) >= 1:
-        raise ConfigError(f"held-out shares {list(shares)}: expected numbers that add to under 1.")
+    check_shares(shares)
     members: dict[str, list[int]] = {}
     for index, example in enumerate(dataset.examples):
         members.setdefault(example.group, []).append(index)
@@ -278,14 +296,20 @@ def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Datas
         combination = sorted({c for i in indices for c in dataset.examples[i].masks})
         strata.setdefault(tuple(combination), []).append(group)
     parts: list[list[int]] = [[] for _ in range(len(shares) + 1)]
-    for groups in strata.values():
-        num_images = sum(len(members[group]) for group in groups)
-        bounds = np.rint(num_images * np.cumsum(shares)).astype(int)
-        num_dealt = 0
-        for group in sorted(groups, key=lambda group: _rank(group, seed)):
-            part = int(np.searchsorted(bounds, num_dealt, side="right"))
+    larger: list[str] = []
+    for _, groups in sorted(strata.items()):
+        ranked = sorted(groups, key=lambda group: _rank(group, seed))
+        single = [group for group in ranked if len(members[group]) == 1]
+        larger += [group for group in ranked if len(members[group]) > 1]
+        bounds = np.rint(len(single) * np.cumsum(shares)).astype(int)
+        for place, group in enumerate(single):
+            part = int(np.searchsorted(bounds, place, side="right"))
             parts[(part + 1) % len(parts)] += members[group]
-            num_dealt += len(members[group])
+    part_shares = np.array([1 - sum(shares), *shares])
+    for group in larger:
+        num_images = np.array([len(part) for part in parts])
+        lack = part_shares * (num_images.sum() + len(members[group])) - num_images
+        parts[int(lack.argmax())] += members[group]
     return [dataset.subset(part) for part in parts]
 
 

@@ -7,12 +7,15 @@ its blocked layout. Shape suffixes: N images, C classes, H rows, W columns.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import io
 import os
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -29,6 +32,7 @@ from steel_batch.errors import EngineError
 from training.model import ContractGraph
 
 OPSET: Final = 17
+CHOOSE: Final = "Choose another --architecture or --encoder."
 WIDEST_BAND: Final = {"fp32": 0.01, "fp16": 1.0}
 """Pixels whose logit is nearer to the threshold than this may differ from float32 in PyTorch."""
 MOST_DIFFERING: Final = {"fp32": 1e-4, "fp16": 1e-3}
@@ -63,12 +67,16 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
         precision: ``fp32`` or ``fp16``, of weights and activations.
 
     Raises:
-        EngineError: The exported file is no valid ONNX.
+        EngineError: The network cannot be exported, or what comes out is no valid ONNX.
     """
     graph = copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format)
     sink = io.BytesIO()
     names = (IMAGE, MASK, PEAK, COUNT)
-    with torch.no_grad(), warnings.catch_warnings():
+    with (
+        torch.no_grad(),
+        warnings.catch_warnings(),
+        _no_stdout(),  # where the exporter prints a graph that it gives up
+    ):
         # That exporter is deprecated in favour of one whose Resize TensorRT 8.5 refuses, and it
         # notes that sizes become constants, which is what is meant.
         warnings.simplefilter("ignore")
@@ -83,11 +91,10 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
                 output_names=[MASK, PEAK, COUNT],
                 dynamic_axes={name: {0: "N"} for name in names},
             )
-        except (OnnxExporterError, RuntimeError) as error:
-            first_line = (str(error).splitlines() or [""])[0]
+        except (AssertionError, OnnxExporterError, RuntimeError, ValueError) as error:
             raise EngineError(
-                f"this network cannot be exported at opset {OPSET}: {first_line} Choose another "
-                "model.architecture or model.encoder."
+                f"this network cannot be exported at {height}×{width} and opset {OPSET}: "
+                f"{_cause(error)}. {CHOOSE}"
             ) from error
     model = onnx.load_model_from_string(sink.getvalue())
     _fold_constants(model)
@@ -99,8 +106,31 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
-        raise EngineError(f"the exported {precision} graph is not valid ONNX: {error}") from error
+        raise EngineError(
+            f"the exported {precision} graph is not valid ONNX: {_cause(error)}. {CHOOSE}"
+        ) from error
     return bytes(model.SerializeToString())
+
+
+def _cause(error: Exception) -> str:
+    """The first line of a message, without the library's advice to its own developers."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return line.partition(" Please")[0].rstrip(".")
+
+
+@contextlib.contextmanager
+def _no_stdout() -> Iterator[None]:
+    """Drop what is printed to stdout, by C++ as well."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        with Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), 1)
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _fold_constants(model: onnx.ModelProto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -18,10 +19,11 @@ from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.pipeline.cluster import joined_cluster
 from training.checkpoint import recipe_digest
-from training.dataset import Dataset, open_dataset, split
+from training.dataset import Dataset, check_shares, open_dataset, split
 from training.distributed import train_on_cluster
+from training.export import export_graph
 from training.journal import OnStep
-from training.model import Segmenter
+from training.model import ContractGraph, Segmenter
 from training.recipe import TrainConfig
 from training.register import Parts, make_version, register_product
 from training.report import render_report
@@ -38,7 +40,7 @@ class JobConfig:
 
     images: str
     labels: str
-    """A file, an s3:// object, or a key below `images`."""
+    """A file, an s3:// object, or a key below `images`; a bare name is looked for there first."""
     store: str
     model: str
     classes: tuple[str, ...] = ()
@@ -94,17 +96,15 @@ def run_job(
         ClusterError: Ray's workers keep dying.
         LakeError: The store refused.
     """
-    layout.check_name(job.model, what="model")
-    if len(set(job.classes)) < len(job.classes) or not all(job.classes):
-        raise ConfigError(
-            f"--classes {','.join(job.classes)!r}: each class needs a name of its own."
-        )
+    _check(job)
+    Segmenter(config.model, max(1, len(job.classes)))  # what cannot be built ends here
     store = Lake(job.store, endpoint_url=job.endpoint_url)
     on_stage("reading images and labels")
-    parts = _open_parts(job)
+    parts, source = _open_parts(job)
     config = _with_steps(config, job, parts.training)
     run = f"{job.model}-{_identity(job, config, parts)}"
     classes = job.classes or tuple(f"class_{c + 1}" for c in range(parts.training.num_classes))
+    _try_export(config, parts.training)
     with _folder(job.work) as place:
         folder = Path(place) / run
         settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -124,7 +124,7 @@ def run_job(
             config,
             model=job.model,
             classes=classes,
-            source={name: getattr(job, name) for name in SOURCE},
+            source=source,
             on_stage=on_stage,
         )
         on_stage("registering")
@@ -133,6 +133,30 @@ def run_job(
         card = register_product(store, product, page)
     num_images = (len(parts.training), len(parts.validation), len(parts.test))
     return JobResult(card=card, run=run, store=store.url, num_images=num_images)
+
+
+def _check(job: JobConfig) -> None:
+    """Refuse what needs no image to be known as wrong."""
+    layout.check_name(job.model, what="model")
+    if len(set(job.classes)) < len(job.classes) or not all(job.classes):
+        raise ConfigError(
+            f"--classes {','.join(job.classes)!r}: each class needs a name of its own."
+        )
+    check_shares((job.validation_share, job.test_share))
+    if job.num_epochs is not None and not 0 < job.num_epochs < math.inf:
+        raise ConfigError(f"--epochs is {job.num_epochs}, expected a finite number above 0.")
+    if job.ray_address is not None and job.num_workers == 0:
+        raise ConfigError(
+            f"--ray-address {job.ray_address} is given, but no --num-workers: give how many "
+            "processes of that cluster are to train, or leave the address out to train here."
+        )
+
+
+def _try_export(config: TrainConfig, training: Dataset) -> None:
+    """Export the network before it is trained: which weights it has makes no difference."""
+    num_classes = training.num_classes
+    graph = ContractGraph(Segmenter(config.model, num_classes).eval(), (0.5,) * num_classes)
+    export_graph(graph, *training.size, precision="fp32")
 
 
 def _train(
@@ -151,15 +175,21 @@ def _train(
         return train_on_cluster(*data, num_workers=job.num_workers, on_step=report)
 
 
-def _open_parts(job: JobConfig) -> Parts:
+def _open_parts(job: JobConfig) -> tuple[Parts, dict[str, Any]]:
+    """The parts, and where they came from and how they were cut, for the card."""
     lake = Lake(job.images, endpoint_url=job.endpoint_url)
+    source = {name: getattr(job, name) for name in SOURCE}
+    labels, source["labels"] = _read(job.labels, lake, "--labels")
+    groups = None
+    if job.groups is not None:
+        groups, source["groups"] = _read(job.groups, lake, "--groups")
     dataset = open_dataset(
         lake,
-        _read(job.labels, lake, "--labels"),
-        source=job.labels,
+        labels,
+        source=source["labels"],
         num_classes=len(job.classes) or None,
-        groups=None if job.groups is None else _read(job.groups, lake, "--groups"),
-        groups_source=job.groups or "",
+        groups=groups,
+        groups_source=source["groups"] or "",
     )
     shares = (job.validation_share, job.test_share)
     training, validation, test = split(dataset, shares=shares, seed=job.split_seed)
@@ -167,22 +197,33 @@ def _open_parts(job: JobConfig) -> Parts:
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:
         raise ConfigError(
-            f"{len(dataset)} images leave none for {' and '.join(empty)}: give more images, or "
-            "larger --validation-share and --test-share."
+            f"{len(dataset)} images leave none for {' and '.join(empty)}: give more images, "
+            "smaller groups where --groups makes some, or larger --validation-share and "
+            "--test-share."
         )
-    return Parts(training=training, validation=validation, test=test)
+    return Parts(training=training, validation=validation, test=test), source
 
 
-def _read(name: str, images: Lake, flag: str) -> bytes:
-    """A file that the user named."""
+def _read(name: str, images: Lake, flag: str) -> tuple[bytes, str]:
+    """A file that the user named, and its address."""
     if "://" in name:
         root, _, key = name.rpartition("/")
-        return Lake(root, endpoint_url=images.endpoint_url).read(key)
+        return Lake(root, endpoint_url=images.endpoint_url).read(key), name
     path = Path(name)
-    if path.is_file():
-        return path.read_bytes()
-    if not path.is_absolute() and ".." not in path.parts and images.stat(name) is not None:
-        return images.read(name)
+    here = path.read_bytes() if path.is_file() else None
+    if here is not None and name != path.name:  # it says where
+        return here, str(path.absolute())
+    is_key = not {"", ".", ".."}.intersection(name.split("/"))
+    below = images.read(name) if is_key and images.stat(name) is not None else None
+    if here is not None and below is not None and here != below:
+        raise ConfigError(
+            f"{flag} {name!r} may mean {images.uri(name)} or {path.absolute()}, which differ. Give "
+            f"the whole address of the first, or ./{name} for the second."
+        )
+    if below is not None:
+        return below, images.uri(name)
+    if here is not None:
+        return here, str(path.absolute())
     raise ConfigError(
         f"{flag} {name!r} is neither a file nor below {images.url}; give a path, an s3:// address "
         "or the name of a file beside the images."
@@ -202,6 +243,7 @@ def _identity(job: JobConfig, config: TrainConfig, parts: Parts) -> str:
         parts.training.digest,
         parts.validation.digest,
         str(job.num_workers),  # batches are normalised within each
+        str(parts.training.num_classes),  # of which some may be on no image yet
     )
     return hashlib.sha256("\n".join(inputs).encode()).hexdigest()[:12]
 

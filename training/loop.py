@@ -6,18 +6,19 @@ It is the same on a CPU, on a GPU, and in each process of several: where a proce
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 from torch import distributed
 
-from steel_batch.errors import ConfigError
-from training.batches import Examples, Sampler, make_ahead
+from steel_batch.errors import ConfigError, paragraph_of
+from training.batches import Batch, Examples, Sampler, make_ahead
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.dataset import Dataset
 from training.journal import Journal, OnStep
@@ -40,6 +41,7 @@ def train(
     *,
     validation: Dataset | None = None,
     on_checkpoint: Callable[[Path], None] = lambda _: None,
+    source: str | None = None,
 ) -> Segmenter:
     """Train a network; continues from `folder`'s checkpoint where there is one.
 
@@ -55,6 +57,7 @@ def train(
         validation: Examples that decide which weights are best and when to stop early; without
             them the last weights are taken.
         on_checkpoint: Called with the path of each checkpoint, once it is whole.
+        source: Where `folder`'s checkpoint comes from, for messages; None is the folder itself.
 
     Returns:
         The averaged network on the CPU, in evaluation mode.
@@ -67,7 +70,7 @@ def train(
     state = TrainingState(config, dataset.num_classes, place)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / "checkpoint.pt"
-    loaded = read_checkpoint(checkpoint, config, place.device)
+    loaded = read_checkpoint(checkpoint, config, place.device, source or str(checkpoint))
     if loaded is not None:
         state.load(loaded)
     journal = Journal(folder / "metrics.jsonl", state.step, on_step, enabled=place.is_first)
@@ -77,12 +80,18 @@ def train(
     )
     sampler = Sampler(examples, config, place.rank, place.num_ranks)
     steps = range(state.step, 0 if state.is_done else config.num_steps)
+    if steps and config.precision == "fp16" and place.device.type == "cpu":
+        raise ConfigError(
+            "precision is fp16, which needs a GPU to train; on a CPU use --precision auto, fp32 or "
+            "bf16."
+        )
     started, since = time.monotonic(), state.step
     num_loaders = _num_loaders(config, place, is_cached=examples.is_cached)
     on_gpu = place.device.type == "cuda"
     batches = make_ahead(sampler, steps, num_loaders, pin_memory=on_gpu)
     for step, batch in zip(steps, batches, strict=True):
-        state.update(step, batch)
+        with naming_what_does_not_fit(config, batch, is_first=step == steps.start):
+            state.update(step, batch)
         last = state.step == config.num_steps
         if last or state.step % config.report_steps == 0:
             record = _report(state)  # waits for the device
@@ -103,6 +112,36 @@ def train(
     return state.result()
 
 
+@contextlib.contextmanager
+def naming_what_does_not_fit(
+    config: TrainConfig, batch: Batch, *, is_first: bool
+) -> Iterator[None]:
+    """Name the settings that a step failed by.
+
+    All batches are of one shape. So what a network cannot take, it refuses at the first step, in
+    one of several ways.
+    """
+    num_crops, _, height, width = batch[0].shape
+    num_crops //= config.accumulate
+    model = config.model
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"the GPU's memory is too small for {model.architecture} with encoder "
+            f"{model.encoder!r} and {num_crops} crop(s) of {height}×{width}. Use a smaller "
+            "--batch-size, or a higher accumulate under [recipe] of --config."
+        ) from error
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if not is_first:
+            raise
+        raise ConfigError(
+            f"{model.architecture} with encoder {model.encoder!r} cannot be trained on "
+            f"{num_crops} crop(s) of {height}×{width} at once: {paragraph_of(error)}. Use another "
+            "--batch-size, --crop-width, --architecture or --encoder."
+        ) from error
+
+
 def _num_loaders(config: TrainConfig, place: Place, *, is_cached: bool) -> int:
     if config.num_loaders is not None:
         return config.num_loaders
@@ -116,7 +155,7 @@ def _report(state: TrainingState) -> dict[str, Any]:
     if not math.isfinite(loss):
         raise ConfigError(
             f"the loss is {loss} at step {state.step}: training diverged. Use a lower "
-            "learning_rate, or precision fp32, in a new folder."
+            "learning_rate, or precision fp32."
         )
     return {
         "step": state.step,

@@ -1,6 +1,7 @@
 """The loss: binary cross-entropy and Dice, class by class, and Lovász's where it is asked for.
 
 Logits may be coarser than masks; the target of a coarse pixel is the share of it that is defect.
+Shape suffixes: N images, C classes, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ def unpack_bits(bitmask_NHW: Tensor, num_classes: int) -> Tensor:
     return ((bitmask_NHW.unsqueeze(1) >> bits.view(1, -1, 1, 1)) & 1).float()
 
 
+def pool_masks(mask_NCHW: Tensor, stride: int) -> Tensor:
+    """The target of logits at a stride, which are as many as cover the image."""
+    return functional.avg_pool2d(mask_NCHW, stride, ceil_mode=True) if stride > 1 else mask_NCHW
+
+
 def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor) -> Tensor:
     """Cross-entropy plus one minus the batch's mean Dice over classes that occur in it.
 
     Args:
         logits_NCHW: At any stride.
-        target_NCHW: Masks at full resolution.
+        target_NCHW: Of the same stride, see `pool_masks`.
         positive_weight_C: What a defect pixel weighs against a clean one.
     """
-    target_NCHW = _pooled_like(target_NCHW, logits_NCHW)
     weight = positive_weight_C.view(1, -1, 1, 1)
     bce = functional.binary_cross_entropy_with_logits(logits_NCHW, target_NCHW, pos_weight=weight)
     probability = torch.sigmoid(logits_NCHW)
@@ -44,9 +49,8 @@ def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
 
     Args:
         logits_NCHW: At any stride.
-        target_NCHW: Masks at full resolution; a coarse pixel is defect where half of it is.
+        target_NCHW: Of the same stride; a coarse pixel is defect where half of it is.
     """
-    target_NCHW = _pooled_like(target_NCHW, logits_NCHW)
     binary = smp.losses.LovaszLoss("binary", per_image=False)
     truth_NCHW = (target_NCHW >= 0.5).float()
     present = truth_NCHW.amax((0, 2, 3)) > 0
@@ -54,11 +58,3 @@ def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
         binary(logits_NCHW[:, c], truth_NCHW[:, c]) for c in range(logits_NCHW.shape[1])
     ]
     return (torch.stack(losses) * present).sum() / present.sum().clamp(min=1)
-
-
-def _pooled_like(target_NCHW: Tensor, logits_NCHW: Tensor) -> Tensor:
-    """Targets at the stride of logits, which are as many as cover the image."""
-    stride = -(-target_NCHW.shape[-1] // logits_NCHW.shape[-1])
-    if stride == 1:
-        return target_NCHW
-    return functional.avg_pool2d(target_NCHW, stride, ceil_mode=True)

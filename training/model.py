@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, paragraph_of
 from training import encoders as _small_encoders  # noqa: F401 # adds them to the library's list
 
 ENCODER_STRIDE = 32
@@ -82,6 +82,11 @@ class ModelConfig:
             raise ConfigError(f"model.head is {self.head!r}, not bilinear or subpixel.")
         if self.head == "subpixel" and self.architecture.lower() != "unet":
             raise ConfigError(f"{self.architecture} has no subpixel head; use Unet.")
+        if min(self.decoder_channels, default=1) < 1:
+            raise ConfigError(
+                f"model.decoder_channels is {list(self.decoder_channels)}, expected 1 or more of "
+                "each block."
+            )
         if self.std <= 0:
             raise ConfigError(f"model.std is {self.std}, expected more than 0.")
 
@@ -101,7 +106,7 @@ class Segmenter(nn.Module):
         num_classes: Channels of the logits.
 
     Raises:
-        ConfigError: The library has no such encoder or architecture.
+        ConfigError: The library has no such encoder or architecture, or cannot fetch the weights.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
@@ -155,7 +160,13 @@ def _build(config: ModelConfig, num_classes: int) -> nn.Module:
     except (KeyError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"segmentation-models-pytorch {smp.__version__} has no {config.architecture} with "
-            f"encoder {config.encoder!r}: {error}"
+            f"encoder {config.encoder!r}: {paragraph_of(error)}"
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            f"the weights {config.encoder_weights!r} of encoder {config.encoder!r} cannot be "
+            f"fetched: {paragraph_of(error)}. Give this machine a way to them, or leave "
+            "--encoder-weights out."
         ) from error
     num_blocks = len(config.decoder_channels) - (config.output_stride.bit_length() - 1)
     if is_unet and num_blocks < len(config.decoder_channels):

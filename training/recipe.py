@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
 from training.choices import DEVICES, FIGURES, PRECISIONS
 from training.model import ModelConfig
+
+GREATEST_SEED: Final = 2**64 - 1
+"""That PyTorch takes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +81,8 @@ class TrainConfig:
         for name in ("seed", "weight_decay", "lovasz_weight", "cache_bytes"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 or more.")
+        if self.seed > GREATEST_SEED:
+            raise ConfigError(f"seed is {self.seed}, expected no more than 2^64 - 1.")
         weights = self.positive_weight
         smallest = min(weights, default=0.0) if isinstance(weights, tuple) else weights
         for name, value in (("learning_rate", self.learning_rate), ("positive_weight", smallest)):

@@ -220,13 +220,23 @@ def register_product(store: Lake, product: Product, report: str) -> Card:
         The card that stands: the first one, where the version was registered before.
 
     Raises:
-        EngineError: See `steel_batch.registry.register`.
+        EngineError: The version stands with figures of another test part, or see
+            `steel_batch.registry.register`; nothing was changed that was there.
     """
     card = product.card
     register(store, card, product.graphs)
-    store.put_if_absent(layout.report_file(card.model, card.version), report.encode())
     key = layout.card_file(card.model, card.version)
-    return Card.from_json(store.read(key), source=store.uri(key))
+    standing = Card.from_json(store.read(key), source=store.uri(key))
+    judged_on, judged_before_on = (c.metrics.get("data_digest") for c in (card, standing))
+    if judged_on != judged_before_on:
+        raise EngineError(
+            f"{card.name} is registered in {store.url} with figures of a test part of digest "
+            f"{judged_before_on}, and was now judged on one of digest {judged_on}: its labels or "
+            "images changed, the network did not, and a version's card never changes. Train with "
+            "another --seed, which makes another version."
+        )
+    store.put_if_absent(layout.report_file(card.model, card.version), report.encode())
+    return standing
 
 
 def describe_environment() -> dict[str, Any]:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
-from steel_batch.config import read_toml
+from steel_batch.config import parse_toml, read_toml
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
 from training.model import ModelConfig
 from training.recipe import TrainConfig
 
+TABLES: Final = ("recipe", "model", "augment")
 Config = TypeVar("Config", AugmentConfig, ModelConfig, TrainConfig)
 
 
@@ -29,13 +31,24 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
         flags: Values by field name of any of the three; None means the flag was not given.
 
     Raises:
-        ConfigError: A key is unknown, or a value is of the wrong kind or out of range.
+        ConfigError: A table or key is unknown, or a value is of the wrong kind or out of range.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     model = _build(ModelConfig, path, "model", given)
     augment = _build(AugmentConfig, path, "augment", given)
     recipe = _build(TrainConfig, path, "recipe", given)
+    if path is not None:
+        _refuse_other_tables(path)
     return dataclasses.replace(recipe, model=model, augment=augment)
+
+
+def _refuse_other_tables(path: Path) -> None:
+    unknown = sorted(parse_toml(path).keys() - set(TABLES))
+    if unknown:
+        raise ConfigError(
+            f"--config {path} has {', '.join(unknown)} at its top; expected the tables "
+            f"{', '.join(f'[{table}]' for table in TABLES)} and nothing else there."
+        )
 
 
 def _build(kind: type[Config], path: Path | None, section: str, flags: Mapping[str, Any]) -> Config:
@@ -53,6 +66,9 @@ def _build(kind: type[Config], path: Path | None, section: str, flags: Mapping[s
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
     """A value as its field's type, where TOML or a flag can express it."""
+    for number in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(number, float) and not math.isfinite(number):
+            raise ConfigError(f"{where} is {number}, expected a finite number.")
     choices = typing.get_args(kind) if _is_union(kind) else (kind,)
     for choice in choices:
         if typing.get_origin(choice) is tuple:

@@ -17,7 +17,7 @@ from steel_batch.errors import ConfigError
 from training.batches import Batch, Examples
 from training.checkpoint import Best
 from training.judge import judge_network
-from training.losses import bce_dice, lovasz, unpack_bits
+from training.losses import bce_dice, lovasz, pool_masks, unpack_bits
 from training.model import ContractGraph, Segmenter
 from training.recipe import TrainConfig
 
@@ -107,7 +107,8 @@ class TrainingState:
                     stack.enter_context(self._group.no_sync())
                 with torch.autocast(device.type, self._dtype, enabled=self._dtype is not None):
                     logits = self._forward(image_N1HW.float() / 255)
-                target = unpack_bits(bitmask_NHW, self._num_classes)
+                mask = unpack_bits(bitmask_NHW, self._num_classes)
+                target = pool_masks(mask, self.network.stride)
                 loss = bce_dice(logits.float(), target, self._weight_C)
                 if config.lovasz_weight:
                     loss = loss + config.lovasz_weight * lovasz(logits.float(), target)

@@ -42,9 +42,13 @@ def train_stored(
     for name in FILES:
         with contextlib.suppress(MissingObjectError):
             (folder / name).write_bytes(store.read(layout.training_file(run, name)))
+    source = store.uri(layout.training_file(run, "checkpoint.pt"))
 
     def save(_: Path) -> None:
         for name in FILES:
             store.write(layout.training_file(run, name), (folder / name).read_bytes())
 
-    return train(dataset, config, folder, on_step, validation=validation, on_checkpoint=save)
+    return train(
+        dataset, config, folder, on_step,
+        validation=validation, on_checkpoint=save, source=source,
+    )  # fmt: skip

@@ -49,13 +49,16 @@ def open_trackers(
 
 @contextlib.contextmanager
 def _tensorboard(folder: Path) -> Iterator[OnStep]:
-    with SummaryWriter(str(folder)) as writer:
+    with contextlib.ExitStack() as stack:
+        writers: list[SummaryWriter] = []
 
         def report(record: dict[str, Any]) -> None:
+            if not writers:  # a run that is done reports nothing, and has no file
+                writers.append(stack.enter_context(SummaryWriter(str(folder))))
             for name, value in record.items():
                 if name != "step":
                     tag = name.replace("validation_", "validation/")
-                    writer.add_scalar(tag, value, record["step"])
+                    writers[0].add_scalar(tag, value, record["step"])
 
         yield report
 

@@ -74,7 +74,8 @@ def build_engine(
     doing it ahead. A plan of the same name is kept as it is.
     """
     configure_logging(verbose)
-    found = load_engine(engine, store=Lake(store, endpoint_url=endpoint_url) if store else None)
+    lake = Lake(store, endpoint_url=endpoint_url) if store else None
+    found = load_engine(engine, store=lake, endpoint_url=endpoint_url)
     try:
         if precision == "auto":
             precision = usual_precision(found, runtime)

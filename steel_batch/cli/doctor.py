@@ -71,7 +71,7 @@ def doctor(
     engine_finding: Finding
     found = None
     try:
-        found = load_engine(engine, store=lake)
+        found = load_engine(engine, store=lake, endpoint_url=endpoint_url)
         engine_finding = describe_engine(found)
     except SteelBatchError as error:
         engine_finding = wrong("engine", error)

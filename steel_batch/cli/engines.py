@@ -17,6 +17,7 @@ from steel_batch.card_page import page_of
 from steel_batch.cli.output import (
     answer,
     endpoint_option,
+    existing_store,
     naming,
     output_option,
     print_json,
@@ -24,6 +25,7 @@ from steel_batch.cli.output import (
     registry_option,
 )
 from steel_batch.engine.contract import Card
+from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
 from steel_batch.promotion import Figure, Move, Tolerance, promote, rollback
 from steel_batch.registry import list_aliases, list_models, list_versions, load_engine
@@ -49,24 +51,28 @@ def engines() -> None:
 @endpoint_option
 @output_option
 def list_(store: str, endpoint_url: str | None, output: str) -> None:
-    """List every version of every model, and its aliases."""
-    lake = Lake(store, endpoint_url=endpoint_url)
-    rows = []
+    """List every version of every model, and its aliases; exit 1 where a card is damaged."""
+    lake = existing_store(store, endpoint_url)
+    rows, errors = [], []
     for model in list_models(lake):
         named = list_aliases(lake, model)
-        for card in list_versions(lake, model):
-            names = [alias for alias, version in named.items() if version == card.version]
-            rows.append({"engine": card.name, "created": card.created, "aliases": names})
-    rows.append(
-        {"engine": load_engine("demo", store=None).card.name, "created": "", "aliases": ["demo"]}
-    )
+        for version, card in list_versions(lake, model).items():
+            created = card.created if isinstance(card, Card) else "card is damaged"
+            names = [alias for alias, meant in named.items() if meant == version]
+            rows.append({"engine": f"{model}-{version}", "created": created, "aliases": names})
+            if isinstance(card, EngineError):
+                errors.append(str(card))
+    shipped = load_engine("demo", store=None).card
+    rows.append({"engine": shipped.name, "created": shipped.created, "aliases": []})
     if output == "json":
         print_json(rows)
-        return
-    table = Table("engine", "created", "aliases", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(str(row["engine"]), str(row["created"]), ", ".join(row["aliases"]))
-    print_table(table)
+    else:
+        table = Table("engine", "created", "aliases", box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(str(row["engine"]), str(row["created"]), ", ".join(row["aliases"]))
+        print_table(table)
+    if errors:
+        raise EngineError(" ".join(errors))
 
 
 @engines.command("show")
@@ -85,7 +91,7 @@ def show(
 ) -> None:
     """Show an engine's card; of <model>@<alias>, also what that alias meant and when."""
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
-    found = load_engine(engine, store=lake)
+    found = load_engine(engine, store=lake, endpoint_url=endpoint_url)
     card = found.card
     model, at, alias = engine.partition("@")
     moves = aliases.history(lake, model, alias) if lake is not None and at else []
@@ -188,7 +194,10 @@ def diff(
 ) -> None:
     """Show what differs between two engines' cards: settings, figures, recipe, files."""
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
-    a, b = (load_engine(spec, store=lake).card for spec in (engine_a, engine_b))
+    a, b = (
+        load_engine(spec, store=lake, endpoint_url=endpoint_url).card
+        for spec in (engine_a, engine_b)
+    )
     found = differences(a, b)
     comparable = judged_on_the_same(a, b)
     if output == "json":

@@ -8,6 +8,7 @@ import click
 
 from steel_batch.cli.output import (
     endpoint_option,
+    existing_store,
     output_option,
     print_json,
     store_option,
@@ -72,4 +73,5 @@ def retry(output: str, verbose: bool, **options: Any) -> None:
 
     Takes the flags of `score`, and scores new images of the date as well.
     """
+    existing_store(options["store"], options["endpoint_url"])
     score_and_show(output, verbose, {**options, "retry_quarantined": True})

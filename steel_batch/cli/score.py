@@ -242,7 +242,7 @@ def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
             if output == "json":
                 print_json(result.to_json())
             else:
-                show_result(result)
+                show_result(result, rescored=config.rescore_changed)
 
 
 @contextmanager
@@ -292,10 +292,16 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def show_result(result: RunResult) -> None:
-    """How a run ended, for a person."""
+def show_result(result: RunResult, *, rescored: bool = False) -> None:
+    """How a run ended, for a person.
+
+    Args:
+        result: How it ended.
+        rescored: Whether images that were changed since were scored again.
+    """
     changed = (
-        f" {result.num_changed:,} of them were changed since; --rescore-changed scores them again."
+        f" Changed since they were scored: {counted(result.num_changed, 'image')}, "
+        f"{'whose rows are replaced' if rescored else 'left so without --rescore-changed'}."
         if result.num_changed
         else ""
     )

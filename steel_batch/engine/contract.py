@@ -127,7 +127,11 @@ class Card:
                 }
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise EngineError(f"{source} is not an engine card: {error!r}.") from error
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise EngineError(
+                f"{source} is not an engine card: {reason}. Put the card back as it was, or move "
+                "it away and register the version again."
+            ) from error
         card._check(source)
         return card
 

@@ -363,13 +363,13 @@ class _Backfill:
 
     def _fail(self, date: str, error: Exception, started: float) -> None:
         """Note that a date failed, for whatever reason: it stops no other."""
+        is_ours = isinstance(error, SteelBatchError)
         self._outcomes[date] = DateOutcome(
             date=date,
             state="failed",
             seconds=round(time.monotonic() - started, 3),
-            error=f"{type(error).__name__}: {error}",
+            error=str(error) if is_ours else f"{type(error).__name__}: {error}",
         )
-        is_ours = isinstance(error, SteelBatchError)
         log.warning("date %s failed: %s", date, error, exc_info=None if is_ours else error)
         failed = sum(outcome.state == "failed" for outcome in list(self._outcomes.values()))
         if self._settings.stop_after is not None and failed >= self._settings.stop_after:

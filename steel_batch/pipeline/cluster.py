@@ -210,11 +210,11 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     num_gpus = total.get("GPU", 0.0)
     if on_gpu:
-        if num_gpus < 1 and config.num_actors is None:
+        if num_gpus < 1 and (config.num_actors is None or not _may_grow(config)):
             raise ConfigError(
                 "the TensorRT runtime was asked for and the Ray cluster has no GPU: start Ray on "
-                "a GPU node, give --num-actors N where the cluster adds nodes when they are asked "
-                "for, or --runtime onnxruntime."
+                "a GPU node; join a cluster with --ray-address, and give --num-actors N where it "
+                "adds nodes when they are asked for; or give --runtime onnxruntime."
             )
         per_gpu = min(
             (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
@@ -249,3 +249,8 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
         num_slots=1,
         num_threads=max(1, int(cpus)),
     )
+
+
+def _may_grow(config: ScoreConfig) -> bool:
+    """Whether nodes may join: the cluster was joined, and is not this machine alone."""
+    return (config.ray_address or os.environ.get("RAY_ADDRESS")) is not None

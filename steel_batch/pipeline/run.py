@@ -365,7 +365,7 @@ class DateRun:
                 if opening.is_over and opening.num_answers:
                     self._steps.setdefault("load", time.monotonic() - started)
                 else:
-                    self._observe(tally.progress("; ".join(opening.notes)))
+                    self._observe(tally.progress("; ".join(opening.notes) or "starting"))
 
             num_shards = self._record.num_shards - tally.num_shards_done
             num_parts = min(len(work.pending), max(pool.num_reads, num_shards // SHARDS_PER_READ))
@@ -394,13 +394,14 @@ class DateRun:
         allowed = self._config.max_bad * record.num_images
         if tally.num_quarantined <= allowed:
             return
-        reasons = ", ".join(f"{code} ({n})" for code, n in tally.bad_codes.most_common(3))
+        reasons = ", ".join(f"{code} ({n})" for code, n in tally.bad_codes.most_common())
         raise TooManyBadImagesError(
             f"{tally.num_quarantined} of {record.num_images} images cannot be scored, more than "
             f"--max-bad {self._config.max_bad:g} allows: {reasons}; for example "
             f"{tally.bad_example.rstrip('.')}. Nothing of run {record.run_id} is committed and "
-            "what is scored is kept: mend the images, or run the same command with a greater "
-            "--max-bad."
+            "what is scored is kept: run the same command with a greater --max-bad, which commits "
+            "the others and lists these in the quarantine, to be mended and retried from there; "
+            "or mend them first and give --fresh, which scores the date anew."
         )
 
     def _result(self, record: RunRecord, scored: Tally, version: int) -> RunResult:

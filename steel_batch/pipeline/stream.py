@@ -38,7 +38,7 @@ SHARDS_AHEAD: Final = 64
 further ahead takes CPUs and fresh memory from what is scored now."""
 BLOCK_BYTES: Final = 1 << 20
 """Less than any shard, so that every shard is a block and goes to whichever actor is free."""
-NO_ACTOR: Final = "no GPU is ready yet: one that is in use is waited for"
+NO_ACTOR: Final = "no GPU is ready yet: one that is in use, or a node that is added, is waited for"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +149,7 @@ class ShardStream:
         with contextlib.suppress(ray.exceptions.RayError):
             while True:
                 asked = self._dispatcher.opening.remote(num_notes)
-                if num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+                while num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
                     self._observe(Opening(is_over=False, num_answers=0, notes=[NO_ACTOR]))
                 opening: Opening = ray.get(asked)
                 self._observe(opening)

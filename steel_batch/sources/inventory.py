@@ -61,9 +61,10 @@ class Inventory:
                 for key in ("sourceBucket", "destinationBucket")
             ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise ConfigError(
-                f"{place.uri(name)} is no manifest of an S3 Inventory ({type(error).__name__}: "
-                f"{error}); lists of your own are .csv or .parquet."
+                f"{place.uri(name)} is no manifest of an S3 Inventory: {reason}. Lists of your own "
+                "are .csv or .parquet."
             ) from error
         if kind not in ("csv", "parquet") or (kind == "csv" and "Key" not in columns):
             raise ConfigError(

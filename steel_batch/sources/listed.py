@@ -165,10 +165,16 @@ class Rows:
     def explain_empty(self) -> ConfigError:
         """See `Selection`."""
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
+        pattern = self.source.pattern.text
+        expected = (
+            f"whose name ends in {', '.join(IMAGE_SUFFIXES)}"
+            if pattern is None
+            else f"that matches the key pattern {pattern!r}"
+        )
         return ConfigError(
-            f"{self.source.place} lists no image{f' of {self.date}' if self.date else ''} that "
-            f"matches the key pattern {self.source.pattern.text!r}; {self.num_left_out:,} other "
-            f"objects are in it{example}. Adapt --key-pattern or --date."
+            f"{self.source.place} lists no image{f' of {self.date}' if self.date else ''} "
+            f"{expected}; {self.num_left_out:,} other objects are in it{example}. Adapt "
+            "--key-pattern or --date."
         )
 
     def _images(self) -> Iterator[ImageRef]:

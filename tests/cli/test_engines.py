@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from steel_batch import layout
 from steel_batch.lake import Lake
 from steel_batch.registry import load_engine, register, shipped_name
 from tests.cli.command_line import Command, keys, refused
@@ -55,6 +56,40 @@ def test_engines_are_listed_and_shown(steel_batch: Command, registry: Any, tmp_p
     assert "judged on" not in steel_batch("engines", "show", first, *store, "--page", page).err
     assert first in page.read_text()
     assert steel_batch("engines", "show", "demo").out.startswith("demo-")
+
+
+def test_a_damaged_engine_is_listed_among_the_others(
+    steel_batch: Command, registry: Any, tmp_path: Path
+) -> None:
+    store, first, *others = registry
+    key = layout.card_file(*layout.split_engine_name(first))
+    (tmp_path / "store" / key).write_text("{}")
+    for output in ("text", "json"):
+        listed = steel_batch("engines", "list", *store, "--output", output)
+        assert listed.code == 1
+        assert listed.err.startswith(f"error: {tmp_path}/store/{key} is not an engine card: it has")
+        assert all(name in listed.out for name in (*others, shipped_name()))
+    damaged = next(row for row in listed.json if row["engine"] == first)
+    assert damaged["created"] == "card is damaged"
+
+
+def test_a_mistyped_store_is_not_one_with_the_shipped_engine_alone(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    text = refused(steel_batch("engines", "list", "--store", tmp_path / "typo"))
+    assert text.startswith(f"error: there is no store at {tmp_path}/typo: ")
+
+
+@pytest.mark.s3
+def test_an_engine_in_s3_is_shown_and_compared_without_a_store(
+    steel_batch: Command, bucket: str, s3_endpoint: str
+) -> None:
+    card, graphs = tiny_version()
+    lake = Lake(bucket, endpoint_url=s3_endpoint)
+    register(lake, card, graphs)
+    flags = [lake.uri(layout.version_dir("tiny", card.version)), "--endpoint-url", s3_endpoint]
+    assert steel_batch("engines", "show", *flags).out.startswith(f"{card.name}, made ")
+    assert card.name in steel_batch("engines", "diff", "demo", *flags).out
 
 
 def test_an_alias_is_promoted_and_rolled_back(steel_batch: Command, registry: Any) -> None:

@@ -55,10 +55,26 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
     assert text == f"error: --config {file} has no [score] table."
 
 
+def make_store(folder: Path) -> None:
+    """A store that has an engine and no run."""
+    card, graphs = tiny_version()
+    register(Lake(str(folder / "store")), card, graphs)
+
+
+def test_a_store_that_was_mistyped_has_nothing_to_retry(
+    steel_batch: Command, flags: list[str], tmp_path: Path
+) -> None:
+    assert f"there is no store at {tmp_path}/store" in refused(
+        steel_batch("quarantine", "retry", *flags)
+    )
+    assert not (tmp_path / "store").exists()
+
+
 def test_one_file_serves_every_command_that_plans(
     steel_batch: Command, flags: list[str], tmp_path: Path
 ) -> None:
     """What `score` knows and another command does not, that one leaves alone."""
+    make_store(tmp_path)
     file = tmp_path / "job.toml"
     file.write_text(f'[score]\nlock-wait = 5\nnum_actors = 1\nfresh = true\ndate = "{DATE}"\n')
     assert steel_batch("plan", *flags, "--config", file).code == 0
@@ -76,6 +92,7 @@ def test_one_file_serves_every_command_that_plans(
 def test_a_date_that_the_pattern_does_not_read_takes_no_image_of_another(
     steel_batch: Command, flags: list[str], tmp_path: Path, command: list[str], pattern: list[str]
 ) -> None:
+    make_store(tmp_path)
     without = [flag for flag in flags if flag != "--key-pattern" and flag[:5] != "line="]
     text = refused(steel_batch(*command, *with_flag(without, "--date", "2026-11-20"), *pattern))
     assert f".png' in {tmp_path}/images is of date={DATE} by its name and would" in text
@@ -118,7 +135,8 @@ def test_images_that_say_no_date_are_counted_before_they_become_one(
         ("--key-pattern", "day={date}/{image_id}.tif",
          f"found for example 'line=1/date={DATE}/im00000.png'. Adapt --key-pattern"),
         ("--key-pattern", "{line}/{line}/{image_id}", "is not usable"),
-        ("--date", "2020-01-01", "and the date 2020-01-01"),
+        ("--key-pattern", "{line/{image_id}", "has a '{' or '}' without the other"),
+        ("--date", "2020-01-01", f"fits others, for example 'line=1/date={DATE}/im00000.png'"),
         ("--date", "21.11.2026", "'21.11.2026' is not YYYY-MM-DD"),
         ("--date", "2026-13-45",
          "there is no date 2026-13-45; expected YYYY-MM-DD, for example 2026-11-21."),
@@ -146,7 +164,7 @@ def test_a_folder_that_is_no_date_is_named_where_all_dates_are_meant(
 
 def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> None:
     without = with_flag(flags, "--key-pattern", "line={line}/*/{image_id}.png")[:-2]
-    assert "give --date YYYY-MM-DD" in refused(steel_batch("score", *without))
+    assert "takes one --date YYYY-MM-DD" in refused(steel_batch("score", *without))
     at = without.index("--key-pattern")
     del without[at : at + 2]
     assert "--date YYYY-MM-DD" in refused(steel_batch("score", *without))
@@ -155,8 +173,8 @@ def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> 
 def test_an_unknown_engine_shows_those_that_exist(
     steel_batch: Command, flags: list[str], tmp_path: Path
 ) -> None:
-    card, graphs = tiny_version()
-    register(Lake(str(tmp_path / "store")), card, graphs)
+    card, _ = tiny_version()
+    make_store(tmp_path)
     for engine in ("tiny@production", "severstal-0123456789ab", "nonsense"):
         text = refused(steel_batch("score", *flags, "--engine", engine))
         assert f"no engine '{engine}'" in text

@@ -44,7 +44,10 @@ for on_gpu in (False, True):
             print(shown(actor_pool(config.replace(num_actors=num_actors), on_gpu=on_gpu)))
         except ConfigError as error:
             print("error:", error)
-if {gpus}:
+if not {gpus}:
+    joined = config.replace(num_actors=3, ray_address="head:6379")
+    print(shown(actor_pool(joined, on_gpu=True)))
+else:
     for changes in ({{"actors_per_gpu": 3}}, {{"cpus_per_actor": 8.0}}):
         print(shown(actor_pool(config.replace(**changes), on_gpu=True)))
 """
@@ -59,13 +62,14 @@ def placed(cpus: int, gpus: int) -> tuple[list[str], str]:
 
 
 def test_a_head_without_cpus_is_no_room_but_what_is_asked_for_may_come() -> None:
-    (auto, cpu, cpu_asked, gpu, gpu_asked), _ = placed(cpus=0, gpus=0)
+    (auto, cpu, cpu_asked, gpu, gpu_asked, joined), _ = placed(cpus=0, gpus=0)
     assert auto == "auto onnxruntime"
     assert cpu.startswith("error: no node of the Ray cluster has 4 CPUs for one scoring actor; ")
     assert "the largest of 1 has 0. Give a smaller --cpus-per-actor, or --num-actors N" in cpu
     assert cpu_asked == "3 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1)"
     assert gpu.startswith("error: the TensorRT runtime was asked for and the Ray cluster has no ")
-    assert gpu_asked == "3 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6)"
+    assert gpu_asked == gpu  # nothing joins what this process started itself
+    assert joined == "3 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6)"
 
 
 def test_gpus_without_tensorrt_are_said_to_be_left_out() -> None:

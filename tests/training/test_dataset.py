@@ -5,11 +5,27 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ChangedObjectError, ConfigError
 from steel_batch.lake import Lake
 from tests.training.bands import band, open_bands, write_bands
-from training.dataset import Dataset, open_dataset, split
+from training.dataset import Dataset, Example, open_dataset, split
 from training.labels import LabelError
+
+COILS = ((), (1,), (2,), (3,), (4,), (1, 2), (3, 4), (1, 3))
+"""Classes on each of eight coils."""
+
+
+def made_up(groups: dict[str, tuple[int, tuple[int, ...]]]) -> Dataset:
+    """Examples that are never loaded: how many images each group has, and their classes."""
+    examples = [
+        Example(
+            key=f"{group}-{i}.png", sha256=f"{group}-{i}", height=8, width=8,
+            masks=dict.fromkeys(classes, "1 1"), group=group,
+        )
+        for group, (num_images, classes) in groups.items()
+        for i in range(num_images)
+    ]  # fmt: skip
+    return Dataset(lake=Lake("nowhere"), examples=tuple(examples), num_classes=4)
 
 
 def combinations(dataset: Dataset) -> Counter[tuple[int, ...]]:
@@ -73,10 +89,47 @@ def test_images_of_a_group_stay_together(tmp_path: object) -> None:
     assert len(set().union(*found)) == sum(len(groups) for groups in found)
 
 
-def test_shares_that_leave_nothing_are_refused(tmp_path: object) -> None:
-    dataset = open_bands(Lake(str(tmp_path)), num_images=4)
+def test_a_split_of_images_without_groups_is_that_of_every_release() -> None:
+    """Else no version could be compared with those before, and no run be continued."""
+    classes = ((), (1,), (2,), (1, 3), (), (4,), ())
+    dataset = made_up({f"im{i:03d}": (1, classes[i % 7]) for i in range(200)})
+    parts = split(dataset, shares=[0.1, 0.1], seed=5)
+    assert [len(part) for part in parts] == [159, 20, 21]
+    assert [part.digest[:12] for part in parts] == ["ab7b22ab06a6", "afdfebc48c06", "f4769024a711"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(("num_groups", "num_images"), [(20, 50), (100, 4), (8, 10)])
+def test_parts_of_groups_come_as_near_to_their_shares_as_whole_groups_can(
+    num_groups: int, num_images: int, seed: int
+) -> None:
+    groups = {f"coil {i}": (num_images, COILS[i % len(COILS)]) for i in range(num_groups)}
+    parts = split(made_up(groups), shares=[0.1, 0.1], seed=seed)
+    for part, share in zip(parts, (0.8, 0.1, 0.1), strict=True):
+        assert abs(len(part) / num_images - share * num_groups) <= 1
+        assert len(part) > 0
+
+
+def test_large_groups_make_up_for_what_single_images_left_lacking() -> None:
+    singles = {f"im{i}": (1, (i % 4 + 1,)) for i in range(8)}
+    assert [len(part) for part in split(made_up(singles), shares=[0.1, 0.1], seed=0)] == [8, 0, 0]
+    coils = {f"coil {i}": (4, ()) for i in range(23)}
+    parts = split(made_up(singles | coils), shares=[0.1, 0.1], seed=0)
+    assert [len(part) for part in parts] == [80, 12, 8]
+
+
+@pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.1), (float("nan"), 0.1)])
+def test_shares_that_leave_nothing_are_refused(shares: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match="expected numbers that add to under 1"):
-        split(dataset, shares=[0.5, 0.5], seed=0)
+        split(made_up({"im": (4, ())}), shares=shares, seed=0)
+
+
+def test_an_image_that_was_replaced_is_refused_when_it_is_loaded(lake: Lake) -> None:
+    dataset = open_bands(lake, num_images=3)
+    lake.write("im001.png", lake.read("im002.png"))
+    dataset.load(2)
+    with pytest.raises(ChangedObjectError, match=r"im001\.png was replaced since"):
+        dataset.load(1)
 
 
 def test_what_cannot_be_a_dataset_is_refused(tmp_path: object) -> None:

@@ -87,6 +87,21 @@ def test_float16_weights_are_rounded_once(graph: ContractGraph) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("architecture", "size", "cause"),
+    [("pspnet", (64, 96), "cannot be exported at 64×96"), ("pan", (128, 224), "not valid ONNX")],
+)
+def test_a_network_that_cannot_be_exported_is_refused_in_one_line_and_prints_nothing(
+    architecture: str, size: tuple[int, int], cause: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = ModelConfig(architecture=architecture, encoder="resnet18")
+    unfit = ContractGraph(Segmenter(config, 2).eval(), (0.5, 0.5)).eval()
+    with pytest.raises(EngineError, match=f"{cause}.*Choose another --architecture or --enc") as no:
+        export_graph(unfit, *size, precision="fp32")
+    assert "\n" not in str(no.value)
+    assert capfd.readouterr().out == ""
+
+
 def test_tensorrt_builds_plans_of_both_precisions_strongly_typed(graph: ContractGraph) -> None:
     trt = pytest.importorskip("tensorrt_rtx_bindings", reason="has no wheel for this machine")
     for precision, other in (("fp32", "fp16"), ("fp16", "fp32")):

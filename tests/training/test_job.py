@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from steel_batch import aliases, layout
 from steel_batch.cli import cli
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
 from steel_batch.promotion import Tolerance, compare, promote
 from steel_batch.registry import load_engine
@@ -25,6 +25,7 @@ from tests.training.small_job import RECIPE, job
 from training.dataset import open_dataset, split
 from training.job import JobResult, run_job
 from training.metrics import Judged, evaluate
+from training.model import ModelConfig
 from training.recipe import TrainConfig
 
 
@@ -99,8 +100,8 @@ def test_two_trainings_on_one_split_can_be_compared_wherever_the_images_lie(
         "Kaggle Dice", "Dice where present of dim",
     ]  # fmt: skip
     assert second.recipe["data"] == {
-        "images": str(copy), "labels": "train.csv", "groups": None, "validation_share": 0.2,
-        "test_share": 0.2, "split_seed": 0,
+        "images": str(copy), "labels": str(copy / "train.csv"), "groups": None,
+        "validation_share": 0.2, "test_share": 0.2, "split_seed": 0,
     }  # fmt: skip
     other = run_job(job(copy, tmp_path / "store", split_seed=1), config).card
     aliases.move(store, "bands", "production", None, version=second.version, action="promote")
@@ -181,11 +182,62 @@ def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> N
         ({"classes": ("only one",)}, "has class '2', not one of 1 to 1"),
         ({"classes": ("dim", "")}, "each class needs a name of its own"),
         ({"classes": ("dim", "dim")}, "each class needs a name of its own"),
+        ({"labels": ""}, "--labels '' is neither a file nor below"),
+        ({"labels": "./train.csv"}, "--labels './train.csv' is neither a file nor below"),
+        ({"validation_share": float("nan")}, "expected numbers that add to under 1"),
+        ({"num_epochs": float("inf")}, "--epochs is inf, expected a finite number above 0"),
+        ({"ray_address": "head:6379"}, "--ray-address head:6379 is given, but no --num-workers"),
         ({"groups": "train.csv"}, "begins with the columns ImageId,ClassId,EncodedPixels; exp"),
     ):
         with pytest.raises(ConfigError, match=message):
             run_job(job(images, tmp_path, **changes), RECIPE)
     assert list(Lake(str(tmp_path)).list_objects()) == []
+
+
+def test_a_network_that_cannot_be_exported_is_refused_before_it_is_trained(
+    images: Path, tmp_path: Path
+) -> None:
+    model = ModelConfig(architecture="PSPNet")
+    with pytest.raises(EngineError, match="cannot be exported at 64×160 and opset 17"):
+        run_job(job(images, tmp_path), dataclasses.replace(RECIPE, model=model))
+    assert list(Lake(str(tmp_path)).list_objects()) == []
+
+
+def test_a_bare_name_is_of_the_file_beside_the_images_and_never_a_guess(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = dataclasses.replace(RECIPE, num_steps=1, fp16=False, int8=False)
+    labels = (images / "train.csv").read_bytes()
+    (tmp_path / "train.csv").write_bytes(labels)
+    first = run_job(job(images, tmp_path / "store"), config).card
+    assert first.recipe["data"]["labels"] == str(images / "train.csv")
+    (tmp_path / "train.csv").write_bytes(labels.rpartition(b"\n")[0])
+    with pytest.raises(ConfigError, match=r"may mean .* which differ") as refused:
+        run_job(job(images, tmp_path / "store"), config)
+    for address in (images / "train.csv", tmp_path / "train.csv", "./train.csv"):
+        assert str(address) in str(refused.value)
+    second = run_job(job(images, tmp_path / "other", labels="./train.csv"), config).card
+    assert second.recipe["data"]["labels"] == str(tmp_path / "train.csv")
+    assert second.recipe["training_digest"] != first.recipe["training_digest"]
+
+
+def test_a_damaged_checkpoint_is_named_where_the_user_finds_it(
+    images: Path, tmp_path: Path
+) -> None:
+    config = dataclasses.replace(RECIPE, num_steps=1, fp16=False, int8=False)
+    first = run_job(job(images, tmp_path), config)
+    kept = tmp_path / layout.training_file(first.run, "checkpoint.pt")
+    kept.write_bytes(b"x" * 100)
+    with pytest.raises(ConfigError) as refused:
+        run_job(job(images, tmp_path), config)
+    assert str(refused.value) == (
+        f"{kept} is not a checkpoint that can be continued: it is damaged. Delete it, and the same "
+        "command begins anew."
+    )
+    assert run_job(job(images, tmp_path, classes=(*CLASSES, "rust")), config).run != first.run, (
+        "a class that is added is another run"
+    )
 
 
 def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from steel_batch.lake import Lake
 from tests.training.bands import open_bands
 from training.augment import AugmentConfig
 from training.batches import Examples, Sampler, make_ahead
+from training.checkpoint import read_checkpoint, write_checkpoint
 from training.dataset import Dataset, open_dataset
-from training.loop import train
+from training.loop import naming_what_does_not_fit, train
 from training.model import ModelConfig, Segmenter
 from training.recipe import TrainConfig
 from training.state import TrainingState, find_place
@@ -170,11 +172,60 @@ def test_a_damaged_checkpoint_is_named(dataset: Dataset, tmp_path: Path) -> None
         train(dataset, RECIPE, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("architecture", "batch_size", "cause"),
+    [("DeepLabV3Plus", 1, "more than 1 value per channel"), ("PAN", 2, "Output size is too small")],
+)
+def test_crops_that_a_network_cannot_take_are_named_with_it(
+    dataset: Dataset, tmp_path: Path, architecture: str, batch_size: int, cause: str
+) -> None:
+    model = ModelConfig(architecture=architecture)
+    config = dataclasses.replace(RECIPE, model=model, batch_size=batch_size)
+    with pytest.raises(ConfigError) as refused:
+        train(dataset, config, tmp_path)
+    start = (
+        f"{architecture} with encoder 'resnet18' cannot be trained on {batch_size} crop(s) of 64×64"
+    )
+    assert str(refused.value).startswith(start)
+    assert cause in str(refused.value)
+
+
+def test_memory_that_is_too_small_is_said_with_what_saves_some() -> None:
+    batch = (torch.zeros(8, 1, 64, 96), torch.zeros(8, 64, 96))
+    config = dataclasses.replace(RECIPE, batch_size=8, accumulate=2)
+    with (
+        pytest.raises(
+            ConfigError, match=r"4 crop\(s\) of 64×96\. .* --batch-size, or a higher acc"
+        ),
+        naming_what_does_not_fit(config, batch, is_first=False),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+def test_writers_of_one_checkpoint_do_not_disturb_each_other(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+
+    def write(number: int) -> None:
+        for _ in range(20):
+            write_checkpoint(path, RECIPE, {"step": number})
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(write, range(4)))
+    state = read_checkpoint(path, RECIPE, torch.device("cpu"), "here")
+    assert state is not None
+    assert state["step"] in range(4)
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_what_does_not_fit_is_refused_before_training(dataset: Dataset, tmp_path: Path) -> None:
     for change, message in (
         ({"accumulate": 3}, "a batch of 4 cannot be shared by 1 process"),
         ({"positive_weight": (1.0, 2.0, 3.0)}, "3 figures; the data has 2 classes"),
-        ({"learning_rate": 1e30}, "training diverged"),
+        (
+            {"learning_rate": 1e30},
+            "training diverged. Use a lower learning_rate, or precision fp32.$",
+        ),
+        ({"precision": "fp16"}, "precision is fp16, which needs a GPU to train; on a CPU use"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(dataset, dataclasses.replace(RECIPE, **change), tmp_path / message[:9])
@@ -223,6 +274,15 @@ def test_images_of_any_size_train_at_any_stride(
     model = dataclasses.replace(SMALL, output_stride=stride)
     config = dataclasses.replace(RECIPE, model=model, num_steps=1, lovasz_weight=1.0)
     train(dataset, config, tmp_path / "run", validation=dataset)
+
+
+def test_a_side_that_is_no_multiple_of_the_stride_trains_beside_one_that_is(tmp_path: Path) -> None:
+    dataset = open_bands(Lake(str(tmp_path / "lake")), num_images=2, height=256, width=100)
+    model = dataclasses.replace(SMALL, input_stride=4, output_stride=4)
+    config = dataclasses.replace(
+        RECIPE, model=model, num_steps=1, augment=AugmentConfig(crop_width=100)
+    )
+    train(dataset, config, tmp_path / "run")
 
 
 def test_images_of_several_sizes_train_together(tmp_path: Path) -> None:

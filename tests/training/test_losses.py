@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from training.losses import bce_dice, lovasz
+from training.losses import bce_dice, lovasz, pool_masks
 
 
 def plain_lovasz_hinge(logits: np.ndarray, truth: np.ndarray) -> float:
@@ -33,9 +33,10 @@ def test_lovasz_is_the_mean_over_classes_that_occur_of_the_loss_by_its_definitio
     np.testing.assert_allclose(float(found), expected, rtol=1e-5)
 
 
-def test_losses_of_coarse_logits_take_masks_at_full_resolution() -> None:
+def test_losses_of_coarse_logits_take_masks_of_their_stride() -> None:
     truth = torch.zeros(1, 1, 8, 8)
     truth[..., :4, :] = 1
+    truth = pool_masks(truth, 4)
     right = torch.full((1, 1, 2, 2), -9.0)
     right[..., 0, :] = 9.0
     assert float(lovasz(right, truth)) == 0

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import numpy as np
 import pytest
 import torch
@@ -101,6 +103,17 @@ def test_what_the_library_cannot_build_is_refused_in_its_words(
         Segmenter(ModelConfig(**changes), 2)
     assert str(refused.value).startswith("segmentation-models-pytorch ")
     assert message in str(refused.value)
+
+
+def test_weights_that_cannot_be_fetched_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("HF_HUB_OFFLINE", True), ("HF_HUB_CACHE", str(tmp_path))):
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
+    with pytest.raises(ConfigError) as refused:
+        Segmenter(ModelConfig(encoder_weights="imagenet"), 2)
+    assert "weights 'imagenet' of encoder 'resnet18' cannot be fetched" in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

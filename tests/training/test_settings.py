@@ -51,6 +51,13 @@ def test_flags_take_precedence_over_the_file_and_that_over_defaults(tmp_path: Pa
         ("[augment]\nzoom = -1\n", "augment.zoom is -1.0, expected 0 or more"),
         ("[model]\noutput_stride = 3\n", "output_stride is 3, not one of 1, 2 and 4"),
         ("recipe = 3\n", r"\[recipe\] is not a table"),
+        ("[Recipe]\nseed = 3\n", r"has Recipe at its top; expected the tables \[recipe\], \[mod"),
+        ("seed = 3\n[models]\n", r"has models, seed at its top; expected"),
+        ("[recipe]\nlearning_rate = nan\n", r"learning_rate is nan, expected a finite number"),
+        ("[recipe]\npositive_weight = [1, inf]\n", r"positive_weight is inf, expected a finite"),
+        ("[augment]\ngain = inf\n", r"gain is inf, expected a finite number"),
+        ("[recipe]\nseed = 99999999999999999999\n", r"seed is 9+, expected no more than 2\^64 - 1"),
+        ("[model]\ndecoder_channels = [8, 0]\n", r"decoder_channels is \[8, 0\], expected 1 or m"),
     ],
 )
 def test_settings_that_cannot_be_are_refused_by_name(
@@ -58,6 +65,11 @@ def test_settings_that_cannot_be_are_refused_by_name(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         read_recipe(write(tmp_path, text), {})
+
+
+def test_a_flag_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ConfigError, match="the recipe: learning_rate is nan, expected a finite"):
+        read_recipe(None, {"learning_rate": float("nan")})
 
 
 @pytest.mark.parametrize("name", ["demo", "quick", "gpu"])

@@ -58,6 +58,12 @@ def test_tensorboards_files_lie_in_the_store_when_a_run_ends_however_it_does(
     assert [value for _, _, value in found] == pytest.approx([0.5, 1e-3, 0.25, 1e-3, 0.75, 4])
 
 
+def test_a_run_that_reports_nothing_leaves_no_file(lake: Lake, tmp_path: Path) -> None:
+    with open_trackers(tmp_path / "work", lake, "m-0123", {"seed": 1}):
+        pass
+    assert list(lake.list_objects()) == []
+
+
 def test_mlflow_gets_settings_and_figures(tmp_path: Path, tracking_uri: str) -> None:
     mlflow = pytest.importorskip("mlflow", reason="is not part of the test install")
     store = Lake(str(tmp_path / "store"))
