@@ -58,6 +58,8 @@ class PlanInfo:
     """Images of the lake that are left out because their rows are committed already."""
     num_changed: int = 0
     """Images whose etag differs from the committed one; left out unless they are rescored."""
+    num_gone: int = 0
+    """Committed images that are none of the lake's, or not under the key of then."""
     settings: dict[str, Any]
 
 
@@ -102,6 +104,7 @@ def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path)
         f"count(*) FILTER (known.etag <> listed.etag), count(*) {joined}"
     ).fetchall()
     num_committed, num_changed, num_listed = counts[0]
+    [(num_known,)] = con.sql("SELECT count(*) FROM known").fetchall()
     wanted = "known.etag IS NULL"
     if settings["rescore_changed"]:
         wanted += " OR known.etag <> listed.etag"
@@ -130,6 +133,7 @@ def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path)
             bytes=num_bytes,
             num_committed=num_committed,
             num_changed=num_changed,
+            num_gone=num_known - num_committed - num_changed,
             settings=settings,
         )
         writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(info)).encode()})

@@ -93,6 +93,7 @@ def test_committed_images_are_left_out_and_changed_ones_counted(tmp_path: Path) 
     pairs = (("same", "e"), ("changed", "old"), ("gone", "e"))
     info = build_plan(refs, SETTINGS, tmp_path / "p", known=known(*pairs))
     assert (info.num_images, info.num_committed, info.num_changed) == (1, 1, 1)
+    assert info.num_gone == 1
     assert [row["image_key"] for row in rows(tmp_path / "p")] == ["late"]
     again = {**SETTINGS, "rescore_changed": True}
     info = build_plan(refs, again, tmp_path / "p", known=known(*pairs))

@@ -61,6 +61,15 @@ def plan_date(
     info = build_plan(dated, config.settings(engine=engine, date=date), path, known=known)
     if dated.warning is not None:
         log.warning("%s", dated.warning)
+    if info.num_gone and not info.num_committed + info.num_changed:
+        log.warning(
+            "%d images of %s have their row or quarantine entry already, and none of them is among "
+            "the %d that are listed now. An image is known by its key: if these are the same ones "
+            "from another --images, or packed, they would be counted twice.",
+            info.num_gone,
+            date,
+            info.num_images,
+        )
     if info.num_images + info.num_committed + info.num_changed == 0:
         raise images.explain_empty()
     return Planned(info, images.num_left_out, images.example_left_out)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from steel_batch.lake import Lake
-from steel_batch.registry import register
+from steel_batch.registry import load_engine, register
 from tests.cli.command_line import Command, keys, refused, with_flag
 from tests.conftest import DATE, PATTERN, fill_lake
-from tests.made_up_run import keys_of
+from tests.made_up_run import commit_run, keys_of
 from tests.tiny_engine import tiny_version
 
 
@@ -32,6 +32,19 @@ def test_plan_prints_one_object_and_writes_nothing(
     assert text.out == ""
     assert text.err.startswith(f"{DATE}: 4 images in 1 shard, ")
     assert "\n  does not match: 1 other object, for example line=1/" in text.err
+
+
+def test_the_same_images_under_other_keys_are_warned_of_before_they_count_twice(
+    steel_batch: Command, flags: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, engine = Lake(str(tmp_path / "store")), load_engine("demo", store=None).card.name
+    commit_run(store, ["packed.tar#a.png", "packed.tar#b.png"], engine=engine, date=DATE)
+    assert steel_batch("plan", *flags).code == 0
+    assert caplog.messages == [
+        f"2 images of {DATE} have their row or quarantine entry already, and none of them is among "
+        "the 4 that are listed now. An image is known by its key: if these are the same ones from "
+        "another --images, or packed, they would be counted twice."
+    ]
 
 
 def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
