@@ -7,15 +7,12 @@ its blocked layout. Shape suffixes: N images, C classes, H rows, W columns.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import io
 import os
-import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -29,6 +26,7 @@ from torch.onnx.errors import OnnxExporterError
 
 from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK
 from steel_batch.errors import EngineError
+from steel_batch.silence import STDOUT, silenced
 from training.model import ContractGraph
 
 OPSET: Final = 17
@@ -75,7 +73,7 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
     with (
         torch.no_grad(),
         warnings.catch_warnings(),
-        _no_stdout(),  # where the exporter prints a graph that it gives up
+        silenced(STDOUT),  # where the exporter prints a graph that it gives up
     ):
         # That exporter is deprecated in favour of one whose Resize TensorRT 8.5 refuses, and it
         # notes that sizes become constants, which is what is meant.
@@ -116,21 +114,6 @@ def _cause(error: Exception) -> str:
     """The first line of a message, without the library's advice to its own developers."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.partition(" Please")[0].rstrip(".")
-
-
-@contextlib.contextmanager
-def _no_stdout() -> Iterator[None]:
-    """Drop what is printed to stdout, by C++ as well."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    try:
-        with Path(os.devnull).open("wb") as nothing:
-            os.dup2(nothing.fileno(), 1)
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _fold_constants(model: onnx.ModelProto) -> None:

@@ -13,7 +13,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
@@ -25,6 +24,7 @@ from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, ConfigError
 from steel_batch.pipeline.ray_errors import reason_of
 from steel_batch.pipeline.stream import READ_CPUS, ActorPool
+from steel_batch.silence import STDERR, silenced
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     try:
         if address is not None:
             _await_listener(address, wait_seconds)
-        with _quiet_stderr(), _own_sigterm():
+        # Ray's native notices stay off a terminal that shows progress; errors are exceptions.
+        with silenced(STDERR), _own_sigterm():
             ray.init(
                 # Without "local", Ray joins whatever cluster was last seen on this machine.
                 address=address or "local",
@@ -145,20 +146,6 @@ def _uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-@contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Keep Ray's native notices off a terminal that shows progress; errors are exceptions."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    try:
-        with Path(os.devnull).open("w") as sink:
-            os.dup2(sink.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def choose_runtime(runtime: str) -> str:
