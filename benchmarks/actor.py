@@ -25,14 +25,14 @@ import numpy as np
 
 from benchmarks.gpu.score import SHARD, shards
 from benchmarks.machine import keep
+from steel_batch.cluster.stream import ON_GPU
 from steel_batch.config import DECODER
 from steel_batch.engine.contract import Output
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
-from steel_batch.pipeline.stream import ON_GPU
-from steel_batch.registry import load_engine
-from steel_batch.score import CHILDREN, ShardScorer
+from steel_batch.registry.versions import load_engine
+from steel_batch.scoring.scorer import CHILDREN, ShardScorer
 from steel_batch.synthetic import render
 from steel_batch.synthetic.writer import encode_jpeg
 

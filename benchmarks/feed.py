@@ -24,12 +24,13 @@ import ray
 from benchmarks.actor import NUM_STRIPS, PretendEngine
 from benchmarks.gpu.score import DATE, PATTERN
 from benchmarks.machine import keep
+from steel_batch.cluster import stages, stream
 from steel_batch.config import DECODER, ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
-from steel_batch.pipeline import prepare, run, stages, stream
-from steel_batch.score import ShardScorer
+from steel_batch.pipeline import prepare, run
+from steel_batch.runs.events import Meter
+from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.synthetic import render
-from steel_batch.telemetry import Meter
 
 BATCH = 32
 

@@ -26,11 +26,11 @@ import onnxruntime
 
 from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import keep
-from steel_batch.decode import decode_gray
-from steel_batch.engine.contract import IMAGE
 from steel_batch.engine.runtime import open_runtime
+from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake
-from steel_batch.registry import load_engine
+from steel_batch.registry.card import IMAGE
+from steel_batch.registry.versions import load_engine
 from steel_batch.synthetic.writer import write_lake
 
 DATE = "2026-11-21"

@@ -17,7 +17,7 @@ from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import keep
 from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
 from steel_batch.lake import Lake
-from steel_batch.registry import Engine, load_engine
+from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.synthetic import render
 from steel_batch.synthetic.writer import write_lake
 from training.dataset import Dataset, open_dataset

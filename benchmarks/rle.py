@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.machine import keep
-from steel_batch.rle import BatchRuns, encode_groups, find_batch_runs
+from steel_batch.masks.rle import BatchRuns, encode_groups, find_batch_runs
 from steel_batch.synthetic import render
 
 try:

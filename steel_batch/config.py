@@ -23,8 +23,10 @@ else:
     import tomli as tomllib
 
 ALL_DATES = "all"
-DECODER = "steel_batch.decode:decode_gray"
+DECODER = "steel_batch.images.decode:decode_gray"
 """What decodes where nobody says otherwise."""
+_MOVED_DECODER = "steel_batch.decode:decode_gray"
+"""Where it was until November 2026, as configuration files may still name it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,6 +92,8 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        if self.decoder == _MOVED_DECODER:
+            object.__setattr__(self, "decoder", DECODER)
         if self.date != ALL_DATES:
             check_date(self.date)
         for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts"):

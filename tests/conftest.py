@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import ray
 
+from steel_batch.cluster.join import joined_cluster
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from steel_batch.pipeline.cluster import joined_cluster
 from steel_batch.pipeline.run import score
-from steel_batch.query import run_query
-from steel_batch.runs import RunResult
+from steel_batch.runs.record import RunResult
+from steel_batch.tables.query import run_query
 from tests.tiny_engine import write_tiny_engine
 
 PATTERN = "line={line}/date={date}/{image_id}.png"

@@ -19,15 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.commit import ensure_tables
 from steel_batch.lake import Lake
-from steel_batch.lock import Lease
-from steel_batch.manifest import ImageRef
-from steel_batch.merge import DataFile, cut_files, merge_shards, save_files
-from steel_batch.pipeline.landing import delete_staged, land_run
-from steel_batch.plan import Plan, build_plan
-from steel_batch.receipt import QuarantinedImage, Receipt, put_receipt, read_receipts, stage
-from steel_batch.runs import (
+from steel_batch.lake.lock import Lease
+from steel_batch.runs.events import Events
+from steel_batch.runs.plan import Plan, build_plan
+from steel_batch.runs.receipt import QuarantinedImage, Receipt, put_receipt, read_receipts, stage
+from steel_batch.runs.record import (
     ClassCount,
     RunRecord,
     RunResult,
@@ -35,7 +32,10 @@ from steel_batch.runs import (
     put_record,
     put_result,
 )
-from steel_batch.telemetry import Events
+from steel_batch.sources.image_ref import ImageRef
+from steel_batch.tables.commit import ensure_tables
+from steel_batch.tables.landing import delete_staged, land_run
+from steel_batch.tables.merge import DataFile, cut_files, merge_shards, save_files
 
 ENGINE = "made-0123456789ab"
 DATE = "2026-11-21"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from steel_batch.decode import Image, decode_gray
+from steel_batch.images.decode import Image, decode_gray
 
 KILL = b"kills by signal"
 ABORT = b"aborts"
@@ -44,7 +44,7 @@ def deadly(data: Any) -> Image:
 def kills_what_scores(data: Any) -> Image:
     """Ends the scoring process for a file that says so, also from a process of its own."""
     if bytes(data)[-64:].endswith(KILL):
-        is_child = "steel_batch.isolate" in sys.orig_argv
+        is_child = "steel_batch.images.isolate" in sys.orig_argv
         os.kill(os.getppid() if is_child else os.getpid(), signal.SIGKILL)
     return decode_gray(data)
 

@@ -9,7 +9,7 @@ import pytest
 
 from steel_batch import errors
 from steel_batch.errors import ImageError, SteelBatchError
-from steel_batch.merge import DamagedShardError
+from steel_batch.tables.merge import DamagedShardError
 
 
 def tree(root: type[SteelBatchError]) -> Iterator[type[SteelBatchError]]:

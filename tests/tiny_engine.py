@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from steel_batch.engine.contract import Card, Graph, PostProcess, version_of
+from steel_batch.registry.card import Card, Graph, PostProcess, version_of
 
 LEVELS = (0.55, 0.65, 0.75, 0.85)
 """Brightness above which a pixel belongs to class 1, 2, 3, 4."""

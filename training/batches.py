@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from steel_batch.decode import fit_to, mask_to_source
+from steel_batch.images.decode import fit_to, mask_to_source
 from training.augment import crop, paste
 from training.dataset import Dataset
 from training.recipe import TrainConfig

@@ -17,12 +17,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.decode import decode_gray
-from steel_batch.engine.contract import MAX_CLASSES
 from steel_batch.errors import ChangedObjectError, ConfigError, ImageError, LakeError
+from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake, LakeObject, ReadRequest
-from steel_batch.manifest import KeyPattern
-from steel_batch.rle import decode_rle
+from steel_batch.masks.rle import decode_rle
+from steel_batch.registry.card import MAX_CLASSES
+from steel_batch.sources.key_pattern import KeyPattern
 from training.labels import MAX_PROBLEMS, LabelError, Masks, read_groups, read_labels
 
 READ_IMAGES: Final = 64

@@ -24,8 +24,8 @@ from onnx import TensorProto, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 from torch.onnx.errors import OnnxExporterError
 
-from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK
 from steel_batch.errors import EngineError
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
 from steel_batch.silence import STDOUT, silenced
 from training.model import ContractGraph
 

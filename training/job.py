@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from steel_batch import layout
-from steel_batch.engine.contract import Card
+from steel_batch.cluster.join import joined_cluster
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.pipeline.cluster import joined_cluster
+from steel_batch.registry.card import Card
 from training.checkpoint import recipe_digest
 from training.dataset import Dataset, check_shares, open_dataset, split
 from training.distributed import train_on_cluster

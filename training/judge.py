@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from steel_batch.components import describe_defects
-from steel_batch.decode import fit_to, mask_to_source
-from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, PostProcess
-from steel_batch.rle import decode_rle
+from steel_batch.images.decode import fit_to, mask_to_source
+from steel_batch.masks.defects import describe_defects
+from steel_batch.masks.rle import decode_rle
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, PostProcess
 from training.batches import Examples
 from training.dataset import Dataset
 from training.metrics import Judged, Metrics, evaluate

@@ -13,9 +13,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from steel_batch.engine.contract import MAX_CLASSES
 from steel_batch.errors import ConfigError, SteelBatchError
-from steel_batch.rle import parse_rle
+from steel_batch.masks.rle import parse_rle
+from steel_batch.registry.card import MAX_CLASSES
 
 Masks = dict[int, str]
 """Run-length pairs by class, from 1; empty for a clean image."""

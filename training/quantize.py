@@ -27,8 +27,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from steel_batch.engine.contract import IMAGE
 from steel_batch.errors import EngineError
+from steel_batch.registry.card import IMAGE
 from training.metrics import Metrics
 
 CALIBRATIONS: Final = ("percentile", "minmax")

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.card_page import render_page
-from steel_batch.contact_sheet import COLORS_BGR
+from steel_batch.report.contact_sheet import COLORS_BGR
+from steel_batch.report.engine_page import render_page
 from training.dataset import Dataset
 from training.export import open_session
 from training.judge import judge_images

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine
-from steel_batch.decode import decode_gray
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
 from steel_batch.engine.nvjpeg import GpuDecoder, check_decoder
+from steel_batch.images.decode import decode_gray
 
 
 class Batch:

@@ -17,11 +17,11 @@ from pathlib import Path
 from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import describe_machine
 from steel_batch import synthetic
-from steel_batch.engine.plans import list_plans
+from steel_batch.engine.compiled_plans import list_plans
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import SteelBatchError
 from steel_batch.lake import Lake
-from steel_batch.registry import load_engine
+from steel_batch.registry.versions import load_engine
 
 
 def main() -> None:

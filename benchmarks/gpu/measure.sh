@@ -73,7 +73,7 @@ lines() { # NUMBER: a folder with the packed strips so many times
 tests() { # they need nothing of the suite, which may not be installed beside TensorRT
   "$TENSORRT" -m pytest -c /dev/null --rootdir . --noconftest -p no:cacheprovider -m gpu -rs -v \
     tests/engine/test_tensorrt.py tests/engine/test_gpu_decode.py tests/engine/test_check.py \
-    tests/pipeline/test_gpu_preflight.py >&2
+    tests/cluster/test_gpu_checks.py >&2
 }
 train() { # beside each other: one does not keep the GPU busy
   shapes shapes ""

@@ -24,11 +24,12 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from benchmarks.machine import describe_machine
-from steel_batch.decode import decode_gray
-from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Runtime
+from steel_batch.engine.contract import Runtime
 from steel_batch.engine.runtime import open_runtime
+from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake
-from steel_batch.registry import load_engine
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
+from steel_batch.registry.versions import load_engine
 
 
 def run(runtime: Runtime, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

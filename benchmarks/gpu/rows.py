@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steel_batch.rle import decode_rle
+from steel_batch.masks.rle import decode_rle
 
 COLUMNS = ["image_key", "height", "width", "peak", "defects"]
 

@@ -27,17 +27,17 @@ import pyarrow as pa
 from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
+from steel_batch.cluster.stream import ON_GPU
 from steel_batch.config import DECODER
-from steel_batch.decode import decode_gray
 from steel_batch.engine.runtime import DECODES, open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS
+from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake
 from steel_batch.layout import receipts_dir
-from steel_batch.pipeline.stream import ON_GPU
-from steel_batch.read import ShardInput, check_jpegs
-from steel_batch.receipt import Receipt
-from steel_batch.registry import load_engine
-from steel_batch.score import CHILDREN, ShardScorer
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.receipt import Receipt
+from steel_batch.scoring.scorer import CHILDREN, ShardScorer
+from steel_batch.scoring.shard import ShardInput, check_jpegs
 from steel_batch.synthetic.writer import write_lake
 
 DATE = "2026-11-21"

@@ -17,12 +17,12 @@ from steel_batch.cli.output import (
     print_json,
 )
 from steel_batch.engine.build import build, usual_precision
-from steel_batch.engine.contract import PRECISIONS
+from steel_batch.engine.compiled_plans import ANY_GPU, DEFAULT_BATCH_SIZE, PlanRecord
 from steel_batch.engine.gpu import OTHERWISE
-from steel_batch.engine.plans import ANY_GPU, DEFAULT_BATCH_SIZE, PlanRecord
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.registry import load_engine
+from steel_batch.registry.card import PRECISIONS
+from steel_batch.registry.versions import load_engine
 
 INSTEAD: Final = {
     "tensorrt": ", or run this on a GPU node; --runtime tensorrt_rtx needs no GPU.",

@@ -11,12 +11,12 @@ from steel_batch.cli.output import configure_logging, console, naming, say
 from steel_batch.cli.query import show_table
 from steel_batch.cli.score import progress_line, show_result
 from steel_batch.config import ScoreConfig
-from steel_batch.contact_sheet import contact_sheet
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.pipeline.run import score
-from steel_batch.query import run_query
-from steel_batch.registry import load_engine
+from steel_batch.registry.versions import load_engine
+from steel_batch.report.contact_sheet import contact_sheet
 from steel_batch.synthetic.writer import write_lake
+from steel_batch.tables.query import run_query
 
 DATE = "2026-11-21"
 MADE = {"lake", "store", "worst.png"}

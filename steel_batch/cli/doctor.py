@@ -25,14 +25,14 @@ from steel_batch.cli.score import (
     precision_option,
     runtime_option,
 )
+from steel_batch.cluster.check_machine import Wanted, check, describe_engine
+from steel_batch.cluster.check_nodes import NodeReport, check_nodes
+from steel_batch.cluster.join import choose_runtime, joined_cluster
+from steel_batch.engine.finding import Finding, wrong
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import SteelBatchError
-from steel_batch.finding import Finding, wrong
 from steel_batch.lake import Lake
-from steel_batch.pipeline.cluster import choose_runtime, joined_cluster
-from steel_batch.pipeline.preflight import NodeReport, check_nodes
-from steel_batch.preflight import Wanted, check, describe_engine
-from steel_batch.registry import load_engine
+from steel_batch.registry.versions import load_engine
 
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 

@@ -10,10 +10,6 @@ from typing import Any
 import click
 from rich.table import Table
 
-from steel_batch import aliases
-from steel_batch.aliases import AliasEntry
-from steel_batch.card_diff import Difference, differences, judged_on_the_same
-from steel_batch.card_page import page_of
 from steel_batch.cli.output import (
     answer,
     endpoint_option,
@@ -24,11 +20,15 @@ from steel_batch.cli.output import (
     print_table,
     registry_option,
 )
-from steel_batch.engine.contract import Card
 from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
-from steel_batch.promotion import Figure, Move, Tolerance, promote, rollback
-from steel_batch.registry import list_aliases, list_models, list_versions, load_engine
+from steel_batch.registry import aliases
+from steel_batch.registry.aliases import AliasEntry
+from steel_batch.registry.card import Card
+from steel_batch.registry.card_diff import Difference, differences, judged_on_the_same
+from steel_batch.registry.promotion import Figure, Move, Tolerance, promote, rollback
+from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
+from steel_batch.report.engine_page import page_of
 
 LONGEST = 40
 """Characters of a value in `diff`; longer ones are cut."""

@@ -17,8 +17,8 @@ from steel_batch.cli.output import (
     size_of,
 )
 from steel_batch.config import ALL_DATES
-from steel_batch.pack.run import FORMATS, PackConfig
-from steel_batch.pack.run import pack as pack_images
+from steel_batch.pack.packing import FORMATS, PackConfig
+from steel_batch.pack.packing import pack as pack_images
 
 
 @click.command()

@@ -20,8 +20,8 @@ from steel_batch.cli.score import date_option, lake_options
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.prepare import dates_of, plan_date
-from steel_batch.registry import load_engine
-from steel_batch.sources import open_source
+from steel_batch.registry.versions import load_engine
+from steel_batch.sources.open import open_source
 
 
 @click.command(short_help="Show what score would read; nothing is written.")

@@ -18,7 +18,7 @@ from steel_batch.cli.score import date_option, run_options, score_and_show
 from steel_batch.errors import IMAGE_CODES, ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
-from steel_batch.query import run_query
+from steel_batch.tables.query import run_query
 
 
 @click.group()

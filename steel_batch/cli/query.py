@@ -14,7 +14,7 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.lake import Lake
-from steel_batch.query import run_query
+from steel_batch.tables.query import run_query
 
 
 @click.command()

@@ -18,8 +18,8 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.errors import ConfigError
-from steel_batch.runs import list_runs, read_runs, runs_of
-from steel_batch.telemetry import read_events
+from steel_batch.runs.events import read_events
+from steel_batch.runs.record import list_runs, read_runs, runs_of
 
 
 @click.group()

@@ -22,15 +22,15 @@ from steel_batch.cli.output import (
     say,
     store_option,
 )
+from steel_batch.cluster.join import MAX_CPUS_PER_ACTOR
 from steel_batch.config import ALL_DATES, DECODER, ScoreConfig, read_toml
-from steel_batch.engine.contract import PRECISIONS
+from steel_batch.engine.compiled_plans import DEFAULT_BATCH_SIZE
 from steel_batch.engine.onnxruntime import BATCH_SIZE
-from steel_batch.engine.plans import DEFAULT_BATCH_SIZE
 from steel_batch.engine.runtime import DECODES, RUNTIMES
-from steel_batch.pipeline.cluster import MAX_CPUS_PER_ACTOR
 from steel_batch.pipeline.run import score as score_dates
-from steel_batch.runs import RunResult
-from steel_batch.telemetry import Observer, Progress
+from steel_batch.registry.card import PRECISIONS
+from steel_batch.runs.events import Observer, Progress
+from steel_batch.runs.record import RunResult
 
 
 def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:

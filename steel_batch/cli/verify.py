@@ -18,9 +18,9 @@ from steel_batch.cli.output import (
     size_of,
     store_option,
 )
-from steel_batch.gc import collect, find_garbage
 from steel_batch.lake import Lake
-from steel_batch.verify import verify as verify_store
+from steel_batch.tables.gc import collect, find_garbage
+from steel_batch.tables.verify import verify as verify_store
 
 
 @click.command(short_help="Check every committed file, row count and run.")

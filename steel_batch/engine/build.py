@@ -15,7 +15,16 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch import layout
-from steel_batch.decode import fit_to
+from steel_batch.engine.compiled_plans import (
+    DEFAULT_BATCH_SIZE,
+    Machine,
+    PlanRecord,
+    find_plan,
+    list_plans,
+    plan_file,
+    plan_name,
+    put_plan,
+)
 from steel_batch.engine.compiler import (
     compile_graph,
     compiled_layers,
@@ -26,20 +35,11 @@ from steel_batch.engine.contract import Output
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt
 from steel_batch.engine.onnxruntime import OrtRuntime
-from steel_batch.engine.plans import (
-    DEFAULT_BATCH_SIZE,
-    Machine,
-    PlanRecord,
-    find_plan,
-    list_plans,
-    plan_file,
-    plan_name,
-    put_plan,
-)
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import EngineError, EngineMismatchError, LockHeldError, MissingObjectError
-from steel_batch.lock import Lease
-from steel_batch.registry import Engine
+from steel_batch.images.decode import fit_to
+from steel_batch.lake.lock import Lease
+from steel_batch.registry.versions import Engine
 from steel_batch.synthetic import render
 
 BUILD_WAIT_SECONDS: Final = 1800.0

@@ -14,12 +14,7 @@ from typing import Final
 
 from steel_batch import __version__, layout
 from steel_batch.engine.build import usual_precision
-from steel_batch.engine.compiler import graph_precision
-from steel_batch.engine.contract import Card
-from steel_batch.engine.gpu import Gpu, open_gpu
-from steel_batch.engine.machine import check_start, find_machine, import_tensorrt
-from steel_batch.engine.onnxruntime import open_session
-from steel_batch.engine.plans import (
+from steel_batch.engine.compiled_plans import (
     ANY_GPU,
     DEFAULT_BATCH_SIZE,
     Machine,
@@ -28,11 +23,16 @@ from steel_batch.engine.plans import (
     find_plan,
     plan_name,
 )
+from steel_batch.engine.compiler import graph_precision
+from steel_batch.engine.finding import Finding, version_of, wrong
+from steel_batch.engine.gpu import Gpu, open_gpu
+from steel_batch.engine.machine import check_start, find_machine, import_tensorrt
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import EngineError, EngineMismatchError, LakeError, SteelBatchError
-from steel_batch.finding import Finding, version_of, wrong
-from steel_batch.lock import holder_of
-from steel_batch.registry import Engine
+from steel_batch.lake.lock import holder_of
+from steel_batch.registry.card import Card
+from steel_batch.registry.graph import open_session
+from steel_batch.registry.versions import Engine
 
 PACKAGES: Final = (
     "ray",

@@ -14,8 +14,8 @@ from collections import deque
 from types import ModuleType
 from typing import Any, Final
 
+from steel_batch.engine.compiled_plans import ANY_GPU, Machine
 from steel_batch.engine.gpu import OTHERWISE, open_gpu
-from steel_batch.engine.plans import ANY_GPU, Machine
 from steel_batch.errors import ConfigError
 
 MODULES: Final = {

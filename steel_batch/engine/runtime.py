@@ -8,14 +8,15 @@ import shutil
 from typing import Final
 
 from steel_batch.engine.build import ensure_plan, usual_precision
-from steel_batch.engine.contract import Card, Runtime
+from steel_batch.engine.compiled_plans import read_plan
+from steel_batch.engine.contract import Runtime
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import check_decoder
 from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
-from steel_batch.engine.plans import read_plan
 from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError
-from steel_batch.registry import Engine
+from steel_batch.registry.card import Card
+from steel_batch.registry.versions import Engine
 
 RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
 DECODES: Final = ("auto", "gpu", "cpu")

@@ -21,13 +21,14 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card, Output
+from steel_batch.engine.compiled_plans import Machine
+from steel_batch.engine.contract import Output
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
 from steel_batch.engine.nvjpeg import GpuDecoder
-from steel_batch.engine.plans import Machine
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import DeviceError, EngineError, EngineMismatchError
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 NUM_SLOTS: Final = 6
 """Some are filled while others wait for the network, so that it never does."""

@@ -23,19 +23,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from steel_batch import layout
-from steel_batch.commit import ensure_tables
+from steel_batch.cluster.dispatcher import Opening
+from steel_batch.cluster.join import joined_cluster
+from steel_batch.cluster.stream import ShardResult, ShardStream
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError, LakeError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.pipeline.cluster import joined_cluster
-from steel_batch.pipeline.dispatcher import Opening
 from steel_batch.pipeline.prepare import scoring_setup
 from steel_batch.pipeline.run import DateRun
-from steel_batch.pipeline.stream import ShardResult, ShardStream
-from steel_batch.registry import Engine, load_engine
-from steel_batch.runs import RunResult, latest_result
-from steel_batch.sources import Source, open_source
-from steel_batch.telemetry import Rate
+from steel_batch.registry.versions import Engine, load_engine
+from steel_batch.runs.events import Rate
+from steel_batch.runs.record import RunResult, latest_result
+from steel_batch.sources.contract import Source
+from steel_batch.sources.open import open_source
+from steel_batch.tables.commit import ensure_tables
 
 PARTS_PER_DATE: Final = 16
 """Read tasks of one date: they are made before it is planned, so all dates have as many."""

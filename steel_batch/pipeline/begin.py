@@ -15,14 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from steel_batch import __version__, layout
-from steel_batch.commit import digest_files, ensure_tables, landed
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake
 from steel_batch.pipeline.prepare import Planned, plan_date
-from steel_batch.plan import check_settings
-from steel_batch.runs import Run, RunRecord, latest_run, put_record
-from steel_batch.sources import Source
+from steel_batch.runs.plan import check_settings
+from steel_batch.runs.record import Run, RunRecord, latest_run, put_record
+from steel_batch.sources.contract import Source
+from steel_batch.tables.commit import digest_files, ensure_tables, landed
 
 log = logging.getLogger(__name__)
 

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steel_batch import layout
-from steel_batch.commit import known_images
+from steel_batch.cluster.join import actor_pool, choose_runtime
+from steel_batch.cluster.stages import Setup
+from steel_batch.cluster.stream import ActorPool
 from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.lake import Lake
-from steel_batch.pipeline.cluster import actor_pool, choose_runtime
-from steel_batch.pipeline.stages import Setup
-from steel_batch.pipeline.stream import ActorPool
-from steel_batch.plan import PlanInfo, build_plan
-from steel_batch.registry import Engine
-from steel_batch.sources import Source
-from steel_batch.undated import Dated
+from steel_batch.registry.versions import Engine
+from steel_batch.runs.plan import PlanInfo, build_plan
+from steel_batch.sources.contract import Source
+from steel_batch.sources.undated import Dated
+from steel_batch.tables.commit import known_images
 
 log = logging.getLogger(__name__)
 

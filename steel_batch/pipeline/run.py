@@ -16,26 +16,27 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 
 from steel_batch import layout
-from steel_batch.commit import landed, sweep
+from steel_batch.cluster.dispatcher import Opening, Work
+from steel_batch.cluster.join import joined_cluster
+from steel_batch.cluster.merging import merge_files
+from steel_batch.cluster.stream import SHARDS_PER_READ, ShardResult, ShardStream
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
-from steel_batch.lock import Lease
-from steel_batch.merge import Cut, DataFile, cut_files, load_files, save_files
+from steel_batch.lake.lock import Lease
 from steel_batch.pipeline.begin import begin_run, unfinished_run
-from steel_batch.pipeline.cluster import joined_cluster
-from steel_batch.pipeline.dispatcher import Opening, Work
-from steel_batch.pipeline.landing import delete_staged, land_run
-from steel_batch.pipeline.merging import merge_files
 from steel_batch.pipeline.prepare import Planned, dates_of, scoring_setup
-from steel_batch.pipeline.stream import SHARDS_PER_READ, ShardResult, ShardStream
 from steel_batch.pipeline.tally import Tally
-from steel_batch.plan import Plan, ShardRange
-from steel_batch.receipt import read_receipts
-from steel_batch.registry import Engine, load_engine
-from steel_batch.runs import ClassCount, RunRecord, RunResult, put_result
-from steel_batch.sources import Source, open_source
-from steel_batch.telemetry import Events, Meter, Observer, Progress, retries_of
+from steel_batch.registry.versions import Engine, load_engine
+from steel_batch.runs.events import Events, Meter, Observer, Progress, retries_of
+from steel_batch.runs.plan import Plan, ShardRange
+from steel_batch.runs.receipt import read_receipts
+from steel_batch.runs.record import ClassCount, RunRecord, RunResult, put_result
+from steel_batch.sources.contract import Source
+from steel_batch.sources.open import open_source
+from steel_batch.tables.commit import landed, sweep
+from steel_batch.tables.landing import delete_staged, land_run
+from steel_batch.tables.merge import Cut, DataFile, cut_files, load_files, save_files
 
 
 def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.plan import ShardRange
-from steel_batch.receipt import Receipt
-from steel_batch.runs import RunRecord
-from steel_batch.telemetry import Progress, Rate
+from steel_batch.runs.events import Progress, Rate
+from steel_batch.runs.plan import ShardRange
+from steel_batch.runs.receipt import Receipt
+from steel_batch.runs.record import RunRecord
 
 
 class Tally:

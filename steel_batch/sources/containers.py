@@ -15,10 +15,10 @@ from typing import Final
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
-from steel_batch.manifest import ImageRef
-from steel_batch.parallel import expand_parallel
 from steel_batch.sources.contract import Source
+from steel_batch.sources.image_ref import ImageRef
 from steel_batch.sources.kept import Kept
+from steel_batch.sources.parallel import expand_parallel
 
 OPEN_THREADS: Final = 16
 

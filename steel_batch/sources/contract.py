@@ -7,7 +7,7 @@ from typing import Protocol
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.manifest import ImageRef
+from steel_batch.sources.image_ref import ImageRef
 
 
 class Selection(Protocol):

@@ -11,8 +11,7 @@ import pyarrow as pa
 
 from steel_batch import schema
 from steel_batch.database import load_stream, scratch_database
-from steel_batch.manifest import ImageRef
-from steel_batch.plan import ref_batches
+from steel_batch.sources.image_ref import ImageRef, ref_batches
 
 BATCH_ROWS: Final = 8192
 _FIELDS: Final = pa.schema(

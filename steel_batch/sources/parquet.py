@@ -17,8 +17,7 @@ import pyarrow.parquet as pq
 from steel_batch.errors import ConfigError, DecodeError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
-from steel_batch.manifest import ImageRef
-from steel_batch.read import image_column
+from steel_batch.sources.image_ref import ImageRef
 
 COLUMNS: Final = ("image_id", "line", "date", "tags", "bytes")
 ROW_DIGITS: Final = 8
@@ -125,3 +124,23 @@ def _check_unchanged(lake: Lake, container: ImageRef) -> None:
         raise LakeError(
             f"{lake.uri(container.object_key)} was replaced while it was read; run again."
         )
+
+
+def image_column(fields: pa.Schema, key: str) -> str:
+    """The column of a Parquet shard that holds compressed images.
+
+    Raises:
+        DecodeError: There is no binary column, or several without one named `image`.
+    """
+    binary = [
+        f.name for f in fields if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)
+    ]
+    if "image" in binary:
+        return "image"
+    if len(binary) != 1:
+        raise DecodeError(
+            f"{key} has {len(binary)} binary columns and none named 'image'; expected one with "
+            "each image's compressed bytes.",
+            code="no_image_column",
+        )
+    return str(binary[0])

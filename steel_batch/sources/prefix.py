@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
+from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.manifest import KeyPattern, Listing, find_dates
+from steel_batch.layout import check_date
+from steel_batch.sources.image_ref import ImageRef, ref_of
+from steel_batch.sources.key_pattern import (
+    IMAGE_SUFFIXES,
+    KeyPattern,
+    compile_pattern,
+    has_placeholder,
+    literal_prefix,
+)
+from steel_batch.sources.parallel import expand_parallel
+
+LIST_THREADS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,3 +40,142 @@ class Prefix:
     def select(self, date: str | None) -> Listing:
         """See `Source`; with a date in the pattern, only that date's folders are listed."""
         return Listing(self.lake, self.pattern, date, companion=self.companion)
+
+
+@dataclass(slots=True)
+class Listing:
+    """The images of one date, and what was seen beside them.
+
+    Iterate once: the counts are complete when the iteration is.
+    """
+
+    lake: Lake
+    pattern: KeyPattern
+    date: str | None
+    companion: str = ""
+    """Suffix of objects that belong to those of the pattern, and are not counted."""
+    num_left_out: int = 0
+    """Objects seen that are no image by the pattern."""
+    example_left_out: str | None = None
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """Yield every image of the date, in no order, holding few at a time."""
+        wanted = self.date if self.pattern.has_date else None
+        for item in expand_parallel(
+            self._prefixes(wanted), self.lake.list_objects, num_threads=LIST_THREADS
+        ):
+            fields = self.pattern.match(item.key)
+            if fields is None:
+                if self.companion and item.key.endswith(self.companion):
+                    continue
+                self.num_left_out += 1
+                self.example_left_out = self.example_left_out or item.key
+                continue
+            ref = ref_of(fields, item)
+            if wanted is None or ref.date == wanted:
+                yield ref
+
+    def _prefixes(self, date: str | None) -> Iterator[str]:
+        if self.pattern.text is None:
+            yield ""
+        else:
+            segments = self.pattern.segments(date)
+            yield from (
+                prefix + literal_prefix(segments[-1]) for prefix in _walk(self.lake, segments[:-1])
+            )
+
+    def explain_empty(self) -> ConfigError:
+        """Why nothing was found, as the error to show."""
+        example = next(iter(self.lake.list_objects()), None)
+        if example is None:
+            return _explain_nothing(self.lake)
+        if self.pattern.text is None:
+            return ConfigError(
+                f"no image files below {self.lake.url}: found for example {example.key!r}; "
+                f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
+                "images with other names, or for images in '*.tar' or '*.parquet'."
+            )
+        if self.example_left_out is None and self.pattern.match(example.key) is not None:
+            return ConfigError(
+                f"there are no images of {self.date} below {self.lake.url}; the key pattern "
+                f"{self.pattern.text!r} fits others, for example {example.key!r}. Give another "
+                "--date."
+            )
+        example_key = self.example_left_out or example.key
+        date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
+        return ConfigError(
+            f"no key below {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
+            f"found for example {example_key!r}. Adapt --key-pattern to that"
+            f"{', or give another --date' if date else ''}."
+        )
+
+
+def _explain_nothing(lake: Lake) -> ConfigError:
+    """Why a lake lists no object at all, as the error to show."""
+    if lake.is_s3:
+        return ConfigError(
+            f"there are no objects below {lake.url}: check --images; a prefix that does not exist "
+            "looks the same as an empty one."
+        )
+    folder = Path(lake.url)
+    if not folder.exists():
+        return ConfigError(f"there is no folder {folder}: check --images.")
+    if not folder.is_dir():
+        return ConfigError(
+            f"{folder} is a file and neither a folder nor a manifest: give --images the folder "
+            "that it lies in, or a .csv, .parquet or manifest.json."
+        )
+    return ConfigError(f"there are no files below {folder}: check --images.")
+
+
+def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
+    """Every date that the lake has images of, in order.
+
+    Lists folders only, where the date stands in a folder's name.
+
+    Raises:
+        ConfigError: The pattern has no date, or no key matches it.
+    """
+    if pattern.text is None or not pattern.has_date:
+        raise ConfigError(
+            "the dates are taken from the keys, so --key-pattern needs {date} (or {year}, {month} "
+            "and {day}); otherwise `score` takes one --date YYYY-MM-DD."
+        )
+    segments = pattern.segments(None)
+    last = max(i for i, s in enumerate(segments) if re.search(r"\{(date|year|month|day)\}", s))
+    dates: set[str] = set()
+    if last < len(segments) - 1:
+        folder_pattern = compile_pattern("/".join(segments[: last + 1]))
+        for folder in _walk(lake, segments[: last + 1]):
+            fields = folder_pattern.fullmatch(folder.rstrip("/"))
+            if fields is not None:
+                found = fields.groupdict()
+                dates.add(found.get("date") or "{year}-{month}-{day}".format(**found))
+    else:
+        dates.update(ref.date for ref in Listing(lake, pattern, None) if ref.date)
+    if not dates:
+        raise Listing(lake, pattern, None).explain_empty()
+    for date in dates:
+        try:
+            check_date(date)
+        except ConfigError as error:
+            raise ConfigError(
+                f"keys below {lake.url} say the date {date}: {error} Rename what is called so, or "
+                "give the --date that you mean."
+            ) from error
+    return sorted(dates)
+
+
+def _walk(lake: Lake, segments: list[str], prefix: str = "") -> Iterator[str]:
+    """The folders that match a pattern's segments, each ending in '/' ('' for none)."""
+    if not segments:
+        yield prefix
+        return
+    first, rest = segments[0], segments[1:]
+    if not has_placeholder(first):
+        yield from _walk(lake, rest, f"{prefix}{first}/")
+        return
+    pattern = compile_pattern(first)
+    for folder in lake.list_dirs(prefix + literal_prefix(first)):
+        if pattern.fullmatch(folder.removeprefix(prefix).rstrip("/")):
+            yield from _walk(lake, rest, folder)

@@ -10,7 +10,7 @@ from typing import Final
 import pyarrow as pa
 
 from steel_batch.database import scratch_database
-from steel_batch.manifest import ImageRef
+from steel_batch.sources.image_ref import ImageRef
 
 BATCH_ROWS: Final = 8192
 

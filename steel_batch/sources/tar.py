@@ -14,7 +14,8 @@ from typing import BinaryIO, Final, cast
 
 from steel_batch.errors import ConfigError, MissingObjectError
 from steel_batch.lake import Lake, LakeObject
-from steel_batch.manifest import NOT_A_FILE, UNSAFE_NAME, ImageRef, KeyPattern, ref_of
+from steel_batch.sources.image_ref import NOT_A_FILE, UNSAFE_NAME, ImageRef, ref_of
+from steel_batch.sources.key_pattern import KeyPattern
 from steel_batch.sources.tar_index import INDEX_SUFFIX, Index, tail_sha256
 
 WINDOW_BYTES: Final = 8 << 10

@@ -16,7 +16,7 @@ import numpy as np
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date, check_name
-from steel_batch.rle import encode_runs, find_runs
+from steel_batch.masks.rle import encode_runs, find_runs
 from steel_batch.synthetic import CLASSES, render
 
 JPEG_QUALITY = 95

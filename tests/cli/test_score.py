@@ -10,9 +10,9 @@ import pytest
 from steel_batch import layout
 from steel_batch.cli.score import progress_line, show_result
 from steel_batch.lake import Lake
-from steel_batch.lock import Lease
-from steel_batch.registry import load_engine
-from steel_batch.telemetry import Progress
+from steel_batch.lake.lock import Lease
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import Progress
 from tests.cli.command_line import Command, keys, with_flag
 from tests.conftest import DATE, fill_lake
 from tests.made_up_run import commit_run, image_keys

@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 import pytest
 
-from steel_batch.engine.contract import COUNT, IMAGE, MASK, PEAK, Card
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import FUNCTIONS, load_nvjpeg
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 TOTAL_BYTES, WEIGHTS_BYTES = 4 << 30, 1 << 30
 

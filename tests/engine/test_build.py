@@ -14,10 +14,7 @@ from click.testing import CliRunner
 from steel_batch.cli import cli
 from steel_batch.engine.build import _run, build, compare, ensure_plan, usual_precision
 from steel_batch.engine.check import check_plan
-from steel_batch.engine.contract import Output
-from steel_batch.engine.machine import find_machine
-from steel_batch.engine.onnxruntime import OrtRuntime
-from steel_batch.engine.plans import (
+from steel_batch.engine.compiled_plans import (
     ANY_GPU,
     Machine,
     find_plan,
@@ -26,10 +23,13 @@ from steel_batch.engine.plans import (
     put_plan,
     read_plan,
 )
+from steel_batch.engine.contract import Output
+from steel_batch.engine.machine import find_machine
+from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ConfigError, EngineError, EngineMismatchError
 from steel_batch.lake import Lake
-from steel_batch.registry import Engine, load_engine, register
+from steel_batch.registry.versions import Engine, load_engine, register
 from tests.conftest import band_image
 from tests.engine.fake_gpu import fake_gpu
 from tests.tiny_engine import tiny_version, write_tiny_engine

@@ -17,13 +17,13 @@ from steel_batch import layout
 from steel_batch.cli import cli
 from steel_batch.engine.build import build
 from steel_batch.engine.check import check_gpu, check_graph, check_memory, check_plan
+from steel_batch.engine.compiled_plans import ANY_GPU, Machine, PlanRecord, plan_file, put_plan
+from steel_batch.engine.finding import Finding
 from steel_batch.engine.gpu import open_gpu
-from steel_batch.engine.plans import ANY_GPU, Machine, PlanRecord, plan_file, put_plan
 from steel_batch.errors import ConfigError, EngineError
-from steel_batch.finding import Finding
 from steel_batch.lake import Lake
-from steel_batch.lock import Lease
-from steel_batch.registry import Engine, load_engine, register
+from steel_batch.lake.lock import Lease
+from steel_batch.registry.versions import Engine, load_engine, register
 from tests.engine.fake_gpu import CudaError, fake_gpu
 from tests.tiny_engine import tiny_version
 

@@ -17,18 +17,18 @@ import cv2
 import numpy as np
 import pytest
 
-from steel_batch.decode import check_jpeg, decode_gray
 from steel_batch.engine.build import build
+from steel_batch.engine.compiled_plans import PlanRecord, read_plan
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
 from steel_batch.engine.machine import find_machine
 from steel_batch.engine.nvjpeg import GpuDecoder, check_decoder, load_nvjpeg
-from steel_batch.engine.plans import PlanRecord, read_plan
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import ConfigError, DecodeError, EngineError
-from steel_batch.jpeg import is_plain_jpeg
+from steel_batch.images.decode import check_jpeg, decode_gray
+from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
-from steel_batch.registry import Engine, load_engine, register
+from steel_batch.registry.versions import Engine, load_engine, register
 from steel_batch.synthetic import render
 from tests.tiny_engine import tiny_version
 

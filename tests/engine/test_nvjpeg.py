@@ -17,7 +17,7 @@ from steel_batch.engine import nvjpeg
 from steel_batch.engine.runtime import decodes_on_gpu, open_runtime
 from steel_batch.engine.tensorrt import missing_parts
 from steel_batch.errors import ConfigError
-from steel_batch.registry import load_engine
+from steel_batch.registry.versions import load_engine
 
 needs_nvjpeg = pytest.mark.skipif(
     sys.platform != "linux" or platform.machine() != "x86_64",

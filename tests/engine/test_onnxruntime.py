@@ -8,9 +8,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from steel_batch.engine.contract import Card
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import EngineError
+from steel_batch.registry.card import Card
 from tests.conftest import band_image
 from tests.tiny_engine import LEVELS, tiny_graph, tiny_version
 

@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 
 from steel_batch.engine.build import build, ensure_plan
+from steel_batch.engine.compiled_plans import PlanRecord, list_plans, read_plan
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine
 from steel_batch.engine.onnxruntime import OrtRuntime
-from steel_batch.engine.plans import PlanRecord, list_plans, read_plan
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError, EngineError, EngineMismatchError
 from steel_batch.lake import Lake
-from steel_batch.registry import Engine, load_engine, register
+from steel_batch.registry.versions import Engine, load_engine, register
 from tests.tiny_engine import tiny_version
 
 pytestmark = pytest.mark.gpu

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from steel_batch.decode import decode_gray
+from steel_batch.images.decode import decode_gray
 
 if sys.argv[0].endswith("default_worker.py"):
     os._exit(7)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from steel_batch.decode import Image, decode_gray
+from steel_batch.images.decode import Image, decode_gray
 
 
 def slow(data: Any) -> Image:

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from steel_batch.commit import ensure_tables
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import DateRun
-from steel_batch.registry import load_engine
-from steel_batch.sources import open_source
-from steel_batch.telemetry import Progress
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import Progress
+from steel_batch.sources.open import open_source
+from steel_batch.tables.commit import ensure_tables
 
 RECEIPT = "a receipt"
 

@@ -13,12 +13,12 @@ import sys
 import time
 from pathlib import Path
 
-from steel_batch.commit import ensure_tables
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import DateRun
-from steel_batch.registry import load_engine
-from steel_batch.sources import open_source
+from steel_batch.registry.versions import load_engine
+from steel_batch.sources.open import open_source
+from steel_batch.tables.commit import ensure_tables
 
 
 class MeetingLake(Lake):

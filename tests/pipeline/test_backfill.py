@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.commit import ensure_tables
 from steel_batch.lake import Lake
 from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
 from steel_batch.pipeline.run import DateRun
-from steel_batch.query import run_query
-from steel_batch.registry import load_engine
-from steel_batch.runs import list_runs
-from steel_batch.sources import open_source
-from steel_batch.verify import verify
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.record import list_runs
+from steel_batch.sources.open import open_source
+from steel_batch.tables.commit import ensure_tables
+from steel_batch.tables.query import run_query
+from steel_batch.tables.verify import verify
 from tests.conftest import PATTERN, cluster_address, fill_lake, group, run_score, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from steel_batch.cli import cli
 from steel_batch.errors import ConfigError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
-from steel_batch.verify import verify
+from steel_batch.tables.verify import verify
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
 from tests.conftest import (
     DATE,

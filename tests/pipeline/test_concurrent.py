@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.commit import open_table
 from steel_batch.lake import Lake
-from steel_batch.runs import list_runs
-from steel_batch.verify import verify
+from steel_batch.runs.record import list_runs
+from steel_batch.tables.commit import open_table
+from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
     PATTERN,

@@ -12,17 +12,17 @@ from typing import BinaryIO
 
 import pytest
 
-from steel_batch import layout, series
+from steel_batch import layout
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LockHeldError, PlanMismatchError
-from steel_batch.lake import Lake
-from steel_batch.lock import CONFIRM_SECONDS
+from steel_batch.lake import Lake, series
+from steel_batch.lake.lock import CONFIRM_SECONDS
 from steel_batch.pipeline.run import DateRun
-from steel_batch.plan import Plan
-from steel_batch.registry import load_engine
-from steel_batch.runs import RunRecord, list_runs, read_run
-from steel_batch.sources import open_source
-from steel_batch.telemetry import Observer, Progress
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import Observer, Progress
+from steel_batch.runs.plan import Plan
+from steel_batch.runs.record import RunRecord, list_runs, read_run
+from steel_batch.sources.open import open_source
 from tests.conftest import DATE, band_image, fill_lake, png, score_config
 from tests.made_up_run import begin, commit_run, finish, keys_of, merge, score_shards
 

@@ -14,16 +14,16 @@ from typing import BinaryIO
 import pytest
 
 from steel_batch import layout
+from steel_batch.cluster.merging import merge_files
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.pipeline.merging import merge_files
 from steel_batch.pipeline.run import DateRun
-from steel_batch.registry import load_engine
-from steel_batch.runs import RunResult
-from steel_batch.sources import open_source
-from steel_batch.telemetry import read_events
-from steel_batch.verify import verify
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import read_events
+from steel_batch.runs.record import RunResult
+from steel_batch.sources.open import open_source
+from steel_batch.tables.verify import verify
 from tests.conftest import DATE, committed_rows, fill_lake, run_score, score_config
 from tests.made_up_run import begin, image_keys, keys_of, score_shards
 

@@ -10,9 +10,9 @@ from ray.data import DataContext
 from steel_batch.errors import DeviceError, EngineError
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import DateRun
-from steel_batch.registry import load_engine
-from steel_batch.sources import open_source
-from steel_batch.verify import verify
+from steel_batch.registry.versions import load_engine
+from steel_batch.sources.open import open_source
+from steel_batch.tables.verify import verify
 from tests.conftest import DATE, committed_rows, fill_lake, run_score, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from steel_batch.commit import ensure_tables
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError, SteelBatchError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
-from steel_batch.manifest import KeyPattern
+from steel_batch.lake.retry import Retry
 from steel_batch.pipeline.run import DateRun
-from steel_batch.plan import Plan
-from steel_batch.registry import load_engine
-from steel_batch.retry import Retry
-from steel_batch.runs import RunResult, latest_run, list_runs
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import Progress, read_events
+from steel_batch.runs.plan import Plan
+from steel_batch.runs.record import RunResult, latest_run, list_runs
+from steel_batch.sources.key_pattern import KeyPattern
 from steel_batch.sources.prefix import Prefix
-from steel_batch.telemetry import Progress, read_events
-from steel_batch.verify import verify
+from steel_batch.tables.commit import ensure_tables
+from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
     PATTERN,

@@ -10,7 +10,7 @@ import pytest
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from steel_batch.verify import verify
+from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
     cluster_address,

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from steel_batch.lake import Lake
-from steel_batch.telemetry import read_events
-from steel_batch.verify import verify
+from steel_batch.runs.events import read_events
+from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
     PATTERN,

@@ -14,13 +14,13 @@ import pytest
 import s3fs
 from deltalake import DeltaTable
 
-from steel_batch.commit import ensure_tables
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import DateRun
-from steel_batch.registry import load_engine
-from steel_batch.sources import open_source
-from steel_batch.telemetry import Progress
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import Progress
+from steel_batch.sources.open import open_source
+from steel_batch.tables.commit import ensure_tables
 from tests.conftest import DATE, fill_lake, png, run_score, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

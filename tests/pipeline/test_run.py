@@ -18,11 +18,11 @@ import s3fs
 from deltalake import DeltaTable
 
 from steel_batch import schema
-from steel_batch.engine.contract import Card
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import score
+from steel_batch.registry.card import Card
 from tests.conftest import (
     DATE,
     PATTERN,

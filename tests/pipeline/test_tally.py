@@ -10,7 +10,7 @@ import pytest
 
 from steel_batch.lake import Lake
 from steel_batch.pipeline.tally import Tally
-from steel_batch.receipt import QuarantinedImage, Receipt
+from steel_batch.runs.receipt import QuarantinedImage, Receipt
 from tests.made_up_run import begin, image_keys
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from steel_batch.lake import Lake
-from steel_batch.sources import Source
+from steel_batch.sources.contract import Source
 from tests.sources.made_up_sources import source_of
 
 

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch.lake import Lake
-from steel_batch.manifest import ImageRef
-from steel_batch.plan import build_plan
-from steel_batch.read import ShardInput, read_shards
-from steel_batch.sources import Source, open_source
+from steel_batch.runs.plan import build_plan
+from steel_batch.scoring.shard import ShardInput, read_shards
+from steel_batch.sources.contract import Source
+from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.open import open_source
 
 Members = list[tuple[str | tarfile.TarInfo, bytes]]
 

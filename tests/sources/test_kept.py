@@ -14,11 +14,11 @@ import pytest
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.manifest import ImageRef
-from steel_batch.pack.run import PackConfig, pack
-from steel_batch.sources import Selection, Source
-from steel_batch.sources.listed import Listed
-from steel_batch.sources.tables import Row
+from steel_batch.pack.packing import PackConfig, pack
+from steel_batch.sources.contract import Selection, Source
+from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.manifest import Listed
+from steel_batch.sources.manifest_rows import Row
 from tests.sources.made_up_sources import inventory, parquet_of, source_of, tar_of
 
 DATES = [f"2026-{month:02}-{day:02}" for month in (10, 11) for day in range(1, 16)]
@@ -178,7 +178,7 @@ def test_dates_are_selected_by_several_threads_at_once(tmp_path: Path) -> None:
 _KEEP = """
 import sys, tempfile
 from pathlib import Path
-from steel_batch.sources import open_source
+from steel_batch.sources.open import open_source
 
 def num_kept():
     return len(list(Path(tempfile.gettempdir()).iterdir()))

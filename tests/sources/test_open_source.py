@@ -8,8 +8,8 @@ import pytest
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.pack.run import PackConfig, pack
-from steel_batch.sources import open_source
+from steel_batch.pack.packing import PackConfig, pack
+from steel_batch.sources.open import open_source
 from tests.conftest import PATTERN, committed_rows, fill_lake, run_score, score_config
 from tests.sources.made_up_sources import images_of, source_of, tar_of
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from steel_batch.lake import Lake
-from steel_batch.rle import encode_rle
+from steel_batch.masks.rle import encode_rle
 from training.dataset import Dataset, open_dataset
 
 CLASSES = ("dim", "bright")

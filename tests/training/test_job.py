@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from steel_batch import aliases, layout
+from steel_batch import layout
 from steel_batch.cli import cli
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
-from steel_batch.promotion import Tolerance, compare, promote
-from steel_batch.registry import load_engine
-from steel_batch.rle import decode_rle
+from steel_batch.masks.rle import decode_rle
+from steel_batch.registry import aliases
+from steel_batch.registry.promotion import Tolerance, compare, promote
+from steel_batch.registry.versions import load_engine
 from tests.conftest import DATE, committed_rows, run_score, score_config
 from tests.training.bands import CLASSES, write_bands
 from tests.training.small_job import RECIPE, job

@@ -9,8 +9,8 @@ import torch
 from onnx import numpy_helper
 
 from steel_batch.engine.compiler import compile_graph
-from steel_batch.engine.contract import IMAGE
 from steel_batch.errors import EngineError
+from steel_batch.registry.card import IMAGE
 from tests.tiny_engine import tiny_graph
 from training.export import export_graph, open_session
 from training.metrics import ClassMetrics, Metrics

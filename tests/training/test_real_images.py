@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from steel_batch.lake import Lake
-from steel_batch.rle import decode_rle
+from steel_batch.masks.rle import decode_rle
 from training.dataset import open_dataset, split
 from training.labels import read_labels
 from training.metrics import Judged, evaluate

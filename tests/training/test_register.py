@@ -8,7 +8,7 @@ import pytest
 from steel_batch import layout
 from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
-from steel_batch.registry import load_engine
+from steel_batch.registry.versions import load_engine
 from tests.tiny_engine import tiny_version
 from training.quantize import Verdict
 from training.register import Product, register_product

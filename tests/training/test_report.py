@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from steel_batch.contact_sheet import COLORS_BGR
 from steel_batch.lake import Lake
+from steel_batch.report.contact_sheet import COLORS_BGR
 from tests.browser import ask_page, needs_browser, photograph
 from tests.tiny_engine import tiny_version
 from tests.training.bands import open_bands

@@ -1,0 +1,145 @@
+"""What a machine must have to score with an engine, and what of it is here.
+
+Each check gives findings and raises none of our errors, so that one look shows all that is missing.
+Nothing is changed; to see that the store can be written, one small object, or the folder for it, is
+made and deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import tempfile
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from steel_batch import __version__, layout
+from steel_batch.engine.check import check_gpu, check_graph, check_packages, check_unused_gpu
+from steel_batch.engine.finding import Finding, wrong
+from steel_batch.engine.runtime import wants_gpu
+from steel_batch.errors import LakeError, SteelBatchError
+from steel_batch.lake import Lake
+from steel_batch.lake.retry import Retry
+from steel_batch.registry.versions import Engine
+from steel_batch.sources.manifest import is_manifest
+
+IMPATIENT: Final = Retry(total_seconds=10.0, unreachable_seconds=10.0, max_refusals=2)
+"""Somebody waits for the answer."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a machine is to do. Ray ships it to the nodes."""
+
+    engine: Engine | None
+    """None where it could not be loaded: what depends on it is left out."""
+    runtime: str | None
+    """The one to score with, never ``auto``; None for a machine that only reads."""
+    precision: str = "auto"
+    batch_size: int | None = None
+    store: Lake | None = None
+    images: str | None = None
+    endpoint_url: str | None = None
+    version: str = __version__
+    """Of steel-batch, where the command was given."""
+
+
+def check(wanted: Wanted) -> list[Finding]:
+    """Look at everything that this machine needs for what is wanted of it."""
+    findings = [_check_python(), check_packages(wanted.version)]
+    if wanted.runtime is not None and wants_gpu(wanted.runtime):
+        findings += check_gpu(
+            wanted.engine, wanted.runtime, precision=wanted.precision, batch_size=wanted.batch_size
+        )
+    elif wanted.runtime is not None:
+        findings.append(check_unused_gpu())
+        if wanted.engine is not None:
+            findings.append(check_graph(wanted.engine, wanted.precision))
+    if wanted.store is not None:
+        findings.append(check_store(wanted.store))
+    if wanted.images is not None:
+        findings.append(check_images(wanted.images, wanted.endpoint_url))
+    return findings
+
+
+def _check_python() -> Finding:
+    found = (
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}, "
+        f"{os.cpu_count()} CPUs"
+    )
+    return Finding(name="Python", state="ok", found=found)
+
+
+def describe_engine(engine: Engine) -> Finding:
+    """An engine that could be loaded."""
+    card = engine.card
+    precisions = ", ".join(graph.precision for graph in card.graphs)
+    return Finding(
+        name="engine",
+        state="ok",
+        found=f"{card.name}: {len(card.classes)} classes, {card.height}×{card.width} pixels, "
+        f"{precisions}",
+    )
+
+
+def check_store(store: Lake) -> Finding:
+    """Whether the store can be written, and lets of two writers of one object only one win."""
+    if not store.is_s3 and not Path(store.url).exists():
+        return _check_new_folder(Path(store.url))
+    asked = store.with_retry(IMPATIENT)
+    key = layout.probe_file(uuid.uuid4().hex)
+    try:
+        asked.put_if_absent(key, b"probe")
+        try:
+            is_replaced = asked.put_if_absent(key, b"probe of another writer")
+            found = asked.read(key)
+        finally:
+            asked.delete([key])
+    except LakeError as error:
+        return wrong("store", error)
+    if is_replaced or found != b"probe":
+        return Finding(
+            name="store",
+            state="wrong",
+            found=f"{store.url} lets a second writer replace what a first one put: it ignores "
+            "If-None-Match, and two runs could hold one lock.",
+            remedy="Use a store that knows conditional writes, as AWS S3 does.",
+        )
+    return Finding(name="store", state="ok", found=f"{store.url} can be written")
+
+
+def _check_new_folder(folder: Path) -> Finding:
+    above = next(parent for parent in folder.parents if parent.exists())
+    # Rights alone do not tell: nobody makes a folder in /proc, or on a disk that is read-only.
+    with contextlib.suppress(OSError):
+        Path(tempfile.mkdtemp(prefix=".steel-batch-", dir=above)).rmdir()
+        return Finding(
+            name="store", state="note", found=f"{folder} is not there yet: the first run makes it"
+        )
+    return Finding(
+        name="store",
+        state="wrong",
+        found=f"{folder} is not there and cannot be made: {above} is not a folder that can be "
+        "written. Check --store and the permissions.",
+    )
+
+
+def check_images(images: str, endpoint_url: str | None) -> Finding:
+    """Whether the lake can be listed and has an object, or the manifest is there."""
+    try:
+        lake = Lake(images, endpoint_url=endpoint_url, retry=IMPATIENT)
+        if is_manifest(images, endpoint_url):
+            return Finding(name="images", state="ok", found=f"{images} is there")
+        first = next(lake.list_objects(), None)
+    except SteelBatchError as error:
+        return wrong("images", error)
+    if first is None:
+        return Finding(
+            name="images",
+            state="wrong",
+            found=f"{lake.url} is empty or not there: check --images.",
+        )
+    return Finding(name="images", state="ok", found=f"{lake.url} can be listed")

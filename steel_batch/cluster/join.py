@@ -1,0 +1,243 @@
+"""The Ray cluster that a run uses: joined or started, and how scoring actors fit on it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from steel_batch.cluster.ray_errors import reason_of
+from steel_batch.cluster.stream import READ_CPUS, ActorPool
+from steel_batch.config import ScoreConfig
+from steel_batch.engine.runtime import wants_gpu
+from steel_batch.engine.tensorrt import NUM_SLOTS
+from steel_batch.errors import ClusterError, ConfigError
+from steel_batch.silence import STDERR, silenced
+
+log = logging.getLogger(__name__)
+
+SHARED_SLOTS = 3
+"""Batches in flight of each of several actors of a GPU."""
+LEFT_CPUS = 2 * READ_CPUS
+"""Of an actor's CPUs, what it does not claim, so that something is read beside it."""
+MAX_CPUS_PER_ACTOR = 4.0
+"""More threads than this in one CPU engine scale worse than more engines."""
+HOW_TO_SIGN_IN = (
+    "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
+)
+
+
+@contextlib.contextmanager
+def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterator[None]:
+    """Join the Ray cluster at `address` or ``RAY_ADDRESS``, or start one here, and leave it.
+
+    Does nothing where this process is connected already.
+
+    Args:
+        address: The head's, or None.
+        wait_seconds: How long nothing may answer there; Ray alone would wait for a quarter of an
+            hour.
+
+    Raises:
+        ConfigError: There is no cluster at the address, or it does not let this process in.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        if address is not None:
+            _await_listener(address, wait_seconds)
+        # Ray's native notices stay off a terminal that shows progress; errors are exceptions.
+        with silenced(STDERR), _own_sigterm():
+            ray.init(
+                # Without "local", Ray joins whatever cluster was last seen on this machine.
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        if address is None:
+            raise ClusterError(f"Ray does not start: {first_sentence(error)}") from error
+        advice = (
+            "Give the address of its head, such as head:6379, with --ray-address or RAY_ADDRESS, "
+            "or none to run on this machine."
+        )
+        raise ConfigError(
+            f"the Ray cluster at {address!r} cannot be joined: {first_sentence(error)} "
+            f"{HOW_TO_SIGN_IN if is_refusal(error) else advice}"
+        ) from error
+    # Ray prints what it notices of lost workers to stdout, which is for results; some of it late.
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        finally:
+            with _uninterrupted():
+                ray.shutdown()
+
+
+def _await_listener(address: str, seconds: float) -> None:
+    """Wait until something answers at a ``host:port``; other forms of address are left to Ray."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    give_up = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            time.sleep(0.5)
+        else:
+            return
+
+
+def first_sentence(error: Exception) -> str:
+    """The first sentence of Ray's message; advice, links and traces follow it."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    first, *_ = re.split(r"\.\s|\n", text.strip())
+    return f"{first.rstrip('.:') or type(error).__name__}."
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether the cluster asks for a token; the error's class is not in every version of Ray."""
+    return type(error).__name__ == "AuthenticationError"
+
+
+@contextlib.contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does in this process: Ray's own handler exits with code 15."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore further signals of impatient people: of a shutdown cut short, Ray makes exit 1.
+
+    For about a second of it, Ray lets a SIGTERM end the process all the same.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def choose_runtime(runtime: str) -> str:
+    """The runtime of the scoring actors: ``auto`` is what the joined cluster's GPU nodes can run.
+
+    The machine that starts a run often has no GPU, and what is installed on it says nothing.
+
+    Raises:
+        ConfigError: There is no runtime of that name.
+    """
+    if runtime != "auto":
+        wants_gpu(runtime)
+        return runtime
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("GPU", 0) >= 1]
+    if not nodes:
+        return "onnxruntime"
+    here = NodeAffinitySchedulingStrategy(nodes[0]["NodeID"], soft=False)
+    name = nodes[0]["NodeManagerHostname"]
+    is_here = nodes[0]["NodeID"] == ray.get_runtime_context().get_node_id()
+    has_gpu_runtime = ray.remote(num_cpus=0, scheduling_strategy=here)(wants_gpu)
+    try:
+        if wants_gpu("auto") if is_here else ray.get(has_gpu_runtime.remote("auto")):
+            return "tensorrt"
+    except RayError as error:
+        raise ConfigError(
+            f"node {name} of the Ray cluster cannot run steel-batch: {reason_of(error)} Install "
+            "the same steel-batch, Python and Ray on every node; `steel-batch doctor` shows what "
+            "each has."
+        ) from error
+    log.warning(
+        "the Ray cluster has GPUs, but TensorRT, PyCUDA or NVIDIA's driver is missing on node %s: "
+        "ONNX Runtime scores on CPUs. Install steel-batch[gpu] there.",
+        name,
+    )
+    return "onnxruntime"
+
+
+def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
+    """How many scoring actors the cluster has room for.
+
+    On GPUs, one actor each or as many as share one, with their part of the node's CPUs for
+    decoding. On CPUs, actors of at most four CPUs each. Both leave a part of every node to the read
+    tasks.
+
+    Raises:
+        ConfigError: Not one actor fits.
+    """
+    total = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    num_gpus = total.get("GPU", 0.0)
+    if on_gpu:
+        if num_gpus < 1 and (config.num_actors is None or not _may_grow(config)):
+            raise ConfigError(
+                "the TensorRT runtime was asked for and the Ray cluster has no GPU: start Ray on "
+                "a GPU node; join a cluster with --ray-address, and give --num-actors N where it "
+                "adds nodes when they are asked for; or give --runtime onnxruntime."
+            )
+        per_gpu = min(
+            (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
+            default=MAX_CPUS_PER_ACTOR,
+        )
+        share = config.actors_per_gpu
+        most = per_gpu / share
+        cpus = config.cpus_per_actor or max(1.0, math.floor(most * 0.75))
+        return ActorPool(
+            num_actors=config.num_actors or int(num_gpus) * share,
+            num_cpus=min(cpus, max(most - LEFT_CPUS, most / 2)),
+            num_gpus=1.0 / share,
+            num_slots=NUM_SLOTS if share == 1 else SHARED_SLOTS,
+            num_threads=max(1, int(cpus)),
+        )
+    smallest = min((n["CPU"] for n in nodes if n.get("CPU", 0.0) >= 1), default=MAX_CPUS_PER_ACTOR)
+    cpus = config.cpus_per_actor or min(MAX_CPUS_PER_ACTOR, smallest)
+    room = sum(int(node.get("CPU", 0.0) // cpus) for node in nodes)
+    # Of more actors than there is room for, as many as fit by their claims come to one node.
+    left = LEFT_CPUS if (config.num_actors or 0) <= room else LEFT_CPUS * cpus / smallest
+    if room < 1 and config.num_actors is None:
+        largest = max(node.get("CPU", 0.0) for node in nodes)
+        raise ConfigError(
+            f"no node of the Ray cluster has {cpus:g} CPUs for one scoring actor; the largest of "
+            f"{len(nodes)} has {largest:g}. Give a smaller --cpus-per-actor, or --num-actors N "
+            "where the cluster adds nodes when they are asked for."
+        )
+    return ActorPool(
+        num_actors=config.num_actors or room,
+        num_cpus=max(cpus - left, cpus / 2),
+        num_gpus=0.0,
+        num_slots=1,
+        num_threads=max(1, int(cpus)),
+    )
+
+
+def _may_grow(config: ScoreConfig) -> bool:
+    """Whether nodes may join: the cluster was joined, and is not this machine alone."""
+    return (config.ray_address or os.environ.get("RAY_ADDRESS")) is not None

@@ -1,0 +1,81 @@
+"""Staged shards into files, as Ray tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import ray
+
+from steel_batch.cluster.ray_errors import ray_errors
+from steel_batch.errors import SteelBatchError
+from steel_batch.lake import Lake
+from steel_batch.runs.events import Meter
+from steel_batch.tables.merge import Cut, DamagedShardsError, DataFile, merge_shards
+
+log = logging.getLogger(__name__)
+
+MERGES_AT_ONCE: Final = 32
+MERGE_CPUS: Final = 0.25
+"""What a merge claims: it mostly waits for the store."""
+
+
+def _merge(
+    store: Lake, run_id: str, number: int, shards: range
+) -> tuple[DataFile | SteelBatchError, dict[str, int]]:
+    meter = Meter(store)
+    found: DataFile | SteelBatchError
+    try:
+        found = merge_shards(store, run_id, number, shards)
+    except SteelBatchError as error:  # raised, Ray would give it a traceback for a message
+        found = error
+    return found, meter.take()
+
+
+def merge_files(
+    store: Lake,
+    run_id: str,
+    cuts: Sequence[Cut],
+    on_file: Callable[[Mapping[str, int]], None],
+) -> tuple[dict[Cut, DataFile], dict[int, str]]:
+    """Merge shards into files, many at once. An error cancels the merges that run.
+
+    Args:
+        store: The store.
+        run_id: The run.
+        cuts: The files.
+        on_file: Called as each file is done, with what its requests met with (`Lake.counts`).
+
+    Returns:
+        The files that are complete, and of the shards of the others what was found damaged.
+
+    Raises:
+        LakeError: The store failed for good.
+    """
+    merge = ray.remote(num_cpus=MERGE_CPUS, max_retries=3)(_merge)
+    files: dict[Cut, DataFile] = {}
+    damaged: dict[int, str] = {}
+    waiting = list(cuts)[::-1]
+    running: dict[Any, Cut] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < MERGES_AT_ONCE:
+                cut = waiting.pop()
+                running[merge.remote(store, run_id, *cut)] = cut
+            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            cut = running.pop(done)
+            with ray_errors():
+                result, counts = ray.get(done)
+            on_file(counts)
+            if isinstance(result, DataFile):
+                files[cut] = result
+            elif isinstance(result, DamagedShardsError):
+                log.warning("file %d is not merged: %s", cut[0], result)
+                damaged |= result.shards
+            else:
+                raise result
+    finally:
+        for task in running:
+            ray.cancel(task)
+    return files, damaged

@@ -1,0 +1,238 @@
+"""The two stages of scoring, as they run on the cluster's workers.
+
+One row of the dataset is one shard. Read tasks turn parts of plans into shards of compressed bytes;
+scoring actors, each with one engine, turn a shard into staged rows and a receipt. A shard that
+cannot be read or staged comes back as a failure in its row: an exception would end the whole
+dataset.
+
+Ray restarts an actor that died and repeats what it was doing, for ever if the input kills it. An
+actor that an image holds up ends itself, and so does one whose GPU fails. So every start of a shard
+is counted outside of the actor, and from the second start on the shard's images are decoded in
+child processes, where the one that kills or holds up can be found. What ends the process all the
+same fails its shard in the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import ray
+
+from steel_batch import __version__
+from steel_batch.cluster.dispatcher import Work
+from steel_batch.config import DECODER
+from steel_batch.engine.check import check_gpu, check_packages
+from steel_batch.engine.runtime import open_runtime, wants_gpu
+from steel_batch.errors import (
+    ConfigError,
+    DeviceError,
+    EngineError,
+    LakeError,
+    SteelBatchError,
+    TransientLakeError,
+)
+from steel_batch.images.watchdog import EXIT_CODE
+from steel_batch.lake import Lake
+from steel_batch.registry.versions import Engine
+from steel_batch.runs.events import Meter
+from steel_batch.runs.plan import Plan
+from steel_batch.scoring.scorer import BATCHES_PER_SLOT, CHILDREN, ShardScorer
+from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
+
+log = logging.getLogger(__name__)
+
+MOST_STARTS: Final = 10
+"""Starts of one shard after which what ends its process is no image, nor a node that was lost."""
+MOST_LOADS: Final = 5
+"""Starts of one actor, without one that loaded the engine, after which the engine is to blame."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the stages need to know; small, and the same for every shard of every run."""
+
+    lake: Lake
+    store: Lake
+    engine: Engine
+    decoder: str
+    decode_seconds: float
+    decode: str
+    runtime: str
+    precision: str
+    batch_size: int | None
+    shard_bytes: int
+    """Of the largest shard, unless one image is larger."""
+    num_threads: int
+    num_slots: int
+    """Batches in flight of each actor on a GPU."""
+    version: str = __version__
+    """Of steel-batch, where the command was given."""
+
+
+RESULT = pa.schema([("result", pa.binary())])
+"""JSON: what `stream.ShardResult` says, and under ``error`` the kind of what keeps an actor from
+scoring anything. One column, as each costs the scoring actor as much as some images."""
+
+
+class ReadStage:
+    """Parts of works in, shards of compressed bytes out."""
+
+    def __init__(self, setup: Setup, dispatcher: Any) -> None:
+        self._setup = setup
+        self._dispatcher = dispatcher
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Read the wanted shards of each part, one row group of the plan after the other."""
+        for row in batch.to_pylist():
+            # While it waits in here, Ray lends the task's CPU to others.
+            work: Work | None = ray.get(self._dispatcher.take.remote(**row))
+            if work is None:
+                continue
+            for shard in self._read(work):
+                yield shard.to_wire()
+
+    def _read(self, work: Work) -> Iterator[ShardInput]:
+        setup, meter = self._setup, Meter(self._setup.lake, self._setup.store)
+        card = setup.engine.card
+        left = {shard for shards in work.pending.values() for shard in shards}
+        try:
+            plan = Plan(setup.store, work.run_id, digest=work.plan_digest)
+            for group, shards in work.pending.items():
+                refs = plan.read_group(group)
+                for shard in read_shards(setup.lake, work.run_id, work.plan_digest, refs, shards):
+                    left.remove(shard.shard)
+                    if setup.decoder == DECODER:
+                        shard = check_jpegs(shard, card.height, card.width)
+                    yield dataclasses.replace(shard, counts=meter.take())
+        except SteelBatchError as error:
+            for number in sorted(left):
+                yield ShardInput.failed(work.run_id, work.plan_digest, number, error)
+
+
+class ScoreStage:
+    """Shards of compressed bytes in, receipts out: one actor with one engine."""
+
+    def __init__(self, setup: Setup, dispatcher: Any) -> None:
+        self._dispatcher = dispatcher
+        self._scorer: ShardScorer | SteelBatchError
+        actor = ray.get_runtime_context().get_actor_id()
+        error: SteelBatchError | None = None
+        try:
+            if ray.get(dispatcher.load.remote(actor)) > MOST_LOADS:
+                raise EngineError(
+                    f"loading the engine ended its process {MOST_LOADS} times: memory is used up, "
+                    "or the runtime crashes. The logs of Ray's workers say more."
+                )
+            self._scorer = _open_scorer(setup, dispatcher.note.remote)
+        except SteelBatchError as caught:  # raised here, Ray would leave but its words, and restart
+            self._scorer = error = caught
+        dispatcher.answer.remote(actor, platform.node(), error)
+        self._meter = Meter(setup.store)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Score the shards of a batch, which holds one."""
+        results = [self._score(ShardInput.from_wire(batch, row)) for row in range(batch.num_rows)]
+        return pa.table([[json.dumps(result).encode() for result in results]], schema=RESULT)
+
+    def _score(self, shard: ShardInput) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "run_id": shard.run_id,
+            "shard": shard.shard,
+            "receipt": None,
+            "failure": shard.failure,
+            "transient": shard.transient,
+            "counts": dict(shard.counts),
+            "error": None,
+        }
+        if isinstance(self._scorer, SteelBatchError):
+            return row | _failure(self._scorer)
+        if shard.failure is not None:
+            return row
+        attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
+        if attempt > MOST_STARTS:
+            self._dispatcher.finish.remote(shard.run_id, shard.shard)
+            return row | {
+                "failure": f"scoring it ended its process {MOST_STARTS} times, also where its "
+                "images were decoded in processes of their own: memory is used up, or the engine "
+                "or the GPU fails. The logs of Ray's workers say more.",
+                "transient": True,
+            }
+        try:
+            receipt = self._scorer.score(shard, isolated=attempt > 1)
+        except DeviceError as error:  # another process may use the GPU, or find that it is gone
+            log.error("ending, so that the actor is started anew: %s", error)
+            os._exit(EXIT_CODE)
+        except SteelBatchError as error:
+            row |= _failure(error)
+        else:
+            row["receipt"] = receipt.to_json().decode()
+        # Of the shards that are in work at once, the first that is done has the others' so far.
+        row["counts"] = dict(Counter(shard.counts) + Counter(self._meter.take()))
+        self._dispatcher.finish.remote(shard.run_id, shard.shard)
+        return row
+
+
+def _failure(error: SteelBatchError) -> dict[str, Any]:
+    """What a row says of an error: of the lake, it costs a try; another one ends the run."""
+    return {
+        "failure": error.message,
+        "transient": isinstance(error, TransientLakeError),
+        "error": None if isinstance(error, LakeError) else type(error).__name__,
+    }
+
+
+def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
+    on_gpu = wants_gpu(setup.runtime)
+    if on_gpu:
+        _look_at_gpu(setup, note)
+    runtime = open_runtime(
+        setup.engine,
+        runtime=setup.runtime,
+        precision=setup.precision,
+        batch_size=setup.batch_size,
+        num_threads=setup.num_threads,
+        decode=setup.decode if setup.decoder == DECODER else "cpu",
+        num_slots=setup.num_slots,
+    )
+    return ShardScorer(
+        runtime,
+        setup.engine.card,
+        setup.store,
+        decoder=setup.decoder,
+        decode_seconds=setup.decode_seconds,
+        num_threads=setup.num_threads,
+        num_children=min(CHILDREN, BATCHES_PER_SLOT * runtime.num_slots) if on_gpu else 0,
+    )
+
+
+def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
+    """See that this process's GPU can score, before it is loaded with anything.
+
+    Raises:
+        ConfigError: It cannot; the message says what is here and what mends it.
+    """
+    findings = [
+        check_packages(setup.version),
+        *check_gpu(
+            setup.engine,
+            setup.runtime,
+            precision=setup.precision,
+            batch_size=setup.batch_size,
+            num_slots=setup.num_slots,
+        ),
+    ]
+    wrong = [f"{finding.name}: {finding.text}" for finding in findings if finding.state == "wrong"]
+    if wrong:
+        raise ConfigError(" ".join(wrong))
+    for finding in findings:
+        if finding.name == "plan" and not finding.is_ok:
+            note(finding.found)

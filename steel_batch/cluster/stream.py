@@ -1,0 +1,234 @@
+"""The stages as a Ray Dataset: works in, what became of each shard out.
+
+What a work is may be said while the dataset runs, so one pool of warm actors scores one date or a
+thousand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from steel_batch import errors
+from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
+from steel_batch.cluster.ray_errors import ray_errors
+from steel_batch.cluster.stages import ReadStage, ScoreStage, Setup
+from steel_batch.errors import SteelBatchError
+from steel_batch.runs.receipt import Receipt
+
+log = logging.getLogger(__name__)
+
+READ_CPUS: Final = 0.25
+"""What a read task claims: it mostly waits for the store."""
+SHARDS_PER_READ: Final = 8
+"""What one read task is to have at least: beginning one costs as much as reading a small shard."""
+SHARDS_AHEAD: Final = 64
+"""Shards of the largest size that may lie in the cluster's memory for each actor: what is read
+further ahead takes CPUs and fresh memory from what is scored now."""
+BLOCK_BYTES: Final = 1 << 20
+"""Less than any shard, so that every shard is a block and goes to whichever actor is free."""
+NO_ACTOR: Final = "no GPU is ready yet: one that is in use, or a node that is added, is waited for"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supply:
+    """What is on its way to each scoring actor, so that it never waits."""
+
+    reads: int
+    """Read tasks at a time; each reads and checks 1,000 to 2,000 images a second."""
+    in_work: int
+    """Shards in work at once, so that nothing drains at a shard's end."""
+    in_flight: int
+    """Shards sent to it, in work or waiting in its node's memory. Ray Data sends new ones eight
+    times a second; what one actor has, no other one can take."""
+
+
+ON_GPU: Final = Supply(reads=8, in_work=8, in_flight=32)
+"""10,000 images a second and more."""
+ON_CPU: Final = Supply(reads=2, in_work=2, in_flight=4)
+"""A shard takes seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActorPool:
+    """How many scoring actors there are and what each claims."""
+
+    num_actors: int
+    num_cpus: float
+    num_gpus: float
+    num_threads: int
+    num_slots: int
+    """Batches in flight on a GPU."""
+
+    @property
+    def supply(self) -> Supply:
+        """What keeps one of them busy."""
+        return ON_GPU if self.num_gpus else ON_CPU
+
+    @property
+    def num_reads(self) -> int:
+        """Read tasks at a time that keep all of them busy."""
+        return self.num_actors * self.supply.reads
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardResult:
+    """What became of one shard."""
+
+    run_id: str
+    shard: int
+    receipt: Receipt | None = None
+    failure: str | None = None
+    transient: bool = True
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What the requests met with that it took to read and to stage it; see `Lake.counts`."""
+
+
+class ShardStream:
+    """Scores works on the cluster with one pool of actors: a `with` block.
+
+    Where GPUs score, nothing is read before their actors have loaded the engine: an actor that
+    cannot ends the stream.
+
+    Args:
+        setup: Engine, places and how to run.
+        pool: The scoring actors.
+        num_works: How many works there will be; they are begun in order.
+        num_parts: Into how many tasks the reading of each work is divided.
+        observe: Told how far the actors on GPUs are, from a thread, until reading begins.
+    """
+
+    def __init__(
+        self,
+        setup: Setup,
+        pool: ActorPool,
+        *,
+        num_works: int,
+        num_parts: int,
+        observe: Callable[[Opening], None],
+    ) -> None:
+        self._setup, self._pool, self._observe = setup, pool, observe
+        self._rows = [
+            {"index": index, "part": part, "num_parts": num_parts}
+            for index in range(num_works)
+            for part in range(num_parts)
+        ]
+        # On the driver's own node: the loss of any other one costs shards and not the run.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._num_awaited = pool.num_actors if pool.num_gpus else 0
+        self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote(
+            num_awaited=self._num_awaited
+        )
+        self._watcher = threading.Thread(target=self._watch_opening, daemon=True)
+
+    def __enter__(self) -> ShardStream:
+        """Begin to watch the actors."""
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop watching, however far they are."""
+        with contextlib.suppress(ray.exceptions.RayError):
+            ray.kill(self._dispatcher)
+        self._watcher.join()
+
+    def _watch_opening(self) -> None:
+        """Tell how far the actors are, until they have answered or the stream ends."""
+        num_notes = 0
+        with contextlib.suppress(ray.exceptions.RayError):
+            while True:
+                asked = self._dispatcher.opening.remote(num_notes)
+                while num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+                    self._observe(Opening(is_over=False, num_answers=0, notes=[NO_ACTOR]))
+                opening: Opening = ray.get(asked)
+                self._observe(opening)
+                if opening.is_over:
+                    break
+                num_notes = len(opening.notes)
+            if opening.num_answers < self._num_awaited:
+                log.warning(
+                    "%d of %d scoring actors are ready; the others are not waited for: their GPUs "
+                    "may be in use.",
+                    opening.num_answers,
+                    self._num_awaited,
+                )
+
+    def put(self, index: int, work: Work | None) -> None:
+        """Say what a work is; None ends it, as far as it is not begun. From any thread."""
+        self._dispatcher.put.remote(index, work)  # not waited for: its process may just start
+
+    def put_if_unknown(self, index: int, work: Work | None) -> None:
+        """Say what a work is, unless that was said. From any thread."""
+        self._dispatcher.put_if_unknown.remote(index, work)
+
+    def results(self) -> Iterator[ShardResult]:
+        """What becomes of each shard of each work, as it happens.
+
+        Raises:
+            ClusterError: Ray gave up: what has a receipt is kept.
+            SteelBatchError: An actor cannot score.
+        """
+        pool = self._pool
+        _configure_data(pool.num_actors * SHARDS_AHEAD * self._setup.shard_bytes)
+        dataset = (
+            ray.data.from_items(self._rows, override_num_blocks=len(self._rows))
+            .map_batches(
+                ReadStage(self._setup, self._dispatcher).__call__,
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=READ_CPUS,
+                compute=TaskPoolStrategy(size=min(pool.num_reads, len(self._rows))),
+            )
+            .map_batches(
+                ScoreStage,
+                fn_constructor_args=[self._setup, self._dispatcher],
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=pool.num_cpus,
+                num_gpus=pool.num_gpus or None,
+                compute=ActorPoolStrategy(
+                    size=pool.num_actors,
+                    max_tasks_in_flight_per_actor=pool.supply.in_flight,
+                    max_concurrent_calls_per_actor=pool.supply.in_work,
+                    enable_true_multi_threading=True,
+                ),
+            )
+        )
+        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        with ray_errors():
+            for batch in batches:
+                for content in batch["result"].to_pylist():
+                    row = json.loads(content)
+                    if kind := row.pop("error"):
+                        raise getattr(errors, kind, SteelBatchError)(row["failure"])
+                    text = row.pop("receipt")
+                    receipt = None if text is None else Receipt.from_json(text.encode())
+                    yield ShardResult(receipt=receipt, **row)
+            if error := ray.get(self._dispatcher.refusal.remote()):
+                raise error
+
+
+def _configure_data(memory_bytes: int) -> None:
+    context = DataContext.get_current()
+    context.target_max_block_size = BLOCK_BYTES
+    context.execution_options.resource_limits = ExecutionResources.for_limits(
+        object_store_memory=memory_bytes
+    )
+    # A date may be planned, and a plan built, for longer than Ray takes to call that a failure.
+    context.execution_no_progress_timeout_s = -1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = False
+    for name in ("ray.data", "ray"):
+        logging.getLogger(name).setLevel(logging.ERROR)

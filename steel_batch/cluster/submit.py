@@ -1,0 +1,81 @@
+"""Hand a command to a Ray cluster as a job, and follow it."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Callable, Sequence
+
+import aiohttp
+from ray.exceptions import RayError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from steel_batch.cluster.join import HOW_TO_SIGN_IN, first_sentence, is_refusal
+from steel_batch.errors import ClusterError, ConfigError
+
+_EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
+
+
+class ClusterJobs:
+    """The jobs of one cluster.
+
+    Args:
+        address: The head's jobs server, ``http://head:8265``.
+
+    Raises:
+        ConfigError: No jobs server answers there, or it asks for a token.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        expected = (
+            "give that of the head's jobs server, such as http://head:8265; "
+            "`ray dashboard cluster.yaml` forwards it to this machine."
+        )
+        if not address.startswith(("http://", "https://")):  # Ray would look for a cluster there
+            raise ConfigError(f"--address {address!r} is no URL: {expected}")
+        try:
+            self._client = JobSubmissionClient(address)
+        except ConnectionError as error:
+            raise ConfigError(f"no jobs server of Ray answers at {address}: {expected}") from error
+        except (RuntimeError, OSError, ValueError, LookupError, RayError) as error:
+            raise ConfigError(
+                f"the jobs server at {address} does not take this client: {first_sentence(error)} "
+                f"{HOW_TO_SIGN_IN if is_refusal(error) else f'If it is none, {expected}'}"
+            ) from error
+
+    def submit(self, arguments: Sequence[str]) -> str:
+        """Start ``steel-batch`` with these arguments on the head; returns the job's id.
+
+        Raises:
+            ClusterError: The cluster refused it.
+        """
+        entrypoint = shlex.join(["python", "-m", "steel_batch.cli", *arguments])
+        try:
+            return str(self._client.submit_job(entrypoint=entrypoint))
+        except (RuntimeError, OSError, RayError) as error:
+            raise ClusterError(
+                f"{self._address} refused the job: {first_sentence(error)}"
+            ) from error
+
+    def follow(self, job: str, on_text: Callable[[str], None]) -> int:
+        """Wait for a job to end, passing on what it prints; returns its exit code.
+
+        Raises:
+            ClusterError: The connection was lost; the job goes on.
+        """
+
+        async def tail() -> None:
+            async for text in self._client.tail_job_logs(job):
+                on_text(text)
+
+        try:
+            asyncio.run(tail())
+            details = self._client.get_job_info(job)
+        except (RuntimeError, OSError, RayError, aiohttp.ClientError) as error:
+            raise ClusterError(
+                f"lost sight of job {job} on {self._address}: {first_sentence(error)} It goes on "
+                f"there; `ray job logs {job} --follow` shows it."
+            ) from error
+        code = details.driver_exit_code
+        return _EXIT_CODES.get(details.status, 1) if code is None else int(code)

@@ -1,0 +1,252 @@
+"""Compiled plans of an engine: the records that vouch for them, and which one fits this machine.
+
+A plan is code for one GPU, so it is loaded only if a record beside it states its SHA-256. Records
+are put once and never changed; together with ``card.json`` they are the engine's card. See
+docs/decisions/plans.md.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from steel_batch import layout
+from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
+from steel_batch.registry.versions import Engine
+
+ANY_GPU: Final = "any"
+"""The compute capability of a plan that is finished on the GPU that loads it."""
+DEFAULT_BATCH_SIZE: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """What a plan must have been built for to run here."""
+
+    runtime: str
+    """``tensorrt`` or ``tensorrt_rtx``."""
+    runtime_version: str
+    compute_capability: str
+    """Such as ``9.0``, or ``any``."""
+    device_name: str = ""
+    """Empty where there is no GPU to run a plan on."""
+
+    @property
+    def short_name(self) -> str:
+        """``<runtime>-<gpu>``, such as ``tensorrt8.5.3.1-sm90``."""
+        gpu = self.compute_capability
+        gpu = gpu if gpu == ANY_GPU else f"sm{gpu.replace('.', '')}"
+        return f"{self.runtime}{self.runtime_version}-{gpu}"
+
+    def __str__(self) -> str:
+        """For messages."""
+        is_any = self.compute_capability == ANY_GPU
+        capability = "" if is_any else f"compute capability {self.compute_capability}"
+        gpu = ", ".join(filter(None, (self.device_name, capability))) or "any GPU"
+        return f"{self.runtime} {self.runtime_version} on {gpu}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanRecord:
+    """One compiled plan: what it is, what it is for, and how it was made."""
+
+    file: str
+    """Its name beside the record."""
+    sha256: str
+    size_bytes: int
+    engine: str
+    graph_sha256: str
+    """The ONNX file that it was compiled from."""
+    runtime: str
+    runtime_version: str
+    compute_capability: str
+    """Such as ``9.0``, or ``any``."""
+    device_name: str
+    """The GPU that it was built on; empty where there was none."""
+    precision: str
+    batch_size: int
+    """Images of every inference; a smaller batch is padded."""
+    strongly_typed: bool
+    layers: Mapping[str, int] = field(default_factory=dict)
+    """How many layers put out each type."""
+    build_seconds: float
+    slot_bytes: int = 0
+    """GPU memory of one batch in flight, without the weights; 0 where the plan could not be run."""
+    check: Mapping[str, Any] = field(default_factory=dict)
+    """How it agrees with ONNX Runtime on the same images; empty where it could not be run."""
+    host: str
+    created: str
+
+    @property
+    def name(self) -> str:
+        """What it is for, in one word; the record's file is named so."""
+        return plan_name(
+            Machine(
+                runtime=self.runtime,
+                runtime_version=self.runtime_version,
+                compute_capability=self.compute_capability,
+            ),
+            self.precision,
+            self.batch_size,
+        )
+
+    def fits(self, machine: Machine) -> bool:
+        """Whether it runs there."""
+        return (
+            self.runtime == machine.runtime
+            and self.runtime_version == machine.runtime_version
+            and self.compute_capability in (ANY_GPU, machine.compute_capability)
+        )
+
+    def to_json(self) -> bytes:
+        """The record as indented JSON."""
+        fields = dataclasses.asdict(self)
+        return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, text: bytes, *, source: str) -> PlanRecord:
+        """Read a record strictly.
+
+        Raises:
+            EngineError: It is none.
+        """
+        try:
+            record = cls(**json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise EngineError(f"{source} is not the record of a plan: {error!r}.") from error
+        if "/" in record.file or record.file.startswith("."):
+            raise EngineError(f"{source} names {record.file!r}, which is not a plain file name.")
+        return record
+
+
+def plan_name(machine: Machine, precision: str, batch_size: int) -> str:
+    """``<runtime>-<gpu>-<precision>-b<batch>``, such as ``tensorrt8.5.3.1-sm90-fp16-b32``."""
+    return layout.plan_name(machine.short_name, precision, batch_size)
+
+
+def list_plans(engine: Engine) -> list[PlanRecord]:
+    """Every plan of an engine, oldest first."""
+    prefix = f"{engine.plan_folder}/"
+    records = []
+    for item in engine.plan_home.list_objects(prefix):
+        name = item.key[len(prefix) :]
+        if name.endswith(".json") and "/" not in name:
+            source = engine.plan_home.uri(item.key)
+            record = PlanRecord.from_json(engine.plan_home.read(item.key), source=source)
+            if record.engine != engine.card.name or f"{record.name}.json" != name:
+                raise EngineError(
+                    f"{source} is the record of plan {record.name} of engine {record.engine}: it "
+                    f"does not belong to engine {engine.card.name} under this name."
+                )
+            records.append(record)
+    return sorted(records, key=lambda record: (record.created, record.name))
+
+
+def find_plan(
+    engine: Engine, machine: Machine, *, precision: str, batch_size: int | None
+) -> PlanRecord:
+    """The plan that fits a machine.
+
+    Args:
+        engine: Whose.
+        machine: Where it is to run.
+        precision: Which.
+        batch_size: Which; None takes the one of `DEFAULT_BATCH_SIZE`, else the largest.
+
+    Raises:
+        EngineMismatchError: There is none; the message names both sides and the command that
+            builds it.
+    """
+    plans = list_plans(engine)
+    fitting = [
+        plan
+        for plan in plans
+        if plan.fits(machine)
+        and plan.precision == precision
+        and batch_size in (None, plan.batch_size)
+    ]
+    if not fitting:
+        raise EngineMismatchError(_explain(engine, machine, precision, batch_size, plans))
+    return max(fitting, key=lambda p: (p.batch_size == DEFAULT_BATCH_SIZE, p.batch_size, p.created))
+
+
+def read_plan(engine: Engine, record: PlanRecord) -> bytes:
+    """A plan's bytes, which are those that its record vouches for.
+
+    Raises:
+        EngineError: The file is missing or another one.
+    """
+    key = f"{engine.plan_folder}/{record.file}"
+    try:
+        data = engine.plan_home.read(key)
+    except MissingObjectError as error:
+        raise EngineError(
+            f"engine {engine.card.name}: {engine.plan_home.uri(key)} is not there, though its "
+            f"record is. Delete the record {record.name}.json and build the plan again."
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != record.sha256:
+        raise EngineError(
+            f"engine {engine.card.name}: {engine.plan_home.uri(key)} has SHA-256 {found[:12]}…, "
+            f"its record says {record.sha256[:12]}…: the file was changed and is not loaded. "
+            f"Delete it and the record {record.name}.json, and build the plan again."
+        )
+    return data
+
+
+def put_plan(engine: Engine, record: PlanRecord, plan: bytes) -> PlanRecord:
+    """Keep a plan. Where somebody kept one of the same name first, that one stands.
+
+    The file's name holds its digest, so whoever writes it writes the same bytes, also over a file
+    that was damaged; the record decides.
+
+    Returns:
+        The record that stands.
+    """
+    store, folder = engine.plan_home, engine.plan_folder
+    store.write(f"{folder}/{record.file}", plan)
+    key = f"{folder}/{record.name}.json"
+    if store.put_if_absent(key, record.to_json()):
+        return record
+    standing = PlanRecord.from_json(store.read(key), source=store.uri(key))
+    if standing.file != record.file:
+        store.delete([f"{folder}/{record.file}"])
+    return standing
+
+
+def plan_file(name: str, plan: bytes) -> tuple[str, str]:
+    """The file name and SHA-256 of a plan."""
+    sha256 = hashlib.sha256(plan).hexdigest()
+    return f"{name}-{sha256[:12]}.plan", sha256
+
+
+def build_command(engine: Engine, runtime: str, precision: str, batch_size: int | None) -> str:
+    """The command that builds a plan where it is run."""
+    flags = f"--runtime {runtime} --precision {precision}"
+    if batch_size is not None:
+        flags += f" --batch-size {batch_size}"
+    return f"steel-batch build-engine {engine.where} {flags}"
+
+
+def _explain(
+    engine: Engine,
+    machine: Machine,
+    precision: str,
+    batch_size: int | None,
+    plans: list[PlanRecord],
+) -> str:
+    batch = "" if batch_size is None else f" for batches of {batch_size}"
+    have = "; ".join(
+        f"{p.runtime} {p.runtime_version}, compute capability {p.compute_capability}, "
+        f"{p.precision}, batches of {p.batch_size}"
+        for p in plans
+    )
+    return (
+        f"engine {engine.card.name} has no {precision} plan{batch} for {machine}. It has: "
+        f"{have or 'no plans at all'}. On this machine, run: "
+        f"{build_command(engine, machine.runtime, precision, batch_size)}"
+    )

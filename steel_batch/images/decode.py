@@ -1,0 +1,173 @@
+"""From compressed bytes to gray pixels, refusing what would harm before it is allocated.
+
+Headers are read first: the format, the size and whether the file is whole. Pixels come from
+OpenCV. Colours (RGB, CMYK, palettes) become gray by its weights, of 16-bit samples the high byte is
+taken, transparency is ignored, of several pages the first is read. So is an orientation in EXIF
+ignored: masks are in the coordinates of the sensor, and cameras over a line do not turn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
+from steel_batch.images.header import JPEG_MAGIC, Header, probe, without_orientation
+from steel_batch.images.wholeness import check_whole, with_noise_at_end
+
+MAX_PIXELS: Final = 64_000_000
+"""Larger images are refused from their header: no camera of a strip makes them."""
+Image = npt.NDArray[np.uint8]
+Decoder = Callable[[Any], Image]
+_FLAGS: Final = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+
+cv2.setNumThreads(1)  # images are decoded on our own threads
+cv2.utils.logging.setLogLevel(
+    cv2.utils.logging.LOG_LEVEL_SILENT
+)  # a damaged file is an entry in the quarantine, not a line on stderr
+
+
+def load_decoder(name: str) -> Decoder:
+    """The function that a ``module:function`` name means.
+
+    Whatever it raises about an image, and whatever it returns that is no gray image, becomes an
+    `ImageError`, so that somebody else's decoder cannot end a run.
+
+    Raises:
+        ConfigError: There is no such function.
+    """
+    module, _, function = name.partition(":")
+    try:
+        decode: Decoder = getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"--decoder {name!r} is no 'module:function': {error}.") from error
+
+    def decode_or_refuse(data: Any) -> Image:
+        try:
+            image_HW = decode(data)
+        except (ImageError, MemoryError):
+            raise
+        except Exception as error:
+            raise DecodeError(f"{name} raised {type(error).__name__}: {error}") from error
+        if image_HW.ndim != 2 or image_HW.dtype != np.uint8:
+            raise DecodeError(
+                f"{name} gave {image_HW.dtype} of shape {image_HW.shape}, not bytes [H, W]."
+            )
+        return image_HW
+
+    return decode_or_refuse
+
+
+def check_jpeg(data: Any) -> None:
+    """Refuse a JPEG that `decode_gray` refuses before it looks at pixels; pass other formats.
+
+    Raises:
+        DecodeError: See `decode_gray`.
+    """
+    view = memoryview(data).cast("B")
+    if bytes(view[: len(JPEG_MAGIC)]) == JPEG_MAGIC:
+        _check(view, probe(view), MAX_PIXELS)
+
+
+def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS, is_checked: bool = False) -> Image:
+    """Decode one image.
+
+    Every pixel of a good file is what ``cv2.imdecode`` gives for ``IMREAD_GRAYSCALE |
+    IMREAD_IGNORE_ORIENTATION``, of a TIFF with the orientation taken out. What nobody can see is
+    damage inside a JPEG's pixels that leaves their number right: it decodes to other pixels. So
+    does a JPEG that was cut inside its last block and closed.
+
+    Args:
+        data: The file, as anything with a buffer; it is not copied.
+        max_pixels: Files whose header states more are refused before anything is allocated.
+        is_checked: Whether it passed `check_jpeg`.
+
+    Returns:
+        Gray pixels, [H, W].
+
+    Raises:
+        DecodeError: Its code is ``empty``, ``not_an_image``, ``unsupported_format``,
+            ``truncated``, ``too_large`` or ``undecodable``.
+    """
+    view = memoryview(data).cast("B")
+    header = probe(view)
+    if not is_checked or header.format != "JPEG":
+        _check(view, header, max_pixels)
+    image_HW = _imdecode(without_orientation(view) if header.format == "TIFF" else view)
+    if image_HW is None or image_HW.shape != (header.height, header.width):
+        raise DecodeError(
+            f"{header.format} of {header.width}×{header.height} pixels and {len(view)} bytes that "
+            "OpenCV cannot decode: its content is damaged."
+        )
+    if header.format == "JPEG" and _ends_flat(image_HW):
+        further_HW = _imdecode(with_noise_at_end(view))
+        if further_HW is None or (image_HW != further_HW).any():
+            raise DecodeError(
+                f"JPEG whose pixels stop before its end ({len(view)} bytes): it was cut off and "
+                "closed.",
+                code="truncated",
+            )
+    return image_HW
+
+
+def _check(view: memoryview, header: Header, max_pixels: int) -> None:
+    if max(header.width * header.height, header.piece_px) > max_pixels:
+        piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
+        raise DecodeError(
+            f"{header.format} of {header.width}×{header.height} pixels{piece}; at most "
+            f"{max_pixels:,} are decoded.",
+            code="too_large",
+        )
+    check_whole(view, header)
+
+
+def _imdecode(data: bytes | memoryview) -> Image | None:
+    try:
+        image_HW = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+    except cv2.error:  # OpenCV both returns nothing and raises, for reasons of its own
+        return None
+    return None if image_HW is None else np.asarray(image_HW, np.uint8)
+
+
+def _ends_flat(image_HW: Image) -> bool:
+    """Whether the last block is the gray that libjpeg fills in where data is missing."""
+    height, width = image_HW.shape
+    last_HW = image_HW[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :]
+    return bool((last_HW == 128).all())
+
+
+def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
+    """Bring an image to the engine's size.
+
+    Args:
+        image_HW: Any size.
+        height: The engine's.
+        width: The engine's.
+        resize: The card's policy: ``never`` or ``fit``.
+
+    Raises:
+        ShapeError: It has another size and the policy is ``never``.
+    """
+    if image_HW.shape == (height, width):
+        return image_HW
+    if resize == "never":
+        raise ShapeError(
+            f"the image is {image_HW.shape[1]}×{image_HW.shape[0]} pixels (width × height); the "
+            f"engine takes {width}×{height} and its card says resize: never."
+        )
+    shrinks = image_HW.shape[0] * image_HW.shape[1] > height * width
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image_HW, (width, height), interpolation=method), np.uint8)
+
+
+def mask_to_source(mask_HW: Image, height: int, width: int) -> Image:
+    """Take a mask back to the size of the image that it was made from."""
+    if mask_HW.shape == (height, width):
+        return mask_HW
+    found = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(found, np.uint8)

@@ -1,0 +1,214 @@
+"""Decoding in a child process, for images that kill or hold up the process that decodes them.
+
+The child gets one file at a time on its standard input and gives its pixels back on its standard
+output. If it dies, the next child begins with the image that was being decoded: an image that ends
+a process in which nothing came before it is the culprit, every other one is decoded. So a culprit
+costs two children, however large the shard. The protocol is lengths and raw bytes; nothing is
+unpickled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import subprocess
+import sys
+from collections.abc import Generator, Iterable
+from multiprocessing.connection import wait
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+
+from steel_batch.errors import ClusterError, DecodeError, ImageError
+from steel_batch.images.decode import Image, load_decoder
+
+START_SECONDS: Final = 60.0
+"""For the interpreter and the decoder's module."""
+SECONDS_PER_IMAGE: Final = 10.0
+"""The largest image that is decoded takes about one."""
+_STARTS: Final = 3
+_LENGTH: Final = struct.Struct("<q")
+_HEAD: Final = struct.Struct("<cqq")
+_READY: Final = b"R"
+_PIXELS: Final = b"P"
+_ERROR: Final = b"E"
+
+
+def decode_isolated(
+    contents: Iterable[bytes | memoryview],
+    decoder: str,
+    *,
+    seconds_per_image: float = SECONDS_PER_IMAGE,
+) -> Generator[Image | ImageError]:
+    """Decode files where a crash cannot hurt, one after the other as they are asked for.
+
+    Args:
+        contents: The files.
+        decoder: The ``module:function`` that decodes one.
+        seconds_per_image: How long one image may take.
+
+    Yields:
+        Of each file its pixels, or what is wrong with it: the decoder's own error, or the code
+        ``crashed_decoder`` for a file that killed a process of its own, or ``hung_decoder`` for one
+        that held it up.
+
+    Raises:
+        ClusterError: No process could be started, which is no image's fault.
+    """
+    child: _Child | None = None
+    try:
+        for data in contents:
+            result = None
+            while result is None:
+                child = child or _Child(decoder, seconds_per_image)
+                result = child.decode(data)
+                if result is None:
+                    exit_code, is_culprit = child.end(), child.num_decoded == 0
+                    child = None
+                    if is_culprit:
+                        result = _explain(exit_code, seconds_per_image)
+            yield result
+    finally:
+        if child is not None:
+            child.end()
+
+
+def start_child(module: str, *arguments: str, **how: Any) -> Any:
+    """Start a module of ours in a process that finds the modules of this one, with pipes to it.
+
+    Args:
+        module: The module, which is run as ``python -m`` would.
+        arguments: For it.
+        how: More for `subprocess.Popen`.
+
+    Raises:
+        ClusterError: The system starts no process.
+    """
+    try:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter and module
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            **how,
+        )
+    except OSError as error:
+        raise ClusterError(f"no process of {module} starts: {error}.") from error
+
+
+def _explain(exit_code: int | None, seconds_per_image: float) -> DecodeError:
+    if exit_code in (None, -signal.SIGALRM):
+        return DecodeError(
+            f"decoding it took more than {seconds_per_image:g} s in a process of its own.",
+            code="hung_decoder",
+        )
+    how = f"exit {exit_code}"
+    if exit_code is not None and exit_code < 0:
+        how = signal.Signals(-exit_code).name
+    return DecodeError(
+        f"decoding it ended a process of its own ({how}).",
+        code="crashed_decoder",
+    )
+
+
+class _Child:
+    """A process that decodes one file after the other.
+
+    Raises:
+        ClusterError: None could be started.
+    """
+
+    def __init__(self, decoder: str, seconds_per_image: float) -> None:
+        self.num_decoded = 0
+        # Its own alarm comes first, unless the decoder turned it off.
+        self._seconds = seconds_per_image + 1
+        for _ in range(_STARTS):
+            self._is_late = self._has_ended = False
+            self._process = start_child(
+                "steel_batch.images.isolate",
+                decoder,
+                str(seconds_per_image),
+                stderr=subprocess.DEVNULL,
+            )
+            if self._answer(len(_READY), START_SECONDS):
+                return
+            exit_code = self.end()
+        raise ClusterError(
+            f"a process that decodes with {decoder!r} ended before its first image, {_STARTS} "
+            f"times (exit {exit_code}): look for memory or a limit of processes that is used up."
+        )
+
+    def decode(self, data: bytes | memoryview) -> Image | ImageError | None:
+        """Pixels, or what is wrong with the file; None where the process ended or has to."""
+        stdin, stdout = self._process.stdin, self._process.stdout
+        try:
+            stdin.write(_LENGTH.pack(len(data)))
+            stdin.write(data)
+            stdin.flush()
+        except BrokenPipeError:
+            self._has_ended = True
+            return None
+        head = self._answer(_HEAD.size, self._seconds)
+        if head is None:
+            return None
+        kind, first, second = _HEAD.unpack(head)
+        size = first * second if kind == _PIXELS else first + second
+        body = stdout.read(size)
+        if len(body) < size:
+            self._has_ended = True
+            return None
+        self.num_decoded += 1
+        if kind == _PIXELS:
+            return np.frombuffer(body, np.uint8).reshape(first, second)
+        return DecodeError(body[first:].decode(), code=body[:first].decode())
+
+    def end(self) -> int | None:
+        """Its exit code; None where it took too long. Stops it, unless it has ended by itself."""
+        if self._has_ended:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(self._seconds)
+        self._process.kill()
+        self._process.wait()
+        # Not read to its end: what a decoder forked may still hold the other side.
+        self._process.stdout.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        return None if self._is_late else self._process.returncode
+
+    def _answer(self, size: int, seconds: float) -> bytes | None:
+        """The beginning of an answer; None where the process ended or is late."""
+        if not wait([self._process.stdout], seconds):
+            self._is_late = True
+            return None
+        data: bytes = self._process.stdout.read(size)
+        self._has_ended = len(data) < size
+        return None if self._has_ended else data
+
+
+def _serve(decoder: str, seconds_per_image: float, source: BinaryIO, sink: BinaryIO) -> None:
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever code it is in
+    decode = load_decoder(decoder)
+    sink.write(_READY)
+    sink.flush()
+    while length := source.read(_LENGTH.size):
+        data = source.read(*_LENGTH.unpack(length))
+        signal.setitimer(signal.ITIMER_REAL, seconds_per_image)
+        try:
+            image_HW = decode(data)
+        except ImageError as error:
+            code, message = error.code.encode(), error.message.encode()
+            result = [_HEAD.pack(_ERROR, len(code), len(message)), code, message]
+        else:
+            result = [_HEAD.pack(_PIXELS, *image_HW.shape), image_HW.tobytes()]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sink.writelines(result)
+        sink.flush()
+
+
+if __name__ == "__main__":
+    # What a decoder prints must not get among the pixels.
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)
+        _serve(sys.argv[1], float(sys.argv[2]), sys.stdin.buffer, answers)

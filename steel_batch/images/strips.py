@@ -1,0 +1,176 @@
+"""Whether the strips or tiles of a TIFF hold as many pixels as they have to.
+
+OpenCV leaves rows black where a strip does not decode, and says nothing. So each strip's bytes are
+counted out beforehand, as libtiff would unpack them.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.errors import DecodeError
+from steel_batch.images.header import (
+    BITS,
+    CHANNELS,
+    COMPRESSION,
+    HEIGHT,
+    PHOTOMETRIC,
+    PLANES,
+    ROWS_PER_STRIP,
+    STRIP_BYTES,
+    STRIP_OFFSETS,
+    TILE_BYTES,
+    TILE_HEIGHT,
+    TILE_OFFSETS,
+    TILE_WIDTH,
+    WIDTH,
+)
+
+Tags = Mapping[int, tuple[int, ...]]
+_SEPARATE_PLANES: Final = 2
+_YCBCR: Final = 6
+"""Its channels may have sizes of their own."""
+
+
+def check_strips(data: memoryview, tags: Tags) -> None:
+    """Refuse a TIFF whose strips or tiles are not whole.
+
+    Args:
+        data: The file.
+        tags: Of its first directory.
+
+    Raises:
+        struct.error: A strip lies outside of the file, or there are too few.
+        DecodeError: A strip does not decode to all of its pixels.
+    """
+    if _first(tags, PHOTOMETRIC, 0) == _YCBCR:
+        return
+    unpacked_bytes = _UNPACKED.get(_first(tags, COMPRESSION, 1))
+    is_tiled = TILE_OFFSETS in tags
+    offsets = tags.get(TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ())
+    sizes = tags.get(TILE_BYTES if is_tiled else STRIP_BYTES, ())
+    wanted = _wanted_bytes(tags, is_tiled=is_tiled)
+    if len(offsets) < len(wanted):
+        raise struct.error
+    for i, num_bytes in enumerate(wanted):
+        offset = offsets[i]
+        size = sizes[i] if i < len(sizes) else len(data) - offset
+        if unpacked_bytes is None:
+            size = num_bytes
+        if offset + size > len(data):
+            raise struct.error
+        if unpacked_bytes is not None:
+            found = unpacked_bytes(data[offset : offset + size], num_bytes)
+            if found < num_bytes:
+                raise DecodeError(
+                    f"TIFF whose {'tile' if is_tiled else 'strip'} {i + 1} of {len(wanted)} gives "
+                    f"{found} bytes of pixels instead of {num_bytes}: it is damaged."
+                )
+
+
+def _first(tags: Tags, tag: int, default: int) -> int:
+    return tags[tag][0] if tags.get(tag) else default
+
+
+def _wanted_bytes(tags: Tags, *, is_tiled: bool) -> list[int]:
+    """How many bytes each strip or tile has to give."""
+    width, height = _first(tags, WIDTH, 0), _first(tags, HEIGHT, 0)
+    num_channels, num_planes = _first(tags, CHANNELS, 1), 1
+    if _first(tags, PLANES, 1) == _SEPARATE_PLANES:
+        num_channels, num_planes = 1, num_channels
+    bits = num_channels * _first(tags, BITS, 1)
+    if is_tiled:
+        tile_width, tile_height = _first(tags, TILE_WIDTH, 0), _first(tags, TILE_HEIGHT, 0)
+        if not tile_width or not tile_height:
+            raise DecodeError("TIFF with tiles of no size.")
+        num_tiles = -(-width // tile_width) * -(-height // tile_height)
+        return [-(-tile_width * bits // 8) * tile_height] * num_tiles * num_planes
+    rows = min(_first(tags, ROWS_PER_STRIP, height), height)
+    if not rows:
+        raise DecodeError("TIFF with strips of no rows.")
+    row_bytes = -(-width * bits // 8)
+    plane = [row_bytes * min(rows, height - top) for top in range(0, height, rows)]
+    return plane * num_planes
+
+
+def _deflate_bytes(strip: memoryview, wanted: int) -> int:
+    inflate = zlib.decompressobj()
+    try:
+        return len(inflate.decompress(strip, wanted + 1))
+    except zlib.error:
+        return 0
+
+
+def _packbits_bytes(strip: memoryview, wanted: int) -> int:
+    total, position = 0, 0
+    while position < len(strip) and total < wanted:
+        code = strip[position]
+        if code < 128:
+            total += min(code + 1, len(strip) - position - 1)
+            position += code + 2
+        else:
+            if code > 128 and position + 1 < len(strip):
+                total += 257 - code
+            position += 1 if code == 128 else 2
+    return total
+
+
+_CLEAR, _STOP, _FIRST, _NUM_CODES = 256, 257, 258, 4096
+_ADDED: Final = np.maximum(np.arange(_NUM_CODES - _FIRST + 2) - 1, 0)
+"""Entries of the table before the nth code behind a clear code."""
+_CODE_BITS: Final = 9 + np.searchsorted([511, 1023, 2047], _ADDED + _FIRST, side="right")
+_CODE_AT: Final = np.cumsum(_CODE_BITS) - _CODE_BITS
+
+
+def _lzw_bytes(strip: memoryview, wanted: int) -> int:
+    """How many bytes a strip of LZW gives before it ends or breaks.
+
+    How wide codes are depends only on how many came since the last clear code, so all codes up to
+    the next one are read at once; and how long their strings are is a matter of who refers to whom.
+    """
+    content = np.frombuffer(bytes(strip) + b"\0\0\0", np.uint8).astype(np.uint32)
+    triples = content[:-2] << 16 | content[1:-1] << 8 | content[2:]
+    num_bits, begin, total = 8 * len(strip), 9, 0
+    if len(strip) < 2 or triples[0] >> 15 != _CLEAR:
+        return 0
+    while total < wanted:
+        at = begin + _CODE_AT
+        num = int(np.searchsorted(at + _CODE_BITS, num_bits, side="right"))
+        at, bits = at[:num], _CODE_BITS[:num]
+        codes = (triples[at >> 3] >> (24 - (at & 7) - bits)).astype(np.int64) & ((1 << bits) - 1)
+        ends = np.flatnonzero((codes == _CLEAR) | (codes == _STOP) | (codes > _ADDED[:num] + 258))
+        end = int(ends[0]) if len(ends) else num
+        total += _string_bytes(codes[:end])
+        if end == num or codes[end] != _CLEAR:
+            break
+        begin = int(at[end] + bits[end])
+    return total
+
+
+def _string_bytes(codes: npt.NDArray[np.int64]) -> int:
+    """How many bytes codes stand for: one, or one more than the code that they refer to."""
+    if len(codes) and codes[0] >= _FIRST:
+        return 0
+    size = np.ones(len(codes), np.int64)
+    refers = np.where(codes >= _FIRST, codes - _FIRST, -1)
+    while True:
+        (further,) = np.nonzero(refers >= 0)
+        if not len(further):
+            return int(size.sum())
+        to = refers[further]
+        size[further] += size[to]
+        refers[further] = refers[to]
+
+
+_UNPACKED: Final[dict[int, Callable[[memoryview, int], int]]] = {
+    5: _lzw_bytes,
+    8: _deflate_bytes,
+    32946: _deflate_bytes,
+    32773: _packbits_bytes,
+}

@@ -1,0 +1,53 @@
+"""What a kind of store does, whichever it is; `Lake` documents each method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol, TypeVar
+
+from steel_batch.errors import LakeError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LakeObject:
+    """One object, as a listing shows it."""
+
+    key: str
+    """Relative to the lake's root."""
+    size_bytes: int
+    etag: str
+    """Changes when the content does; for a folder, the time of change and the size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadRequest:
+    """A whole object or a range of its bytes."""
+
+    key: str
+    offset: int = 0
+    length: int | None = None
+    etag: str | None = None
+    """Where given, an object with another etag is a `ChangedObjectError`."""
+
+
+class Backend(Protocol):
+    """What a kind of store does; see `Lake` for each method's contract."""
+
+    def list_objects(self, prefix: str) -> Iterator[LakeObject]: ...
+    def list_dirs(self, prefix: str) -> Iterator[str]: ...
+    def stat(self, key: str) -> LakeObject | None: ...
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]: ...
+    def write(self, key: str, data: bytes) -> None: ...
+    def put_if_absent(self, key: str, data: bytes) -> bool: ...
+    def delete(self, keys: Iterable[str]) -> None: ...
+    def copy(self, source: str, target: str) -> None: ...
+    def open_input(self, key: str) -> BinaryIO: ...
+    def open_output(self, key: str) -> AbstractContextManager[BinaryIO]: ...
+    def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]: ...
+    def storage_options(self) -> dict[str, str]: ...
+    def ask(self, what: str, request: Callable[[], T]) -> T: ...
+    def counts(self) -> dict[str, int]: ...

@@ -1,0 +1,293 @@
+"""A lake in a local folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import logging
+import os
+import shutil
+import stat
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import BinaryIO, Final, TypeVar
+
+from steel_batch.errors import (
+    ChangedObjectError,
+    LakeError,
+    MissingObjectError,
+    TransientLakeError,
+)
+from steel_batch.lake.contract import LakeObject, ReadRequest
+from steel_batch.lake.disk import (
+    ABSENT,
+    NO_LINKS,
+    InputFile,
+    create_exclusively,
+    error_of,
+    make_durable,
+)
+from steel_batch.lake.retry import Stats
+
+T = TypeVar("T")
+
+SCRATCH: Final = ".tmp"
+"""Folder below the root where files lie until they are whole; never listed."""
+READ_THREADS: Final = 8
+
+log = logging.getLogger("steel_batch.lake")
+
+
+def etag_of(status: os.stat_result) -> str:
+    """A file's etag: its time of change and its size."""
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+class Folder:
+    """See `steel_batch.lake.Lake`.
+
+    Reads follow symbolic links; nothing is written through one that leads out of the root.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._stats = Stats()
+
+    def list_objects(self, prefix: str) -> Iterator[LakeObject]:
+        folder, _, head = prefix.rpartition("/")
+        yield from self._walk(folder, head, frozenset())
+
+    def _walk(self, folder: str, head: str, above: frozenset[str]) -> Iterator[LakeObject]:
+        """The files below `folder` whose next part begins with `head`.
+
+        `above` holds the real paths of the folders on the way here, as a link may lead back.
+        """
+        base = f"{folder}/" if folder else ""
+        entries = self._entries(folder, head)[::-1]
+        while entries:
+            entry = entries.pop()  # which holds its path and status, once it was asked for them
+            try:
+                if entry.is_dir():
+                    place = os.path.realpath(entry.path)
+                    if place not in above:
+                        yield from self._walk(base + entry.name, "", above | {place})
+                elif entry.is_file():
+                    status = entry.stat()
+                    yield LakeObject(
+                        key=base + entry.name, size_bytes=status.st_size, etag=etag_of(status)
+                    )
+            except OSError as error:
+                # Deleted since it was listed, or a link that leads nowhere.
+                if error.errno not in (errno.ENOENT, errno.ELOOP):
+                    raise error_of(error, Path(entry.path)) from error
+
+    def list_dirs(self, prefix: str) -> Iterator[str]:
+        folder, _, head = prefix.rpartition("/")
+        base = f"{folder}/" if folder else ""
+        for entry in self._entries(folder, head):
+            if _holds_files(entry):
+                yield f"{base}{entry.name}/"
+
+    def _entries(self, folder: str, head: str) -> list[os.DirEntry[str]]:
+        """What lies in a folder and begins with `head`, by name."""
+        entries = []
+        try:
+            with os.scandir(self._root / folder) as found:
+                for entry in found:
+                    if not entry.name.startswith(head) or (not folder and entry.name == SCRATCH):
+                        continue
+                    try:
+                        entry.name.encode()
+                    except UnicodeEncodeError:
+                        log.warning("left out: the name of %r is not UTF-8", entry.path)
+                        continue
+                    entries.append(entry)
+        except ABSENT:
+            return []
+        except OSError as error:
+            raise error_of(error, self._root / folder) from error
+        return sorted(entries, key=lambda e: e.name)
+
+    def stat(self, key: str) -> LakeObject | None:
+        try:
+            status = (self._root / key).stat()
+        except ABSENT:
+            return None
+        except OSError as error:
+            raise error_of(error, self._root / key) from error
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
+
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        if len(requests) < READ_THREADS:
+            return [self._read(request) for request in requests]
+        with ThreadPoolExecutor(READ_THREADS, "read") as pool:
+            return list(pool.map(self._read, requests))
+
+    def _read(self, request: ReadRequest) -> bytes | LakeError:
+        path = self._root / request.key
+        self._stats.add("requests")
+        try:
+            with path.open("rb") as file:
+                status = os.fstat(file.fileno())
+                if request.etag is not None and etag_of(status) != request.etag:
+                    return ChangedObjectError(f"{path} is not what it was: its etag has changed.")
+                wanted = request.length
+                if wanted is None:
+                    wanted = status.st_size - request.offset
+                # As in a bucket: what begins at the end is a wrong question, not an empty answer.
+                is_past_end = request.length is None and request.offset > 0 and wanted <= 0
+                if is_past_end or request.offset + wanted > status.st_size:
+                    return ChangedObjectError(f"{path} is shorter than what was asked of it.")
+                file.seek(request.offset)
+                data = file.read(wanted)
+        except ABSENT:
+            return MissingObjectError(f"{path} is not there.")
+        except OSError as error:
+            return error_of(error, path)
+        if len(data) != wanted:
+            return TransientLakeError(f"{path}: read {len(data)} bytes, expected {wanted}.")
+        self._stats.add("bytes_read", len(data))
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        with self.open_output(key) as stream:
+            stream.write(data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        with self._staged(key) as (scratch, path):
+            scratch.write_bytes(data)
+            make_durable(scratch)
+            try:
+                # A link appears with its whole content, and only where there is nothing.
+                path.hardlink_to(scratch)
+            except FileExistsError:
+                # A network drive may do it, lose the answer, and find it done when it asks again.
+                return path.samefile(scratch)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                return create_exclusively(path, data)
+            make_durable(path.parent)
+        return True
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            path = self._target(key)
+            try:
+                path.unlink(missing_ok=True)
+            except NotADirectoryError:  # a part of the path is a file, so this one is missing
+                continue
+            except OSError as error:
+                raise error_of(error, path) from error
+
+    def copy(self, source: str, target: str) -> None:
+        if self.stat(source) is None:
+            raise MissingObjectError(f"{self._root / source} is not there.")
+        with self._staged(target) as (scratch, path):
+            try:
+                scratch.hardlink_to((self._root / source).resolve())
+            except OSError as error:
+                if error.errno not in (*NO_LINKS, errno.EXDEV):
+                    raise
+                shutil.copyfile(self._root / source, scratch)
+                make_durable(scratch)
+            scratch.replace(path)
+            make_durable(path.parent)
+
+    def open_input(self, key: str) -> BinaryIO:
+        path = self._root / key
+        try:
+            return io.BufferedReader(InputFile(path))
+        except ABSENT as error:
+            raise MissingObjectError(f"{path} is not there.") from error
+        except OSError as error:
+            raise error_of(error, path) from error
+
+    @contextlib.contextmanager
+    def open_output(self, key: str) -> Iterator[BinaryIO]:
+        with self._staged(key) as (scratch, path):
+            with scratch.open("wb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            scratch.replace(path)
+            make_durable(path.parent)
+
+    def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]:
+        swept = []
+        try:
+            for path in (self._root / SCRATCH).iterdir():
+                with contextlib.suppress(FileNotFoundError):  # its writer was alive
+                    status = path.stat()
+                    if time.time() - status.st_mtime < older_seconds:
+                        continue
+                    if not dry_run:
+                        path.unlink()
+                    key = f"{SCRATCH}/{path.name}"
+                    swept.append(
+                        LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
+                    )
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise error_of(error, self._root / SCRATCH) from error
+        return swept
+
+    def storage_options(self) -> dict[str, str]:
+        return {}
+
+    def ask(self, _what: str, request: Callable[[], T]) -> T:
+        return request()
+
+    def counts(self) -> dict[str, int]:
+        return self._stats.snapshot()
+
+    def _target(self, key: str) -> Path:
+        """Where a key is written.
+
+        Raises:
+            LakeError: A link on the way leads out of the root.
+        """
+        path = self._root / key
+        try:
+            root, folder = self._root.resolve(), path.parent.resolve()
+        except (OSError, RuntimeError) as error:  # links in a circle
+            raise LakeError(f"{path}: {error}; make its folders real ones.") from error
+        if not folder.is_relative_to(root):
+            raise LakeError(
+                f"{path} lies in {folder}, outside of {root}: nothing is written through such a "
+                "link. Name the folder that it leads to instead."
+            )
+        return path
+
+    @contextlib.contextmanager
+    def _staged(self, key: str) -> Iterator[tuple[Path, Path]]:
+        """A scratch file's path, deleted in the end, and the target's, whose folder is made."""
+        path = self._target(key)
+        scratch = self._root / SCRATCH / uuid.uuid4().hex
+        try:
+            scratch.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield scratch, path
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError as error:
+            raise error_of(error, path) from error
+
+
+def _holds_files(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder with a file in it or below: in a bucket there are no others."""
+    if entry.is_symlink():
+        return entry.is_dir()
+    if not entry.is_dir():
+        return False
+    with contextlib.suppress(FileNotFoundError), os.scandir(entry.path) as found:
+        return any(e.is_file() or _holds_files(e) for e in found)
+    return False

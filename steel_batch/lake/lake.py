@@ -1,0 +1,208 @@
+"""The object store behind a URL: a local folder or an S3 bucket, with the same guarantees.
+
+Writes are atomic: an object is there whole or not at all. `put_if_absent` is the one primitive on
+which everything that must happen once is built. Keys are relative to the lake's root; a key that
+would leave it is refused before any request.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from steel_batch.errors import LakeError, MissingObjectError
+from steel_batch.lake.contract import Backend, LakeObject, ReadRequest
+from steel_batch.lake.retry import Retry
+
+T = TypeVar("T")
+
+
+class Lake:
+    """One root in an object store. Cheap to make and to pickle; connects when it is first used.
+
+    Lakes of a process that have the same root share a connection, its limits and its counts.
+
+    Args:
+        url: ``s3://bucket/prefix``, ``file://…``, or a folder's path.
+        endpoint_url: An S3 endpoint other than AWS's.
+        retry: Limits of asking again.
+
+    Raises:
+        LakeError: The URL is of another kind.
+    """
+
+    def __init__(
+        self, url: str, *, endpoint_url: str | None = None, retry: Retry | None = None
+    ) -> None:
+        scheme, separator, rest = url.partition("://")
+        if separator and scheme not in ("s3", "file"):
+            raise LakeError(
+                f"{url!r} is of a kind that is not read: expected a folder or s3://bucket/prefix."
+            )
+        self.is_s3 = bool(separator) and scheme == "s3"
+        if self.is_s3:
+            if not rest.strip("/"):
+                raise LakeError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
+            self.url = url.rstrip("/")
+        else:
+            self.url = str(Path(rest if separator else url).expanduser().absolute())
+        self.endpoint_url = endpoint_url
+        self.retry = retry or Retry()
+
+    def __repr__(self) -> str:
+        return f"Lake({self.url!r})"
+
+    @property
+    def _backend(self) -> Backend:
+        return _open(self.url, self.endpoint_url, self.retry, self.is_s3, os.getpid())
+
+    def with_retry(self, retry: Retry) -> Lake:
+        """The same root under other limits of asking again."""
+        return Lake(self.url, endpoint_url=self.endpoint_url, retry=retry)
+
+    def uri(self, key: str = "") -> str:
+        """The absolute address of a key, for other libraries and for messages."""
+        return f"{self.url}/{key}".rstrip("/") if key else self.url
+
+    def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
+        """Every object whose key begins with `prefix`, as they are found; a stream, never a list.
+
+        A prefix that does not exist lists nothing.
+        """
+        return self._backend.list_objects(_checked(prefix, prefix=True))
+
+    def list_dirs(self, prefix: str = "") -> Iterator[str]:
+        """The folders, one level down, whose path begins with `prefix`; each ends in '/'."""
+        return self._backend.list_dirs(_checked(prefix, prefix=True))
+
+    def stat(self, key: str) -> LakeObject | None:
+        """One object's size and etag, or None where there is none."""
+        return self._backend.stat(_checked(key))
+
+    def read(
+        self, key: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
+    ) -> bytes:
+        """An object's bytes.
+
+        Raises:
+            MissingObjectError: There is none.
+            ChangedObjectError: Its etag is not `etag`.
+            TransientLakeError: The store kept failing.
+            LakeError: It refused.
+        """
+        request = ReadRequest(key=key, offset=offset, length=length, etag=etag)
+        (result,) = self.read_many([request])
+        if isinstance(result, LakeError):
+            raise result
+        return result
+
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        """Read objects at once; one that fails gives its error in its place.
+
+        The length of what was read is checked, and its digest where the store states one.
+        """
+        results: list[bytes | LakeError] = [b""] * len(requests)
+        asked: list[int] = []
+        for i, request in enumerate(requests):
+            try:
+                _checked(request.key)
+                asked.append(i)
+            except LakeError as error:
+                # A key from somebody's manifest: nothing that could be there.
+                results[i] = MissingObjectError(error.message)
+        found = self._backend.read_many([requests[i] for i in asked])
+        for i, result in zip(asked, found, strict=True):
+            results[i] = result
+        return results
+
+    def write(self, key: str, data: bytes) -> None:
+        """Create or replace an object, atomically."""
+        self._backend.write(_checked(key), data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Create an object where there is none.
+
+        Of any number of callers exactly one gets True, whatever the network does.
+        """
+        return self._backend.put_if_absent(_checked(key), data)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; missing ones are fine."""
+        self._backend.delete(_checked(key) for key in keys)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy within this lake without moving bytes through here; atomic at the target."""
+        self._backend.copy(_checked(source), _checked(target))
+
+    def open_input(self, key: str) -> BinaryIO:
+        """An object as a seekable stream, for readers of Parquet."""
+        return self._backend.open_input(_checked(key))
+
+    def open_output(self, key: str) -> AbstractContextManager[BinaryIO]:
+        """A stream that becomes the object when the block ends, and nothing if it raises."""
+        return self._backend.open_output(_checked(key))
+
+    def sweep(self, older_seconds: float, *, dry_run: bool = False) -> list[LakeObject]:
+        """Delete what writers that died left half written, which no listing shows.
+
+        Args:
+            older_seconds: What was begun more recently may be at work still.
+            dry_run: Find it and delete nothing.
+
+        Returns:
+            What was found: scratch files of a folder; of a bucket, uploads that were not completed,
+            each with the bytes of its parts.
+        """
+        return self._backend.sweep(older_seconds, dry_run)
+
+    def storage_options(self) -> dict[str, str]:
+        """How delta-rs reaches the same store. Holds credentials: never log it."""
+        return self._backend.storage_options()
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        """Have another library ask the store, as patiently as this lake does.
+
+        Args:
+            what: What is asked for, for messages.
+            request: Makes the request with `storage_options`, which it must ask for in each try:
+                credentials may be new. What it does twice must be as good as once.
+
+        Raises:
+            LakeError: The store refused, or kept failing; its answer is in the message.
+            Exception: What `request` raised that is no failure of the store's.
+        """
+        return self._backend.ask(what, request)
+
+    def counts(self) -> dict[str, int]:
+        """What this process's requests met with: requests, bytes, retries by kind."""
+        return self._backend.counts()
+
+
+@functools.lru_cache(maxsize=64)
+def _open(url: str, endpoint_url: str | None, retry: Retry, is_s3: bool, _pid: int) -> Backend:
+    """The connection of this process: one made before a fork is not used after it."""
+    if is_s3:
+        from steel_batch.lake.s3 import Bucket  # takes a third of a second, which a folder need not
+
+        return Bucket(url, endpoint_url, retry)
+    from steel_batch.lake.folder import Folder  # imports this module
+
+    return Folder(Path(url))
+
+
+def _checked(key: str, *, prefix: bool = False) -> str:
+    segments = key.split("/")
+    if prefix:
+        segments = segments[:-1]
+    elif segments[-1] == "":
+        segments = [""]
+    if any(s in ("", ".", "..") for s in segments) or "\0" in key or "\\" in key:
+        raise LakeError(
+            f"the key {key!r} is refused: it must stay below the lake's root, without '.', '..', "
+            "empty parts, backslashes or NUL."
+        )
+    return key

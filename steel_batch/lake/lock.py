@@ -1,0 +1,280 @@
+"""One writer at a time: a lease that is renewed while its holder lives.
+
+The lease is a numbered series of put-if-absent objects. Taking, renewing and releasing it are each
+putting the next number, so of two that try at once one wins. A holder that dies stops renewing;
+after its lease, and an allowance for clocks that disagree, the next one takes over.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import logging
+import os
+import socket
+import threading
+import time
+import uuid
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import Final
+
+from steel_batch.errors import LakeError, LockHeldError
+from steel_batch.lake import series
+from steel_batch.lake.lake import Lake
+from steel_batch.lake.retry import Retry
+
+CLOCK_SKEW_SECONDS: Final = 2.0
+"""How far the clocks of two hosts may disagree before a live lease could look dead."""
+POLL_SECONDS: Final = 0.5
+CONFIRM_SECONDS: Final = 1.0
+"""`check` asks the store if it was not asked for so long."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holder:
+    """An entry of the series: who holds the lease, and until when. Times are seconds of Unix."""
+
+    token: str
+    host: str
+    pid: int
+    user: str
+    run_id: str
+    acquired_at: float
+    expires_at: float
+    released: bool
+
+    def __post_init__(self) -> None:
+        times = (self.acquired_at, self.expires_at)
+        if not all(isinstance(seconds, (int, float)) for seconds in times):
+            raise TypeError("its times are not numbers")
+        if not isinstance(self.released, bool):
+            raise TypeError("'released' is neither true nor false")
+
+    def __str__(self) -> str:
+        run = f" (run {self.run_id})" if self.run_id else ""
+        since = _time(self.acquired_at)
+        return f"process {self.pid} of {self.user} on {self.host}{run}, since {since}"
+
+    def is_over(self) -> bool:
+        """Whether the next one may take the lease."""
+        return self.released or time.time() >= self.expires_at + CLOCK_SKEW_SECONDS
+
+
+class Lease:
+    """Holds a lock for a `with` block, renewing it from a thread.
+
+    Args:
+        store: Where the lease lies.
+        name: Its series.
+        what: What is locked, for messages.
+        run_id: The holder's run, for messages.
+        lease_seconds: How long the lease outlives a holder that died.
+        wait_seconds: How long to wait for another holder.
+
+    Raises:
+        LockHeldError: On entry, another holder has it.
+    """
+
+    def __init__(
+        self,
+        store: Lake,
+        name: str,
+        *,
+        what: str,
+        run_id: str = "",
+        lease_seconds: float = 60.0,
+        wait_seconds: float = 0.0,
+    ) -> None:
+        self._store = store
+        # Asks often, as the lease runs out, and not for long, as that must not hold up the exit.
+        self._renewing = store.with_retry(
+            Retry(max_seconds=lease_seconds / 12, total_seconds=lease_seconds / 2)
+        )
+        self._name = name
+        self._what = what
+        self._run_id = run_id
+        self._lease_seconds = lease_seconds
+        self._wait_seconds = wait_seconds
+        self._token = uuid.uuid4().hex
+        self._acquired_at = 0.0
+        self._number = 0
+        self._valid_until = self._expires_at = 0.0
+        self._confirmed = 0.0
+        self._is_lost = False
+        self._putting = threading.Lock()
+        self._stop = threading.Event()
+        self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
+
+    def __enter__(self) -> Lease:
+        """Take the lease."""
+        give_up = time.monotonic() + self._wait_seconds
+        is_waiting = False
+        while not self._try():
+            if time.monotonic() >= give_up:
+                raise LockHeldError(self._held_by())
+            if not is_waiting:
+                log.warning(
+                    "waiting up to %g s for the lock on %s, which another run holds",
+                    self._wait_seconds,
+                    self._what,
+                )
+            is_waiting = True
+            time.sleep(POLL_SECONDS)
+        self._renewer.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give the lease back."""
+        self._stop.set()
+        self._renewer.join()
+        if not self._is_lost:
+            try:
+                if self._put(self._renewing, released=True):
+                    series.prune(self._renewing, self._name, self._number)
+            except LakeError as failure:
+                log.warning("the lock on %s is not released: %s", self._what, failure)
+
+    def check(self) -> None:
+        """Make sure that the lease is still ours: by our clocks, and once a second by the store.
+
+        A lease that ran out while the store was away is renewed, where nobody took it meanwhile.
+
+        Raises:
+            LockHeldError: Another run took it over.
+            LakeError: It ran out, and the store cannot be asked who has it.
+        """
+        while not self._is_lost and self._is_over():
+            log.warning("the lock on %s ran out; it is renewed if nobody took it", self._what)
+            self._is_lost = not self._put(self._store)
+        if not self._is_lost and time.monotonic() - self._confirmed > CONFIRM_SECONDS:
+            started = time.monotonic()
+            _, newest = _latest(self._store, self._name)
+            self._is_lost = newest is None or newest.token != self._token
+            self._confirmed = started
+        if self._is_lost:
+            raise LockHeldError(
+                f"this run lost its lock on {self._what}: another run took it over. Nothing more "
+                "was written; run the same command again."
+            )
+
+    def _is_over(self) -> bool:
+        return time.monotonic() > self._valid_until or time.time() > self._expires_at
+
+    def _try(self) -> bool:
+        self._number, holder = _latest(self._store, self._name)
+        if holder is not None and not holder.is_over():
+            return False
+        self._acquired_at = time.time()
+        if not self._put(self._store):
+            return False
+        if holder is not None and not holder.released:
+            log.warning("the lock on %s is taken over from a dead holder: %s", self._what, holder)
+        return True
+
+    def _put(self, store: Lake, *, released: bool = False) -> bool:
+        """Put the next entry; False where another holder was first."""
+        with self._putting:
+            while True:
+                is_ours, is_new = self._put_once(store, released)
+                if is_new or not is_ours:
+                    return is_ours
+
+    def _put_once(self, store: Lake, released: bool) -> tuple[bool, bool]:
+        """Whether the newest entry is now ours, and whether it is the one that was put here."""
+        started, expires_at = time.monotonic(), time.time() + self._lease_seconds
+        entry = Holder(
+            token=self._token,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            user=_user(),
+            run_id=self._run_id,
+            acquired_at=self._acquired_at,
+            expires_at=expires_at,
+            released=released,
+        )
+        text = json.dumps(asdict(entry)).encode()
+        is_new = series.put_next(store, self._name, self._number + 1, text)
+        # The newest entry decides. It is another's where this one came so late that others have
+        # held the lease and pruned its number, and an earlier one of ours where that was put by a
+        # try whose failure was all that was seen of it.
+        number, newest = _latest(store, self._name)
+        if newest is None or newest.token != self._token:
+            return False, False
+        is_new = is_new and number == self._number + 1
+        self._number = number
+        if is_new:
+            self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
+            self._confirmed = started
+        return True, is_new
+
+    def _renew(self) -> None:
+        pause = self._lease_seconds / 3
+        while not self._stop.wait(pause) and not self._is_lost:
+            try:
+                if not self._put(self._renewing):
+                    self._is_lost = True
+                    return
+                series.prune(self._renewing, self._name, self._number)
+                pause = self._lease_seconds / 3
+            except LakeError as error:
+                log.warning("the lock on %s is not renewed: %s", self._what, error)
+                pause = self._lease_seconds / 12
+
+    def _held_by(self) -> str:
+        number, holder = _latest(self._store, self._name)
+        if holder is None or holder.released:
+            return f"another run took the lock on {self._what} just now; run the command again."
+        return (
+            f"another run holds the lock on {self._what}: {holder}. It renews the lock while it "
+            f"lives; if it is dead, the lock is free after "
+            f"{_time(holder.expires_at + CLOCK_SKEW_SECONDS)}. Wait for it, or let this command "
+            f"wait with --lock-wait SECONDS. (The lock is "
+            f"{self._store.uri(series.entry_key(self._name, number))}.)"
+        )
+
+
+def holder_of(store: Lake, name: str) -> Holder | None:
+    """Who holds a lease now.
+
+    Args:
+        store: Where the lease lies.
+        name: Its series.
+    """
+    _, holder = _latest(store, name)
+    return None if holder is None or holder.is_over() else holder
+
+
+def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
+    """The number and content of the newest entry; 0 and None where the lock was never taken."""
+    found = series.latest(store, name)
+    if found is None:
+        return 0, None
+    number, text = found
+    try:
+        return number, Holder(**json.loads(text))
+    except (ValueError, TypeError) as error:
+        key = store.uri(series.entry_key(name, number))
+        raise LakeError(
+            f"{key} is not a lock's entry that this version reads: {error}. If no run of this "
+            "engine and date is alive, delete it."
+        ) from error
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return str(os.getuid())
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")

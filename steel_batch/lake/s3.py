@@ -1,0 +1,265 @@
+"""A lake in an S3 bucket, through s3fs.
+
+What is asked of the store, and how its answers are checked; `lake_s3_client` asks, and asks again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from itertools import islice
+from typing import Any, BinaryIO, Final, TypeVar, cast
+
+import botocore.exceptions
+
+from steel_batch.errors import (
+    ChangedObjectError,
+    LakeError,
+    MissingObjectError,
+    TransientLakeError,
+)
+from steel_batch.lake.contract import LakeObject, ReadRequest
+from steel_batch.lake.retry import Retry
+from steel_batch.lake.s3_client import Client
+from steel_batch.lake.s3_faults import ObjectExistsError
+from steel_batch.lake.s3_streams import TOKEN, MultipartUpload, PartWriter, RangeReader
+
+T = TypeVar("T")
+
+PART_BYTES: Final = 32 << 20
+"""Uploads above this size go in parts; a retry repeats one part. S3 takes 10,000 of them."""
+COPY_BYTES: Final = 5 << 30
+"""What S3 copies in one request; more is copied in parts."""
+
+
+class Bucket:
+    """See `steel_batch.lake.Lake`.
+
+    Args:
+        url: ``s3://bucket/prefix``.
+        endpoint_url: An endpoint other than AWS's; else the environment's.
+        retry: Limits of asking again.
+        part_bytes: Uploads above this size go in parts of it.
+        copy_bytes: The same for copies.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        endpoint_url: str | None,
+        retry: Retry,
+        *,
+        part_bytes: int = PART_BYTES,
+        copy_bytes: int = COPY_BYTES,
+    ) -> None:
+        self._bucket, _, root = url.removeprefix("s3://").partition("/")
+        self._root = f"{root}/" if root else ""
+        self._url = url
+        self._part_bytes, self._copy_bytes = part_bytes, copy_bytes
+        self._client = Client(endpoint_url, retry)
+
+    def list_objects(self, prefix: str) -> Iterator[LakeObject]:
+        for page in self._pages("list_objects_v2", prefix):
+            for item in page.get("Contents", ()):
+                if not item["Key"].endswith("/"):
+                    yield LakeObject(
+                        key=item["Key"][len(self._root) :],
+                        size_bytes=item["Size"],
+                        etag=item["ETag"].strip('"'),
+                    )
+
+    def list_dirs(self, prefix: str) -> Iterator[str]:
+        for page in self._pages("list_objects_v2", prefix, Delimiter="/"):
+            for item in page.get("CommonPrefixes", ()):
+                yield item["Prefix"][len(self._root) :]
+
+    def _pages(self, method: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
+        """A listing's pages; each is asked for when the one before is used up."""
+        what = f"listing {self._url}/{prefix}"
+        while True:
+            call = partial(self._call, method, Prefix=self._root + prefix, **options)
+            page: dict[str, Any] = self._run(what, call)
+            yield page
+            if not page.get("IsTruncated"):
+                return
+            options["ContinuationToken"] = page["NextContinuationToken"]
+
+    def stat(self, key: str) -> LakeObject | None:
+        try:
+            head = self.request("head_object", key)
+        except MissingObjectError:
+            return None
+        return LakeObject(key=key, size_bytes=head["ContentLength"], etag=head["ETag"].strip('"'))
+
+    def token_of(self, key: str) -> str | None:
+        """What the writer of an object marked it with; None where there is none."""
+        try:
+            head = self.request("head_object", key)
+        except MissingObjectError:
+            return None
+        found: str | None = head.get("Metadata", {}).get(TOKEN)
+        return found
+
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        return self._client.run(self._read_all(requests))
+
+    async def _read_all(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        return await asyncio.gather(*(self._read(request) for request in requests))
+
+    async def _read(self, request: ReadRequest) -> bytes | LakeError:
+        what = f"{self._url}/{request.key}"
+        digests: set[str] = set()
+        try:
+            return await self._client.retried(
+                what, lambda: self._get(request, what, digests), at_once=True
+            )
+        except ObjectExistsError:
+            return ChangedObjectError(f"{what} is not what it was: its etag has changed.")
+        except LakeError as error:
+            return error
+
+    async def _get(self, request: ReadRequest, what: str, digests: set[str]) -> bytes:
+        if request.length == 0:
+            return b""
+        options: dict[str, str] = {}
+        if request.etag is not None:
+            options["IfMatch"] = f'"{request.etag}"'
+        if request.offset or request.length is not None:
+            end = "" if request.length is None else request.offset + request.length - 1
+            options["Range"] = f"bytes={request.offset}-{end}"
+        answer = await self._call("get_object", Key=self._root + request.key, **options)
+        async with answer["Body"] as body:
+            data: bytes = await body.read()
+        if len(data) != answer["ContentLength"]:
+            raise TransientLakeError(
+                f"{what}: read {len(data)} bytes, expected {answer['ContentLength']}."
+            )
+        if request.length not in (None, len(data)):
+            raise ChangedObjectError(f"{what} is shorter than what was asked of it.")
+        etag = answer["ETag"].strip('"')
+        if "Range" not in options and _is_md5(etag, answer):
+            found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+            # Twice the same bytes are what lies there: the etag is another kind of digest.
+            if found != etag and found not in digests:
+                digests.add(found)
+                raise TransientLakeError(f"{what}: read bytes of MD5 {found}, expected {etag}.")
+        self._client.stats.add("bytes_read", len(data))
+        return data
+
+    def write(self, key: str, data: bytes) -> None:
+        self.request("put_object", key, Body=data)
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        token = uuid.uuid4().hex
+        try:
+            self.request("put_object", key, Body=data, IfNoneMatch="*", Metadata={TOKEN: token})
+        except ObjectExistsError:
+            # What is there may be our own: put by a try whose answer was lost, here or within the
+            # HTTP client, which sends a PUT again where a kept connection broke.
+            return self.token_of(key) == token
+        return True
+
+    def delete(self, keys: Iterable[str]) -> None:
+        stream = iter(keys)
+        while batch := [{"Key": self._root + key} for key in islice(stream, 1000)]:
+            self._run(f"deleting from {self._url}", partial(self._delete, batch))
+
+    async def _delete(self, batch: Sequence[dict[str, str]]) -> None:
+        answer = await self._call("delete_objects", Delete={"Objects": batch, "Quiet": True})
+        for failed in answer.get("Errors", ()):
+            raise botocore.exceptions.ClientError({"Error": failed}, "DeleteObjects")
+
+    def copy(self, source: str, target: str) -> None:
+        found = self.stat(source)
+        if found is None:
+            raise MissingObjectError(f"{self._url}/{source} is not there.")
+        origin = {"Bucket": self._bucket, "Key": self._root + source}
+        if found.size_bytes <= self._copy_bytes:
+            self.request("copy_object", target, CopySource=origin)
+            return
+        upload = MultipartUpload(self, target)
+        try:
+            for first in range(0, found.size_bytes, self._copy_bytes):
+                last = min(first + self._copy_bytes, found.size_bytes) - 1
+                upload.copy_part(origin, first, last)
+            upload.complete()
+        except BaseException:
+            with contextlib.suppress(LakeError):
+                upload.abort()
+            raise
+
+    def open_input(self, key: str) -> BinaryIO:
+        found = self.stat(key)
+        if found is None:
+            raise MissingObjectError(f"{self._url}/{key} is not there.")
+        return cast(BinaryIO, RangeReader(self, found))
+
+    @contextlib.contextmanager
+    def open_output(self, key: str) -> Iterator[BinaryIO]:
+        writer = PartWriter(self, key, self._part_bytes)
+        try:
+            yield cast(BinaryIO, writer)
+            writer.finish()
+        except BaseException:
+            with contextlib.suppress(LakeError):
+                writer.abandon()
+            raise
+
+    def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]:
+        options: dict[str, Any] = {}
+        swept = []
+        while True:
+            call = partial(self._call, "list_multipart_uploads", Prefix=self._root, **options)
+            page: dict[str, Any] = self._run(f"listing uploads to {self._url}", call)
+            for upload in page.get("Uploads", ()):
+                age = datetime.now(timezone.utc) - upload["Initiated"]
+                if age.total_seconds() < older_seconds:
+                    continue
+                key, upload_id = upload["Key"][len(self._root) :], upload["UploadId"]
+                with contextlib.suppress(MissingObjectError):  # its writer was alive
+                    parts = self.request("list_parts", key, UploadId=upload_id).get("Parts", ())
+                    if not dry_run:
+                        self.request("abort_multipart_upload", key, UploadId=upload_id)
+                    size = sum(part["Size"] for part in parts)
+                    swept.append(LakeObject(key=key, size_bytes=size, etag=""))
+            if not page.get("IsTruncated"):
+                return swept
+            options["KeyMarker"] = page["NextKeyMarker"]
+            options["UploadIdMarker"] = page["NextUploadIdMarker"]
+
+    def storage_options(self) -> dict[str, str]:
+        return self._client.storage_options(self._url)
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        return self._client.ask(what, request)
+
+    def counts(self) -> dict[str, int]:
+        return {**self._client.stats.snapshot(), "reads_at_once": self._client.throttle.limit}
+
+    def request(self, method: str, key: str, **options: Any) -> dict[str, Any]:
+        """Make a request about one object, retried."""
+        answer: dict[str, Any] = self._run(
+            f"{self._url}/{key}", lambda: self._call(method, Key=self._root + key, **options)
+        )
+        return answer
+
+    def _call(self, method: str, **options: Any) -> Awaitable[Any]:
+        return self._client.call(method, Bucket=self._bucket, **options)
+
+    def _run(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
+        return self._client.run(self._client.retried(what, request))
+
+
+def _is_md5(etag: str, answer: dict[str, Any]) -> bool:
+    encryption = answer.get("ServerSideEncryption", "")
+    return (
+        len(etag) == 32
+        and all(c in "0123456789abcdef" for c in etag)
+        and not str(encryption).startswith("aws:kms")
+        and "SSECustomerAlgorithm" not in answer
+    )

@@ -1,0 +1,165 @@
+"""The connection to an S3 store: s3fs's client and event loop, with retries of our own.
+
+Every request passes `Client.retried`, so that limits hold and every retry is counted; botocore's
+own retries are off, so that they do not multiply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import botocore.exceptions
+import s3fs
+from fsspec.asyn import sync
+
+from steel_batch.lake.retry import Patience, Retry, Stats, Throttle
+from steel_batch.lake.s3_faults import Fault, Verdict, sort_fault, sort_foreign
+
+T = TypeVar("T")
+
+READS_AT_ONCE: Final = 32
+RENEW_SECONDS: Final = 1.0
+"""Requests that fail together for their credentials have them read anew once."""
+
+
+class Client:
+    """A connection of one process, made when it is first used.
+
+    Args:
+        endpoint_url: An endpoint other than AWS's; else what botocore finds in the environment
+            and the profile.
+        retry: Limits of asking again.
+    """
+
+    def __init__(self, endpoint_url: str | None, retry: Retry) -> None:
+        self.stats = Stats()
+        self.throttle = Throttle(READS_AT_ONCE)
+        self._retry = retry
+        self._was_answered = False
+        self._renewed = float("-inf")
+        self._fs = s3fs.S3FileSystem(
+            endpoint_url=endpoint_url,
+            use_listings_cache=False,
+            skip_instance_cache=True,
+            config_kwargs={
+                "retries": {"max_attempts": 0},
+                "connect_timeout": retry.answer_seconds,
+                "read_timeout": retry.answer_seconds,
+                "max_pool_connections": 2 * READS_AT_ONCE,
+            },
+        )
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the event loop's thread and wait for it."""
+        result: T = sync(self._fs.loop, lambda: work)
+        return result
+
+    async def call(self, method: str, **options: Any) -> Any:
+        """Make one request, once."""
+        client = await self._fs.set_session()
+        return await getattr(client, method)(**options)
+
+    async def retried(
+        self, what: str, request: Callable[[], Awaitable[T]], *, at_once: bool = False
+    ) -> T:
+        """Make a request until it succeeds, surely fails, or the limits of `Retry` are reached.
+
+        Args:
+            what: What is asked for, for messages.
+            request: Makes the request once.
+            at_once: It is one of many made at once: their number adapts to the store.
+        """
+        patience = Patience(self._retry)
+        while True:
+            self.stats.add("requests")
+            try:
+                async with self.throttle if at_once else contextlib.nullcontext():
+                    result = await request()
+            except Exception as error:  # noqa: BLE001 - sorted by kind right here
+                fault = sort_fault(error, what)
+                self._was_answered |= isinstance(error, botocore.exceptions.ClientError)
+            else:
+                self._was_answered = True
+                if at_once:
+                    self.throttle.succeeded()
+                return result
+            if fault.verdict is Verdict.SLOW:
+                self.throttle.slow_down()
+            await asyncio.sleep(self._pause(what, fault, patience))
+            if fault.verdict is Verdict.EXPIRED:
+                await self._renew_session()
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        """Have another library make a request, with the same patience; see `Lake.ask`."""
+        patience = Patience(self._retry)
+        while True:
+            self.stats.add("requests")
+            try:
+                return request()
+            except Exception as error:
+                fault = sort_foreign(error, what)
+                if fault is None:
+                    raise
+                pause = self._pause(what, fault, patience, cause=error)
+            time.sleep(pause)
+            if fault.verdict is Verdict.EXPIRED:
+                self.run(self._renew_session())
+
+    def _pause(
+        self, what: str, fault: Fault, patience: Patience, cause: Exception | None = None
+    ) -> float:
+        """Seconds to wait before the next try; raises the failure where there is none."""
+        verdict = fault.verdict
+        pause = None
+        if verdict is not Verdict.FINAL:
+            pause = patience.pause(
+                refused=verdict in (Verdict.REFUSED, Verdict.EXPIRED),
+                unreachable=verdict is Verdict.UNREACHABLE and not self._was_answered,
+            )
+        if pause is None:
+            raise fault.error from cause
+        self.stats.retried(what, fault.kind, pause, patience.waited_seconds)
+        return pause
+
+    async def _renew_session(self) -> None:
+        """Read the credentials anew."""
+        now = time.monotonic()
+        if now - self._renewed > RENEW_SECONDS:
+            self._renewed = now
+            self._fs.session = None
+            with contextlib.suppress(botocore.exceptions.BotoCoreError):
+                # Credentials that are still not there fail the next try.
+                await self._fs.set_session(refresh=True)
+
+    def storage_options(self, what: str) -> dict[str, str]:
+        """What delta-rs must know to reach the same store in the same way. Holds credentials."""
+        return self.run(self.retried(what, self._storage_options))
+
+    async def _storage_options(self) -> dict[str, str]:
+        client = await self._fs.set_session()
+        options = {
+            "AWS_REGION": client.meta.region_name,
+            "max_retries": "1000",
+            "timeout": f"{self._retry.answer_seconds:.0f}s",
+            "retry_timeout": f"{self._retry.total_seconds:.0f}s",
+        }
+        if client.meta.region_name in (None, "aws-global"):
+            options["AWS_REGION"] = "us-east-1"
+        endpoint = client.meta.endpoint_url
+        if ".amazonaws.com" not in endpoint:
+            options["AWS_ENDPOINT_URL"] = endpoint
+            if endpoint.startswith("http://"):
+                options["AWS_ALLOW_HTTP"] = "true"
+        credentials = await self._fs.session.get_credentials()
+        if credentials is None:
+            raise botocore.exceptions.NoCredentialsError
+        frozen = await credentials.get_frozen_credentials()
+        options["AWS_ACCESS_KEY_ID"] = frozen.access_key
+        options["AWS_SECRET_ACCESS_KEY"] = frozen.secret_key
+        if frozen.token:
+            options["AWS_SESSION_TOKEN"] = frozen.token
+        return options

@@ -1,0 +1,188 @@
+"""Objects of a bucket as streams: read by ranges, written in parts."""
+
+from __future__ import annotations
+
+import io
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol
+
+from steel_batch.errors import LakeError
+from steel_batch.lake.contract import LakeObject, ReadRequest
+
+TOKEN: Final = "steel-batch-token"  # noqa: S105 - a metadata key
+"""Metadata of an object by which its writer knows it again after a fault."""
+
+
+class Requests(Protocol):
+    """What a stream asks of its bucket."""
+
+    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+        """See `Lake.read_many`."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """See `Lake.write`."""
+
+    def request(self, method: str, key: str, **options: Any) -> dict[str, Any]:
+        """One request of the S3 API about an object, repeated as the bucket's limits allow."""
+
+    def token_of(self, key: str) -> str | None:
+        """The `TOKEN` that an object's writer gave it."""
+
+
+class RangeReader(io.RawIOBase):
+    """An object as a seekable stream; every read is one ranged request.
+
+    Reads of an object that changed since it was opened are a `ChangedObjectError`.
+    """
+
+    def __init__(self, bucket: Requests, item: LakeObject) -> None:
+        self._bucket = bucket
+        self._item = item
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move; costs no request."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
+        position = base[whence] + offset
+        if position < 0:
+            raise ValueError(f"cannot seek to {position}")
+        self._position = position
+        return position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read so many bytes, or all that are left."""
+        left = max(0, self._item.size_bytes - self._position)
+        length = left if size is None or size < 0 else min(size, left)
+        if length == 0:
+            return b""
+        request = ReadRequest(
+            key=self._item.key, offset=self._position, length=length, etag=self._item.etag
+        )
+        (data,) = self._bucket.read_many([request])
+        if isinstance(data, LakeError):
+            raise data
+        self._position += length
+        return data
+
+    def readall(self) -> bytes:
+        """Read all that is left."""
+        return self.read()
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as the buffer holds."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+class PartWriter(io.RawIOBase):
+    """Collects an object's bytes; beyond `part_bytes` they go up in parts of that size.
+
+    Nothing is visible before `finish`. Holds at most one part and the last write.
+    """
+
+    def __init__(self, bucket: Requests, key: str, part_bytes: int) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._part_bytes = part_bytes
+        self._buffer = bytearray()
+        self._upload: MultipartUpload | None = None
+        self._position = 0
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self._position
+
+    def write(self, data: Any) -> int:
+        """Take bytes; uploads the parts that are full."""
+        num_bytes = memoryview(data).nbytes
+        self._buffer += data
+        self._position += num_bytes
+        while len(self._buffer) > self._part_bytes:
+            if self._upload is None:
+                self._upload = MultipartUpload(self._bucket, self._key)
+            self._upload.put_part(bytes(self._buffer[: self._part_bytes]))
+            del self._buffer[: self._part_bytes]
+        return num_bytes
+
+    def finish(self) -> None:
+        """Make the object visible."""
+        if self._upload is None:
+            self._bucket.write(self._key, bytes(self._buffer))
+        else:
+            self._upload.put_part(bytes(self._buffer))
+            self._upload.complete()
+
+    def abandon(self) -> None:
+        """Delete what was uploaded."""
+        if self._upload is not None:
+            self._upload.abort()
+
+
+class MultipartUpload:
+    """An object that is put together of parts, in order, and visible when it is complete."""
+
+    def __init__(self, bucket: Requests, key: str) -> None:
+        self._bucket = bucket
+        self._key = key
+        self._parts: list[dict[str, Any]] = []
+        self._token = uuid.uuid4().hex
+        created = bucket.request("create_multipart_upload", key, Metadata={TOKEN: self._token})
+        self._id = str(created["UploadId"])
+
+    def put_part(self, data: bytes) -> None:
+        """Add bytes."""
+        self._add(lambda part: self._bucket.request("upload_part", self._key, **part, Body=data))
+
+    def copy_part(self, source: dict[str, str], first: int, last: int) -> None:
+        """Add a range of another object, without moving its bytes through here."""
+
+        def copy(part: dict[str, Any]) -> dict[str, Any]:
+            span = f"bytes={first}-{last}"
+            answer = self._bucket.request(
+                "upload_part_copy", self._key, **part, CopySource=source, CopySourceRange=span
+            )
+            result: dict[str, Any] = answer["CopyPartResult"]
+            return result
+
+        self._add(copy)
+
+    def complete(self) -> None:
+        """Make the object visible."""
+        try:
+            self._bucket.request(
+                "complete_multipart_upload",
+                self._key,
+                UploadId=self._id,
+                MultipartUpload={"Parts": self._parts},
+            )
+        except LakeError:
+            # A try that a fault answered may have been done: the upload is gone, the object there.
+            if self._bucket.token_of(self._key) != self._token:
+                raise
+
+    def abort(self) -> None:
+        """Delete the parts."""
+        self._bucket.request("abort_multipart_upload", self._key, UploadId=self._id)
+
+    def _add(self, put: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+        number = len(self._parts) + 1
+        answer = put({"PartNumber": number, "UploadId": self._id})
+        self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})

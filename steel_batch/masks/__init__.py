@@ -1,0 +1,1 @@
+"""From a bitmask to run-lengths, areas and boxes, and back."""

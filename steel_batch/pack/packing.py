@@ -1,0 +1,365 @@
+"""Packing: sort, cut, write each shard whole, and its index last.
+
+Images go into one folder for each line and date, in the order of their keys, so the same images
+give the same shards whatever the listing's order. A shard whose index says that it was packed from
+the same keys, sizes and etags is kept: a packing that was stopped is continued by the same command.
+Memory grows neither with images nor with shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, cast
+
+import duckdb
+import pyarrow as pa
+
+from steel_batch import schema
+from steel_batch.config import ALL_DATES
+from steel_batch.database import load_stream, scratch_database
+from steel_batch.errors import ConfigError, ImageError, LakeError, MissingObjectError
+from steel_batch.lake import Lake, LakeObject
+from steel_batch.layout import check_date
+from steel_batch.pack.writers import (
+    END_BYTES,
+    CountedStream,
+    ParquetWriter,
+    ShardWriter,
+    TarWriter,
+    tar_bytes,
+)
+from steel_batch.sources.contract import Source
+from steel_batch.sources.fetch import read_images
+from steel_batch.sources.image_ref import ref_batches, ref_of
+from steel_batch.sources.key_pattern import KeyPattern
+from steel_batch.sources.open import open_source
+from steel_batch.sources.parallel import expand_parallel
+from steel_batch.sources.tar_index import (
+    INDEX_SUFFIX,
+    Entry,
+    Index,
+    ShardHead,
+    index_bytes,
+    tail_sha256,
+)
+from steel_batch.sources.undated import Dated
+
+FORMATS: Final = ("tar", "parquet")
+MIN_SHARD_BYTES: Final = 1 << 10
+MAX_SHARD_IMAGES: Final = 100_000
+FOLDER_NAMES: Final = {"line", "date", "year", "month", "day", "image_id"}
+"""Placeholders of which the folders and the names of members tell as much."""
+READ_BYTES: Final = 16 << 20
+"""Images that are held by each thread."""
+IMAGE_FIELDS: Final = pa.schema(
+    [pa.field("date", pa.string()), *(f for f in schema.PLAN if f.name != "shard")]
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackConfig:
+    """One `pack` command."""
+
+    images: str
+    """As of `score`."""
+    key_pattern: str | None = None
+    date: str = ALL_DATES
+    """YYYY-MM-DD, or ``all`` for every image, also of no date."""
+    out: str
+    format: str = "tar"
+    shard_bytes: int = 256 << 20
+    """Most bytes of one shard (of its images, for Parquet); a single larger image is one alone."""
+    num_threads: int = 4
+    """Shards that are written at one time."""
+    endpoint_url: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse values that nothing can be packed with."""
+        if self.format not in FORMATS:
+            raise ConfigError(f"--format is {self.format!r}, expected {' or '.join(FORMATS)}.")
+        if self.shard_bytes < MIN_SHARD_BYTES:
+            raise ConfigError(f"--shard-bytes is {self.shard_bytes}, expected {MIN_SHARD_BYTES}+.")
+        if self.num_threads < 1:
+            raise ConfigError(f"--threads is {self.num_threads}, expected 1 or more.")
+        if self.date != ALL_DATES:
+            check_date(self.date)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackedShard:
+    """One shard that is there, with its index."""
+
+    key: str
+    num_images: int
+    bytes: int
+    is_new: bool
+    """Whether it was written now; else it was kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PackResult:
+    """What was packed."""
+
+    out: str
+    format: str
+    num_images: int
+    num_shards: int
+    num_kept: int
+    """Shards that were there already, of the same images."""
+    bytes: int
+    key_pattern: str
+    """What `score` needs to read the shards as their images were read."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Shard:
+    key: str
+    refs: pa.Table
+
+
+def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResult:
+    """Pack images into shards.
+
+    Args:
+        config: The command.
+        observe: Told of each shard, as it is done.
+
+    Raises:
+        ConfigError: There are no images, or they cannot be packed so; or `out` holds other shards.
+        LakeError: An image changed meanwhile, or a store failed. What is packed is whole: the same
+            command continues.
+    """
+    started = time.monotonic()
+    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    out = Lake(config.out, endpoint_url=config.endpoint_url)
+    packer = _Packer(config, source.lake, out)
+    shards: list[PackedShard] = []
+    with scratch_database() as con:
+        has_line, has_date = _load(con, config, source)
+        for shard in expand_parallel(
+            _cut(con, config), packer.pack, num_threads=config.num_threads
+        ):
+            observe(shard)
+            shards.append(shard)
+    _refuse_others(out, config.format, {shard.key for shard in shards})
+    return PackResult(
+        out=out.url,
+        format=config.format,
+        num_images=sum(shard.num_images for shard in shards),
+        num_shards=len(shards),
+        num_kept=sum(not shard.is_new for shard in shards),
+        bytes=sum(shard.bytes for shard in shards),
+        key_pattern=_pattern(config, has_line=has_line, has_date=has_date),
+        seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _load(con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source) -> tuple[bool, bool]:
+    """List the images into a table; whether they have lines and dates."""
+    date = None if config.date == ALL_DATES else config.date
+    images = source.select(date)
+    refs = images if date is None else Dated(images, config.images, config.key_pattern, date)
+    load_stream(con, "images", IMAGE_FIELDS, ref_batches(refs, IMAGE_FIELDS))
+    counts = con.sql("SELECT count(*), count(line), count(date) FROM images").fetchall()
+    num_images, *with_values = counts[0]
+    if num_images == 0:
+        raise images.explain_empty()
+    for name, num in zip(("line", "date"), with_values, strict=True):
+        if num not in (0, num_images):
+            raise ConfigError(
+                f"{num_images - num:,} of {num_images:,} images have no {name}, the others have one"
+                ": shards are of one line and date, so pack them apart."
+            )
+    return with_values[0] > 0, with_values[1] > 0
+
+
+def _cut(con: duckdb.DuckDBPyConnection, config: PackConfig) -> Iterator[_Shard]:
+    """Shards of one line and date each, as large as they may be, in order."""
+    reader = con.sql(
+        "SELECT * FROM images ORDER BY date NULLS FIRST, line NULLS FIRST, image_key"
+    ).to_arrow_reader(8192)
+    rows: list[dict[str, Any]] = []
+    folder, number, num_bytes = "", 0, END_BYTES
+    for batch in reader:
+        for row in batch.to_pylist():
+            size = row["bytes"]
+            if config.format == "tar":
+                size = tar_bytes(row["image_key"], size)
+            place = _folder(row)
+            is_full = num_bytes + size > config.shard_bytes or len(rows) == MAX_SHARD_IMAGES
+            if rows and (place != folder or is_full):
+                yield _shard(folder, number, config.format, rows)
+                number += 1
+                rows, num_bytes = [], END_BYTES
+            if place != folder:
+                folder, number = place, 0
+            rows.append(row)
+            num_bytes += size
+    yield _shard(folder, number, config.format, rows)
+
+
+def _shard(folder: str, number: int, suffix: str, rows: list[dict[str, Any]]) -> _Shard:
+    key = f"{folder}shard-{number:05d}.{suffix}"
+    return _Shard(key, pa.Table.from_pylist(rows, schema=IMAGE_FIELDS))
+
+
+def _folder(row: dict[str, Any]) -> str:
+    parts = [f"{name}={row[name]}/" for name in ("line", "date") if row[name] is not None]
+    if any(part.count("/") > 1 or "\\" in part or "\0" in part for part in parts):
+        raise ConfigError(
+            f"{row['image_key']} has the line {row['line']!r}, which cannot be a folder's name."
+        )
+    return "".join(parts)
+
+
+def _pattern(config: PackConfig, *, has_line: bool, has_date: bool) -> str:
+    """The shortest pattern that reads of the shards what `config.key_pattern` read of the images.
+
+    A tar's members say their tags, and an image_id that is not the name without its suffix, to that
+    pattern alone; line and date stand in the folders.
+    """
+    folders = ("line={line}/" if has_line else "") + ("date={date}/" if has_date else "")
+    members = ""
+    if config.format == "tar" and config.key_pattern:
+        pattern = KeyPattern(config.key_pattern)
+        is_needed = pattern.names - FOLDER_NAMES or not pattern.is_named_by_file
+        members = f"#{config.key_pattern}" if is_needed else ""
+    return f"{folders}*.{config.format}{members}"
+
+
+def _refuse_others(out: Lake, suffix: str, made: set[str]) -> None:
+    """Shards in the same folders that an earlier packing made of images that are gone since."""
+    for folder in sorted({key.rpartition("shard-")[0] for key in made}):
+        found = {o.key for o in out.list_objects(f"{folder}shard-") if o.key.endswith(f".{suffix}")}
+        others = sorted(found - made)
+        if others:
+            raise ConfigError(
+                f"{out.uri(others[0])} and {len(others) - 1} more shards are of an earlier packing "
+                "and hold images that are packed elsewhere now, or are gone. All of today's are "
+                "packed: delete those others and their indexes, or their images count twice."
+            )
+
+
+class _Packer:
+    """Writes one shard after the other; used by several threads."""
+
+    def __init__(self, config: PackConfig, lake: Lake, out: Lake) -> None:
+        self._config, self._lake, self._out = config, lake, out
+        self._members = KeyPattern(config.key_pattern) if config.format == "tar" else None
+
+    def pack(self, shard: _Shard) -> Iterator[PackedShard]:
+        """Write a shard and its index, or find that they are there."""
+        rows = shard.refs.to_pylist()
+        self._check_names(rows)
+        inputs = _inputs_sha256(rows)
+        found = self._find(shard.key, inputs)
+        if found is not None:
+            yield PackedShard(
+                key=shard.key, num_images=found.num_images, bytes=found.bytes, is_new=False
+            )
+            return
+        # An index must never lie beside a shard that it is not of.
+        self._out.delete([shard.key + INDEX_SUFFIX])
+        entries: list[Entry] = []
+        with self._out.open_output(shard.key) as stream:
+            counted = CountedStream(stream)
+            writer = self._writer(cast(BinaryIO, counted), rows)
+            for row, data in self._contents(shard.refs, rows):
+                offset = writer.add(row, data)
+                digest = hashlib.sha256(data).hexdigest()
+                entries.append(Entry(row["image_key"], offset, len(data), digest))
+            writer.close()
+        written = self._out.stat(shard.key)
+        if written is None or written.size_bytes != counted.num_bytes:
+            raise LakeError(
+                f"{self._out.uri(shard.key)} has {written.size_bytes if written else 'no'} bytes "
+                f"after {counted.num_bytes} were written: does something else write there?"
+            )
+        head = ShardHead(
+            bytes=counted.num_bytes,
+            tail_sha256=counted.tail_sha256(),
+            inputs_sha256=inputs,
+            num_images=len(entries),
+        )
+        self._out.write(shard.key + INDEX_SUFFIX, index_bytes(head, entries))
+        yield PackedShard(
+            key=shard.key, num_images=len(entries), bytes=counted.num_bytes, is_new=True
+        )
+
+    def _find(self, key: str, inputs: str) -> ShardHead | None:
+        """What the index says, if it and the shard are there and are of these images."""
+        index = key + INDEX_SUFFIX
+        try:
+            head = Index(self._out.read(index), index).head
+        except (MissingObjectError, ConfigError):
+            return None
+        found = self._out.stat(key)
+        if head.inputs_sha256 != inputs or found is None or found.size_bytes != head.bytes:
+            return None
+        tail = tail_sha256(self._out, key, found.size_bytes, found.etag)
+        return head if tail == head.tail_sha256 else None
+
+    def _writer(self, stream: BinaryIO, rows: list[dict[str, Any]]) -> ShardWriter:
+        if self._config.format == "tar":
+            return TarWriter(stream)
+        absent = {n for n in ("line", "date") if all(row[n] is None for row in rows)}
+        return ParquetWriter(stream, left_out=frozenset(absent))
+
+    def _contents(
+        self, refs: pa.Table, rows: list[dict[str, Any]]
+    ) -> Iterator[tuple[dict[str, Any], bytes]]:
+        """Each image's bytes, some at a time."""
+        start = num_bytes = 0
+        for stop, row in enumerate(rows, 1):
+            num_bytes += row["bytes"]
+            if num_bytes < READ_BYTES and stop < len(rows):
+                continue
+            read = read_images(self._lake, refs.slice(start, stop - start))
+            for member, data in zip(rows[start:stop], read, strict=True):
+                yield member, self._checked(member, data)
+            start, num_bytes = stop, 0
+
+    def _checked(self, row: dict[str, Any], data: bytes | LakeError | ImageError) -> bytes:
+        if isinstance(data, LakeError):
+            raise data
+        if isinstance(data, ImageError):
+            raise ConfigError(
+                f"{row['image_key']} cannot be packed: {data.message} Give a --key-pattern that "
+                "leaves it out, or remove it."
+            )
+        # The size of a Parquet row is known only where its file says it.
+        is_row = row["offset"] is not None and row["object_key"].endswith(".parquet")
+        if not is_row and len(data) != row["bytes"]:
+            raise LakeError(
+                f"{self._lake.uri(row['object_key'])}: read {len(data)} bytes of "
+                f"{row['image_key']}, but {row['bytes']} were listed. Run again; in a manifest, "
+                "correct its size."
+            )
+        return data
+
+    def _check_names(self, rows: list[dict[str, Any]]) -> None:
+        """Refuse what a tar, which keeps but names, would lose."""
+        if self._members is None:
+            return
+        for row in rows:
+            fields = self._members.match(row["image_key"])
+            said = None
+            if fields is not None:
+                said = ref_of(fields, LakeObject(key=row["image_key"], size_bytes=0, etag=""))
+            if said is None or (said.image_id, said.tags) != (row["image_id"], dict(row["tags"])):
+                raise ConfigError(
+                    f"{row['image_key']} has an image_id or tags that its name does not say, and "
+                    "members of a tar have nothing but names: use --format parquet."
+                )
+
+
+def _inputs_sha256(rows: list[dict[str, Any]]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        values = (row[f.name] for f in IMAGE_FIELDS)
+        digest.update(("\t".join(map(str, values)) + "\n").encode())
+    return digest.hexdigest()

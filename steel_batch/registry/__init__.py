@@ -1,0 +1,1 @@
+"""What a version of a model is, and which one an alias means."""

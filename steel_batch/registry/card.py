@@ -1,0 +1,169 @@
+"""The card of a version: what is known of one immutable version of a model, and its digest."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from steel_batch.errors import EngineError
+
+MAX_CLASSES = 8
+IMAGE, MASK, PEAK, COUNT = "image", "mask", "peak", "count"
+PRECISIONS = ("fp32", "fp16", "int8")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PostProcess:
+    """What happens to a mask between the graph and the row."""
+
+    min_area_px: tuple[int, ...]
+    """Per class: a class with fewer pixels than this on an image is dropped from it."""
+    min_component_px: tuple[int, ...]
+    """Per class: connected components with fewer pixels than this are dropped first."""
+    resize: str = "never"
+    """Images of another size: `never` quarantines them, `fit` scales them and the mask back."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """One ONNX file of a version."""
+
+    file: str
+    sha256: str
+    precision: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What is known of one immutable version of a model: `card.json`."""
+
+    model: str
+    version: str
+    """12 hex digits: the digest over the graphs and the post-processing."""
+    created: str
+    classes: tuple[str, ...]
+    """Names of the classes 1, 2, …: at most eight."""
+    height: int
+    width: int
+    thresholds: tuple[float, ...]
+    """Per class, as a probability; informative here, in force inside the graph."""
+    post_process: PostProcess
+    graphs: tuple[Graph, ...]
+    """The first is the master (fp32); others are the same network in other precisions."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``<model>-<version>``, as in the partition ``engine=``."""
+        return f"{self.model}-{self.version}"
+
+    def graph(self, precision: str) -> Graph:
+        """The graph of one precision.
+
+        Raises:
+            EngineError: The version has none.
+        """
+        for graph in self.graphs:
+            if graph.precision == precision:
+                return graph
+        have = ", ".join(graph.precision for graph in self.graphs)
+        raise EngineError(f"engine {self.name} has no {precision} graph; it has: {have}.")
+
+    def to_json(self) -> str:
+        """The card as indented JSON with sorted keys."""
+        return json.dumps(dataclasses.asdict(self), indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes, *, source: str) -> Card:
+        """Read a card strictly.
+
+        Args:
+            text: The JSON.
+            source: Where it came from, for messages.
+
+        Raises:
+            EngineError: A field is missing, unknown or of the wrong kind, the version's settings
+                contradict each other, or they or the graphs are those of another version.
+        """
+        try:
+            raw = json.loads(text)
+            post = raw.pop("post_process")
+            card = cls(
+                **{
+                    **raw,
+                    "classes": tuple(raw["classes"]),
+                    "thresholds": tuple(float(t) for t in raw["thresholds"]),
+                    "notes": tuple(raw.get("notes", ())),
+                    "graphs": tuple(Graph(**g) for g in raw["graphs"]),
+                    "post_process": PostProcess(
+                        min_area_px=tuple(int(a) for a in post["min_area_px"]),
+                        min_component_px=tuple(int(a) for a in post["min_component_px"]),
+                        resize=post["resize"],
+                    ),
+                }
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raise EngineError(
+                f"{source} is not an engine card: {reason}. Put the card back as it was, or move "
+                "it away and register the version again."
+            ) from error
+        card._check(source)
+        return card
+
+    def _check(self, source: str) -> None:
+        num_classes = len(self.classes)
+        post = self.post_process
+        sizes = {
+            "thresholds": len(self.thresholds),
+            "post_process.min_area_px": len(post.min_area_px),
+            "post_process.min_component_px": len(post.min_component_px),
+        }
+        wrong = [f"{name} has {size}" for name, size in sizes.items() if size != num_classes]
+        if not 1 <= num_classes <= MAX_CLASSES:
+            wrong.append(f"classes has {num_classes}, of 1 to {MAX_CLASSES}")
+        if post.resize not in ("never", "fit"):
+            wrong.append(f"post_process.resize is {post.resize!r}, of 'never' and 'fit'")
+        if not self.graphs or self.graphs[0].precision != "fp32":
+            wrong.append("graphs does not begin with the fp32 master")
+        if any("/" in graph.file or graph.file.startswith(".") for graph in self.graphs):
+            wrong.append("a graph's file is not a plain file name")
+        if wrong:
+            raise EngineError(
+                f"{source} contradicts itself ({num_classes} classes): {'; '.join(wrong)}."
+            )
+        digests = {graph.precision: graph.sha256 for graph in self.graphs}
+        found = _digest_of(digests, post)
+        if found != self.version:
+            raise EngineError(
+                f"{source} was changed since it was registered: its graphs and its post_process "
+                f"are version {found}, and it says {self.version}. Put the card back as it was, or "
+                "register what it says now as a version of its own."
+            )
+
+
+def version_of(graphs: Mapping[str, bytes], post_process: PostProcess) -> str:
+    """The version of an engine: 12 hex digits over its content.
+
+    Args:
+        graphs: ONNX bytes by precision.
+        post_process: The settings that turn masks into rows.
+
+    Returns:
+        The same content gives the same version, on any machine.
+    """
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
+    return _digest_of(digests, post_process)
+
+
+def _digest_of(graphs: Mapping[str, str], post_process: PostProcess) -> str:
+    content = {"graphs": graphs, "post_process": dataclasses.asdict(post_process)}
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -1,0 +1,274 @@
+"""Engines in a store: immutable versions, and how a user names one.
+
+A version is content-addressed and never changed: its files are put where there are none, the card
+last, so a folder without a card is no version yet.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from steel_batch import layout
+from steel_batch.errors import ConfigError, EngineError, MissingObjectError
+from steel_batch.lake import Lake
+from steel_batch.registry import aliases
+from steel_batch.registry.card import Card, version_of
+from steel_batch.registry.graph import open_session
+
+DEMO: Final = "demo"
+DEMO_FOLDER: Final = Path(__file__).parent.parent / "demo_engine"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """One version of a model and where its files lie. Ray ships it to the actors."""
+
+    card: Card
+    home: Lake
+    """The lake whose `folder` holds the card and the graphs."""
+    folder: str
+    """The version's folder below `home`; '' for the root."""
+    plan_home: Lake
+    """The lake whose `plan_folder` holds the compiled plans: the store's, where there is one."""
+    plan_folder: str
+    where: str
+    """The arguments that name this engine on the command line."""
+
+    def read_graph(self, precision: str) -> bytes:
+        """The ONNX bytes of one precision, whose digest is checked.
+
+        Raises:
+            EngineError: The card has no such graph, or the file is missing or another one.
+        """
+        graph = self.card.graph(precision)
+        key = f"{self.folder}/{graph.file}".lstrip("/")
+        try:
+            data = self.home.read(key)
+        except MissingObjectError as error:
+            raise EngineError(
+                f"engine {self.card.name}: its card names {graph.file}, but {self.home.uri(key)} "
+                "is not there; register the version again."
+            ) from error
+        found = hashlib.sha256(data).hexdigest()
+        if found != graph.sha256:
+            raise EngineError(
+                f"engine {self.card.name}: {self.home.uri(key)} has SHA-256 {found[:12]}…, its "
+                f"card says {graph.sha256[:12]}…: the file was changed and is not loaded."
+            )
+        return data
+
+    def read_report(self) -> str | None:
+        """The page that its training left beside the card; None where there is none."""
+        try:
+            return self.home.read(f"{self.folder}/{layout.TRAINING_REPORT}".lstrip("/")).decode()
+        except MissingObjectError:
+            return None
+
+
+def load_engine(spec: str, *, store: Lake | None, endpoint_url: str | None = None) -> Engine:
+    """Find the engine that a user names.
+
+    Args:
+        spec: ``demo``, ``<model>@<alias>``, ``<model>-<12 hex>``, or a version's folder. The
+            shipped engine has a name of the third kind too, and is found by it in every store.
+        store: Where models and aliases are looked up, and where plans are kept; None knows only
+            the shipped engine and folders, and keeps plans beside the card.
+        endpoint_url: Where a version's folder lies in S3: an endpoint other than AWS's. With a
+            store it is the store's.
+
+    Raises:
+        ConfigError: There is none; the message lists those that exist.
+        EngineError: Its card is damaged, or was changed since it was registered.
+    """
+    if spec == DEMO:
+        return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
+    if "/" in spec or spec.startswith("."):
+        endpoint_url = endpoint_url if store is None else store.endpoint_url
+        return _load(Lake(spec, endpoint_url=endpoint_url), "", spec, store)
+    is_shipped = spec == shipped_name()
+    if store is None:
+        if is_shipped:
+            return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
+        raise ConfigError(
+            f"engine {spec!r} is looked up in a store, and none was given; expected 'demo', the "
+            "path of a version's folder, or --store."
+        )
+    model, at, alias = spec.partition("@")
+    problem = f"there is no engine {spec!r} in {store.url}"
+    try:
+        if at:
+            version = resolve_alias(store, model, alias)
+            problem = (
+                f"{spec} means {layout.engine_name(model, version)}, and its card "
+                f"{store.uri(layout.card_file(model, version))} is not there: put it back, or have "
+                "the alias mean another version with `engines promote` or `engines rollback`"
+            )
+        else:
+            model, version = layout.split_engine_name(spec)
+        return _load(store, layout.version_dir(model, version), spec, store)
+    except ConfigError:
+        if is_shipped:
+            return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
+        known = [name for name in _known_names(store) if name != spec]
+        raise ConfigError(f"{problem}. There are: {', '.join(known)}.") from None
+
+
+@functools.cache
+def shipped_name() -> str:
+    """The full name of the engine that ships with the package: ``demo-<12 hex>``."""
+    return load_engine(DEMO, store=None).card.name
+
+
+def resolve_alias(store: Lake, model: str, alias: str) -> str:
+    """The version that an alias means now.
+
+    Raises:
+        ConfigError: There is no such alias.
+    """
+    layout.check_name(model, what="model")
+    layout.check_name(alias, what="alias")
+    entry = aliases.current(store, model, alias)
+    if entry is None:
+        raise unknown_alias(store, model, alias)
+    return entry.version
+
+
+def unknown_alias(store: Lake, model: str, alias: str) -> ConfigError:
+    """What is raised where an alias has no entries."""
+    return ConfigError(
+        f"there is no alias {model}@{alias} in {store.url}; `engines list` shows them, and "
+        "`engines promote` makes one."
+    )
+
+
+def list_models(store: Lake) -> list[str]:
+    """The models of a store."""
+    return sorted(folder.split("/")[1] for folder in store.list_dirs("registry/"))
+
+
+def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError]:
+    """The card of each version of a model, oldest first.
+
+    A card that is damaged gives its error in its place, before the others.
+    """
+    found: dict[str, Card | EngineError] = {}
+    for version in _versions(store, model):
+        folder = layout.version_dir(model, version)
+        try:
+            found[version] = _load(store, folder, folder, store).card
+        except EngineError as error:
+            found[version] = error
+    return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "created", ""), item[0])))
+
+
+def list_aliases(store: Lake, model: str) -> dict[str, str]:
+    """The aliases of a model and the versions that they mean."""
+    return {name: resolve_alias(store, model, name) for name in aliases.names(store, model)}
+
+
+def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
+    """Make a version. The same content again changes nothing.
+
+    Args:
+        store: Where the registry lies.
+        card: Its card. If the version exists, the card that stands is kept, with the figures and
+            the date that it was registered with.
+        graphs: ONNX bytes by precision, as the card names them.
+
+    Returns:
+        The version.
+
+    Raises:
+        EngineError: Card and graphs contradict each other, a graph does not keep the contract, or
+            something else is registered under this version; nothing was changed that was there.
+    """
+    layout.engine_name(card.model, card.version)
+    _check_consistent(card, graphs)
+    for precision, data in graphs.items():
+        open_session(data, card, precision=precision)
+    folder = layout.version_dir(card.model, card.version)
+    card_key = layout.card_file(card.model, card.version)
+    for graph in card.graphs:
+        key = f"{folder}/{graph.file}"
+        data = graphs[graph.precision]
+        if not store.put_if_absent(key, data) and store.read(key) != data:
+            raise EngineError(
+                f"{store.uri(key)} is there with other content than {card.name} has: the registry "
+                "was changed by hand. Nothing was replaced; move that file away and register again."
+            )
+    if store.put_if_absent(card_key, card.to_json().encode()):
+        return card.version
+    standing = Card.from_json(store.read(card_key), source=store.uri(card_key))
+    differing = [
+        f"{name} {there}, not {given}"
+        for name in ("model", "version", "classes", "height", "width", "thresholds",
+                     "post_process", "graphs")
+        if (there := getattr(standing, name)) != (given := getattr(card, name))
+    ]  # fmt: skip
+    if differing:
+        raise EngineError(
+            f"{card.name} is registered in {store.url} with {'; '.join(differing)}: a version "
+            "never changes, and nothing was replaced. Register it under another model name, or "
+            "with what stands there."
+        )
+    return card.version
+
+
+def _check_consistent(card: Card, graphs: Mapping[str, bytes]) -> None:
+    wrong = []
+    precisions = [graph.precision for graph in card.graphs]
+    if sorted(precisions) != sorted(graphs):
+        wrong.append(f"the card names {precisions} and the graphs given are {sorted(graphs)}")
+    for graph in card.graphs:
+        data = graphs.get(graph.precision)
+        if data is not None and hashlib.sha256(data).hexdigest() != graph.sha256:
+            wrong.append(f"{graph.file} is not the file whose SHA-256 the card states")
+    expected = version_of(graphs, card.post_process)
+    if card.version != expected:
+        wrong.append(f"the content is version {expected}, the card says {card.version}")
+    if wrong:
+        raise EngineError(f"{card.name} is not registered: {'; '.join(wrong)}.")
+
+
+def _load(home: Lake, folder: str, spec: str, store: Lake | None) -> Engine:
+    key = f"{folder}/card.json".lstrip("/")
+    try:
+        text = home.read(key)
+    except MissingObjectError as error:
+        raise ConfigError(
+            f"there is no engine {spec!r}: {home.uri(key)} is not there. Give 'demo', "
+            "<model>@<alias>, <model>-<12 hex digits>, or the folder of a version."
+        ) from error
+    card = Card.from_json(text, source=home.uri(key))
+    if store is None:
+        plan_home, plan_folder, where = home, f"{folder}/plans".lstrip("/"), spec
+    else:
+        plan_home, plan_folder = store, f"{layout.version_dir(card.model, card.version)}/plans"
+        where = f"{spec} --store {store.url}"
+    return Engine(
+        card=card,
+        home=home,
+        folder=folder,
+        plan_home=plan_home,
+        plan_folder=plan_folder,
+        where=where,
+    )
+
+
+def _known_names(store: Lake) -> list[str]:
+    known = [DEMO]
+    for model in list_models(store):
+        known += [f"{model}@{alias}" for alias in aliases.names(store, model)]
+        known += [f"{model}-{version}" for version in _versions(store, model)]
+    return known
+
+
+def _versions(store: Lake, model: str) -> list[str]:
+    """Every folder of a model with a card in it, whatever the card says."""
+    folders = (folder.split("/")[2] for folder in store.list_dirs(f"registry/{model}/"))
+    return [name for name in folders if store.stat(layout.card_file(model, name)) is not None]

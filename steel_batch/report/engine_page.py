@@ -1,0 +1,174 @@
+"""An engine's card as a page: one HTML file without scripts or anything from elsewhere.
+
+What came from users is escaped. Training puts its curves and images into the same page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+from steel_batch.registry.card import Card
+from steel_batch.registry.versions import Engine
+
+STYLE: Final = """
+:root{color-scheme:light}
+body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}
+h1{overflow-wrap:anywhere}h2{margin-top:2em}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}
+td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}
+th:first-child,td:first-child,.facts td{text-align:left}
+.facts td:last-child{overflow-wrap:anywhere}
+figure{margin:1em 0}figcaption{color:#555;overflow-wrap:anywhere}
+.images{display:flex;flex-wrap:wrap;gap:0 1em}.images figure{max-width:100%}
+img,svg{max-width:100%;height:auto;display:block}
+pre{background:#f5f5f5;padding:1em;overflow:auto}
+"""
+
+
+def page_of(engine: Engine) -> str:
+    """The page that lies beside an engine's card, or else one of the card alone."""
+    found = engine.read_report()
+    return render_page(engine.card) if found is None else found
+
+
+def render_page(card: Card, *, training: str = "", images: str = "") -> str:
+    """The page.
+
+    Args:
+        card: Whose.
+        training: HTML of how its training went.
+        images: HTML of images and what it marked on them.
+    """
+    figures = card.metrics
+    parts = [
+        f"<h1>{escape(card.name)}</h1>",
+        _facts(card),
+        *(f"<p>{escape(note)}</p>" for note in card.notes),
+        "<h2>Classes</h2>",
+        _classes(card),
+    ]
+    if "confusion" in figures:
+        parts += [
+            "<h2>Confusion</h2>",
+            "<p>Share of the true pixels of a row that were given to a column.</p>",
+            _confusion(("background", *card.classes), figures["confusion"]),
+        ]
+    if figures.get("calibration"):
+        parts += [
+            "<h2>Calibration</h2>",
+            "<p>Of the images and classes whose peak lies in one tenth, how many have the class: "
+            "near the mean peak where it can be read as a probability.</p>",
+            _calibration(figures["calibration"]),
+        ]
+    if training:
+        parts += ["<h2>Training</h2>", training]
+    if images:
+        parts += ["<h2>Images</h2>", images]
+    parts += ["<h2>Files</h2>", _files(card)]
+    for title, content in (("Recipe", card.recipe), ("Environment", card.environment)):
+        if content:
+            text = json.dumps(dict(content), indent=1, sort_keys=True, ensure_ascii=False)
+            parts.append(f"<h2>{title}</h2><pre>{escape(text)}</pre>")
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>{escape(card.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
+    )
+
+
+def table(
+    titles: Sequence[str], rows: Sequence[Sequence[Any]], shades: Sequence[Sequence[float]] = ()
+) -> str:
+    """A table.
+
+    Args:
+        titles: Of its columns; "" for one without.
+        rows: Its cells, which are escaped.
+        shades: How strongly each cell but a row's first is shaded, 0 to 1.
+    """
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    body = ""
+    for y, row in enumerate(rows):
+        body += "<tr>"
+        for x, value in enumerate(row):
+            shade = shades[y][x - 1] if shades and 0 < x <= len(shades[y]) else 0.0
+            style = f' style="background:rgba(21,101,192,{shade / 2:.2f})"' if shade >= 0.01 else ""
+            body += f"<td{style}>{escape(str(value))}</td>"
+        body += "</tr>"
+    return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _facts(card: Card) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(name)}</td><td>{text}</td></tr>" for name, text in _fact_rows(card)
+    )
+    return f'<table class="facts">{rows}</table>'
+
+
+def _fact_rows(card: Card) -> Iterator[tuple[str, str]]:
+    """Names, and HTML."""
+    figures, network = card.metrics, card.recipe.get("model", {})
+    yield "made", escape(card.created)
+    sizes = "scaled" if card.post_process.resize == "fit" else "quarantined"
+    yield "input", f"{card.height}×{card.width} pixels of gray; images of other sizes are {sizes}"
+    if {"mean", "std"} <= set(network):
+        scale = f"(gray / 255 − {network['mean']}) / {network['std']}, inside the graph"
+        yield "normalised", escape(scale)
+    for name, part in (("judged on", figures), ("validation", figures.get("validation", {}))):
+        if "kaggle_dice" in part:
+            yield (
+                name,
+                f"{part['num_images']:,} {'held-out ' if part is figures else ''}images: Kaggle "
+                f"Dice <b>{part['kaggle_dice']:.4f}</b>, mIoU <b>{part['mean_iou']:.4f}</b><br>"
+                f"data {escape(str(part.get('data_digest')))}",
+            )
+
+
+def _classes(card: Card) -> str:
+    of_classes = card.metrics.get("classes") or [{}] * len(card.classes)
+    rows = []
+    for c, entry in enumerate(of_classes):
+        keys = ("present_dice", "iou", "recall", "false_alarm_rate")
+        shares = (_share(entry.get(key)) for key in keys)
+        post = card.post_process
+        areas = (f"{post.min_area_px[c]:,}", f"{post.min_component_px[c]:,}")
+        threshold = f"{card.thresholds[c]:.4g}"
+        rows.append([card.classes[c], entry.get("num_present", "–"), *shares, threshold, *areas])
+    titles = ("class", "images", "Dice where present", "IoU", "recall", "false alarms",
+              "threshold", "min. area px", "min. component px")  # fmt: skip
+    return table(titles, rows)
+
+
+def _confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    rows, shades = [], []
+    for name, row in zip(names, counts, strict=True):
+        total = sum(row)
+        shares = [count / total if total else None for count in row]
+        rows.append([name, *map(_share, shares), f"{total:,}"])
+        shades.append([share or 0.0 for share in shares])
+    return table(("truth", *names, "pixels"), rows, shades)
+
+
+def _calibration(bins: Sequence[Mapping[str, Any]]) -> str:
+    rows = [
+        [f"{b['mean_peak']:.3f}", f"{b['share_present']:.3f}", f"{b['num_cases']:,}"] for b in bins
+    ]
+    return table(("mean peak", "share with the class", "images × classes"), rows)
+
+
+def _files(card: Card) -> str:
+    agreement = card.metrics.get("agreement", {})
+    rows = []
+    for graph in card.graphs:
+        checked = agreement.get(graph.precision, {})
+        differing = f"{checked['num_differing']:,} of {checked['num_pixels']:,}" if checked else "–"
+        rows.append([graph.file, graph.precision, differing, graph.sha256])
+    return table(("file", "precision", "pixels unlike PyTorch's", "SHA-256"), rows)
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""What one run leaves in the store, except its rows."""

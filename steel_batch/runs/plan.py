@@ -1,0 +1,300 @@
+"""The plan: the frozen, ordered list of a run's images, cut into shards.
+
+Images are ordered by line and key, so a shard is a contiguous range of what will be committed and
+merging is concatenation. Sorting spills to disk: memory grows neither with images nor with shards.
+The plan is one Parquet file whose row groups hold whole shards; its footer says the settings and a
+digest over both, so the same inputs and settings give the same plan, digest and shards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steel_batch import layout, schema
+from steel_batch.database import load_stream, scratch_database
+from steel_batch.errors import LakeError, PlanMismatchError
+from steel_batch.lake import Lake
+from steel_batch.sources.image_ref import ImageRef, ref_batches
+
+MAX_GROUPS: Final = 1024
+"""Most row groups of a plan: the units that read tasks get, and what its footer costs."""
+BATCH_ROWS: Final = 8192
+_KEY: Final = b"steel_batch.plan"
+_RETRY: Final = "retry_quarantined"
+_LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
+_DAMAGE: Final = (
+    pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError,
+)  # fmt: skip
+"""What reading a damaged plan raises, somewhere in Parquet or in what its footer says."""
+KNOWN: Final = pa.schema([schema.PLAN.field("image_key"), schema.PLAN.field("etag")])
+"""What planning needs of images that are committed already."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlanInfo:
+    """What a plan's footer says."""
+
+    digest: str
+    num_images: int
+    num_shards: int
+    bytes: int
+    num_committed: int = 0
+    """Images of the lake that are left out because their rows are committed already."""
+    num_changed: int = 0
+    """Images whose etag differs from the committed one; left out unless they are rescored."""
+    num_gone: int = 0
+    """Committed images that are none of the lake's, or not under the key of then."""
+    settings: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShardRange:
+    """The shards that one row group of a plan holds, both ends included."""
+
+    group: int
+    first_shard: int
+    last_shard: int
+
+
+def build_plan(
+    refs: Iterable[ImageRef],
+    settings: dict[str, Any],
+    path: Path,
+    *,
+    known: Iterable[pa.RecordBatch] = (),
+) -> PlanInfo:
+    """Sort images, leave out the committed ones, cut shards, and write the plan.
+
+    Args:
+        refs: Every image of the date, in any order; read once, never held.
+        settings: What the digest covers beside the images; `shard_images`, `shard_bytes` and
+            `rescore_changed` are used here.
+        path: The local file to write.
+        known: `KNOWN` batches of the images that are committed already.
+
+    Returns:
+        What stands in the footer. A plan of no images is written as well.
+    """
+    with scratch_database() as con:
+        load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
+        load_stream(con, "known", KNOWN, known)
+        return _write(con, settings, path)
+
+
+def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path) -> PlanInfo:
+    joined = "FROM listed LEFT JOIN known USING (image_key)"
+    counts = con.sql(
+        "SELECT count(*) FILTER (known.etag = listed.etag), "
+        f"count(*) FILTER (known.etag <> listed.etag), count(*) {joined}"
+    ).fetchall()
+    num_committed, num_changed, num_listed = counts[0]
+    [(num_known,)] = con.sql("SELECT count(*) FROM known").fetchall()
+    wanted = "known.etag IS NULL"
+    if settings["rescore_changed"]:
+        wanted += " OR known.etag <> listed.etag"
+    columns = ", ".join(f"listed.{name}" for name in _LISTED.names)
+    ordered = con.sql(
+        f"SELECT {columns} {joined} WHERE {wanted} ORDER BY line NULLS FIRST, image_key"
+    ).to_arrow_reader(BATCH_ROWS)
+
+    shard_images = int(settings["shard_images"])
+    cutter = _Cutter(max_images=shard_images, max_bytes=int(settings["shard_bytes"]))
+    shards_per_group = max(1, math.ceil(num_listed / shard_images / MAX_GROUPS))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    num_images = num_bytes = 0
+    with pq.ParquetWriter(
+        path, schema.PLAN, compression="zstd", write_page_checksum=True
+    ) as writer:
+        for group in _groups(_distinct(ordered), cutter, shards_per_group):
+            digest.update(_text_of(group))
+            num_images += group.num_rows
+            num_bytes += pc.sum(group["bytes"]).as_py()
+            writer.write_table(group, row_group_size=group.num_rows)
+        info = PlanInfo(
+            digest=digest.hexdigest(),
+            num_images=num_images,
+            num_shards=cutter.shard + 1 if num_images else 0,
+            bytes=num_bytes,
+            num_committed=num_committed,
+            num_changed=num_changed,
+            num_gone=num_known - num_committed - num_changed,
+            settings=settings,
+        )
+        writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(info)).encode()})
+    return info
+
+
+@dataclass(slots=True)
+class _Cutter:
+    """Assigns shards to a stream of image sizes; where a cut falls depends on nothing else."""
+
+    max_images: int
+    max_bytes: int
+    shard: int = 0
+    num_images: int = 0
+    num_bytes: int = 0
+
+    def assign(self, sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+        """The shard of each of the next images."""
+        shards = np.empty(len(sizes), np.int32)
+        ends = np.cumsum(sizes)
+        start = 0
+        while start < len(sizes):
+            before = int(ends[start - 1]) if start else 0
+            fit = int(np.searchsorted(ends, before + self.max_bytes - self.num_bytes, "right"))
+            stop = min(start + self.max_images - self.num_images, fit)
+            if stop <= start and self.num_images:
+                self.shard += 1
+                self.num_images = self.num_bytes = 0
+                continue
+            stop = max(stop, start + 1)
+            shards[start:stop] = self.shard
+            self.num_images += stop - start
+            self.num_bytes += int(ends[stop - 1]) - before
+            start = stop
+        return shards
+
+
+def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Leave out an image that follows itself: a listing that changes may show an object twice."""
+    last: str | None = None
+    for batch in batches:
+        keys = batch["image_key"]
+        if len(keys) == 0:
+            continue
+        before = pa.concat_arrays([pa.array([last], keys.type), keys.slice(0, len(keys) - 1)])
+        last = keys[-1].as_py()
+        rows = batch.filter(pc.fill_null(pc.not_equal(keys, before), True))
+        if rows.num_rows:
+            yield rows
+
+
+def _groups(
+    batches: Iterable[pa.RecordBatch], cutter: _Cutter, shards_per_group: int
+) -> Iterator[pa.Table]:
+    """Tables of `shards_per_group` whole shards each."""
+    pending: list[pa.Table] = []
+    group = 0
+    for batch in batches:
+        shards = cutter.assign(batch["bytes"].to_numpy())
+        columns = [pa.array(shards), *batch.columns]
+        table = pa.Table.from_arrays(columns, names=schema.PLAN.names).cast(schema.PLAN)
+        cuts = np.flatnonzero(np.diff(shards // shards_per_group, prepend=group)).tolist()
+        group = int(shards[-1]) // shards_per_group
+        start = 0
+        for stop in cuts:
+            pending.append(table.slice(start, stop - start))
+            yield pa.concat_tables(pending).combine_chunks()
+            pending, start = [], stop
+        pending.append(table.slice(start))
+    if pending:
+        yield pa.concat_tables(pending).combine_chunks()
+
+
+def _text_of(group: pa.Table) -> bytes:
+    """A canonical text of a group's rows, one line each, for the digest."""
+    columns = [
+        pc.fill_null(pc.cast(group[name], pa.string()), "")
+        for name in ("shard", "image_key", "line", "offset", "bytes", "etag")
+    ]
+    lines = pc.binary_join_element_wise(*columns, "\t").to_pylist()
+    return ("\n".join(lines) + "\n").encode()
+
+
+class Plan:
+    """A plan in a store. Reading it costs its footer, then one row group at a time.
+
+    Args:
+        store: The store.
+        run_id: The run whose plan it is.
+        digest: What its run was begun with; None to take it as it is.
+
+    Raises:
+        PlanMismatchError: Its footer says another digest.
+        LakeError: It cannot be read, here and in each method; the message says why.
+    """
+
+    def __init__(self, store: Lake, run_id: str, *, digest: str | None = None) -> None:
+        key = layout.run_file(run_id, "plan.parquet")
+        self._url = store.uri(key)
+        with self._readable():
+            self._file = pq.ParquetFile(store.open_input(key), page_checksum_verification=True)
+            self.info = PlanInfo(**json.loads(self._file.metadata.metadata[_KEY]))
+        if digest not in (None, self.info.digest):
+            raise PlanMismatchError(
+                f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run was "
+                f"begun with {digest[:12]}: another plan was written over it. Run with --fresh to "
+                "plan anew."
+            )
+
+    def ranges(self) -> list[ShardRange]:
+        """Which shards each row group holds."""
+        found = []
+        with self._readable():
+            metadata = self._file.metadata
+            for group in range(metadata.num_row_groups):
+                statistics = metadata.row_group(group).column(0).statistics
+                found.append(ShardRange(group, statistics.min, statistics.max))
+        return found
+
+    def read_group(self, group: int) -> pa.Table:
+        """The rows of one row group."""
+        with self._readable():
+            return self._file.read_row_group(group)
+
+    def __iter__(self) -> Iterator[pa.Table]:
+        """Every row group's rows, one after the other."""
+        for group in range(self._file.metadata.num_row_groups):
+            yield self.read_group(group)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except _DAMAGE as error:
+            reason = str(error).rstrip(".")
+            raise LakeError(
+                f"{self._url} is damaged: {reason}. Unless rows of its run are committed, --fresh "
+                "abandons it and plans anew."
+            ) from error
+
+
+def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Refuse to continue a run under other settings.
+
+    Raises:
+        PlanMismatchError: It shows each setting that differs.
+    """
+    differing = [
+        f"{key} was {planned.get(key)!r} and is now {wanted.get(key)!r}"
+        for key in sorted(planned.keys() | wanted.keys())
+        if planned.get(key) != wanted.get(key)
+    ]
+    if planned.get(_RETRY) != wanted.get(_RETRY):
+        begun, other = "score", "quarantine retry"
+        if planned.get(_RETRY):
+            begun, other = other, begun
+        raise PlanMismatchError(
+            f"run {run_id} is unfinished and was begun by `{begun}`, not by `{other}`: finish it "
+            "with that command first, or give --fresh to abandon it and begin anew."
+        )
+    if differing:
+        raise PlanMismatchError(
+            f"run {run_id} is unfinished and was planned differently: {'; '.join(differing)}. "
+            "Give the same settings to continue it, or --fresh to abandon it and begin anew."
+        )

@@ -1,0 +1,325 @@
+"""From a shard's bytes to its staged rows and receipt: the score stage, without Ray.
+
+Threads overlap what the hardware can do at once: while one batch is on the device, others are
+decoded and post-processed. Only images with pixels over a threshold are post-processed.
+"""
+
+from __future__ import annotations
+
+import datetime
+import io
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steel_batch import schema
+from steel_batch.config import DECODER
+from steel_batch.engine.contract import Runtime, Slot
+from steel_batch.engine.ring import SlotRing
+from steel_batch.errors import ImageError
+from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
+from steel_batch.images.isolate import SECONDS_PER_IMAGE, decode_isolated
+from steel_batch.images.watchdog import Watchdog
+from steel_batch.lake import Lake
+from steel_batch.registry.card import Card
+from steel_batch.runs.receipt import QuarantinedImage, Receipt, put_receipt, stage
+from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
+from steel_batch.scoring.shard import ShardInput
+
+Shape = tuple[int, int]
+Done = TypeVar("Done")
+
+BATCHES_PER_SLOT: Final = 2
+"""One in the slot, one whose masks are described."""
+CHILDREN: Final = 8
+"""Processes that describe masks beside a GPU: one describes 3,000 images a second and more, and
+is asked and heard by threads that wait for the interpreter's lock."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What the engine and the post-processing say of some images."""
+
+    shapes: Sequence[Shape | ImageError]
+    """Height and width of each source, or what is wrong with the image."""
+    peak_NC: npt.NDArray[np.float32]
+    defects: pa.ListArray
+    """Per image, `schema.DEFECT`."""
+
+
+class ShardScorer:
+    """Scores shards with one loaded engine. Thread-safe: several shards may be in work at once.
+
+    Args:
+        runtime: The loaded engine; closed by `close`.
+        card: Its card.
+        store: Where rows are staged and receipts are put.
+        decoder: The ``module:function`` that decodes.
+        decode_seconds: How long it may take for one image: beyond that this process ends itself,
+            or, if images are isolated, the image is quarantined. None: as long as it likes, or as
+            `isolate` sets.
+        num_threads: Threads that decode.
+        num_children: Processes that describe masks; 0: the threads that have them do.
+
+    Raises:
+        ClusterError: A process cannot be started.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        card: Card,
+        store: Lake,
+        *,
+        decoder: str,
+        num_threads: int,
+        num_children: int = 0,
+        decode_seconds: float | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._card = card
+        self._store = store
+        self._decoder_name = decoder
+        self._decode = load_decoder(decoder)
+        self._is_usual_decoder = decoder == DECODER
+        self._decode_checked = (
+            partial(decode_gray, is_checked=True) if self._is_usual_decoder else self._decode
+        )
+        self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
+        self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
+        self._num_threads = num_threads
+        self._isolating = threading.Lock()
+        self._workers = ThreadPoolExecutor(num_threads, "decode")
+        num_batches = BATCHES_PER_SLOT * runtime.num_slots
+        self._batches = ThreadPoolExecutor(num_batches, "batch")
+        shape_NHW = (runtime.batch_size, card.height, card.width)
+        self._describers = SlotRing[Describer](
+            [
+                ChildDescriber(shape_NHW, len(card.classes), card.post_process)
+                for _ in range(num_children)
+            ]
+            or [LocalDescriber(shape_NHW, card.post_process) for _ in range(num_batches)]
+        )
+        self._scorer = f"{socket.gethostname()}: {runtime.description}"
+
+    def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
+        """Score a shard, stage its rows and put its receipt.
+
+        Args:
+            shard: The images' bytes.
+            isolated: Decode in child processes, because the shard killed a process before.
+
+        Returns:
+            The receipt that stands, which may be another attempt's.
+
+        Raises:
+            LakeError: The store could not be written; nothing of the shard counts.
+        """
+        started = time.monotonic()
+        scores = self.score_images(shard, isolated=isolated)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        rows = _table(shard, scores, now)
+        key, sha256, num_bytes = None, "", 0
+        if rows.num_rows:
+            sink = io.BytesIO()
+            pq.write_table(rows, sink, compression="zstd")
+            key, sha256 = stage(self._store, shard.run_id, shard.shard, sink.getvalue())
+            num_bytes = sink.tell()
+        class_ids = rows["defects"].combine_chunks().flatten().field("class_id").to_numpy()
+        num_defective = np.bincount(class_ids, minlength=len(self._card.classes) + 1)[1:]
+        return put_receipt(
+            self._store,
+            Receipt(
+                run_id=shard.run_id,
+                plan_digest=shard.plan_digest,
+                shard=shard.shard,
+                num_images=len(shard.refs),
+                num_rows=rows.num_rows,
+                staged=key,
+                staged_bytes=num_bytes,
+                staged_sha256=sha256,
+                num_defective=tuple(num_defective.tolist()),
+                quarantined=tuple(_quarantined(shard.refs, scores.shapes)),
+                seconds=round(time.monotonic() - started, 3),
+                scored_at=now.isoformat(),
+                scorer=self._scorer,
+            ),
+        )
+
+    def score_images(self, shard: ShardInput, *, isolated: bool = False) -> Scores:
+        """What the engine says of each image of a shard, or why it cannot say anything."""
+        size, num = self._runtime.batch_size, len(shard.refs)
+        batches = [range(start, min(start + size, num)) for start in range(0, num, size)]
+        if isolated:  # one after the other: what their pixels take may be what ended the process
+            with self._isolating, closing(self._decode_isolated(shard)) as decoded:
+                parts = [self._score_isolated(shard, batch, decoded) for batch in batches]
+        else:
+            futures = [self._batches.submit(self._score_read, shard, batch) for batch in batches]
+            parts = [future.result() for future in futures]
+        return Scores(
+            shapes=[shape for part in parts for shape in part.shapes],
+            peak_NC=np.concatenate([part.peak_NC for part in parts]),
+            defects=pa.concat_arrays([part.defects for part in parts]),
+        )
+
+    def close(self) -> None:
+        """Stop the threads and free the engine."""
+        self._batches.shutdown(cancel_futures=True)
+        self._workers.shutdown(cancel_futures=True)
+        if self._watchdog is not None:
+            self._watchdog.close()
+        for describer in self._describers.close():
+            describer.close()
+        self._runtime.close()
+
+    def _score_read(self, shard: ShardInput, batch: range) -> Scores:
+        """Score some images of a shard in this process."""
+        errors = shard.errors[batch.start : batch.stop]
+        plain = shard.plain if self._is_usual_decoder else None
+        jpegs = {
+            place: shard.contents[i]
+            for place, i in enumerate(batch)
+            if plain is not None and plain[i] and errors[place] is None
+        }
+        sources = [partial(self._decode_scalar, shard, i) for i in batch]
+        return self._score_batch(sources, errors, jpegs)
+
+    def _decode_isolated(self, shard: ShardInput) -> Generator[Image | ImageError]:
+        """The images of a shard that were read, decoded in a child process."""
+        known = (
+            content or b""
+            for content, error in zip(shard.contents, shard.errors, strict=True)
+            if error is None
+        )
+        return decode_isolated(known, self._decoder_name, seconds_per_image=self._decode_seconds)
+
+    def _score_isolated(
+        self, shard: ShardInput, batch: range, decoded: Iterator[Image | ImageError]
+    ) -> Scores:
+        """Score some images of a shard as they come from a child process.
+
+        A GPU decodes none of them: it may be what an image brought down.
+        """
+        errors = shard.errors[batch.start : batch.stop]
+        images = [next(decoded) if error is None else error for error in errors]
+        sources = [partial(_raise_or_return, image) for image in images]
+        return self._score_batch(sources, errors, {})
+
+    def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
+        decode = self._decode if shard.plain is None else self._decode_checked
+        return self._watched(decode, shard.contents[index])
+
+    def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
+        return work(subject) if self._watchdog is None else self._watchdog.run(work, subject)
+
+    def _score_batch(
+        self,
+        sources: Sequence[Callable[[], Image]],
+        errors: Sequence[ImageError | None],
+        jpegs: Mapping[int, Any],
+    ) -> Scores:
+        num, size = len(sources), (self._card.height, self._card.width)
+        with ExitStack() as held:
+            with self._runtime.acquire() as slot:
+
+                def load(part: Sequence[int]) -> list[Shape | ImageError]:
+                    return [errors[i] or self._load(slot, i, sources[i]) for i in part]
+
+                loaded = self._watched(slot.load_jpegs, jpegs)
+                rest = [i for i in range(num) if i not in loaded]
+                step = max(1, -(-len(rest) // self._num_threads))
+                parts = [rest[start : start + step] for start in range(0, len(rest), step)]
+                loading = [self._workers.submit(load, part) for part in parts]
+                wait(loading)  # also where one fails: the slot is another batch's next
+                found = itertools.chain.from_iterable(future.result() for future in loading)
+                shape_of = dict(zip(rest, found, strict=True))
+                shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
+                # What a GPU decodes is done when the batch is.
+                output = self._watched(slot.infer, num) if loaded else slot.infer(num)
+                peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
+                count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
+                marked = np.flatnonzero(count_NC.any(axis=1))
+                # The slot goes on with another batch while this one's masks are described.
+                describer = held.enter_context(self._describers.acquire())
+                masks_NHW = describer.mask_NHW[: len(marked)]
+                np.take(output.mask_NHW, marked, axis=0, out=masks_NHW, mode="clip")
+            places = marked.tolist()
+            sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
+            defects = describer.describe(places, sizes, peak_NC, count_NC)
+        return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects)
+
+    def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
+        """Put one image into the slot; its source's height and width, or what is wrong with it."""
+        card = self._card
+        try:
+            image_HW = source()
+            shape = image_HW.shape
+            slot.image_NHW[index] = fit_to(
+                image_HW, card.height, card.width, card.post_process.resize
+            )
+        except ImageError as error:
+            slot.image_NHW[index] = 0
+            return error
+        return int(shape[0]), int(shape[1])
+
+
+def _table(shard: ShardInput, scores: Scores, now: datetime.datetime) -> pa.Table:
+    good = [i for i, shape in enumerate(scores.shapes) if not isinstance(shape, ImageError)]
+    shapes = [shape for shape in scores.shapes if not isinstance(shape, ImageError)]
+    places = pa.array(good, pa.int64())
+    taken, defects = shard.refs.take(places), scores.defects.take(places)
+    peak_NC = scores.peak_NC[good]
+    offsets = np.arange(len(good) + 1, dtype=np.int32) * peak_NC.shape[1]
+    columns = {name: taken[name] for name in taken.column_names}
+    columns |= {
+        "width": [width for _, width in shapes],
+        "height": [height for height, _ in shapes],
+        "run_id": [shard.run_id] * len(good),
+        "scored_at": [now] * len(good),
+        "has_defect": pc.greater(pc.list_value_length(defects), 0),
+        "peak": pa.ListArray.from_arrays(offsets, peak_NC.ravel()),
+        "defects": defects,
+    }
+    arrays = [_as(columns[field.name], field.type) for field in schema.PREDICTIONS]
+    return pa.table(arrays, schema=schema.PREDICTIONS)
+
+
+def _as(column: Any, kind: pa.DataType) -> Any:
+    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
+        return pa.array(column, kind)
+    return column if column.type == kind else column.cast(kind)
+
+
+def _raise_or_return(image: Image | ImageError) -> Image:
+    if isinstance(image, ImageError):
+        raise image
+    return image
+
+
+def _quarantined(refs: pa.Table, shapes: Sequence[Shape | ImageError]) -> list[QuarantinedImage]:
+    found = []
+    for i, image in enumerate(shapes):
+        if isinstance(image, ImageError):
+            found.append(
+                QuarantinedImage(
+                    image_key=refs["image_key"][i].as_py(),
+                    error_code=image.code,
+                    message=image.message,
+                    bytes=refs["bytes"][i].as_py(),
+                    etag=refs["etag"][i].as_py(),
+                )
+            )
+    return found

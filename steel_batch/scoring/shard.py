@@ -1,0 +1,201 @@
+"""From a plan's references to compressed bytes: the read stage, without Ray.
+
+A shard travels as one row (`WIRE`): its references as an Arrow IPC stream and one compressed image
+each, or the code and message of what made an image unreadable. Nothing in it is pickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from steel_batch import schema
+from steel_batch.errors import (
+    ChangedObjectError,
+    DecodeError,
+    ImageError,
+    LakeError,
+    MissingObjectError,
+    SteelBatchError,
+    TransientLakeError,
+)
+from steel_batch.images.decode import check_jpeg
+from steel_batch.images.jpeg import is_plain_jpeg
+from steel_batch.lake import Lake
+from steel_batch.sources.fetch import binary_views, read_images
+
+WIRE = pa.schema(
+    [
+        pa.field("head", pa.binary()),
+        pa.field("refs", pa.large_binary()),
+        pa.field("contents", pa.large_list(pa.large_binary())),
+    ]
+)
+"""`head` is JSON: all but what `refs` and `contents` hold. Each column costs the scoring actor as
+much as some images."""
+
+
+_OF_AN_IMAGE = (MissingObjectError, ChangedObjectError)
+"""What costs one image; any other failure of the lake costs the shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInput:
+    """One shard's images, read but not decoded."""
+
+    run_id: str
+    plan_digest: str
+    shard: int
+    refs: pa.Table
+    """The plan's rows of the shard."""
+    contents: Sequence[bytes | memoryview | None]
+    """Per image, its compressed bytes; None where `errors` says why not."""
+    errors: Sequence[ImageError | None]
+    plain: Sequence[bool] | None = None
+    """Per image, whether it is a JPEG that a GPU may decode; None: they were not checked."""
+    failure: str | None = None
+    """Why the whole shard could not be read."""
+    transient: bool = False
+    """Whether reading it again may help."""
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """What the requests met with that it took to read it; see `Lake.counts`."""
+
+    @classmethod
+    def failed(
+        cls, run_id: str, plan_digest: str, shard: int, error: SteelBatchError
+    ) -> ShardInput:
+        """A shard that could not be read."""
+        return cls(
+            run_id=run_id,
+            plan_digest=plan_digest,
+            shard=shard,
+            refs=schema.PLAN.empty_table(),
+            contents=[],
+            errors=[],
+            failure=error.message,
+            transient=isinstance(error, TransientLakeError),
+        )
+
+    def to_wire(self) -> pa.Table:
+        """The shard as one row of `WIRE`."""
+        head = {
+            "run_id": self.run_id,
+            "plan_digest": self.plan_digest,
+            "shard": self.shard,
+            "errors": {i: [e.code, e.message] for i, e in enumerate(self.errors) if e is not None},
+            "plain": None if self.plain is None else list(self.plain),
+            "failure": self.failure,
+            "transient": self.transient,
+            "counts": dict(self.counts),
+        }
+        refs = pa.BufferOutputStream()
+        with pa.ipc.new_stream(refs, self.refs.schema) as writer:
+            writer.write_table(self.refs)
+        contents = [None if c is None else bytes(c) for c in self.contents]  # bytes: no copy
+        columns = [[json.dumps(head).encode()], [refs.getvalue().to_pybytes()], [contents]]
+        return pa.table(
+            [pa.array(c, field.type) for c, field in zip(columns, WIRE, strict=True)], schema=WIRE
+        )
+
+    @classmethod
+    def from_wire(cls, table: pa.Table, row: int = 0) -> ShardInput:
+        """Read back a row of `WIRE`; the images' bytes are not copied."""
+        head = json.loads(table["head"][row].as_py())
+        contents = binary_views(table["contents"][row].values)
+        errors: list[ImageError | None] = [None] * len(contents)
+        for index, (code, message) in head.pop("errors").items():
+            errors[int(index)] = DecodeError(message, code=code)
+        refs = pa.ipc.open_stream(table["refs"][row].as_buffer()).read_all()
+        return cls(refs=refs, contents=contents, errors=errors, **head)
+
+
+def check_jpegs(shard: ShardInput, height: int, width: int) -> ShardInput:
+    """Look at JPEGs where they are read, which leaves the scoring actor's threads less to do.
+
+    Broken ones are refused, with the errors that decoding would give, and plain ones
+    (`jpeg.is_plain_jpeg`) told from others.
+
+    Args:
+        shard: As it was read.
+        height: Of the engine's images.
+        width: Of the engine's images.
+    """
+
+    def refusal(content: Any) -> ImageError | None:
+        try:
+            check_jpeg(content)
+        except ImageError as error:
+            return error
+        return None
+
+    pairs = zip(shard.contents, shard.errors, strict=True)
+    errors = [error or refusal(content) for content, error in pairs]
+    plain = [is_plain_jpeg(content or b"", height, width) for content in shard.contents]
+    return dataclasses.replace(shard, errors=errors, plain=plain)
+
+
+def read_shards(
+    lake: Lake, run_id: str, plan_digest: str, refs: pa.Table, shards: Collection[int]
+) -> Iterator[ShardInput]:
+    """Read some shards of one row group of a plan.
+
+    Args:
+        lake: Where the images lie.
+        run_id: The run whose plan it is.
+        plan_digest: The plan's digest, which goes into the receipts.
+        refs: The row group's rows (`schema.PLAN`).
+        shards: Which shards to read.
+
+    Yields:
+        One shard after the other. An image that is gone or was replaced since planning is an
+        error of that image; a store that keeps failing, a failure of the shard.
+    """
+    for shard in sorted(shards):
+        rows = refs.filter(pc.equal(refs["shard"], shard)).combine_chunks()
+        yield _read_shard(lake, run_id, plan_digest, shard, rows)
+
+
+def _read_shard(
+    lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table
+) -> ShardInput:
+    results = read_images(lake, refs)
+    failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
+    if failures:
+        return ShardInput.failed(run_id, plan_digest, shard, failures[0])
+    contents = [r if isinstance(r, bytes) else None for r in results]
+    return ShardInput(
+        run_id=run_id,
+        plan_digest=plan_digest,
+        shard=shard,
+        refs=_with_sizes(refs, results),
+        contents=contents,
+        errors=[_image_error(r, etag) for r, etag in zip(results, refs["etag"], strict=True)],
+    )
+
+
+def _with_sizes(refs: pa.Table, results: Sequence[bytes | LakeError | ImageError]) -> pa.Table:
+    """References with what was read as their size: planning knows that of a row but on average."""
+    sizes = [
+        len(result) if isinstance(result, bytes) else planned
+        for result, planned in zip(results, refs["bytes"].to_pylist(), strict=True)
+    ]
+    column = refs.schema.get_field_index("bytes")
+    return refs.set_column(column, refs.schema.field(column), pa.array(sizes, pa.int64()))
+
+
+def _image_error(
+    result: bytes | LakeError | ImageError, etag: pa.StringScalar
+) -> ImageError | None:
+    if isinstance(result, bytes):
+        return None
+    if isinstance(result, ImageError):
+        return result
+    code = "missing" if isinstance(result, MissingObjectError) else "changed"
+    seen = "It was there when the run was planned." if etag.as_py() else "The manifest lists it."
+    return DecodeError(f"{result} {seen}", code=code)

@@ -1,0 +1,152 @@
+"""From references to the images' compressed bytes, in as few requests as possible."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steel_batch.errors import (
+    ChangedObjectError,
+    DecodeError,
+    ImageError,
+    LakeError,
+)
+from steel_batch.lake import Lake, ReadRequest
+from steel_batch.sources.image_ref import UNSAFE_NAME
+from steel_batch.sources.parquet import image_column
+
+SPAN_BYTES: Final = 8 << 20
+"""Most bytes of one request for several members of a tar."""
+SPAN_GAP_BYTES: Final = 64 << 10
+"""Bytes between two members that are rather read than asked around."""
+
+
+def binary_views(array: pa.Array) -> list[memoryview | None]:
+    """The values of a binary column where they lie; a scalar of Arrow is a copy of its value."""
+    large = array.cast(pa.large_binary())
+    _, offsets, data = large.buffers()
+    edges = np.frombuffer(offsets or b"", np.int64)[large.offset :][: len(large) + 1].tolist()
+    content = memoryview(data or b"").cast("B")
+    return [
+        content[start:stop] if is_there else None
+        for (start, stop), is_there in zip(
+            itertools.pairwise(edges), large.is_valid().to_pylist(), strict=True
+        )
+    ]
+
+
+def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageError]:
+    """The compressed bytes of some references (`schema.PLAN`, with or without shards), in order.
+
+    Members of a tar that lie close together cost one request; a row group of a Parquet file is read
+    once. What cannot be read is an error in its place.
+    """
+    keys, offsets = refs["object_key"].to_pylist(), refs["offset"].to_pylist()
+    sizes, etags = refs["bytes"].to_pylist(), refs["etag"].to_pylist()
+    results: list[bytes | LakeError | ImageError] = [b""] * len(keys)
+    rows_of: dict[tuple[str, str], list[int]] = {}
+    spans: list[_Span] = []
+    members: list[int] = []
+    for i, (key, offset) in enumerate(zip(keys, offsets, strict=True)):
+        if offset is None:
+            spans.append(_Span(ReadRequest(key=key, etag=etags[i] or None), [(i, 0, None)]))
+        elif offset < 0:
+            results[i] = _unreadable(offset)
+        elif key.endswith(".parquet"):
+            rows_of.setdefault((key, etags[i]), []).append(i)
+        else:
+            members.append(i)
+    members.sort(key=lambda i: (keys[i], offsets[i]))
+    spans += _spans([(i, keys[i], offsets[i], sizes[i], etags[i]) for i in members])
+    for span, result in zip(spans, lake.read_many([s.request for s in spans]), strict=True):
+        for i, start, stop in span.parts:
+            if isinstance(result, LakeError) or stop is None:
+                results[i] = result
+            else:
+                results[i] = result[start:stop]
+    for (key, etag), where in rows_of.items():
+        read = _read_parquet(lake, key, etag, [offsets[i] for i in where])
+        for i, image in zip(where, read, strict=True):
+            results[i] = image
+    return results
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """One request, and which images its bytes hold."""
+
+    request: ReadRequest
+    parts: Sequence[tuple[int, int, int | None]]
+    """Image, and where in the answer it begins and ends; None for a whole object."""
+
+
+def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]:
+    """Requests for members (image, key, offset, size, etag) in order, each for close ones."""
+    start = 0
+    for n in range(1, len(members) + 1):
+        _, key, first, _, etag = members[start]
+        if n < len(members):
+            _, next_key, offset, size, _ = members[n]
+            end = members[n - 1][2] + members[n - 1][3]
+            is_close = next_key == key and offset - end <= SPAN_GAP_BYTES
+            if is_close and offset + size - first <= SPAN_BYTES:
+                continue
+        length = max(offset + size for _, _, offset, size, _ in members[start:n]) - first
+        request = ReadRequest(key=key, offset=first, length=length, etag=etag)
+        yield _Span(request, [(i, o - first, o - first + s) for i, _, o, s, _ in members[start:n]])
+        start = n
+
+
+def _unreadable(offset: int) -> ImageError:
+    if offset == UNSAFE_NAME:
+        return DecodeError(
+            "The member's name is absolute or leads upwards ('..'); expected a plain relative one.",
+            code="unsafe_name",
+        )
+    return DecodeError(
+        "The member of the tar is a folder, a link or a special file; expected a regular file.",
+        code="not_a_file",
+    )
+
+
+def _read_parquet(
+    lake: Lake, key: str, etag: str, rows: Sequence[int]
+) -> list[bytes | LakeError | ImageError]:
+    """Some rows of a Parquet file's image column, reading each row group once."""
+    try:
+        with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
+            column = image_column(file.schema_arrow, key)
+            read: dict[int, bytes | None] = {}
+            start = 0
+            for group in range(file.num_row_groups):
+                stop = start + file.metadata.row_group(group).num_rows
+                wanted = [row for row in rows if start <= row < stop]
+                if wanted:
+                    chunks = file.read_row_group(group, columns=[column])[0].chunks
+                    images = [image for chunk in chunks for image in binary_views(chunk)]
+                    for row in wanted:
+                        image = images[row - start]
+                        read[row] = None if image is None else bytes(image)
+                start = stop
+        # Asked for last: an open file stays the one that it was, so it was this one all along.
+        found = lake.stat(key)
+        if found is None or found.etag != etag:
+            return [ChangedObjectError(f"{lake.uri(key)} is not what it was.")] * len(rows)
+        return [_row_image(read[row]) for row in rows]
+    except (LakeError, DecodeError) as error:
+        return [error] * len(rows)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        damaged = DecodeError(
+            f"{lake.uri(key)} is damaged where the image lies ({error}).", code="damaged_container"
+        )
+        return [damaged] * len(rows)
+
+
+def _row_image(value: bytes | None) -> bytes | LakeError | ImageError:
+    return DecodeError("The row holds no image (null).", code="empty") if value is None else value

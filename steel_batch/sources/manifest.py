@@ -1,0 +1,276 @@
+"""Images that a manifest lists: a CSV, a Parquet file or an S3 Inventory.
+
+A CSV or Parquet manifest has a column ``key`` and, where they are known, ``size``, ``etag``,
+``line``, ``date`` and ``image_id``; any other column becomes a tag. Keys are relative to the root
+of the bucket that the manifest lies in, or to its folder on a disk. Every row must be usable: one
+that is not stops the planning, with its number (the first below the header is 1). An Inventory
+lists whole buckets, so what the key pattern does not match is left out, as in a listing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake, LakeObject
+from steel_batch.layout import check_date
+from steel_batch.sources.image_ref import ImageRef, ref_of
+from steel_batch.sources.inventory import Inventory
+from steel_batch.sources.kept import Kept
+from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
+from steel_batch.sources.manifest_rows import Row, read_csv, read_parquet
+from steel_batch.sources.repeats import Repeats
+
+KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
+LOOKUP_THREADS: Final = 32
+BATCH_ROWS: Final = 8192
+
+
+def is_manifest(images: str, endpoint_url: str | None) -> bool:
+    """Whether `--images` names an object, by a name that manifests have.
+
+    Raises:
+        ConfigError: It is a single tar.
+    """
+    folder, name = _split(images)
+    if not name.endswith((".csv", ".parquet", ".tar")) and name != "manifest.json":
+        return False
+    if Lake(folder, endpoint_url=endpoint_url).stat(name) is None:
+        return False
+    if name.endswith(".tar"):
+        raise ConfigError(
+            f"--images {images} is one tar: give its folder as --images and its name as "
+            f"--key-pattern {name!r}."
+        )
+    return True
+
+
+def open_manifest(
+    images: str, pattern: KeyPattern, endpoint_url: str | None, *, companion: str = ""
+) -> Listed:
+    """The source that a manifest is.
+
+    Args:
+        images: Its address.
+        pattern: What the keys say; every key must match.
+        endpoint_url: An S3 endpoint other than AWS's.
+        companion: Suffix of objects that an Inventory lists and nobody should count.
+
+    Raises:
+        ConfigError: It is no manifest.
+    """
+    folder, name = _split(images)
+    place = Lake(folder, endpoint_url=endpoint_url)
+    if name == "manifest.json":
+        inventory = Inventory.open(place, name)
+        return Listed(
+            inventory.lake, pattern, images, inventory.rows, is_whole=False, companion=companion
+        )
+    lake = place
+    if place.is_s3:
+        bucket = place.url.removeprefix("s3://").partition("/")[0]
+        lake = Lake(f"s3://{bucket}", endpoint_url=endpoint_url)
+    read = read_csv if name.endswith(".csv") else read_parquet
+    return Listed(lake, pattern, images, lambda: read(place, name))
+
+
+def _split(images: str) -> tuple[str, str]:
+    folder, _, name = images.rstrip("/").rpartition("/")
+    if folder.endswith((":/", "://")):
+        return images, ""  # a bucket
+    return folder or ("/" if images.startswith("/") else "."), name
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRows:
+    """All rows of a manifest, and what was seen beside images."""
+
+    images: Kept
+    """Without the sizes and etags that are still to be looked up."""
+    num_left_out: int
+    example_left_out: str | None
+    repeated: str | None
+    """What is wrong with a key that is listed twice."""
+
+
+@dataclass(slots=True)
+class Listed:
+    """The objects that a manifest lists; see `Source`."""
+
+    lake: Lake
+    pattern: KeyPattern
+    place: str
+    read_rows: Callable[[], Iterator[Row]]
+    is_whole: bool = True
+    """Whether every row must be an image (or container) that can be used."""
+    companion: str = ""
+    kept: KeptRows | None = field(default=None, init=False)
+    """What `dates` read: selections after it are of that."""
+
+    def dates(self) -> list[str]:
+        """See `Source`; reads the whole manifest once, and nothing else."""
+        if self.kept is None:
+            self.kept = self._read()
+        found = self.kept.images.dates
+        if not found:
+            raise Rows(self, None).explain_empty()
+        if found == {None}:
+            raise ConfigError(
+                f"--date all takes the dates from the images, but {self.place} has no column 'date'"
+                " and --key-pattern no {date}: give --date YYYY-MM-DD."
+            )
+        return sorted(date for date in found if date is not None)
+
+    def select(self, date: str | None) -> Rows:
+        """See `Source`."""
+        return Rows(self, date)
+
+    def _read(self) -> KeptRows:
+        rows = Rows(self, None)
+        with Repeats(self.place) as repeats:
+            images = Kept(repeats.watch(rows.refs()))
+            return KeptRows(images, rows.num_left_out, rows.example_left_out, repeats.find())
+
+
+@dataclass(slots=True)
+class Rows:
+    """The images of one date in a manifest; see `Selection`."""
+
+    source: Listed
+    date: str | None
+    num_left_out: int = 0
+    example_left_out: str | None = None
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """See `Selection`; sizes and etags that the manifest does not say are looked up."""
+        with ThreadPoolExecutor(LOOKUP_THREADS) as pool:
+            images = self._images()
+            while batch := list(itertools.islice(images, BATCH_ROWS)):
+                unknown = [ref for ref in batch if not ref.etag]
+                yield from (ref for ref in batch if ref.etag)
+                yield from pool.map(self._look_up, unknown)
+
+    def refs(self) -> Iterator[tuple[int, ImageRef]]:
+        """Number (from 1) and image of every row."""
+        for number, row in enumerate(self.source.read_rows(), 1):
+            ref = self._ref(number, row)
+            if ref is not None:
+                yield number, ref
+
+    def explain_empty(self) -> ConfigError:
+        """See `Selection`."""
+        example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
+        pattern = self.source.pattern.text
+        expected = (
+            f"whose name ends in {', '.join(IMAGE_SUFFIXES)}"
+            if pattern is None
+            else f"that matches the key pattern {pattern!r}"
+        )
+        return ConfigError(
+            f"{self.source.place} lists no image{f' of {self.date}' if self.date else ''} "
+            f"{expected}; {self.num_left_out:,} other objects are in it{example}. Adapt "
+            "--key-pattern or --date."
+        )
+
+    def _images(self) -> Iterator[ImageRef]:
+        """The date's images as the manifest describes them, each key once."""
+        kept = self.source.kept
+        if kept is None:
+            with Repeats(self.source.place) as repeats:
+                for ref in repeats.watch(self.refs()):
+                    if self.date is None or ref.date in (None, self.date):
+                        yield ref
+                repeated = repeats.find()
+        else:
+            self.num_left_out = kept.num_left_out
+            self.example_left_out = kept.example_left_out
+            yield from kept.images.select(self.date)
+            repeated = kept.repeated
+        if repeated is not None:
+            raise ConfigError(repeated)
+
+    def _ref(self, number: int, row: Row) -> ImageRef | None:
+        key = row.get("key")
+        if not isinstance(key, str) or not key:
+            raise self._bad(number, f"its key is {key!r}, expected an object's key")
+        parts = key.split("/")
+        if "://" in key or key.startswith("/") or any(p in ("", ".", "..") for p in parts):
+            if not self.source.is_whole and key.endswith("/"):
+                return None  # a folder's mark
+            raise self._bad(
+                number,
+                f"its key is {key!r}; keys are relative to {self.source.lake.url}, without '.', "
+                "'..' and empty parts",
+            )
+        fields = self.source.pattern.match(key)
+        if fields is None:
+            self._leave_out(number, key)
+            return None
+        size = self._size(number, row.get("size"))
+        etag = str(row.get("etag") or "").strip('"') if size is not None else ""
+        ref = ref_of(fields, LakeObject(key=key, size_bytes=size or 0, etag=etag))
+        return self._described(number, row, ref)
+
+    def _leave_out(self, number: int, key: str) -> None:
+        if self.source.is_whole:
+            expected = self.source.pattern.text or f"names ending in {', '.join(IMAGE_SUFFIXES)}"
+            raise self._bad(
+                number, f"its key {key!r} does not match --key-pattern; expected {expected}"
+            )
+        if not self.source.companion or not key.endswith(self.source.companion):
+            self.num_left_out += 1
+            self.example_left_out = self.example_left_out or key
+
+    def _described(self, number: int, row: Row, ref: ImageRef) -> ImageRef:
+        """What the row's other columns say, which must be what its key says."""
+        said: dict[str, str | None] = {}
+        for name in ("line", "date", "image_id"):
+            value = row.get(name)
+            if value is None or value == "":
+                if name == "date" and "date" in row and ref.date is None:
+                    raise self._bad(number, "its date is empty, expected YYYY-MM-DD")
+                continue
+            said[name] = text = self._date(number, value) if name == "date" else str(value)
+            # Without a pattern, the image's name is but a guess.
+            of_key = None if name == "image_id" and not self.source.pattern.text else ref
+            if of_key is not None and getattr(of_key, name) not in (None, "", text):
+                raise self._bad(
+                    number, f"its {name} is {text!r}, but its key says {getattr(ref, name)!r}"
+                )
+        tags = {k: str(v) for k, v in row.items() if k not in KNOWN_COLUMNS and v not in (None, "")}
+        return dataclasses.replace(ref, **said, tags={**ref.tags, **tags})  # type: ignore[arg-type]
+
+    def _size(self, number: int, value: Any) -> int | None:
+        if value is None or value == "":
+            return None
+        try:
+            size = int(value)
+        except (ValueError, TypeError):
+            size = -1
+        if size < 0:
+            raise self._bad(number, f"its size is {value!r}, expected a number of bytes")
+        return size
+
+    def _date(self, number: int, value: Any) -> str:
+        if isinstance(value, datetime.datetime):
+            value = value.date()
+        try:
+            return check_date(str(value))
+        except ConfigError as error:
+            raise self._bad(number, f"its date is {value!r}, expected YYYY-MM-DD") from error
+
+    def _bad(self, number: int, what: str) -> ConfigError:
+        return ConfigError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")
+
+    def _look_up(self, ref: ImageRef) -> ImageRef:
+        """The image with its size and etag; one that is not there has none, and is quarantined."""
+        found = self.source.lake.stat(ref.object_key)
+        if found is None:
+            return dataclasses.replace(ref, bytes=0, etag="")
+        return dataclasses.replace(ref, bytes=found.size_bytes, etag=found.etag)

@@ -1,0 +1,72 @@
+"""The kinds of `--images`: what there is to score, wherever it is written down.
+
+Two questions decide the kind, and nothing else does:
+
+- Which objects are there? Those that a manifest lists, if `--images` names an object that ends in
+  ``.csv``, ``.parquet`` or ``manifest.json``; else those below the prefix.
+- What is an object? A container of images, if the key pattern names objects that end in ``.tar``
+  or ``.parquet``; else one image.
+
+The pattern of a tar may go on behind a ``#`` with a pattern for its members' names, as in
+``line={line}/date={date}/*.tar#{image_id}.jpg``; without it, every image file is taken and named by
+the last part of its name. Image keys read the same way: ``<tar>#<member>``, ``<file>#<row>``.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+from typing import Final
+
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from steel_batch.sources.containers import Containers, Opener
+from steel_batch.sources.contract import Selection, Source
+from steel_batch.sources.key_pattern import KeyPattern
+from steel_batch.sources.manifest import is_manifest, open_manifest
+from steel_batch.sources.parquet import parquet_images
+from steel_batch.sources.prefix import Prefix
+from steel_batch.sources.tar import tar_images
+from steel_batch.sources.tar_index import INDEX_SUFFIX
+
+__all__ = ["Selection", "Source", "open_source"]
+
+_CONTAINER: Final = re.compile(r"(?P<objects>[^#]*\.(?P<kind>tar|parquet))(?:#(?P<members>.*))?")
+_COMPRESSED: Final = re.compile(r"[^#]*\.(tar\.\w+|tgz|tbz2?|txz|zip|7z)(#.*)?")
+
+
+def open_source(images: str, key_pattern: str | None, *, endpoint_url: str | None = None) -> Source:
+    """The source that `--images` and `--key-pattern` mean; asks the store one question at most.
+
+    Raises:
+        ConfigError: The pattern is not usable.
+        LakeError: The store cannot be asked.
+    """
+    pattern, opener = _parse(key_pattern)
+    companion = INDEX_SUFFIX if opener is not None else ""
+    if is_manifest(images, endpoint_url):
+        objects: Source = open_manifest(images, pattern, endpoint_url, companion=companion)
+    else:
+        objects = Prefix(Lake(images, endpoint_url=endpoint_url), pattern, companion)
+    return objects if opener is None else Containers(objects, opener)
+
+
+def _parse(text: str | None) -> tuple[KeyPattern, Opener | None]:
+    """The pattern of the objects' keys, and how to open them where they are containers."""
+    if text is not None and _COMPRESSED.fullmatch(text):
+        raise ConfigError(
+            f"key pattern {text!r} names compressed archives, which cannot be read in parts: "
+            "unpack them, and `steel-batch pack` makes .tar or .parquet of the images."
+        )
+    match = None if text is None else _CONTAINER.fullmatch(text)
+    if match is None:
+        return KeyPattern(text), None
+    pattern = KeyPattern(match["objects"], names_images=False)
+    if match["kind"] == "tar":
+        return pattern, partial(tar_images, pattern=KeyPattern(match["members"]))
+    if match["members"] is not None:
+        raise ConfigError(
+            f"key pattern {text!r} goes on behind '#': rows of a Parquet file have no names; their "
+            "columns image_id, line, date and tags say what they are."
+        )
+    return pattern, parquet_images

@@ -1,0 +1,80 @@
+"""Images that do not say their date, where one is given: which of them must be of another.
+
+Without ``{date}`` in the key pattern every image counts as the date that is asked for. That is
+meant where a prefix holds one day, and a mistake that no table shows where it holds several.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from steel_batch.errors import ConfigError
+from steel_batch.sources.image_ref import ImageRef
+
+_NAMED: Final = re.compile(r"(?<![^/#])date=(\d{4}-\d{2}-\d{2})(?![^/.#])")
+"""A date as a folder of `synth`, of `pack` or of Hive's names it."""
+
+
+@dataclass(slots=True)
+class Dated:
+    """The images of a date as they come, each looked at where it does not say its own.
+
+    Iterate once: the counts are complete when the iteration is.
+    """
+
+    images: Iterable[ImageRef]
+    place: str
+    """What `--images` says."""
+    key_pattern: str | None
+    date: str
+    """YYYY-MM-DD, which the images count as."""
+    num_images: int = 0
+    num_undated: int = 0
+    """Of those, images whose date is nowhere said."""
+
+    def __iter__(self) -> Iterator[ImageRef]:
+        """Yield every image.
+
+        Raises:
+            ConfigError: The key of one that would count as the date names another.
+        """
+        of_place = _NAMED.findall(self.place)
+        for ref in self.images:
+            self.num_images += 1
+            if ref.date is None:
+                named = _NAMED.findall(ref.image_key) or of_place
+                if not named:
+                    self.num_undated += 1
+                elif self.date not in named:
+                    raise self._of_another_date(ref, named[-1])
+            yield ref
+
+    @property
+    def warning(self) -> str | None:
+        """What to tell who gave the date; None where the images or their place say it."""
+        year, month, day = self.date.split("-")
+        forms = (self.date, f"{year}/{month}/{day}", f"{year}{month}{day}")
+        if not self.num_undated or any(form in self.place for form in forms):
+            return None
+        is_all = self.num_undated == self.num_images
+        share = "all" if is_all else f"{self.num_undated:,} of"
+        images = f"{share} {self.num_images:,} images of {self.place}"
+        return f"{self._lack}: {images} count as {self.date}."
+
+    def _of_another_date(self, ref: ImageRef, date: str) -> ConfigError:
+        is_inside = ref.object_key != ref.image_key
+        name = f"*.{ref.object_key.rpartition('.')[2]}" if is_inside else "{image_id}.jpg"
+        return ConfigError(
+            f"{ref.image_key!r} in {self.place} is of date={date} by its name and would count as "
+            f"{self.date}: {self._lack}. Give --key-pattern with {{date}}, such as "
+            f"'line={{line}}/date={{date}}/{name}', or another --date."
+        )
+
+    @property
+    def _lack(self) -> str:
+        if self.key_pattern is None:
+            return "there is no key pattern"
+        return f"the key pattern {self.key_pattern!r} has no {{date}}"

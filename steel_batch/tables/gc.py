@@ -1,0 +1,108 @@
+"""What can be deleted: staging of runs that are over, files that no log names, half-written ones.
+
+Nothing that a reader or a run that can be continued needs is touched. Each engine and date is
+cleaned under its lock, so a run that is at work is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from steel_batch import layout
+from steel_batch.errors import LockHeldError
+from steel_batch.lake import Lake, LakeObject
+from steel_batch.lake.lock import Lease
+from steel_batch.runs.record import list_runs, read_runs, runs_of
+from steel_batch.tables.commit import all_live_files
+from steel_batch.tables.verify import run_of
+
+HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
+"""What was begun so long ago has no writer any more: the largest file takes minutes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Garbage:
+    """One object that nothing needs."""
+
+    key: str
+    bytes: int
+    reason: str
+    engine: str
+    """Empty, as is the date, for what is of no engine and date: half-written objects."""
+    date: str
+
+
+def find_garbage(
+    store: Lake, *, engine: str | None = None, date: str | None = None
+) -> Iterator[Garbage]:
+    """Everything that may be deleted, and why; of a whole store, or of one engine and date.
+
+    Of a run that landed: its staged and merged files. Of one that was abandoned for a later run:
+    its receipts as well. In the tables' folders: files that a run of ours wrote and no log names,
+    which a run that is at work may be about to commit. Of a whole store also what was half written
+    for more than a day.
+    """
+    if engine is None or date is None:
+        place, ids = "engine=", list(list_runs(store))
+        yield from _half_written(store, dry_run=True)
+    else:
+        place, ids = f"{layout.partition(engine, date)}/", runs_of(store, engine, date)
+    yield from _staging(store, ids)
+    for table in layout.TABLES:
+        live = {file.key for file in all_live_files(store, table)}
+        for item in store.list_objects(f"{table}/{place}"):
+            run = run_of(item.key)
+            if run is None or item.key in live:
+                continue
+            its_engine, its_date, _ = layout.split_run_id(run)
+            if item.key.startswith(f"{table}/{layout.partition(its_engine, its_date)}/"):
+                yield _garbage(item, run, "no log names it")
+
+
+def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
+    for run in read_runs(store, ids):
+        folders: tuple[str, ...]
+        if run.state == "committed":
+            folders, reason = ("shards", "merged"), "its run landed"
+        elif run.state == "abandoned":
+            folders, reason = ("shards", "merged", "receipts"), "its run was abandoned"
+        else:
+            continue
+        for folder in folders:
+            for item in store.list_objects(f"{layout.RUNS}/{run.run_id}/{folder}/"):
+                yield _garbage(item, run.run_id, reason)
+
+
+def _half_written(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:
+    reason = "its writer left it half written"
+    for item in store.sweep(HALF_WRITTEN_SECONDS, dry_run=dry_run):
+        yield Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine="", date="")
+
+
+def _garbage(item: LakeObject, run_id: str, reason: str) -> Garbage:
+    engine, date, _ = layout.split_run_id(run_id)
+    return Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine=engine, date=date)
+
+
+def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
+    """Delete the garbage; yields what was deleted. Dates that a run holds are left for later."""
+    places = sorted({(g.engine, g.date) for g in find_garbage(store) if g.engine})
+    yield from _half_written(store, dry_run=False)
+    for engine, date in places:
+        lease = Lease(
+            store,
+            layout.lock_series(engine, date),
+            what=f"engine {engine} and date {date}",
+            lease_seconds=lease_seconds,
+        )
+        try:
+            with lease:
+                # Again, now that nobody else works there: what was garbage may be in use by now.
+                found = list(find_garbage(store, engine=engine, date=date))
+                lease.check()
+                store.delete(g.key for g in found)
+        except LockHeldError:
+            continue
+        yield from found

@@ -1,0 +1,324 @@
+"""From staged shards to few large files: the merge, without Ray.
+
+A plan is ordered by line and key, so the output is the staged files one after the other. The cut
+into files depends on the receipts alone, and each file is complete before anybody can see it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from steel_batch import layout, schema
+from steel_batch.errors import LakeError, MissingObjectError, SteelBatchError
+from steel_batch.lake import Lake, ReadRequest
+from steel_batch.runs.receipt import Receipt
+
+ROW_GROUP_ROWS: Final = 32_768
+"""Most rows of a row group; a row group never spans two lines, so that a line is cheap to read."""
+READ_AT_ONCE: Final = 64
+"""Staged files held in memory at once."""
+
+BOUNDS: Final = {
+    layout.PREDICTIONS: ("line", "image_key", "has_defect"),
+    layout.CLASS_SUMMARIES: ("line", "class_id"),
+    layout.QUARANTINE: ("image_key", "error_code"),
+}
+"""Columns of each table whose least and greatest values Delta readers are told."""
+
+
+class DamagedShardError(SteelBatchError):
+    """A shard's receipt or staged file is not what it was; the shard must be scored again.
+
+    Args:
+        message: What was found.
+        shard: The shard.
+    """
+
+    def __init__(self, message: str = "", *, shard: int = -1) -> None:
+        super().__init__(message)
+        self.shard = shard
+
+
+class DamagedShardsError(SteelBatchError):
+    """A file cannot be merged before its damaged shards are scored again.
+
+    Args:
+        message: How many there are, and what was found of one.
+        shards: Per damaged shard, what was found.
+    """
+
+    def __init__(self, message: str = "", *, shards: Mapping[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.shards = dict(shards or {})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataFile:
+    """One complete file that a commit will add to a table."""
+
+    merged: str
+    """Where it lies until it is published."""
+    target: str
+    """Its key in the table."""
+    bytes: int
+    sha256: str
+    num_rows: int
+    stats: dict[str, Any]
+    """minValues, maxValues and nullCount, as Delta wants them."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as plain JSON types."""
+        return dataclasses.asdict(self)
+
+
+Cut = tuple[int, range]
+"""The number of a merged file, and its shards."""
+
+
+def cut_files(staged_bytes: npt.NDArray[np.int64], target_bytes: int) -> list[range]:
+    """Cut a run's shards into ranges whose staged rows make one file each.
+
+    Args:
+        staged_bytes: Size of each shard's staged rows, in the order of shards; 0 for none.
+        target_bytes: A file grows up to this size; one larger shard is a file of its own.
+    """
+    ranges: list[range] = []
+    start = size = 0
+    for shard, num_bytes in enumerate(staged_bytes.tolist()):
+        if size and size + num_bytes > target_bytes:
+            ranges.append(range(start, shard))
+            start, size = shard, 0
+        size += num_bytes
+    if size:
+        ranges.append(range(start, len(staged_bytes)))
+    return ranges
+
+
+def merge_shards(store: Lake, run_id: str, number: int, shards: range) -> DataFile:
+    """Write one merged file of the predictions.
+
+    Raises:
+        DamagedShardsError: Receipts are missing or damaged, or staged files are missing or have
+            another digest; it names all such shards.
+    """
+    engine, date, _ = layout.split_run_id(run_id)
+    return write_file(
+        store,
+        schema.PREDICTIONS,
+        _read_staged(store, run_id, shards),
+        merged=layout.merged_file(run_id, layout.PREDICTIONS, number),
+        target=layout.table_file(layout.PREDICTIONS, engine, date, run_id, number),
+        bounds=BOUNDS[layout.PREDICTIONS],
+    )
+
+
+def write_file(
+    store: Lake,
+    fields: pa.Schema,
+    tables: Iterable[pa.Table],
+    *,
+    merged: str,
+    target: str,
+    bounds: Sequence[str],
+) -> DataFile:
+    """Write sorted tables as one Parquet file with statistics and a digest.
+
+    Args:
+        store: The store.
+        fields: The file's schema.
+        tables: The rows, in order.
+        merged: The key to write.
+        target: The key that it is meant for.
+        bounds: Columns whose least and greatest values are recorded for Delta readers.
+    """
+    stats = _Bounds(bounds)
+    with store.open_output(merged) as stream:
+        counted = _Digest(stream)
+        with pq.ParquetWriter(
+            pa.PythonFile(counted, mode="w"), fields, compression="zstd", write_page_index=True
+        ) as writer:
+            for table in _row_groups(tables, "line" in fields.names):
+                stats.add(table)
+                writer.write_table(table, row_group_size=max(1, table.num_rows))
+    return DataFile(
+        merged=merged,
+        target=target,
+        bytes=counted.num_bytes,
+        sha256=counted.hexdigest(),
+        num_rows=stats.num_rows,
+        stats=stats.to_json(),
+    )
+
+
+def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
+    """The rows of shards, in order. Behind a damaged one the others are but looked at."""
+    damaged: dict[int, str] = {}
+    for start in range(shards.start, shards.stop, READ_AT_ONCE):
+        batch = range(start, min(start + READ_AT_ONCE, shards.stop))
+        keys = [layout.receipt_file(run_id, shard) for shard in batch]
+        staged = []
+        for shard, data in zip(batch, _read_all(store, keys), strict=True):
+            try:
+                receipt = _receipt(_whole(data, shard), shard)
+            except DamagedShardError as error:
+                damaged[shard] = error.message
+            else:
+                if receipt.staged is not None:
+                    staged.append(receipt)
+        files = _read_all(store, [str(receipt.staged) for receipt in staged])
+        for receipt, data in zip(staged, files, strict=True):
+            try:
+                rows = _rows(data, receipt)
+            except DamagedShardError as error:
+                damaged[receipt.shard] = error.message
+                continue
+            if not damaged:
+                yield pq.read_table(io.BytesIO(rows), schema=schema.PREDICTIONS)
+    if damaged:
+        example = next(iter(damaged.values()))
+        raise DamagedShardsError(
+            f"{len(damaged)} of {len(shards)} staged shards are damaged: {example}", shards=damaged
+        )
+
+
+def _read_all(store: Lake, keys: Sequence[str]) -> list[bytes | LakeError]:
+    return store.read_many([ReadRequest(key=key) for key in keys])
+
+
+def _whole(data: bytes | LakeError, shard: int) -> bytes:
+    if isinstance(data, MissingObjectError):
+        raise DamagedShardError(str(data), shard=shard) from data
+    if isinstance(data, LakeError):
+        raise data
+    return data
+
+
+def _receipt(text: bytes, shard: int) -> Receipt:
+    try:
+        return Receipt.from_json(text)
+    except ValueError as error:
+        raise DamagedShardError(
+            f"the receipt of shard {shard:07d}: {error}.", shard=shard
+        ) from error
+
+
+def _rows(data: bytes | LakeError, receipt: Receipt) -> bytes:
+    rows = _whole(data, receipt.shard)
+    found = hashlib.sha256(rows).hexdigest()
+    if found != receipt.staged_sha256:
+        raise DamagedShardError(
+            f"{receipt.staged} has digest {found[:12]}, its receipt says "
+            f"{receipt.staged_sha256[:12]}.",
+            shard=receipt.shard,
+        )
+    return rows
+
+
+def _row_groups(tables: Iterable[pa.Table], by_line: bool) -> Iterator[pa.Table]:
+    """Regroup rows into tables of one line and at most `ROW_GROUP_ROWS` rows."""
+    pending: list[pa.Table] = []
+    num_pending = 0
+    for table in tables:
+        for part in _parts(table, by_line):
+            changed = by_line and pending and pending[0]["line"][0] != part["line"][0]
+            if pending and (changed or num_pending + part.num_rows > ROW_GROUP_ROWS):
+                yield pa.concat_tables(pending)
+                pending, num_pending = [], 0
+            pending.append(part)
+            num_pending += part.num_rows
+    if pending:
+        yield pa.concat_tables(pending)
+
+
+def _parts(table: pa.Table, by_line: bool) -> Iterator[pa.Table]:
+    """A table cut where its line changes, and wherever it is too large for a row group."""
+    for part in _split_lines(table) if by_line else [table]:
+        for start in range(0, part.num_rows, ROW_GROUP_ROWS):
+            yield part.slice(start, ROW_GROUP_ROWS)
+
+
+def _split_lines(table: pa.Table) -> Iterator[pa.Table]:
+    encoded = pc.dictionary_encode(table["line"], null_encoding="encode").combine_chunks()
+    codes = encoded.indices if isinstance(encoded, pa.DictionaryArray) else encoded.chunk(0).indices
+    runs = pc.run_end_encode(codes)
+    start = 0
+    for end in runs.run_ends.to_pylist():
+        yield table.slice(start, end - start)
+        start = end
+
+
+class _Bounds:
+    """Collects the least and greatest values and the nulls of some columns."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.num_rows = 0
+        self._least: dict[str, Any] = {}
+        self._most: dict[str, Any] = {}
+        self._nulls = dict.fromkeys(names, 0)
+
+    def add(self, table: pa.Table) -> None:
+        self.num_rows += table.num_rows
+        for name in self._nulls:
+            column = table[name]
+            self._nulls[name] += column.null_count
+            least, most = pc.min_max(column).as_py().values()
+            if least is not None:
+                self._least[name] = min(self._least.get(name, least), least)
+                self._most[name] = max(self._most.get(name, most), most)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "numRecords": self.num_rows,
+            "minValues": self._least,
+            "maxValues": self._most,
+            "nullCount": self._nulls,
+        }
+
+
+class _Digest(io.RawIOBase):
+    """Passes writes on, counting and hashing them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._hash = hashlib.sha256()
+        self.num_bytes = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        view = memoryview(data).cast("B")
+        self._hash.update(view)
+        self.num_bytes += len(view)
+        self._stream.write(view)
+        return len(view)
+
+    def hexdigest(self) -> str:
+        return self._hash.hexdigest()
+
+
+def save_files(store: Lake, run_id: str, table: str, files: Sequence[DataFile]) -> None:
+    """Make the list of the files that a run adds to a table durable; they are complete."""
+    text = json.dumps([file.to_json() for file in files], sort_keys=True)
+    store.write(layout.files_list(run_id, table), text.encode())
+
+
+def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
+    """The files that a run adds to a table, or None where that is not settled yet."""
+    try:
+        text = store.read(layout.files_list(run_id, table))
+    except MissingObjectError:
+        return None
+    return [DataFile(**raw) for raw in json.loads(text)]

@@ -1,0 +1,148 @@
+"""Commands as jobs of a Ray cluster, and what is said where that cannot be."""
+
+from __future__ import annotations
+
+import http.server
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from steel_batch.cluster.submit import ClusterJobs
+from steel_batch.errors import ConfigError
+from steel_batch.lake import Lake
+from tests.conftest import DATE, PATTERN, committed_rows, fill_lake
+
+HAS_JOBS_SERVER = importlib.util.find_spec("aiohttp_cors") is not None
+
+
+@contextmanager
+def server(status: int, text: str) -> Iterator[str]:
+    """The URL of a web server that has one answer."""
+
+    class Answer(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as web:
+        threading.Thread(target=web.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{web.server_port}"
+        web.shutdown()
+
+
+@pytest.mark.parametrize("address", ["head:8265", "auto", "ray://head:10001", ""])
+def test_an_address_that_is_no_url_is_refused_before_anything_is_asked(address: str) -> None:
+    with pytest.raises(ConfigError, match="is no URL: give that of the head's jobs server"):
+        ClusterJobs(address)
+
+
+def test_an_address_at_which_nothing_answers_is_named() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ConfigError, match=f"no jobs server of Ray answers at {url}"):
+            ClusterJobs(url)
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "expected"),
+    [
+        (401, "Unauthorized: Missing authentication token", "Set RAY_AUTH_MODE=token"),
+        (404, "<html>", "If it is none, give that of the head's jobs server"),
+        (200, "<html>", "If it is none, give that of the head's jobs server"),
+        (200, "{}", "If it is none, give that of the head's jobs server"),
+        (502, "bad gateway", "If it is none, give that of the head's jobs server"),
+    ],
+)
+def test_what_is_no_open_jobs_server_is_explained_in_one_paragraph(
+    status: int, text: str, expected: str
+) -> None:
+    with server(status, text) as url, pytest.raises(ConfigError) as caught:
+        ClusterJobs(url)
+    assert expected in caught.value.message
+    assert url in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+@pytest.fixture(scope="module")
+def jobs_server() -> Iterator[str]:
+    """The URL of the jobs server of a Ray head of its own."""
+    places = [socket.socket() for _ in range(3)]
+    for place in places:
+        place.bind(("127.0.0.1", 0))
+    gcs, dashboard, client = (str(place.getsockname()[1]) for place in places)
+    for place in places:
+        place.close()
+    folder = tempfile.mkdtemp(dir="/tmp")  # the paths of sockets have to be short
+    binaries = Path(sys.executable).parent
+    environment = {
+        **{name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
+        "PATH": f"{binaries}:{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "disabled",
+    }
+    head = subprocess.Popen(
+        [
+            str(binaries / "ray"), "start", "--head", "--block", "--num-cpus", "2",
+            "--port", gcs, "--dashboard-port", dashboard, "--ray-client-server-port", client,
+            "--temp-dir", folder,
+        ],
+        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    url = f"http://127.0.0.1:{dashboard}"
+    try:
+        for _ in range(120):
+            try:
+                with urllib.request.urlopen(f"{url}/api/version"):  # noqa: S310 - our own
+                    break
+            except OSError:
+                time.sleep(0.5)
+        yield url
+    finally:
+        head.terminate()
+        head.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_JOBS_SERVER, reason="the jobs server comes with ray[default]")
+def test_a_submitted_run_scores_on_the_cluster_and_its_exit_code_is_the_jobs(
+    jobs_server: str, tmp_path: Path, tiny_engine: Path
+) -> None:
+    fill_lake(Lake(str(tmp_path / "images")), num_images=6)
+    flags = [
+        "--images", str(tmp_path / "images"), "--key-pattern", PATTERN, "--engine",
+        str(tiny_engine), "--store", str(tmp_path / "store"), "--date", DATE,
+    ]  # fmt: skip
+    submit = [sys.executable, "-m", "steel_batch.cli", "submit", "--address", jobs_server]
+    scored = subprocess.run(
+        [*submit, "--output", "json", "score", *flags, "--output", "json"],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert scored.returncode == 0, scored.stderr
+    assert set(json.loads(scored.stdout)) == {"job", "address"}
+    assert '"num_scored": 6' in scored.stderr
+    assert len(committed_rows(Lake(str(tmp_path / "store")))) == 6
+    refused = subprocess.run(
+        [*submit, "score", *flags[:-1], "1999-01-01"],
+        capture_output=True, text=True, check=False, timeout=200,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "and the date 1999-01-01" in refused.stdout

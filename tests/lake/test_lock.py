@@ -1,0 +1,323 @@
+"""A lease has one holder at a time, whatever holders and clocks do."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from steel_batch.errors import LakeError, LockHeldError
+from steel_batch.lake import Lake, series
+from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, Holder, Lease
+
+NAME = "locks/date"
+NUM_RIVALS = 8
+
+
+EXAMPLE = {
+    "token": "another",
+    "host": "mill-7",
+    "pid": 4711,
+    "user": "otto",
+    "run_id": "r3",
+    "acquired_at": 1.0,
+    "expires_at": 2.0,
+    "released": False,
+}
+"""What an entry holds."""
+
+
+def lease(
+    store: Lake, *, run_id: str = "", lease_seconds: float = 60.0, wait_seconds: float = 0.0
+) -> Lease:
+    return Lease(
+        store,
+        NAME,
+        what="the date",
+        run_id=run_id,
+        lease_seconds=lease_seconds,
+        wait_seconds=wait_seconds,
+    )
+
+
+def newest(store: Lake) -> Holder:
+    found = series.latest(store, NAME)
+    assert found is not None
+    return Holder(**json.loads(found[1]))
+
+
+def put_entry(store: Lake, *, expires_in_seconds: float) -> Holder:
+    """An entry that a holder on another machine put last, as its clock says."""
+    now = time.time()
+    times = {"acquired_at": now - 100.0, "expires_at": now + expires_in_seconds}
+    holder = Holder(**{**EXAMPLE, **times})  # type: ignore[arg-type]  # of mixed types
+    number = max(series.numbers(store, NAME), default=0) + 1
+    assert series.put_next(store, NAME, number, json.dumps(asdict(holder)).encode())
+    return holder
+
+
+def is_free(store: Lake) -> bool:
+    try:
+        with lease(store):
+            return True
+    except LockHeldError:
+        return False
+
+
+def winners(tries: list[Callable[[], Lease]]) -> int:
+    """How many of as many threads enter their lease, where those that do stay until all tried."""
+    ready, tried = threading.Barrier(len(tries)), threading.Barrier(len(tries))
+
+    def attempt(make: Callable[[], Lease]) -> bool:
+        ready.wait()
+        try:
+            with make() as held:
+                tried.wait()
+                held.check()
+                return True
+        except LockHeldError:
+            tried.wait()
+            return False
+
+    with ThreadPoolExecutor(len(tries)) as pool:
+        return sum(pool.map(attempt, tries))
+
+
+def test_of_many_that_try_at_once_one_gets_it(lake: Lake) -> None:
+    for _ in range(2):
+        assert winners([lambda: lease(lake)] * NUM_RIVALS) == 1
+
+
+def test_of_many_that_take_over_from_a_dead_holder_at_once_one_gets_it(lake: Lake) -> None:
+    for _ in range(2):
+        put_entry(lake, expires_in_seconds=-CLOCK_SKEW_SECONDS)
+        assert winners([lambda: lease(lake)] * NUM_RIVALS) == 1
+
+
+HOLD = """
+import json, sys
+from steel_batch.errors import LockHeldError
+from steel_batch.lake import Lake
+from steel_batch.lake.lock import Lease
+
+wanted = json.loads(sys.argv[1])
+store = Lake(wanted["store"], endpoint_url=wanted["endpoint_url"])
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    with Lease(store, "locks/date", what="the date", lease_seconds=wanted["lease_seconds"]) as held:
+        print("held", flush=True)
+        sys.stdin.readline()
+        held.check()
+        store.write("committed", b"by the holder")
+        print("committed", flush=True)
+except LockHeldError as error:
+    print(f"refused: {error}", flush=True)
+"""
+"""A process that takes the lease at a word, and at another writes what only a holder may write."""
+
+
+@contextmanager
+def holders(
+    store: Lake, *, num: int, lease_seconds: float
+) -> Iterator[list[subprocess.Popen[str]]]:
+    wanted = {
+        "store": store.url, "endpoint_url": store.endpoint_url, "lease_seconds": lease_seconds,
+    }  # fmt: skip
+    command = [sys.executable, "-c", HOLD, json.dumps(wanted)]
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(num)
+    ]
+    try:
+        assert [heard(process) for process in processes] == ["ready"] * num
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_of_processes_that_try_at_once_one_gets_it_and_the_others_name_it(
+    tmp_path: Path,
+) -> None:
+    with holders(Lake(str(tmp_path)), num=4, lease_seconds=60.0) as processes:
+        for process in processes:
+            tell(process)
+        answers = {process.pid: heard(process) for process in processes}
+    (holder,) = [pid for pid, answer in answers.items() if answer == "held"]
+    for pid, answer in answers.items():
+        assert pid == holder or f"process {holder} of " in answer
+
+
+def test_a_holder_keeps_it_beyond_its_lease_and_a_killed_one_loses_it_after_the_lease(
+    tmp_path: Path,
+) -> None:
+    store, lease_seconds = Lake(str(tmp_path)), 0.5
+    with holders(store, num=1, lease_seconds=lease_seconds) as (process,):
+        tell(process)
+        assert heard(process) == "held"
+        began = time.time()
+        until = time.monotonic() + lease_seconds + CLOCK_SKEW_SECONDS + 0.3
+        while time.monotonic() < until:
+            assert not is_free(store)
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        killed = time.time()
+    last = newest(store)
+    assert began + lease_seconds < last.expires_at <= killed + lease_seconds
+    with lease(store, wait_seconds=30.0) as held:
+        taken = time.time()
+        held.check()
+    assert taken >= last.expires_at + CLOCK_SKEW_SECONDS
+    assert taken < last.expires_at + CLOCK_SKEW_SECONDS + 20.0
+
+
+def test_a_holder_that_was_stopped_and_lost_it_notices_and_writes_nothing(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    with holders(store, num=1, lease_seconds=0.2) as (process,):
+        tell(process)
+        assert heard(process) == "held"
+        os.kill(process.pid, signal.SIGSTOP)
+        with lease(store, wait_seconds=30.0):
+            pass
+        with lease(store):
+            pass
+        os.kill(process.pid, signal.SIGCONT)
+        tell(process)
+        assert heard(process).startswith("refused: this run lost its lock on the date")
+        process.wait()
+    assert store.stat("committed") is None
+    assert is_free(store)
+
+
+def test_a_holder_that_was_stopped_and_did_not_lose_it_goes_on(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    with holders(store, num=1, lease_seconds=0.2) as (process,):
+        tell(process)
+        assert heard(process) == "held"
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.4)
+        assert time.time() > newest(store).expires_at
+        os.kill(process.pid, signal.SIGCONT)
+        tell(process)
+        assert heard(process) == "committed"
+
+
+@pytest.mark.s3
+def test_a_lease_that_is_held_is_always_some_time_from_its_end_and_keeps_few_entries(
+    bucket: str, s3_endpoint: str
+) -> None:
+    store = Lake(bucket, endpoint_url=s3_endpoint)
+    with lease(store, lease_seconds=6.0) as held:  # and renewed after every third of that
+        until = time.monotonic() + 6.5
+        while time.monotonic() < until or max(series.numbers(store, NAME)) <= 2:
+            assert newest(store).expires_at > time.time()
+            assert len(series.numbers(store, NAME)) <= 2
+            held.check()
+            time.sleep(0.05)
+
+
+def test_a_holder_whose_clock_is_behind_keeps_its_lease(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    theirs = put_entry(store, expires_in_seconds=3.0 - CLOCK_SKEW_SECONDS)
+    assert not is_free(store)
+    with lease(store, wait_seconds=30.0):
+        assert time.time() >= theirs.expires_at + CLOCK_SKEW_SECONDS
+
+
+def test_waiting_for_a_holder_ends_when_it_is_said_to(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    put_entry(store, expires_in_seconds=60.0)
+    started = time.monotonic()
+    with pytest.raises(LockHeldError), lease(store, wait_seconds=0.3):
+        pass
+    assert 0.3 <= time.monotonic() - started < 30.0  # the holder's entry lasts for 60
+
+
+def test_what_is_released_is_free_at_once_and_one_entry_says_so(lake: Lake) -> None:
+    with lease(lake):
+        pass
+    assert newest(lake).released
+    assert len(list(lake.list_objects(""))) == 1
+    with lease(lake) as held:
+        held.check()
+
+
+def test_a_block_that_fails_releases_too(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    with pytest.raises(ZeroDivisionError), lease(store):
+        raise ZeroDivisionError
+    assert is_free(store)
+
+
+def test_the_error_names_the_holder(lake: Lake) -> None:
+    theirs = put_entry(lake, expires_in_seconds=60.0)
+    with pytest.raises(LockHeldError) as caught, lease(lake):
+        pass
+    since = datetime.fromtimestamp(theirs.acquired_at, timezone.utc).isoformat(timespec="seconds")
+    for part in ("the date", "process 4711 of otto on mill-7", "run r3", since, "--lock-wait"):
+        assert part in str(caught.value)
+    assert caught.value.exit_code == 4
+
+
+def test_the_error_names_this_process_where_it_is_the_holder(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    with lease(store, run_id="r7"):
+        with pytest.raises(LockHeldError) as caught, lease(store):
+            pass
+        assert f"process {os.getpid()} of " in str(caught.value)
+        assert f" on {socket.gethostname()} (run r7), since " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"\x00\xff",
+        b'{"token": "half',
+        b"[]",
+        b"null",
+        b"{}",
+        b'{"version": 9, "owner": "somebody"}',
+        json.dumps({**EXAMPLE, "fence": 3}).encode(),
+        json.dumps({**EXAMPLE, "expires_at": "tomorrow"}).encode(),
+        json.dumps({**EXAMPLE, "released": None}).encode(),
+    ],
+)
+def test_an_entry_that_is_damaged_or_of_another_version_is_named_and_kept(
+    damaged: bytes, tmp_path: Path
+) -> None:
+    store = Lake(str(tmp_path))
+    key = series.entry_key(NAME, 5)
+    store.write(key, damaged)
+    with pytest.raises(LakeError) as caught, lease(store):
+        pass
+    assert store.uri(key) in str(caught.value)
+    assert "delete it" in str(caught.value)
+    assert [item.key for item in store.list_objects("")] == [key]

@@ -1,0 +1,190 @@
+"""The plan: order, shards, digest, and what is left out."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steel_batch.errors import LakeError, PlanMismatchError
+from steel_batch.lake import Lake
+from steel_batch.runs.plan import KNOWN, Plan, build_plan, check_settings
+from steel_batch.sources.image_ref import ImageRef
+
+SETTINGS: dict[str, Any] = {"shard_images": 4, "shard_bytes": 1000, "rescore_changed": False}
+
+
+def ref(key: str, line: str | None = None, size: int = 10, etag: str = "e") -> ImageRef:
+    return ImageRef(
+        image_key=key, image_id=key, date=None, line=line, tags={"a": "b"}, object_key=key,
+        bytes=size, etag=etag,
+    )  # fmt: skip
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    return pq.read_table(path).to_pylist()
+
+
+def test_images_are_ordered_by_line_and_key_whatever_the_listing_gave(tmp_path: Path) -> None:
+    refs = [ref(f"k{i:03}", line=("b", "a", None)[i % 3]) for i in range(30)]
+    first = build_plan(refs, SETTINGS, tmp_path / "1")
+    random.Random(1).shuffle(refs)
+    second = build_plan(refs, SETTINGS, tmp_path / "2")
+    assert first == second
+    assert rows(tmp_path / "1") == rows(tmp_path / "2")
+    found = [(row["line"] or "", row["image_key"]) for row in rows(tmp_path / "1")]
+    assert found == sorted(found)
+    assert (first.num_images, first.num_shards, first.bytes) == (30, 8, 300)
+    assert rows(tmp_path / "1")[0]["tags"] == [("a", "b")]
+
+
+def test_the_digest_covers_images_and_settings(tmp_path: Path) -> None:
+    digests = {
+        build_plan([ref("a"), ref("b", etag=etag)], {**SETTINGS, **changed}, tmp_path / "p").digest
+        for etag in ("e", "f")
+        for changed in ({}, {"engine": "other"}, {"shard_images": 1})
+    }
+    assert len(digests) == 6
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 1500), min_size=1, max_size=60),
+    shard_images=st.integers(1, 9),
+    shard_bytes=st.integers(1, 2000),
+)
+def test_shards_respect_both_limits_and_are_as_large_as_they_can_be(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[int], shard_images: int, shard_bytes: int
+) -> None:
+    path = tmp_path_factory.mktemp("plan") / "p"
+    refs = [ref(f"k{i:03}", size=size) for i, size in enumerate(sizes)]
+    limits = {"shard_images": shard_images, "shard_bytes": shard_bytes}
+    info = build_plan(refs, {**SETTINGS, **limits}, path)
+    shards: dict[int, list[int]] = {}
+    for row in rows(path):
+        shards.setdefault(row["shard"], []).append(row["bytes"])
+    assert list(shards) == list(range(info.num_shards))
+    assert [size for members in shards.values() for size in members] == sizes
+    for shard, members in shards.items():
+        assert len(members) <= shard_images
+        assert sum(members) <= shard_bytes or len(members) == 1
+        after = shards.get(shard + 1)
+        if after:
+            assert len(members) == shard_images or sum(members) + after[0] > shard_bytes
+
+
+def known(*pairs: tuple[str, str]) -> Iterator[pa.RecordBatch]:
+    yield pa.RecordBatch.from_pylist(
+        [{"image_key": key, "etag": etag} for key, etag in pairs], schema=KNOWN
+    )
+
+
+def test_committed_images_are_left_out_and_changed_ones_counted(tmp_path: Path) -> None:
+    refs = [ref("same"), ref("changed", etag="new"), ref("late")]
+    pairs = (("same", "e"), ("changed", "old"), ("gone", "e"))
+    info = build_plan(refs, SETTINGS, tmp_path / "p", known=known(*pairs))
+    assert (info.num_images, info.num_committed, info.num_changed) == (1, 1, 1)
+    assert info.num_gone == 1
+    assert [row["image_key"] for row in rows(tmp_path / "p")] == ["late"]
+    again = {**SETTINGS, "rescore_changed": True}
+    info = build_plan(refs, again, tmp_path / "p", known=known(*pairs))
+    assert [row["image_key"] for row in rows(tmp_path / "p")] == ["changed", "late"]
+
+
+def test_a_plan_of_nothing_is_a_plan(tmp_path: Path) -> None:
+    info = build_plan([], SETTINGS, tmp_path / "p")
+    assert (info.num_images, info.num_shards) == (0, 0)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    (tmp_path / "runs/r").mkdir(parents=True)
+    refs = (ref(f"k{i:06}") for i in range(20_000))
+    build_plan(refs, {**SETTINGS, "shard_images": 3}, tmp_path / "runs/r/plan.parquet")
+    return tmp_path
+
+
+def test_row_groups_hold_whole_shards_and_are_few(large: Path) -> None:
+    plan = Plan(Lake(str(large)), "r")
+    ranges = plan.ranges()
+    assert len(ranges) <= 1024
+    assert ranges[0].first_shard == 0
+    assert ranges[-1].last_shard == plan.info.num_shards - 1
+    for before, after in itertools.pairwise(ranges):
+        assert after.first_shard == before.last_shard + 1
+    some = ranges[7]
+    shards = plan.read_group(7)["shard"].unique().to_pylist()
+    assert shards == list(range(some.first_shard, some.last_shard + 1))
+
+
+def test_a_plan_that_another_one_was_written_over_is_noticed(large: Path) -> None:
+    digest = Plan(Lake(str(large)), "r").info.digest
+    assert Plan(Lake(str(large)), "r", digest=digest).info.digest == digest
+    build_plan([ref("other")], SETTINGS, large / "runs/r/plan.parquet")
+    with pytest.raises(PlanMismatchError, match=f"begun with {digest[:12]}: .*--fresh"):
+        Plan(Lake(str(large)), "r", digest=digest)
+
+
+def test_a_damaged_plan_is_refused_or_reads_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "runs/r/plan.parquet"
+    path.parent.mkdir(parents=True)
+    build_plan((ref(f"k{i:04}") for i in range(100)), SETTINGS, path)
+    whole = path.read_bytes()
+    store = Lake(str(tmp_path))
+    groups = list(Plan(store, "r"))
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    rng = random.Random(4)
+    refused = []
+    for place in rng.sample(range(4, footer), 100):
+        path.write_bytes(
+            whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :]
+        )
+        try:
+            assert list(Plan(store, "r")) == groups
+        except LakeError as error:
+            refused.append(error.message)
+    assert len(refused) > 50, "most bytes matter"
+    assert all("plan.parquet is damaged: " in message for message in refused)
+    for length in (0, 3, footer, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(LakeError, match=r"is damaged: .*--fresh"):
+            Plan(store, "r")
+
+
+def test_memory_does_not_grow_with_images(tmp_path: Path) -> None:
+    def peak(num: int) -> int:
+        tracemalloc.start()
+        refs = (ref(f"line/{i:07}") for i in range(num))
+        build_plan(refs, {**SETTINGS, "shard_images": 256, "shard_bytes": 1 << 30}, tmp_path / "p")
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return most
+
+    peak(1000)
+    assert peak(60_000) < 1.5 * peak(20_000)
+
+
+def test_other_settings_are_shown_side_by_side() -> None:
+    with pytest.raises(PlanMismatchError, match=r"shard_images was 4 and is now 8.*--fresh"):
+        check_settings("r", SETTINGS, {**SETTINGS, "shard_images": 8})
+    check_settings("r", SETTINGS, dict(SETTINGS))
+    with pytest.raises(PlanMismatchError, match="begun by `score`, not by `quarantine retry`"):
+        check_settings("r", {"retry_quarantined": False}, {"retry_quarantined": True})
+
+
+def test_an_error_of_the_listing_is_raised_as_it_is(tmp_path: Path) -> None:
+    def failing() -> Iterator[ImageRef]:
+        raise LakeError("the bucket is gone.")
+        yield
+
+    with pytest.raises(LakeError, match=r"^the bucket is gone\.$"):
+        build_plan(failing(), {}, tmp_path / "plan.parquet")

@@ -1,0 +1,125 @@
+"""Masks described in a process of its own: the same as here, whatever becomes of the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from steel_batch.errors import ClusterError
+from steel_batch.registry.card import PostProcess
+from steel_batch.scoring import describer
+from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
+from steel_batch.synthetic import render
+
+SHAPE_NHW = (8, 256, 1600)
+POST = PostProcess(min_area_px=(9, 9, 9, 9), min_component_px=(4, 4, 4, 4), resize="fit")
+CLASSES = 4
+
+
+@pytest.fixture
+def child() -> Iterator[ChildDescriber]:
+    made = ChildDescriber(SHAPE_NHW, CLASSES, POST)
+    yield made
+    made.close()
+
+
+def said(describes: Describer, seed: int, *, height: int = 256, num: int = 8) -> pa.ListArray:
+    """What is said of some synthetic masks, every third of which nobody asks about."""
+    masks = [render(seed, i).bitmask_HW for i in range(num)]
+    count_NC = np.array(
+        [[np.count_nonzero(mask_HW >> c & 1) for c in range(CLASSES)] for mask_HW in masks],
+        np.float32,
+    )
+    count_NC[::3] = 0
+    marked = np.flatnonzero(count_NC.any(axis=1)).tolist()
+    for place, image in enumerate(marked):
+        describes.mask_NHW[place] = masks[image]
+    sizes = np.tile(np.array([height, 1600], np.int32), (len(marked), 1))
+    peak_NC = np.linspace(0, 1, num * CLASSES, dtype=np.float32).reshape(num, CLASSES)
+    return describes.describe(marked, sizes, peak_NC, count_NC)
+
+
+def is_alive(process: int) -> bool:
+    """Also false of a zombie: one that has ended, which its parent has not asked about."""
+    try:
+        stat = Path(f"/proc/{process}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
+def test_a_child_says_what_is_said_here(child: ChildDescriber) -> None:
+    local = LocalDescriber(SHAPE_NHW, POST)
+    for seed, height, num in ((1, 256, 8), (2, 256, 3), (3, 200, 8), (4, 512, 1)):
+        expected = said(local, seed, height=height, num=num)
+        found = said(child, seed, height=height, num=num)
+        assert found.equals(expected)
+        assert found.type == expected.type
+        assert len(found) == num
+    assert len(said(local, 1).flatten())
+
+
+def test_a_batch_without_pixels_has_no_defects(child: ChildDescriber) -> None:
+    nothing = np.zeros((5, CLASSES), np.float32)
+    found = child.describe([], np.empty((0, 2), np.int32), nothing, nothing)
+    assert found.to_pylist() == [[]] * 5
+
+
+def test_a_child_that_is_killed_is_replaced_and_its_batch_described_again(
+    child: ChildDescriber,
+) -> None:
+    expected = said(LocalDescriber(SHAPE_NHW, POST), 1)
+    assert said(child, 1).equals(expected)
+    os.kill(child._child.pid, signal.SIGKILL)
+    assert said(child, 1).equals(expected)
+
+
+def test_children_that_keep_ending_are_an_error(
+    child: ChildDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child._child.kill()
+    monkeypatch.setattr(describer.sys, "executable", "/bin/false")
+    with pytest.raises(ClusterError, match=r"ended 2 times \(exit 1\): look for memory"):
+        said(child, 1)
+
+
+def test_where_no_process_starts_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(describer.sys, "executable", "/nowhere/python")
+    with pytest.raises(ClusterError, match=r"steel_batch.scoring.describer starts: .*nowhere"):
+        ChildDescriber(SHAPE_NHW, CLASSES, POST)
+
+
+def test_a_child_minds_no_interrupt_and_ends_with_its_describer(child: ChildDescriber) -> None:
+    expected = said(child, 1)
+    process = child._child.pid
+    os.kill(process, signal.SIGINT)
+    assert said(child, 1).equals(expected)
+    assert child._child.pid == process
+    child.close()
+    child.close()
+    assert not Path(f"/proc/{process}").exists(), "nor is it left as a zombie"
+
+
+def test_a_child_ends_with_an_actor_that_is_killed() -> None:
+    code = (
+        "import time; from tests.scoring.test_describer import *\n"
+        "child = ChildDescriber(SHAPE_NHW, CLASSES, POST); said(child, 1)\n"
+        "print(child._child.pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as actor:
+        process = int((actor.stdout or sys.stdin.buffer).readline())
+        assert is_alive(process)
+        actor.kill()
+    until = time.monotonic() + 60
+    while is_alive(process) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not is_alive(process)

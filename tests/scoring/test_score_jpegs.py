@@ -1,0 +1,195 @@
+"""What the scorer leaves to a device that decodes JPEGs itself, and what it does with the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from steel_batch import schema
+from steel_batch.config import DECODER
+from steel_batch.engine.contract import Output, Runtime, Slot
+from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.engine.tensorrt import missing_parts
+from steel_batch.errors import DecodeError, ImageError
+from steel_batch.images.decode import decode_gray
+from steel_batch.images.jpeg import is_plain_jpeg
+from steel_batch.lake import Lake
+from steel_batch.scoring.scorer import Scores, ShardScorer
+from steel_batch.scoring.shard import ShardInput, check_jpegs
+from tests.bad_files import HEIGHT, WIDTH, strange_files
+from tests.tiny_engine import tiny_version
+
+CARD, GRAPHS = tiny_version(height=HEIGHT, width=WIDTH)
+FILES = [file for file in strange_files() if file.code not in ("too_large", "crashed_decoder")]
+MISSING = len(FILES) // 2
+"""The place of an image whose object was gone."""
+
+
+class DeviceSlot:
+    """A slot whose device has memory of its own and decodes every other plain JPEG into it."""
+
+    def __init__(self, slot: Slot, given: list[int]) -> None:
+        self._slot, self._given = slot, given
+        self._device_NHW = np.zeros_like(slot.image_NHW)
+        self._loaded: frozenset[int] = frozenset()
+        self.image_NHW = np.full_like(slot.image_NHW, 7)
+
+    def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
+        self._given.append(len(jpegs))
+        assert all(is_plain_jpeg(data, HEIGHT, WIDTH) for data in jpegs.values())
+        loaded = set()
+        for place in list(jpegs)[::2]:
+            with suppress(ImageError):
+                self._device_NHW[place] = decode_gray(jpegs[place])
+                loaded.add(place)
+        self._loaded = frozenset(loaded)
+        return self._loaded
+
+    def infer(self, num_images: int) -> Output:
+        for part in missing_parts(num_images, self._loaded):
+            self._device_NHW[part] = self.image_NHW[part]
+        self._slot.image_NHW[:] = self._device_NHW
+        return self._slot.infer(num_images)
+
+
+class DeviceRuntime:
+    """ONNX Runtime behind such slots."""
+
+    description = "a device that decodes"
+    num_slots = 2
+
+    def __init__(self, runtime: OrtRuntime) -> None:
+        self._runtime = runtime
+        self.batch_size = runtime.batch_size
+        self.given: list[int] = []
+
+    @contextmanager
+    def _slot(self) -> Iterator[DeviceSlot]:
+        with self._runtime.acquire() as slot:
+            yield DeviceSlot(slot, self.given)
+
+    def acquire(self) -> AbstractContextManager[DeviceSlot]:
+        return self._slot()
+
+    def close(self) -> None:
+        self._runtime.close()
+
+
+def shard() -> ShardInput:
+    keys = [file.name for file in FILES]
+    columns = {"image_key": keys, "image_id": keys, "tags": [[] for _ in keys]}
+    refs = pa.table(
+        [pa.array(columns.get(f.name, [None] * len(keys)), f.type) for f in schema.PLAN],
+        schema=schema.PLAN,
+    )
+    errors: list[ImageError | None] = [None] * len(FILES)
+    errors[MISSING] = DecodeError("it is gone.", code="missing")
+    return ShardInput(
+        run_id="r", plan_digest="0", shard=0, refs=refs,
+        contents=[file.data for file in FILES], errors=errors,
+    )  # fmt: skip
+
+
+def open_cpu() -> OrtRuntime:
+    return OrtRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=8, num_threads=1)
+
+
+def scores(
+    runtime: Runtime,
+    given: ShardInput,
+    lake: Lake,
+    *,
+    decoder: str = DECODER,
+    isolated: bool = False,
+    num_children: int = 0,
+) -> Scores:
+    scorer = ShardScorer(
+        runtime, CARD, lake, decoder=decoder, num_threads=3, num_children=num_children,
+        decode_seconds=30.0,
+    )  # fmt: skip
+    try:
+        return scorer.score_images(given, isolated=isolated)
+    finally:
+        scorer.close()
+
+
+def outcomes(found: Scores) -> list[object]:
+    return [
+        (shape.code, shape.message) if isinstance(shape, ImageError) else shape
+        for shape in found.shapes
+    ]
+
+
+@pytest.fixture
+def lake(tmp_path: Any) -> Lake:
+    return Lake(str(tmp_path))
+
+
+def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
+    expected = scores(open_cpu(), shard(), lake)
+    found = scores(open_cpu(), shard(), lake, num_children=2)
+    assert outcomes(found) == outcomes(expected)
+    assert found.defects.equals(expected.defects)
+    assert len(expected.defects.flatten())
+
+
+def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
+    checked = check_jpegs(shard(), HEIGHT, WIDTH)
+    expected = scores(open_cpu(), checked, lake)
+    runtime = DeviceRuntime(open_cpu())
+    found = scores(runtime, checked, lake)
+    refused = [error is not None for error in checked.errors]
+    assert sum(runtime.given) == sum(
+        p and not r for p, r in zip(checked.plain or (), refused, strict=True)
+    )
+    assert outcomes(found) == outcomes(expected)
+    assert found.defects.equals(expected.defects)
+    good = [not isinstance(shape, ImageError) for shape in expected.shapes]
+    assert (found.peak_NC[good] == expected.peak_NC[good]).all()
+    assert len(expected.defects.flatten())
+
+
+def test_what_was_not_checked_is_left_to_the_cpu(lake: Lake) -> None:
+    runtime = DeviceRuntime(open_cpu())
+    found = scores(runtime, shard(), lake)
+    assert set(runtime.given) == {0}
+    assert outcomes(found) == outcomes(scores(open_cpu(), shard(), lake))
+
+
+def test_another_decoder_gets_every_file(lake: Lake) -> None:
+    runtime = DeviceRuntime(open_cpu())
+    named = "tests.strange_decoders:deadly"
+    checked = check_jpegs(shard(), HEIGHT, WIDTH)
+    with_device = outcomes(scores(runtime, checked, lake, decoder=named))
+    assert set(runtime.given) == {0}
+    assert with_device == outcomes(scores(open_cpu(), checked, lake, decoder=named))
+
+
+def test_a_shard_that_killed_a_process_is_kept_from_the_device(lake: Lake) -> None:
+    runtime = DeviceRuntime(open_cpu())
+    scores(runtime, check_jpegs(shard(), HEIGHT, WIDTH), lake, isolated=True)
+    assert set(runtime.given) == {0}
+
+
+def test_a_shard_comes_over_the_wire_as_it_was_and_its_images_are_not_copied() -> None:
+    sent = check_jpegs(shard(), HEIGHT, WIDTH)
+    table = sent.to_wire()
+    found = ShardInput.from_wire(table)
+    assert [bytes(content or b"") for content in found.contents] == list(sent.contents)
+    told = [[(e.code, e.message) if e else None for e in s.errors] for s in (sent, found)]
+    assert told[0] == told[1]
+    assert any(told[0])
+    assert found.refs.equals(sent.refs)
+    assert found.plain == sent.plain
+    assert any(sent.plain or ())
+    assert not all(sent.plain or ())
+    _, _, data = table["contents"].chunk(0).values.buffers()
+    for content in found.contents:
+        if content:
+            address = np.frombuffer(content, np.uint8).ctypes.data
+            assert data.address <= address < data.address + data.size

@@ -1,0 +1,298 @@
+"""`verify` finds whatever is wrong with a store, and nothing where nothing is."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from steel_batch import layout
+from steel_batch.errors import ConfigError, LakeError
+from steel_batch.lake import Lake
+from steel_batch.runs.record import RunResult
+from steel_batch.tables.commit import all_live_files, land, live_files
+from steel_batch.tables.merge import load_files, save_files
+from steel_batch.tables.verify import Problem, run_of, verify
+from tests.made_up_run import (
+    DATE,
+    ENGINE,
+    begin,
+    commit_run,
+    finish,
+    image_keys,
+    made_up_row,
+    merge,
+    parquet,
+    rows_table,
+    score_shards,
+)
+
+OTHER_DATE = "2026-11-22"
+
+
+def found(store: Lake, **only: str) -> list[tuple[str, str]]:
+    return [(problem.kind, problem.key) for problem in verify(store, **only)]
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store that is never touched."""
+    path = tmp_path_factory.mktemp("sound") / "store"
+    fill(Lake(str(path)))
+    return path
+
+
+@pytest.fixture
+def store(sound: Path, tmp_path: Path) -> Lake:
+    """A copy of it, to plant something in."""
+    shutil.copytree(sound, tmp_path / "store")
+    return Lake(str(tmp_path / "store"))
+
+
+def fill(made: Lake) -> None:
+    """Two dates; one in two runs and several files, with quarantine."""
+    keys = image_keys(10)
+    commit_run(made, keys, bad=keys[:2], merge_bytes=1)
+    commit_run(made, image_keys(3, first=10))
+    commit_run(made, image_keys(5), date=OTHER_DATE)
+
+
+def first_file(store: Lake, table: str = layout.PREDICTIONS) -> str:
+    return live_files(store, table, ENGINE, DATE)[0].key
+
+
+def test_a_sound_store_has_no_problems(store: Lake) -> None:
+    assert found(store) == []
+
+
+def test_what_was_checked_is_counted(store: Lake) -> None:
+    checked = verify(store)
+    assert list(checked) == []
+    files = [file for table in layout.TABLES for file in all_live_files(store, table)]
+    assert (checked.num_runs, checked.num_files) == (3, len(files))
+    assert checked.num_rows == sum(file.num_rows for file in files)
+    of_date = verify(store, date=OTHER_DATE)
+    assert list(of_date) == []
+    assert (of_date.num_runs, of_date.num_files) == (1, 2)
+
+
+def test_a_store_without_tables_is_refused_and_one_without_rows_is_not(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path / "store"))
+    with pytest.raises(LakeError, match=r"there is no table .*/store/predictions: nothing was sc"):
+        found(store)
+    begin(store, image_keys(4))
+    assert found(store) == []
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ({"engine": "demo"},
+         f"committed for engine 'demo': expected <model>-<12 hex>, for example {ENGINE}"),
+        ({"engine": "other-ffffffffffff"}, "nothing is committed for engine 'other-ffffffffffff'"),
+        ({"date": "2026-11-12"}, "nothing is committed for the date 2026-11-12 in .*: its dates "
+         f"reach from {DATE} to {OTHER_DATE}"),
+        ({"date": "2026-11-12", "engine": ENGINE}, f"for the date 2026-11-12 and engine {ENGINE}"),
+        ({"date": "12.11.2026"}, "'12.11.2026' is not YYYY-MM-DD"),
+        ({"date": "2026-13-45"}, "there is no date 2026-13-45"),
+    ],
+)  # fmt: skip
+def test_an_engine_or_date_of_which_nothing_is_there_is_refused(
+    store: Lake, only: dict[str, str], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        found(store, **only)
+
+
+def test_files_that_no_log_names_are_found_also_where_there_is_no_log(store: Lake) -> None:
+    store.delete(item.key for item in list(store.list_objects("predictions/_delta_log/")))
+    kinds = {kind for kind, key in found(store) if key.startswith("predictions/")}
+    assert kinds == {"foreign"}
+
+
+def test_a_run_that_is_not_over_is_no_problem(store: Lake) -> None:
+    record = begin(store, image_keys(4, first=50))
+    score_shards(store, record)
+    assert found(store) == []
+    merge(store, record)
+    assert found(store) == []
+
+
+@pytest.mark.parametrize("table", layout.TABLES)
+def test_a_deleted_file_is_found(store: Lake, table: str) -> None:
+    key = first_file(store, table)
+    store.delete([key])
+    assert found(store) == [("missing", key)]
+
+
+@pytest.mark.parametrize("table", layout.TABLES)
+def test_a_truncated_file_is_found(store: Lake, table: str) -> None:
+    key = first_file(store, table)
+    store.write(key, store.read(key)[:-5])
+    assert found(store) == [("truncated", key)]
+
+
+@pytest.mark.parametrize("where", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 0.999])
+def test_a_changed_byte_is_found_wherever_it_is(store: Lake, where: float) -> None:
+    key = first_file(store)
+    data = bytearray(store.read(key))
+    data[int(where * len(data))] ^= 0x40
+    store.write(key, bytes(data))
+    assert found(store) == [("changed", key)]
+
+
+def test_several_things_wrong_on_any_lake_are_all_found(lake: Lake) -> None:
+    fill(lake)
+    assert found(lake) == []
+    gone, short, changed = (file.key for file in live_files(lake, "predictions", ENGINE, DATE)[:3])
+    lake.delete([gone])
+    lake.write(short, lake.read(short)[:100])
+    data = lake.read(changed)
+    lake.write(changed, data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    assert found(lake) == [("missing", gone), ("truncated", short), ("changed", changed)]
+
+
+@pytest.mark.parametrize("table", layout.TABLES)
+def test_a_foreign_file_in_a_partition_is_found(store: Lake, table: str) -> None:
+    key = f"{table}/{layout.partition(ENGINE, DATE)}/somebody.parquet"
+    store.write(key, parquet(rows_table([made_up_row("x/y.jpg", "r")])))
+    assert found(store) == [("foreign", key)]
+
+
+def test_a_foreign_file_in_a_partition_of_its_own_is_found(store: Lake) -> None:
+    key = "predictions/engine=mine/date=2020-01-01/rows.parquet"
+    store.write(key, b"x")
+    assert found(store) == [("foreign", key)]
+    assert found(store, date=DATE) == []
+
+
+def test_what_a_killed_run_published_is_found_until_it_is_swept(store: Lake) -> None:
+    record = begin(store, image_keys(4, first=50))
+    score_shards(store, record)
+    (file,) = files = merge(store, record)
+    store.copy(file.merged, file.target)
+    assert found(store) == [("foreign", file.target)]
+    finish(store, record, files)
+    assert found(store) == []
+
+
+def test_a_duplicate_commit_is_found(store: Lake) -> None:
+    """The same rows once more, as a run under another id that did not know of the first."""
+    record = begin(store, image_keys(3, first=10))
+    score_shards(store, record)
+    finish(store, record, merge(store, record))
+    (problem,) = verify(store)
+    assert (problem.kind, problem.key) == (
+        "duplicate", f"predictions/{layout.partition(ENGINE, DATE)}",
+    )  # fmt: skip
+    assert problem.message == ("3 images have more than one row, for example 1/im00010.jpg")
+
+
+def test_the_same_file_committed_under_another_name_is_found(store: Lake) -> None:
+    run_id = layout.run_id(ENGINE, DATE, 1)
+    (file, *_) = load_files(store, run_id, "predictions") or ()
+    again = layout.run_id(ENGINE, DATE, 9)
+    copy = dataclasses.replace(
+        file, merged=file.target, target=layout.table_file("predictions", ENGINE, DATE, again, 0)
+    )
+    land(store, "predictions", again, [copy])
+    partition = f"predictions/{layout.partition(ENGINE, DATE)}"
+    assert found(store) == [("unrecorded", copy.target), ("duplicate", partition)]
+
+
+def test_the_same_image_of_two_dates_or_engines_is_no_duplicate(store: Lake) -> None:
+    commit_run(store, image_keys(4), engine="other-ffffffffffff")
+    assert found(store) == []
+
+
+def rewrite_result(store: Lake, change: Callable[[RunResult], RunResult]) -> str:
+    key = layout.run_file(layout.run_id(ENGINE, DATE, 1), "result.json")
+    changed = change(RunResult.from_json(store.read(key)))
+    store.write(key, json.dumps(changed.to_json()).encode())
+    return key
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"num_scored": 7},
+        {"num_quarantined": 1},
+        {"num_scored": 9, "num_quarantined": 1},
+        {"num_scored": 7, "num_quarantined": 3},
+    ],
+    ids=str,
+)
+def test_counts_that_do_not_add_up_are_found(store: Lake, counts: dict[str, int]) -> None:
+    """Of ten images, eight were predicted and two quarantined."""
+    key = rewrite_result(store, lambda result: dataclasses.replace(result, **counts))  # type: ignore[arg-type]
+    assert found(store) == [("miscounted", key)]
+
+
+def test_a_plan_with_more_images_than_were_scored_is_found(store: Lake) -> None:
+    run_id = layout.run_id(ENGINE, DATE, 1)
+    key = layout.run_file(run_id, "run.json")
+    record = json.loads(store.read(key))
+    store.write(key, json.dumps({**record, "num_images": 11}).encode())
+    (problem,) = verify(store)
+    assert problem == Problem(
+        kind="miscounted",
+        key=layout.run_file(run_id, "result.json"),
+        message="planned 11, predicted 8 (8 in files), quarantined 2 (2 in files)",
+    )
+
+
+def test_quarantine_entries_that_were_not_written_are_found(store: Lake) -> None:
+    """The run says that it set two images aside, and its file holds one."""
+    run_id = layout.run_id(ENGINE, DATE, 1)
+    (file,) = load_files(store, run_id, "quarantine") or ()
+    save_files(store, run_id, "quarantine", [dataclasses.replace(file, num_rows=1)])
+    (log_says, counts) = verify(store)
+    assert (log_says.kind, log_says.key) == ("miscounted", file.target)
+    assert counts.message.endswith("quarantined 2 (1 in files)")
+
+
+def test_rows_that_the_log_counts_otherwise_are_found(store: Lake) -> None:
+    run_id = layout.run_id(ENGINE, DATE, 2)
+    (file,) = load_files(store, run_id, "predictions") or ()
+    save_files(store, run_id, "predictions", [dataclasses.replace(file, num_rows=2)])
+    assert found(store) == [("miscounted", file.target)]
+
+
+def test_a_file_without_a_record_is_found(store: Lake) -> None:
+    run_id = layout.run_id(ENGINE, DATE, 2)
+    store.delete([layout.files_list(run_id, "predictions")])
+    assert found(store) == [("unrecorded", first_file_of(store, run_id))]
+
+
+def first_file_of(store: Lake, run_id: str) -> str:
+    (key,) = [f.key for f in live_files(store, "predictions", ENGINE, DATE) if run_id in f.key]
+    return key
+
+
+def test_images_that_were_tried_again_and_left_the_quarantine_are_no_problem(store: Lake) -> None:
+    keys = image_keys(2)
+    commit_run(store, keys, retry_quarantined=True, bad=keys[1:])
+    assert found(store) == []
+
+
+def test_one_engine_or_date_can_be_checked_alone(store: Lake) -> None:
+    key = first_file(store)
+    store.delete([key])
+    assert found(store, date=OTHER_DATE) == []
+    assert found(store, engine=ENGINE, date=DATE) == [("missing", key)]
+
+
+def test_a_folder_among_the_runs_that_is_no_run_is_left_alone(store: Lake) -> None:
+    store.write("runs/notes/today.txt", b"mine")
+    assert found(store) == []
+
+
+def test_the_run_of_a_file_stands_in_its_name() -> None:
+    run_id = layout.run_id(ENGINE, DATE, 12)
+    assert run_of(layout.table_file("predictions", ENGINE, DATE, run_id, 3)) == run_id
+    assert run_of("predictions/engine=x/date=y/somebody.parquet") is None
+    assert run_of("predictions/engine=x/date=y/part-x-0.parquet") is None
