@@ -27,9 +27,9 @@ Decoder = Callable[[Any], Image]
 _FLAGS: Final = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 
 cv2.setNumThreads(1)  # images are decoded on our own threads
-cv2.utils.logging.setLogLevel(
-    cv2.utils.logging.LOG_LEVEL_SILENT
-)  # a damaged file is an entry in the quarantine, not a line on stderr
+# A damaged file is an entry in the quarantine, not a line on stderr. OpenCV moved this in 4.13.
+_set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.logging.setLogLevel
+_set_log_level(0)
 
 
 def load_decoder(name: str) -> Decoder:
@@ -166,8 +166,25 @@ def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
 
 
 def mask_to_source(mask_HW: Image, height: int, width: int) -> Image:
-    """Take a mask back to the size of the image that it was made from."""
+    """Take a mask back to the size of the image that it was made from.
+
+    Each pixel takes the mask's value at its centre; a centre between two pixels of the mask takes
+    the lower or right one. The arithmetic is exact and of whole numbers, as OpenCV's own scaling to
+    the nearest pixel is another one in version 5 than in 4.
+
+    Args:
+        mask_HW: A bitmask of any size.
+        height: Of the image, in pixels.
+        width: Of the image, in pixels.
+    """
     if mask_HW.shape == (height, width):
         return mask_HW
-    found = cv2.resize(mask_HW, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
-    return np.asarray(found, np.uint8)
+    rows = _nearest(mask_HW.shape[0], height)
+    columns = _nearest(mask_HW.shape[1], width)
+    return mask_HW.take(rows, axis=0).take(columns, axis=1)
+
+
+def _nearest(size: int, wanted: int) -> npt.NDArray[np.int64]:
+    """For each of `wanted` pixels, the pixel of `size` that its centre lies in."""
+    centres = 2 * np.arange(wanted, dtype=np.int64) + 1  # in halves of a pixel
+    return centres * size // (2 * wanted)

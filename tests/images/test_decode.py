@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from functools import cache
@@ -265,6 +266,56 @@ def test_a_mask_goes_back_to_the_source_with_no_bit_made_up() -> None:
     source_HW = mask_to_source(mask_HW, HEIGHT * 2, WIDTH * 2)
     np.testing.assert_array_equal(source_HW, mask_HW.repeat(2, axis=0).repeat(2, axis=1))
     assert set(np.unique(mask_to_source(mask_HW, 37, 91))) <= {0, 0b0101, 0b1000}
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "golden"),
+    [
+        (4, 10, [0, 0, 1, 1, 1, 2, 2, 3, 3, 3]),
+        (10, 4, [1, 3, 6, 8]),
+        (3, 7, [0, 0, 1, 1, 1, 2, 2]),
+        (7, 3, [1, 3, 5]),
+        (5, 8, [0, 0, 1, 2, 2, 3, 4, 4]),
+        (1, 3, [0, 0, 0]),
+        (3, 1, [1]),
+        (4, 8, [0, 0, 1, 1, 2, 2, 3, 3]),
+        (8, 4, [1, 3, 5, 7]),
+    ],
+)
+def test_a_mask_takes_the_value_at_each_pixels_centre(
+    size: int, wanted: int, golden: list[int]
+) -> None:
+    ramp = np.arange(size, dtype=np.uint8)
+    np.testing.assert_array_equal(mask_to_source(ramp[None], 1, wanted)[0], golden)
+    np.testing.assert_array_equal(mask_to_source(ramp[:, None], wanted, 1)[:, 0], golden)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "digest"),
+    [
+        (256, 1600, "df1958dae96def02"),
+        (200, 256, "d6cc618f2cb1f2dc"),
+        (100, 33, "3bc5efc05b0a1960"),
+        (333, 1601, "b2dbc9dab9f78f55"),
+    ],
+)
+def test_a_mask_in_the_images_size_is_the_same_with_every_opencv(
+    height: int, width: int, digest: str
+) -> None:
+    columns = np.arange(512, dtype=np.int64)
+    mask_HW = ((columns[None] * 7 + columns[:128, None] * 13) % 16).astype(np.uint8)
+    found_HW = mask_to_source(mask_HW, height, width)
+    assert hashlib.sha256(found_HW.tobytes()).hexdigest()[:16] == digest
+
+
+@given(size=st.integers(1, 90), wanted=st.integers(1, 90))
+def test_a_mask_taken_back_is_in_order_and_nearest(size: int, wanted: int) -> None:
+    ramp = np.arange(size, dtype=np.uint8)
+    found = mask_to_source(ramp[None], 1, wanted)[0].astype(int)
+    assert (np.diff(found) >= 0).all()
+    assert (0 <= found).all()
+    assert (found < size).all()
+    assert np.abs(found + 0.5 - (np.arange(wanted) + 0.5) * size / wanted).max() <= 0.5 + 1e-9
 
 
 def test_a_decoder_is_named_by_module_and_function() -> None:
