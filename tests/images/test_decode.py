@@ -313,7 +313,7 @@ def test_a_mask_taken_back_is_in_order_and_nearest(size: int, wanted: int) -> No
     ramp = np.arange(size, dtype=np.uint8)
     found = mask_to_source(ramp[None], 1, wanted)[0].astype(int)
     assert (np.diff(found) >= 0).all()
-    assert (0 <= found).all()
+    assert (found >= 0).all()
     assert (found < size).all()
     assert np.abs(found + 0.5 - (np.arange(wanted) + 0.5) * size / wanted).max() <= 0.5 + 1e-9
 
