@@ -15,7 +15,8 @@ import tempfile
 
 from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import keep
-from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
+from steel_batch.config import CPU_BATCH_SIZE
+from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.synthetic import render
@@ -33,7 +34,7 @@ CALIBRATION_SEED, JUDGED_SEED = 1, 3
 def images_per_second(engine: Engine, graph: bytes, num_threads: int, seconds: float) -> float:
     """Of ONNX Runtime, with images that are in its memory already."""
     runtime = OrtRuntime(
-        graph, engine.card, precision="", batch_size=BATCH_SIZE, num_threads=num_threads
+        graph, engine.card, precision="", batch_size=CPU_BATCH_SIZE, num_threads=num_threads
     )
     rate = engine_alone(runtime, [render(JUDGED_SEED, k).image_HW for k in range(8)], seconds)
     runtime.close()
@@ -79,7 +80,7 @@ def main() -> None:
         "engine": engine.card.name,
         "num_judged": options.num_images,
         "rounds": options.rounds,
-        "batch_size": BATCH_SIZE,
+        "batch_size": CPU_BATCH_SIZE,
         "num_threads": num_threads,
         "images_per_second": {
             precision: round(statistics.median(found), 2) for precision, found in rates.items()

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from steel_batch.errors import ConfigError
 from steel_batch.layout import check_date
@@ -23,6 +23,14 @@ else:
     import tomli as tomllib
 
 ALL_DATES = "all"
+RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
+DECODES: Final = ("auto", "gpu", "cpu")
+GPU_BATCH_SIZE: Final = 32
+"""Images of one inference on a GPU, where neither the compiled plan nor the command says."""
+CPU_BATCH_SIZE: Final = 2
+"""Images of one inference on a CPU: more of them leave the core's own caches."""
+MAX_CPUS_PER_ACTOR: Final = 4.0
+"""More threads than this in one CPU engine scale worse than more engines."""
 DECODER = "steel_batch.images.decode:decode_gray"
 """What decodes where nobody says otherwise."""
 _MOVED_DECODER = "steel_batch.decode:decode_gray"

@@ -29,7 +29,7 @@ from steel_batch.errors import ConfigError, EngineError
 from steel_batch.images.decode import fit_to
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card, Graph, PostProcess, version_of
-from steel_batch.registry.versions import register
+from steel_batch.registry.registration import register
 from training.dataset import Dataset
 from training.export import check_graph, export_graph, open_session
 from training.judge import judge, probabilities

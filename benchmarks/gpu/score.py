@@ -28,8 +28,8 @@ from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
 from steel_batch.cluster.stream import ON_GPU
-from steel_batch.config import DECODER
-from steel_batch.engine.runtime import DECODES, open_runtime
+from steel_batch.config import DECODER, DECODES
+from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake

@@ -23,7 +23,7 @@ import torch
 from benchmarks.machine import describe_machine
 from steel_batch import synthetic
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import register
+from steel_batch.registry.registration import register
 from steel_batch.synthetic.writer import write_lake
 from training.batches import Examples
 from training.dataset import Dataset, open_dataset

@@ -6,7 +6,7 @@ import datetime
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.table import Table
@@ -14,11 +14,12 @@ from rich.table import Table
 from steel_batch.cli.output import configure_logging, console, print_json, print_table, say
 from steel_batch.cli.score import duration, run_options
 from steel_batch.config import ScoreConfig
-from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, Ledger
-from steel_batch.pipeline.backfill import backfill as score_dates
+
+if TYPE_CHECKING:
+    from steel_batch.pipeline.backfill import DateOutcome, Ledger
 
 
-@click.command(short_help="Score many dates of the lake, each as a run of its own.")
+@click.command()
 @run_options
 @click.option("--from", "first_date", metavar="DATE", help="Oldest date.")
 @click.option("--to", "last_date", metavar="DATE", help="Newest date.")
@@ -56,6 +57,9 @@ def backfill(
     The same command again continues where it was interrupted: dates that are done are not looked
     at again, unless --recheck asks for images that came late.
     """
+    from steel_batch.pipeline.backfill import BackfillConfig  # imports Ray
+    from steel_batch.pipeline.backfill import backfill as score_dates
+
     if dates_from_lake == bool(first_date or last_date):
         raise click.UsageError("give --from or --to or both, or else --dates-from-lake.")
     configure_logging(verbose)

@@ -8,6 +8,7 @@ from typing import Final
 import click
 from rich.table import Table
 
+from steel_batch.cli.completion import complete_engine
 from steel_batch.cli.output import (
     answer,
     configure_logging,
@@ -16,8 +17,9 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
 )
+from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.engine.build import build, usual_precision
-from steel_batch.engine.compiled_plans import ANY_GPU, DEFAULT_BATCH_SIZE, PlanRecord
+from steel_batch.engine.compiled_plans import ANY_GPU, PlanRecord
 from steel_batch.engine.gpu import OTHERWISE
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
@@ -31,8 +33,8 @@ INSTEAD: Final = {
 """What to do where a runtime is missing: ONNX Runtime, which scores without it, takes no plan."""
 
 
-@click.command("build-engine", short_help="Compile an engine into a plan for this machine.")
-@click.argument("engine")
+@click.command("build-engine")
+@click.argument("engine", shell_complete=complete_engine)
 @click.option("--store", metavar="URL", help="Folder or s3:// prefix of the registry.")
 @endpoint_option
 @click.option(
@@ -52,7 +54,7 @@ INSTEAD: Final = {
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    default=DEFAULT_BATCH_SIZE,
+    default=GPU_BATCH_SIZE,
     show_default=True,
     help="Images of one inference.",
 )

@@ -31,7 +31,7 @@ SELECT image_key, defects FROM predictions WHERE has_defect
 ORDER BY list_sum(list_transform(defects, lambda d: d.area_px)) DESC LIMIT 8"""
 
 
-@click.command(short_help="Draw strip images, score them and query the answer.")
+@click.command()
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

@@ -37,7 +37,7 @@ from steel_batch.registry.versions import load_engine
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
-@click.command(short_help="Check what scoring needs.")
+@click.command()
 @engine_option
 @click.option("--store", metavar="URL", help="Folder or s3:// prefix: can it be written?")
 @click.option("--images", metavar="URL", help="Folder, s3:// prefix or manifest: can it be read?")

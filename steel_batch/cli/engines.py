@@ -10,6 +10,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from steel_batch.cli.completion import complete_engine
 from steel_batch.cli.output import (
     answer,
     endpoint_option,
@@ -76,7 +77,7 @@ def list_(store: str, endpoint_url: str | None, output: str) -> None:
 
 
 @engines.command("show")
-@click.argument("engine")
+@click.argument("engine", shell_complete=complete_engine)
 @lookup_option
 @endpoint_option
 @click.option(
@@ -110,7 +111,7 @@ def show(
 
 
 @engines.command("promote")
-@click.argument("engine")
+@click.argument("engine", shell_complete=complete_engine)
 @click.option(
     "--alias",
     default="production",
@@ -168,7 +169,7 @@ def promote_(
 
 
 @engines.command("rollback")
-@click.argument("engine", metavar="MODEL@ALIAS")
+@click.argument("engine", metavar="MODEL@ALIAS", shell_complete=complete_engine)
 @registry_option
 @endpoint_option
 @why_option
@@ -184,8 +185,8 @@ def rollback_(engine: str, store: str, endpoint_url: str | None, why: str, outpu
 
 
 @engines.command("diff")
-@click.argument("engine_a", metavar="A")
-@click.argument("engine_b", metavar="B")
+@click.argument("engine_a", metavar="A", shell_complete=complete_engine)
+@click.argument("engine_b", metavar="B", shell_complete=complete_engine)
 @lookup_option
 @endpoint_option
 @output_option

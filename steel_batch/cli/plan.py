@@ -24,7 +24,7 @@ from steel_batch.registry.versions import load_engine
 from steel_batch.sources.open import open_source
 
 
-@click.command(short_help="Show what score would read; nothing is written.")
+@click.command()
 @lake_options
 @date_option
 @output_option

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from steel_batch.cli.completion import complete_date
 from steel_batch.cli.output import (
     endpoint_option,
     existing_store,
@@ -29,7 +30,7 @@ def quarantine() -> None:
 @quarantine.command("list")
 @store_option
 @endpoint_option
-@click.option("--date", metavar="DATE", help="Only this date.")
+@click.option("--date", metavar="DATE", shell_complete=complete_date, help="Only this date.")
 @click.option("--code", metavar="CODE", help="Only this error code, such as truncated.")
 @output_option
 def list_(

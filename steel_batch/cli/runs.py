@@ -8,6 +8,7 @@ import click
 from rich.table import Table
 
 from steel_batch import layout
+from steel_batch.cli.completion import complete_date, complete_run
 from steel_batch.cli.output import (
     answer,
     counted,
@@ -31,7 +32,11 @@ def runs() -> None:
 @store_option
 @endpoint_option
 @click.option(
-    "--date", default="", metavar="DATE", help="Only runs of this date (or month: 2026-11)."
+    "--date",
+    default="",
+    metavar="DATE",
+    shell_complete=complete_date,
+    help="Only runs of this date (or month: 2026-11).",
 )
 @output_option
 def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
@@ -68,7 +73,7 @@ def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
 
 
 @runs.command("show")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_run)
 @store_option
 @endpoint_option
 @output_option

@@ -11,6 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from steel_batch.cli.completion import complete_date, complete_engine
 from steel_batch.cli.output import (
     Command,
     configure_logging,
@@ -22,12 +23,17 @@ from steel_batch.cli.output import (
     say,
     store_option,
 )
-from steel_batch.cluster.join import MAX_CPUS_PER_ACTOR
-from steel_batch.config import ALL_DATES, DECODER, ScoreConfig, read_toml
-from steel_batch.engine.compiled_plans import DEFAULT_BATCH_SIZE
-from steel_batch.engine.onnxruntime import BATCH_SIZE
-from steel_batch.engine.runtime import DECODES, RUNTIMES
-from steel_batch.pipeline.run import score as score_dates
+from steel_batch.config import (
+    ALL_DATES,
+    CPU_BATCH_SIZE,
+    DECODER,
+    DECODES,
+    GPU_BATCH_SIZE,
+    MAX_CPUS_PER_ACTOR,
+    RUNTIMES,
+    ScoreConfig,
+    read_toml,
+)
 from steel_batch.registry.card import PRECISIONS
 from steel_batch.runs.events import Observer, Progress
 from steel_batch.runs.record import RunResult
@@ -61,6 +67,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 date_option = click.option(
     "--date",
+    shell_complete=complete_date,
     default=ALL_DATES,
     show_default=True,
     metavar="DATE",
@@ -68,6 +75,7 @@ date_option = click.option(
 )
 engine_option = click.option(
     "--engine",
+    shell_complete=complete_engine,
     default="demo",
     show_default=True,
     metavar="ENGINE",
@@ -90,8 +98,8 @@ precision_option = click.option(
 batch_size_option = click.option(
     "--batch-size",
     type=click.IntRange(min=1),
-    help=f"Images of one inference: by default {DEFAULT_BATCH_SIZE} on a GPU, or what its compiled "
-    f"plan has, and {BATCH_SIZE} for ONNX Runtime.",
+    help=f"Images of one inference: by default {GPU_BATCH_SIZE} on a GPU, or what its compiled "
+    f"plan has, and {CPU_BATCH_SIZE} for ONNX Runtime.",
 )
 lake_options = _options(
     click.option(
@@ -235,6 +243,8 @@ def score(output: str, verbose: bool, **options: Any) -> None:
 
 def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
     """Score as the options say, show how far it is, and show or print the results."""
+    from steel_batch.pipeline.run import score as score_dates  # imports Ray
+
     configure_logging(verbose)
     config = ScoreConfig(**options)
     with progress_line() as observe:

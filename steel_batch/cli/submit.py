@@ -27,7 +27,6 @@ CONFIGS: Final[Mapping[str, tuple[type[Any], ...]]] = {
 
 
 @click.command(
-    short_help="Run a command on a Ray cluster as a job.",
     context_settings={
         "ignore_unknown_options": True,
         "allow_interspersed_args": False,

@@ -10,7 +10,6 @@ from steel_batch.cli.output import HELP
 
 
 @click.command(
-    short_help="Train a model and register it as a new version.",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True},
 )

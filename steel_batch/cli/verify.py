@@ -6,6 +6,7 @@ import dataclasses
 
 import click
 
+from steel_batch.cli.completion import complete_date, complete_engine
 from steel_batch.cli.output import (
     answer,
     console,
@@ -23,11 +24,16 @@ from steel_batch.tables.gc import collect, find_garbage
 from steel_batch.tables.verify import verify as verify_store
 
 
-@click.command(short_help="Check every committed file, row count and run.")
+@click.command()
 @store_option
 @endpoint_option
-@click.option("--engine", metavar="ENGINE", help="Only this engine: <model>-<12 hex>.")
-@click.option("--date", metavar="DATE", help="Only this date.")
+@click.option(
+    "--engine",
+    metavar="ENGINE",
+    shell_complete=complete_engine,
+    help="Only this engine: <model>-<12 hex>.",
+)
+@click.option("--date", metavar="DATE", shell_complete=complete_date, help="Only this date.")
 @output_option
 def verify(
     store: str, endpoint_url: str | None, engine: str | None, date: str | None, output: str
@@ -55,7 +61,7 @@ def verify(
         raise click.exceptions.Exit(1)
 
 
-@click.command(short_help="Delete what no run and no log needs any more.")
+@click.command()
 @store_option
 @endpoint_option
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted.")

@@ -20,7 +20,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch.cluster.ray_errors import reason_of
 from steel_batch.cluster.stream import READ_CPUS, ActorPool
-from steel_batch.config import ScoreConfig
+from steel_batch.config import MAX_CPUS_PER_ACTOR, ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, ConfigError
@@ -32,8 +32,6 @@ SHARED_SLOTS = 3
 """Batches in flight of each of several actors of a GPU."""
 LEFT_CPUS = 2 * READ_CPUS
 """Of an actor's CPUs, what it does not claim, so that something is read beside it."""
-MAX_CPUS_PER_ACTOR = 4.0
-"""More threads than this in one CPU engine scale worse than more engines."""
 HOW_TO_SIGN_IN = (
     "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
 )

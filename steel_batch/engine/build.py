@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch import layout
+from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.engine.compiled_plans import (
-    DEFAULT_BATCH_SIZE,
     Machine,
     PlanRecord,
     find_plan,
@@ -76,7 +76,7 @@ def build(
     *,
     runtime: str,
     precision: str,
-    batch_size: int = DEFAULT_BATCH_SIZE,
+    batch_size: int = GPU_BATCH_SIZE,
     notify: Notify = lambda _: None,
 ) -> PlanRecord:
     """Build a plan for this machine, check it against ONNX Runtime, and keep it with its record.
@@ -178,7 +178,7 @@ def ensure_plan(
         return find_plan(engine, machine, precision=precision, batch_size=batch_size)
     except EngineMismatchError as error:
         notify(f"{error} That is done now.")
-    name = plan_name(machine, precision, batch_size or DEFAULT_BATCH_SIZE)
+    name = plan_name(machine, precision, batch_size or GPU_BATCH_SIZE)
     for wait_seconds in (0.0, BUILD_WAIT_SECONDS):
         lease = Lease(
             engine.plan_home,
@@ -206,7 +206,7 @@ def _find_or_build(
             engine,
             runtime=machine.runtime,
             precision=precision,
-            batch_size=batch_size or DEFAULT_BATCH_SIZE,
+            batch_size=batch_size or GPU_BATCH_SIZE,
             notify=notify,
         )
 

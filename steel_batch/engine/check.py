@@ -13,10 +13,10 @@ import time
 from typing import Final
 
 from steel_batch import __version__, layout
+from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.engine.build import usual_precision
 from steel_batch.engine.compiled_plans import (
     ANY_GPU,
-    DEFAULT_BATCH_SIZE,
     Machine,
     PlanRecord,
     build_command,
@@ -155,7 +155,7 @@ def check_plan(
         missing = error.message
     except SteelBatchError as error:
         return wrong("plan", error), None
-    name = plan_name(machine, precision, batch_size or DEFAULT_BATCH_SIZE)
+    name = plan_name(machine, precision, batch_size or GPU_BATCH_SIZE)
     try:
         engine.card.graph(source_precision)
         builder = holder_of(engine.plan_home, layout.plan_lock(engine.card.name, name))

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from steel_batch import layout
+from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
 from steel_batch.registry.versions import Engine
 
 ANY_GPU: Final = "any"
 """The compute capability of a plan that is finished on the GPU that loads it."""
-DEFAULT_BATCH_SIZE: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -155,7 +155,7 @@ def find_plan(
         engine: Whose.
         machine: Where it is to run.
         precision: Which.
-        batch_size: Which; None takes the one of `DEFAULT_BATCH_SIZE`, else the largest.
+        batch_size: Which; None takes the one of `GPU_BATCH_SIZE`, else the largest.
 
     Raises:
         EngineMismatchError: There is none; the message names both sides and the command that
@@ -171,7 +171,7 @@ def find_plan(
     ]
     if not fitting:
         raise EngineMismatchError(_explain(engine, machine, precision, batch_size, plans))
-    return max(fitting, key=lambda p: (p.batch_size == DEFAULT_BATCH_SIZE, p.batch_size, p.created))
+    return max(fitting, key=lambda p: (p.batch_size == GPU_BATCH_SIZE, p.batch_size, p.created))
 
 
 def read_plan(engine: Engine, record: PlanRecord) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,6 @@ from steel_batch.engine.contract import Output
 from steel_batch.engine.ring import SlotRing
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 from steel_batch.registry.graph import open_session
-
-BATCH_SIZE: Final = 2
-"""Images of one inference: more of them leave the core's own caches."""
 
 
 class OrtRuntime:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import importlib.util
 import logging
 import shutil
-from typing import Final
 
+from steel_batch.config import CPU_BATCH_SIZE, DECODES, RUNTIMES
 from steel_batch.engine.build import ensure_plan, usual_precision
 from steel_batch.engine.compiled_plans import read_plan
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import check_decoder
-from steel_batch.engine.onnxruntime import BATCH_SIZE, OrtRuntime
+from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError
 from steel_batch.registry.card import Card
 from steel_batch.registry.versions import Engine
-
-RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
-DECODES: Final = ("auto", "gpu", "cpu")
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +113,7 @@ def open_runtime(
         engine.read_graph(precision),
         card,
         precision=precision,
-        batch_size=batch_size or BATCH_SIZE,
+        batch_size=batch_size or CPU_BATCH_SIZE,
         num_threads=num_threads,
     )
 

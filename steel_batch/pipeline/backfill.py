@@ -29,7 +29,7 @@ from steel_batch.cluster.stream import ShardResult, ShardStream
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError, LakeError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.pipeline.prepare import scoring_setup
+from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.run import DateRun
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.runs.events import Rate

@@ -1,7 +1,7 @@
-"""What a run needs before anything is scored: its dates, a date's plan, and actors to score with.
+"""The dates of a command, and the plan of a date.
 
-`steel-batch plan` shows a plan and stops there, `run` goes on, and `backfill` prepares one pool of
-actors for many dates. A plan is written to a local file here: the run makes it durable.
+`steel-batch plan` shows a plan and stops there; `run` and `backfill` go on. A plan is written to a
+local file here: the run makes it durable.
 """
 
 from __future__ import annotations
@@ -11,13 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from steel_batch import layout
-from steel_batch.cluster.join import actor_pool, choose_runtime
-from steel_batch.cluster.stages import Setup
-from steel_batch.cluster.stream import ActorPool
 from steel_batch.config import ALL_DATES, ScoreConfig
-from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import Engine
 from steel_batch.runs.plan import PlanInfo, build_plan
 from steel_batch.sources.contract import Source
 from steel_batch.sources.undated import Dated
@@ -73,36 +68,3 @@ def plan_date(
     if info.num_images + info.num_committed + info.num_changed == 0:
         raise images.explain_empty()
     return Planned(info, images.num_left_out, images.example_left_out)
-
-
-def scoring_setup(
-    config: ScoreConfig, engine: Engine, lake: Lake, store: Lake
-) -> tuple[ActorPool, Setup]:
-    """The scoring actors that the joined cluster has room for, and what they need to know.
-
-    Args:
-        config: The command.
-        engine: The resolved engine.
-        lake: Where the images are.
-        store: Where everything is written.
-
-    Raises:
-        ConfigError: Not one actor fits, or the GPU is to decode where none scores.
-    """
-    runtime = choose_runtime(config.runtime)
-    pool = actor_pool(config, on_gpu=wants_gpu(runtime))
-    decodes_on_gpu(config.decode, runtime=runtime)
-    return pool, Setup(
-        lake=lake,
-        store=store,
-        engine=engine,
-        decoder=config.decoder,
-        decode_seconds=config.decode_seconds,
-        decode=config.decode,
-        runtime=runtime,
-        precision=config.precision,
-        batch_size=config.batch_size,
-        shard_bytes=config.shard_bytes,
-        num_threads=pool.num_threads,
-        num_slots=pool.num_slots,
-    )

@@ -24,8 +24,9 @@ from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
+from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.begin import begin_run, unfinished_run
-from steel_batch.pipeline.prepare import Planned, dates_of, scoring_setup
+from steel_batch.pipeline.prepare import Planned, dates_of
 from steel_batch.pipeline.tally import Tally
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.runs.events import Events, Meter, Observer, Progress, retries_of

@@ -9,7 +9,8 @@ import pytest
 
 from steel_batch import layout
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import load_engine, register, shipped_name
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import load_engine, shipped_name
 from tests.cli.command_line import Command, keys, refused
 from tests.tiny_engine import tiny_version
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import load_engine
 from tests.cli.command_line import Command, keys, refused, with_flag
 from tests.conftest import DATE, PATTERN, fill_lake
 from tests.made_up_run import commit_run, keys_of

@@ -20,7 +20,8 @@ from steel_batch.engine.machine import find_machine
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import score
-from steel_batch.registry.versions import load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import load_engine
 from tests.tiny_engine import tiny_version
 
 pytestmark = [pytest.mark.gpu, pytest.mark.ray]

@@ -29,7 +29,8 @@ from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ConfigError, EngineError, EngineMismatchError
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import Engine, load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import Engine, load_engine
 from tests.conftest import band_image
 from tests.engine.fake_gpu import fake_gpu
 from tests.tiny_engine import tiny_version, write_tiny_engine

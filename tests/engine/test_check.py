@@ -23,7 +23,8 @@ from steel_batch.engine.gpu import open_gpu
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
-from steel_batch.registry.versions import Engine, load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import Engine, load_engine
 from tests.engine.fake_gpu import CudaError, fake_gpu
 from tests.tiny_engine import tiny_version
 

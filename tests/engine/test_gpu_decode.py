@@ -28,7 +28,8 @@ from steel_batch.errors import ConfigError, DecodeError, EngineError
 from steel_batch.images.decode import check_jpeg, decode_gray
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import Engine, load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.synthetic import render
 from tests.tiny_engine import tiny_version
 

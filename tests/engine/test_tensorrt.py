@@ -23,7 +23,8 @@ from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS, TrtRuntime
 from steel_batch.errors import ConfigError, EngineError, EngineMismatchError
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import Engine, load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import Engine, load_engine
 from tests.tiny_engine import tiny_version
 
 pytestmark = pytest.mark.gpu

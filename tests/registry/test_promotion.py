@@ -13,7 +13,8 @@ from steel_batch.lake import Lake, LakeObject
 from steel_batch.registry import aliases
 from steel_batch.registry.card import Card
 from steel_batch.registry.promotion import Move, Tolerance, compare, promote, rollback
-from steel_batch.registry.versions import load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import load_engine
 from tests.tiny_engine import tiny_version
 
 ALIAS = "tiny@production"

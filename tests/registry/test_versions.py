@@ -11,13 +11,8 @@ from steel_batch import layout
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
-from steel_batch.registry.versions import (
-    list_aliases,
-    list_models,
-    list_versions,
-    load_engine,
-    register,
-)
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
 from tests.tiny_engine import tiny_version
 
 CARD, GRAPHS = tiny_version()

@@ -4,7 +4,8 @@ import dataclasses
 from pathlib import Path
 
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import load_engine, register
+from steel_batch.registry.registration import register
+from steel_batch.registry.versions import load_engine
 from steel_batch.report.engine_page import page_of, render_page, table
 from tests.tiny_engine import tiny_version
 
