@@ -13,12 +13,14 @@ from typing import Any, Final
 
 from steel_batch.images.header import JPEG_MAGIC
 
-_BASELINE, _TABLES, _SCAN, _QUANTISATION, _ADOBE = 0xC0, 0xC4, 0xDA, 0xDB, 0xEE
+_BASELINE, _TABLES, _SCAN, _QUANTISATION, _INTERVAL, _ADOBE = 0xC0, 0xC4, 0xDA, 0xDB, 0xDD, 0xEE
 _BEFORE_SCAN: Final = frozenset(
-    {_BASELINE, _TABLES, _SCAN, _QUANTISATION, 0xDD, 0xFE, *range(0xE0, 0xF0)}
+    {_BASELINE, _TABLES, _SCAN, _QUANTISATION, _INTERVAL, 0xFE, *range(0xE0, 0xF0)}
 )
 """Tables, the restart interval, a comment, application data; anything else is not plain."""
 _GRAY: Final = bytes([0x11])
+"""Other factors mean nothing for one channel, and libjpeg passes over them; nvJPEG does not, and
+reports success with other pixels."""
 _SAMPLINGS: Final = frozenset(bytes([luma, 0x11, 0x11]) for luma in (0x11, 0x12, 0x21, 0x22))
 """Luma in full resolution and chroma in full or half: 4:4:4, 4:4:0, 4:2:2, 4:2:0."""
 
@@ -26,9 +28,9 @@ _SAMPLINGS: Final = frozenset(bytes([luma, 0x11, 0x11]) for luma in (0x11, 0x12,
 def is_plain_jpeg(data: Any, height: int, width: int) -> bool:
     """Whether a file is a plain JPEG of this size, as far as its headers say.
 
-    Plain is baseline with 8 bits, one scan, Huffman and quantisation tables of its own, gray or
-    YCbCr. An orientation in EXIF and a thumbnail do not matter. Whether the pixels are all there
-    is `wholeness.check_whole`.
+    Plain is baseline with 8 bits, one scan, one restart interval or none, Huffman and quantisation
+    tables of its own, gray in one block a unit or YCbCr. An orientation in EXIF and a thumbnail do
+    not matter. Whether the pixels are all there and in order is `wholeness.check_whole`.
 
     Args:
         data: The file, as anything with a buffer.
@@ -64,5 +66,7 @@ def _is_plain(view: memoryview, height: int, width: int) -> bool:
                 return False
         if marker == _ADOBE and bytes(view[content : content + 5]) == b"Adobe":
             stores_rgb = view[content + 11] == 0
+        if marker == _INTERVAL and marker in seen:
+            return False
         seen.add(marker)
         position += 2 + length

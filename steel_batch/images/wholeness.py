@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 
 from steel_batch.errors import DecodeError
 from steel_batch.images.header import Header, read_tiff_tags
+from steel_batch.images.scans import check_scans, first_scan
 from steel_batch.images.strips import check_strips
 
 _SEEDS: Final = np.arange(1024) * 73 % 255
@@ -31,9 +32,9 @@ def check_whole(data: memoryview, header: Header) -> None:
         header: Its header.
 
     Raises:
-        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum or a
-            TIFF whose strips do not hold their pixels, or ``too_large`` for a JPEG of more than
-            `MAX_SCANS` scans.
+        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum, a TIFF
+            whose strips do not hold their pixels or a JPEG whose scans are out of order, or
+            ``too_large`` for a JPEG of too many scans.
     """
     try:
         _CHECKS[header.format](data)
@@ -54,59 +55,13 @@ def with_noise_at_end(data: memoryview) -> bytes:
     A decoder that had all pixels ignores what follows them. One that ran out of data takes it, so
     its pixels change: that tells a file that was cut and closed again.
     """
-    markers = _walk_jpeg(data)
-    next(found for found, marker in markers if marker == _SCAN)
-    end, _ = next(markers)
+    _, end = first_scan(data)
     restarts = b"".join(b"\xff" + bytes([0xD0 + i % 8]) + _NOISE for i in range(16))
     return bytes(data[:end]) + _NOISE + restarts + bytes(data[end:])
 
 
-MAX_SCANS: Final = 100
-"""A progressive JPEG has about ten. Each scan goes over every pixel, so that 60 kB of empty ones
-keep a decoder busy for a minute."""
-_SCAN, _END, _START = 0xDA, 0xD9, 0xD8
-_AFTER_SCAN: Final = frozenset({0xC4, 0xCC, _SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
-"""What may follow a scan, other than the end: tables, another scan, application data, a comment."""
-
-
-def _walk_jpeg(data: memoryview) -> Iterator[tuple[int, int]]:
-    """Where the markers lie that begin a segment, and which they are, up to the end.
-
-    Segments are stepped over, so a thumbnail's markers are not met.
-    """
-    content = np.frombuffer(data, np.uint8)
-    at = np.flatnonzero(content[:-1] == 0xFF)
-    code = content[at + 1]
-    # 00 is a 0xFF among the pixels, 01 and D0 to D7 come without a segment, FF is filling.
-    is_marker = (code > 0x01) & (code < 0xFF) & (code & 0xF8 != 0xD0)
-    position = 2
-    for found, marker in zip(at[is_marker].tolist(), code[is_marker].tolist(), strict=True):
-        if found >= position:
-            yield found, marker
-            if marker == _END:
-                return
-            (length,) = struct.unpack_from(">H", data, found + 2)
-            position = found + 2 + length
-
-
 def _check_jpeg(data: memoryview) -> None:
-    num_scans = 0
-    for found, marker in _walk_jpeg(data):
-        if marker == _SCAN:
-            num_scans += 1
-            if num_scans > MAX_SCANS:
-                raise DecodeError(
-                    f"JPEG of more than {MAX_SCANS} scans; no encoder makes them.", code="too_large"
-                )
-        elif marker == _END and num_scans:
-            return
-        elif marker == _START:
-            raise DecodeError(
-                f"JPEG that stops where another one begins, at byte {found}.", code="truncated"
-            )
-        elif num_scans and marker not in _AFTER_SCAN:
-            raise DecodeError(f"JPEG with a damaged byte among its pixels, near {found}.")
-    raise _cut_off("JPEG", data)
+    check_scans(data)
 
 
 def _check_png(data: memoryview) -> None:

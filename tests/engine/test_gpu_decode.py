@@ -31,6 +31,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry.registration import register
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.synthetic import render
+from tests.images.jpeg_scans import intervals_of, with_intervals, with_restart_interval
 from tests.tiny_engine import tiny_version
 
 pytestmark = pytest.mark.gpu
@@ -64,6 +65,15 @@ def jpeg(number: int, kind: str = "gray", quality: int = 90) -> bytes:
         flags += [cv2.IMWRITE_JPEG_RST_INTERVAL, 7]
     elif kind == "optimised":
         flags += [cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    done, data = cv2.imencode(".jpg", image, flags)
+    assert done
+    return data.tobytes()
+
+
+def with_restarts(number: int, kind: str, interval: int) -> bytes:
+    """A strip whose decoder restarts after each `interval` units."""
+    image = strip(number) if kind == "gray" else np.dstack([strip(number)] * 3)
+    flags = [cv2.IMWRITE_JPEG_QUALITY, 90, cv2.IMWRITE_JPEG_RST_INTERVAL, interval]
     done, data = cv2.imencode(".jpg", image, flags)
     assert done
     return data.tobytes()
@@ -196,8 +206,17 @@ def test_what_is_not_plain_is_left_and_its_neighbours_are_decoded(decoder: Opene
     assert decoder.decode({})[0] == frozenset()
 
 
-@pytest.mark.parametrize("kind", ["gray", "4:2:0", "restarts"])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9, 0.99])
+def passes(data: bytes) -> bool:
+    """Whether a read task takes a file for whole."""
+    try:
+        check_jpeg(data)
+    except DecodeError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("kind", ["gray", "4:2:0"])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.99])
 def test_a_file_that_was_cut_and_closed_harms_no_neighbour(
     decoder: Opened, kind: str, share: float
 ) -> None:
@@ -205,13 +224,65 @@ def test_a_file_that_was_cut_and_closed_harms_no_neighbour(
     jpegs = {k: jpeg(k, kind) for k in range(BATCH)}
     cut = {3: cut_and_closed(jpegs[3], share), 11: cut_and_closed(jpegs[11], share)}
     for data in cut.values():
-        check_jpeg(data)  # by its structure it is whole
+        assert passes(data)  # by its structure it is whole
         with pytest.raises(DecodeError, match="stop before its end"):
             decode_gray(data)
     decoded, found_NHW = decoder.decode(jpegs | cut)
     assert decoded >= frozenset(jpegs) - frozenset(cut)
     for k in frozenset(jpegs) - frozenset(cut):
         assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(jpegs[k])).max()) <= 1
+
+
+@pytest.mark.parametrize("interval", [1, 3, 8, 25, 200, 201, 1000])
+@pytest.mark.parametrize("kind", ["gray", "4:2:0"])
+def test_whole_restart_intervals_are_the_pixels_of_the_cpu(
+    decoder: Opened, kind: str, interval: int
+) -> None:
+    jpegs = {k: with_restarts(k, kind, interval) for k in range(BATCH)}
+    assert all(passes(data) for data in jpegs.values())
+    decoded, found_NHW = decoder.decode(jpegs)
+    assert decoded == frozenset(jpegs)
+    for k, data in jpegs.items():
+        assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(data)).max()) <= 1
+
+
+def test_faulty_restart_intervals_are_kept_from_the_gpu_and_harm_no_neighbour(
+    decoder: Opened,
+) -> None:
+    """Of such files an H200's decoder makes other pixels than libjpeg and reports success."""
+    row = WIDTH // 8
+    good = {k: with_restarts(k, "gray", row) for k in range(BATCH)}
+    rows = intervals_of(good[5])
+    assert len(rows) == HEIGHT // 8
+    faulty = [
+        with_intervals(good[5], [*rows[:4], *rows[5:]], [*range(4), *range(5, 31)]),
+        with_intervals(good[5], [*rows[:4], *rows[5:]]),
+        with_intervals(good[5], [*rows[:4], *rows[12:]]),
+        with_intervals(good[5], rows, range(1, 32)),
+        with_intervals(good[5], rows, [1, 0, *range(2, 31)]),
+        with_intervals(good[5], [*rows[:4], *rows[3:]]),
+        with_intervals(good[5], [*rows[:4], b"", *rows[5:]]),
+        with_restart_interval(good[5], 0),
+        with_restart_interval(good[5], row // 2),
+    ]
+    for data in faulty:
+        assert not passes(data)
+        jpegs = {k: whole for k, whole in (good | {5: data}).items() if passes(whole)}
+        decoded, found_NHW = decoder.decode(jpegs)
+        assert decoded == frozenset(good) - {5}
+        for k in decoded:
+            assert int(np.abs(found_NHW[k].astype(np.int16) - decode_gray(good[k])).max()) <= 1
+
+
+def test_gray_with_sampling_factors_is_kept_from_the_gpu(decoder: Opened) -> None:
+    """Factors mean nothing for one channel, and nvJPEG reports success with other pixels."""
+    jpegs = {k: jpeg(k) for k in range(BATCH)}
+    at = jpegs[4].index(b"\xff\xc0") + 11
+    doubled = {k: jpegs[k][:at] + b"\x22" + jpegs[k][at + 1 :] for k in (4, 9)}
+    decoded, _ = decoder.decode(jpegs | doubled)
+    assert decoded == frozenset(jpegs) - frozenset(doubled)
+    for k, data in doubled.items():
+        np.testing.assert_array_equal(decode_gray(data), decode_gray(jpegs[k]))
 
 
 def test_damage_among_the_pixels_harms_no_neighbour_and_no_later_batch(decoder: Opened) -> None:

@@ -24,7 +24,7 @@ from steel_batch.images.decode import (
     mask_to_source,
 )
 from steel_batch.images.header import probe
-from steel_batch.images.wholeness import MAX_SCANS
+from steel_batch.images.scans import MAX_SCANS
 from steel_batch.synthetic import render
 from tests.bad_files import (
     HEIGHT,

@@ -1,0 +1,320 @@
+"""Whether the scans of a JPEG are all there and in order, told by its markers.
+
+Decoders differ in what they make of restart markers that are missing or out of order: libjpeg
+guesses which rows are lost, hardware reports success and gives other pixels. So what the headers
+promise is held against what follows them: how many restart intervals each scan has, how they are
+numbered, how short one can be, and that every channel comes, once, to its full precision.
+
+Source: ITU-T T.81, sections A.2, B.2, F.1.2, G.1 and H.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.errors import DecodeError
+
+MAX_SCANS: Final = 100
+"""A progressive JPEG has about ten. Each scan goes over every pixel, so that 60 kB of empty ones
+keep a decoder busy for a minute."""
+FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""Markers of a frame's header; which one says how pixels are coded."""
+LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
+_TEMPORARY, _START, _END, _SCAN, _NUM_LINES, _INTERVAL = 0x01, 0xD8, 0xD9, 0xDA, 0xDC, 0xDD
+_AFTER_SCAN: Final = frozenset(
+    {0xC4, 0xCC, _END, _SCAN, 0xDB, _NUM_LINES, _INTERVAL, *range(0xE0, 0xF0), 0xFE}
+)
+"""What may follow a scan: the end, tables, another scan, application data, a comment."""
+_NUM_COEFFICIENTS: Final = 64
+_UNSENT: Final = -1
+
+
+class Markers:
+    """Where the markers of a JPEG lie."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        content = np.frombuffer(data, np.uint8)
+        at = np.flatnonzero(content[:-1] == 0xFF)
+        code = content[at + 1]
+        # 00 is a 0xFF among the pixels, FF is filling.
+        is_restart = code & 0xF8 == 0xD0
+        is_other = (code > 0x00) & (code < 0xFF) & ~is_restart
+        self._restart_at, self._restart = at[is_restart], code[is_restart] & 7
+        self._at, self._code = at[is_other].tolist(), code[is_other].tolist()
+
+    def segments(self) -> Iterator[tuple[int, int, int]]:
+        """Where each segment begins, its marker, and where the segment before it ended.
+
+        Segments are stepped over, so a thumbnail's markers are not met. The last one is the end of
+        the image.
+
+        Raises:
+            struct.error: The file ends before the image does.
+        """
+        behind = 2
+        for found, marker in zip(self._at, self._code, strict=True):
+            if found < behind:
+                continue
+            yield found, marker, behind
+            if marker == _END:
+                return
+            if marker == _TEMPORARY:
+                behind = found + 2
+            else:
+                (length,) = struct.unpack_from(">H", self._data, found + 2)
+                behind = found + 2 + length
+        raise struct.error("no end")
+
+    def has_too_many_scans(self) -> bool:
+        """Whether there are more scans than `MAX_SCANS`."""
+        if self._code.count(_SCAN) <= MAX_SCANS:
+            return False
+        with contextlib.suppress(struct.error):
+            return sum(marker == _SCAN for _, marker, _ in self.segments()) > MAX_SCANS
+        return False
+
+    def restarts(self, begin: int, end: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Where restart markers lie within some bytes, and their numbers (0 to 7)."""
+        first, last = self._restart_at.searchsorted([begin, end])
+        return self._restart_at[first:last], self._restart[first:last]
+
+
+def first_scan(data: memoryview) -> tuple[int, int]:
+    """Where the pixels of the first scan begin and end; the file passed `check_scans`."""
+    segments = Markers(data).segments()
+    next(found for found, marker, _ in segments if marker == _SCAN)
+    end, _, begin = next(segments)
+    return begin, end
+
+
+def check_scans(data: memoryview) -> int:
+    """Refuse a JPEG of which a part is missing, comes twice or is out of order.
+
+    Args:
+        data: The file; bytes after the image's end are fine.
+
+    Returns:
+        Where the image's end marker lies.
+
+    Raises:
+        DecodeError: Code ``truncated`` where the image ends early, ``undecodable``, or
+            ``too_large`` for more than `MAX_SCANS` scans.
+        struct.error: The file ends before the image does.
+    """
+    markers = Markers(data)
+    if markers.has_too_many_scans():
+        raise DecodeError(
+            f"JPEG of more than {MAX_SCANS} scans; no encoder makes them.", code="too_large"
+        )
+    frame: _Frame | None = None
+    scan: _Scan | None = None
+    interval = num_scans = 0
+    for found, marker, begin in markers.segments():
+        if marker == _START:
+            raise DecodeError(
+                f"JPEG that stops where another one begins, at byte {found}.", code="truncated"
+            )
+        if num_scans and marker not in _AFTER_SCAN:
+            raise DecodeError(f"JPEG with a damaged byte among its pixels, near {found}.")
+        if scan is not None:
+            scan.check(markers, begin, found)
+            scan = None
+        if marker in FRAMES:
+            if frame is not None:
+                raise DecodeError(f"JPEG with a second frame's header, at byte {found}.")
+            frame = _Frame(data, found)
+        elif marker == _INTERVAL:
+            length, interval = struct.unpack_from(">HH", data, found + 2)
+            if length != 4:
+                raise DecodeError(f"JPEG with a damaged restart interval, at byte {found}.")
+        elif marker == _NUM_LINES and frame is not None:
+            (height,) = struct.unpack_from(">H", data, found + 4)
+            if height != frame.height:
+                raise DecodeError(
+                    f"JPEG of {frame.height} rows by its header and of {height} by what follows "
+                    "its pixels."
+                )
+        elif marker == _SCAN:
+            num_scans += 1
+            if frame is None:
+                raise DecodeError("JPEG whose pixels come before its frame's header.")
+            scan = frame.begin_scan(data, found, interval)
+    if frame is None or not num_scans:
+        raise struct.error("no scan")
+    frame.check_complete(num_scans)
+    return found
+
+
+class _Frame:
+    """A frame's header, and how much of its channels has come so far."""
+
+    def __init__(self, data: memoryview, at: int) -> None:
+        self.coding = data[at + 1]
+        length, _, self.height, self._width, num_channels = struct.unpack_from(
+            ">HBHHB", data, at + 2
+        )
+        if not num_channels or length != 8 + 3 * num_channels:
+            raise DecodeError(
+                f"JPEG with a damaged frame's header: {length} bytes for {num_channels} channels."
+            )
+        channels = struct.unpack_from(f"{3 * num_channels}B", data, at + 10)
+        self._ids = channels[::3]
+        self._factors = [(factors >> 4, factors & 15) for factors in channels[1::3]]
+        if not all(across and down for across, down in self._factors):
+            raise DecodeError("JPEG with a channel that has no sampling factor.")
+        self._across = max(across for across, _ in self._factors)
+        self._down = max(down for _, down in self._factors)
+        num_coefficients = _NUM_COEFFICIENTS if self.coding in PROGRESSIVE else 1
+        self._precision = [[_UNSENT] * num_coefficients for _ in range(num_channels)]
+
+    def begin_scan(self, data: memoryview, at: int, interval: int) -> _Scan:
+        """Take note of a scan's channels.
+
+        Raises:
+            DecodeError: It has none, one that the frame lacks, or what came before.
+        """
+        length, num_channels = struct.unpack_from(">HB", data, at + 2)
+        if not num_channels or length != 6 + 2 * num_channels:
+            raise DecodeError(
+                f"JPEG with a damaged scan's header: {length} bytes for {num_channels} channels."
+            )
+        content = struct.unpack_from(f"{length - 3}B", data, at + 5)
+        ids, (first, last, bits) = content[:-3:2], content[-3:]
+        places: list[int] = []
+        for channel in ids:
+            place = next(
+                (i for i, it in enumerate(self._ids) if it == channel and i not in places), None
+            )
+            if place is None:
+                raise DecodeError(f"JPEG with a scan of channel {channel}, which its frame lacks.")
+            places.append(place)
+        if self.coding not in PROGRESSIVE:
+            first = last = bits = 0  # all at once
+        self._note(places, first, last, bits >> 4, bits & 15)
+        num_units, num_blocks = self._units(places)
+        is_arithmetic = self.coding in ARITHMETIC  # which leaves zeros away at the end
+        return _Scan(
+            num_units,
+            interval,
+            0 if is_arithmetic else num_blocks * self._block_bits(first),
+            0 if is_arithmetic else 1,
+        )
+
+    def check_complete(self, num_scans: int) -> None:
+        """Refuse an image of which a channel, or its last precision, is missing."""
+        missing = sum(any(channel) for channel in self._precision)
+        if missing:
+            raise DecodeError(
+                f"JPEG that ends after {num_scans} scans, with {missing} of {len(self._ids)} "
+                "channels not complete: its last scans are missing.",
+                code="truncated",
+            )
+
+    def _note(self, places: list[int], first: int, last: int, before: int, after: int) -> None:
+        """Of channels, coefficients `first` to `last` come to the precision `after`."""
+        expected = [before if before else _UNSENT] * (last + 1 - first)
+        is_next = after == before - 1 if before else True
+        for place in places:
+            if not expected or not is_next or self._precision[place][first : last + 1] != expected:
+                raise DecodeError("JPEG with a scan that comes twice or out of order.")
+            self._precision[place][first : last + 1] = [after] * len(expected)
+
+    def _units(self, places: list[int]) -> tuple[int, int]:
+        """How many units a scan has, between which it may restart, and blocks of each."""
+        block_px = 1 if self.coding == LOSSLESS else 8
+        if len(places) > 1:
+            units = _ceil(self._width, block_px * self._across)
+            units *= _ceil(self.height, block_px * self._down)
+            return units, sum(self._factors[i][0] * self._factors[i][1] for i in places)
+        across, down = self._factors[places[0]]
+        columns = _ceil(_ceil(self._width * across, self._across), block_px)
+        return columns * _ceil(_ceil(self.height * down, self._down), block_px), 1
+
+    def _block_bits(self, first: int) -> int:
+        """The fewest bits that a block takes, coded by Huffman's tables."""
+        if self.coding in PROGRESSIVE:
+            return 0 if first else 1  # behind the first coefficient, one code ends many blocks
+        return 1 if self.coding == LOSSLESS else 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What a scan's header promises."""
+
+    num_units: int
+    """Units, of one block or several, between which it may restart."""
+    interval: int
+    """Units between two restart markers; 0: there are none."""
+    unit_bits: int
+    """The fewest that a unit takes."""
+    least_bits: int
+    """The fewest that an interval takes."""
+
+    def check(self, markers: Markers, begin: int, end: int) -> None:
+        """Hold the pixels' bytes against it.
+
+        Raises:
+            DecodeError: Restart markers are missing, too many or out of order, or an interval is
+                too short for its blocks.
+        """
+        at, numbers = markers.restarts(begin, end)
+        num_intervals = _ceil(self.num_units, self.interval) if self.interval else 1
+        if len(at):
+            self._check_restarts(at, numbers, begin, num_intervals)
+        if len(at) < num_intervals - 1:
+            raise DecodeError(
+                f"JPEG with {len(at) + 1} of the {num_intervals} restart intervals of a scan: the "
+                "others are missing.",
+                code="truncated",
+            )
+        start = int(at[-1]) + 2 if len(at) else begin
+        units = self.num_units - self.interval * (num_intervals - 1)
+        if end - start < self._least_bytes(units):
+            raise DecodeError(
+                f"JPEG with {end - start} bytes for its last {units} units of pixels: it ends "
+                "early.",
+                code="truncated",
+            )
+
+    def _check_restarts(
+        self,
+        at: npt.NDArray[np.int64],
+        numbers: npt.NDArray[np.uint8],
+        begin: int,
+        num_intervals: int,
+    ) -> None:
+        (wrong,) = np.nonzero(numbers != np.arange(len(numbers)) & 7)
+        if len(wrong):
+            place = int(wrong[0])
+            raise DecodeError(
+                f"JPEG whose restart markers are out of order: RST{numbers[place]} where "
+                f"RST{place & 7} has to be, at byte {at[place]}."
+            )
+        if len(at) >= num_intervals:
+            raise DecodeError(
+                f"JPEG with {len(at)} restart markers in a scan of {num_intervals} intervals: "
+                f"{num_intervals - 1} belong there."
+            )
+        sizes = np.diff(at, prepend=begin - 2) - 2
+        (short,) = np.nonzero(sizes < self._least_bytes(self.interval))
+        if len(short):
+            place = int(short[0])
+            raise DecodeError(
+                f"JPEG with {sizes[place]} bytes for the {self.interval} units of a restart "
+                f"interval, before byte {at[place]}: they are damaged."
+            )
+
+    def _least_bytes(self, num_units: int) -> int:
+        return _ceil(max(num_units * self.unit_bits, self.least_bits), 8)
+
+
+def _ceil(number: int, divisor: int) -> int:
+    return -(-number // divisor)
