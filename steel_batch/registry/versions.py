@@ -17,6 +17,7 @@ from steel_batch.errors import ConfigError, EngineError, MissingObjectError
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.card import Card
+from steel_batch.registry.self_contained import check_self_contained
 
 DEMO: Final = "demo"
 DEMO_FOLDER: Final = Path(__file__).parent.parent / "demo_engine"
@@ -41,7 +42,8 @@ class Engine:
         """The ONNX bytes of one precision, whose digest is checked.
 
         Raises:
-            EngineError: The card has no such graph, or the file is missing or another one.
+            EngineError: The card has no such graph, or the file is missing, another one, or takes
+                values from another file.
         """
         graph = self.card.graph(precision)
         key = f"{self.folder}/{graph.file}".lstrip("/")
@@ -58,6 +60,7 @@ class Engine:
                 f"engine {self.card.name}: {self.home.uri(key)} has SHA-256 {found[:12]}…, its "
                 f"card says {graph.sha256[:12]}…: the file was changed and is not loaded."
             )
+        check_self_contained(data, name=self.home.uri(key))
         return data
 
     def read_report(self) -> str | None:
@@ -179,6 +182,13 @@ def _load(home: Lake, folder: str, spec: str, store: Lake | None) -> Engine:
             "<model>@<alias>, <model>-<12 hex digits>, or the folder of a version."
         ) from error
     card = Card.from_json(text, source=home.uri(key))
+    if home is store and folder != layout.version_dir(card.model, card.version):
+        raise EngineError(
+            f"{home.uri(key)} is the card of {card.name}, whose place is "
+            f"{home.uri(layout.version_dir(card.model, card.version))}: rows would be written "
+            "under another model's name. Move the version's folder back, or register it as that "
+            "model."
+        )
     if store is None:
         plan_home, plan_folder, where = home, f"{folder}/plans".lstrip("/"), spec
     else:

@@ -100,6 +100,17 @@ def test_a_damaged_card_hides_no_other_version(lake: Lake) -> None:
     assert other == (OTHER.version, OTHER)
 
 
+def test_a_version_under_another_models_name_is_refused(lake: Lake) -> None:
+    promoted(lake)
+    for name in ("card.json", "model.onnx"):
+        data = lake.read(f"{layout.version_dir('tiny', CARD.version)}/{name}")
+        lake.write(f"{layout.version_dir('other', CARD.version)}/{name}", data)
+    with pytest.raises(EngineError, match=f"is the card of {CARD.name}, whose place is .*/tiny/"):
+        load_engine(f"other-{CARD.version}", store=lake)
+    assert isinstance(list_versions(lake, "other")[CARD.version], EngineError)
+    assert load_engine(CARD.name, store=lake).card == CARD
+
+
 @pytest.mark.s3
 def test_a_versions_folder_in_s3_is_read_from_the_endpoint(bucket: str, s3_endpoint: str) -> None:
     lake = Lake(bucket, endpoint_url=s3_endpoint)

@@ -1,0 +1,101 @@
+"""Whether an ONNX file is the whole model.
+
+A tensor of a graph may say that its values lie in another file. ONNX Runtime and TensorRT would
+look for that file, by a path that the graph chooses, on the machine that loads it; its bytes would
+become part of what the engine answers. So a graph that names one is refused before anything loads
+it. The file is walked as protobuf wire format (onnx.proto): no library of ONNX is needed to score,
+and none is trusted with the question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from steel_batch.errors import EngineError
+
+MAX_DEPTH: Final = 64
+"""Of messages inside each other; loops and branches of real models need a handful."""
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_FIXED: Final = {_FIXED64: 8, _FIXED32: 4}
+_EXTERNAL: Final = {13, 14}
+"""`external_data` and `data_location` of a TensorProto."""
+_PARTS: Final[dict[str, dict[int, str]]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+"""Per message, the fields in which a tensor can lie, and the message that each holds."""
+
+
+def check_self_contained(graph: bytes, *, name: str) -> None:
+    """Refuse a graph that takes values from another file.
+
+    Args:
+        graph: ONNX bytes.
+        name: What the graph is, for messages.
+
+    Raises:
+        EngineError: A tensor's values lie outside of the file, or the file is no ONNX.
+    """
+    try:
+        _walk(memoryview(graph), "model", name, depth=0)
+    except (IndexError, ValueError) as error:
+        raise EngineError(
+            f"{name} is not an ONNX file: {error}. Export it again with training/export.py."
+        ) from error
+
+
+def _walk(message: memoryview, kind: str, name: str, *, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ValueError(f"its messages are nested deeper than {MAX_DEPTH}")
+    parts = _PARTS[kind]
+    for number, value in _fields(message):
+        if kind == "tensor" and number in _EXTERNAL and (number == 13 or value != 0):
+            raise EngineError(
+                f"{name} keeps values of a tensor in another file (external data), and is not "
+                "loaded: an engine is one file. Save the model with its weights inside, for "
+                "example with onnx.save(model, path, save_as_external_data=False)."
+            )
+        if number in parts and isinstance(value, memoryview):
+            _walk(value, parts[number], name, depth=depth + 1)
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The fields of a message: bytes of those that have a length, the number of a varint."""
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        number, wire = key >> 3, key & 7
+        value: memoryview | int
+        if wire == _VARINT:
+            value, position = _varint(message, position)
+        elif wire == _BYTES:
+            length, position = _varint(message, position)
+            value = message[position : position + length]
+            if len(value) < length:
+                raise ValueError("it is cut off")
+            position += length
+        elif wire in _FIXED:
+            value = message[position : position + _FIXED[wire]]
+            position += _FIXED[wire]
+        else:
+            raise ValueError(f"it has a field of wire type {wire}")
+        yield number, value
+
+
+def _varint(message: memoryview, position: int) -> tuple[int, int]:
+    """The number at a position, and where it ends."""
+    result = 0
+    for shift in range(0, 70, 7):
+        byte = message[position]
+        position += 1
+        result |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return result, position
+    raise ValueError("it has a number of more than 64 bits")
