@@ -6,7 +6,7 @@ letter, so that everything around an engine can be tested in milliseconds.
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from steel_batch.registry.card import Card, Graph, PostProcess, version_of
+from steel_batch.registry.card import Card, PostProcess
 
 LEVELS = (0.55, 0.65, 0.75, 0.85)
 """Brightness above which a pixel belongs to class 1, 2, 3, 4."""
@@ -90,26 +90,25 @@ def tiny_version(
         min_component_px=(0,) * num_classes,
         resize=resize,
     )
-    card = Card(
+    card = Card.of(
+        graphs,
+        {p: "model.onnx" if p == "fp32" else f"model_{p}.onnx" for p in graphs},
         model="tiny",
-        version=version_of(graphs, post),
         created=created,
         classes=tuple(f"band_{c + 1}" for c in range(num_classes)),
         height=height,
         width=width,
         thresholds=(0.5,) * num_classes,
         post_process=post,
-        graphs=tuple(
-            Graph(
-                file="model.onnx" if p == "fp32" else f"model_{p}.onnx",
-                sha256=hashlib.sha256(data).hexdigest(),
-                precision=p,
-            )
-            for p, data in graphs.items()
-        ),
         metrics=metrics or {},
     )
     return card, graphs
+
+
+def changed(card: Card, **fields: Any) -> Card:
+    """A card with other fields, as a version of its own."""
+    card = dataclasses.replace(card, **fields)
+    return dataclasses.replace(card, version=card.content_version())
 
 
 def write_tiny_engine(folder: Path, **settings: Any) -> Path:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import datetime
-import hashlib
 import platform
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +27,7 @@ from steel_batch import __version__, layout
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.images.decode import fit_to
 from steel_batch.lake import Lake
-from steel_batch.registry.card import Card, Graph, PostProcess, version_of
+from steel_batch.registry.card import Card, PostProcess
 from steel_batch.registry.registration import register
 from training.dataset import Dataset
 from training.export import check_graph, export_graph, open_session
@@ -172,21 +171,16 @@ def make_version(
     test = figures(
         "fp32", parts.test, lambda judged: test_dice.append(image_dice(judged, num_classes))
     )
-    card = Card(
+    card = Card.of(
+        graphs,
+        FILES,
         model=model,
-        version=version_of(graphs, post),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         classes=tuple(classes),
         height=height,
         width=width,
         thresholds=thresholds,
         post_process=post,
-        graphs=tuple(
-            Graph(
-                file=FILES[precision], sha256=hashlib.sha256(data).hexdigest(), precision=precision
-            )
-            for precision, data in graphs.items()
-        ),
         metrics={
             **dataclasses.asdict(test),
             "data_digest": parts.test.digest,

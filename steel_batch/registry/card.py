@@ -14,6 +14,8 @@ from steel_batch.errors import EngineError
 MAX_CLASSES = 8
 IMAGE, MASK, PEAK, COUNT = "image", "mask", "peak", "count"
 PRECISIONS = ("fp32", "fp16", "int8")
+FORMAT = 2
+"""Of the card. A version of format 1 is a digest over its graphs and post-processing alone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +45,7 @@ class Card:
 
     model: str
     version: str
-    """12 hex digits: the digest over the graphs and the post-processing."""
+    """12 hex digits: the digest over the graphs and everything that decides what a row says."""
     created: str
     classes: tuple[str, ...]
     """Names of the classes 1, 2, …: at most eight."""
@@ -58,6 +60,40 @@ class Card:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    format: int = FORMAT
+
+    @classmethod
+    def of(cls, graphs: Mapping[str, bytes], files: Mapping[str, str], **fields: Any) -> Card:
+        """The card of a new version.
+
+        Args:
+            graphs: ONNX bytes by precision, the master first.
+            files: The graphs' file names by precision.
+            fields: The other fields, without the version.
+
+        Returns:
+            The same content gives the same version, on any machine.
+        """
+        described = tuple(
+            Graph(
+                file=files[precision], sha256=hashlib.sha256(data).hexdigest(), precision=precision
+            )
+            for precision, data in graphs.items()
+        )
+        card = cls(version="", graphs=described, **fields)
+        return dataclasses.replace(card, version=card.content_version())
+
+    def content_version(self) -> str:
+        """What the card's own content has as its version."""
+        content: dict[str, Any] = {
+            "graphs": {graph.precision: graph.sha256 for graph in self.graphs},
+            "post_process": dataclasses.asdict(self.post_process),
+        }
+        if self.format > 1:
+            names = ("format", "model", "classes", "height", "width", "thresholds")
+            content |= {name: getattr(self, name) for name in names}
+        canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
     @property
     def name(self) -> str:
@@ -94,10 +130,17 @@ class Card:
         """
         try:
             raw = json.loads(text)
+            form = raw.get("format", 1)
+            if form not in range(1, FORMAT + 1):
+                raise EngineError(
+                    f"{source} is an engine card of format {form!r}; this steel-batch reads up to "
+                    f"{FORMAT}. Update steel-batch on this machine and on the cluster's nodes."
+                )
             post = raw.pop("post_process")
             card = cls(
                 **{
                     **raw,
+                    "format": form,
                     "classes": tuple(raw["classes"]),
                     "thresholds": tuple(float(t) for t in raw["thresholds"]),
                     "notes": tuple(raw.get("notes", ())),
@@ -139,31 +182,10 @@ class Card:
             raise EngineError(
                 f"{source} contradicts itself ({num_classes} classes): {'; '.join(wrong)}."
             )
-        digests = {graph.precision: graph.sha256 for graph in self.graphs}
-        found = _digest_of(digests, post)
+        found = self.content_version()
         if found != self.version:
             raise EngineError(
-                f"{source} was changed since it was registered: its graphs and its post_process "
-                f"are version {found}, and it says {self.version}. Put the card back as it was, or "
-                "register what it says now as a version of its own."
+                f"{source} was changed since it was registered: its content is version {found}, "
+                f"and it says {self.version}. Put the card back as it was, or register what it "
+                "says now as a version of its own."
             )
-
-
-def version_of(graphs: Mapping[str, bytes], post_process: PostProcess) -> str:
-    """The version of an engine: 12 hex digits over its content.
-
-    Args:
-        graphs: ONNX bytes by precision.
-        post_process: The settings that turn masks into rows.
-
-    Returns:
-        The same content gives the same version, on any machine.
-    """
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
-    return _digest_of(digests, post_process)
-
-
-def _digest_of(graphs: Mapping[str, str], post_process: PostProcess) -> str:
-    content = {"graphs": graphs, "post_process": dataclasses.asdict(post_process)}
-    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:12]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from steel_batch import layout
 from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
-from steel_batch.registry.card import Card, version_of
+from steel_batch.registry.card import Card
 from steel_batch.registry.graph import open_session
 
 
@@ -69,7 +69,7 @@ def _check_consistent(card: Card, graphs: Mapping[str, bytes]) -> None:
         data = graphs.get(graph.precision)
         if data is not None and hashlib.sha256(data).hexdigest() != graph.sha256:
             wrong.append(f"{graph.file} is not the file whose SHA-256 the card states")
-    expected = version_of(graphs, card.post_process)
+    expected = card.content_version()
     if card.version != expected:
         wrong.append(f"the content is version {expected}, the card says {card.version}")
     if wrong:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from steel_batch.registry.card import Card
 from steel_batch.registry.promotion import Move, Tolerance, compare, promote, rollback
 from steel_batch.registry.registration import register
 from steel_batch.registry.versions import load_engine
-from tests.tiny_engine import tiny_version
+from tests.tiny_engine import changed, tiny_version
 
 ALIAS = "tiny@production"
 TOLERANCE = Tolerance(dice=0.005, per_class=0.02)
@@ -43,7 +42,7 @@ class Registry:
     def add(self, metrics: dict[str, Any] | None = None, **changes: Any) -> Card:
         self._number += 1
         card, graphs = tiny_version(min_area_px=self._number, metrics=metrics or figures())
-        card = dataclasses.replace(card, **changes)
+        card = changed(card, **changes) if changes else card
         register(self.store, card, graphs)
         return card
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.registration import register
 from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
-from tests.tiny_engine import tiny_version
+from tests.tiny_engine import changed, tiny_version
 
 CARD, GRAPHS = tiny_version()
 OTHER, OTHER_GRAPHS = tiny_version(min_area_px=9, created="2026-02-01T00:00:00+00:00")
@@ -150,16 +151,49 @@ def test_many_registering_at_once_make_one_version(lake: Lake) -> None:
 
 
 def test_a_registered_version_is_never_changed(lake: Lake) -> None:
-    register(lake, CARD, GRAPHS)
-    renamed = dataclasses.replace(CARD, classes=("a", "b", "c", "d"))
+    card = changed(CARD, format=1)
+    register(lake, card, GRAPHS)
+    renamed = dataclasses.replace(card, classes=("a", "b", "c", "d"))
     with pytest.raises(EngineError) as refused:
         register(lake, renamed, GRAPHS)
     assert str(refused.value) == (
-        f"{CARD.name} is registered in {lake.url} with classes ('band_1', 'band_2', 'band_3', "
+        f"{card.name} is registered in {lake.url} with classes ('band_1', 'band_2', 'band_3', "
         "'band_4'), not ('a', 'b', 'c', 'd'): a version never changes, and nothing was replaced. "
         "Register it under another model name, or with what stands there."
     )
-    assert list_versions(lake, "tiny") == {CARD.version: CARD}
+    assert list_versions(lake, "tiny") == {card.version: card}
+
+
+def test_the_same_graph_with_other_classes_size_or_thresholds_is_another_version() -> None:
+    others = [
+        changed(CARD, model="other"),
+        changed(CARD, classes=("a", "b", "c", "d")),
+        changed(CARD, height=32),
+        changed(CARD, width=32),
+        changed(CARD, thresholds=(0.5, 0.5, 0.5, 0.4)),
+        changed(CARD, format=1),
+    ]
+    assert len({CARD.version, *(card.version for card in others)}) == 7
+    assert changed(CARD, notes=("x",), metrics={"dice": 1.0}).version == CARD.version
+
+
+def test_a_card_of_the_first_format_keeps_its_version(lake: Lake) -> None:
+    card = changed(CARD, format=1)
+    register(lake, card, GRAPHS)
+    key = layout.card_file("tiny", card.version)
+    raw = json.loads(lake.read(key))
+    del raw["format"]  # as it was written until November 2026
+    lake.write(key, json.dumps(raw).encode())
+    assert load_engine(card.name, store=lake).card == card
+    assert load_engine("demo", store=None).card.name == "demo-b68b94c6c92f"
+
+
+def test_a_card_of_a_newer_format_is_refused_by_name(lake: Lake) -> None:
+    promoted(lake)
+    key = layout.card_file("tiny", CARD.version)
+    lake.write(key, lake.read(key).replace(b'"format": 2', b'"format": 3'))
+    with pytest.raises(EngineError, match=f"{key} is an engine card of format 3; .* up to 2"):
+        load_engine(CARD.name, store=lake)
 
 
 def test_a_file_changed_by_hand_is_not_replaced(lake: Lake) -> None:
@@ -209,7 +243,7 @@ def test_a_card_that_is_not_its_graphs_is_refused(
 
 def test_a_graph_outside_the_contract_is_not_registered(lake: Lake) -> None:
     card, graphs = tiny_version(height=32)
-    wrong = dataclasses.replace(card, height=64)
+    wrong = changed(card, height=64)
     with pytest.raises(EngineError, match="does not keep the engine's contract"):
         register(lake, wrong, graphs)
     assert list(lake.list_objects()) == []
@@ -217,7 +251,12 @@ def test_a_graph_outside_the_contract_is_not_registered(lake: Lake) -> None:
 
 @pytest.mark.parametrize(
     ("written", "instead"),
-    [('"min_area_px": [\n   0,', '"min_area_px": [\n   200,'), ('"never"', '"fit"')],
+    [
+        ('"min_area_px": [\n   0,', '"min_area_px": [\n   200,'),
+        ('"never"', '"fit"'),
+        ('"band_1"', '"scratches"'),
+        ('"thresholds": [\n  0.5,', '"thresholds": [\n  0.4,'),
+    ],
 )
 def test_a_card_that_was_edited_by_hand_is_refused(lake: Lake, written: str, instead: str) -> None:
     promoted(lake)
