@@ -23,6 +23,7 @@ from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.masks.rle import decode_rle
 from steel_batch.registry.card import MAX_CLASSES
 from steel_batch.sources.key_pattern import KeyPattern
+from steel_batch.sources.stray import by_product_reason
 from training.labels import MAX_PROBLEMS, LabelError, Masks, read_groups, read_labels
 
 READ_IMAGES: Final = 64
@@ -185,7 +186,7 @@ def _list_images(lake: Lake) -> dict[str, LakeObject]:
     pattern = KeyPattern(None)
     found: dict[str, LakeObject] = {}
     for item in lake.list_objects():
-        if pattern.match(item.key) is None:
+        if pattern.match(item.key) is None or by_product_reason(item.key) is not None:
             continue
         name = item.key.rpartition("/")[2]
         if name in found:

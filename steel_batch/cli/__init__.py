@@ -11,7 +11,7 @@ import click
 
 from steel_batch import __version__
 from steel_batch.cli.lazy import LazyGroup
-from steel_batch.cli.output import HELP
+from steel_batch.cli.output import HELP, printable
 from steel_batch.errors import SteelBatchError
 
 COMMANDS: Final = {
@@ -84,7 +84,7 @@ def run(command: click.Command) -> None:
         click.echo("interrupted: run the same command again to continue.", err=True)
         sys.exit(130)
     except SteelBatchError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(f"error: {printable(str(error))}", err=True)
         sys.exit(error.exit_code)
 
 

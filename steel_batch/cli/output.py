@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.table import Table
 from steel_batch import layout
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.sources.stray import by_product_reason, stray_reason
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -31,6 +33,7 @@ answer = Console(highlight=False, markup=False, soft_wrap=True)
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """How a command's help is asked for and shown, also where it is run alone."""
 LONGEST_LINE: Final = 1 << 20
+_CONTROLS: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 output_option = click.option(
     "--output",
@@ -82,7 +85,7 @@ def naming(flag: str, path: Path) -> Iterator[None]:
 
 def say(text: str) -> None:
     """A sentence on stderr: folded to a terminal's width, elsewhere one line."""
-    console.print(text, soft_wrap=not console.is_terminal)
+    console.print(printable(text), soft_wrap=not console.is_terminal)
 
 
 def print_table(table: Table, to: Console = answer) -> None:
@@ -92,6 +95,26 @@ def print_table(table: Table, to: Console = answer) -> None:
     if not to.is_terminal:
         to = Console(stderr=to.stderr, highlight=False, markup=False, width=LONGEST_LINE)
     to.print(table, soft_wrap=False)
+
+
+def printable(text: str) -> str:
+    """A text for a terminal: control characters, which keys may hold, as escapes."""
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in _CONTROLS else ascii(c)[1:-1] for c in text
+    )
+
+
+def others(number: int, example: str | None) -> str:
+    """What a listing saw and took for no image: how many objects, one of them, and why, if known.
+
+    A folder whose name does not match counts as one.
+    """
+    text = counted(number, "other object")
+    if example is None:
+        return text
+    container, _, member = example.rpartition("#")
+    reason = by_product_reason(member) if container else stray_reason(example.removesuffix("/"))
+    return f"{text}, for example {example}{'' if reason is None else f' ({reason})'}"
 
 
 def counted(number: int, noun: str) -> str:

@@ -11,6 +11,7 @@ import click
 from steel_batch.cli.output import (
     configure_logging,
     counted,
+    others,
     output_option,
     print_json,
     say,
@@ -71,7 +72,5 @@ def plan(output: str, **options: Any) -> None:
                 f"{info.num_changed:,} that were changed since"
             )
         if planned.num_left_out:
-            say(
-                f"  does not match: {counted(planned.num_left_out, 'other object')}, for example "
-                f"{planned.example_left_out}"
-            )
+            said = others(planned.num_left_out, planned.example_left_out)
+            say(f"  does not match: {said}")

@@ -18,6 +18,7 @@ from steel_batch.cli.output import (
     console,
     counted,
     endpoint_option,
+    others,
     output_option,
     print_json,
     say,
@@ -316,7 +317,7 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
         else ""
     )
     left_out = (
-        f" Left out by their keys: {counted(result.num_left_out, 'other object')}."
+        f" Left out by their keys: {others(result.num_left_out, result.example_left_out)}."
         if result.num_left_out
         else ""
     )

@@ -12,12 +12,34 @@ from steel_batch.errors import LakeError
 T = TypeVar("T")
 
 
+def why_unusable(key: str, *, prefix: bool = False) -> str | None:
+    """Why nothing is read or written under a key, as a phrase; None where it is fine.
+
+    Buckets hold such keys all the same, and folders names that are no UTF-8: listings show them.
+
+    Args:
+        key: Below the lake's root.
+        prefix: Whether it is the beginning of keys, of which the last part is any.
+    """
+    segments = key.split("/")
+    if prefix:
+        segments = segments[:-1]
+    elif segments[-1] == "":
+        segments = [""]
+    if any(s in ("", ".", "..") for s in segments) or "\0" in key or "\\" in key:
+        return (
+            "it must stay below the lake's root, without '.', '..', empty parts, backslashes or NUL"
+        )
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeObject:
     """One object, as a listing shows it."""
 
     key: str
-    """Relative to the lake's root."""
+    """Relative to the lake's root. Where nothing can be read under it (`why_unusable`), it is for
+    messages only; a folder's names that are no UTF-8 have their bytes as ``\\xff`` in it."""
     size_bytes: int
     etag: str
     """Changes when the content does; for a folder, the time of change and the size."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import logging
 import os
 import shutil
 import stat
@@ -39,8 +38,6 @@ SCRATCH: Final = ".tmp"
 """Folder below the root where files lie until they are whole; never listed."""
 READ_THREADS: Final = 8
 
-log = logging.getLogger("steel_batch.lake")
-
 
 def etag_of(status: os.stat_result) -> str:
     """A file's etag: its time of change and its size."""
@@ -59,14 +56,16 @@ class Folder:
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         folder, _, head = prefix.rpartition("/")
-        yield from self._walk(folder, head, frozenset())
+        base = f"{folder}/" if folder else ""
+        yield from self._walk(self._root / folder, base, head, frozenset())
 
-    def _walk(self, folder: str, head: str, above: frozenset[str]) -> Iterator[LakeObject]:
-        """The files below `folder` whose next part begins with `head`.
+    def _walk(
+        self, folder: Path, base: str, head: str, above: frozenset[str]
+    ) -> Iterator[LakeObject]:
+        """The files below a folder, whose keys begin with `base`, and next with `head`.
 
         `above` holds the real paths of the folders on the way here, as a link may lead back.
         """
-        base = f"{folder}/" if folder else ""
         entries = self._entries(folder, head)[::-1]
         while entries:
             entry = entries.pop()  # which holds its path and status, once it was asked for them
@@ -74,11 +73,14 @@ class Folder:
                 if entry.is_dir():
                     place = os.path.realpath(entry.path)
                     if place not in above:
-                        yield from self._walk(base + entry.name, "", above | {place})
+                        below = f"{base}{_key_of(entry.name)}/"
+                        yield from self._walk(Path(entry.path), below, "", above | {place})
                 elif entry.is_file():
                     status = entry.stat()
                     yield LakeObject(
-                        key=base + entry.name, size_bytes=status.st_size, etag=etag_of(status)
+                        key=base + _key_of(entry.name),
+                        size_bytes=status.st_size,
+                        etag=etag_of(status),
                     )
             except OSError as error:
                 # Deleted since it was listed, or a link that leads nowhere.
@@ -88,28 +90,25 @@ class Folder:
     def list_dirs(self, prefix: str) -> Iterator[str]:
         folder, _, head = prefix.rpartition("/")
         base = f"{folder}/" if folder else ""
-        for entry in self._entries(folder, head):
-            if _holds_files(entry):
-                yield f"{base}{entry.name}/"
+        for entry in self._entries(self._root / folder, head):
+            try:
+                holds_files = _holds_files(entry)
+            except OSError as error:
+                raise error_of(error, Path(entry.path)) from error
+            if holds_files:
+                yield f"{base}{_key_of(entry.name)}/"
 
-    def _entries(self, folder: str, head: str) -> list[os.DirEntry[str]]:
+    def _entries(self, folder: Path, head: str) -> list[os.DirEntry[str]]:
         """What lies in a folder and begins with `head`, by name."""
-        entries = []
         try:
-            with os.scandir(self._root / folder) as found:
-                for entry in found:
-                    if not entry.name.startswith(head) or (not folder and entry.name == SCRATCH):
-                        continue
-                    try:
-                        entry.name.encode()
-                    except UnicodeEncodeError:
-                        log.warning("left out: the name of %r is not UTF-8", entry.path)
-                        continue
-                    entries.append(entry)
+            with os.scandir(folder) as found:
+                entries = [entry for entry in found if entry.name.startswith(head)]
         except ABSENT:
             return []
         except OSError as error:
-            raise error_of(error, self._root / folder) from error
+            raise error_of(error, folder) from error
+        if folder == self._root:
+            entries = [entry for entry in entries if entry.name != SCRATCH]
         return sorted(entries, key=lambda e: e.name)
 
     def stat(self, key: str) -> LakeObject | None:
@@ -282,12 +281,28 @@ class Folder:
             raise error_of(error, path) from error
 
 
+def _key_of(name: str) -> str:
+    """A file's name in a key: one that is no UTF-8 becomes one that `why_unusable` refuses."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    return name
+
+
 def _holds_files(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder with a file in it or below: in a bucket there are no others."""
+    """Whether it is a folder with a file in it or below: in a bucket there are no others.
+
+    One that may not be read counts as if it were, so that whoever needs it is told.
+    """
     if entry.is_symlink():
         return entry.is_dir()
     if not entry.is_dir():
         return False
-    with contextlib.suppress(FileNotFoundError), os.scandir(entry.path) as found:
-        return any(e.is_file() or _holds_files(e) for e in found)
-    return False
+    try:
+        with os.scandir(entry.path) as found:
+            return any(e.is_file() or _holds_files(e) for e in found)
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        return True

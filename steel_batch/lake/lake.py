@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from steel_batch.errors import LakeError, MissingObjectError
-from steel_batch.lake.contract import Backend, LakeObject, ReadRequest
+from steel_batch.lake.contract import Backend, LakeObject, ReadRequest, why_unusable
 from steel_batch.lake.retry import Retry
 
 T = TypeVar("T")
@@ -195,14 +195,7 @@ def _open(url: str, endpoint_url: str | None, retry: Retry, is_s3: bool, _pid: i
 
 
 def _checked(key: str, *, prefix: bool = False) -> str:
-    segments = key.split("/")
-    if prefix:
-        segments = segments[:-1]
-    elif segments[-1] == "":
-        segments = [""]
-    if any(s in ("", ".", "..") for s in segments) or "\0" in key or "\\" in key:
-        raise LakeError(
-            f"the key {key!r} is refused: it must stay below the lake's root, without '.', '..', "
-            "empty parts, backslashes or NUL."
-        )
+    reason = why_unusable(key, prefix=prefix)
+    if reason is not None:
+        raise LakeError(f"the key {key!r} is refused: {reason}.")
     return key

@@ -243,6 +243,7 @@ class DateRun:
             num_committed_before=info.num_committed,
             num_changed=info.num_changed,
             num_left_out=planned.num_left_out,
+            example_left_out=planned.example_left_out,
         )
 
     @property
@@ -424,6 +425,7 @@ class DateRun:
             num_committed_before=record.num_committed,
             num_changed=record.num_changed,
             num_left_out=record.num_left_out,
+            example_left_out=record.example_left_out,
             num_resumed_shards=scored.num_resumed,
             classes=tuple(
                 ClassCount(class_id=i + 1, class_name=name, num_images=int(scored.num_defective[i]))

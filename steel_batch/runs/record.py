@@ -75,7 +75,8 @@ class RunResult:
     num_committed_before: int = 0
     num_changed: int = 0
     num_left_out: int = 0
-    """Objects beside the images whose key is none by the key pattern."""
+    """Objects and folders beside the images that are none by the key pattern or by their names."""
+    example_left_out: str | None = None
     num_resumed_shards: int = 0
     classes: tuple[ClassCount, ...] = ()
     attempt_seconds: dict[str, float] = field(default_factory=dict)

@@ -10,15 +10,24 @@ from typing import Final
 import pyarrow as pa
 
 from steel_batch.lake import LakeObject
+from steel_batch.sources.dates import STRICT, date_of
 
 BATCH_ROWS: Final = 8192
 
-NOT_A_FILE = -1
+NOT_A_FILE: Final = -1
 """The `offset` of a tar's member that is named like an image, but is a folder, link or device."""
-
-
-UNSAFE_NAME = -2
+UNSAFE_NAME: Final = -2
 """The `offset` of a tar's member whose name is absolute or has '..' in it."""
+TOO_LARGE: Final = -3
+"""The `offset` of a tar's sparse member that states more bytes than are read."""
+SPARSE: Final = -512
+"""An `offset` from here on down is that of a tar's sparse member, whose header begins at minus so
+much: what lies where, it says itself. See `sparse_offset`."""
+
+
+def sparse_offset(place: int) -> int:
+    """The `offset` of a sparse member from its header's first byte, and the other way round."""
+    return SPARSE - place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +42,8 @@ class ImageRef:
     tags: dict[str, str] = field(default_factory=dict)
     object_key: str
     offset: int | None = None
-    """First byte of the member in a tar, or its row in a Parquet file; `NOT_A_FILE` or
-    `UNSAFE_NAME` for a member that cannot be read."""
+    """First byte of the member in a tar, or its row in a Parquet file; negative for a member that
+    is sparse (`SPARSE`) or cannot be read (`NOT_A_FILE`, `UNSAFE_NAME`, `TOO_LARGE`)."""
     bytes: int
     etag: str
 
@@ -44,9 +53,9 @@ def ref_of(fields: dict[str, str], item: LakeObject) -> ImageRef:
     tags = dict(fields)
     image_id = tags.pop("image_id", "")
     line = tags.pop("line", None)
-    date = tags.pop("date", None)
-    if "year" in tags:
-        date = f"{tags.pop('year')}-{tags.pop('month')}-{tags.pop('day')}"
+    date = date_of(fields)
+    for name in STRICT:
+        tags.pop(name, None)
     return ImageRef(
         image_key=item.key, image_id=image_id, date=date, line=line, tags=tags,
         object_key=item.key, bytes=item.size_bytes, etag=item.etag,

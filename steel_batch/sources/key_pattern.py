@@ -2,20 +2,24 @@
 
 A key pattern reads keys below the lake's root: ``{line}``, ``{date}`` (or ``{year}``, ``{month}``,
 ``{day}``) and ``{image_id}`` fill the columns of those names, any other ``{name}`` becomes a tag,
-``*`` matches anything; none of them crosses a ``/``. Folders that cannot match are never listed:
-with a date given, only that date's folders cost requests (`sources.prefix`).
+``*`` matches anything; none of them crosses a ``/``. A date may be spelled as `sources.dates` says;
+a key that spells it in the usual way (``2026-11-05``) is never read differently because of that.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from steel_batch.errors import ConfigError
+from steel_batch.sources.dates import LENIENT, STRICT, agrees, date_of, may_be_a_date, spellings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 _TOKEN = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<star>\*)")
-_FIELDS = {"date": r"\d{4}-\d{2}-\d{2}", "year": r"\d{4}", "month": r"\d{2}", "day": r"\d{2}"}
+_SPELLINGS = (STRICT, LENIENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,48 +84,106 @@ class KeyPattern:
         """Whether a key says its date."""
         return self.text is not None and ("{date}" in self.text or "{year}" in self.text)
 
-    def segments(self, date: str | None) -> list[str]:
-        """The pattern cut at '/', with the date's placeholders filled where one is given."""
-        text = self.text or ""
-        if date is not None:
-            year, month, day = date.split("-")
-            known = {"date": date, "year": year, "month": month, "day": day}
-            for name, value in known.items():
-                text = text.replace("{" + name + "}", value)
-        return text.split("/")
+    @property
+    def segments(self) -> list[str]:
+        """The pattern cut at '/'."""
+        return (self.text or "").split("/")
 
     def match(self, key: str) -> dict[str, str] | None:
-        """The placeholders' values where the whole key matches, else None."""
+        """The placeholders' values where the whole key matches, else None.
+
+        A key whose date is no day of the calendar does not match.
+        """
         if self.text is None:
             name = key.rpartition("/")[2]
             stem, dot, suffix = name.rpartition(".")
             return {"image_id": stem} if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else None
-        match = compile_pattern(self.text).fullmatch(key)
-        return None if match is None else match.groupdict()
+        for fields in _readings(self.text, key):
+            if not self.has_date or date_of(fields) is not None:
+                return fields
+        return None
+
+
+def folder_fits(segment: str, name: str, date: str | None) -> tuple[bool, bool]:
+    """Whether a folder's name matches a pattern's segment.
+
+    Returns:
+        Whether it matches at all, and whether it may lead to images of the date (of any, for None).
+    """
+    readings = [fields for fields in _readings(segment, name) if may_be_a_date(fields)]
+    return bool(readings), any(date is None or agrees(fields, date) for fields in readings)
+
+
+def date_of_folders(segments: list[str], folder: str) -> str | None:
+    """The date that folders say, by as many segments of a pattern; None if it is no date."""
+    readings = _readings("/".join(segments), folder)
+    return next((date for fields in readings if (date := date_of(fields)) is not None), None)
+
+
+def literal_prefixes(segment: str, date: str | None) -> list[str]:
+    """The literal beginnings that names of a date may have, none of which begins with another.
+
+    Args:
+        segment: The last one of a pattern.
+        date: YYYY-MM-DD; None for any.
+    """
+    if date is None:
+        return [_literal_prefix(segment)]
+    parts: list[list[str]] = []
+    position = 0
+    for token in _TOKEN.finditer(segment):
+        is_of_date = token["name"] in STRICT
+        parts.append([segment[position : token.start()]])
+        parts.append(spellings(token["name"], date) if is_of_date else [token[0]])
+        position = token.end()
+    parts.append([segment[position:]])
+    found = sorted({_literal_prefix("".join(chosen)) for chosen in itertools.product(*parts)})
+    shortest: list[str] = []
+    for prefix in found:  # in order, so what one begins with stands before it
+        if not shortest or not prefix.startswith(shortest[-1]):
+            shortest.append(prefix)
+    return shortest
 
 
 def _names(pattern: str) -> list[str]:
     return [m["name"] for m in _TOKEN.finditer(pattern) if m["star"] is None]
 
 
-_COMPILED: dict[str, re.Pattern[str]] = {}
+def _readings(pattern: str, text: str) -> Iterator[dict[str, str]]:
+    """The values of the placeholders by each way to spell a date, the usual one first."""
+    for spelling in range(len(_SPELLINGS)):
+        match = _compile(pattern, spelling).fullmatch(text)
+        if match is not None:
+            yield match.groupdict()
+        if not _spells_dates(pattern):
+            return
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
+@functools.cache
+def _spells_dates(pattern: str) -> bool:
+    return not STRICT.keys().isdisjoint(_names(pattern))
+
+
+_COMPILED: dict[tuple[str, int], re.Pattern[str]] = {}
+
+
+def _compile(pattern: str, spelling: int) -> re.Pattern[str]:
     """A pattern, or some of its segments, as a regular expression with a group per placeholder."""
-    if pattern not in _COMPILED:
+    key = (pattern, spelling)
+    if key not in _COMPILED:
         parts, position = [], 0
         for token in _TOKEN.finditer(pattern):
             parts.append(re.escape(pattern[position : token.start()]))
             name = token["name"]
-            parts.append("[^/]*" if name is None else f"(?P<{name}>{_FIELDS.get(name, '[^/]+')})")
+            of_date = _SPELLINGS[spelling].get(name, "[^/]+")
+            parts.append("[^/]*" if name is None else f"(?P<{name}>{of_date})")
             position = token.end()
         parts.append(re.escape(pattern[position:]))
-        _COMPILED[pattern] = re.compile("".join(parts))
-    return _COMPILED[pattern]
+        _COMPILED[key] = re.compile("".join(parts))
+    return _COMPILED[key]
 
 
-def literal_prefix(segment: str) -> str:
+def _literal_prefix(segment: str) -> str:
     """The literal beginning of a segment, which a listing can use as its prefix."""
     token = _TOKEN.search(segment)
     return segment if token is None else segment[: token.start()]

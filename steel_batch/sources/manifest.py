@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from steel_batch.errors import ConfigError
-from steel_batch.lake import Lake, LakeObject
+from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.layout import check_date
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.inventory import Inventory
@@ -26,6 +26,7 @@ from steel_batch.sources.kept import Kept
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
 from steel_batch.sources.manifest_rows import Row, read_csv, read_parquet
 from steel_batch.sources.repeats import Repeats
+from steel_batch.sources.stray import by_product_reason
 
 KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
 LOOKUP_THREADS: Final = 32
@@ -199,15 +200,17 @@ class Rows:
         key = row.get("key")
         if not isinstance(key, str) or not key:
             raise self._bad(number, f"its key is {key!r}, expected an object's key")
-        parts = key.split("/")
-        if "://" in key or key.startswith("/") or any(p in ("", ".", "..") for p in parts):
-            if not self.source.is_whole and key.endswith("/"):
-                return None  # a folder's mark
+        if not self.source.is_whole and key.endswith("/"):
+            return None  # a folder's mark
+        unusable = why_unusable(key)
+        if unusable is not None and self.source.is_whole:
             raise self._bad(
                 number,
-                f"its key is {key!r}; keys are relative to {self.source.lake.url}, without '.', "
-                "'..' and empty parts",
+                f"its key is {key!r}; keys are relative to {self.source.lake.url}: {unusable}",
             )
+        if unusable is not None or by_product_reason(key) is not None:
+            self._count_left_out(key)
+            return None
         fields = self.source.pattern.match(key)
         if fields is None:
             self._leave_out(number, key)
@@ -224,8 +227,11 @@ class Rows:
                 number, f"its key {key!r} does not match --key-pattern; expected {expected}"
             )
         if not self.source.companion or not key.endswith(self.source.companion):
-            self.num_left_out += 1
-            self.example_left_out = self.example_left_out or key
+            self._count_left_out(key)
+
+    def _count_left_out(self, key: str) -> None:
+        self.num_left_out += 1
+        self.example_left_out = self.example_left_out or key
 
     def _described(self, number: int, row: Row, ref: ImageRef) -> ImageRef:
         """What the row's other columns say, which must be what its key says."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,18 +11,21 @@ from typing import Final
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.layout import check_date
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.key_pattern import (
     IMAGE_SUFFIXES,
     KeyPattern,
-    compile_pattern,
+    date_of_folders,
+    folder_fits,
     has_placeholder,
-    literal_prefix,
+    literal_prefixes,
 )
 from steel_batch.sources.parallel import expand_parallel
+from steel_batch.sources.stray import stray_reason
 
 LIST_THREADS: Final = 16
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,16 +59,17 @@ class Listing:
     companion: str = ""
     """Suffix of objects that belong to those of the pattern, and are not counted."""
     num_left_out: int = 0
-    """Objects seen that are no image by the pattern."""
+    """Objects seen that are no image by the pattern, and folders that were not listed for that."""
     example_left_out: str | None = None
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image of the date, in no order, holding few at a time."""
         wanted = self.date if self.pattern.has_date else None
+        folders = _Folders(self.lake, wanted)
         for item in expand_parallel(
-            self._prefixes(wanted), self.lake.list_objects, num_threads=LIST_THREADS
+            self._prefixes(folders), self.lake.list_objects, num_threads=LIST_THREADS
         ):
-            fields = self.pattern.match(item.key)
+            fields = self.pattern.match(item.key) if stray_reason(item.key) is None else None
             if fields is None:
                 if self.companion and item.key.endswith(self.companion):
                     continue
@@ -74,15 +79,16 @@ class Listing:
             ref = ref_of(fields, item)
             if wanted is None or ref.date == wanted:
                 yield ref
+        self.num_left_out += folders.num_left_out
+        self.example_left_out = self.example_left_out or folders.example_left_out
 
-    def _prefixes(self, date: str | None) -> Iterator[str]:
+    def _prefixes(self, folders: _Folders) -> Iterator[str]:
         if self.pattern.text is None:
             yield ""
-        else:
-            segments = self.pattern.segments(date)
-            yield from (
-                prefix + literal_prefix(segments[-1]) for prefix in _walk(self.lake, segments[:-1])
-            )
+            return
+        *above, last = self.pattern.segments
+        heads = literal_prefixes(last, folders.date)
+        yield from (folder + head for folder in folders.matching(above) for head in heads)
 
     def explain_empty(self) -> ConfigError:
         """Why nothing was found, as the error to show."""
@@ -91,7 +97,8 @@ class Listing:
             return _explain_nothing(self.lake)
         if self.pattern.text is None:
             return ConfigError(
-                f"no image files below {self.lake.url}: found for example {example.key!r}; "
+                f"no image files below {self.lake.url}: found for example "
+                f"{_shown(self.example_left_out or example.key)}; "
                 f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
                 "images with other names, or for images in '*.tar' or '*.parquet'."
             )
@@ -105,9 +112,14 @@ class Listing:
         date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
         return ConfigError(
             f"no key below {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
-            f"found for example {example_key!r}. Adapt --key-pattern to that"
+            f"found for example {_shown(example_key)}. Adapt --key-pattern to that"
             f"{', or give another --date' if date else ''}."
         )
+
+
+def _shown(key: str) -> str:
+    reason = stray_reason(key)
+    return repr(key) if reason is None else f"{key!r}, which is left out: {reason}"
 
 
 def _explain_nothing(lake: Lake) -> ConfigError:
@@ -141,41 +153,59 @@ def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
             "the dates are taken from the keys, so --key-pattern needs {date} (or {year}, {month} "
             "and {day}); otherwise `score` takes one --date YYYY-MM-DD."
         )
-    segments = pattern.segments(None)
+    segments = pattern.segments
     last = max(i for i, s in enumerate(segments) if re.search(r"\{(date|year|month|day)\}", s))
     dates: set[str] = set()
     if last < len(segments) - 1:
-        folder_pattern = compile_pattern("/".join(segments[: last + 1]))
-        for folder in _walk(lake, segments[: last + 1]):
-            fields = folder_pattern.fullmatch(folder.rstrip("/"))
-            if fields is not None:
-                found = fields.groupdict()
-                dates.add(found.get("date") or "{year}-{month}-{day}".format(**found))
+        above = segments[: last + 1]
+        others = []
+        for folder in _Folders(lake, None).matching(above):
+            date = date_of_folders(above, folder[:-1])
+            if date is None:
+                others.append(folder)
+            else:
+                dates.add(date)
+        num, example = len(others), next(iter(others), None)
     else:
-        dates.update(ref.date for ref in Listing(lake, pattern, None) if ref.date)
+        listing = Listing(lake, pattern, None)
+        dates.update(ref.date for ref in listing if ref.date)
+        num, example = listing.num_left_out, listing.example_left_out
     if not dates:
         raise Listing(lake, pattern, None).explain_empty()
-    for date in dates:
-        try:
-            check_date(date)
-        except ConfigError as error:
-            raise ConfigError(
-                f"keys below {lake.url} say the date {date}: {error} Rename what is called so, or "
-                "give the --date that you mean."
-            ) from error
+    if num:
+        log.warning(
+            "%d names below %s are left out, as they say no date that the key pattern %r reads, "
+            "for example %r.",
+            num, lake.url, pattern.text, example,
+        )  # fmt: skip
     return sorted(dates)
 
 
-def _walk(lake: Lake, segments: list[str], prefix: str = "") -> Iterator[str]:
-    """The folders that match a pattern's segments, each ending in '/' ('' for none)."""
-    if not segments:
-        yield prefix
-        return
-    first, rest = segments[0], segments[1:]
-    if not has_placeholder(first):
-        yield from _walk(lake, rest, f"{prefix}{first}/")
-        return
-    pattern = compile_pattern(first)
-    for folder in lake.list_dirs(prefix + literal_prefix(first)):
-        if pattern.fullmatch(folder.removeprefix(prefix).rstrip("/")):
-            yield from _walk(lake, rest, folder)
+@dataclass(slots=True)
+class _Folders:
+    """Finds the folders of a pattern; counts those that it could not have meant."""
+
+    lake: Lake
+    date: str | None
+    """Of whose images; None for all."""
+    num_left_out: int = 0
+    """Folders seen that do not match, or whose name cannot be used."""
+    example_left_out: str | None = None
+
+    def matching(self, segments: list[str], prefix: str = "") -> Iterator[str]:
+        """The folders that match a pattern's segments, each ending in '/' ('' for none)."""
+        if not segments:
+            yield prefix
+            return
+        first, rest = segments[0], segments[1:]
+        if not has_placeholder(first):
+            yield from self.matching(rest, f"{prefix}{first}/")
+            return
+        (head,) = literal_prefixes(first, None)
+        for folder in self.lake.list_dirs(prefix + head):
+            is_match, is_wanted = folder_fits(first, folder[len(prefix) : -1], self.date)
+            if not is_match or stray_reason(folder[:-1]) is not None:
+                self.num_left_out += 1
+                self.example_left_out = self.example_left_out or folder
+            elif is_wanted:
+                yield from self.matching(rest, folder)

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from steel_batch.errors import ConfigError
+from steel_batch.sources.dates import calendar_day, read_date, spellings
 from steel_batch.sources.image_ref import ImageRef
 
-_NAMED: Final = re.compile(r"(?<![^/#])date=(\d{4}-\d{2}-\d{2})(?![^/.#])")
+_NAMED: Final = re.compile(
+    r"(?<![^/#])(?:date=([0-9][0-9_.-]*[0-9])|year=([0-9]+)/month=([0-9]+)/day=([0-9]+))(?![^/.#])"
+)
 """A date as a folder of `synth`, of `pack` or of Hive's names it."""
 
 
@@ -41,11 +44,11 @@ class Dated:
         Raises:
             ConfigError: The key of one that would count as the date names another.
         """
-        of_place = _NAMED.findall(self.place)
+        of_place = _dates_named(self.place)
         for ref in self.images:
             self.num_images += 1
             if ref.date is None:
-                named = _NAMED.findall(ref.image_key) or of_place
+                named = _dates_named(ref.image_key) or of_place
                 if not named:
                     self.num_undated += 1
                 elif self.date not in named:
@@ -55,8 +58,7 @@ class Dated:
     @property
     def warning(self) -> str | None:
         """What to tell who gave the date; None where the images or their place say it."""
-        year, month, day = self.date.split("-")
-        forms = (self.date, f"{year}/{month}/{day}", f"{year}{month}{day}")
+        forms = (*spellings("date", self.date), self.date.replace("-", "/"))
         if not self.num_undated or any(form in self.place for form in forms):
             return None
         is_all = self.num_undated == self.num_images
@@ -78,3 +80,9 @@ class Dated:
         if self.key_pattern is None:
             return "there is no key pattern"
         return f"the key pattern {self.key_pattern!r} has no {{date}}"
+
+
+def _dates_named(key: str) -> list[str]:
+    """The days of the calendar that a key's folders name."""
+    found = (read_date(date) if date else calendar_day(*ymd) for date, *ymd in _NAMED.findall(key))
+    return [date for date in found if date is not None]

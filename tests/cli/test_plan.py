@@ -167,13 +167,22 @@ def test_a_mistake_is_named_in_one_paragraph(
     assert all(key.startswith("locks/") for key in written), "no table, no run"
 
 
-def test_a_folder_that_is_no_date_is_named_where_all_dates_are_meant(
+def test_a_folder_that_is_no_date_stops_no_date_and_is_named(
     steel_batch: Command, flags: list[str], images: Lake
 ) -> None:
     images.write("line=1/date=2026-02-30/x.png", b"x")
-    text = refused(steel_batch("plan", *flags[:-2]))
-    assert f"keys below {images.url} say the date 2026-02-30: there is no date 2026" in text
-    assert steel_batch("plan", *flags).code == 0
+    images.write("line=1/date=30.11.2026/\x1b[31mx.png", b"x")
+    for given in (flags, flags[:-2]):
+        done = steel_batch("plan", *given)
+        assert (done.code, done.err.count("4 images")) == (0, 1)
+        assert "does not match: 2 other objects, for example line=1/date=2026-02-30/" in done.err
+
+
+def test_control_characters_of_a_key_do_not_reach_the_terminal(
+    steel_batch: Command, flags: list[str], images: Lake
+) -> None:
+    images.write(f"line=1/date={DATE}/\x1b[2J\n.txt", b"x")
+    assert f"line=1/date={DATE}/\\x1b[2J" in steel_batch("plan", *flags).err
 
 
 def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> None:

@@ -53,7 +53,7 @@ RESULT = {
     "run_id", "engine", "date", "num_images", "num_scored", "num_quarantined", "num_shards",
     "seconds", "images_per_second", "committed", "table_version", "predictions",
     "startup_seconds", "num_committed_before", "num_changed", "num_left_out",
-    "num_resumed_shards", "classes",
+    "example_left_out", "num_resumed_shards", "classes",
     "attempt_seconds",
 }  # fmt: skip
 """What one line of `score --output json` holds."""

@@ -1,0 +1,46 @@
+"""What lies in lakes and is no image, whatever the key pattern says.
+
+Two kinds. Names that nothing here can open: an S3 key may have an empty part, ``.``, ``..`` or a
+backslash in it, and a file's name need not be UTF-8. And what operating systems and file servers
+put beside images: ``._a.jpg`` is no picture but what macOS knows of one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from steel_batch.lake import why_unusable
+
+_FILES: Final = frozenset({".ds_store", "thumbs.db", "desktop.ini", "icon\r"})
+_FOLDERS: Final = re.compile(
+    r"__macosx|\.appledouble|\.applesingle|\.appledb|\.appledesktop|\.spotlight-v100|\.fseventsd"
+    r"|\.temporaryitems|\.documentrevisions-v100|\.trash(?:es|-[0-9]+)?|\$recycle\.bin"
+    r"|system volume information|lost\+found|@eadir|#recycle|#snapshot|@recycle|\.@__thumb"
+    r"|\.snapshots?|\.thumbnails|\.ipynb_checkpoints|paxheaders?(?:\.[0-9]+)?",
+    re.IGNORECASE,
+)
+"""Folders of macOS, Windows, Linux desktops, Jupyter and file servers (Synology, QNAP, NetApp); the
+last are headers of a tar that an old tool unpacked as files."""
+
+
+def stray_reason(key: str) -> str | None:
+    """Why an object or folder of a lake is left out, as a phrase; None where it is not.
+
+    Args:
+        key: Below the lake's root, without a '/' at the end.
+    """
+    reason = why_unusable(key)
+    return by_product_reason(key) if reason is None else reason
+
+
+def by_product_reason(name: str) -> str | None:
+    """Why a file, also a member of a tar, is none that somebody put there; None where it is."""
+    *folders, file = name.split("/")
+    if file.startswith("._"):
+        return "names that begin with '._' are companion files of macOS"
+    if file.lower() in _FILES:
+        return "it is a file of the operating system's own"
+    if any(map(_FOLDERS.fullmatch, (*folders, file))):
+        return "it is a folder of the operating system's or file server's own"
+    return None
