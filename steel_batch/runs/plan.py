@@ -44,6 +44,9 @@ _DAMAGE: Final = (
 KNOWN: Final = pa.schema([schema.PLAN.field("image_key"), schema.PLAN.field("etag")])
 """What planning needs of images that are committed already."""
 
+_FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
+"""In GNU tar's incremental backups, earlier builds took a time for the beginning of a name."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanInfo:
@@ -97,13 +100,14 @@ def build_plan(
 
 
 def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path) -> PlanInfo:
+    [(num_known,)] = con.sql("SELECT count(*) FROM known").fetchall()
+    _recognise_former_keys(con)
     joined = "FROM listed LEFT JOIN known USING (image_key)"
     counts = con.sql(
         "SELECT count(*) FILTER (known.etag = listed.etag), "
         f"count(*) FILTER (known.etag <> listed.etag), count(*) {joined}"
     ).fetchall()
     num_committed, num_changed, num_listed = counts[0]
-    [(num_known,)] = con.sql("SELECT count(*) FROM known").fetchall()
     wanted = "known.etag IS NULL"
     if settings["rescore_changed"]:
         wanted += " OR known.etag <> listed.etag"
@@ -137,6 +141,23 @@ def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path)
         )
         writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(info)).encode()})
     return info
+
+
+def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
+    """Know images of the very same tar by their key of today, if they were committed by another."""
+    [(num_former,)] = con.execute(
+        "SELECT count(*) FROM known WHERE regexp_matches(image_key, $1)", [_FORMER_KEY]
+    ).fetchall()
+    if num_former:
+        con.execute(
+            "INSERT INTO known SELECT DISTINCT listed.image_key, listed.etag "
+            "FROM known AS former JOIN listed "
+            "ON regexp_replace(former.image_key, $1, '.tar#') = listed.image_key "
+            "AND former.etag = listed.etag WHERE regexp_matches(former.image_key, $1) "
+            "AND former.image_key NOT IN (SELECT image_key FROM listed) "
+            "AND listed.image_key NOT IN (SELECT image_key FROM known)",
+            [_FORMER_KEY],
+        )
 
 
 @dataclass(slots=True)

@@ -18,8 +18,9 @@ from steel_batch.errors import (
     LakeError,
 )
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.sources.image_ref import UNSAFE_NAME
+from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, UNSAFE_NAME
 from steel_batch.sources.parquet import image_column
+from steel_batch.sources.tar_headers import DAMAGE, MAX_SPARSE_BYTES, read_member
 
 SPAN_BYTES: Final = 8 << 20
 """Most bytes of one request for several members of a tar."""
@@ -56,6 +57,8 @@ def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageErr
     for i, (key, offset) in enumerate(zip(keys, offsets, strict=True)):
         if offset is None:
             spans.append(_Span(ReadRequest(key=key, etag=etags[i] or None), [(i, 0, None)]))
+        elif offset <= SPARSE:
+            results[i] = _read_sparse(lake, key, etags[i], offset, sizes[i])
         elif offset < 0:
             results[i] = _unreadable(offset)
         elif key.endswith(".parquet"):
@@ -109,10 +112,30 @@ def _unreadable(offset: int) -> ImageError:
             "The member's name is absolute or leads upwards ('..'); expected a plain relative one.",
             code="unsafe_name",
         )
+    if offset == TOO_LARGE:
+        return DecodeError(
+            f"The member of the tar is a sparse file of more than {MAX_SPARSE_BYTES:,} bytes; "
+            "expected an image.",
+            code="too_large",
+        )
     return DecodeError(
-        "The member of the tar is a folder, a link or a special file; expected a regular file.",
+        "The member of the tar is a folder, a special file, or a link to something that is no "
+        "member; expected a regular file.",
         code="not_a_file",
     )
+
+
+def _read_sparse(
+    lake: Lake, key: str, etag: str, offset: int, size: int
+) -> bytes | LakeError | ImageError:
+    try:
+        return read_member(lake, key, etag, offset, size)
+    except LakeError as error:
+        return error
+    except DAMAGE as error:
+        return DecodeError(
+            f"{lake.uri(key)} is damaged where the image lies ({error}).", code="damaged_container"
+        )
 
 
 def _read_parquet(

@@ -1,27 +1,28 @@
-"""The members of a tar, from the index beside it or from its headers; nothing is ever extracted.
+"""The images of a tar, from the index beside it or from its headers; nothing is ever extracted.
 
-Headers are read by ranges that skip the images. Names are only names: they end up in keys of rows,
-never in a path.
+Names are only names: they end up in keys of rows, never in a path. A member's key is its name
+without a leading ``./``, and rows are known by it: how a name becomes a key never changes.
 """
 
 from __future__ import annotations
 
-import io
 import logging
+import posixpath
 import tarfile
 from collections.abc import Iterator
-from typing import BinaryIO, Final, cast
+from typing import Final
 
-from steel_batch.errors import ConfigError, MissingObjectError
+from steel_batch.errors import ConfigError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, LakeObject
-from steel_batch.sources.image_ref import NOT_A_FILE, UNSAFE_NAME, ImageRef, ref_of
-from steel_batch.sources.key_pattern import KeyPattern
+from steel_batch.sources.image_ref import NOT_A_FILE, SPARSE, UNSAFE_NAME, ImageRef, ref_of
+from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
+from steel_batch.sources.stray import by_product_reason
+from steel_batch.sources.tar_headers import Member, read_member, walk_tar
 from steel_batch.sources.tar_index import INDEX_SUFFIX, Index, tail_sha256
 
-WINDOW_BYTES: Final = 8 << 10
-"""What one request for a header reads: small images come with their neighbours' headers."""
-MAX_HEADER_BYTES: Final = 1 << 20
-"""A longer name or extended header is none that any tool writes."""
+Place = tuple[int, int]
+"""Offset and size of a member."""
+_NO_FILE: Final[Place] = (NOT_A_FILE, 0)
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,11 @@ log = logging.getLogger(__name__)
 def tar_images(lake: Lake, container: ImageRef, pattern: KeyPattern) -> Iterator[ImageRef | str]:
     """The images of one tar.
 
-    A member that is named like an image but cannot be read as one (a link, a folder, an absolute
-    name or one with '..') is yielded with `NOT_A_FILE` or `UNSAFE_NAME`, to be quarantined.
+    A member that is named like an image but cannot be read as one (a folder, a device, a link to
+    something that is no member, an absolute name or one with '..') is yielded with `NOT_A_FILE` or
+    `UNSAFE_NAME`, to be quarantined. Links to members are read as what they name. Of members that
+    share a sample's name up to the first dot, as ``x.jpg`` and ``x.seg.jpg`` of a WebDataset, the
+    shortest is the image, unless the pattern asks for the other.
 
     Args:
         lake: Where the tar lies.
@@ -38,28 +42,40 @@ def tar_images(lake: Lake, container: ImageRef, pattern: KeyPattern) -> Iterator
         pattern: Of the members' names; a leading ``./`` is no part of them.
 
     Yields:
-        Images in the tar's order; the image key of what does not match.
+        Images; the image key of what does not match, or is no image of its own.
 
     Raises:
-        ConfigError: The tar or its index is damaged, or two members have one name.
+        ConfigError: The tar or its index is damaged, or two members have one name and not the same
+            content.
         ChangedObjectError: The tar was replaced since it was listed.
     """
-    names: set[str] = set()
-    for name, offset, size in _members(lake, container):
+    index = _index(lake, container)
+    if index is None:
+        members, is_packed = _members(lake, container), False
+    else:
+        placed = (_placed(entry.name, (entry.offset, entry.bytes)) for entry in index.entries())
+        members, is_packed = placed, True
+    names = _Names(lake, container)
+    waiting: list[tuple[str, ImageRef]] = []
+    samples: set[str] = set()
+    is_whole_name = is_packed or _names_whole_files(pattern)
+    for name, place in members:
         key = f"{container.object_key}#{name}"
-        fields = pattern.match(name)
+        sample, is_part = _sample(name)
+        if sample is not None and not is_part and place != _NO_FILE:
+            samples.add(sample)
+        fields = None if by_product_reason(name) else pattern.match(name)
         if fields is None:
             yield key
-            continue
-        if name in names:
-            raise ConfigError(
-                f"{lake.uri(container.object_key)} has two members named {name!r}: each image "
-                "needs a key of its own. Rename or remove one of them, or pack the images anew."
-            )
-        names.add(name)
-        item = LakeObject(key=key, size_bytes=size, etag=container.etag)
-        ref = ref_of(fields, item)
-        yield _inside(ref, container, offset)
+        elif names.add(name, place):
+            item = LakeObject(key=key, size_bytes=place[1], etag=container.etag)
+            image = _inside(ref_of(fields, item), container, place[0])
+            if is_part and sample is not None and not is_whole_name:
+                waiting.append((sample, image))
+            else:
+                yield image
+    for sample, image in waiting:
+        yield image.image_key if sample in samples else image
 
 
 def _inside(ref: ImageRef, container: ImageRef, offset: int) -> ImageRef:
@@ -70,106 +86,121 @@ def _inside(ref: ImageRef, container: ImageRef, offset: int) -> ImageRef:
     )  # fmt: skip
 
 
-def _members(lake: Lake, container: ImageRef) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each member, as the index or the headers say."""
+def _names_whole_files(pattern: KeyPattern) -> bool:
+    """Whether a pattern says itself what follows a name's first dot, as ``{image_id}.seg.jpg``."""
+    return pattern.text is not None and pattern.segments[-1].count(".") > 1
+
+
+def _sample(name: str) -> tuple[str | None, bool]:
+    """The sample that an image file is of, by its name up to the first dot; and if it is a part.
+
+    ``x.jpg`` is the sample, ``x.seg.jpg`` a part of it. ``x.0001.jpg`` is of no other: numbers
+    count images.
+    """
+    folder, _, file = name.rpartition("/")
+    stem, *middle, suffix = file.split(".") if "." in file else (file, "")
+    if not stem or f".{suffix}".lower() not in IMAGE_SUFFIXES:
+        return None, False
+    is_part = any(not part.isdecimal() for part in middle)
+    return (f"{folder}/{stem}", is_part) if is_part or not middle else (None, False)
+
+
+def _index(lake: Lake, container: ImageRef) -> Index | None:
+    """The index beside the tar, where it is of this tar."""
     key = container.object_key + INDEX_SUFFIX
     try:
         index = Index(lake.read(key), key)
     except MissingObjectError:
-        index = None
-    if index is not None:
-        head = index.head
-        if head.bytes == container.bytes and head.tail_sha256 == tail_sha256(
-            lake, container.object_key, container.bytes, container.etag
-        ):
-            for entry in index.entries():
-                yield _placed(entry.name, entry.offset, entry.bytes)
-            return
-        log.warning("%s is not of the tar beside it; its headers are read instead", key)
-    yield from _walk(lake, container)
+        return None
+    head = index.head
+    if head.bytes == container.bytes and head.tail_sha256 == tail_sha256(
+        lake, container.object_key, container.bytes, container.etag
+    ):
+        return index
+    log.warning("%s is not of the tar beside it; its headers are read instead", key)
+    return None
 
 
-def _walk(lake: Lake, container: ImageRef) -> Iterator[tuple[str, int, int]]:
-    stream = _HeaderStream(lake, container)
-    num_members = end = 0
-    try:
-        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:", encoding="utf-8") as tar:
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # or all of them would be held
-                num_members += 1
-                size = member.size if member.isreg() else 0
-                if size < 0 or member.offset_data + size > container.bytes:
-                    raise tarfile.ReadError(f"{member.name!r} ends behind the end of the file")
-                end = tar.offset
-                if not member.isreg() or member.issparse():
-                    yield _placed(member.name, NOT_A_FILE, 0)
-                else:
-                    yield _placed(member.name, member.offset_data, size)
-            stream.seek(end)
-            # A header that is damaged or cut off ends tarfile's iteration like the end itself.
-            if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                raise tarfile.ReadError("there is no end-of-archive mark where it should be")
-    except (tarfile.TarError, ValueError, OverflowError) as error:
-        raise ConfigError(
-            f"{lake.uri(container.object_key)} is damaged behind its first {num_members:,} members "
-            f"({error}): nothing of it is scored, as images would be missing. Upload it again, or "
-            "move it out of the prefix."
-        ) from error
+def _members(lake: Lake, container: ImageRef) -> Iterator[tuple[str, Place]]:
+    """Name and place of each member, those of links last if they name a later one."""
+    places: dict[str, Place] = {}
+    unknown: list[Member] = []
+    for member in walk_tar(lake, container.object_key, container.bytes, container.etag):
+        place: Place | None = _NO_FILE
+        if member.kind == "file":
+            place = (member.offset, member.size)
+        elif member.kind != "other":
+            place = places.get(_target(member))
+        if place is None:
+            unknown.append(member)
+            continue
+        if place != _NO_FILE:
+            places[_plain(member.name)] = place
+        yield _placed(member.name, place)
+    num_known = -1
+    while num_known < len(places):  # a link may name a link
+        num_known = len(places)
+        for member in unknown:
+            place = places.get(_target(member))
+            if place is not None:
+                places.setdefault(_plain(member.name), place)
+    for member in unknown:
+        yield _placed(member.name, places.get(_target(member), _NO_FILE))
 
 
-def _placed(name: str, offset: int, size: int) -> tuple[str, int, int]:
-    """A member as it goes into keys: without a leading './', and valid as UTF-8."""
+def _target(member: Member) -> str:
+    """The name of the member that a link names."""
+    if member.kind == "hard link":
+        return _plain(member.target)
+    return posixpath.normpath(posixpath.join(posixpath.dirname(_plain(member.name)), member.target))
+
+
+def _plain(name: str) -> str:
     while name.startswith("./"):
         name = name[2:]
-    name = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name
+
+
+def _placed(name: str, place: Place) -> tuple[str, Place]:
+    """A member as it goes into keys: without a leading './', and valid as UTF-8."""
+    name = _plain(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
-        return name, UNSAFE_NAME, 0
-    return name, offset, size
+        return name, (UNSAFE_NAME, 0)
+    return name, place
 
 
-class _HeaderStream(io.RawIOBase):
-    """A tar as tarfile reads it: a window of bytes, moved by requests for ranges."""
+class _Names:
+    """The names of a tar's images, which must differ."""
 
     def __init__(self, lake: Lake, container: ImageRef) -> None:
         self._lake, self._container = lake, container
-        self._position = 0
-        self._start, self._window = 0, b""
+        self._places: dict[str, Place] = {}
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Where the next read begins."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move from the beginning; costs no request."""
-        if whence != io.SEEK_SET or offset < 0:
-            raise ValueError(f"cannot seek to {offset}")
-        self._position = offset
-        return offset
-
-    def read(self, size: int = -1) -> bytes:
-        """Read so many bytes, fewer at the end.
+    def add(self, name: str, place: Place) -> bool:
+        """Whether a name is new; a copy of the image of that name is not, and is no other image.
 
         Raises:
-            ValueError: More were asked for than a header has.
+            ConfigError: There is another image of that name.
         """
-        if not 0 <= size <= MAX_HEADER_BYTES:
-            raise ValueError(f"a header of {size} bytes")
-        first, last = self._position, min(self._position + size, self._container.bytes)
-        if last <= first:
-            return b""
-        if first < self._start or last > self._start + len(self._window):
-            length = min(max(WINDOW_BYTES, size), self._container.bytes - first)
-            self._window = self._lake.read(
-                self._container.object_key, offset=first, length=length, etag=self._container.etag
+        first = self._places.get(name)
+        if first is None:
+            self._places[name] = place
+            return True
+        if first != place and not self._are_equal(first, place):
+            raise ConfigError(
+                f"{self._lake.uri(self._container.object_key)} has two members named {name!r} with "
+                "other content: appended with `tar -r` or `-u`, or of two archives that were "
+                "joined. Each image needs a key of its own: rename or remove one of them, or pack "
+                "the images anew."
             )
-            self._start = first
-        self._position = last
-        return self._window[first - self._start : last - self._start]
+        return False
+
+    def _are_equal(self, first: Place, second: Place) -> bool:
+        if first[1] != second[1] or any(SPARSE < offset < 0 for offset, _ in (first, second)):
+            return False
+        key, etag = self._container.object_key, self._container.etag
+        try:
+            contents = [read_member(self._lake, key, etag, *place) for place in (first, second)]
+        except tarfile.TarError as error:
+            raise LakeError(f"{self._lake.uri(key)} cannot be read: {error}.") from error
+        return contents[0] == contents[1]

@@ -188,3 +188,19 @@ def test_an_error_of_the_listing_is_raised_as_it_is(tmp_path: Path) -> None:
 
     with pytest.raises(LakeError, match=r"^the bucket is gone\.$"):
         build_plan(failing(), {}, tmp_path / "plan.parquet")
+
+
+def test_images_that_were_committed_under_a_backups_time_are_not_planned_again(
+    tmp_path: Path,
+) -> None:
+    committed = {
+        "s.tar#14712345670/a.jpg": "e", "s.tar#14712345670/d/b.jpg": "e",
+        "s.tar#14712345670/c.jpg": "of another tar", "s.tar#14712345670/own.jpg": "e",
+    }  # fmt: skip
+    listed = ["s.tar#a.jpg", "s.tar#d/b.jpg", "s.tar#c.jpg", "s.tar#new.jpg", "s.tar#own.jpg",
+              "s.tar#14712345670/own.jpg"]  # fmt: skip
+    known = pa.RecordBatch.from_arrays([list(committed), list(committed.values())], schema=KNOWN)
+    info = build_plan(map(ref, listed), SETTINGS, tmp_path / "p", known=[known])
+    planned = {row["image_key"] for row in rows(tmp_path / "p")}
+    assert planned == {"s.tar#c.jpg", "s.tar#new.jpg", "s.tar#own.jpg"}
+    assert (info.num_committed, info.num_changed, info.num_gone) == (3, 0, 1)

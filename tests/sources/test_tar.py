@@ -69,6 +69,7 @@ def test_what_is_no_file_is_quarantined_and_says_why(lake: Lake, tmp_path: Path)
         (special("folder.jpg", tarfile.DIRTYPE), b""),
         (special("soft.jpg", tarfile.SYMTYPE, "/etc/passwd"), b""),
         (special("hard.jpg", tarfile.LNKTYPE, "good.jpg"), b""),
+        (special("lost.jpg", tarfile.LNKTYPE, "of another.jpg"), b""),
         (special("pipe.jpg", tarfile.FIFOTYPE), b""),
         ("../up.jpg", b"up"),
         ("a/../../up.jpg", b"up"),
@@ -81,14 +82,15 @@ def test_what_is_no_file_is_quarantined_and_says_why(lake: Lake, tmp_path: Path)
         "s.tar#good.jpg": b"good",
         "s.tar#folder.jpg": "not_a_file",
         "s.tar#soft.jpg": "not_a_file",
-        "s.tar#hard.jpg": "not_a_file",
+        "s.tar#hard.jpg": b"good",
+        "s.tar#lost.jpg": "not_a_file",
         "s.tar#pipe.jpg": "not_a_file",
         "s.tar#../up.jpg": "unsafe_name",
         "s.tar#a/../../up.jpg": "unsafe_name",
         "s.tar#/etc/absolute.jpg": "unsafe_name",
     }
     selection = source.select(None)
-    assert len(list(selection)) == 8
+    assert len(list(selection)) == 9
     assert (selection.num_left_out, selection.example_left_out) == (1, "s.tar#folder")
     assert not list(tmp_path.rglob("*up*"))
 

@@ -1,0 +1,262 @@
+"""The headers of a tar, read by ranges that skip what lies between them.
+
+Python's tarfile reads each header; what it does not know stands here. A tar may be several, one
+behind the other (``cat 1.tar 2.tar``); GNU tar's incremental backups keep times where POSIX keeps
+the beginning of a long name; and a file with holes is stored without them.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final, Literal, cast
+
+from steel_batch.errors import ChangedObjectError, ConfigError, MissingObjectError
+from steel_batch.lake import Lake
+from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, sparse_offset
+
+BLOCK_BYTES: Final = tarfile.BLOCKSIZE
+RECORD_BYTES: Final = tarfile.RECORDSIZE
+"""Writers fill the last so many bytes up; some of them with what lay in memory."""
+WINDOW_BYTES: Final = 8 << 10
+"""What one request for a header reads: small images come with their neighbours' headers."""
+MAX_HEADER_BYTES: Final = 1 << 20
+"""A longer name or extended header is none that any tool writes."""
+MAX_SPARSE_BYTES: Final = 1 << 30
+"""Of a sparse member with its holes, which cost the tar nothing and a reader their size."""
+
+_GNU_MAGIC: Final = b"ustar  \0"
+_MAGIC: Final = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x1f\x9d": "compressed with compress",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\0": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"\x04\x22\x4d\x18": "compressed with lz4",
+    b"LZIP": "compressed with lzip",
+    b"PK\x03\x04": "a ZIP archive",
+    b"PK\x05\x06": "a ZIP archive",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"Rar!": "a RAR archive",
+    b"PAR1": "a Parquet file",
+    b"070701": "a cpio archive",
+    b"070707": "a cpio archive",
+    b"!<arch>": "an ar archive",
+    b"\xff\xd8\xff": "a JPEG",
+    b"\x89PNG": "a PNG",
+}
+DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, IndexError)
+"""What tarfile raises at damaged headers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member of a tar."""
+
+    name: str
+    """As it stands there; bytes that are no UTF-8 are surrogates."""
+    kind: Literal["file", "hard link", "symbolic link", "other"]
+    offset: int
+    """Of a file: see `ImageRef.offset`."""
+    size: int
+    target: str
+    """Of a link: what it names."""
+
+
+def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Member]:
+    """Every member of a tar, and of those behind its end.
+
+    Raises:
+        ConfigError: It is damaged, cut off, or no tar.
+        ChangedObjectError: It is not the one of that etag.
+    """
+    stream = HeaderStream(lake, key, size_bytes, etag)
+    num_members = 0
+    start: int | None = 0
+    try:
+        while start is not None:
+            end = start
+            stream.seek(start)
+            with _open(stream) as tar:
+                while (info := tar.next()) is not None:
+                    tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
+                    num_members += 1
+                    yield _member(stream, info, size_bytes)
+                    end = tar.offset
+            start = _next_archive(stream, end, size_bytes)
+    except DAMAGE as error:
+        kind = next((k for magic, k in _MAGIC.items() if stream.begins_with(magic)), None)
+        if kind is not None and num_members == 0:
+            raise ConfigError(
+                f"{lake.uri(key)} is {kind}, and no plain tar as its name says. Unpack it and pack "
+                "the images as .tar (`steel-batch pack` does), or move it out of the prefix."
+            ) from error
+        raise ConfigError(
+            f"{lake.uri(key)} is damaged behind its first {num_members:,} members ({error}): "
+            "nothing of it is scored, as images would be missing. Upload it again, or move it out "
+            "of the prefix."
+        ) from error
+
+
+def _open(stream: HeaderStream) -> tarfile.TarFile:
+    return tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:", encoding="utf-8")
+
+
+def _member(stream: HeaderStream, info: tarfile.TarInfo, size_bytes: int) -> Member:
+    name = _name(stream, info)
+    if info.islnk() or info.issym():
+        return Member(name, "hard link" if info.islnk() else "symbolic link", 0, 0, info.linkname)
+    if not info.isreg():
+        return Member(name, "other", 0, 0, "")
+    holes = _sparse_map(info)
+    stored = info.size if holes is None else sum(length for _, length in holes)
+    if info.size < 0 or info.offset_data + stored > size_bytes:
+        raise tarfile.ReadError(f"{info.name!r} ends behind the end of the file")
+    offset = info.offset_data
+    if holes is not None:
+        offset = sparse_offset(info.offset) if info.size <= MAX_SPARSE_BYTES else TOO_LARGE
+    return Member(name, "file", offset, 0 if offset == TOO_LARGE else info.size, "")
+
+
+def _name(stream: HeaderStream, info: tarfile.TarInfo) -> str:
+    """A member's name. tarfile takes times in GNU's header for the beginning of the name."""
+    if "/" not in info.name or info.type in tarfile.GNU_TYPES:
+        return info.name
+    stream.seek(info.offset_data - BLOCK_BYTES)
+    header = stream.read(BLOCK_BYTES)
+    if header[257:265] != _GNU_MAGIC:
+        return info.name
+    own, times = (
+        field.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+        for field in (header[:100], header[345:500])
+    )
+    own = own.rstrip("/") if info.isdir() else own
+    return own if times and info.name == f"{times}/{own}" else info.name
+
+
+def _sparse_map(info: tarfile.TarInfo) -> list[tuple[int, int]] | None:
+    """Where the stored parts of a sparse file begin, and their lengths; None if it is none."""
+    found = cast("list[tuple[int, int]] | None", info.sparse)  # typeshed has it as bytes
+    if found is None:
+        return None
+    parts = [(offset, length) for offset, length in found if length]
+    end = 0
+    for offset, length in parts:
+        if length < 0 or offset < end or offset + length > info.size:
+            raise tarfile.ReadError(f"{info.name!r} has parts that do not fit its size")
+        end = offset + length
+    return parts
+
+
+def _next_archive(stream: HeaderStream, end: int, size_bytes: int) -> int | None:
+    """Where another tar begins behind the end mark of one; None where there is none."""
+    position, length = end, 2 * RECORD_BYTES
+    found = b""
+    while position < size_bytes and not found:
+        stream.seek(position)
+        data = stream.read(min(length, size_bytes - position))
+        # A header that is damaged or cut off ends tarfile's iteration like the end itself.
+        if position == end and data[:BLOCK_BYTES] != bytes(BLOCK_BYTES):
+            break
+        found = data.lstrip(b"\0")
+        position += len(data) - len(found)
+        length = MAX_HEADER_BYTES
+    if position == end:
+        raise tarfile.ReadError("there is no end-of-archive mark where it should be")
+    if not found:
+        return None
+    start = position - position % BLOCK_BYTES
+    stream.seek(start)
+    try:
+        tarfile.TarInfo.frombuf(stream.read(BLOCK_BYTES), "utf-8", "surrogateescape")
+    except DAMAGE as error:
+        if size_bytes - end <= RECORD_BYTES:
+            return None  # what fills the last record up
+        raise tarfile.ReadError(
+            f"behind its end-of-archive mark, at byte {start:,}, is something that is no tar"
+        ) from error
+    return start
+
+
+def read_member(lake: Lake, key: str, etag: str, offset: int, size: int) -> bytes:
+    """The bytes of one member that `walk_tar` gave, sparse ones with zeros in their holes.
+
+    Raises:
+        LakeError: The tar cannot be read, or is another one by now.
+        tarfile.TarError: Its header is damaged.
+    """
+    if offset > SPARSE:
+        return lake.read(key, offset=offset, length=size, etag=etag)
+    found = lake.stat(key)
+    if found is None:
+        raise MissingObjectError(f"{lake.uri(key)} is not there.")
+    if found.etag != etag:
+        raise ChangedObjectError(f"{lake.uri(key)} is not what it was: its etag has changed.")
+    stream = HeaderStream(lake, key, found.size_bytes, etag)
+    stream.seek(sparse_offset(offset))
+    with _open(stream) as tar:
+        info = tar.next()
+    parts = _sparse_map(info) if info is not None else None
+    if info is None or parts is None or info.size != size:
+        raise tarfile.ReadError("its header is not what it was")
+    stored = lake.read(
+        key, offset=info.offset_data, length=sum(length for _, length in parts), etag=etag
+    )
+    content, start = bytearray(size), 0
+    for place, length in parts:
+        content[place : place + length] = stored[start : start + length]
+        start += length
+    return bytes(content)
+
+
+class HeaderStream(io.RawIOBase):
+    """A tar as tarfile reads it: a window of bytes, moved by requests for ranges."""
+
+    def __init__(self, lake: Lake, key: str, size_bytes: int, etag: str) -> None:
+        self._lake, self._key, self._size_bytes, self._etag = lake, key, size_bytes, etag
+        self._position = 0
+        self._start, self._window = 0, b""
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move from the beginning; costs no request."""
+        if whence != io.SEEK_SET or offset < 0:
+            raise ValueError(f"cannot seek to {offset}")
+        self._position = offset
+        return offset
+
+    def begins_with(self, magic: bytes) -> bool:
+        """Whether these are the first bytes of all."""
+        self.seek(0)
+        return self.read(len(magic)) == magic
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes, fewer at the end.
+
+        Raises:
+            ValueError: More were asked for than a header has.
+        """
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise ValueError(f"a header of {size} bytes")
+        first, last = self._position, min(self._position + size, self._size_bytes)
+        if last <= first:
+            return b""
+        if first < self._start or last > self._start + len(self._window):
+            length = min(max(WINDOW_BYTES, size), self._size_bytes - first)
+            self._window = self._lake.read(self._key, offset=first, length=length, etag=self._etag)
+            self._start = first
+        self._position = last
+        return self._window[first - self._start : last - self._start]
