@@ -68,6 +68,8 @@ class ScoreConfig:
     """Share of planned images that may be quarantined before the run fails."""
     fresh: bool = False
     """Abandon an unfinished run of this engine and date and begin a new one."""
+    require_signed: bool = False
+    """Refuse an alias, a card or a compiled plan that is not signed; see `registry.signatures`."""
     runtime: str = "auto"
     """``auto``, ``tensorrt``, ``tensorrt_rtx`` or ``onnxruntime``."""
     precision: str = "auto"

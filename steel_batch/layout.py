@@ -180,3 +180,8 @@ def probe_file(token: str) -> str:
 def alias_series(model: str, alias: str) -> str:
     """The numbered series of objects that says which version an alias means."""
     return f"registry/{model}/aliases/{alias}"
+
+
+def signature_file(model: str, digest: str) -> str:
+    """The signature of a document of a model; `digest` is over the document's key and bytes."""
+    return f"registry/{model}/signatures/{digest}"

@@ -17,6 +17,7 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
 )
+from steel_batch.cli.score import signed_option
 from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.engine.build import build, usual_precision
 from steel_batch.engine.compiled_plans import ANY_GPU, PlanRecord
@@ -58,6 +59,7 @@ INSTEAD: Final = {
     show_default=True,
     help="Images of one inference.",
 )
+@signed_option
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorRT's errors too, to stderr.")
 @output_option
 def build_engine(
@@ -67,6 +69,7 @@ def build_engine(
     runtime: str,
     precision: str,
     batch_size: int,
+    require_signed: bool,
     verbose: bool,
     output: str,
 ) -> None:
@@ -77,7 +80,9 @@ def build_engine(
     """
     configure_logging(verbose)
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
-    found = load_engine(engine, store=lake, endpoint_url=endpoint_url)
+    found = load_engine(
+        engine, store=lake, endpoint_url=endpoint_url, require_signed=require_signed
+    )
     try:
         if precision == "auto":
             precision = usual_precision(found, runtime)

@@ -24,6 +24,7 @@ from steel_batch.cli.score import (
     engine_option,
     precision_option,
     runtime_option,
+    signed_option,
 )
 from steel_batch.cluster.check_machine import Wanted, check, describe_engine
 from steel_batch.cluster.check_nodes import NodeReport, check_nodes
@@ -45,6 +46,7 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 @runtime_option
 @precision_option
 @batch_size_option
+@signed_option
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
@@ -59,6 +61,7 @@ def doctor(
     runtime: str,
     precision: str,
     batch_size: int | None,
+    require_signed: bool,
     ray_address: str | None,
     output: str,
 ) -> None:
@@ -71,7 +74,9 @@ def doctor(
     engine_finding: Finding
     found = None
     try:
-        found = load_engine(engine, store=lake, endpoint_url=endpoint_url)
+        found = load_engine(
+            engine, store=lake, endpoint_url=endpoint_url, require_signed=require_signed
+        )
         engine_finding = describe_engine(found)
     except SteelBatchError as error:
         engine_finding = wrong("engine", error)

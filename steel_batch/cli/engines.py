@@ -13,6 +13,7 @@ from rich.table import Table
 from steel_batch.cli.completion import complete_engine
 from steel_batch.cli.output import (
     answer,
+    counted,
     endpoint_option,
     existing_store,
     naming,
@@ -28,6 +29,7 @@ from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
 from steel_batch.registry.card_diff import Difference, differences, judged_on_the_same
 from steel_batch.registry.promotion import Figure, Move, Tolerance, promote, rollback
+from steel_batch.registry.signatures import sign_model
 from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
 from steel_batch.report.engine_page import page_of
 
@@ -182,6 +184,24 @@ def rollback_(engine: str, store: str, endpoint_url: str | None, why: str, outpu
     """
     move = rollback(Lake(store, endpoint_url=endpoint_url), engine, why=why.strip())
     _answer_move(move, output)
+
+
+@engines.command("sign")
+@click.argument("model")
+@registry_option
+@endpoint_option
+@output_option
+def sign(model: str, store: str, endpoint_url: str | None, output: str) -> None:
+    """Sign every card, alias and plan record of MODEL with the key in STEEL_BATCH_SIGNING_KEY.
+
+    What is registered, promoted or built with that key set is signed at once. Use this for
+    versions that were registered before, after you have checked them.
+    """
+    keys = sign_model(existing_store(store, endpoint_url), model)
+    if output == "json":
+        print_json({"model": model, "signed": keys})
+    else:
+        answer.print(f"signed {counted(len(keys), 'document')} of {model}")
 
 
 @engines.command("diff")

@@ -39,7 +39,7 @@ def plan(output: str, **options: Any) -> None:
     config = ScoreConfig(**options)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     store = Lake(config.store, endpoint_url=config.endpoint_url)
-    engine = load_engine(config.engine, store=store)
+    engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     for date in dates_of(config, source):
         with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
             planned = plan_date(

@@ -82,6 +82,12 @@ engine_option = click.option(
     metavar="ENGINE",
     help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
 )
+signed_option = click.option(
+    "--require-signed",
+    is_flag=True,
+    help="Refuse an engine whose alias, card or compiled plan is not signed with the key in "
+    "STEEL_BATCH_SIGNING_KEY.",
+)
 runtime_option = click.option(
     "--runtime",
     type=click.Choice(RUNTIMES),
@@ -160,6 +166,7 @@ run_options = _options(
     click.option(
         "--fresh", is_flag=True, help="Abandon the date's unfinished run and what it scored."
     ),
+    signed_option,
     runtime_option,
     precision_option,
     batch_size_option,

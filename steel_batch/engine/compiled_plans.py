@@ -17,6 +17,7 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
+from steel_batch.registry.signatures import check_signature, sign
 from steel_batch.registry.versions import Engine
 
 ANY_GPU: Final = "any"
@@ -136,7 +137,10 @@ def list_plans(engine: Engine) -> list[PlanRecord]:
         name = item.key[len(prefix) :]
         if name.endswith(".json") and "/" not in name:
             source = engine.plan_home.uri(item.key)
-            record = PlanRecord.from_json(engine.plan_home.read(item.key), source=source)
+            text = engine.plan_home.read(item.key)
+            if engine.is_in_store:
+                check_signature(engine.plan_home, item.key, text, is_required=engine.is_signed)
+            record = PlanRecord.from_json(text, source=source)
             if record.engine != engine.card.name or f"{record.name}.json" != name:
                 raise EngineError(
                     f"{source} is the record of plan {record.name} of engine {record.engine}: it "
@@ -210,6 +214,8 @@ def put_plan(engine: Engine, record: PlanRecord, plan: bytes) -> PlanRecord:
     store, folder = engine.plan_home, engine.plan_folder
     store.write(f"{folder}/{record.file}", plan)
     key = f"{folder}/{record.name}.json"
+    if engine.is_in_store:
+        sign(store, key, record.to_json())
     if store.put_if_absent(key, record.to_json()):
         return record
     standing = PlanRecord.from_json(store.read(key), source=store.uri(key))

@@ -157,7 +157,7 @@ def backfill(
     """
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
-    engine = load_engine(config.engine, store=store)
+    engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     dates = find_backfill_dates(config, settings, source)
     ensure_tables(store)
     return _Backfill(config, settings, engine, source, store, dates, observe).run()

@@ -51,7 +51,7 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     """
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
-    engine = load_engine(config.engine, store=store)
+    engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     for date in dates_of(config, source):
         with DateRun(config, engine, source, store, date, observe) as run:
             result = run.complete()

@@ -19,6 +19,7 @@ from typing import Any
 from steel_batch import layout
 from steel_batch.errors import CommitConflictError, EngineError
 from steel_batch.lake import Lake, series
+from steel_batch.registry.signatures import check_signature, sign
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +43,21 @@ class AliasEntry:
     """What was compared."""
 
 
-def current(store: Lake, model: str, alias: str) -> AliasEntry | None:
-    """The entry in force, or None where there is no such alias."""
+def current(
+    store: Lake, model: str, alias: str, *, require_signed: bool = False
+) -> AliasEntry | None:
+    """The entry in force, or None where there is no such alias.
+
+    Raises:
+        EngineError: It is no entry, or not signed as it should be.
+    """
     name = layout.alias_series(model, alias)
     found = series.latest(store, name)
-    return None if found is None else _parse(store, name, *found)
+    if found is None:
+        return None
+    number, data = found
+    check_signature(store, series.entry_key(name, number), data, is_required=require_signed)
+    return _parse(store, name, number, data)
 
 
 def history(store: Lake, model: str, alias: str) -> list[AliasEntry]:
@@ -137,7 +148,9 @@ def move(
         checks=dict(checks or {}),
     )
     data = json.dumps(dataclasses.asdict(entry), indent=1, sort_keys=True).encode()
-    if not series.put_next(store, layout.alias_series(model, alias), entry.number, data):
+    name = layout.alias_series(model, alias)
+    sign(store, series.entry_key(name, entry.number), data)
+    if not series.put_next(store, name, entry.number, data):
         now = current(store, model, alias)
         raise CommitConflictError(
             f"{model}@{alias} was moved to {now.version if now else 'another version'} by "

@@ -10,6 +10,7 @@ from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
 from steel_batch.registry.graph import open_session
+from steel_batch.registry.signatures import sign
 
 
 def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
@@ -42,7 +43,9 @@ def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
                 f"{store.uri(key)} is there with other content than {card.name} has: the registry "
                 "was changed by hand. Nothing was replaced; move that file away and register again."
             )
-    if store.put_if_absent(card_key, card.to_json().encode()):
+    text = card.to_json().encode()
+    sign(store, card_key, text)
+    if store.put_if_absent(card_key, text):
         return card.version
     standing = Card.from_json(store.read(card_key), source=store.uri(card_key))
     differing = [

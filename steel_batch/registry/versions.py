@@ -6,6 +6,7 @@ last, so a folder without a card is no version yet.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.card import Card
 from steel_batch.registry.self_contained import check_self_contained
+from steel_batch.registry.signatures import check_signature, require_key
 
 DEMO: Final = "demo"
 DEMO_FOLDER: Final = Path(__file__).parent.parent / "demo_engine"
@@ -37,6 +39,13 @@ class Engine:
     plan_folder: str
     where: str
     """The arguments that name this engine on the command line."""
+    is_signed: bool = False
+    """Whether its documents must be signed, those of its compiled plans too."""
+
+    @property
+    def is_in_store(self) -> bool:
+        """Whether its compiled plans lie in a store's registry."""
+        return self.plan_folder.startswith("registry/")
 
     def read_graph(self, precision: str) -> bytes:
         """The ONNX bytes of one precision, whose digest is checked.
@@ -71,7 +80,13 @@ class Engine:
             return None
 
 
-def load_engine(spec: str, *, store: Lake | None, endpoint_url: str | None = None) -> Engine:
+def load_engine(
+    spec: str,
+    *,
+    store: Lake | None,
+    endpoint_url: str | None = None,
+    require_signed: bool = False,
+) -> Engine:
     """Find the engine that a user names.
 
     Args:
@@ -81,20 +96,30 @@ def load_engine(spec: str, *, store: Lake | None, endpoint_url: str | None = Non
             the shipped engine and folders, and keeps plans beside the card.
         endpoint_url: Where a version's folder lies in S3: an endpoint other than AWS's. With a
             store it is the store's.
+        require_signed: Refuse an alias, a card and compiled plans without a signature. The shipped
+            engine needs none; a version's folder cannot have one.
 
     Raises:
         ConfigError: There is none; the message lists those that exist.
-        EngineError: Its card is damaged, or was changed since it was registered.
+        EngineError: Its card is damaged, was changed since it was registered, or is not signed as
+            it should be.
     """
+    if require_signed:
+        require_key()
     if spec == DEMO:
-        return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
+        return _load_shipped(spec, store, require_signed)
     if "/" in spec or spec.startswith("."):
+        if require_signed:
+            raise ConfigError(
+                f"--require-signed takes no engine from a folder ({spec}): register the version in "
+                "the store, and give <model>@<alias> or <model>-<12 hex digits>."
+            )
         endpoint_url = endpoint_url if store is None else store.endpoint_url
         return _load(Lake(spec, endpoint_url=endpoint_url), "", spec, store)
     is_shipped = spec == shipped_name()
     if store is None:
         if is_shipped:
-            return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
+            return _load_shipped(spec, store, require_signed)
         raise ConfigError(
             f"engine {spec!r} is looked up in a store, and none was given; expected 'demo', the "
             "path of a version's folder, or --store."
@@ -103,7 +128,7 @@ def load_engine(spec: str, *, store: Lake | None, endpoint_url: str | None = Non
     problem = f"there is no engine {spec!r} in {store.url}"
     try:
         if at:
-            version = resolve_alias(store, model, alias)
+            version = resolve_alias(store, model, alias, require_signed=require_signed)
             problem = (
                 f"{spec} means {layout.engine_name(model, version)}, and its card "
                 f"{store.uri(layout.card_file(model, version))} is not there: put it back, or have "
@@ -111,10 +136,11 @@ def load_engine(spec: str, *, store: Lake | None, endpoint_url: str | None = Non
             )
         else:
             model, version = layout.split_engine_name(spec)
-        return _load(store, layout.version_dir(model, version), spec, store)
+        folder = layout.version_dir(model, version)
+        return _load(store, folder, spec, store, is_signed=require_signed)
     except ConfigError:
         if is_shipped:
-            return _load(Lake(str(DEMO_FOLDER)), "", spec, store)
+            return _load_shipped(spec, store, require_signed)
         known = [name for name in _known_names(store) if name != spec]
         raise ConfigError(f"{problem}. There are: {', '.join(known)}.") from None
 
@@ -125,15 +151,16 @@ def shipped_name() -> str:
     return load_engine(DEMO, store=None).card.name
 
 
-def resolve_alias(store: Lake, model: str, alias: str) -> str:
+def resolve_alias(store: Lake, model: str, alias: str, *, require_signed: bool = False) -> str:
     """The version that an alias means now.
 
     Raises:
         ConfigError: There is no such alias.
+        EngineError: Its entry is not signed as it should be.
     """
     layout.check_name(model, what="model")
     layout.check_name(alias, what="alias")
-    entry = aliases.current(store, model, alias)
+    entry = aliases.current(store, model, alias, require_signed=require_signed)
     if entry is None:
         raise unknown_alias(store, model, alias)
     return entry.version
@@ -172,7 +199,16 @@ def list_aliases(store: Lake, model: str) -> dict[str, str]:
     return {name: resolve_alias(store, model, name) for name in aliases.names(store, model)}
 
 
-def _load(home: Lake, folder: str, spec: str, store: Lake | None) -> Engine:
+def _load_shipped(spec: str, store: Lake | None, require_signed: bool) -> Engine:
+    """The engine of the package; its compiled plans lie in the store like those of others."""
+    return dataclasses.replace(
+        _load(Lake(str(DEMO_FOLDER)), "", spec, store), is_signed=require_signed
+    )
+
+
+def _load(
+    home: Lake, folder: str, spec: str, store: Lake | None, *, is_signed: bool = False
+) -> Engine:
     key = f"{folder}/card.json".lstrip("/")
     try:
         text = home.read(key)
@@ -189,6 +225,8 @@ def _load(home: Lake, folder: str, spec: str, store: Lake | None) -> Engine:
             "under another model's name. Move the version's folder back, or register it as that "
             "model."
         )
+    if home is store:
+        check_signature(home, key, text, is_required=is_signed)
     if store is None:
         plan_home, plan_folder, where = home, f"{folder}/plans".lstrip("/"), spec
     else:
@@ -201,6 +239,7 @@ def _load(home: Lake, folder: str, spec: str, store: Lake | None) -> Engine:
         plan_home=plan_home,
         plan_folder=plan_folder,
         where=where,
+        is_signed=is_signed,
     )
 
 
