@@ -27,7 +27,7 @@ from benchmarks.gpu.score import SHARD, shards
 from benchmarks.machine import keep
 from steel_batch.cluster.stream import ON_GPU
 from steel_batch.config import DECODER
-from steel_batch.engine.contract import Output
+from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
@@ -56,6 +56,8 @@ class PretendSlot:
         )
         self._seconds, self._device, self._decodes = seconds, device, decodes
 
+    jpeg_decoder = "pretend decoder"
+
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         return frozenset(jpegs) if self._decodes else frozenset()
 
@@ -74,6 +76,9 @@ class PretendEngine:
     """A runtime of a given speed, which takes JPEGs as decoded or leaves them to the CPU."""
 
     description = "pretend engine"
+    provenance = Provenance(
+        runtime="pretend", runtime_version="0", precision="fp32", device="pretend"
+    )
 
     def __init__(
         self,

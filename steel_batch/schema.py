@@ -6,7 +6,13 @@ Hive-style table, so files do not repeat them and every reader adds them back.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import pyarrow as pa
+
+from steel_batch import layout
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 PEAK_BINS = 20
 """Bins of the histogram of `peak` over 0–1."""
@@ -32,6 +38,18 @@ DEFECT = pa.struct(
 )
 """One class's defects on one image; `class_id` counts from 1, `bbox` from pixel 0."""
 
+PROVENANCE = pa.schema(
+    [
+        pa.field("runtime", pa.string()),
+        pa.field("runtime_version", pa.string()),
+        pa.field("precision", pa.string()),
+        pa.field("device", pa.string()),
+        pa.field("decode_on", pa.string()),
+        pa.field("decoder", pa.string()),
+    ]
+)
+"""What made a row: an engine's rows differ with it. Null in rows of builds before December 2026."""
+
 PREDICTIONS = pa.schema(
     [
         pa.field("image_key", pa.string(), nullable=False),
@@ -47,8 +65,11 @@ PREDICTIONS = pa.schema(
         pa.field("has_defect", pa.bool_(), nullable=False),
         pa.field("peak", pa.list_(pa.float32()), nullable=False),
         pa.field("defects", pa.list_(DEFECT), nullable=False),
+        *PROVENANCE,
     ]
 )
+"""Columns that are added later stand at the end and may be null, as rows of earlier builds lack
+them (`tables.evolution`)."""
 
 CLASS_SUMMARIES = pa.schema(
     [
@@ -80,6 +101,13 @@ QUARANTINE = pa.schema(
     ]
 )
 
+TABLES = {
+    layout.PREDICTIONS: PREDICTIONS,
+    layout.CLASS_SUMMARIES: CLASS_SUMMARIES,
+    layout.QUARANTINE: QUARANTINE,
+}
+"""What the files of each table hold."""
+
 PLAN = pa.schema(
     [
         pa.field("shard", pa.int32(), nullable=False),
@@ -95,3 +123,22 @@ PLAN = pa.schema(
 )
 """`offset` is set for a member of a tar (its first byte, or below 0 for one that cannot be read) or
 of a Parquet file (its row)."""
+
+
+def conform(rows: Rows, fields: pa.Schema) -> Rows:
+    """Rows under a schema that may have more columns, which are null in them.
+
+    Raises:
+        ArrowInvalid: A column that is never null is missing, or one cannot be cast.
+    """
+    columns = []
+    for field in fields:
+        if field.name in rows.schema.names:
+            columns.append(rows[field.name].cast(field.type))
+        elif field.nullable:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+        else:
+            raise pa.ArrowInvalid(f"there is no column {field.name}")
+    if isinstance(rows, pa.RecordBatch):
+        return pa.RecordBatch.from_arrays(columns, schema=fields)
+    return pa.Table.from_arrays(columns, schema=fields)

@@ -79,6 +79,12 @@ def made_up_row(key: str, run_id: str, date: str = DATE) -> dict[str, Any]:
         "has_defect": bool(defects),
         "peak": peak,
         "defects": defects,
+        "runtime": "onnxruntime",
+        "runtime_version": "1.20.0",
+        "precision": "fp32",
+        "device": "cpu",
+        "decode_on": "cpu",
+        "decoder": "opencv 5.0.0",
     }
 
 
@@ -147,25 +153,37 @@ def begin(
     return record
 
 
-def score_shards(store: Lake, record: RunRecord, *, bad: Sequence[str] = ()) -> list[Receipt]:
+def score_shards(
+    store: Lake,
+    record: RunRecord,
+    *,
+    bad: Sequence[str] = (),
+    fields: pa.Schema = schema.PREDICTIONS,
+) -> list[Receipt]:
     """Stage every shard's rows and put its receipt; images in `bad` go to quarantine."""
     receipts = []
     for group in Plan(store, record.run_id):
         rows = group.to_pylist()
         for shard in sorted({row["shard"] for row in rows}):
             keys = [row["image_key"] for row in rows if row["shard"] == shard]
-            receipts.append(score_shard(store, record, shard, keys, bad=bad))
+            receipts.append(score_shard(store, record, shard, keys, bad=bad, fields=fields))
     return receipts
 
 
 def score_shard(
-    store: Lake, record: RunRecord, shard: int, keys: Sequence[str], *, bad: Sequence[str] = ()
+    store: Lake,
+    record: RunRecord,
+    shard: int,
+    keys: Sequence[str],
+    *,
+    bad: Sequence[str] = (),
+    fields: pa.Schema = schema.PREDICTIONS,
 ) -> Receipt:
-    """Stage one shard's rows and put its receipt."""
+    """Stage one shard's rows, or some columns of them, and put its receipt."""
     rows = [made_up_row(key, record.run_id) for key in keys if key not in bad]
     key, sha256, data = None, "", b""
     if rows:
-        data = parquet(rows_table(rows))
+        data = parquet(rows_table(rows).select(fields.names))
         key, sha256 = stage(store, record.run_id, shard, data)
     receipt = Receipt(
         run_id=record.run_id,

@@ -33,12 +33,29 @@ class Output:
     count_NC: npt.NDArray[np.float32]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """What makes an engine's rows; each row says it (`schema.PROVENANCE`)."""
+
+    runtime: str
+    """``onnxruntime``, ``tensorrt`` or ``tensorrt_rtx``."""
+    runtime_version: str
+    precision: str
+    """Of the graph or compiled plan that is loaded: ``fp32``, ``fp16`` or ``int8``."""
+    device: str
+    """The GPU's name, or ``cpu``."""
+
+
 class Slot(Protocol):
     """The buffers of one batch in flight. `load_jpegs` if you like, fill `image_NHW`, `infer`."""
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
         """Where the batch's pixels go; writable, of the full batch size."""
+
+    @property
+    def jpeg_decoder(self) -> str | None:
+        """What decodes the JPEGs that `load_jpegs` loads, with its version; None: it loads none."""
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Decode JPEGs on the device, as far as it can, before the next `infer` on it.
@@ -71,6 +88,10 @@ class Runtime(Protocol):
     @property
     def description(self) -> str:
         """Runtime, version, device and precision in one line."""
+
+    @property
+    def provenance(self) -> Provenance:
+        """What makes the rows of its batches."""
 
     def acquire(self) -> AbstractContextManager[Slot]:
         """Wait for a free slot and hold it for a `with` block."""

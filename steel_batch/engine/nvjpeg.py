@@ -36,11 +36,14 @@ _STATUS: Final = (
     "not implemented", "incomplete JPEG",
 )  # fmt: skip
 """nvjpegStatus_t."""
+_VERSION_PARTS: Final = (0, 1, 2)
+"""libraryPropertyType_t: major version, minor version, patch level."""
 _NO_JPEG_UNIT: Final = (7, 9)
 """What nvjpegCreateEx answers where a GPU has no hardware decoder, which is no fault."""
 FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegCreateEx": (c_int, c_void_p, c_void_p, c_uint, POINTER(c_void_p)),
     "nvjpegDestroy": (c_void_p,),
+    "nvjpegGetProperty": (c_int, POINTER(c_int)),
     "nvjpegJpegStateCreate": (c_void_p, POINTER(c_void_p)),
     "nvjpegJpegStateDestroy": (c_void_p,),
     "nvjpegDecodeBatchedInitialize": (c_void_p, c_void_p, c_int, c_int, c_int),
@@ -79,6 +82,16 @@ def load_nvjpeg() -> ctypes.CDLL:
     return library
 
 
+def find_version(library: ctypes.CDLL) -> str:
+    """The version of nvJPEG, such as ``13.0.1``; it needs no GPU."""
+    parts = []
+    for kind in _VERSION_PARTS:
+        part = c_int()
+        _check("nvjpegGetProperty", library.nvjpegGetProperty(kind, byref(part)))
+        parts.append(str(part.value))
+    return ".".join(parts)
+
+
 class GpuDecoder:
     """Decodes a batch's JPEGs to gray into device memory. One thread at a time may use it.
 
@@ -97,6 +110,7 @@ class GpuDecoder:
         self, gpu: Gpu, stream: Any, address: int, shape_NHW: tuple[int, int, int]
     ) -> None:
         self._library = load_nvjpeg()
+        self._version = find_version(self._library)
         self._gpu = gpu
         self._stream: Any = stream
         num_images, height, width = shape_NHW
@@ -113,6 +127,11 @@ class GpuDecoder:
     def is_hardware(self) -> bool:
         """Whether the hardware decoder decodes, and not what networks compute on."""
         return self.hardware_status == 0
+
+    @property
+    def name(self) -> str:
+        """``nvjpeg <version>`` and whether its hardware decoder or the GPU's other units decode."""
+        return f"nvjpeg {self._version} {'hardware' if self.is_hardware else 'cuda'}"
 
     def decode(self, jpegs: Mapping[int, Any]) -> dict[int, Any]:
         """Decode JPEGs, each into its image of the batch, before what the stream is given next.

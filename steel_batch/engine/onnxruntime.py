@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from steel_batch.engine.contract import Output
+from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 from steel_batch.registry.graph import open_session
@@ -25,7 +25,7 @@ class OrtRuntime:
     Args:
         graph: ONNX bytes.
         card: The engine's card.
-        precision: What the graph is, for messages.
+        precision: What the graph is.
         batch_size: Images of one `infer`.
         num_threads: Batches in flight, each inferred by the thread that holds it.
 
@@ -44,6 +44,12 @@ class OrtRuntime:
             f"onnxruntime {ort.__version__} cpu {precision} batch {batch_size} "
             f"threads {num_threads}"
         )
+        self._provenance = Provenance(
+            runtime="onnxruntime",
+            runtime_version=ort.__version__,
+            precision=precision,
+            device="cpu",
+        )
 
     @property
     def batch_size(self) -> int:
@@ -59,6 +65,11 @@ class OrtRuntime:
     def description(self) -> str:
         """Runtime, version, device and precision."""
         return self._description
+
+    @property
+    def provenance(self) -> Provenance:
+        """What makes the rows of its batches."""
+        return self._provenance
 
     def acquire(self) -> AbstractContextManager[OrtSlot]:
         """Wait for a free slot."""
@@ -80,6 +91,10 @@ class OrtSlot:
     def image_NHW(self) -> npt.NDArray[np.uint8]:
         """Where the batch's pixels go."""
         return self._input[:, 0]
+
+    @property
+    def jpeg_decoder(self) -> None:
+        """Nothing."""
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:  # noqa: ARG002
         """Nothing: pixels come from the CPU anyway."""

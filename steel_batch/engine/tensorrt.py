@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.engine.compiled_plans import Machine
-from steel_batch.engine.contract import Output
+from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
 from steel_batch.engine.nvjpeg import GpuDecoder
@@ -44,7 +44,7 @@ class TrtRuntime:
         card: The engine's card.
         runtime: Of `machine.MODULES`.
         batch_size: Of the plan.
-        precision: Of the plan, for messages.
+        precision: Of the plan.
         num_slots: Batches in flight.
         decodes_jpegs: Whether plain JPEGs are decoded on the GPU.
 
@@ -69,6 +69,12 @@ class TrtRuntime:
         machine = find_machine(runtime)
         self._batch_size = batch_size
         self._description = f"{machine}, {precision}, batches of {batch_size}"
+        self._provenance = Provenance(
+            runtime=machine.runtime,
+            runtime_version=machine.runtime_version,
+            precision=precision,
+            device=machine.device_name,
+        )
         self._logger = open_logger(trt)
         self._gpu = open_gpu()
         self._runtime: Any = None
@@ -130,6 +136,11 @@ class TrtRuntime:
     def description(self) -> str:
         """Runtime, version, device, precision and batch, and what decodes JPEGs if the GPU does."""
         return self._description
+
+    @property
+    def provenance(self) -> Provenance:
+        """What makes the rows of its batches."""
+        return self._provenance
 
     def acquire(self) -> AbstractContextManager[TrtSlot]:
         """Wait for a free slot."""
@@ -245,6 +256,11 @@ class TrtSlot:
     def has_jpeg_unit(self) -> bool:
         """Whether JPEGs are decoded by a unit beside those that the network needs."""
         return self._decoder is not None and self._decoder.is_hardware
+
+    @property
+    def jpeg_decoder(self) -> str | None:
+        """NVIDIA's decoder with its version and the unit that it works on, if the GPU decodes."""
+        return None if self._decoder is None else self._decoder.name
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Let the GPU decode JPEGs straight into the engine's input, before the next `infer`.

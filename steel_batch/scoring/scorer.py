@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -27,7 +28,7 @@ import pyarrow.parquet as pq
 
 from steel_batch import schema
 from steel_batch.config import DECODER
-from steel_batch.engine.contract import Runtime, Slot
+from steel_batch.engine.contract import Provenance, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
@@ -58,6 +59,8 @@ class Scores:
     peak_NC: npt.NDArray[np.float32]
     defects: pa.ListArray
     """Per image, `schema.DEFECT`."""
+    gpu_decoders: Sequence[str | None]
+    """Per image, what decoded it on the GPU; None: the CPU did."""
 
 
 class ShardScorer:
@@ -113,6 +116,7 @@ class ShardScorer:
             ]
             or [LocalDescriber(shape_NHW, card.post_process) for _ in range(num_batches)]
         )
+        self._cpu_decoder = f"opencv {cv2.__version__}" if self._is_usual_decoder else decoder
         self._scorer = f"{socket.gethostname()}: {runtime.description}"
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
@@ -131,7 +135,10 @@ class ShardScorer:
         started = time.monotonic()
         scores = self.score_images(shard, isolated=isolated)
         now = datetime.datetime.now(datetime.timezone.utc)
-        rows = _table(shard, scores, now)
+        made_by = provenance_columns(
+            self._runtime.provenance, scores.gpu_decoders, cpu_decoder=self._cpu_decoder
+        )
+        rows = _table(shard, scores, now, made_by)
         key, sha256, num_bytes = None, "", 0
         if rows.num_rows:
             sink = io.BytesIO()
@@ -173,6 +180,7 @@ class ShardScorer:
             shapes=[shape for part in parts for shape in part.shapes],
             peak_NC=np.concatenate([part.peak_NC for part in parts]),
             defects=pa.concat_arrays([part.defects for part in parts]),
+            gpu_decoders=[decoder for part in parts for decoder in part.gpu_decoders],
         )
 
     def close(self) -> None:
@@ -247,6 +255,7 @@ class ShardScorer:
                 found = itertools.chain.from_iterable(future.result() for future in loading)
                 shape_of = dict(zip(rest, found, strict=True))
                 shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
+                decoders = [slot.jpeg_decoder if i in loaded else None for i in range(num)]
                 # What a GPU decodes is done when the batch is.
                 output = self._watched(slot.infer, num) if loaded else slot.infer(num)
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
@@ -259,7 +268,7 @@ class ShardScorer:
             places = marked.tolist()
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             defects = describer.describe(places, sizes, peak_NC, count_NC)
-        return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects)
+        return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects, gpu_decoders=decoders)
 
     def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
         """Put one image into the slot; its source's height and width, or what is wrong with it."""
@@ -276,7 +285,33 @@ class ShardScorer:
         return int(shape[0]), int(shape[1])
 
 
-def _table(shard: ShardInput, scores: Scores, now: datetime.datetime) -> pa.Table:
+def provenance_columns(
+    made_by: Provenance, gpu_decoders: Sequence[str | None], *, cpu_decoder: str
+) -> dict[str, list[str]]:
+    """The columns of `schema.PROVENANCE` for some images.
+
+    Args:
+        made_by: What scored them.
+        gpu_decoders: Per image, what decoded it on the GPU; None: the CPU did.
+        cpu_decoder: What decodes on the CPU.
+    """
+    num = len(gpu_decoders)
+    return {
+        "runtime": [made_by.runtime] * num,
+        "runtime_version": [made_by.runtime_version] * num,
+        "precision": [made_by.precision] * num,
+        "device": [made_by.device] * num,
+        "decode_on": ["cpu" if decoder is None else "gpu" for decoder in gpu_decoders],
+        "decoder": [decoder or cpu_decoder for decoder in gpu_decoders],
+    }
+
+
+def _table(
+    shard: ShardInput,
+    scores: Scores,
+    now: datetime.datetime,
+    made_by: Mapping[str, Sequence[str]],
+) -> pa.Table:
     good = [i for i, shape in enumerate(scores.shapes) if not isinstance(shape, ImageError)]
     shapes = [shape for shape in scores.shapes if not isinstance(shape, ImageError)]
     places = pa.array(good, pa.int64())
@@ -292,6 +327,7 @@ def _table(shard: ShardInput, scores: Scores, now: datetime.datetime) -> pa.Tabl
         "has_defect": pc.greater(pc.list_value_length(defects), 0),
         "peak": pa.ListArray.from_arrays(offsets, peak_NC.ravel()),
         "defects": defects,
+        **{name: [values[i] for i in good] for name, values in made_by.items()},
     }
     arrays = [_as(columns[field.name], field.type) for field in schema.PREDICTIONS]
     return pa.table(arrays, schema=schema.PREDICTIONS)

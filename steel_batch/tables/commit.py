@@ -39,7 +39,10 @@ from steel_batch.errors import (
 )
 from steel_batch.lake import Lake
 from steel_batch.runs import plan
+from steel_batch.tables.deletion_vectors import Kept, check_features, kept_rows, select
+from steel_batch.tables.evolution import evolve
 from steel_batch.tables.merge import DataFile
+from steel_batch.tables.statistics import cover
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -51,9 +54,7 @@ _PARTITION: Final = [
     pa.field("date", pa.date32(), nullable=False),
 ]
 SCHEMAS: Final = {
-    layout.PREDICTIONS: pa.schema([*_PARTITION, *schema.PREDICTIONS]),
-    layout.CLASS_SUMMARIES: pa.schema([*_PARTITION, *schema.CLASS_SUMMARIES]),
-    layout.QUARANTINE: pa.schema([*_PARTITION, *schema.QUARANTINE]),
+    table: pa.schema([*_PARTITION, *fields]) for table, fields in schema.TABLES.items()
 }
 """The tables' schemas with their partition columns, which stand in paths and not in files."""
 
@@ -68,16 +69,20 @@ class LiveFile:
     date: str
     bytes: int
     num_rows: int
+    """As the log counts them, also rows that were deleted since."""
+    kept: Kept | None = None
+    """Which rows are left; None where all of them are."""
 
 
 def ensure_tables(store: Lake) -> None:
-    """Create the three tables where they are missing.
+    """Create the three tables where they are missing; bring those of earlier builds up to date.
 
     Raises:
-        LakeError: The store cannot be written.
+        LakeError: The store cannot be written, or a table is not one of ours.
     """
     for table, fields in SCHEMAS.items():
         if _open(store, table) is not None:
+            evolve(partial(open_table, store, table), fields)
             continue
         try:
             store.ask(store.uri(table), partial(_create, store, table, fields))
@@ -108,7 +113,9 @@ def _ask(store: Lake, table: str, question: Callable[[DeltaTable], Answer]) -> A
     uri = store.uri(table)
 
     def ask() -> Answer:
-        return question(DeltaTable(uri, storage_options=store.storage_options()))
+        opened = DeltaTable(uri, storage_options=store.storage_options())
+        check_features(opened)
+        return question(opened)
 
     try:
         return store.ask(uri, ask)
@@ -139,14 +146,25 @@ def open_table(store: Lake, table: str) -> DeltaTable:
 
 def all_live_files(store: Lake, table: str) -> list[LiveFile]:
     """The files that are committed, in the order of their keys; none where there is no table."""
-    actions = _ask(store, table, lambda opened: pa.table(opened.get_add_actions(flatten=True)))
-    if actions is None:
-        return []
+    return _ask(store, table, partial(files_of, table=table)) or []
+
+
+def files_of(opened: DeltaTable, table: str) -> list[LiveFile]:
+    """The files of a table in the very version that is open, in the order of their keys."""
+    actions = pa.table(opened.get_add_actions(flatten=True))
+    kept = kept_rows(opened)
     partition = [pc.cast(actions[f"partition.{name}"], pa.string()) for name in ("engine", "date")]
     columns = [actions["path"], *partition, actions["size_bytes"], actions["num_records"]]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     files = [
-        LiveFile(key=f"{table}/{path}", engine=engine, date=date, bytes=size, num_rows=num or 0)
+        LiveFile(
+            key=f"{table}/{path}",
+            engine=engine,
+            date=date,
+            bytes=size,
+            num_rows=num or 0,
+            kept=kept.get(path),
+        )
         for path, engine, date, size, num in rows
     ]
     return sorted(files, key=lambda file: file.key)
@@ -157,19 +175,33 @@ def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile
     return [f for f in all_live_files(store, table) if (f.engine, f.date) == (engine, date)]
 
 
-def read_file(store: Lake, key: str, fields: pa.Schema) -> Iterator[pa.RecordBatch]:
+def read_file(
+    store: Lake, key: str, fields: pa.Schema, *, kept: Kept | None = None
+) -> Iterator[pa.RecordBatch]:
     """Some columns of one file, or but some fields of their structs, as a stream.
 
     What is not in `fields` is not read: run-lengths are nine tenths of the predictions' bytes.
 
+    Args:
+        store: The store.
+        key: The file.
+        fields: The columns. One that may be null is null where an earlier build wrote none.
+        kept: `LiveFile.kept`: rows that were deleted are left out.
+
     Raises:
         LakeError: It is not there, or damaged.
     """
-    leaves = [leaf for field in fields for leaf in _leaves(field.name, field.type)]
     try:
         with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
+            there = pa.schema([f for f in fields if f.name in parquet.schema_arrow.names])
+            leaves = [leaf for field in there for leaf in _leaves(field.name, field.type)]
+            start = 0
             for batch in parquet.iter_batches(columns=leaves):
-                yield batch.select(fields.names).cast(fields)
+                rows = schema.conform(batch.select(there.names), fields)
+                if kept is not None:
+                    rows = rows.filter(pa.array(select(kept, start, batch.num_rows)))
+                start += batch.num_rows
+                yield rows
     except (pa.ArrowException, OSError, MissingObjectError) as error:
         raise LakeError(
             f"{store.uri(key)} is committed and cannot be read: {paragraph_of(error)}. Bring back "
@@ -191,7 +223,7 @@ def read_rows(
 ) -> Iterator[pa.RecordBatch]:
     """Some columns of every committed row of an engine and date; see `read_file`."""
     for file in live_files(store, table, engine, date):
-        yield from read_file(store, file.key, fields)
+        yield from read_file(store, file.key, fields, kept=file.kept)
 
 
 def known_images(
@@ -298,8 +330,7 @@ def _commit(
     attempts: int,
 ) -> None:
     engine, date, _ = layout.split_run_id(run_id)
-    actions: list[AddAction | RemoveAction] = [_add(file, table, engine, date) for file in files]
-    actions += [_remove(file, table, engine, date) for file in replaced]
+    removed = [_remove(file, table, engine, date) for file in replaced]
     conflict: Exception | None = None
     unknown: Exception | None = None
     for attempt in range(attempts):
@@ -313,10 +344,12 @@ def _commit(
             break
         if version is not None:
             return
+        fields = pa.schema(opened.schema().to_arrow())
+        added = [_add(file, table, engine, date, fields) for file in files]
         before()
         try:
             opened.create_write_transaction(
-                actions,
+                [*added, *removed],
                 "append",
                 SCHEMAS[table],
                 partition_by=["engine", "date"],
@@ -356,14 +389,16 @@ def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | N
     return found
 
 
-def _add(file: DataFile, table: str, engine: str, date: str) -> AddAction:
+def _add(file: DataFile, table: str, engine: str, date: str, fields: pa.Schema) -> AddAction:
+    columns = pa.schema([field for field in fields if field.name not in ("engine", "date")])
+    statistics = cover(file.stats, schema.TABLES[table], columns)
     return AddAction(
         path=file.target.removeprefix(f"{table}/"),
         size=file.bytes,
         partition_values={"engine": engine, "date": date},
         modification_time=int(time.time() * 1000),
         data_change=True,
-        stats=json.dumps(file.stats),
+        stats=json.dumps(statistics),
     )
 
 

@@ -35,14 +35,9 @@ from steel_batch.tables.commit import (
     read_rows,
     sweep,
 )
-from steel_batch.tables.merge import BOUNDS, READ_AT_ONCE, DataFile, save_files, write_file
+from steel_batch.tables.merge import READ_AT_ONCE, DataFile, save_files, write_file
 from steel_batch.tables.summary import FIELDS, summarize
 
-FILE_SCHEMAS = {
-    layout.PREDICTIONS: schema.PREDICTIONS,
-    layout.CLASS_SUMMARIES: schema.CLASS_SUMMARIES,
-    layout.QUARANTINE: schema.QUARANTINE,
-}
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 _PLACED = pa.schema([("file", pa.int64()), ("place", pa.int64()), *KEY])
 Change = tuple[list[DataFile], list[LiveFile]]
@@ -142,8 +137,12 @@ def _without_planned(store: Lake, record: RunRecord, table: str, first_number: i
             if num_kept:
                 kept = con.execute("SELECT place FROM kept WHERE file = ? ORDER BY 1", [number])
                 places = kept.fetchnumpy()["place"]
-                rows = _rows_at(store, files[number].key, table, places)
-                made.append(_write(store, record, table, first_number + len(made), rows))
+                fields = _fields_of(store, files[number].key, table)
+                rows = _rows_at(store, files[number].key, fields, places)
+                kept_file = _write(
+                    store, record, table, first_number + len(made), rows, fields=fields
+                )
+                made.append(kept_file)
     return made, replaced
 
 
@@ -163,8 +162,19 @@ def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBa
             yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=_PLACED)
 
 
+def _fields_of(store: Lake, key: str, table: str) -> pa.Schema:
+    """The columns of a table's files, and behind them those that a file has and this build lacks.
+
+    A column that somebody added is not lost when the file is written anew.
+    """
+    with store.open_input(key) as stream:
+        found = pq.read_schema(stream)
+    ours = schema.TABLES[table]
+    return pa.schema([*ours, *(field for field in found if field.name not in ours.names)])
+
+
 def _rows_at(
-    store: Lake, key: str, table: str, places: npt.NDArray[np.int64]
+    store: Lake, key: str, fields: pa.Schema, places: npt.NDArray[np.int64]
 ) -> Iterator[pa.Table]:
     """The rows of a file at some places, which are in order."""
     with store.open_input(key) as stream, pq.ParquetFile(stream) as file:
@@ -172,8 +182,7 @@ def _rows_at(
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group)
             first, last = np.searchsorted(places, [start, start + rows.num_rows])
-            kept = rows.take(places[first:last] - start)
-            yield kept.cast(FILE_SCHEMAS[table])
+            yield schema.conform(rows.take(places[first:last] - start), fields)
             start += rows.num_rows
 
 
@@ -199,12 +208,13 @@ def _write(
     table: str,
     number: int,
     tables: Iterator[pa.Table] | list[pa.Table],
+    *,
+    fields: pa.Schema | None = None,
 ) -> DataFile:
     return write_file(
         store,
-        FILE_SCHEMAS[table],
+        fields or schema.TABLES[table],
         tables,
         merged=layout.merged_file(record.run_id, table, number),
         target=layout.table_file(table, record.engine, record.date, record.run_id, number),
-        bounds=BOUNDS[table],
     )

@@ -24,18 +24,12 @@ from steel_batch import layout, schema
 from steel_batch.errors import LakeError, MissingObjectError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.runs.receipt import Receipt
+from steel_batch.tables.statistics import columns_with_nan, file_statistics
 
 ROW_GROUP_ROWS: Final = 32_768
 """Most rows of a row group; a row group never spans two lines, so that a line is cheap to read."""
 READ_AT_ONCE: Final = 64
 """Staged files held in memory at once."""
-
-BOUNDS: Final = {
-    layout.PREDICTIONS: ("line", "image_key", "has_defect"),
-    layout.CLASS_SUMMARIES: ("line", "class_id"),
-    layout.QUARANTINE: ("image_key", "error_code"),
-}
-"""Columns of each table whose least and greatest values Delta readers are told."""
 
 
 class DamagedShardError(SteelBatchError):
@@ -76,7 +70,7 @@ class DataFile:
     sha256: str
     num_rows: int
     stats: dict[str, Any]
-    """minValues, maxValues and nullCount, as Delta wants them."""
+    """See `statistics.file_statistics`."""
 
     def to_json(self) -> dict[str, Any]:
         """The record as plain JSON types."""
@@ -120,7 +114,6 @@ def merge_shards(store: Lake, run_id: str, number: int, shards: range) -> DataFi
         _read_staged(store, run_id, shards),
         merged=layout.merged_file(run_id, layout.PREDICTIONS, number),
         target=layout.table_file(layout.PREDICTIONS, engine, date, run_id, number),
-        bounds=BOUNDS[layout.PREDICTIONS],
     )
 
 
@@ -131,7 +124,6 @@ def write_file(
     *,
     merged: str,
     target: str,
-    bounds: Sequence[str],
 ) -> DataFile:
     """Write sorted tables as one Parquet file with statistics and a digest.
 
@@ -141,24 +133,28 @@ def write_file(
         tables: The rows, in order.
         merged: The key to write.
         target: The key that it is meant for.
-        bounds: Columns whose least and greatest values are recorded for Delta readers.
     """
-    stats = _Bounds(bounds)
+    footers: list[pq.FileMetaData] = []
+    with_nan: set[str] = set()
     with store.open_output(merged) as stream:
         counted = _Digest(stream)
         with pq.ParquetWriter(
-            pa.PythonFile(counted, mode="w"), fields, compression="zstd", write_page_index=True
+            pa.PythonFile(counted, mode="w"),
+            fields,
+            compression="zstd",
+            write_page_index=True,
+            metadata_collector=footers,
         ) as writer:
             for table in _row_groups(tables, "line" in fields.names):
-                stats.add(table)
+                with_nan.update(columns_with_nan(table))
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
     return DataFile(
         merged=merged,
         target=target,
         bytes=counted.num_bytes,
         sha256=counted.hexdigest(),
-        num_rows=stats.num_rows,
-        stats=stats.to_json(),
+        num_rows=footers[0].num_rows,
+        stats=file_statistics(footers[0], fields, with_nan=with_nan),
     )
 
 
@@ -185,7 +181,8 @@ def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
                 damaged[receipt.shard] = error.message
                 continue
             if not damaged:
-                yield pq.read_table(io.BytesIO(rows), schema=schema.PREDICTIONS)
+                # A run that an earlier build began has staged rows without the newest columns.
+                yield schema.conform(pq.read_table(io.BytesIO(rows)), schema.PREDICTIONS)
     if damaged:
         example = next(iter(damaged.values()))
         raise DamagedShardsError(
@@ -257,34 +254,6 @@ def _split_lines(table: pa.Table) -> Iterator[pa.Table]:
     for end in runs.run_ends.to_pylist():
         yield table.slice(start, end - start)
         start = end
-
-
-class _Bounds:
-    """Collects the least and greatest values and the nulls of some columns."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self.num_rows = 0
-        self._least: dict[str, Any] = {}
-        self._most: dict[str, Any] = {}
-        self._nulls = dict.fromkeys(names, 0)
-
-    def add(self, table: pa.Table) -> None:
-        self.num_rows += table.num_rows
-        for name in self._nulls:
-            column = table[name]
-            self._nulls[name] += column.null_count
-            least, most = pc.min_max(column).as_py().values()
-            if least is not None:
-                self._least[name] = min(self._least.get(name, least), least)
-                self._most[name] = max(self._most.get(name, most), most)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "numRecords": self.num_rows,
-            "minValues": self._least,
-            "maxValues": self._most,
-            "nullCount": self._nulls,
-        }
 
 
 class _Digest(io.RawIOBase):

@@ -1,17 +1,31 @@
-"""SQL over a store's tables: DuckDB over the files that Delta says are there."""
+"""SQL over a store's tables: DuckDB over the files that Delta says are there.
+
+Which of them a question needs is told by their partitions and by their own footers, never by what
+the log says of their columns: see `tables.statistics`.
+"""
 
 from __future__ import annotations
 
+import datetime
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+from deltalake.fs import DeltaStorageHandler
 
 from steel_batch import layout
 from steel_batch.database import connect
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import open_table
+from steel_batch.tables.commit import SCHEMAS, LiveFile, files_of, open_table, read_file
+from steel_batch.tables.evolution import missing_columns
 
 _UNREADABLE: Final = "reading the stream registered as"
 """What DuckDB says where it was not it that failed, but what it reads from."""
@@ -28,9 +42,11 @@ def run_query(store: Lake, sql: str) -> pa.Table:
         LakeError: There is no table in the store yet.
     """
     con = connect()
+    scratch = tempfile.TemporaryDirectory(prefix="steel-batch-")
     try:
         for table in layout.TABLES:
-            con.register(table, open_table(store, table).to_pyarrow_dataset())
+            opened = open_table(store, table)
+            con.register(table, open_dataset(store, table, opened, Path(scratch.name)))
         found = con.sql(sql)
         if found is None:
             raise ConfigError(
@@ -47,3 +63,61 @@ def run_query(store: Lake, sql: str) -> pa.Table:
         raise ConfigError(f"the query cannot be answered: {error}") from error
     finally:
         con.close()
+        scratch.cleanup()
+
+
+def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> ds.Dataset:
+    """The rows of a table in the version that is open, as Arrow reads them.
+
+    Args:
+        store: The store.
+        table: One of `layout.TABLES`.
+        opened: That table.
+        scratch: A folder for copies of files with deleted rows, as Arrow knows none; needed as
+            long as the dataset is.
+
+    Raises:
+        LakeError: A file with deleted rows cannot be read.
+    """
+    found = pa.schema(opened.schema().to_arrow())
+    # A store that was last written by an earlier build has null in the columns that are new.
+    fields = pa.schema([*found, *missing_columns(opened, SCHEMAS[table])])
+    files = files_of(opened, table)
+    sizes = {file.key.removeprefix(f"{table}/"): file.bytes for file in files}
+    there = pa_fs.PyFileSystem(
+        DeltaStorageHandler(store.uri(table), store.storage_options(), sizes)
+    )
+    whole = {file.key.removeprefix(f"{table}/"): file for file in files if file.kept is None}
+    cut = {
+        _copy_kept(store, file, scratch / f"{table}-{number}.parquet"): file
+        for number, file in enumerate(files)
+        if file.kept is not None
+    }
+    parts = [_dataset(whole, fields, there)]
+    if cut:
+        parts.append(_dataset(cut, fields, pa_fs.LocalFileSystem()))
+    return ds.dataset(parts)
+
+
+def _dataset(
+    files: Mapping[str, LiveFile], fields: pa.Schema, filesystem: pa_fs.FileSystem
+) -> ds.FileSystemDataset:
+    kind = ds.ParquetFileFormat(
+        default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True)
+    )
+    fragments = []
+    for path, file in files.items():
+        date = pa.scalar(datetime.date.fromisoformat(file.date), fields.field("date").type)
+        place = (ds.field("engine") == file.engine) & (ds.field("date") == date)
+        fragments.append(kind.make_fragment(path, filesystem, partition_expression=place))
+    return ds.FileSystemDataset(fragments, fields, kind, filesystem)
+
+
+def _copy_kept(store: Lake, file: LiveFile, target: Path) -> str:
+    """Copy the rows of a file that were not deleted."""
+    with store.open_input(file.key) as stream:
+        fields = pq.read_schema(stream)
+    with pq.ParquetWriter(target, fields) as writer:
+        for rows in read_file(store, file.key, fields, kept=file.kept):
+            writer.write_batch(rows)
+    return str(target)

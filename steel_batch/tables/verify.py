@@ -23,6 +23,7 @@ from steel_batch.tables.commit import LiveFile, all_live_files, open_table, read
 from steel_batch.tables.merge import DataFile, load_files
 
 BLOCK_BYTES = 8 << 20
+_KEY = pa.schema([("image_key", pa.string())])
 DAMAGED = ("missing", "truncated", "changed")
 """Kinds of problems of files whose rows are not looked at any further."""
 
@@ -206,13 +207,12 @@ def _duplicates(store: Lake, table: str, live: list[LiveFile]) -> Iterator[Probl
         def keys(files: list[LiveFile] = files) -> Iterator[pa.RecordBatch]:
             for file in files:
                 try:
-                    yield from read_file(store, file.key, pa.schema([("image_key", pa.string())]))
+                    yield from read_file(store, file.key, _KEY, kept=file.kept)
                 except LakeError:
                     continue  # no run has a record of it, or it was changed since it was checked
 
         with scratch_database() as con:
-            fields = pa.schema([("image_key", pa.string())])
-            con.register("keys", pa.RecordBatchReader.from_batches(fields, keys()))
+            con.register("keys", pa.RecordBatchReader.from_batches(_KEY, keys()))
             num_twice, example = con.sql(
                 "SELECT count(*), min(image_key) FROM "
                 "(SELECT image_key FROM keys GROUP BY ALL HAVING count(*) > 1)"

@@ -12,7 +12,7 @@ import pytest
 
 from steel_batch import schema
 from steel_batch.config import DECODER
-from steel_batch.engine.contract import Output, Runtime, Slot
+from steel_batch.engine.contract import Output, Provenance, Runtime, Slot
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt import missing_parts
 from steel_batch.errors import DecodeError, ImageError
@@ -39,6 +39,8 @@ class DeviceSlot:
         self._loaded: frozenset[int] = frozenset()
         self.image_NHW = np.full_like(slot.image_NHW, 7)
 
+    jpeg_decoder = "a device's decoder 1.0"
+
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         self._given.append(len(jpegs))
         assert all(is_plain_jpeg(data, HEIGHT, WIDTH) for data in jpegs.values())
@@ -61,6 +63,9 @@ class DeviceRuntime:
     """ONNX Runtime behind such slots."""
 
     description = "a device that decodes"
+    provenance = Provenance(
+        runtime="tensorrt", runtime_version="10.1", precision="fp16", device="a device"
+    )
     num_slots = 2
 
     def __init__(self, runtime: OrtRuntime) -> None:

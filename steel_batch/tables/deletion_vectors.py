@@ -1,0 +1,66 @@
+"""Rows that others deleted from a table without writing its files anew: Delta's deletion vectors.
+
+Spark and others can mark rows of a file as deleted in the table's log. deltalake's Arrow reader
+refuses a table that can have such marks, even where it has none; here they are read.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from deltalake import DeltaTable
+
+from steel_batch.errors import LakeError
+
+Kept = bytes
+"""Which rows of a file were not deleted: one bit a row, the first one highest. Rows behind the last
+bit are kept."""
+_FEATURE: Final = "deletionVectors"
+_READ: Final = {_FEATURE, "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
+"""Features of Delta tables with which a table's files are read right here."""
+_MAPPING: Final = "delta.columnMapping.mode"
+
+
+def check_features(opened: DeltaTable) -> None:
+    """Refuse a table whose files have to be read in a way that is not known here.
+
+    Raises:
+        LakeError: It has such a feature.
+    """
+    others = set(opened.protocol().reader_features or ()) - _READ
+    if opened.metadata().configuration.get(_MAPPING, "none") != "none":
+        others.add("columnMapping")
+    if others:
+        raise LakeError(
+            f"the table {opened.table_uri} has the Delta feature {', '.join(sorted(others))}, with "
+            "which steel-batch cannot read its files. Some other program has set it: take it away "
+            "there (ALTER TABLE … DROP FEATURE), or restore the table's folder from a backup."
+        )
+
+
+def kept_rows(opened: DeltaTable) -> dict[str, Kept]:
+    """The files that have deleted rows, by their path in the table, and which rows they keep."""
+    if _FEATURE not in (opened.protocol().reader_features or ()):
+        return {}
+    vectors = pa.table(opened.deletion_vectors())
+    root = opened.table_uri.rstrip("/") + "/"
+    return {
+        unquote(path.as_py().removeprefix(root)): _packed(
+            kept.values.to_numpy(zero_copy_only=False).astype(bool)
+        )
+        for path, kept in zip(vectors["filepath"], vectors["selection_vector"], strict=True)
+    }
+
+
+def _packed(kept: npt.NDArray[np.bool_]) -> Kept:
+    return np.packbits(np.pad(kept, (0, -len(kept) % 8), constant_values=True)).tobytes()
+
+
+def select(kept: Kept, start: int, num_rows: int) -> npt.NDArray[np.bool_]:
+    """Which of some rows of a file are kept."""
+    bits = np.unpackbits(np.frombuffer(kept, np.uint8))[start : start + num_rows].astype(bool)
+    return np.concatenate([bits, np.ones(num_rows - len(bits), bool)])

@@ -1,0 +1,157 @@
+"""A table of an earlier build becomes one of this build: columns are added, bounds are corrected.
+
+Columns are only ever added, at the end, and may be null: files of earlier builds lack them, and
+every reader takes them for null there. A file with bounds of some columns only would be left out
+by readers that filter by another one (`tables.statistics`). So bounds are taken back in the log
+before a column is added, and wherever a file has too few of them.
+
+Each step is one commit, which counts for the very version of the table that it was made for: of
+two writers that do it at once one wins, and a file that was taken out meanwhile is not put back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable, Schema
+from deltalake.exceptions import DeltaError
+from deltalake.schema import PrimitiveType
+from deltalake.transaction import AddAction
+
+from steel_batch.errors import LakeError, paragraph_of
+from steel_batch.tables.deletion_vectors import kept_rows
+from steel_batch.tables.statistics import are_complete, rows_only
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS: Final = 8
+PAUSE_SECONDS: Final = 0.2
+
+
+def evolve(reopen: Callable[[], DeltaTable], fields: pa.Schema) -> bool:
+    """Add the columns that a table lacks, and take back bounds by which readers miss rows.
+
+    Args:
+        reopen: The table as it is now.
+        fields: The table's schema in this build.
+
+    Returns:
+        Whether anything had to be done.
+
+    Raises:
+        LakeError: A column has another type, or the log cannot be written.
+    """
+    is_changed = False
+    failures: list[Exception] = []
+    while len(failures) < ATTEMPTS:
+        time.sleep(PAUSE_SECONDS * len(failures))
+        opened = reopen()
+        missing = missing_columns(opened, fields)
+        files = bounded_files(opened) if missing else partly_bounded_files(opened)
+        if not missing and not files.num_rows:
+            return is_changed
+        try:
+            if files.num_rows:
+                log.info("%s: bounds of %d files are taken back", opened.table_uri, files.num_rows)
+                put_statistics(opened, files, {})
+            else:
+                log.info("%s: columns %s are added", opened.table_uri, ", ".join(missing.names))
+                opened.alter.add_columns(
+                    Schema.from_arrow(missing).fields,
+                    commit_properties=CommitProperties(max_commit_retries=0),
+                )
+        except (DeltaError, OSError) as error:
+            # Whatever became of it, the log is read before anything is written again.
+            failures.append(error)
+        else:
+            is_changed = True
+    raise LakeError(
+        f"the table {reopen().table_uri} was made by an earlier build, and its log cannot be "
+        f"brought up to date: {paragraph_of(failures[-1])}. Run the same command again."
+    ) from failures[-1]
+
+
+def missing_columns(opened: DeltaTable, fields: pa.Schema) -> pa.Schema:
+    """The columns of this build that a table lacks.
+
+    Raises:
+        LakeError: It has one of another type, or lacks one that is never null: it is no table of
+            ours.
+    """
+    found = {field.name: field.type for field in opened.schema().fields}
+    wanted = {field.name: field for field in Schema.from_arrow(fields).fields}
+    for name, field in wanted.items():
+        kind = found.get(name)
+        if kind is None and not field.nullable:
+            raise LakeError(
+                f"the table {opened.table_uri} has no column {name}: it is not a table of "
+                "steel-batch. Give another --store."
+            )
+        if isinstance(kind, PrimitiveType) and kind != field.type:
+            raise LakeError(
+                f"the column {name} of the table {opened.table_uri} is {kind.type}, and this build "
+                f"of steel-batch writes {getattr(field.type, 'type', field.type)}. Use the build "
+                "that wrote it, or another --store."
+            )
+    return pa.schema([field for field in fields if field.name not in found])
+
+
+def bounded_files(opened: DeltaTable) -> pa.Table:
+    """The files of a table that have bounds, without those that `put_statistics` cannot take."""
+    files = _files(opened)
+    return files.filter(pc.or_(pc.is_valid(files["min"]), pc.is_valid(files["max"])))
+
+
+def partly_bounded_files(opened: DeltaTable) -> pa.Table:
+    """Of those, the files that have too few of them: some readers miss rows there."""
+    files = _files(opened)
+    return files.filter(pc.invert(are_complete(files)))
+
+
+def unbounded_files(opened: DeltaTable) -> pa.Table:
+    """The files without bounds, without those that `put_statistics` cannot take."""
+    files = _files(opened)
+    return files.filter(pc.and_(pc.is_null(files["min"]), pc.is_null(files["max"])))
+
+
+def _files(opened: DeltaTable) -> pa.Table:
+    files = pa.table(opened.get_add_actions(flatten=False))
+    # Named again without its deletion vector, a file would have its deleted rows back.
+    vectors = pa.array(list(kept_rows(opened)), pa.string())
+    return files.filter(pc.invert(pc.is_in(files["path"], vectors)))
+
+
+def put_statistics(
+    opened: DeltaTable, files: pa.Table, statistics: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Name files of a table again, with other statistics and without a change of its rows.
+
+    Args:
+        opened: The table. If it has another version by now, the commit fails.
+        files: What `get_add_actions` says of them.
+        statistics: By path; of others only the rows are counted.
+    """
+    actions = [
+        AddAction(
+            path=row["path"],
+            size=row["size_bytes"],
+            partition_values={name: str(value) for name, value in row["partition"].items()},
+            modification_time=row["modification_time"],
+            data_change=False,
+            stats=json.dumps(statistics.get(row["path"], rows_only(row["num_records"]))),
+        )
+        for row in files.to_pylist()
+    ]
+    opened.create_write_transaction(
+        actions,
+        "append",
+        pa.schema(opened.schema().to_arrow()),
+        partition_by=opened.metadata().partition_columns,
+        commit_properties=CommitProperties(max_commit_retries=0),
+    )
