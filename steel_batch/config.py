@@ -31,6 +31,8 @@ CPU_BATCH_SIZE: Final = 2
 """Images of one inference on a CPU: more of them leave the core's own caches."""
 MAX_CPUS_PER_ACTOR: Final = 4.0
 """More threads than this in one CPU engine scale worse than more engines."""
+GREATEST_NUMBER: Final = 10_000_000
+"""Of seconds (sixteen weeks) and of CPUs: what is above it is a slip, or infinite."""
 DECODER = "steel_batch.images.decode:decode_gray"
 """What decodes where nobody says otherwise."""
 _MOVED_DECODER = "steel_batch.decode:decode_gray"
@@ -106,28 +108,35 @@ class ScoreConfig:
             object.__setattr__(self, "decoder", DECODER)
         if self.date != ALL_DATES:
             check_date(self.date)
-        for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {getattr(self, name)}, not >= 1.")
-        for name in ("batch_size", "num_actors", "actors_per_gpu"):
+        for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts",
+                     "batch_size", "num_actors", "actors_per_gpu"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
-        if self.cpus_per_actor is not None and not self.cpus_per_actor > 0:
-            raise ConfigError(f"--cpus-per-actor is {self.cpus_per_actor}, expected more than 0.")
-        if not self.lease_seconds > 0:
-            raise ConfigError(f"--lease-seconds is {self.lease_seconds}, expected more than 0.")
-        if not self.decode_seconds > 0:
-            raise ConfigError(f"--decode-seconds is {self.decode_seconds}, expected more than 0.")
-        if not self.lock_wait_seconds >= 0:
-            raise ConfigError(f"--lock-wait is {self.lock_wait_seconds}, expected 0 or more.")
+        for name in ("cpus_per_actor", "lease_seconds", "decode_seconds"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= GREATEST_NUMBER:
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is {value}, expected more than 0 and no more than "
+                    f"{GREATEST_NUMBER:,}."
+                )
+        if not 0 <= self.lock_wait_seconds <= GREATEST_NUMBER:
+            raise ConfigError(
+                f"--lock-wait is {self.lock_wait_seconds}, expected 0 to {GREATEST_NUMBER:,} "
+                "seconds."
+            )
+        if ":" not in self.decoder.strip(":"):
+            raise ConfigError(f"--decoder {self.decoder!r} is no 'module:function'.")
         if self.decode == "gpu" and self.decoder != DECODER:
             raise ConfigError(
                 f"--decode gpu was asked for and --decoder {self.decoder} makes the pixels: leave "
                 "one of them away."
             )
         if not 0 <= self.max_bad <= 1:
-            raise ConfigError(f"--max-bad is {self.max_bad}, expected a share from 0 to 1.")
+            raise ConfigError(
+                f"--max-bad is {self.max_bad}, expected a share from 0 to 1, such as "
+                "0.01 for one image of a hundred."
+            )
 
     def settings(self, *, engine: str, date: str) -> dict[str, Any]:
         """What the plan depends on, with the engine and the date resolved."""
@@ -154,10 +163,15 @@ def parse_toml(path: Path) -> dict[str, Any]:
         ConfigError: It cannot be read, or is no TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors of Windows put a mark before the text.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"--config {path} is not TOML: it is not text in UTF-8. Save it as UTF-8."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"--config {path} is not TOML: {error}.") from error
 
 

@@ -3,7 +3,10 @@
 The branches follow what the caller does about them::
 
     SteelBatchError
-    ├── ConfigError            stop: the user changes a flag, a file or the environment
+    ├── ConfigError            stop, exit 2: the user changes a flag, a file or the environment
+    │   ├── MachineError       stop, exit 1: this machine or cluster lacks what was asked for
+    │   ├── InputError         stop, exit 1: what `--images` names is damaged, or has no such images
+    │   │   └── NoImagesError  the same: there is nothing of the date
     │   └── PlanMismatchError  stop: an unfinished run has other inputs or settings
     ├── ImageError             quarantine one image and go on
     │   ├── DecodeError        its bytes are no image that we read
@@ -77,6 +80,24 @@ class SteelBatchError(Exception):
 
 class ConfigError(SteelBatchError):
     """A flag, a configuration file or the environment is wrong."""
+
+    exit_code = 2
+
+
+class MachineError(ConfigError):
+    """This machine or cluster lacks what was asked for: a package, a driver, a GPU, an answer."""
+
+    exit_code = 1
+
+
+class InputError(ConfigError):
+    """What `--images` names cannot be used as it is: the data has to change, not the command."""
+
+    exit_code = 1
+
+
+class NoImagesError(InputError):
+    """There are no images of a date; there may be later."""
 
 
 class PlanMismatchError(ConfigError):

@@ -23,7 +23,10 @@ TRAINING_REPORT = "report.html"
 """Beside the card of a version: how it was trained and how good it is."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.]*(?:-[a-z0-9_.]+)*")
-_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_DATE_PREFIX = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?", re.ASCII)
+_DAY_FIRST = re.compile(r"(?P<day>\d{1,2})\.\s?(?P<month>\d{1,2})\.\s?(?P<year>\d{4})", re.ASCII)
+"""30.11.2026, where nobody writes the month first; 11/30/2026 may be either."""
 _ENGINE = re.compile(r"(?P<model>.+)-(?P<version>[0-9a-f]{12})")
 _RUN = re.compile(r"(?P<date>\d{4}-\d{2}-\d{2})-(?P<engine>.+-[0-9a-f]{12})-(?P<number>\d{4,})")
 
@@ -41,7 +44,7 @@ def check_name(name: str, *, what: str) -> str:
 def check_date(date: str) -> str:
     """Return `date` where it is a day of the calendar as YYYY-MM-DD, else raise `ConfigError`."""
     if not _DATE.fullmatch(date):
-        raise ConfigError(f"date {date!r} is not YYYY-MM-DD, for example 2026-11-21.")
+        raise ConfigError(f"date {date!r} is not YYYY-MM-DD, for example 2026-11-21.{_meant(date)}")
     try:
         datetime.date.fromisoformat(date)
     except ValueError:
@@ -49,6 +52,28 @@ def check_date(date: str) -> str:
             f"there is no date {date}; expected YYYY-MM-DD, for example 2026-11-21."
         ) from None
     return date
+
+
+def check_date_prefix(text: str) -> str:
+    """Return `text` where it is a year, a month or a day, else raise `ConfigError`."""
+    if _DATE_PREFIX.fullmatch(text):
+        check_date(text + "0000-01-01"[len(text) :])
+        return text
+    raise ConfigError(
+        f"date {text!r} is neither YYYY-MM-DD, YYYY-MM nor YYYY, for example 2026-11.{_meant(text)}"
+    )
+
+
+def _meant(text: str) -> str:
+    """Which day a date in another form may be, as a hint; empty where it is not known."""
+    match = _DAY_FIRST.fullmatch(text.strip())
+    if match is None:
+        return ""
+    try:
+        day = datetime.date(int(match["year"]), int(match["month"]), int(match["day"]))
+    except ValueError:
+        return ""
+    return f" Did you mean {day.isoformat()}?"
 
 
 def engine_name(model: str, version: str) -> str:

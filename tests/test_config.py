@@ -73,7 +73,7 @@ def another(value: object) -> object:
         return not value
     if isinstance(value, float):
         return value / 2 if value else 5.0
-    return value + 1 if isinstance(value, int) else "other"
+    return value + 1 if isinstance(value, int) else "other:function"
 
 
 NUMBERS = {"batch_size": 3, "num_actors": 3, "cpus_per_actor": 3.0, "actors_per_gpu": 3}

@@ -59,7 +59,8 @@ def test_a_damaged_shard_says_which_it_was_at_the_driver() -> None:
 
 def test_exit_codes_are_those_of_the_command_line() -> None:
     codes = {cls.__name__: cls.exit_code for cls in CLASSES if cls.exit_code != 1}
-    assert codes == {"LockHeldError": 4, "TooManyBadImagesError": 3}
+    wrong_usage = {"ConfigError": 2, "PlanMismatchError": 2}
+    assert codes == {"LockHeldError": 4, "TooManyBadImagesError": 3, **wrong_usage}
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -17,7 +17,8 @@ from steel_batch.cli.output import (
     print_json,
     registry_option,
 )
-from steel_batch.errors import ConfigError
+from steel_batch.cli.values import PLACE
+from steel_batch.errors import MachineError
 from training.choices import DEVICES, FIGURES
 from training.choices import PRECISIONS as TRAINING_PRECISIONS
 
@@ -26,7 +27,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--images", required=True, metavar="URL", help="Folder or s3:// prefix of images.")
+@click.option(
+    "--images",
+    type=PLACE,
+    required=True,
+    metavar="URL",
+    help="Folder or s3:// prefix of images.",
+)
 @click.option(
     "--labels",
     default="train.csv",
@@ -146,7 +153,7 @@ def train(
         from training.job import JobConfig, run_job
         from training.settings import read_recipe
     except ModuleNotFoundError as error:
-        raise ConfigError(
+        raise MachineError(
             f"training needs {error.name}, which is not installed: "
             "`pip install 'steel-batch[train]'`."
         ) from error

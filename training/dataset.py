@@ -17,7 +17,13 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.errors import ChangedObjectError, ConfigError, ImageError, LakeError
+from steel_batch.errors import (
+    ChangedObjectError,
+    ConfigError,
+    ImageError,
+    InputError,
+    LakeError,
+)
 from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.masks.rle import decode_rle
@@ -159,7 +165,7 @@ def open_dataset(
     if num_classes is None:
         num_classes = max((c for by_class in masks.values() for c in by_class), default=0)
         if not num_classes:
-            raise ConfigError(f"{source} labels no defect at all: there is nothing to learn.")
+            raise InputError(f"{source} labels no defect at all: there is nothing to learn.")
     digests = {name: digest for name, (_, digest) in probed.items()}
     grouped = _first_names(digests)
     if groups is not None:
@@ -190,13 +196,13 @@ def _list_images(lake: Lake) -> dict[str, LakeObject]:
             continue
         name = item.key.rpartition("/")[2]
         if name in found:
-            raise ConfigError(
+            raise InputError(
                 f"{lake.uri(found[name].key)} and {lake.uri(item.key)} have one name; labels name "
                 "images by it, so each must be unique below --images."
             )
         found[name] = item
     if not found:
-        raise ConfigError(
+        raise InputError(
             f"there are no images below {lake.url}: expected files such as .jpg or .png. Check "
             "--images."
         )
@@ -221,7 +227,7 @@ def _probe_images(
                     probed[name] = result
     if problems:
         shown = "; ".join(problems[:MAX_PROBLEMS])
-        raise ConfigError(
+        raise InputError(
             f"{len(problems)} of {len(names)} images below {lake.url} cannot be read: {shown}. "
             "Replace or remove them and their rows."
         )

@@ -19,7 +19,12 @@ import torch
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.util.queue import Queue
 
-from steel_batch.errors import ClusterError, ConfigError, SteelBatchError, TransientLakeError
+from steel_batch.errors import (
+    ClusterError,
+    MachineError,
+    SteelBatchError,
+    TransientLakeError,
+)
 from steel_batch.lake import Lake
 from training.dataset import Dataset
 from training.journal import OnStep
@@ -163,12 +168,12 @@ def _wants_gpu(config: TrainConfig, num_workers: int) -> bool:
     num_gpus, num_cpus = total.get("GPU", 0.0), total.get("CPU", 0.0)
     use_gpu = config.device == "cuda" or (config.device == "auto" and num_gpus > 0)
     if use_gpu and num_gpus < num_workers:
-        raise ConfigError(
+        raise MachineError(
             f"{num_workers} workers need a GPU each; the Ray cluster has {num_gpus:g}. Give fewer "
             "--num-workers, or --device cpu."
         )
     if not use_gpu and num_cpus < num_workers * config.num_threads:
-        raise ConfigError(
+        raise MachineError(
             f"{num_workers} workers of {config.num_threads} threads need as many CPUs; the Ray "
             f"cluster has {num_cpus:g}. Give fewer --num-workers, or a lower num_threads."
         )

@@ -13,7 +13,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from steel_batch.errors import ConfigError, SteelBatchError
+from steel_batch.errors import InputError, SteelBatchError
 from steel_batch.masks.rle import parse_rle
 from steel_batch.registry.card import MAX_CLASSES
 
@@ -28,7 +28,7 @@ GROUPS_HEADER: Final = ("ImageId", "Group")
 csv.field_size_limit(1 << 26)  # a noisy mask has more text than the csv module expects
 
 
-class LabelError(ConfigError):
+class LabelError(InputError):
     """A label file has rows that cannot be used; the message names them."""
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, MachineError
 from training.batches import Batch, Examples
 from training.checkpoint import Best
 from training.judge import judge_network
@@ -206,7 +206,9 @@ def find_place(config: TrainConfig) -> Place:
     """
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
-        raise ConfigError("device is cuda, but PyTorch sees no GPU here; use --device auto or cpu.")
+        raise MachineError(
+            "device is cuda, but PyTorch sees no GPU here; use --device auto or cpu."
+        )
     on_gpu = has_gpu and config.device != "cpu"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     rank, num_ranks = 0, 1

@@ -55,8 +55,9 @@ COMMANDS: Final = {
 def cli() -> None:
     """Score steel-surface images of a data lake and query the defects.
 
-    Exit codes: 0 done, 1 error, 2 usage, 3 too many bad images, 4 another run holds the lock, 130
-    interrupted (run the same command again to continue).
+    Exit codes: 0 done, 1 error, 2 a flag, its value, a configuration file or the environment is
+    wrong, 3 too many bad images, 4 another run holds the lock, 130 interrupted (run the same
+    command again to continue).
     """
 
 
@@ -75,17 +76,36 @@ def run(command: click.Command) -> None:
         sys.exit(command(standalone_mode=False, **HELP) or 0)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)
+    except click.UsageError as error:
+        sys.exit(_refuse_usage(error))
     except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        sys.exit(refuse(error.format_message(), error.exit_code))
     except (click.Abort, KeyboardInterrupt):
         for again in (signal.SIGINT, signal.SIGTERM):  # it would change the exit code
             signal.signal(again, signal.SIG_IGN)
         click.echo("interrupted: run the same command again to continue.", err=True)
         sys.exit(130)
     except SteelBatchError as error:
-        click.echo(f"error: {printable(str(error))}", err=True)
-        sys.exit(error.exit_code)
+        sys.exit(refuse(str(error), error.exit_code))
+
+
+def refuse(message: str, code: int) -> int:
+    """Show an error in the one form that errors have here; returns the exit code."""
+    click.echo(f"Error: {printable(message)}", err=True)
+    return code
+
+
+def _refuse_usage(error: click.UsageError) -> int:
+    """What click found wrong, and where the flags are listed."""
+    if error.ctx is None:
+        return refuse(error.format_message(), error.exit_code)
+    if type(error).__name__ == "NoArgsIsHelpError":  # click has it from 8.2 on
+        error.show()
+        return error.exit_code
+    message = error.format_message()
+    if not message.endswith((".", "?", ")")):
+        message += "."
+    return refuse(f"{message} See `{error.ctx.command_path} -h`.", error.exit_code)
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from steel_batch.cli.output import configure_logging, console, print_json, print_table, say
 from steel_batch.cli.score import duration, run_options
+from steel_batch.cli.values import DATE
 from steel_batch.config import ScoreConfig
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @run_options
-@click.option("--from", "first_date", metavar="DATE", help="Oldest date.")
-@click.option("--to", "last_date", metavar="DATE", help="Newest date.")
+@click.option("--from", "first_date", type=DATE, metavar="DATE", help="Oldest date.")
+@click.option("--to", "last_date", type=DATE, metavar="DATE", help="Newest date.")
 @click.option("--dates-from-lake", is_flag=True, help="Every date that the keys name.")
 @click.option(
     "--order",
@@ -61,7 +62,7 @@ def backfill(
     from steel_batch.pipeline.backfill import backfill as score_dates
 
     if dates_from_lake == bool(first_date or last_date):
-        raise click.UsageError("give --from or --to or both, or else --dates-from-lake.")
+        raise click.UsageError("Give --from or --to or both, or else --dates-from-lake.")
     configure_logging(verbose)
     settings = BackfillConfig(
         first_date=first_date,

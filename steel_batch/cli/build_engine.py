@@ -18,6 +18,7 @@ from steel_batch.cli.output import (
     print_json,
 )
 from steel_batch.cli.score import signed_option
+from steel_batch.cli.values import PLACE
 from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.engine.build import build, usual_precision
 from steel_batch.engine.compiled_plans import ANY_GPU, PlanRecord
@@ -36,7 +37,7 @@ INSTEAD: Final = {
 
 @click.command("build-engine")
 @click.argument("engine", shell_complete=complete_engine)
-@click.option("--store", metavar="URL", help="Folder or s3:// prefix of the registry.")
+@click.option("--store", type=PLACE, metavar="URL", help="Folder or s3:// prefix of the registry.")
 @endpoint_option
 @click.option(
     "--runtime",
@@ -90,7 +91,7 @@ def build_engine(
             found, runtime=runtime, precision=precision, batch_size=batch_size, notify=console.print
         )
     except ConfigError as error:
-        raise ConfigError(error.message.replace(OTHERWISE, INSTEAD[runtime])) from error
+        raise type(error)(error.message.replace(OTHERWISE, INSTEAD[runtime])) from error
     where = found.plan_home.uri(f"{found.plan_folder}/{record.file}")
     if output == "json":
         print_json({**dataclasses.asdict(record), "name": record.name, "uri": where})

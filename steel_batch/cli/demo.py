@@ -40,7 +40,13 @@ ORDER BY list_sum(list_transform(defects, lambda d: d.area_px)) DESC LIMIT 8"""
     metavar="FOLDER",
     help="Where everything lands.",
 )
-@click.option("--num-images", default=200, show_default=True, help="How many are drawn.")
+@click.option(
+    "--num-images",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="How many are drawn.",
+)
 def demo(out: Path, num_images: int) -> None:
     """Draw strip images, score them, query the answer and picture the worst.
 

@@ -26,6 +26,7 @@ from steel_batch.cli.score import (
     runtime_option,
     signed_option,
 )
+from steel_batch.cli.values import PLACE
 from steel_batch.cluster.check_machine import Wanted, check, describe_engine
 from steel_batch.cluster.check_nodes import NodeReport, check_nodes
 from steel_batch.cluster.join import choose_runtime, joined_cluster
@@ -40,8 +41,12 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 @click.command()
 @engine_option
-@click.option("--store", metavar="URL", help="Folder or s3:// prefix: can it be written?")
-@click.option("--images", metavar="URL", help="Folder, s3:// prefix or manifest: can it be read?")
+@click.option(
+    "--store", type=PLACE, metavar="URL", help="Folder or s3:// prefix: can it be written?"
+)
+@click.option(
+    "--images", type=PLACE, metavar="URL", help="Folder, s3:// prefix or manifest: can it be read?"
+)
 @endpoint_option
 @runtime_option
 @precision_option

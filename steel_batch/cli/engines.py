@@ -22,6 +22,7 @@ from steel_batch.cli.output import (
     print_table,
     registry_option,
 )
+from steel_batch.cli.values import PLACE
 from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
@@ -38,6 +39,7 @@ LONGEST = 40
 
 lookup_option = click.option(
     "--store",
+    type=PLACE,
     metavar="URL",
     help="Folder or s3:// prefix of the registry; the shipped engine needs none.",
 )

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steel_batch import layout
+from steel_batch.cli.values import ENDPOINT, PLACE
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.sources.stray import by_product_reason, stray_reason
@@ -43,13 +44,25 @@ output_option = click.option(
     help="Text for people, or JSON on stdout for machines.",
 )
 store_option = click.option(
-    "--store", required=True, metavar="URL", help="Folder or s3:// prefix of the tables and runs."
+    "--store",
+    type=PLACE,
+    required=True,
+    metavar="URL",
+    help="Folder or s3:// prefix of the tables and runs.",
 )
 registry_option = click.option(
-    "--store", required=True, metavar="URL", help="Folder or s3:// prefix of the registry."
+    "--store",
+    type=PLACE,
+    required=True,
+    metavar="URL",
+    help="Folder or s3:// prefix of the registry.",
 )
 endpoint_option = click.option(
-    "--endpoint-url", metavar="URL", envvar="AWS_ENDPOINT_URL", help="S3 endpoint other than AWS's."
+    "--endpoint-url",
+    type=ENDPOINT,
+    metavar="URL",
+    envvar="AWS_ENDPOINT_URL",
+    help="S3 endpoint other than AWS's.",
 )
 
 
@@ -138,9 +151,24 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, sort_keys=True, default=str))
 
 
+class _Lines(logging.Formatter):
+    """Warnings as a person reads them; with times and names where all is logged."""
+
+    def __init__(self, verbose: bool) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        self._verbose = verbose
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if self._verbose:
+            return text
+        rest = text.partition(record.message)[2]  # a traceback, if there is one
+        return f"{record.levelname.capitalize()}: {record.message}{rest}"
+
+
 def configure_logging(verbose: bool) -> None:
     """Send the package's log records to stderr."""
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines(verbose))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("steel_batch").setLevel(logging.INFO if verbose else logging.WARNING)

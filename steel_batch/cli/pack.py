@@ -16,6 +16,7 @@ from steel_batch.cli.output import (
     say,
     size_of,
 )
+from steel_batch.cli.values import DATE_OR_ALL, PLACE, SIZE
 from steel_batch.config import ALL_DATES
 from steel_batch.pack.packing import FORMATS, PackConfig
 from steel_batch.pack.packing import pack as pack_images
@@ -23,17 +24,28 @@ from steel_batch.pack.packing import pack as pack_images
 
 @click.command()
 @click.option(
-    "--images", required=True, metavar="URL", help="What to pack: anything that score reads."
+    "--images",
+    type=PLACE,
+    required=True,
+    metavar="URL",
+    help="What to pack: anything that score reads.",
 )
 @click.option("--key-pattern", metavar="PATTERN", help="How keys read, as for score.")
 @click.option(
     "--date",
+    type=DATE_OR_ALL,
     default=ALL_DATES,
     show_default=True,
     metavar="DATE",
     help="YYYY-MM-DD, or 'all' for every image.",
 )
-@click.option("--out", required=True, metavar="URL", help="Folder or s3:// prefix of the shards.")
+@click.option(
+    "--out",
+    type=PLACE,
+    required=True,
+    metavar="URL",
+    help="Folder or s3:// prefix of the shards.",
+)
 @click.option(
     "--format",
     type=click.Choice(FORMATS),
@@ -43,6 +55,7 @@ from steel_batch.pack.packing import pack as pack_images
 )
 @click.option(
     "--shard-bytes",
+    type=SIZE,
     default=256 << 20,
     metavar="BYTES",
     help="Most bytes of one shard.  [default: 256 MiB]",
@@ -59,7 +72,7 @@ def pack(output: str, **options: Any) -> None:
     every image's name, place, size and SHA-256. The same images give the same bytes; what is
     packed already is kept, so the same command continues a packing that was stopped.
     """
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("packing", total=None)
         result = pack_images(
             PackConfig(**options), lambda shard: progress.advance(task, shard.num_images)

@@ -17,8 +17,9 @@ from steel_batch.cli.output import (
     say,
     size_of,
 )
-from steel_batch.cli.score import date_option, lake_options
-from steel_batch.config import ScoreConfig
+from steel_batch.cli.score import lake_options
+from steel_batch.cli.values import DATE_OR_ALL
+from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.prepare import dates_of, plan_date
 from steel_batch.registry.versions import load_engine
@@ -27,7 +28,14 @@ from steel_batch.sources.open import open_source
 
 @click.command()
 @lake_options
-@date_option
+@click.option(
+    "--date",
+    type=DATE_OR_ALL,
+    default=ALL_DATES,
+    show_default=True,
+    metavar="DATE",
+    help="YYYY-MM-DD, or 'all' for every date in the keys.",
+)
 @output_option
 def plan(output: str, **options: Any) -> None:
     """Show what score would read, shard by shard in total; nothing is written.

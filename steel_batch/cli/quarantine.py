@@ -16,9 +16,9 @@ from steel_batch.cli.output import (
 )
 from steel_batch.cli.query import show_table
 from steel_batch.cli.score import date_option, run_options, score_and_show
+from steel_batch.cli.values import DATE
 from steel_batch.errors import IMAGE_CODES, ConfigError
 from steel_batch.lake import Lake
-from steel_batch.layout import check_date
 from steel_batch.tables.query import run_query
 
 
@@ -30,17 +30,19 @@ def quarantine() -> None:
 @quarantine.command("list")
 @store_option
 @endpoint_option
-@click.option("--date", metavar="DATE", shell_complete=complete_date, help="Only this date.")
+@click.option(
+    "--date", type=DATE, metavar="DATE", shell_complete=complete_date, help="Only this date."
+)
 @click.option("--code", metavar="CODE", help="Only this error code, such as truncated.")
 @output_option
 def list_(
     store: str, endpoint_url: str | None, date: str | None, code: str | None, output: str
 ) -> None:
     """List the quarantine: image, code, message."""
-    lake = Lake(store, endpoint_url=endpoint_url)
+    lake = existing_store(store, endpoint_url)
     where = ["true"]
     if date is not None:
-        where.append(f"date = '{check_date(date)}'")
+        where.append(f"date = '{date}'")
     if code is not None:
         _check_code(code, lake)
         where.append(f"error_code = '{code}'")

@@ -8,12 +8,12 @@ from rich.table import Table
 
 from steel_batch.cli.output import (
     endpoint_option,
+    existing_store,
     output_option,
     print_json,
     print_table,
     store_option,
 )
-from steel_batch.lake import Lake
 from steel_batch.tables.query import run_query
 
 
@@ -27,7 +27,7 @@ def query(sql: str, store: str, endpoint_url: str | None, output: str) -> None:
 
     For example: "SELECT line, count(*) FROM predictions WHERE has_defect GROUP BY line".
     """
-    found = run_query(Lake(store, endpoint_url=endpoint_url), sql)
+    found = run_query(existing_store(store, endpoint_url), sql)
     if output == "json":
         print_json(found.to_pylist())
     else:

@@ -18,6 +18,7 @@ from steel_batch.cli.output import (
     print_json,
     store_option,
 )
+from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError
 from steel_batch.runs.events import read_events
 from steel_batch.runs.record import list_runs, read_runs, runs_of
@@ -33,16 +34,16 @@ def runs() -> None:
 @endpoint_option
 @click.option(
     "--date",
-    default="",
+    type=DATES,
     metavar="DATE",
     shell_complete=complete_date,
-    help="Only runs of this date (or month: 2026-11).",
+    help="Only runs of this date, or of a month: 2026-11.",
 )
 @output_option
-def list_(store: str, endpoint_url: str | None, date: str, output: str) -> None:
+def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -> None:
     """List the runs of a store, by date."""
     lake = existing_store(store, endpoint_url)
-    found = list(read_runs(lake, list(list_runs(lake, date))))
+    found = list(read_runs(lake, list(list_runs(lake, date or ""))))
     if output == "json":
         print_json(
             [

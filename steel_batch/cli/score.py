@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,8 +25,8 @@ from steel_batch.cli.output import (
     say,
     store_option,
 )
+from steel_batch.cli.values import DATE, DATE_OR_ALL, PLACE, SIZE
 from steel_batch.config import (
-    ALL_DATES,
     CPU_BATCH_SIZE,
     DECODER,
     DECODES,
@@ -35,6 +36,7 @@ from steel_batch.config import (
     ScoreConfig,
     read_toml,
 )
+from steel_batch.errors import ConfigError
 from steel_batch.registry.card import PRECISIONS
 from steel_batch.runs.events import Observer, Progress
 from steel_batch.runs.record import RunResult
@@ -45,7 +47,36 @@ def _read_config(context: click.Context, _: click.Parameter, path: Path | None) 
     if path is not None:
         own = _settings(context.command)
         found = read_toml(path, section="score", names=_settings(score) | own, is_required=True)
+        options = {str(option.name): option for option in score.params + context.command.params}
+        for name, value in found.items():
+            _check_kind(path, options[name], value)
         context.default_map = {k: v for k, v in found.items() if k in own.values()}
+
+
+def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
+    """Refuse what TOML says in another kind of value: click would make 3 of 3.7, and 1 of true.
+
+    Raises:
+        ConfigError: It names the key and both kinds.
+    """
+    flag = option.opts[-1].removeprefix("--")
+    kinds: tuple[type, ...]
+    if getattr(option, "is_flag", False):
+        kinds, expected = (bool,), "true or false"
+    elif isinstance(option.type, click.types.IntParamType):
+        kinds, expected = (int,), "a whole number"
+    elif isinstance(option.type, click.types.FloatParamType):
+        kinds, expected = (int, float), "a number"
+    elif option.type is SIZE:
+        kinds, expected = (int, str), "a size, such as 67108864 or '64 MiB'"
+    elif option.type in (DATE, DATE_OR_ALL):
+        kinds, expected = (str, datetime.date), "a date"
+    else:
+        kinds, expected = (str,), "text in quotes"
+    is_bool = isinstance(value, bool) and bool not in kinds
+    is_time = isinstance(value, datetime.datetime)
+    if is_bool or is_time or not isinstance(value, kinds):
+        raise ConfigError(f"--config {path}: {flag} is {value!r}, expected {expected}.")
 
 
 def _settings(command: click.Command) -> dict[str, str]:
@@ -68,9 +99,9 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 date_option = click.option(
     "--date",
+    type=DATE_OR_ALL,
     shell_complete=complete_date,
-    default=ALL_DATES,
-    show_default=True,
+    required=True,
     metavar="DATE",
     help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
 )
@@ -119,6 +150,7 @@ lake_options = _options(
     ),
     click.option(
         "--images",
+        type=PLACE,
         required=True,
         metavar="URL",
         help="Folder or s3:// prefix of images or of containers of them; or a manifest: a .csv, a "
@@ -143,6 +175,7 @@ lake_options = _options(
     ),
     click.option(
         "--shard-bytes",
+        type=SIZE,
         default=64 << 20,
         metavar="BYTES",
         help="Most bytes of a shard.  [default: 64 MiB]",
@@ -204,6 +237,7 @@ run_options = _options(
     ),
     click.option(
         "--merge-bytes",
+        type=SIZE,
         default=256 << 20,
         metavar="BYTES",
         help="Aimed size of committed files.  [default: 256 MiB]",

@@ -100,6 +100,6 @@ def _check(context: click.Context, words: list[str]) -> None:
         place = values.get(flag)
         if place and "://" not in place and not Path(place).is_absolute():
             say(
-                f"warning: --{flag} {place} is a path below the folder that the job runs in, on "
+                f"Warning: --{flag} {place} is a path below the folder that the job runs in, on "
                 "the head; give s3://… or the absolute path of a folder that every node has."
             )

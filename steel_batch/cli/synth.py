@@ -16,15 +16,30 @@ from steel_batch.cli.output import (
     say,
     size_of,
 )
+from steel_batch.cli.values import PLACE
 from steel_batch.lake import Lake
 from steel_batch.synthetic import CLASSES
 from steel_batch.synthetic.writer import write_lake
 
 
 @click.command()
-@click.option("--out", required=True, metavar="URL", help="Folder or s3:// prefix to write to.")
-@click.option("--num-images", default=200, show_default=True, help="How many images.")
-@click.option("--seed", default=1, show_default=True, help="Which set: each seed is another one.")
+@click.option(
+    "--out", type=PLACE, required=True, metavar="URL", help="Folder or s3:// prefix to write to."
+)
+@click.option(
+    "--num-images",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="How many images.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="Which set: each seed is another one.",
+)
 @click.option("--lines", default="1,2", show_default=True, help="Production lines, by comma.")
 @click.option(
     "--dates",
@@ -49,7 +64,7 @@ def synth(
     masks. The same seed gives the same images on any machine.
     """
     started = time.monotonic()
-    with Progress(console=console, transient=True) as progress:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("drawing", total=num_images)
         made = write_lake(
             Lake(out, endpoint_url=endpoint_url),

@@ -19,7 +19,7 @@ from steel_batch.cli.output import (
     size_of,
     store_option,
 )
-from steel_batch.lake import Lake
+from steel_batch.cli.values import DATE
 from steel_batch.tables.gc import collect, find_garbage
 from steel_batch.tables.verify import verify as verify_store
 
@@ -33,7 +33,9 @@ from steel_batch.tables.verify import verify as verify_store
     shell_complete=complete_engine,
     help="Only this engine: <model>-<12 hex>.",
 )
-@click.option("--date", metavar="DATE", shell_complete=complete_date, help="Only this date.")
+@click.option(
+    "--date", type=DATE, metavar="DATE", shell_complete=complete_date, help="Only this date."
+)
 @output_option
 def verify(
     store: str, endpoint_url: str | None, engine: str | None, date: str | None, output: str
@@ -44,7 +46,7 @@ def verify(
     rows, and runs whose numbers do not add up are reported. The files and rows that it counts are
     those of all three tables.
     """
-    lake = Lake(store, endpoint_url=endpoint_url)
+    lake = existing_store(store, endpoint_url)
     checked = verify_store(lake, engine=engine, date=date)
     problems = list(checked)
     if output == "json":

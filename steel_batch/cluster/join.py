@@ -23,7 +23,7 @@ from steel_batch.cluster.stream import READ_CPUS, ActorPool
 from steel_batch.config import MAX_CPUS_PER_ACTOR, ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
-from steel_batch.errors import ClusterError, ConfigError
+from steel_batch.errors import ClusterError, MachineError
 from steel_batch.silence import STDERR, silenced
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
             "Give the address of its head, such as head:6379, with --ray-address or RAY_ADDRESS, "
             "or none to run on this machine."
         )
-        raise ConfigError(
+        raise MachineError(
             f"the Ray cluster at {address!r} cannot be joined: {first_sentence(error)} "
             f"{HOW_TO_SIGN_IN if is_refusal(error) else advice}"
         ) from error
@@ -168,7 +168,7 @@ def choose_runtime(runtime: str) -> str:
         if wants_gpu("auto") if is_here else ray.get(has_gpu_runtime.remote("auto")):
             return "tensorrt"
     except RayError as error:
-        raise ConfigError(
+        raise MachineError(
             f"node {name} of the Ray cluster cannot run steel-batch: {reason_of(error)} Install "
             "the same steel-batch, Python and Ray on every node; `steel-batch doctor` shows what "
             "each has."
@@ -196,7 +196,7 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     num_gpus = total.get("GPU", 0.0)
     if on_gpu:
         if num_gpus < 1 and (config.num_actors is None or not _may_grow(config)):
-            raise ConfigError(
+            raise MachineError(
                 "the TensorRT runtime was asked for and the Ray cluster has no GPU: start Ray on "
                 "a GPU node; join a cluster with --ray-address, and give --num-actors N where it "
                 "adds nodes when they are asked for; or give --runtime onnxruntime."
@@ -222,7 +222,7 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     left = LEFT_CPUS if (config.num_actors or 0) <= room else LEFT_CPUS * cpus / smallest
     if room < 1 and config.num_actors is None:
         largest = max(node.get("CPU", 0.0) for node in nodes)
-        raise ConfigError(
+        raise MachineError(
             f"no node of the Ray cluster has {cpus:g} CPUs for one scoring actor; the largest of "
             f"{len(nodes)} has {largest:g}. Give a smaller --cpus-per-actor, or --num-actors N "
             "where the cluster adds nodes when they are asked for."

@@ -33,10 +33,10 @@ from steel_batch.config import DECODER
 from steel_batch.engine.check import check_gpu, check_packages
 from steel_batch.engine.runtime import open_runtime, wants_gpu
 from steel_batch.errors import (
-    ConfigError,
     DeviceError,
     EngineError,
     LakeError,
+    MachineError,
     SteelBatchError,
     TransientLakeError,
 )
@@ -232,7 +232,7 @@ def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
     ]
     wrong = [f"{finding.name}: {finding.text}" for finding in findings if finding.state == "wrong"]
     if wrong:
-        raise ConfigError(" ".join(wrong))
+        raise MachineError(" ".join(wrong))
     for finding in findings:
         if finding.name == "plan" and not finding.is_ok:
             note(finding.found)

@@ -11,7 +11,7 @@ from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from steel_batch.cluster.join import HOW_TO_SIGN_IN, first_sentence, is_refusal
-from steel_batch.errors import ClusterError, ConfigError
+from steel_batch.errors import ClusterError, ConfigError, MachineError
 
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
 
@@ -37,9 +37,9 @@ class ClusterJobs:
         try:
             self._client = JobSubmissionClient(address)
         except ConnectionError as error:
-            raise ConfigError(f"no jobs server of Ray answers at {address}: {expected}") from error
+            raise MachineError(f"no jobs server of Ray answers at {address}: {expected}") from error
         except (RuntimeError, OSError, ValueError, LookupError, RayError) as error:
-            raise ConfigError(
+            raise MachineError(
                 f"the jobs server at {address} does not take this client: {first_sentence(error)} "
                 f"{HOW_TO_SIGN_IN if is_refusal(error) else f'If it is none, {expected}'}"
             ) from error

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Final
 
-from steel_batch.errors import ConfigError, EngineError
+from steel_batch.errors import EngineError, MachineError
 
 NON_BLOCKING: Final = 1
 """CU_STREAM_NON_BLOCKING, which PyCUDA has no name for: never waits for the default stream."""
@@ -31,7 +31,7 @@ def load_driver() -> Any:
     try:
         import pycuda.driver as cuda  # only where a GPU is wanted
     except (ImportError, OSError) as error:
-        raise ConfigError(
+        raise MachineError(
             f"the TensorRT runtimes need PyCUDA, which cannot be imported here ({error}). Install "
             "steel-batch[gpu] on every GPU node (PyCUDA is compiled from source and needs CUDA's "
             f"headers){OTHERWISE}"
@@ -45,12 +45,12 @@ def load_driver() -> Any:
         cuda.init()
         num_devices = cuda.Device.count()
     except cuda.Error as error:
-        raise ConfigError(
+        raise MachineError(
             f"NVIDIA's driver does not start here ({error}): check `nvidia-smi` and "
             f"CUDA_VISIBLE_DEVICES{OTHERWISE}"
         ) from error
     if not num_devices:
-        raise ConfigError(
+        raise MachineError(
             f"this process sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES{OTHERWISE}"
         )
     return cuda

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from steel_batch.engine.compiled_plans import ANY_GPU, Machine
 from steel_batch.engine.gpu import OTHERWISE, open_gpu
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, MachineError
 
 MODULES: Final = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
@@ -42,7 +42,7 @@ def import_tensorrt(runtime: str) -> ModuleType:
         except (ImportError, OSError) as error:
             reasons.append(str(error))
     extra = "rtx" if runtime == "tensorrt_rtx" else "gpu"
-    raise ConfigError(
+    raise MachineError(
         f"--runtime {runtime} needs the Python package {MODULES[runtime][0]}, which cannot be "
         f"imported here ({'; '.join(reasons)}). Install steel-batch[{extra}] on every GPU "
         f"node{OTHERWISE}"
@@ -93,7 +93,7 @@ def check_start(runtime: str) -> None:
         started = trt.Runtime(logger)
     if started is None:
         reason = (logger.take_errors() or ["it gives no reason"])[0]
-        raise ConfigError(
+        raise MachineError(
             f"{runtime} {trt.__version__} does not start on this machine: {reason}. Install a "
             "newer driver of NVIDIA's, or a TensorRT for the CUDA that this one knows."
         )

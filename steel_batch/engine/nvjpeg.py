@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
-from steel_batch.errors import ConfigError, EngineError
+from steel_batch.errors import EngineError, MachineError
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def load_nvjpeg() -> ctypes.CDLL:
         for name, arguments in FUNCTIONS.items():
             getattr(library, name).argtypes = arguments
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        raise ConfigError(
+        raise MachineError(
             f"--decode gpu needs NVIDIA's nvJPEG, which cannot be loaded here ({error}). Install "
             "steel-batch[gpu] on every GPU node, or give --decode cpu."
         ) from error
@@ -233,13 +233,13 @@ def check_decoder(height: int, width: int) -> None:
             "--decode cpu."
         ) from error
     except RuntimeError as error:
-        raise ConfigError(
+        raise MachineError(
             f"nvJPEG does not work on {gpu.name}: {error}. Install steel-batch[gpu] in its present "
             "version, or give --decode cpu."
         ) from error
     if found_HW is None or (difference := int(np.abs(found_HW - expected_HW).max())) > 1:
         found = "nothing" if found_HW is None else f"pixels that differ by {difference}"
-        raise ConfigError(
+        raise MachineError(
             f"of a JPEG of {width}×{height} pixels nvJPEG makes {found} on {gpu.name}, where those "
             "of the CPU were expected, give or take one: give --decode cpu."
         )

@@ -14,11 +14,47 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from steel_batch.errors import LakeError, MissingObjectError
+from steel_batch.errors import ConfigError, LakeError, MissingObjectError
 from steel_batch.lake.contract import Backend, LakeObject, ReadRequest, why_unusable
 from steel_batch.lake.retry import Retry
 
 T = TypeVar("T")
+
+
+def check_url(url: str) -> str:
+    """Return `url` where it can name a folder or a bucket's prefix; nothing is asked.
+
+    Raises:
+        ConfigError: It is empty or of another kind.
+    """
+    expected = "expected a folder or s3://bucket/prefix"
+    if not url.strip():
+        raise ConfigError(f"{url!r} names no place: {expected}. Is a variable of the shell unset?")
+    if url != url.strip() or "\0" in url or "\n" in url:
+        raise ConfigError(f"{url!r} begins or ends with a blank, or is more than a line.")
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme not in ("s3", "file"):
+        raise ConfigError(f"{url!r} is of a kind that is not read: {expected}.")
+    if not separator and url.lower().startswith(("s3:", "file:")):
+        raise ConfigError(f"{url!r} lacks the '//' behind its ':': {expected}.")
+    if scheme == "s3" and separator and not rest.partition("/")[0]:
+        raise ConfigError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
+    return url
+
+
+def check_endpoint(url: str) -> str:
+    """Return `url` where it can be an S3 endpoint.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("http", "https") or not rest.strip("/") or " " in rest:
+        raise ConfigError(
+            f"{url!r} is no endpoint: expected http://host:port or https://host, such as "
+            "http://127.0.0.1:9000."
+        )
+    return url
 
 
 class Lake:
@@ -32,21 +68,15 @@ class Lake:
         retry: Limits of asking again.
 
     Raises:
-        LakeError: The URL is of another kind.
+        ConfigError: The URL is of another kind.
     """
 
     def __init__(
         self, url: str, *, endpoint_url: str | None = None, retry: Retry | None = None
     ) -> None:
-        scheme, separator, rest = url.partition("://")
-        if separator and scheme not in ("s3", "file"):
-            raise LakeError(
-                f"{url!r} is of a kind that is not read: expected a folder or s3://bucket/prefix."
-            )
+        scheme, separator, rest = check_url(url).partition("://")
         self.is_s3 = bool(separator) and scheme == "s3"
         if self.is_s3:
-            if not rest.strip("/"):
-                raise LakeError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
             self.url = url.rstrip("/")
         else:
             self.url = str(Path(rest if separator else url).expanduser().absolute())

@@ -20,7 +20,13 @@ import pyarrow as pa
 from steel_batch import schema
 from steel_batch.config import ALL_DATES
 from steel_batch.database import load_stream, scratch_database
-from steel_batch.errors import ConfigError, ImageError, LakeError, MissingObjectError
+from steel_batch.errors import (
+    ConfigError,
+    ImageError,
+    InputError,
+    LakeError,
+    MissingObjectError,
+)
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.layout import check_date
 from steel_batch.pack.writers import (
@@ -210,7 +216,7 @@ def _shard(folder: str, number: int, suffix: str, rows: list[dict[str, Any]]) ->
 def _folder(row: dict[str, Any]) -> str:
     parts = [f"{name}={row[name]}/" for name in ("line", "date") if row[name] is not None]
     if any(part.count("/") > 1 or "\\" in part or "\0" in part for part in parts):
-        raise ConfigError(
+        raise InputError(
             f"{row['image_key']} has the line {row['line']!r}, which cannot be a folder's name."
         )
     return "".join(parts)
@@ -237,7 +243,7 @@ def _refuse_others(out: Lake, suffix: str, made: set[str]) -> None:
         found = {o.key for o in out.list_objects(f"{folder}shard-") if o.key.endswith(f".{suffix}")}
         others = sorted(found - made)
         if others:
-            raise ConfigError(
+            raise InputError(
                 f"{out.uri(others[0])} and {len(others) - 1} more shards are of an earlier packing "
                 "and hold images that are packed elsewhere now, or are gone. All of today's are "
                 "packed: delete those others and their indexes, or their images count twice."
@@ -327,7 +333,7 @@ class _Packer:
         if isinstance(data, LakeError):
             raise data
         if isinstance(data, ImageError):
-            raise ConfigError(
+            raise InputError(
                 f"{row['image_key']} cannot be packed: {data.message} Give a --key-pattern that "
                 "leaves it out, or remove it."
             )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
 from steel_batch.sources.contract import Source
@@ -152,7 +152,7 @@ def _merge(container: ImageRef, image: ImageRef) -> ImageRef:
 
 def _agree(image: ImageRef, name: str, outer: str | None, inner: str | None) -> None:
     if outer is not None and inner is not None and outer != inner:
-        raise ConfigError(
+        raise InputError(
             f"{image.image_key} says {name} {inner!r}, but the key of its container says {outer!r}."
             " Leave one of them out of --key-pattern ('*' matches without a meaning), or pack the "
             "images anew."

@@ -18,7 +18,7 @@ from urllib.parse import unquote_plus
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 
 BATCH_ROWS: Final = 8192
@@ -62,7 +62,7 @@ class Inventory:
             ]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
-            raise ConfigError(
+            raise InputError(
                 f"{place.uri(name)} is no manifest of an S3 Inventory: {reason}. Lists of your own "
                 "are .csv or .parquet."
             ) from error
@@ -90,7 +90,7 @@ class Inventory:
                 with self.data.open_input(file) as stream:
                     yield from self._csv(stream) if self.columns else _parquet(stream)
             except (pa.ArrowException, OSError, EOFError, ValueError, csv.Error) as error:
-                raise ConfigError(
+                raise InputError(
                     f"{self.data.uri(file)}, a part of the inventory, is damaged ({error}): "
                     "nothing was planned. Take another day's inventory."
                 ) from error

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.layout import check_date
 from steel_batch.sources.image_ref import ImageRef, ref_of
@@ -194,7 +194,7 @@ class Rows:
             yield from kept.images.select(self.date)
             repeated = kept.repeated
         if repeated is not None:
-            raise ConfigError(repeated)
+            raise InputError(repeated)
 
     def _ref(self, number: int, row: Row) -> ImageRef | None:
         key = row.get("key")
@@ -272,7 +272,7 @@ class Rows:
             raise self._bad(number, f"its date is {value!r}, expected YYYY-MM-DD") from error
 
     def _bad(self, number: int, what: str) -> ConfigError:
-        return ConfigError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")
+        return InputError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")
 
     def _look_up(self, ref: ImageRef) -> ImageRef:
         """The image with its size and etag; one that is not there has none, and is quarantined."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 
 BATCH_ROWS: Final = 8192
@@ -73,7 +73,7 @@ def _check_columns(names: Sequence[str]) -> None:
 
 
 def _unusable(place: Lake, name: str, error: Exception) -> ConfigError:
-    return ConfigError(
+    return InputError(
         f"{place.uri(name)} cannot be used as a manifest: {error} Expected a Parquet file, or a "
         "CSV in UTF-8 with a header, that has a column 'key'."
     )

@@ -14,7 +14,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steel_batch.errors import ConfigError, DecodeError, LakeError
+from steel_batch.errors import ConfigError, DecodeError, InputError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
 from steel_batch.sources.image_ref import ImageRef
@@ -61,10 +61,10 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
                         row += 1
         _check_unchanged(lake, container)
     except DecodeError as error:
-        raise ConfigError(error.message) from error
+        raise InputError(error.message) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ConfigError(
+        raise InputError(
             f"{lake.uri(key)} is damaged, or no Parquet file ({reason}): nothing of it is scored. "
             "Upload it again, or move it out of the prefix."
         ) from error
@@ -113,7 +113,7 @@ def _date(value: Any, key: str) -> str:
     try:
         return check_date(str(value))
     except ConfigError as error:
-        raise ConfigError(
+        raise InputError(
             f"{key}: its column 'date' holds {value!r}, expected YYYY-MM-DD in every row."
         ) from error
 

@@ -12,7 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import Final
 
-from steel_batch.errors import ConfigError, LakeError, MissingObjectError
+from steel_batch.errors import InputError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.sources.image_ref import NOT_A_FILE, SPARSE, UNSAFE_NAME, ImageRef, ref_of
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
@@ -187,7 +187,7 @@ class _Names:
             self._places[name] = place
             return True
         if first != place and not self._are_equal(first, place):
-            raise ConfigError(
+            raise InputError(
                 f"{self._lake.uri(self._container.object_key)} has two members named {name!r} with "
                 "other content: appended with `tar -r` or `-u`, or of two archives that were "
                 "joined. Each image needs a key of its own: rename or remove one of them, or pack "

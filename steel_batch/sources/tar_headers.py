@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal, cast
 
-from steel_batch.errors import ChangedObjectError, ConfigError, MissingObjectError
+from steel_batch.errors import ChangedObjectError, InputError, MissingObjectError
 from steel_batch.lake import Lake
 from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, sparse_offset
 
@@ -89,11 +89,11 @@ def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Membe
     except DAMAGE as error:
         kind = next((k for magic, k in _MAGIC.items() if stream.begins_with(magic)), None)
         if kind is not None and num_members == 0:
-            raise ConfigError(
+            raise InputError(
                 f"{lake.uri(key)} is {kind}, and no plain tar as its name says. Unpack it and pack "
                 "the images as .tar (`steel-batch pack` does), or move it out of the prefix."
             ) from error
-        raise ConfigError(
+        raise InputError(
             f"{lake.uri(key)} is damaged behind its first {num_members:,} members ({error}): "
             "nothing of it is scored, as images would be missing. Upload it again, or move it out "
             "of the prefix."

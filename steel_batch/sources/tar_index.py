@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 
 INDEX_SUFFIX: Final = ".idx"
@@ -107,7 +107,7 @@ class Index:
             yield entry
 
     def _damaged(self, what: str) -> ConfigError:
-        return ConfigError(
+        return InputError(
             f"the index {self.key} is damaged ({what}). Delete it to have the shard's own headers "
             "read, or pack the shard anew."
         )

@@ -128,7 +128,7 @@ def test_a_folder_for_scratch_files_that_cannot_be_made_is_named(
     (tmp_path / "file").write_text("no folder")
     work = tmp_path / "file" / "work"
     flags = ["--images", tmp_path, "--store", tmp_path, "--model", "m", "--work", work]
-    assert refused(steel_batch("train", *flags)) == f"error: --work {work}: Not a directory."
+    assert refused(steel_batch("train", *flags)) == f"Error: --work {work}: Not a directory."
 
 
 @pytest.mark.parametrize("job", ["backfill", "build_engine", "pack", "score", "train"])

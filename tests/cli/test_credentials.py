@@ -56,7 +56,7 @@ def test_credentials_never_appear_in_any_output_or_file_of_the_store(
         (["verify", *store], 0),
         (["query", "SELECT * FROM elsewhere", *store], None),
         (["verify", "--store", "s3://no-such-bucket/x", *at], 1),
-        (["query", "SELECT 1", "--store", f"{bucket}/nothing", *at], 1),
+        (["query", "SELECT 1", "--store", f"{bucket}/nothing", *at], 2),
         (["score", *score[1:], "--engine", "nonsense"], None),
     ):
         done = steel_batch(*arguments)

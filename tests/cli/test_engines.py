@@ -68,7 +68,7 @@ def test_a_damaged_engine_is_listed_among_the_others(
     for output in ("text", "json"):
         listed = steel_batch("engines", "list", *store, "--output", output)
         assert listed.code == 1
-        assert listed.err.startswith(f"error: {tmp_path}/store/{key} is not an engine card: it has")
+        assert listed.err.startswith(f"Error: {tmp_path}/store/{key} is not an engine card: it has")
         assert all(name in listed.out for name in (*others, shipped_name()))
     damaged = next(row for row in listed.json if row["engine"] == first)
     assert damaged["created"] == "card is damaged"
@@ -78,7 +78,7 @@ def test_a_mistyped_store_is_not_one_with_the_shipped_engine_alone(
     steel_batch: Command, tmp_path: Path
 ) -> None:
     text = refused(steel_batch("engines", "list", "--store", tmp_path / "typo"))
-    assert text.startswith(f"error: there is no store at {tmp_path}/typo: ")
+    assert text.startswith(f"Error: there is no store at {tmp_path}/typo: ")
 
 
 @pytest.mark.s3
@@ -165,7 +165,7 @@ def test_the_shipped_engine_goes_by_its_full_name_too(
 def test_a_page_that_cannot_be_written_is_named(steel_batch: Command, tmp_path: Path) -> None:
     folder = tmp_path / "sub" / "dir"
     text = refused(steel_batch("engines", "show", "demo", "--page", folder / "demo.html"))
-    assert text == f"error: --page {folder}/demo.html: there is no folder {folder}."
+    assert text == f"Error: --page {folder}/demo.html: there is no folder {folder}."
     (tmp_path / "sub").write_text("a file")
     text = refused(steel_batch("engines", "show", "demo", "--page", folder / "demo.html"))
-    assert text == f"error: --page {folder}/demo.html: Not a directory."
+    assert text == f"Error: --page {folder}/demo.html: Not a directory."

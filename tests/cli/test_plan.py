@@ -66,7 +66,7 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
     assert "config," not in text
     file.write_text("images = 'lake'\n")
     text = refused(steel_batch("plan", *flags, "--config", file))
-    assert text == f"error: --config {file} has no [score] table."
+    assert text == f"Error: --config {file} has no [score] table."
 
 
 def make_store(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_one_file_serves_every_command_that_plans(
     without = flags[:-2]
     for command in (["score"], ["quarantine", "retry"], ["backfill", "--dates-from-lake"]):
         text = refused(steel_batch(*command, *without, "--config", file))
-        assert text == "error: --lock-wait is -5.0, expected 0 or more."
+        assert text == "Error: --lock-wait is -5.0, expected 0 to 10,000,000 seconds."
     plan = steel_batch("plan", *without, "--config", file, "--output", "json")
     assert (plan.json["date"], plan.json["num_shards"]) == (DATE, 2)
 
@@ -145,13 +145,19 @@ def test_images_that_say_no_date_are_counted_before_they_become_one(
         ("--images", "/no/such/place", "there is no folder /no/such/place: check --images"),
         ("--images", "EMPTY", "/empty: check --images"),
         ("--images", "s3://", "names no bucket"),
+        ("--images", "", "'' names no place"),
+        ("--images", "s3:/b/x", "'s3:/b/x' lacks the '//'"),
+        ("--store", "", "'' names no place"),
+        ("--store", "  ", "names no place: expected a folder or s3://bucket/prefix"),
         ("--images", "gs://b/x", "gs://b/x"),
         ("--key-pattern", "day={date}/{image_id}.tif",
          f"found for example 'line=1/date={DATE}/im00000.png'. Adapt --key-pattern"),
         ("--key-pattern", "{line}/{line}/{image_id}", "is not usable"),
         ("--key-pattern", "{line/{image_id}", "has a '{' or '}' without the other"),
         ("--date", "2020-01-01", f"fits others, for example 'line=1/date={DATE}/im00000.png'"),
-        ("--date", "21.11.2026", "'21.11.2026' is not YYYY-MM-DD"),
+        ("--date", "21.11.2026",
+         "'21.11.2026' is not YYYY-MM-DD, for example 2026-11-21. Did you mean 2026-11-21?"),
+        ("--date", "", "date '' is not YYYY-MM-DD"),
         ("--date", "2026-13-45",
          "there is no date 2026-13-45; expected YYYY-MM-DD, for example 2026-11-21."),
     ],
@@ -187,10 +193,15 @@ def test_control_characters_of_a_key_do_not_reach_the_terminal(
 
 def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> None:
     without = with_flag(flags, "--key-pattern", "line={line}/*/{image_id}.png")[:-2]
-    assert "takes one --date YYYY-MM-DD" in refused(steel_batch("score", *without))
+    for command in (["score"], ["quarantine", "retry"]):
+        done = steel_batch(*command, *without)
+        assert "Error: Missing option '--date'. Give YYYY-MM-DD for one date" in refused(done)
+        assert done.code == 2
+    every = [*without, "--date", "all"]
+    assert "takes one --date YYYY-MM-DD" in refused(steel_batch("score", *every))
     at = without.index("--key-pattern")
     del without[at : at + 2]
-    assert "--date YYYY-MM-DD" in refused(steel_batch("score", *without))
+    assert "--date YYYY-MM-DD" in refused(steel_batch("score", *without, "--date", "all"))
 
 
 def test_an_unknown_engine_shows_those_that_exist(

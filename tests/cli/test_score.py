@@ -83,7 +83,7 @@ def test_score_exits_3_for_too_many_bad_images_and_else_prints_one_object(
     bad = steel_batch("score", *flags)
     assert bad.code == 3
     assert bad.out == ""
-    assert bad.err.strip().splitlines()[-1].startswith("error: 1 of 5 images cannot be scored")
+    assert bad.err.strip().splitlines()[-1].startswith("Error: 1 of 5 images cannot be scored")
     done = steel_batch("score", *flags, "--max-bad", "0.5")
     assert done.code == 0
     assert done.out.count("\n") == 1

@@ -42,13 +42,16 @@ def test_sql_that_cannot_be_answered_is_explained(
     done = steel_batch("query", sql, "--store", committed)
     assert done.code in (1, 2)
     assert done.out == ""
-    assert done.err.startswith("error: the query cannot be answered: ")
+    assert done.err.startswith("Error: the query cannot be answered: ")
     assert expected in done.err
 
 
 def test_a_store_that_was_never_scored_into_says_so(steel_batch: Command, tmp_path: Path) -> None:
-    text = refused(steel_batch("query", "SELECT 1", "--store", tmp_path / "nothing"))
-    assert "nothing was scored into this store yet" in text
+    mistyped = steel_batch("query", "SELECT 1", "--store", tmp_path / "nothing")
+    assert (mistyped.code, "there is no store at" in refused(mistyped)) == (2, True)
+    Lake(str(tmp_path)).write("registry/a/card.json", b"{}")
+    empty = steel_batch("query", "SELECT 1", "--store", tmp_path)
+    assert (empty.code, "nothing was scored into this store yet" in refused(empty)) == (1, True)
 
 
 def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> None:
@@ -73,7 +76,7 @@ def test_a_store_that_is_not_there_is_not_an_empty_one(
     for place in (tmp_path, tmp_path / "nowhere"):
         text = refused(steel_batch(*command, "--store", place))
         assert text == (
-            f"error: there is no store at {place}: it has no runs, tables or registry; check "
+            f"Error: there is no store at {place}: it has no runs, tables or registry; check "
             "--store."
         )
     Lake(str(tmp_path)).write("registry/a/card.json", b"{}")
@@ -115,8 +118,8 @@ def test_verify_refuses_what_would_be_well_for_want_of_anything_to_check(
 ) -> None:
     text = refused(steel_batch("verify", "--store", tmp_path / "nothing"))
     assert text == (
-        f"error: there is no table {tmp_path}/nothing/predictions: nothing was scored into this "
-        "store yet, or --store names another place."
+        f"Error: there is no store at {tmp_path}/nothing: it has no runs, tables or registry; "
+        "check --store."
     )
     for flag, value, expected in (
         ("--engine", "demo", f"expected <model>-<12 hex>, for example {ENGINE}."),

@@ -8,19 +8,19 @@ from tests.cli.command_line import Command
 
 NOWHERE = "http://127.0.0.1:1"
 """Where no jobs server is: what gets there was not refused."""
-SCORE = ["score", "--images", "s3://lake/images", "--store", "s3://lake/steel"]
+SCORE = ["score", "--images", "s3://lake/images", "--store", "s3://lake/steel", "--date", "all"]
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
         ([*SCORE, "--date", "2026-13-45"], "there is no date 2026-13-45; expected YYYY-MM-DD"),
-        ([*SCORE, "--max-bad", "7"], "--max-bad is 7.0, expected a share from 0 to 1."),
+        ([*SCORE, "--max-bad", "7"], "--max-bad is 7.0, expected a share from 0 to 1"),
         ([*SCORE, "--nope"], "No such option"),
-        (["plan", *SCORE[1:], "--date", "today"], "'today' is not YYYY-MM-DD"),
-        (["backfill", *SCORE[1:], "--from", "2026-11-31"], "there is no date 2026-11-31"),
-        (["backfill", *SCORE[1:], "--max-dates-at-once", "0"], "--max-dates-at-once is 0"),
-        (["quarantine", "retry", *SCORE[1:], "--date", "2026-11-31"], "no date 2026-11-31"),
+        (["plan", *SCORE[1:5], "--date", "today"], "'today' is not YYYY-MM-DD"),
+        (["backfill", *SCORE[1:5], "--from", "2026-11-31"], "there is no date 2026-11-31"),
+        (["backfill", *SCORE[1:5], "--max-dates-at-once", "0"], "--max-dates-at-once is 0"),
+        (["quarantine", "retry", *SCORE[1:5], "--date", "2026-11-31"], "no date 2026-11-31"),
         (["quarantine", "retri", *SCORE[1:]],
          "no quarantine command 'retri' to submit; there are: list, retry."),
         (["quarantine"], "there is no quarantine command to submit"),
@@ -43,12 +43,13 @@ def test_what_the_job_would_refuse_is_refused_here(
 
 def test_a_folder_that_only_this_machine_may_have_is_warned_of(steel_batch: Command) -> None:
     done = steel_batch(
-        "submit", "--address", NOWHERE, "score", "--images", "lake", "--store", "/mnt/store"
-    )
+        "submit", "--address", NOWHERE, "score", "--images", "lake", "--store", "/mnt/store",
+        "--date", "2026-11-21",
+    )  # fmt: skip
     warning, error = done.err.splitlines()[:2]
     assert warning == (
-        "warning: --images lake is a path below the folder that the job runs in, on the head; give "
+        "Warning: --images lake is a path below the folder that the job runs in, on the head; give "
         "s3://… or the absolute path of a folder that every node has."
     )
     assert f"no jobs server of Ray answers at {NOWHERE}" in error
-    assert "warning" not in steel_batch("submit", "--address", NOWHERE, *SCORE).err
+    assert "Warning" not in steel_batch("submit", "--address", NOWHERE, *SCORE).err

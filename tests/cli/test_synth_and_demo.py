@@ -30,7 +30,7 @@ def test_a_demo_never_deletes_what_is_not_a_demo(steel_batch: Command, tmp_path:
 def test_a_place_that_cannot_be_written_is_named(steel_batch: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     out = tmp_path / "file" / "out"
-    assert refused(steel_batch("demo", "--out", out)) == f"error: --out {out}: Not a directory."
+    assert refused(steel_batch("demo", "--out", out)) == f"Error: --out {out}: Not a directory."
     text = refused(steel_batch("synth", "--out", out, "--num-images", 1))
     assert f"{out}/" in text
     assert "a part of that path is a file; name a folder." in text

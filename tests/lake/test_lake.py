@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from steel_batch.errors import ChangedObjectError, LakeError, MissingObjectError
+from steel_batch.errors import ChangedObjectError, ConfigError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest, series
 
 
@@ -173,10 +173,18 @@ def test_a_missing_bucket_is_named(s3_endpoint: str) -> None:
 
 
 def test_other_kinds_of_urls_are_refused() -> None:
-    with pytest.raises(LakeError, match="gs://"):
+    with pytest.raises(ConfigError, match="gs://"):
         Lake("gs://bucket/x")
-    with pytest.raises(LakeError, match="names no bucket"):
+    with pytest.raises(ConfigError, match="names no bucket"):
         Lake("s3://")
+    with pytest.raises(ConfigError, match="lacks the '//'"):
+        Lake("s3:/bucket/x")
+
+
+@pytest.mark.parametrize("url", ["", " ", "\t", " lake", "lake\n"])
+def test_no_place_is_not_the_current_folder(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"names no place|begins or ends with a blank"):
+        Lake(url)
 
 
 def test_a_folder_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:

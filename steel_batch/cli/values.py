@@ -1,0 +1,90 @@
+"""Values of flags: each kind is read and refused in one way, whichever command takes it.
+
+What is refused here ends in exit 2 before anything is read or written.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from steel_batch.config import ALL_DATES
+from steel_batch.errors import ConfigError
+from steel_batch.lake.lake import check_endpoint, check_url
+from steel_batch.layout import check_date, check_date_prefix
+
+UNITS: Final = {
+    "": 1, "b": 1,
+    "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
+    "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30, "tib": 1 << 40,
+}  # fmt: skip
+_SIZE: Final = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?)\s*(?P<unit>[a-z]*)", re.IGNORECASE)
+
+
+class Checked(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
+    """Text that a function of ours checks.
+
+    Args:
+        name: What the value is called where no metavar is given.
+        check: Returns the value, or raises `ConfigError`.
+        missing: What to give, where the flag is required and missing.
+    """
+
+    def __init__(self, name: str, check: Callable[[str], Any], missing: str | None = None) -> None:
+        self.name = name
+        self._check = check
+        self._missing = missing
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        try:
+            return self._check(value if isinstance(value, str) else str(value))
+        except ConfigError as error:
+            self.fail(error.message, param, ctx)
+
+    def get_missing_message(
+        self,
+        param: click.Parameter,  # noqa: ARG002
+        ctx: click.Context | None = None,  # noqa: ARG002
+    ) -> str | None:
+        """See `click.ParamType`."""
+        return self._missing
+
+
+def parse_bytes(text: str) -> int:
+    """A size as people write it: ``67108864``, ``64 MiB``, ``64MB``, ``1.5 GiB``.
+
+    Raises:
+        ConfigError: It is no size, or not a whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    factor = UNITS.get(match["unit"].lower()) if match else None
+    if match is None or factor is None:
+        raise ConfigError(f"{text!r} is no size: expected a number of bytes, 64 MiB or 64 MB.")
+    size = float(match["number"].replace("_", "")) * factor
+    if "." not in match["number"]:
+        size = int(match["number"].replace("_", "")) * factor
+    if size != int(size):
+        raise ConfigError(f"{text!r} is not a whole number of bytes.")
+    return int(size)
+
+
+def _date_or_all(text: str) -> str:
+    return text if text == ALL_DATES else check_date(text)
+
+
+DATE: Final = Checked("date", check_date)
+DATE_OR_ALL: Final = Checked(
+    "date",
+    _date_or_all,
+    "Give YYYY-MM-DD for one date, or `--date all` for every date that the keys name.",
+)
+DATES: Final = Checked("date", check_date_prefix)
+"""A date, or the beginning of one: a year or a month."""
+PLACE: Final = Checked("url", check_url)
+"""A folder or s3:// prefix, which may not be empty: an unset variable is not the current folder."""
+ENDPOINT: Final = Checked("url", check_endpoint)
+SIZE: Final = Checked("bytes", parse_bytes)
