@@ -25,7 +25,10 @@ SPAN = re.compile(r"`(?P<text>[^`\n]+)`")
 LINK = re.compile(r"\]\((?P<target>[^)#\s]+)[^)]*\)")
 FLAG = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 PATH = re.compile(r"[\w.-]+(?:/[\w.-]+)*/?")
-FOREIGN_FLAGS = {"--follow", "--working-dir"}
+FOREIGN_FLAGS = {
+    "--block", "--dashboard-host", "--follow", "--generate", "--node-ip-address", "--num-cpus",
+    "--object-store-memory", "--working-dir",
+}  # fmt: skip
 """Of Ray's own commands."""
 
 

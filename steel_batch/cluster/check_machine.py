@@ -12,13 +12,14 @@ import os
 import platform
 import tempfile
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from steel_batch import __version__, layout
+from steel_batch import layout
 from steel_batch.engine.check import check_gpu, check_graph, check_packages, check_unused_gpu
 from steel_batch.engine.finding import Finding, wrong
+from steel_batch.engine.installed import installed
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import LakeError, SteelBatchError
 from steel_batch.lake import Lake
@@ -43,7 +44,7 @@ class Wanted:
     store: Lake | None = None
     images: str | None = None
     endpoint_url: str | None = None
-    version: str = __version__
+    version: str = field(default_factory=installed)
     """Of steel-batch, where the command was given."""
 
 

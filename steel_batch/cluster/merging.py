@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import ray
 
+from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.errors import SteelBatchError
 from steel_batch.lake import Lake
@@ -22,14 +23,17 @@ MERGE_CPUS: Final = 0.25
 
 
 def _merge(
-    store: Lake, run_id: str, number: int, shards: range
+    agreement: Agreement, store: Lake, run_id: str, number: int, shards: range
 ) -> tuple[DataFile | SteelBatchError, dict[str, int]]:
     meter = Meter(store)
     found: DataFile | SteelBatchError
     try:
+        agreement.check()
         found = merge_shards(store, run_id, number, shards)
-    except SteelBatchError as error:  # raised, Ray would give it a traceback for a message
+    except DamagedShardsError as error:
         found = error
+    except SteelBatchError as error:  # raised, Ray would give it a traceback for a message
+        found = agreement.blame(error)
     return found, meter.take()
 
 
@@ -53,6 +57,7 @@ def merge_files(
     Raises:
         LakeError: The store failed for good.
     """
+    agreement = Agreement.of_this_machine(store)
     merge = ray.remote(num_cpus=MERGE_CPUS, max_retries=3)(_merge)
     files: dict[Cut, DataFile] = {}
     damaged: dict[int, str] = {}
@@ -62,7 +67,7 @@ def merge_files(
         while waiting or running:
             while waiting and len(running) < MERGES_AT_ONCE:
                 cut = waiting.pop()
-                running[merge.remote(store, run_id, *cut)] = cut
+                running[merge.remote(agreement, store, run_id, *cut)] = cut
             (done, *_), _ = ray.wait(list(running), num_returns=1)
             cut = running.pop(done)
             with ray_errors():

@@ -5,15 +5,26 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from typing import Final
 
 import ray
 
-from steel_batch.errors import ClusterError, SteelBatchError
+from steel_batch.errors import ClusterError, ConfigError, SteelBatchError
+
+OTHER_INSTALL: Final = re.compile(
+    r"No module named 'steel_batch|cannot import name '\w+' from 'steel_batch|"
+    r"Can't get attribute '\w+' on <module 'steel_batch"
+)
+"""What Python says of a class or function of ours that a node is sent and does not have."""
+ADDRESS: Final = re.compile(r"\bip=([^,)\s]+)")
 
 
 @contextlib.contextmanager
 def ray_errors() -> Iterator[None]:
-    """Turn Ray's errors into ours: the cause where it is one of ours, else `ClusterError`."""
+    """Turn Ray's errors into ours: the cause where it is one of ours, else `ClusterError`.
+
+    A node without a steel-batch that fits is a `ConfigError` with the node's address.
+    """
     try:
         yield
     except ray.exceptions.RayTaskError as error:
@@ -22,8 +33,10 @@ def ray_errors() -> Iterator[None]:
             # Ray Data writes advice of its own below the message.
             cause.args = (cause.message.partition("\n")[0],)
             raise cause from error
+        _refuse_other_install(error)
         raise ClusterError(f"a task on the Ray cluster failed: {reason_of(cause)}") from error
     except ray.exceptions.RayError as error:
+        _refuse_other_install(error)
         raise ClusterError(
             f"the Ray cluster failed ({type(error).__name__}): {reason_of(error)} What has its "
             "receipt is kept: run the same command again."
@@ -37,6 +50,20 @@ def _cause_of(error: BaseException) -> BaseException:
         if inner is None or (isinstance(error, SteelBatchError) and not _is_rays(error)):
             return error
         error = inner
+
+
+def _refuse_other_install(error: BaseException) -> None:
+    """Raise what there is to do where a node could not even load what it was sent."""
+    text = str(error)
+    if OTHER_INSTALL.search(text) is None:
+        return
+    address = ADDRESS.search(text)
+    node = "a node of the Ray cluster" if address is None else f"node {address[1]}"
+    raise ConfigError(
+        f"{node} has no steel-batch that fits this one: {reason_of(error)} Install the same "
+        "steel-batch, Python and Ray on every node, and start Ray there from that environment; "
+        "`steel-batch doctor --ray-address auto` shows what each has."
+    ) from error
 
 
 def _is_rays(error: BaseException) -> bool:

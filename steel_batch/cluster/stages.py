@@ -27,10 +27,10 @@ from typing import Any, Final
 import pyarrow as pa
 import ray
 
-from steel_batch import __version__
+from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.dispatcher import Work
 from steel_batch.config import DECODER
-from steel_batch.engine.check import check_gpu, check_packages
+from steel_batch.engine.check import check_gpu
 from steel_batch.engine.runtime import open_runtime, wants_gpu
 from steel_batch.errors import (
     DeviceError,
@@ -74,8 +74,8 @@ class Setup:
     num_threads: int
     num_slots: int
     """Batches in flight of each actor on a GPU."""
-    version: str = __version__
-    """Of steel-batch, where the command was given."""
+    agreement: Agreement
+    """What each node must have in common with the machine of the command."""
 
 
 RESULT = pa.schema([("result", pa.binary())])
@@ -87,7 +87,10 @@ class ReadStage:
     """Parts of works in, shards of compressed bytes out."""
 
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
-        self._setup = setup
+        # Not the engine: its files may travel with it, and every task is sent all of this.
+        self._lake, self._store, self._agreement = setup.lake, setup.store, setup.agreement
+        card = setup.engine.card
+        self._jpeg_size = (card.height, card.width) if setup.decoder == DECODER else None
         self._dispatcher = dispatcher
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -101,21 +104,23 @@ class ReadStage:
                 yield shard.to_wire()
 
     def _read(self, work: Work) -> Iterator[ShardInput]:
-        setup, meter = self._setup, Meter(self._setup.lake, self._setup.store)
-        card = setup.engine.card
+        lake, store = self._lake, self._store
+        meter = Meter(lake, store)
         left = {shard for shards in work.pending.values() for shard in shards}
         try:
-            plan = Plan(setup.store, work.run_id, digest=work.plan_digest)
+            self._agreement.check()
+            plan = Plan(store, work.run_id, digest=work.plan_digest)
             for group, shards in work.pending.items():
                 refs = plan.read_group(group)
-                for shard in read_shards(setup.lake, work.run_id, work.plan_digest, refs, shards):
+                for shard in read_shards(lake, work.run_id, work.plan_digest, refs, shards):
                     left.remove(shard.shard)
-                    if setup.decoder == DECODER:
-                        shard = check_jpegs(shard, card.height, card.width)
+                    if self._jpeg_size is not None:
+                        shard = check_jpegs(shard, *self._jpeg_size)
                     yield dataclasses.replace(shard, counts=meter.take())
         except SteelBatchError as error:
             for number in sorted(left):
-                yield ShardInput.failed(work.run_id, work.plan_digest, number, error)
+                blamed = self._agreement.blame(error)
+                yield ShardInput.failed(work.run_id, work.plan_digest, number, blamed)
 
 
 class ScoreStage:
@@ -132,9 +137,10 @@ class ScoreStage:
                     f"loading the engine ended its process {MOST_LOADS} times: memory is used up, "
                     "or the runtime crashes. The logs of Ray's workers say more."
                 )
+            setup.agreement.check()
             self._scorer = _open_scorer(setup, dispatcher.note.remote)
         except SteelBatchError as caught:  # raised here, Ray would leave but its words, and restart
-            self._scorer = error = caught
+            self._scorer, error = setup.agreement.blame(caught), caught
         dispatcher.answer.remote(actor, platform.node(), error)
         self._meter = Meter(setup.store)
 
@@ -221,7 +227,6 @@ def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
         ConfigError: It cannot; the message says what is here and what mends it.
     """
     findings = [
-        check_packages(setup.version),
         *check_gpu(
             setup.engine,
             setup.runtime,

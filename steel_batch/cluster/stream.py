@@ -39,6 +39,7 @@ further ahead takes CPUs and fresh memory from what is scored now."""
 BLOCK_BYTES: Final = 1 << 20
 """Less than any shard, so that every shard is a block and goes to whichever actor is free."""
 NO_ACTOR: Final = "no GPU is ready yet: one that is in use, or a node that is added, is waited for"
+SLOW_START: Final = "the cluster is slow to start a process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,7 +151,8 @@ class ShardStream:
             while True:
                 asked = self._dispatcher.opening.remote(num_notes)
                 while num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
-                    self._observe(Opening(is_over=False, num_answers=0, notes=[NO_ACTOR]))
+                    note = NO_ACTOR if self._num_awaited else SLOW_START
+                    self._observe(Opening(is_over=False, num_answers=0, notes=[note]))
                 opening: Opening = ray.get(asked)
                 self._observe(opening)
                 if opening.is_over:

@@ -12,7 +12,7 @@ import subprocess
 import time
 from typing import Final
 
-from steel_batch import __version__, layout
+from steel_batch import layout
 from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.engine.build import usual_precision
 from steel_batch.engine.compiled_plans import (
@@ -26,6 +26,7 @@ from steel_batch.engine.compiled_plans import (
 from steel_batch.engine.compiler import graph_precision
 from steel_batch.engine.finding import Finding, version_of, wrong
 from steel_batch.engine.gpu import Gpu, open_gpu
+from steel_batch.engine.installed import installed
 from steel_batch.engine.machine import check_start, find_machine, import_tensorrt
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import EngineError, EngineMismatchError, LakeError, SteelBatchError
@@ -53,16 +54,16 @@ def check_packages(version: str) -> Finding:
     """The versions that a run depends on.
 
     Args:
-        version: Of steel-batch where the command was given: this machine's must be the same.
+        version: `installed` where the command was given: this machine's must be the same.
     """
-    if version != __version__:
+    if version != installed():
         return Finding(
             name="packages",
             state="wrong",
-            found=f"steel-batch {__version__} is here, and {version} where the command was given.",
-            remedy=f"Install one version on all nodes: pip install steel-batch=={version}",
+            found=f"steel-batch {installed()} is here, and {version} where the command was given.",
+            remedy="Install the same steel-batch on every node.",
         )
-    found = [f"steel-batch {__version__}"]
+    found = [f"steel-batch {installed()}"]
     for name in PACKAGES:
         try:
             found.append(f"{name} {importlib.metadata.version(name)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.join import actor_pool, choose_runtime
 from steel_batch.cluster.stages import Setup
 from steel_batch.cluster.stream import ActorPool
@@ -29,6 +30,7 @@ def scoring_setup(
     pool = actor_pool(config, on_gpu=wants_gpu(runtime))
     decodes_on_gpu(config.decode, runtime=runtime)
     return pool, Setup(
+        agreement=Agreement.of_this_machine(lake, store),
         lake=lake,
         store=store,
         engine=engine,

@@ -6,15 +6,17 @@ last, so a folder without a card is no version yet.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from steel_batch import layout
-from steel_batch.errors import ConfigError, EngineError, MissingObjectError
+from steel_batch.errors import ConfigError, EngineError, LakeError, MissingObjectError
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.card import Card
@@ -27,7 +29,11 @@ DEMO_FOLDER: Final = Path(__file__).parent.parent / "demo_engine"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """One version of a model and where its files lie. Ray ships it to the actors."""
+    """One version of a model and where its files lie. Ray ships it to the actors.
+
+    A folder of this machine need not be on another one, and the shipped engine lies where each
+    machine has the package: graphs in a folder travel with the engine.
+    """
 
     card: Card
     home: Lake
@@ -41,11 +47,27 @@ class Engine:
     """The arguments that name this engine on the command line."""
     is_signed: bool = False
     """Whether its documents must be signed, those of its compiled plans too."""
+    carried: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
+    """Graphs that came with it from another process, by file."""
 
     @property
     def is_in_store(self) -> bool:
         """Whether its compiled plans lie in a store's registry."""
         return self.plan_folder.startswith("registry/")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """What another process makes it of."""
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        if not self.home.is_s3:
+            values["carried"] = {**self._graphs_in_folder(), **self.carried}
+        return functools.partial(Engine, **values), ()
+
+    def _graphs_in_folder(self) -> dict[str, bytes]:
+        found = {}
+        for graph in self.card.graphs:
+            with contextlib.suppress(LakeError):  # what needs it says what is wrong with it
+                found[graph.file] = self.home.read(f"{self.folder}/{graph.file}".lstrip("/"))
+        return found
 
     def read_graph(self, precision: str) -> bytes:
         """The ONNX bytes of one precision, whose digest is checked.
@@ -57,7 +79,7 @@ class Engine:
         graph = self.card.graph(precision)
         key = f"{self.folder}/{graph.file}".lstrip("/")
         try:
-            data = self.home.read(key)
+            data = self.carried.get(graph.file) or self.home.read(key)
         except MissingObjectError as error:
             raise EngineError(
                 f"engine {self.card.name}: its card names {graph.file}, but {self.home.uri(key)} "

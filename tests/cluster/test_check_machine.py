@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from steel_batch import __version__
 from steel_batch.cli import cli
 from steel_batch.cluster.check_machine import Wanted, check, check_images, check_store
 from steel_batch.engine.check import check_packages
 from steel_batch.engine.finding import Finding
+from steel_batch.engine.installed import installed
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import load_engine
 from tests.conftest import fill_lake
@@ -61,11 +61,11 @@ def test_a_machine_that_only_reads_needs_neither_gpu_nor_graph() -> None:
 
 
 def test_another_version_than_the_command_s_is_wrong() -> None:
-    assert f"steel-batch {__version__}, ray " in check_packages(__version__).found
+    assert f"steel-batch {installed()}, ray " in check_packages(installed()).found
     finding = check_packages("9.8.7")
     assert finding.state == "wrong"
-    assert f"steel-batch {__version__} is here, and 9.8.7 where" in finding.found
-    assert finding.remedy.endswith("pip install steel-batch==9.8.7")
+    assert f"steel-batch {installed()} is here, and 9.8.7 where" in finding.found
+    assert finding.remedy == "Install the same steel-batch on every node."
 
 
 def test_asking_a_store_leaves_nothing_in_it(lake: Lake) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,8 +14,14 @@ from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.registration import register
-from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
-from tests.tiny_engine import changed, tiny_version
+from steel_batch.registry.versions import (
+    DEMO_FOLDER,
+    list_aliases,
+    list_models,
+    list_versions,
+    load_engine,
+)
+from tests.tiny_engine import changed, tiny_version, write_tiny_engine
 
 CARD, GRAPHS = tiny_version()
 OTHER, OTHER_GRAPHS = tiny_version(min_area_px=9, created="2026-02-01T00:00:00+00:00")
@@ -60,6 +67,40 @@ def test_an_engine_travels_to_other_processes(tiny_engine: Path) -> None:
     again = pickle.loads(pickle.dumps(engine))  # noqa: S301 - our own object, as Ray ships it
     assert again.card == engine.card
     assert again.read_graph("fp32") == GRAPHS["fp32"]
+
+
+@pytest.mark.parametrize("spec", ["a folder", "the shipped one"])
+def test_an_engine_in_a_folder_travels_to_machines_without_the_folder(
+    spec: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "engine"
+    if spec == "the shipped one":
+        shutil.copytree(DEMO_FOLDER, folder)
+    else:
+        write_tiny_engine(folder)
+    engine = load_engine(str(folder), store=None)
+    graph = engine.read_graph("fp32")
+    shipped = pickle.dumps(engine)
+    shutil.rmtree(folder)
+    again = pickle.loads(shipped)  # noqa: S301 - our own object, as Ray ships it
+    assert again.read_graph("fp32") == graph
+    further = pickle.loads(pickle.dumps(again))  # noqa: S301 - as above
+    assert further.read_graph("fp32") == graph
+    assert further.card == engine.card
+
+
+def test_a_graph_that_changed_on_the_way_is_not_loaded(tiny_engine: Path) -> None:
+    engine = load_engine(str(tiny_engine), store=None)
+    changed = dataclasses.replace(engine, carried={"model.onnx": b"another"})
+    with pytest.raises(EngineError, match="the file was changed and is not loaded"):
+        changed.read_graph("fp32")
+
+
+def test_an_engine_in_s3_travels_without_its_graphs(bucket: str, s3_endpoint: str) -> None:
+    lake = Lake(bucket, endpoint_url=s3_endpoint)
+    register(lake, CARD, GRAPHS)
+    engine = load_engine(CARD.name, store=lake)
+    assert len(pickle.dumps(engine)) < 10_000
 
 
 @pytest.mark.parametrize(

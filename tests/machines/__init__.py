@@ -1,0 +1,1 @@
+"""One cluster over several machines, each made of namespaces."""

@@ -1,0 +1,224 @@
+"""One night on several machines: whatever happens to them, the rows are those of a quiet night.
+
+Each machine is a set of namespaces of this host with an address, a clock, a disk and an install of
+its own (`tests.machines.network`). The command is submitted from a machine that is no node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import DATE
+from tests.machines.network import Machine, library_of_clocks, missing
+from tests.machines.site import (
+    NUM_IMAGES,
+    S3,
+    Site,
+    end_of,
+    is_up,
+    num_starts_of,
+    site,
+    site_of,
+    wait_until,
+)
+
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.ray,
+    pytest.mark.s3,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(missing() is not None, reason=str(missing())),
+]
+Rows = dict[str, list[dict[str, Any]]]
+CUT_SECONDS = 30
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with site(tmp_path_factory.mktemp("plant")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def undisturbed(plant: Site) -> Rows:
+    """The rows that one machine makes by itself, without a cluster."""
+    command = plant.score_command("alone", decoder="steel_batch.images.decode:decode_gray")
+    plant.client.run("steel-batch", *command, timeout=300)
+    return plant.rows("alone")
+
+
+def _check(plant: Site, store: str, job: subprocess.Popen[str], undisturbed: Rows) -> str:
+    code, text = end_of(job)
+    assert code == 0, text
+    assert "Traceback" not in text
+    rows = plant.rows(store)
+    assert len(rows["predictions"]) == NUM_IMAGES
+    assert rows == undisturbed
+    plant.verify(store)
+    return text
+
+
+def test_a_night_submitted_from_outside_has_the_rows_of_one_machine(
+    plant: Site, undisturbed: Rows
+) -> None:
+    job = plant.submit(*plant.score_command("quiet"))
+    _check(plant, "quiet", job, undisturbed)
+
+
+def test_doctor_finds_every_node_ready(plant: Site) -> None:
+    """The shipped engine too, which lies in another folder on each of them."""
+    code, text = end_of(
+        plant.submit(
+            "doctor", "--ray-address", "auto", "--store", "s3://lake/doctor", "--images",
+            "s3://lake/images", "--endpoint-url", S3, "--engine", "demo",
+        )
+    )  # fmt: skip
+    assert code == 0, text
+    for machine in (plant.head, *plant.workers):
+        assert f"node {machine.name}\n" in text
+    assert "wrong" not in text
+
+
+def test_a_link_that_is_cut_for_half_a_minute_costs_no_row(plant: Site, undisturbed: Rows) -> None:
+    job = plant.submit(*plant.score_command("cut"))
+    plant.wait_for_receipts("cut", 6, job)
+    plant.network.link(plant.workers[0], "down")
+    time.sleep(CUT_SECONDS)
+    assert job.poll() is None, job.communicate()[0]
+    plant.network.link(plant.workers[0], "up")
+    _check(plant, "cut", job, undisturbed)
+
+
+def test_five_percent_of_packets_lost_cost_no_row(plant: Site, undisturbed: Rows) -> None:
+    job = plant.submit(*plant.score_command("loss"))
+    plant.wait_for_receipts("loss", 3, job)
+    plant.network.lose(5)
+    try:
+        _check(plant, "loss", job, undisturbed)
+        assert plant.network.num_lost() > 0
+    finally:
+        plant.network.lose(0)
+
+
+def test_a_worker_without_power_costs_only_its_shards(plant: Site, undisturbed: Rows) -> None:
+    worker = plant.workers[1]
+    job = plant.submit(*plant.score_command("dead"))
+    plant.wait_for_receipts("dead", 6, job)
+    worker.power_off()
+    _check(plant, "dead", job, undisturbed)
+    plant.start_worker(worker)
+    wait_until(lambda: is_up(worker), f"{worker.name} to come back")
+
+
+def test_a_worker_that_joins_late_scores_too(plant: Site, undisturbed: Rows) -> None:
+    late = plant.new_worker("worker-3")
+    job = plant.submit(*plant.score_command("late", num_actors="3"))
+    plant.wait_for_receipts("late", 3, job)
+    plant.start_worker(late)
+    try:
+        _check(plant, "late", job, undisturbed)
+        scored = late.run("sh", "-c", "cat /tmp/ray/session_latest/logs/worker-*.out").stdout
+        assert "slow_decoder" in scored
+    finally:
+        late.power_off()
+
+
+@pytest.mark.skipif(library_of_clocks() is None, reason="libfaketime is not installed")
+def test_clocks_half_a_minute_off_cost_no_row(plant: Site, undisturbed: Rows) -> None:
+    for worker, seconds in zip(plant.workers, (30.0, -30.0), strict=True):
+        worker.power_off()
+        worker.clock_seconds = seconds
+        plant.start_worker(worker)
+    for worker in plant.workers:
+        wait_until(lambda w=worker: is_up(w), f"{worker.name} to come back")
+    try:
+        _check(plant, "clocks", plant.submit(*plant.score_command("clocks")), undisturbed)
+    finally:
+        for worker in plant.workers:
+            worker.power_off()
+            worker.clock_seconds = 0.0
+            plant.start_worker(worker)
+
+
+def test_a_dead_head_loses_no_shard_and_the_same_command_continues(
+    plant: Site, undisturbed: Rows
+) -> None:
+    job = plant.submit(*plant.score_command("head"))
+    plant.wait_for_receipts("head", 6, job)
+    num_done = plant.num_receipts("head")
+    num_starts = [num_starts_of(worker) for worker in plant.workers]
+    plant.head.power_off()
+    code, text = end_of(job)
+    assert code == 1, text
+    assert "lost sight of job" in text
+    assert plant.num_receipts("head") >= num_done
+    plant.head.switch_on()
+    plant.start_head()
+    wait_until(lambda: is_up(plant.head), "the head to come back")
+    for worker, number in zip(plant.workers, num_starts, strict=True):
+        wait_until(lambda w=worker, n=number: num_starts_of(w) > n, f"{worker.name} to come back")
+    job = plant.submit(*plant.score_command("head", lock_wait="120"))
+    _check(plant, "head", job, undisturbed)
+
+
+@contextlib.contextmanager
+def lacking(worker: Machine, what: str) -> Iterator[None]:
+    """A worker without something, or with another one."""
+    place = site_of(worker)
+    changed = (
+        place
+        / {
+            "steel-batch": "steel_batch",
+            "the same code": "steel_batch/images/strips.py",
+            "the decoder": "slow_decoder.py",
+        }[what]
+    )
+    away = worker.folder / "away"
+    changed.rename(away)
+    if what == "the same code":
+        changed.write_text(away.read_text() + "\n# of another commit\n")
+    try:
+        yield
+    finally:
+        if changed.is_file():
+            changed.unlink()
+        away.rename(changed)
+
+
+@pytest.mark.parametrize(
+    ("lacks", "expected"),
+    [
+        ("steel-batch", "has no steel-batch that fits this one: ModuleNotFoundError"),
+        ("the same code", "on node worker-1: steel-batch"),
+        ("the decoder", "on node worker-1: --decoder 'slow_decoder:slow' is no"),
+    ],
+)
+def test_a_node_that_lacks_something_stops_the_run_and_is_named(
+    plant: Site, lacks: str, expected: str
+) -> None:
+    store = f"lacks-{lacks.replace(' ', '-')}"
+    with lacking(plant.workers[0], lacks):
+        code, text = end_of(plant.submit(*plant.score_command(store)))
+    assert code == 1, text
+    assert expected in text
+    assert not any(plant.rows(store).values())
+
+
+def test_images_on_the_heads_own_disk_are_not_taken_for_missing(plant: Site) -> None:
+    """As where a share is not mounted: empty on one worker, not there on the other."""
+    folder = str(plant.head.folder / "images")
+    plant.head.run("steel-batch", "synth", "--out", folder, "--num-images", "8", "--dates", DATE)
+    (plant.network.folder / plant.workers[0].name / "images").mkdir()
+    flags = {"images": folder, "key_pattern": "line={line}/date={date}/{image_id}.jpg"}
+    code, text = end_of(plant.submit(*plant.score_command("unmounted", max_bad="1.0", **flags)))
+    assert code == 1, text
+    assert f"nothing is here of what the folder {folder} has on head" in text
+    assert "on node worker-" in text
+    assert not any(plant.rows("unmounted").values())
