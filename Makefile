@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint bench clean browser
+.PHONY: demo test test-slow lint bench docs clean browser
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
@@ -32,8 +32,12 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.rle
 	$(BIN)/python -m benchmarks.overhead
 
+# The site is in build/docs; a link that leads nowhere ends it.
+docs: $(VENV)/.test
+	$(BIN)/python -m sphinx -W -q -b html docs build/docs
+
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) demo-out build/docs
 
 # uv installs in half a minute what pip takes seven for.
 $(BIN)/uv:
@@ -47,5 +51,5 @@ $(VENV)/.run: pyproject.toml | $(BIN)/uv
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[train,test,dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[train,test,dev,docs]'
 	touch $@

@@ -1,0 +1,81 @@
+"""What each column of the tables means, for people: the reference is generated from this."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from steel_batch import layout
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column, as the reference shows it."""
+
+    meaning: str
+    unit: str = ""
+    example: str = ""
+
+
+_ENGINE: Final = Column("engine that scored the image; in the path", "", "demo-b68b94c6c92f")
+_DATE: Final = Column("date of the image; in the path", "", "2026-11-21")
+_RUN: Final = Column("run that wrote the row", "", "2026-11-21-demo-b68b94c6c92f-0001")
+
+COLUMNS: Final[dict[str, dict[str, Column]]] = {
+    layout.PREDICTIONS: {
+        "engine": _ENGINE,
+        "date": _DATE,
+        "image_key": Column(
+            "the image's key under `--images`", "", "line=1/date=2026-11-21/im00001.jpg"
+        ),
+        "image_id": Column("the image's name, from the key pattern", "", "im00001"),
+        "line": Column("the production line, from the key pattern", "", "1"),
+        "tags": Column("other placeholders of the key pattern", "", "{camera: top}"),
+        "width": Column("width of the source image", "px", "1600"),
+        "height": Column("height of the source image", "px", "256"),
+        "bytes": Column("size of the compressed image", "bytes", "104857"),
+        "etag": Column("the object's etag when it was scored"),
+        "run_id": _RUN,
+        "scored_at": Column("when it was scored", "UTC", "2026-11-22 01:31:07.123456"),
+        "has_defect": Column("whether `defects` has an entry", "", "true"),
+        "peak": Column(
+            "highest probability per class, also where no pixel passes the threshold",
+            "0 to 1",
+            "[0.02, 0.00, 0.97, 0.11]",
+        ),
+        "defects": Column("one entry per class that was found; see below"),
+    },
+    layout.CLASS_SUMMARIES: {
+        "engine": _ENGINE,
+        "date": _DATE,
+        "line": Column("the production line", "", "1"),
+        "class_id": Column("the class, from 1", "", "3"),
+        "class_name": Column("its name, from the engine's card", "", "scratches"),
+        "run_id": _RUN,
+        "num_images": Column("images of the line that were scored", "images", "100"),
+        "num_defective": Column("images on which the class was found", "images", "31"),
+        "defect_rate": Column("`num_defective` / `num_images`", "0 to 1", "0.31"),
+        "area_sum_px": Column("pixels of the class over all images", "px", "225246"),
+        "area_mean_px": Column("mean area of images that have the class", "px", "7266.0"),
+        "area_p50_px": Column("median of the same areas, exact", "px", "7266"),
+        "area_p95_px": Column("95th percentile of the same areas, exact", "px", "14120"),
+        "num_components": Column("connected pieces over all images", "", "58"),
+        "peak_histogram": Column(
+            "images by `peak` of the class, in 20 equal bins from 0 to 1", "images"
+        ),
+    },
+    layout.QUARANTINE: {
+        "engine": _ENGINE,
+        "date": _DATE,
+        "image_key": Column(
+            "the image's key under `--images`", "", "line=1/date=2026-11-21/im00001.jpg"
+        ),
+        "error_code": Column("why it could not be scored, as a code", "", "truncated"),
+        "message": Column("why it could not be scored, as a sentence"),
+        "bytes": Column("size of what was found", "bytes", "52000"),
+        "etag": Column("the object's etag when it was read"),
+        "run_id": _RUN,
+        "at": Column("when it was set aside", "UTC", "2026-11-22 01:31:07.123456"),
+    },
+}
+"""Per table, in the order of its schema, with the partition columns first."""
