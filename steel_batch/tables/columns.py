@@ -44,6 +44,12 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
             "[0.02, 0.00, 0.97, 0.11]",
         ),
         "defects": Column("one entry per class that was found; see below"),
+        "runtime": Column("what ran the engine", "", "tensorrt"),
+        "runtime_version": Column("its version", "", "8.5.3.1"),
+        "precision": Column("of the graph or compiled plan that ran", "", "fp16"),
+        "device": Column("the GPU, or the CPU, that it ran on", "", "NVIDIA H200"),
+        "decode_on": Column("where the image became pixels", "", "gpu"),
+        "decoder": Column("what decoded it, with its version", "", "nvjpeg 13.0.0"),
     },
     layout.CLASS_SUMMARIES: {
         "engine": _ENGINE,
