@@ -28,7 +28,8 @@ from steel_batch.errors import (
 from steel_batch.images.decode import check_jpeg
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
-from steel_batch.sources.fetch import binary_views, read_images
+from steel_batch.sources.fetch import read_images
+from steel_batch.sources.image_column import binary_views
 
 WIRE = pa.schema(
     [

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -18,28 +16,14 @@ from steel_batch.errors import (
     LakeError,
 )
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.sources.image_column import image_column, image_values
 from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, UNSAFE_NAME
-from steel_batch.sources.parquet import image_column
 from steel_batch.sources.tar_headers import DAMAGE, MAX_SPARSE_BYTES, read_member
 
 SPAN_BYTES: Final = 8 << 20
 """Most bytes of one request for several members of a tar."""
 SPAN_GAP_BYTES: Final = 64 << 10
 """Bytes between two members that are rather read than asked around."""
-
-
-def binary_views(array: pa.Array) -> list[memoryview | None]:
-    """The values of a binary column where they lie; a scalar of Arrow is a copy of its value."""
-    large = array.cast(pa.large_binary())
-    _, offsets, data = large.buffers()
-    edges = np.frombuffer(offsets or b"", np.int64)[large.offset :][: len(large) + 1].tolist()
-    content = memoryview(data or b"").cast("B")
-    return [
-        content[start:stop] if is_there else None
-        for (start, stop), is_there in zip(
-            itertools.pairwise(edges), large.is_valid().to_pylist(), strict=True
-        )
-    ]
 
 
 def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageError]:
@@ -145,17 +129,17 @@ def _read_parquet(
     try:
         with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
             column = image_column(file.schema_arrow, key)
-            read: dict[int, bytes | None] = {}
+            read: dict[int, bytes | str | None] = {}
             start = 0
             for group in range(file.num_row_groups):
                 stop = start + file.metadata.row_group(group).num_rows
                 wanted = [row for row in rows if start <= row < stop]
                 if wanted:
                     chunks = file.read_row_group(group, columns=[column])[0].chunks
-                    images = [image for chunk in chunks for image in binary_views(chunk)]
+                    images = [image for chunk in chunks for image in image_values(chunk)]
                     for row in wanted:
                         image = images[row - start]
-                        read[row] = None if image is None else bytes(image)
+                        read[row] = bytes(image) if isinstance(image, memoryview) else image
                 start = stop
         # Asked for last: an open file stays the one that it was, so it was this one all along.
         found = lake.stat(key)
@@ -171,5 +155,13 @@ def _read_parquet(
         return [damaged] * len(rows)
 
 
-def _row_image(value: bytes | None) -> bytes | LakeError | ImageError:
-    return DecodeError("The row holds no image (null).", code="empty") if value is None else value
+def _row_image(value: bytes | str | None) -> bytes | LakeError | ImageError:
+    if isinstance(value, bytes):
+        return value
+    if value is None:
+        return DecodeError("The row holds no image (null).", code="empty")
+    return DecodeError(
+        f"The row holds the path {value!r} and no bytes; expected the image itself. With Hugging "
+        "Face's datasets, embed it (`embed_external_files=True`), or give the files as --images.",
+        code="empty",
+    )

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
+from steel_batch.sources.columns import BadValueError, values
 
 BATCH_ROWS: Final = 8192
 _OF_CSV: Final = {
@@ -116,10 +117,19 @@ def _parquet(stream: Any) -> Iterator[dict[str, Any]]:
         if "key" not in names:
             raise ValueError("it has no column 'key'")
         for batch in file.iter_batches(BATCH_ROWS, columns=names):
-            for said in batch.to_pylist():
-                row = {_OF_PARQUET[name]: value for name, value in said.items()}
+            columns = [_values(batch.column(name)) for name in names]
+            for said in zip(*columns, strict=True):
+                row = dict(zip((_OF_PARQUET[name] for name in names), said, strict=True))
                 if _is_current(row):
                     yield row
+
+
+def _values(array: pa.Array) -> list[Any]:
+    """A column's values; text that a writer left as bytes is text."""
+    try:
+        return values(array)
+    except BadValueError as error:
+        raise ValueError(f"a column {error.what}") from error
 
 
 def _is_current(row: dict[str, Any]) -> bool:

@@ -1,16 +1,15 @@
 """Images that a manifest lists: a CSV, a Parquet file or an S3 Inventory.
 
 A CSV or Parquet manifest has a column ``key`` and, where they are known, ``size``, ``etag``,
-``line``, ``date`` and ``image_id``; any other column becomes a tag. Keys are relative to the root
-of the bucket that the manifest lies in, or to its folder on a disk. Every row must be usable: one
-that is not stops the planning, with its number (the first below the header is 1). An Inventory
-lists whole buckets, so what the key pattern does not match is left out, as in a listing.
+``line``, ``date`` and ``image_id``, in any case; any other column becomes a tag. Keys are relative
+to the root of the bucket that the manifest lies in, or to its folder on a disk. Every row must be
+usable: one that is not stops the planning, with its number (the first below the header is 1). An
+Inventory lists whole buckets, so what the key pattern does not match is left out, as in a listing.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,16 +18,16 @@ from typing import Any, Final
 
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake, LakeObject, why_unusable
-from steel_batch.layout import check_date
+from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
+from steel_batch.sources.dates import EXPECTED
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.inventory import Inventory
 from steel_batch.sources.kept import Kept
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
-from steel_batch.sources.manifest_rows import Row, read_csv, read_parquet
+from steel_batch.sources.manifest_rows import KNOWN_COLUMNS, Row, read_csv, read_parquet
 from steel_batch.sources.repeats import Repeats
 from steel_batch.sources.stray import by_product_reason
 
-KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
 LOOKUP_THREADS: Final = 32
 BATCH_ROWS: Final = 8192
 
@@ -249,27 +248,34 @@ class Rows:
                 raise self._bad(
                     number, f"its {name} is {text!r}, but its key says {getattr(ref, name)!r}"
                 )
-        tags = {k: str(v) for k, v in row.items() if k not in KNOWN_COLUMNS and v not in (None, "")}
-        return dataclasses.replace(ref, **said, tags={**ref.tags, **tags})  # type: ignore[arg-type]
+        return dataclasses.replace(ref, **said, tags=self._tags(number, row, ref))  # type: ignore[arg-type]
+
+    def _tags(self, number: int, row: Row, ref: ImageRef) -> dict[str, str]:
+        """The tags of the key, of a column `tags` and of the columns without another meaning."""
+        tags = dict(ref.tags)
+        others = {k: v for k, v in row.items() if k not in KNOWN_COLUMNS and v not in (None, "")}
+        found = others.pop("tags", {})
+        both = found if isinstance(found, dict) else {"tags": found}
+        for name, value in (*both.items(), *others.items()):
+            if tags.setdefault(name, value) != value:
+                raise self._bad(number, f"its tag {name!r} is {value!r}, but also {tags[name]!r}")
+        return tags
 
     def _size(self, number: int, value: Any) -> int | None:
         if value is None or value == "":
             return None
         try:
-            size = int(value)
-        except (ValueError, TypeError):
-            size = -1
-        if size < 0:
-            raise self._bad(number, f"its size is {value!r}, expected a number of bytes")
-        return size
+            return None if text_of(value) is None else size_from(value)
+        except BadValueError as error:
+            raise self._bad(
+                number, f"its size is {shown(value)}, expected a number of bytes"
+            ) from error
 
     def _date(self, number: int, value: Any) -> str:
-        if isinstance(value, datetime.datetime):
-            value = value.date()
         try:
-            return check_date(str(value))
-        except ConfigError as error:
-            raise self._bad(number, f"its date is {value!r}, expected YYYY-MM-DD") from error
+            return date_from(value)
+        except BadValueError as error:
+            raise self._bad(number, f"its date is {shown(value)}, expected {EXPECTED}") from error
 
     def _bad(self, number: int, what: str) -> ConfigError:
         return InputError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -12,7 +13,18 @@ import pyarrow.parquet as pq
 
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
+from steel_batch.sources.columns import (
+    BadValueError,
+    column_names,
+    refuse_repeated,
+    tags_from,
+    texts,
+    type_of,
+    values,
+)
 
+KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
+"""Columns with a meaning; any other becomes a tag."""
 BATCH_ROWS: Final = 8192
 READ_BYTES: Final = 1 << 20
 
@@ -21,10 +33,11 @@ Row = dict[str, Any]
 
 
 def read_csv(place: Lake, name: str) -> Iterator[Row]:
-    """A CSV's rows, every value as text.
+    """A CSV's rows, every value as text, without the blanks that a header has behind its commas.
 
     Raises:
-        ConfigError: It is not UTF-8, has no column ``key``, or a row of another length.
+        ConfigError: It is not UTF-8, has no column ``key`` or two of one name, or a row of another
+            length.
     """
     try:
         with (
@@ -35,41 +48,109 @@ def read_csv(place: Lake, name: str) -> Iterator[Row]:
                 newline="",
             ) as text,
         ):
-            reader = csv.DictReader(text, strict=True)
-            _check_columns(reader.fieldnames or ())
-            for number, row in enumerate(reader, 1):
-                if None in row or None in row.values():
-                    raise ConfigError(
-                        f"row {number} does not have {len(reader.fieldnames or ())} columns like "
-                        "the header."
+            header: list[str] = []
+            written = next(csv.reader(_noted(text, header), strict=True), [])
+            # `key, date` means a column `date`: the blank is no part of the values either.
+            has_blanks = any(column[:1] == " " for column in written[1:])
+            if has_blanks:
+                written = next(csv.reader(header, strict=True, skipinitialspace=True))
+            names = _columns(written)
+            reader = csv.reader(text, strict=True, skipinitialspace=has_blanks)
+            for number, row in enumerate(filter(None, reader), 1):
+                if len(row) != len(names):
+                    raise InputError(
+                        f"row {number} does not have {len(names)} columns like the header."
                     )
-                yield row
+                yield _csv_row(number, names, row)
     except (ConfigError, UnicodeDecodeError, csv.Error) as error:
         raise _unusable(place, name, error) from error
 
 
+def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
+    for line in lines:
+        seen.append(line)
+        yield line
+
+
+def _csv_row(number: int, names: list[str], row: list[str]) -> Row:
+    said = {
+        name: value if name == "key" else value.strip()
+        for name, value in zip(names, row, strict=True)
+        if name
+    }
+    if len(said) < len(row):
+        for column, (name, value) in enumerate(zip(names, row, strict=True), 1):
+            if not name and value.strip():
+                raise InputError(
+                    f"row {number} has {value!r} in column {column}, which has no name: name it,"
+                    " to make it a tag, or leave it out (`to_csv(index=False)` with pandas)."
+                )
+    return said
+
+
 def read_parquet(place: Lake, name: str) -> Iterator[Row]:
-    """A Parquet file's rows.
+    """A Parquet file's rows: keys, sizes and dates as they stand there, everything else as text.
 
     Raises:
-        ConfigError: It is damaged or has no column ``key``.
+        ConfigError: It is damaged, has no column ``key`` or two of one name, or a value that is no
+            text where a tag is meant.
     """
     try:
         with place.open_input(name) as stream, pq.ParquetFile(stream) as file:
-            _check_columns(file.schema_arrow.names)
+            names = _columns(file.schema_arrow.names)
+            for column, field in zip(names, file.schema_arrow, strict=True):
+                if column != "tags" and pa.types.is_nested(field.type):
+                    raise InputError(
+                        f"its column {field.name!r} is {type_of(field.type)}, which is no text for "
+                        "a tag: leave it out."
+                    )
+            number = 0
             for batch in file.iter_batches(BATCH_ROWS):
-                yield from batch.to_pylist()
+                yield from _parquet_rows(number, names, batch)
+                number += batch.num_rows
     except (ConfigError, pa.ArrowException, OSError, ValueError) as error:
         raise _unusable(place, name, error) from error
 
 
-def _check_columns(names: Sequence[str]) -> None:
+def _parquet_rows(number: int, names: list[str], batch: pa.RecordBatch) -> Iterator[Row]:
+    columns = {}
+    for name, array in zip(names, batch.columns, strict=True):
+        if not name:
+            continue
+        try:
+            columns[name] = _converted(name, array)
+        except BadValueError as error:
+            raise InputError(
+                f"row {number + error.index + 1}: its column {name!r} {error.what}."
+            ) from None
+    for row in zip(*columns.values(), strict=True):
+        yield dict(zip(columns, row, strict=True))
+
+
+def _converted(name: str, array: pa.Array) -> list[Any]:
+    if name == "tags" and pa.types.is_nested(array.type):
+        return list(tags_from(array))
+    if name in ("key", "size", "date"):
+        return values(array)
+    return list(texts(array))
+
+
+def _columns(written: Sequence[str]) -> list[str]:
+    """The columns as they are meant; '' for one without a name."""
+    names = column_names(written, KNOWN_COLUMNS)
     if "key" not in names:
-        raise ConfigError(
-            f"it has the columns {', '.join(map(repr, names)) or 'of no header'}, and none named "
-            "'key'. If it holds the images themselves, give its folder as --images and its name as "
-            "--key-pattern."
+        shown = ", ".join(map(repr, written)) or "of no header"
+        hint = (
+            " Values are separated by commas."
+            if len(written) == 1 and re.search("[;\t|]", written[0])
+            else ""
         )
+        raise InputError(
+            f"it has the columns {shown}, and none named 'key'.{hint} If it holds the images "
+            "themselves, give its folder as --images and its name as --key-pattern."
+        )
+    refuse_repeated(names, written)
+    return names
 
 
 def _unusable(place: Lake, name: str, error: Exception) -> ConfigError:

@@ -1,14 +1,13 @@
 """The rows of a Parquet file with a column of compressed images, described by its other columns.
 
-Columns: ``image`` (binary; another name is fine if it is the only binary column), and where they
-are there ``image_id``, ``line``, ``date``, ``tags`` (a map of strings) and ``bytes``. The images
-themselves are not read.
+Columns: ``image`` (another name is fine if it is the only one of images; see `image_column`), and
+where they are there ``image_id``, ``line``, ``date``, ``tags`` and ``bytes`` (the image's size), of
+any type that says it (`columns`). The images themselves are not read.
 """
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
@@ -16,7 +15,20 @@ import pyarrow.parquet as pq
 
 from steel_batch.errors import ConfigError, DecodeError, InputError, LakeError
 from steel_batch.lake import Lake
-from steel_batch.layout import check_date
+from steel_batch.sources.columns import (
+    BadValueError,
+    column_names,
+    date_from,
+    refuse_repeated,
+    size_from,
+    tags_from,
+    text_of,
+    texts,
+    type_of,
+    values,
+)
+from steel_batch.sources.dates import EXPECTED
+from steel_batch.sources.image_column import image_column, is_leaf_of
 from steel_batch.sources.image_ref import ImageRef
 
 COLUMNS: Final = ("image_id", "line", "date", "tags", "bytes")
@@ -37,31 +49,29 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
         size until it is read.
 
     Raises:
-        ConfigError: The file is damaged or has no column of images; or a row's date is none.
+        ConfigError: The file is damaged or has no column of images; or a row does not say what its
+            column is for.
     """
     key = container.object_key
     stem = key.rpartition("/")[2].rpartition(".")[0]
     try:
         with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
-            fields = file.schema_arrow
-            column = fields.get_field_index(image_column(fields, key))
-            columns = [name for name in COLUMNS if name in fields.names]
-            if "tags" in columns and not pa.types.is_map(fields.field("tags").type):
-                raise DecodeError(
-                    f"{key}: its column 'tags' is {fields.field('tags').type}, expected a map of "
-                    "strings."
-                )
+            column = image_column(file.schema_arrow, key)
+            columns = _describing(file.schema_arrow, column)
             row = 0
             for group in range(file.num_row_groups):
                 footer = file.metadata.row_group(group)
-                average = _size(file, group, fields[column].name) // max(1, footer.num_rows)
+                average = _size(footer, column) // max(1, footer.num_rows)
                 for batch in _batches(file, group, columns, footer.num_rows):
-                    for values in batch:
-                        yield _image(container, stem, row, values, average)
+                    for said in _rows(batch, columns, key, row):
+                        yield _image(container, stem, row, said, average)
                         row += 1
         _check_unchanged(lake, container)
     except DecodeError as error:
         raise InputError(error.message) from error
+    except ConfigError as error:
+        message = str(error)
+        raise InputError(message if message.startswith(key) else f"{key}: {message}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
@@ -70,52 +80,100 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
         ) from error
 
 
+def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
+    """The columns that say something of the images: as they are written, by what they are."""
+    names = [
+        name if name in COLUMNS and written != image else ""
+        for name, written in zip(column_names(fields.names, COLUMNS), fields.names, strict=True)
+    ]
+    refuse_repeated(names, fields.names)
+    found = {name: written for name, written in zip(names, fields.names, strict=True) if name}
+    for name, written in found.items():
+        kind = fields.field(written).type
+        if name != "tags" and pa.types.is_nested(kind):
+            expected = "a number of bytes" if name == "bytes" else "text"
+            raise InputError(f"its column {written!r} is {type_of(kind)}, expected {expected}.")
+    return found
+
+
 def _batches(
-    file: pq.ParquetFile, group: int, columns: list[str], num_rows: int
-) -> Iterator[list[dict[str, Any]]]:
+    file: pq.ParquetFile, group: int, columns: dict[str, str], num_rows: int
+) -> Iterator[pa.RecordBatch | int]:
+    """Some rows at a time of the columns; where there are none, but their number."""
     if not columns:
         for start in range(0, num_rows, BATCH_ROWS):
-            yield [{} for _ in range(min(BATCH_ROWS, num_rows - start))]
+            yield min(BATCH_ROWS, num_rows - start)
         return
-    for batch in file.iter_batches(BATCH_ROWS, row_groups=[group], columns=columns):
-        yield batch.to_pylist()
+    yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns.values()))
 
 
-def _size(file: pq.ParquetFile, group: int, column: str) -> int:
-    footer = file.metadata.row_group(group)
-    for i in range(footer.num_columns):
-        if footer.column(i).path_in_schema == column:
-            return int(footer.column(i).total_uncompressed_size)
-    return 0
+def _rows(
+    batch: pa.RecordBatch | int, columns: dict[str, str], key: str, first_row: int
+) -> Iterator[dict[str, Any]]:
+    """What each row says."""
+    if isinstance(batch, int):
+        yield from ({} for _ in range(batch))
+        return
+    said: dict[str, Sequence[Any]] = {}
+    for name, written in columns.items():
+        try:
+            said[name] = _converted(name, batch.column(written))
+        except BadValueError as error:
+            where = f"{key}#{first_row + error.index:0{ROW_DIGITS}}: its column {written!r} "
+            raise InputError(f"{where}{error.what}{_EXPECTED[name]}.") from None
+    yield from (dict(zip(said, row, strict=True)) for row in zip(*said.values(), strict=True))
 
 
-def _image(
-    container: ImageRef, stem: str, row: int, values: dict[str, Any], average: int
-) -> ImageRef:
-    key = f"{container.object_key}#{row:0{ROW_DIGITS}}"
-    image_id, size = values.get("image_id"), values.get("bytes")
-    return ImageRef(
-        image_key=key,
-        image_id=f"{stem}-{row}" if image_id is None else str(image_id),
-        line=None if values.get("line") is None else str(values["line"]),
-        date=_date(values["date"], key) if "date" in values else None,
-        tags={k: v for k, v in values.get("tags") or () if v is not None},
-        object_key=container.object_key,
-        offset=row,
-        bytes=average if size is None else int(size),
-        etag=container.etag,
+_EXPECTED: Final = {
+    "image_id": "", "line": "", "tags": "", "date": f", expected {EXPECTED} in every row",
+    "bytes": ", expected each image's size in bytes",
+}  # fmt: skip
+
+
+def _converted(name: str, array: pa.Array) -> Sequence[Any]:
+    if name == "tags":
+        return tags_from(array)
+    if name in ("image_id", "line"):
+        return texts(array)
+    found = values(array)
+    for i, value in enumerate(found):
+        try:
+            if name == "date":
+                found[i] = date_from(value)
+            elif text_of(value) is not None:
+                found[i] = size_from(value)
+            else:
+                found[i] = None
+        except BadValueError as error:
+            raise BadValueError(error.what, i) from None
+    return found
+
+
+def _size(footer: Any, column: str) -> int:
+    """The bytes of a row group's images, with what they are stored in."""
+    leaves = (footer.column(i) for i in range(footer.num_columns))
+    return sum(
+        int(leaf.total_uncompressed_size)
+        for leaf in leaves
+        if is_leaf_of(leaf.path_in_schema, column)
     )
 
 
-def _date(value: Any, key: str) -> str:
-    if isinstance(value, datetime.datetime):
-        value = value.date()
-    try:
-        return check_date(str(value))
-    except ConfigError as error:
-        raise InputError(
-            f"{key}: its column 'date' holds {value!r}, expected YYYY-MM-DD in every row."
-        ) from error
+def _image(
+    container: ImageRef, stem: str, row: int, said: dict[str, Any], average: int
+) -> ImageRef:
+    image_id, size = said.get("image_id"), said.get("bytes")
+    return ImageRef(
+        image_key=f"{container.object_key}#{row:0{ROW_DIGITS}}",
+        image_id=f"{stem}-{row}" if image_id is None else image_id,
+        line=said.get("line"),
+        date=said.get("date"),
+        tags=said.get("tags") or {},
+        object_key=container.object_key,
+        offset=row,
+        bytes=average if size is None else size,
+        etag=container.etag,
+    )
 
 
 def _check_unchanged(lake: Lake, container: ImageRef) -> None:
@@ -124,23 +182,3 @@ def _check_unchanged(lake: Lake, container: ImageRef) -> None:
         raise LakeError(
             f"{lake.uri(container.object_key)} was replaced while it was read; run again."
         )
-
-
-def image_column(fields: pa.Schema, key: str) -> str:
-    """The column of a Parquet shard that holds compressed images.
-
-    Raises:
-        DecodeError: There is no binary column, or several without one named `image`.
-    """
-    binary = [
-        f.name for f in fields if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)
-    ]
-    if "image" in binary:
-        return "image"
-    if len(binary) != 1:
-        raise DecodeError(
-            f"{key} has {len(binary)} binary columns and none named 'image'; expected one with "
-            "each image's compressed bytes.",
-            code="no_image_column",
-        )
-    return str(binary[0])

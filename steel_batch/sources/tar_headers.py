@@ -69,7 +69,7 @@ def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Membe
     """Every member of a tar, and of those behind its end.
 
     Raises:
-        ConfigError: It is damaged, cut off, or no tar.
+        InputError: It is damaged, cut off, or no tar.
         ChangedObjectError: It is not the one of that etag.
     """
     stream = HeaderStream(lake, key, size_bytes, etag)

@@ -1,0 +1,261 @@
+"""What the columns of manifests and of Parquet files say, however they are named and typed.
+
+A known column is known whatever its case and the blanks round its name. Values become text as
+people write them: 3 is ``3`` also where a null beside it made the column one of floating numbers.
+"""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import re
+import uuid
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from steel_batch.errors import InputError
+from steel_batch.sources.dates import read_date
+
+_AROUND: Final = " \t\r\n\v\f\0\u00a0\u200b\ufeff"
+"""Blanks, zero-width ones and byte order marks."""
+_EXACT: Final = 2**53
+"""Floating numbers from here on stand for several whole ones."""
+_SHOWN_CHARACTERS: Final = 60
+
+
+class BadValueError(Exception):
+    """A value is none that its column may hold.
+
+    Args:
+        what: A phrase such as "holds 16 bytes that are no text in UTF-8".
+        index: Its place among the values that were converted.
+    """
+
+    def __init__(self, what: str, index: int = 0) -> None:
+        super().__init__(what)
+        self.what, self.index = what, index
+
+
+def column_names(names: Sequence[str], known: Collection[str]) -> list[str]:
+    """Each column's name as it is meant: a known one in any case, others without blanks round them.
+
+    Args:
+        names: As they stand in the file.
+        known: Names with a meaning, in lower case with '_' between words.
+
+    Returns:
+        As many names; '' for a column without one.
+    """
+    found = []
+    for name in names:
+        plain = name.strip(_AROUND)
+        folded = re.sub(r"[\s_-]+", "_", plain).casefold()
+        found.append(folded if folded in known else plain)
+    return found
+
+
+def refuse_repeated(names: Sequence[str], written: Sequence[str]) -> None:
+    """Refuse two columns of one name, of which one would be lost.
+
+    Args:
+        names: What `column_names` gave; only those that are to differ, '' elsewhere.
+        written: The same columns as they are written.
+
+    Raises:
+        InputError: It shows both.
+    """
+    first: dict[str, int] = {}
+    for i, name in enumerate(names):
+        if name and first.setdefault(name, i) != i:
+            a, b = first[name], i
+            raise InputError(
+                f"its columns {a + 1} and {b + 1} are both {name!r} (written {written[a]!r} and "
+                f"{written[b]!r}): rename or remove one of them."
+            )
+
+
+def type_of(kind: pa.DataType) -> str:
+    """A type for messages; long ones are cut."""
+    text = str(kind)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def shown(value: Any) -> str:
+    """A value for messages: never bytes, never long."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"{len(value):,} bytes"
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a type's values are text as they are, also through a dictionary."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    )
+
+
+def values(array: pa.Array) -> list[Any]:
+    """A column's values as Python has them, bytes as the text that they are.
+
+    What is finer than a microsecond is cut off.
+
+    Raises:
+        BadValueError: Bytes are no text.
+    """
+    kind = array.type
+    if pa.types.is_timestamp(kind):
+        array = array.cast(pa.timestamp("us", kind.tz), safe=False)
+    elif pa.types.is_time64(kind):
+        array = array.cast(pa.time64("us"), safe=False)
+    elif pa.types.is_duration(kind):
+        array = array.cast(pa.duration("us"), safe=False)
+    found: list[Any] = array.to_pylist()
+    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
+        shortest = np.float32 if pa.types.is_float32(kind) else np.float16
+        found = [None if value is None else float(str(shortest(value))) for value in found]
+    for i, value in enumerate(found):
+        if isinstance(value, bytes):
+            try:
+                found[i] = text_of(value)
+            except BadValueError as error:
+                raise BadValueError(error.what, i) from None
+    return found
+
+
+def texts(array: pa.Array) -> list[str | None]:
+    """A column's values as text.
+
+    Raises:
+        BadValueError: One of them is none.
+    """
+    if is_text(array.type):
+        plain: list[str | None] = array.to_pylist()
+        return plain
+    found = []
+    for i, value in enumerate(values(array)):
+        try:
+            found.append(text_of(value))
+        except BadValueError as error:
+            raise BadValueError(error.what, i) from None
+    return found
+
+
+def text_of(value: Any) -> str | None:
+    """One value as text: whole numbers without a fraction, bytes as the text that they are.
+
+    Raises:
+        BadValueError: It is a list or record, bytes that are no text, or a number that is not
+            exact.
+    """
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        try:
+            return bytes(value).decode()
+        except UnicodeDecodeError:
+            raise BadValueError(f"holds {len(value):,} bytes that are no text in UTF-8") from None
+    if isinstance(value, float):
+        return _text_of_float(value)
+    if isinstance(value, decimal.Decimal):
+        return format(value.normalize(), "f")
+    if isinstance(value, (int, datetime.date, datetime.time, datetime.timedelta, uuid.UUID)):
+        return str(value)
+    raise BadValueError(f"holds {shown(value)}, expected text or a number")
+
+
+def _text_of_float(value: float) -> str | None:
+    if np.isnan(value):
+        return None
+    if not value.is_integer():
+        return str(value)
+    if abs(value) >= _EXACT:
+        raise BadValueError(
+            f"holds the floating number {value!r}, which stands for several whole ones: store the "
+            "column as text or as integers"
+        )
+    return str(int(value))
+
+
+def date_from(value: Any) -> str:
+    """One value as YYYY-MM-DD.
+
+    Raises:
+        BadValueError: It is no day of the calendar in a spelling of `sources.dates`.
+    """
+    if isinstance(value, datetime.datetime):
+        value = value.date()
+    date = read_date(text_of(value) or "")
+    if date is None:
+        raise BadValueError(f"holds {shown(value)}")
+    return date
+
+
+def size_from(value: Any) -> int:
+    """One value as a number of bytes.
+
+    Raises:
+        BadValueError: It is no whole number from 0 on.
+    """
+    text = "" if isinstance(value, bool) else (text_of(value) or "").strip()
+    match = re.fullmatch(r"([0-9]+)(?:\.0*)?", text)
+    if match is None:
+        raise BadValueError(f"holds {shown(value)}")
+    return int(match[1])
+
+
+def tags_from(array: pa.Array) -> list[dict[str, str]]:
+    """The tags of each row, of a map, a list of (key, value) records, or one record of them all.
+
+    Raises:
+        InputError: The column is of another type.
+        BadValueError: A tag has two values, or one that is no text.
+    """
+    kind = array.type
+    if pa.types.is_map(kind):
+        names, found, edges = array.keys, array.items, array.offsets
+    elif _is_pairs(kind):
+        records = array.values
+        (names, found), edges = records.flatten(), array.offsets
+    elif pa.types.is_struct(kind):
+        fields = [(f.name, texts(c)) for f, c in zip(kind, array.flatten(), strict=True)]
+        return [
+            {name: value for name, column in fields if (value := column[i]) is not None}
+            for i in range(len(array))
+        ]
+    else:
+        raise InputError(f"its column 'tags' is {type_of(kind)}, expected a map of names to text")
+    ends = edges.to_pylist()
+    _refuse_nested(found.type)
+    names, found = texts(names), texts(found)
+    tags = []
+    for i, is_there in enumerate(array.is_valid().to_pylist()):
+        row: dict[str, str] = {}
+        for j in range(ends[i], ends[i + 1]) if is_there else ():
+            name, value = names[j], found[j]
+            if name is None or value is None:
+                continue
+            if row.setdefault(name, value) != value:
+                raise BadValueError(f"gives the tag {name!r} two values", i)
+        tags.append(row)
+    return tags
+
+
+def _is_pairs(kind: pa.DataType) -> bool:
+    """Whether a list's items are keys with their values, as libraries without maps write them."""
+    if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        return False
+    item = kind.value_type
+    return pa.types.is_struct(item) and [f.name for f in item] in (["key", "value"], ["k", "v"])
+
+
+def _refuse_nested(kind: pa.DataType) -> None:
+    if pa.types.is_nested(kind):
+        raise InputError(f"its column 'tags' has values of {type_of(kind)}, expected text")

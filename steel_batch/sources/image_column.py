@@ -1,0 +1,160 @@
+"""The column of a Parquet file that holds images, in each form that libraries write.
+
+Compressed bytes stand in a binary column (plain, large, as views, of one size, or in a dictionary),
+in a list of uint8, or in the field ``bytes`` of a record beside a ``path``, as Hugging Face has it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from steel_batch.errors import DecodeError
+from steel_batch.sources.columns import column_names, type_of
+
+DESCRIBING: Final = ("key", "image_id", "line", "date", "tags")
+"""Columns that say something of an image and are none of images, also if they are binary."""
+IMAGE: Final = "image"
+
+
+def image_column(fields: pa.Schema, key: str) -> str:
+    """The column of a Parquet file that holds compressed images.
+
+    Raises:
+        DecodeError: There is none, or several without one named `image`.
+    """
+    names = column_names(fields.names, (*DESCRIBING, IMAGE))
+    columns = [
+        (name, field) for name, field in zip(names, fields, strict=True) if name not in DESCRIBING
+    ]
+    for holds in (_holds_bytes, _holds_numbers):
+        found = [(name, field.name) for name, field in columns if holds(field.type)]
+        named = [written for name, written in found if name == IMAGE]
+        if len(named or found) == 1:
+            written = named[0] if named else found[0][1]
+            if fields.names.count(written) == 1:
+                return str(written)
+        if found:
+            break
+    shown = ", ".join(f"{field.name!r} ({type_of(field.type)})" for field in list(fields)[:8])
+    more = f" and {len(fields) - 8} more" if len(fields) > 8 else ""
+    raise DecodeError(
+        f"{key} has {len(found)} binary columns and none named 'image'"
+        f"{f' alone: {len(named)} are' if named else ''}; expected one with each image's "
+        "compressed bytes, or with records of 'bytes' and 'path'. Its columns are "
+        f"{shown}{more}.",
+        code="no_image_column",
+    )
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kind = _plain(kind)
+    return bool(
+        pa.types.is_binary(kind)
+        or pa.types.is_large_binary(kind)
+        or pa.types.is_binary_view(kind)
+        or pa.types.is_fixed_size_binary(kind)
+    )
+
+
+def _bytes_field(kind: pa.DataType) -> int:
+    """The place of the field `bytes` in a record; -1 where it is none, or has no such field."""
+    kind = _plain(kind)
+    if not pa.types.is_struct(kind):
+        return -1
+    places = [i for i, field in enumerate(kind) if field.name == "bytes"]
+    is_one = len(places) == 1 and (_is_binary(kind[places[0]].type))
+    return places[0] if is_one else -1
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    return _is_binary(kind) or _bytes_field(kind) >= 0
+
+
+def _holds_numbers(kind: pa.DataType) -> bool:
+    """Whether it is a list of bytes, as of libraries that have no others."""
+    kind = _plain(kind)
+    is_list = (
+        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    )
+    return bool(is_list and pa.types.is_uint8(kind.value_type))
+
+
+def is_leaf_of(path: str, column: str) -> bool:
+    """Whether a leaf of a Parquet file, by its path, is of a column."""
+    return path == column or path.startswith(f"{column}.")
+
+
+def image_values(array: pa.Array) -> list[memoryview | str | None]:
+    """Each image's bytes where they lie; its path where a record has no more; None for a null.
+
+    Raises:
+        ArrowInvalid: A list of numbers has nulls in it.
+    """
+    if isinstance(array, pa.ExtensionArray):
+        return image_values(array.storage)
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        distinct = image_values(array.dictionary)
+        return [None if i is None else distinct[i] for i in array.indices.to_pylist()]
+    if pa.types.is_struct(kind):
+        children = array.flatten()
+        content = image_values(children[_bytes_field(kind)])
+        paths = [field.name for field in kind]
+        if "path" not in paths or all(value is not None for value in content):
+            return content
+        names = children[paths.index("path")].to_pylist()
+        return [
+            None if value is None and name is None else (str(name) if value is None else value)
+            for value, name in zip(content, names, strict=True)
+        ]
+    if not _is_binary(kind):
+        return _of_numbers(array)
+    return list(binary_views(array))
+
+
+def binary_views(array: pa.Array) -> list[memoryview | None]:
+    """The values of a binary column where they lie; a scalar of Arrow is a copy of its value."""
+    try:
+        large = array.cast(pa.large_binary())
+    except pa.ArrowNotImplementedError:  # views, in older versions of Arrow
+        large = pa.array(array.to_pylist(), pa.large_binary())
+    _, offsets, data = large.buffers()
+    edges = np.frombuffer(offsets or b"", np.int64)[large.offset :][: len(large) + 1].tolist()
+    content = memoryview(data or b"").cast("B")
+    return [
+        content[start:stop] if is_there else None
+        for (start, stop), is_there in zip(
+            itertools.pairwise(edges), large.is_valid().to_pylist(), strict=True
+        )
+    ]
+
+
+def _of_numbers(array: pa.Array) -> list[memoryview | str | None]:
+    flat = array.cast(pa.large_list(pa.uint8()))
+    numbers = flat.values
+    if numbers.null_count:  # also where a list of a fixed size is null itself
+        return [None if row is None else memoryview(_bytes_of(row)) for row in flat.to_pylist()]
+    content = memoryview(numbers.to_numpy(zero_copy_only=True)).cast("B")
+    edges = flat.offsets.to_pylist()
+    return [
+        content[start:stop] if is_there else None
+        for (start, stop), is_there in zip(
+            itertools.pairwise(edges), flat.is_valid().to_pylist(), strict=True
+        )
+    ]
+
+
+def _bytes_of(numbers: list[int | None]) -> bytes:
+    if None in numbers:
+        raise pa.ArrowInvalid("a list of an image's bytes has nulls in it")
+    return bytes(number for number in numbers if number is not None)
