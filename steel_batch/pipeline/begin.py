@@ -22,7 +22,13 @@ from steel_batch.pipeline.prepare import Planned, plan_date
 from steel_batch.runs.plan import check_settings
 from steel_batch.runs.record import Run, RunRecord, latest_run, put_record
 from steel_batch.sources.contract import Source
-from steel_batch.tables.commit import digest_files, ensure_tables, landed
+from steel_batch.tables.commit import (
+    check_replaceable,
+    digest_files,
+    ensure_tables,
+    landed,
+    live_files,
+)
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +72,7 @@ def begin_run(
     Raises:
         ConfigError: There are no images of that date, or their keys name another one.
         LockHeldError: The lock was lost.
+        LakeError: A table is not one of ours, or cannot be committed to.
     """
     # Before the rows themselves are read: what lands in between makes it another one.
     files_digest = digest_files(store, engine, date)
@@ -76,6 +83,9 @@ def begin_run(
         if info.num_images == 0:
             return planned, None
         ensure_tables(store)
+        rewrites = config.rescore_changed or config.retry_quarantined
+        for table in layout.TABLES if rewrites else [layout.CLASS_SUMMARIES]:
+            check_replaceable(store, table, live_files(store, table, engine, date))
         run_id = layout.run_id(engine, date, _next_number(latest_run(store, engine, date)))
         with (
             path.open("rb") as written,

@@ -236,13 +236,30 @@ def known_images(
 
 
 def digest_files(store: Lake, engine: str, date: str) -> str:
-    """A digest of the names of the files that `known_images` reads.
+    """A digest of the names of the files that `known_images` reads, and of their deleted rows.
 
     It is another one as soon as a run of the engine and date lands.
     """
     tables = (layout.PREDICTIONS, layout.QUARANTINE)
-    keys = [file.key for table in tables for file in live_files(store, table, engine, date)]
-    return hashlib.sha256("\n".join(keys).encode()).hexdigest()
+    files = [file for table in tables for file in live_files(store, table, engine, date)]
+    names = [f.key if f.kept is None else f"{f.key} {f.kept.hex()}" for f in files]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def check_replaceable(store: Lake, table: str, files: Sequence[LiveFile]) -> None:
+    """Refuse to take the place of files with deleted rows: deltalake would leave them in the table.
+
+    Raises:
+        LakeError: Some have deleted rows; the message names one.
+    """
+    cut = [file.key for file in files if file.kept is not None]
+    if cut:
+        raise LakeError(
+            f"this run would replace files of {store.uri(table)} in which another program deleted "
+            f"rows by deletion vectors ({len(cut)} in all, for example {cut[0]}), and deltalake "
+            "cannot take such a file out of a table. Have that program write the files without "
+            "them (in Spark: REORG TABLE ... APPLY (PURGE)), then run the same command again."
+        )
 
 
 def sweep(
@@ -308,11 +325,13 @@ def land(
     Raises:
         CommitConflictError: It surely failed.
         CommitUnknownError: Nobody knows; the same call may be repeated.
+        LakeError: A replaced file has deleted rows; nothing is published.
 
     What was published before an error is left to the next `sweep`: whoever has the lock by then
     may be about to commit the same files.
     """
     if not landed(store, table, run_id):
+        check_replaceable(store, table, replaced)
         for file in files:
             before()
             store.copy(file.merged, file.target)
