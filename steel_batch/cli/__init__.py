@@ -45,6 +45,10 @@ COMMANDS: Final = {
     "submit": ("steel_batch.cli.submit:submit", "Run a command on a Ray cluster as a job."),
     "synth": ("steel_batch.cli.synth:synth", "Draw strip images with known defects."),
     "train": ("steel_batch.cli.train:train", "Train a model and register it as a new version."),
+    "upgrade": (
+        "steel_batch.cli.upgrade:upgrade",
+        "Bring the tables of an earlier build up to date.",
+    ),
     "verify": ("steel_batch.cli.verify:verify", "Check every committed file, row count and run."),
 }
 """Where each command is, and its line in the list of commands."""

@@ -59,6 +59,13 @@ def verify(
             f"{found if problems else 'all is well'}: {counted(checked.num_runs, 'run')}, "
             f"{counted(checked.num_files, 'file')}, {counted(checked.num_rows, 'row')}"
         )
+    if checked.num_hiding:
+        console.print(
+            f"note: the log has bounds of some columns only for "
+            f"{counted(checked.num_hiding, 'file')}, as builds before December 2026 wrote them: "
+            "deltalake and what is made of it return too few rows where a filter names another "
+            f"column. `steel-batch upgrade --store {lake.url}` corrects the log."
+        )
     if problems:
         raise click.exceptions.Exit(1)
 
