@@ -5,16 +5,17 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint bench docs clean browser
+.PHONY: demo test test-slow lint bench docs clean browser machines
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-test: $(VENV)/.test browser
+test: $(VENV)/.test browser machines
 	$(BIN)/python -m pytest -n 2 -m "not ray and not slow and not gpu"
 	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test machines
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'
 	$(BIN)/python -m pytest --hypothesis-profile random -m "(slow or hypothesis) and not gpu"
 
 # Pages are looked at in Debian's chromium; tests that need it are skipped where it cannot be had.
@@ -22,6 +23,13 @@ browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
 	  || echo "no chromium: tests of pages will be skipped; install it with apt-get install chromium"
+
+# Machines are made of network namespaces, by root; tests are skipped where that cannot be.
+machines:
+	@{ command -v ip && command -v nft && ls /usr/lib/*/faketime; } >/dev/null 2>&1 || { \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
+	  --no-install-recommends iproute2 nftables libfaketime; } \
+	  || echo "tests of several machines will be skipped: they need iproute2, nftables, libfaketime"
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

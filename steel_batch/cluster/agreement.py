@@ -11,13 +11,11 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from steel_batch.engine.installed import installed
-from steel_batch.errors import ConfigError, SteelBatchError
+from steel_batch.errors import ConfigError, MachineError, SteelBatchError
 from steel_batch.lake import Lake
-
-Error = TypeVar("Error", bound=SteelBatchError)
 
 MAX_ENTRIES: Final = 64
 """Names of a folder that are remembered; one that is seen is enough."""
@@ -51,26 +49,32 @@ class Agreement:
         """Make sure that this machine has the same.
 
         Raises:
-            ConfigError: It has another steel-batch, or lacks a folder: what is not mounted looks
+            MachineError: It has another steel-batch, or lacks a folder: what is not mounted looks
                 like an empty folder, and its images like images that are gone.
         """
         if self.install != installed():
-            raise ConfigError(
+            raise MachineError(
                 f"steel-batch {installed()} is installed here, and {self.install} on {self.host}, "
                 "where the command runs. Install the same one on every node and start Ray again."
             )
         for folder, names in self.folders.items():
             if names and not any((Path(folder) / name).exists() for name in names):
-                raise ConfigError(
+                raise MachineError(
                     f"nothing is here of what the folder {folder} has on {self.host}, where the "
                     f"command runs, such as {names[0]!r}. Mount it at the same path on every node, "
                     "or keep images and store in S3."
                 )
 
-    def blame(self, error: Error) -> Error:
-        """The same error, with this node's name where it is another one than the command's."""
+    def blame(self, error: SteelBatchError) -> SteelBatchError:
+        """The same error, with this node's name where it is another one than the command's.
+
+        There, what a flag asks for may be right and only this node without it.
+        """
         here = platform.node()
-        return error if here == self.host else type(error)(f"on node {here}: {error.message}")
+        if here == self.host:
+            return error
+        kind = MachineError if type(error) is ConfigError else type(error)
+        return kind(f"on node {here}: {error.message}")
 
 
 def _names_in(folder: Path) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 
 import ray
 
-from steel_batch.errors import ClusterError, ConfigError, SteelBatchError
+from steel_batch.errors import ClusterError, MachineError, SteelBatchError
 
 OTHER_INSTALL: Final = re.compile(
     r"No module named 'steel_batch|cannot import name '\w+' from 'steel_batch|"
@@ -23,7 +23,7 @@ ADDRESS: Final = re.compile(r"\bip=([^,)\s]+)")
 def ray_errors() -> Iterator[None]:
     """Turn Ray's errors into ours: the cause where it is one of ours, else `ClusterError`.
 
-    A node without a steel-batch that fits is a `ConfigError` with the node's address.
+    A node without a steel-batch that fits is a `MachineError` with the node's address.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def _refuse_other_install(error: BaseException) -> None:
         return
     address = ADDRESS.search(text)
     node = "a node of the Ray cluster" if address is None else f"node {address[1]}"
-    raise ConfigError(
+    raise MachineError(
         f"{node} has no steel-batch that fits this one: {reason_of(error)} Install the same "
         "steel-batch, Python and Ray on every node, and start Ray there from that environment; "
         "`steel-batch doctor --ray-address auto` shows what each has."

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steel_batch.cluster.agreement import Agreement
-from steel_batch.errors import ConfigError, TransientLakeError
+from steel_batch.errors import ConfigError, MachineError, TransientLakeError
 from steel_batch.lake import Lake
 
 
@@ -29,7 +29,7 @@ def test_the_machine_of_the_command_agrees_with_itself(images: Path, tmp_path: P
 def test_another_install_is_refused(images: Path) -> None:
     told = Agreement.of_this_machine(Lake(str(images)))
     other = dataclasses.replace(told, install="0.1.0 (code 00000000)", host="head")
-    with pytest.raises(ConfigError, match=r"and 0\.1\.0 \(code 00000000\) on head, where the"):
+    with pytest.raises(MachineError, match=r"and 0\.1\.0 \(code 00000000\) on head, where the"):
         other.check()
 
 
@@ -43,7 +43,7 @@ def test_a_folder_that_is_not_mounted_is_no_folder_whose_images_are_gone(
         images.mkdir()
     if state == "another one":
         (images / "lost+found").mkdir()
-    with pytest.raises(ConfigError, match=f"of what the folder {images} has on {platform.node()}"):
+    with pytest.raises(MachineError, match=f"of what the folder {images} has on {platform.node()}"):
         told.check()
 
 
@@ -65,3 +65,9 @@ def test_an_error_names_the_node_only_where_it_is_another_one() -> None:
     blamed = dataclasses.replace(told, host="head").blame(error)
     assert isinstance(blamed, TransientLakeError)
     assert blamed.message == f"on node {platform.node()}: the store is away."
+
+
+def test_what_another_node_lacks_is_no_wrong_flag() -> None:
+    """--decoder may be right and only that node without the module: exit 1, not 2."""
+    told = dataclasses.replace(Agreement.of_this_machine(), host="head")
+    assert type(told.blame(ConfigError("--decoder x:y: there is no x."))) is MachineError

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from steel_batch.cluster.ray_errors import ray_errors
-from steel_batch.errors import ClusterError, ConfigError
+from steel_batch.errors import ClusterError, MachineError
 
 SENT = (
     "The actor died because of an error raised in its creation task, "
@@ -31,7 +31,7 @@ SENT = (
 def test_a_node_without_a_fitting_install_is_named(kind: type[Exception], cause: str) -> None:
     text = SENT.format(cause.partition(": ")[2], cause)
     expected = r"node 192\.0\.2\.4 has no steel-batch"
-    with pytest.raises(ConfigError, match=expected) as caught, ray_errors():
+    with pytest.raises(MachineError, match=expected) as caught, ray_errors():
         raise kind(text)
     assert cause in caught.value.message
     assert "Install the same steel-batch, Python and Ray on every node" in caught.value.message

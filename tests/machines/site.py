@@ -1,6 +1,7 @@
 """A plant's machines: a Ray head that does not score, workers, an S3 server, and a client.
 
-Nodes are started by the commands of docs/cluster.md, behind firewalls that let in its ports.
+Nodes are started by the commands of docs/how-to/own-machines.md, behind firewalls that let in the
+ports of that page.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from tests.machines.network import Machine, Network
 from tests.tiny_engine import write_tiny_engine
 
 ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = (ROOT / "docs/cluster.md").read_text()
+PAGE: Final = (ROOT / "docs/how-to/own-machines.md").read_text()
 NODE_PORTS: Final = "6380-6385, 10002-10101"
 HEAD_PORTS: Final = f"6379, 8265, {NODE_PORTS}"
 S3: Final = "http://s3:9000"

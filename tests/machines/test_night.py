@@ -7,6 +7,7 @@ its own (`tests.machines.network`). The command is submitted from a machine that
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import subprocess
 import time
 from collections.abc import Iterator
@@ -35,6 +36,10 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(900),
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
+    pytest.mark.skipif(
+        importlib.util.find_spec("aiohttp_cors") is None,
+        reason="the jobs server comes with ray[default]: pip install -e '.[cluster]'",
+    ),
 ]
 Rows = dict[str, list[dict[str, Any]]]
 CUT_SECONDS = 30
