@@ -22,6 +22,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import errors
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
+from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.stages import ReadStage, ScoreStage, Setup
 from steel_batch.errors import SteelBatchError
@@ -132,14 +133,17 @@ class ShardStream:
             num_awaited=self._num_awaited
         )
         self._watcher = threading.Thread(target=self._watch_opening, daemon=True)
+        self._nodes = NodeWatch(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
 
     def __enter__(self) -> ShardStream:
         """Begin to watch the actors."""
         self._watcher.start()
+        self._nodes.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Stop watching, however far they are."""
+        self._nodes.__exit__()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._dispatcher)
         self._watcher.join()

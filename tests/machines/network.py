@@ -113,6 +113,20 @@ class Network:
         """Cut a machine's cable, or mend it: ``down``, ``up``."""
         self._in_switch("ip", "link", "set", f"to-{machine.name}", state)
 
+    def part(self, one: Machine, other: Machine) -> None:
+        """Let no packet pass between two machines, until `join`; others reach both."""
+        pairs = [(one.address, other.address), (other.address, one.address)]
+        rules = " ".join(f"ip saddr {a} ip daddr {b} drop;" for a, b in pairs)
+        self._in_switch(
+            "nft",
+            "table bridge parted { chain forward { type filter hook forward priority 0; "
+            f"{rules} }}; }}",
+        )
+
+    def join(self) -> None:
+        """Undo `part`."""
+        self._in_switch("nft", "delete table bridge parted")
+
     def lose(self, percent: int) -> None:
         """Lose so many of the packets that any machine sends to another one."""
         rules = (

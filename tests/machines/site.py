@@ -197,6 +197,7 @@ def site(scratch: Path) -> Iterator[Site]:
 def end_of(job: subprocess.Popen[str], seconds: float = 400.0) -> tuple[int, str]:
     """The exit code and text of what was submitted."""
     text, _ = job.communicate(timeout=seconds)
+    print(text)
     return job.returncode, text
 
 

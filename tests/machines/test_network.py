@@ -76,6 +76,14 @@ def test_a_cut_link_is_silent_until_it_is_mended(
     assert asks(one, "8001")
 
 
+def test_two_machines_may_be_parted(network: Network, machines: tuple[Machine, Machine]) -> None:
+    one, other = machines
+    network.part(one, other)
+    assert not asks(one, "8001", seconds=1)
+    network.join()
+    assert asks(one, "8001")
+
+
 def test_lost_packets_are_sent_again(network: Network, machines: tuple[Machine, Machine]) -> None:
     network.lose(30)
     try:

@@ -43,6 +43,8 @@ pytestmark = [
 ]
 Rows = dict[str, list[dict[str, Any]]]
 CUT_SECONDS = 30
+DETECTION_SECONDS = 90
+"""Ray has given up a node without power by then."""
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,18 @@ def test_a_link_that_is_cut_for_half_a_minute_costs_no_row(plant: Site, undistur
     _check(plant, "cut", job, undisturbed)
 
 
+def test_a_worker_that_only_the_head_lost_costs_no_row(plant: Site, undisturbed: Rows) -> None:
+    """It reaches the store and scores on, while its shards are given to the other one."""
+    job = plant.submit(*plant.score_command("parted"))
+    plant.wait_for_receipts("parted", 6, job)
+    plant.network.part(plant.workers[0], plant.head)
+    try:
+        time.sleep(2 * CUT_SECONDS)
+    finally:
+        plant.network.join()
+    _check(plant, "parted", job, undisturbed)
+
+
 def test_five_percent_of_packets_lost_cost_no_row(plant: Site, undisturbed: Rows) -> None:
     job = plant.submit(*plant.score_command("loss"))
     plant.wait_for_receipts("loss", 3, job)
@@ -120,6 +134,22 @@ def test_a_worker_without_power_costs_only_its_shards(plant: Site, undisturbed: 
     _check(plant, "dead", job, undisturbed)
     plant.start_worker(worker)
     wait_until(lambda: is_up(worker), f"{worker.name} to come back")
+
+
+def test_a_run_without_workers_says_that_it_waits_and_goes_on_with_the_first(
+    plant: Site, undisturbed: Rows
+) -> None:
+    job = plant.submit(*plant.score_command("deserted"))
+    plant.wait_for_receipts("deserted", 6, job)
+    for worker in plant.workers:
+        worker.power_off()
+    time.sleep(DETECTION_SECONDS)
+    assert job.poll() is None, job.communicate()[0]
+    for worker in plant.workers:
+        plant.start_worker(worker)
+    text = _check(plant, "deserted", job, undisturbed)
+    assert "none of the 1 nodes of the Ray cluster that are alive can score" in text
+    assert "a node of the Ray cluster can score again" in text
 
 
 def test_a_worker_that_joins_late_scores_too(plant: Site, undisturbed: Rows) -> None:
@@ -144,8 +174,18 @@ def test_clocks_half_a_minute_off_cost_no_row(plant: Site, undisturbed: Rows) ->
     for worker in plant.workers:
         wait_until(lambda w=worker: is_up(w), f"{worker.name} to come back")
     try:
-        _check(plant, "clocks", plant.submit(*plant.score_command("clocks")), undisturbed)
+        job = plant.submit(*plant.score_command("clocks"))
+        plant.wait_for_receipts("clocks", 1, job)
+        plant.client.clock_seconds = 30.0
+        second = subprocess.run(
+            plant.client.command("steel-batch", *plant.score_command("clocks")),
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert second.returncode == 4, second.stderr
+        assert "on head" in second.stderr
+        _check(plant, "clocks", job, undisturbed)
     finally:
+        plant.client.clock_seconds = 0.0
         for worker in plant.workers:
             worker.power_off()
             worker.clock_seconds = 0.0
