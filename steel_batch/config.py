@@ -35,6 +35,8 @@ GREATEST_NUMBER: Final = 10_000_000
 """Of seconds (sixteen weeks) and of CPUs: what is above it is a slip, or infinite."""
 DECODER = "steel_batch.images.decode:decode_gray"
 """What decodes where nobody says otherwise."""
+FEWEST_BITS, SAMPLE_BITS = 8, 16
+"""Of `ScoreConfig.bits`: a sample of 16 bits holds so many."""
 _MOVED_DECODER = "steel_batch.decode:decode_gray"
 """Where it was until November 2026, as configuration files may still name it."""
 
@@ -56,6 +58,9 @@ class ScoreConfig:
     """Most images of one shard."""
     shard_bytes: int = 64 << 20
     """Most compressed bytes of one shard; a single larger image is a shard of its own."""
+    bits: int | None = None
+    """Bits that cameras put into samples of 16, counted from the lowest; None where nobody says so.
+    Other bits make other pixels, so a run is continued with the same."""
     rescore_changed: bool = False
     """Score images again whose etag differs from the committed one, and replace their rows."""
 
@@ -132,6 +137,16 @@ class ScoreConfig:
                 f"--decode gpu was asked for and --decoder {self.decoder} makes the pixels: leave "
                 "one of them away."
             )
+        if self.bits is not None and not FEWEST_BITS <= self.bits <= SAMPLE_BITS:
+            raise ConfigError(
+                f"--bits is {self.bits}, expected {FEWEST_BITS} to {SAMPLE_BITS}: the bits in use "
+                f"in images of {SAMPLE_BITS} bits a sample."
+            )
+        if self.bits is not None and self.decoder != DECODER:
+            raise ConfigError(
+                f"--bits {self.bits} cannot be combined with --decoder {self.decoder}, which makes "
+                "the pixels by its own rules. Remove one of the two."
+            )
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(
                 f"--max-bad is {self.max_bad}, expected a share from 0 to 1, such as "
@@ -147,6 +162,7 @@ class ScoreConfig:
             "date": date,
             "shard_images": self.shard_images,
             "shard_bytes": self.shard_bytes,
+            "bits": self.bits,
             "rescore_changed": self.rescore_changed,
             "retry_quarantined": self.retry_quarantined,
         }

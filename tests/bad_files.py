@@ -74,6 +74,7 @@ def strange_files() -> list[StrangeFile]:
         *_strange_bmps(),
         *_strange_tiffs(),
         *_strange_webps(),
+        *_strange_pgms(),
         *_wrong_sizes(),
         *header_bombs(),
     ]
@@ -150,7 +151,6 @@ def _no_images() -> Iterator[StrangeFile]:
         yield StrangeFile(f"iso_{brand}", head + b"\0" * 64, "unsupported_format")
     yield StrangeFile("jpeg_xl", b"\0\0\0\x0cJXL \r\n\x87\n", "unsupported_format")
     yield StrangeFile("exr", b"v/1\x01\x02\0\0\0" + b"\0" * 64, "unsupported_format")
-    yield StrangeFile("pgm", b"P5\n160 64\n255\n" + good_image().tobytes(), "unsupported_format")
     yield StrangeFile("ppm", b"P6\n8 8\n255\n" + b"\0" * 192, "unsupported_format")
     yield StrangeFile("big_tiff", b"II+\0\x08\0\0\0" + b"\0" * 64, "unsupported_format")
 
@@ -220,7 +220,7 @@ def _strange_jpegs() -> Iterator[StrangeFile]:
     yield StrangeFile("jpeg_filled_with_ff", _with_segments(jpeg, b"\xff" * 32), None, pixels_HW)
     yield StrangeFile("jpeg_trailing_garbage", jpeg + bytes(range(256)) * 8, None, pixels_HW)
     yield StrangeFile("jpeg_trailing_zeros", jpeg + b"\0" * 4096, None, pixels_HW)
-    yield StrangeFile("jpeg_twice", jpeg + jpeg, None, pixels_HW)
+    yield StrangeFile("jpeg_twice", jpeg + jpeg, "multiple_images")
     yield StrangeFile("jpeg_then_png", jpeg + encode(".png", image_HW), None, pixels_HW)
     black_HW = np.zeros_like(image_HW)
     yield StrangeFile("jpeg_black", encode(".jpg", black_HW), None, black_HW)
@@ -267,6 +267,8 @@ def _strange_pngs() -> Iterator[StrangeFile]:
     yield StrangeFile("png", png, None, image_HW)
     yield StrangeFile("png_16_bits", encode(".png", image_HW.astype(np.uint16) << 8 | 77), None,
                       image_HW)  # fmt: skip
+    yield StrangeFile("png_12_bits", encode(".png", image_HW.astype(np.uint16) << 4),
+                      "unknown_bits")  # fmt: skip
     alpha_HW = np.zeros_like(image_HW)
     rgba = np.dstack([image_HW, image_HW, image_HW, alpha_HW])
     yield StrangeFile("png_rgba_transparent", encode(".png", rgba), None, image_HW)
@@ -328,7 +330,7 @@ def _strange_tiffs() -> Iterator[StrangeFile]:
     yield StrangeFile("tiff_16_bits", encode(".tiff", image_HW.astype(np.uint16) << 8 | 77), None,
                       image_HW)  # fmt: skip
     pages = cv2.imencodemulti(".tiff", [image_HW, image_HW[::-1]])[1].tobytes()
-    yield StrangeFile("tiff_of_two_pages", pages, None, image_HW)
+    yield StrangeFile("tiff_of_two_pages", pages, "multiple_images")
     yield StrangeFile("tiff_big_endian", _tiff(image_HW.tobytes(), order=">"), None, image_HW)
     yield StrangeFile("tiff_rotated", _tiff(image_HW.tobytes(), more=[(274, 3, 6)]), None, image_HW)
     holes = image_HW.astype(np.float32)
@@ -372,6 +374,18 @@ def _strange_webps() -> Iterator[StrangeFile]:
     noise = _riff(_chunk(b"VP8 ", b"\x55" * 200))
     yield StrangeFile("webp_noise", noise, "undecodable")
     yield StrangeFile("webp_nothing_inside", _riff(_chunk(b"ABCD", b"\0" * 200)), "undecodable")
+
+
+def _strange_pgms() -> Iterator[StrangeFile]:
+    image_HW = good_image()
+    head = b"P5\n# line 3\n160 64\n%d\n"
+    yield StrangeFile("pgm", head % 255 + image_HW.tobytes(), None, image_HW)
+    deep = (image_HW.astype(np.uint16) << 4).astype(">u2")
+    yield StrangeFile("pgm_12_bits", head % 4095 + deep.tobytes(), None, image_HW)
+    yield StrangeFile("pgm_12_bits_of_16", head % 65_535 + deep.tobytes(), "unknown_bits")
+    yield StrangeFile("pgm_12_bits_of_10", head % 1023 + deep.tobytes(), "wrong_bits")
+    yield StrangeFile("pgm_cut", head % 255 + image_HW.tobytes()[:-1], "truncated")
+    yield StrangeFile("pgm_twice", (head % 255 + image_HW.tobytes()) * 2, "multiple_images")
 
 
 def _wrong_sizes() -> Iterator[StrangeFile]:

@@ -11,7 +11,7 @@ from steel_batch.config import ScoreConfig, read_toml
 from steel_batch.errors import ConfigError
 
 PLAN = {"images", "key_pattern", "engine", "date", "shard_images", "shard_bytes",
-        "rescore_changed", "retry_quarantined"}  # fmt: skip
+        "bits", "rescore_changed", "retry_quarantined"}  # fmt: skip
 NAMES = {
     "shard-images": "shard_images",
     "lock-wait": "lock_wait_seconds",
@@ -31,7 +31,7 @@ def config(**changes: object) -> ScoreConfig:
         ("cpus_per_actor", 0.0), ("cpus_per_actor", -1.0),
         ("max_bad", -0.1), ("max_bad", 1.1), ("max_bad", float("nan")),
         ("lease_seconds", 0.0), ("lease_seconds", -5.0), ("decode_seconds", 0.0),
-        ("lock_wait_seconds", -1.0),
+        ("lock_wait_seconds", -1.0), ("bits", 7), ("bits", 17), ("bits", 0),
     ],
 )  # fmt: skip
 def test_a_value_that_no_run_can_use_is_refused_by_its_flag(name: str, value: float) -> None:
@@ -54,7 +54,7 @@ def test_what_is_no_day_of_the_calendar_is_refused(date: str, message: str) -> N
 @pytest.mark.parametrize(
     ("name", "value"),
     [("shard_images", 1), ("max_bad", 0.0), ("max_bad", 1.0), ("lock_wait_seconds", 0.0),
-     ("cpus_per_actor", 0.5), ("num_actors", 1)],
+     ("cpus_per_actor", 0.5), ("num_actors", 1), ("bits", 8), ("bits", 16)],
 )  # fmt: skip
 def test_the_least_and_greatest_values_are_accepted(name: str, value: float) -> None:
     assert getattr(config(**{name: value}), name) == value
@@ -65,6 +65,11 @@ def test_what_the_plan_depends_on_is_a_list_that_only_grows_deliberately() -> No
     assert set(settings) == PLAN
     assert (settings["engine"], settings["date"]) == ("e", "2026-11-21")
     assert settings["images"] == "s3://b/lake"
+
+
+def test_bits_are_not_told_to_a_decoder_of_somebody_else() -> None:
+    with pytest.raises(ConfigError, match="--bits 12 cannot be combined with --decoder my:decoder"):
+        config(bits=12, decoder="my:decoder")
 
 
 def another(value: object) -> object:

@@ -9,6 +9,7 @@ import click
 from rich.table import Table
 
 from steel_batch.cli.output import (
+    bits_option,
     configure_logging,
     console,
     endpoint_option,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 @registry_option
 @click.option("--model", required=True, metavar="NAME", help="What the versions are called.")
 @click.option("--classes", metavar="A,B,…", help="Names of the classes 1, 2, ….")
+@bits_option
 @click.option(
     "--groups",
     metavar="FILE",
@@ -125,6 +127,7 @@ def train(
     store: str,
     model: str,
     classes: str | None,
+    bits: int | None,
     groups: str | None,
     validation_share: float,
     test_share: float,
@@ -164,6 +167,7 @@ def train(
         store=store,
         model=model,
         classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
+        bits=bits,
         groups=groups,
         validation_share=validation_share,
         test_share=test_share,

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -67,17 +68,21 @@ class Dataset:
     lake: Lake
     examples: tuple[Example, ...]
     num_classes: int
+    bits: int | None = None
+    """Of samples of 16 bits; see `images.depth`."""
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, content and masks: what a model was trained or judged on.
+        """SHA-256 over names, content, bits and masks: what a model was trained or judged on.
 
         Where the images lie does not change it.
         """
         digest = hashlib.sha256()
+        if self.bits is not None:
+            digest.update(f"bits {self.bits}\n".encode())
         for example in self.examples:
             masks = sorted(example.masks.items())
             digest.update(f"{example.name}\0{example.sha256}\0{masks}\n".encode())
@@ -113,7 +118,7 @@ class Dataset:
                 f"{self.lake.uri(example.key)} was replaced since the images were first read. Give "
                 "the same command again to take what is there now."
             )
-        image_HW = decode_gray(content)
+        image_HW = decode_gray(content, bits=self.bits)
         bitmask_HW = np.zeros(image_HW.shape, np.uint8)
         for class_id, rle in example.masks.items():
             bitmask_HW |= decode_rle(rle, *image_HW.shape) << np.uint8(class_id - 1)
@@ -125,6 +130,7 @@ class Dataset:
             lake=self.lake,
             examples=tuple(self.examples[i] for i in sorted(indices)),
             num_classes=self.num_classes,
+            bits=self.bits,
         )
 
 
@@ -134,6 +140,7 @@ def open_dataset(
     *,
     source: str,
     num_classes: int | None = None,
+    bits: int | None = None,
     groups: bytes | None = None,
     groups_source: str = "--groups",
 ) -> Dataset:
@@ -147,6 +154,7 @@ def open_dataset(
         labels: The csv.
         source: Its name, for messages.
         num_classes: Classes of the problem, 1 to 8; None takes the highest that occurs.
+        bits: Of samples of 16 bits; see `images.depth`.
         groups: A csv ``ImageId,Group``; None makes each content a group of its own.
         groups_source: Its name, for messages.
 
@@ -159,7 +167,7 @@ def open_dataset(
     if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"{num_classes} classes; an engine has 1 to {MAX_CLASSES}.")
     found = _list_images(lake)
-    probed = _probe_images(lake, found)
+    probed = _probe_images(lake, found, bits)
     sizes = {name: size for name, (size, _) in probed.items()}
     masks = read_labels(labels, source=source, sizes=sizes, num_classes=num_classes)
     if num_classes is None:
@@ -184,7 +192,7 @@ def open_dataset(
         for name, item in found.items()
     ]
     examples.sort(key=lambda example: example.name)
-    return Dataset(lake=lake, examples=tuple(examples), num_classes=num_classes)
+    return Dataset(lake=lake, examples=tuple(examples), num_classes=num_classes, bits=bits)
 
 
 def _list_images(lake: Lake) -> dict[str, LakeObject]:
@@ -210,7 +218,7 @@ def _list_images(lake: Lake) -> dict[str, LakeObject]:
 
 
 def _probe_images(
-    lake: Lake, found: dict[str, LakeObject]
+    lake: Lake, found: dict[str, LakeObject], bits: int | None
 ) -> dict[str, tuple[tuple[int, int], str]]:
     """Height, width and SHA-256 of each image, in the order of their names."""
     names = sorted(found)
@@ -219,7 +227,7 @@ def _probe_images(
         for start in range(0, len(names), READ_IMAGES):
             chunk = names[start : start + READ_IMAGES]
             contents = lake.read_many([ReadRequest(key=found[name].key) for name in chunk])
-            seen = threads.map(_probe_image, contents)
+            seen = threads.map(partial(_probe_image, bits=bits), contents)
             for name, result in zip(chunk, seen, strict=True):
                 if isinstance(result, ImageError):
                     problems.append(f"{name}: {str(result).rstrip('.')}")
@@ -234,11 +242,13 @@ def _probe_images(
     return probed
 
 
-def _probe_image(content: bytes | LakeError) -> tuple[tuple[int, int], str] | ImageError:
+def _probe_image(
+    content: bytes | LakeError, *, bits: int | None
+) -> tuple[tuple[int, int], str] | ImageError:
     if not isinstance(content, bytes):
         raise content
     try:
-        height, width = decode_gray(content).shape
+        height, width = decode_gray(content, bits=bits).shape
     except ImageError as error:
         return error
     return (height, width), hashlib.sha256(content).hexdigest()

@@ -30,7 +30,15 @@ from training.report import render_report
 from training.stored import train_stored
 from training.trackers import open_trackers
 
-SOURCE: Final = ("images", "labels", "groups", "validation_share", "test_share", "split_seed")
+SOURCE: Final = (
+    "images",
+    "labels",
+    "bits",
+    "groups",
+    "validation_share",
+    "test_share",
+    "split_seed",
+)
 """What of a job decides on the parts of its data: versions with the same are comparable."""
 
 
@@ -45,6 +53,8 @@ class JobConfig:
     model: str
     classes: tuple[str, ...] = ()
     """Names; where there are none, ``class_1`` and so on, as many as the labels have."""
+    bits: int | None = None
+    """Of samples of 16 bits; see `images.depth`."""
     groups: str | None = None
     """Csv of which images belong together; found as `labels` is."""
     validation_share: float = 0.1
@@ -188,6 +198,7 @@ def _open_parts(job: JobConfig) -> tuple[Parts, dict[str, Any]]:
         labels,
         source=source["labels"],
         num_classes=len(job.classes) or None,
+        bits=job.bits,
         groups=groups,
         groups_source=source["groups"] or "",
     )

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from steel_batch import layout
 from steel_batch.cli.values import ENDPOINT, PLACE
+from steel_batch.config import FEWEST_BITS, SAMPLE_BITS
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.sources.stray import by_product_reason, stray_reason
@@ -63,6 +64,12 @@ endpoint_option = click.option(
     metavar="URL",
     envvar="AWS_ENDPOINT_URL",
     help="S3 endpoint other than AWS's.",
+)
+bits_option = click.option(
+    "--bits",
+    type=click.IntRange(FEWEST_BITS, SAMPLE_BITS),
+    help="Bits in use in images of 16 bits a sample, as the camera gives them, such as 12. Without "
+    "it, an image that does not show that it uses all 16 is refused.",
 )
 
 

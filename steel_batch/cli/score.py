@@ -15,6 +15,7 @@ from rich.table import Table
 from steel_batch.cli.completion import complete_date, complete_engine
 from steel_batch.cli.output import (
     Command,
+    bits_option,
     configure_logging,
     console,
     counted,
@@ -180,6 +181,7 @@ lake_options = _options(
         metavar="BYTES",
         help="Most bytes of a shard.  [default: 64 MiB]",
     ),
+    bits_option,
     click.option(
         "--rescore-changed",
         is_flag=True,

@@ -64,6 +64,8 @@ class Setup:
     store: Lake
     engine: Engine
     decoder: str
+    bits: int | None
+    """Of samples of 16 bits; see `images.depth`."""
     decode_seconds: float
     decode: str
     runtime: str
@@ -214,6 +216,7 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
         setup.engine.card,
         setup.store,
         decoder=setup.decoder,
+        bits=setup.bits,
         decode_seconds=setup.decode_seconds,
         num_threads=setup.num_threads,
         num_children=min(CHILDREN, BATCHES_PER_SLOT * runtime.num_slots) if on_gpu else 0,

@@ -1,15 +1,17 @@
 """From compressed bytes to gray pixels, refusing what would harm before it is allocated.
 
-Headers are read first: the format, the size and whether the file is whole. Pixels come from
-OpenCV. Colours (RGB, CMYK, palettes) become gray by its weights, of 16-bit samples the high byte is
-taken, transparency is ignored, of several pages the first is read. So is an orientation in EXIF
-ignored: masks are in the coordinates of the sensor, and cameras over a line do not turn.
+Headers are read first: the format, the size, whether the file is whole and holds one image. Pixels
+come from OpenCV, but for PGM and for BMP with fields, which it reads wrongly. Colours (RGB, CMYK,
+palettes) become gray by its weights, of samples of 16 bits the upper 8 of those in use are taken
+(`depth`), transparency is ignored. So is an orientation in EXIF: masks are in the coordinates of
+the sensor, and cameras over a line do not turn.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import cv2
@@ -17,14 +19,22 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
-from steel_batch.images.header import JPEG_MAGIC, Header, probe, without_orientation
+from steel_batch.images.bmp import read_bmp_header, read_fields
+from steel_batch.images.depth import FEWEST_BITS, SAMPLE_BITS, scale_to_8_bits, to_8_bits
+from steel_batch.images.formats import unsupported
+from steel_batch.images.header import JPEG_MAGIC, Header, probe
+from steel_batch.images.pgm import read_pgm
+from steel_batch.images.scans import ARITHMETIC, LOSSLESS
+from steel_batch.images.tiff import as_read, is_multiplied, is_white_0, read_page
 from steel_batch.images.wholeness import check_whole, with_noise_at_end
 
 MAX_PIXELS: Final = 64_000_000
 """Larger images are refused from their header: no camera of a strip makes them."""
 Image = npt.NDArray[np.uint8]
 Decoder = Callable[[Any], Image]
-_FLAGS: Final = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+_GRAY: Final = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
+_AS_STORED: Final = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+"""16 bits stay 16. Also, of tiles of 16 bits OpenCV makes noise when it is asked for gray."""
 
 cv2.setNumThreads(1)  # images are decoded on our own threads
 # A damaged file is an entry in the quarantine, not a line on stderr. OpenCV moved this in 4.13.
@@ -32,11 +42,16 @@ _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.l
 _set_log_level(0)
 
 
-def load_decoder(name: str) -> Decoder:
+def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
     """The function that a ``module:function`` name means.
 
     Whatever it raises about an image, and whatever it returns that is no gray image, becomes an
     `ImageError`, so that somebody else's decoder cannot end a run.
+
+    Args:
+        name: The decoder.
+        bits: Of samples of 16 bits, where the name means `decode_gray`; other decoders are not
+            told.
 
     Raises:
         ConfigError: There is no such function.
@@ -46,6 +61,9 @@ def load_decoder(name: str) -> Decoder:
         decode: Decoder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"--decoder {name!r} is no 'module:function': {error}.") from error
+
+    if decode is decode_gray:
+        decode = partial(decode_gray, bits=bits)
 
     def decode_or_refuse(data: Any) -> Image:
         try:
@@ -74,37 +92,42 @@ def check_jpeg(data: Any) -> None:
         _check(view, probe(view), MAX_PIXELS)
 
 
-def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS, is_checked: bool = False) -> Image:
+def decode_gray(
+    data: Any, *, max_pixels: int = MAX_PIXELS, is_checked: bool = False, bits: int | None = None
+) -> Image:
     """Decode one image.
 
-    Every pixel of a good file is what ``cv2.imdecode`` gives for ``IMREAD_GRAYSCALE |
-    IMREAD_IGNORE_ORIENTATION``, of a TIFF with the orientation taken out. What nobody can see is
-    damage inside a JPEG's pixels that leaves their number right: it decodes to other pixels. So
-    does a JPEG that was cut inside its last block and closed.
+    Every pixel of a good file of 8 bits a sample is what ``cv2.imdecode`` gives for
+    ``IMREAD_GRAYSCALE | IMREAD_IGNORE_ORIENTATION``, of a TIFF with the orientation taken out and
+    the colours as stored. What nobody can see is damage inside a JPEG's pixels that leaves their
+    number right: it decodes to other pixels. So does a JPEG that was cut inside its last block and
+    closed, and one that is coded arithmetically wherever it was cut.
 
     Args:
         data: The file, as anything with a buffer; it is not copied.
         max_pixels: Files whose header states more are refused before anything is allocated.
         is_checked: Whether it passed `check_jpeg`.
+        bits: How many of 16 bits a sample are in use, 8 to 16; see `depth`. None: nobody says so.
 
     Returns:
         Gray pixels, [H, W].
 
     Raises:
         DecodeError: Its code is ``empty``, ``not_an_image``, ``unsupported_format``,
-            ``truncated``, ``too_large`` or ``undecodable``.
+            ``truncated``, ``too_large``, ``undecodable``, ``multiple_images``, ``unknown_bits`` or
+            ``wrong_bits``.
     """
     view = memoryview(data).cast("B")
     header = probe(view)
     if not is_checked or header.format != "JPEG":
         _check(view, header, max_pixels)
-    image_HW = _imdecode(without_orientation(view) if header.format == "TIFF" else view)
+    image_HW = _pixels(view, header, bits)
     if image_HW is None or image_HW.shape != (header.height, header.width):
         raise DecodeError(
             f"{header.format} of {header.width}×{header.height} pixels and {len(view)} bytes that "
-            "OpenCV cannot decode: its content is damaged."
+            "OpenCV cannot decode: its content is damaged, or of a kind that it does not read."
         )
-    if header.format == "JPEG" and _ends_flat(image_HW):
+    if header.format == "JPEG" and _may_be_cut(header, image_HW):
         further_HW = _imdecode(with_noise_at_end(view))
         if further_HW is None or (image_HW != further_HW).any():
             raise DecodeError(
@@ -113,6 +136,40 @@ def decode_gray(data: Any, *, max_pixels: int = MAX_PIXELS, is_checked: bool = F
                 code="truncated",
             )
     return image_HW
+
+
+def _pixels(view: memoryview, header: Header, bits: int | None) -> Image | None:
+    """The pixels of a whole file; None where OpenCV gives none."""
+    if header.format == "PGM":
+        samples_HW, max_value = read_pgm(view)
+        return scale_to_8_bits(samples_HW, max_value, bits, name="PGM")
+    if header.format == "BMP":
+        bmp = read_bmp_header(view)
+        if bmp.own_fields is not None:
+            return read_fields(view, bmp, bmp.own_fields)
+    if header.format == "TIFF":
+        return _tiff_pixels(view, header, bits)
+    if header.bit_depth > FEWEST_BITS:
+        samples = _imdecode(view, _AS_STORED)
+        return None if samples is None else to_8_bits(samples, bits, name=header.format)
+    return _imdecode(view)
+
+
+def _tiff_pixels(view: memoryview, header: Header, bits: int | None) -> Image | None:
+    tags, content = read_page(view), as_read(view)
+    if is_multiplied(tags):
+        rgba = _imdecode(content, cv2.IMREAD_UNCHANGED)
+        if rgba is not None and (rgba[..., -1] != (1 << header.bit_depth) - 1).any():
+            raise unsupported("a TIFF whose colours are multiplied by transparency")
+    if header.bit_depth <= FEWEST_BITS:
+        return _imdecode(content)
+    samples = _imdecode(content, _AS_STORED)
+    if samples is None:
+        return None
+    if header.bit_depth < SAMPLE_BITS:
+        bits = SAMPLE_BITS  # OpenCV moves samples of 10, 12 and 14 bits up to the highest of 16
+    image_HW = to_8_bits(samples, bits, name="TIFF")
+    return 255 - image_HW if is_white_0(tags) else image_HW
 
 
 def _check(view: memoryview, header: Header, max_pixels: int) -> None:
@@ -126,19 +183,25 @@ def _check(view: memoryview, header: Header, max_pixels: int) -> None:
     check_whole(view, header)
 
 
-def _imdecode(data: bytes | memoryview) -> Image | None:
+def _imdecode(data: bytes | memoryview, flags: int = _GRAY) -> npt.NDArray[Any] | None:
     try:
-        image_HW = cv2.imdecode(np.frombuffer(data, np.uint8), _FLAGS)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:  # OpenCV both returns nothing and raises, for reasons of its own
         return None
-    return None if image_HW is None else np.asarray(image_HW, np.uint8)
+    return None if pixels is None else np.asarray(pixels)
 
 
-def _ends_flat(image_HW: Image) -> bool:
-    """Whether the last block is the gray that libjpeg fills in where data is missing."""
+def _may_be_cut(header: Header, image_HW: Image) -> bool:
+    """Whether a JPEG's last pixels look as they do where data is missing.
+
+    The last block of one that was cut is the gray that libjpeg fills in; of a lossless one it is
+    anything. An arithmetic coder leaves zeros away at its end, so that nothing tells.
+    """
+    if header.coding in ARITHMETIC:
+        return False
     height, width = image_HW.shape
     last_HW = image_HW[(height - 1) // 8 * 8 :, (width - 1) // 8 * 8 :]
-    return bool((last_HW == 128).all())
+    return header.coding == LOSSLESS or bool((last_HW == 128).all())
 
 
 def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:

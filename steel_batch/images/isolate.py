@@ -40,6 +40,7 @@ def decode_isolated(
     contents: Iterable[bytes | memoryview],
     decoder: str,
     *,
+    bits: int | None = None,
     seconds_per_image: float = SECONDS_PER_IMAGE,
 ) -> Generator[Image | ImageError]:
     """Decode files where a crash cannot hurt, one after the other as they are asked for.
@@ -47,6 +48,7 @@ def decode_isolated(
     Args:
         contents: The files.
         decoder: The ``module:function`` that decodes one.
+        bits: See `decode.load_decoder`.
         seconds_per_image: How long one image may take.
 
     Yields:
@@ -62,7 +64,7 @@ def decode_isolated(
         for data in contents:
             result = None
             while result is None:
-                child = child or _Child(decoder, seconds_per_image)
+                child = child or _Child(decoder, bits, seconds_per_image)
                 result = child.decode(data)
                 if result is None:
                     exit_code, is_culprit = child.end(), child.num_decoded == 0
@@ -120,7 +122,7 @@ class _Child:
         ClusterError: None could be started.
     """
 
-    def __init__(self, decoder: str, seconds_per_image: float) -> None:
+    def __init__(self, decoder: str, bits: int | None, seconds_per_image: float) -> None:
         self.num_decoded = 0
         # Its own alarm comes first, unless the decoder turned it off.
         self._seconds = seconds_per_image + 1
@@ -130,6 +132,7 @@ class _Child:
                 "steel_batch.images.isolate",
                 decoder,
                 str(seconds_per_image),
+                *([] if bits is None else [str(bits)]),
                 stderr=subprocess.DEVNULL,
             )
             if self._answer(len(_READY), START_SECONDS):
@@ -187,9 +190,11 @@ class _Child:
         return None if self._has_ended else data
 
 
-def _serve(decoder: str, seconds_per_image: float, source: BinaryIO, sink: BinaryIO) -> None:
+def _serve(
+    decoder: str, seconds_per_image: float, bits: int | None, source: BinaryIO, sink: BinaryIO
+) -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever code it is in
-    decode = load_decoder(decoder)
+    decode = load_decoder(decoder, bits=bits)
     sink.write(_READY)
     sink.flush()
     while length := source.read(_LENGTH.size):
@@ -211,4 +216,5 @@ if __name__ == "__main__":
     # What a decoder prints must not get among the pixels.
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        _serve(sys.argv[1], float(sys.argv[2]), sys.stdin.buffer, answers)
+        stated_bits = int(sys.argv[3]) if len(sys.argv) > 3 else None
+        _serve(sys.argv[1], float(sys.argv[2]), stated_bits, sys.stdin.buffer, answers)

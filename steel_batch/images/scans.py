@@ -27,6 +27,7 @@ keep a decoder busy for a minute."""
 FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """Markers of a frame's header; which one says how pixels are coded."""
 LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
+_APPLICATION_2, _INDEX = 0xE2, b"MPF\0"
 _TEMPORARY, _START, _END, _SCAN, _NUM_LINES, _INTERVAL = 0x01, 0xD8, 0xD9, 0xDA, 0xDC, 0xDD
 _AFTER_SCAN: Final = frozenset(
     {0xC4, 0xCC, _END, _SCAN, 0xDB, _NUM_LINES, _INTERVAL, *range(0xE0, 0xF0), 0xFE}
@@ -95,14 +96,15 @@ def first_scan(data: memoryview) -> tuple[int, int]:
     return begin, end
 
 
-def check_scans(data: memoryview) -> int:
+def check_scans(data: memoryview) -> tuple[int, int | None]:
     """Refuse a JPEG of which a part is missing, comes twice or is out of order.
 
     Args:
         data: The file; bytes after the image's end are fine.
 
     Returns:
-        Where the image's end marker lies.
+        Where the image's end marker lies, and where the segment that lists the file's images, if
+        it has one.
 
     Raises:
         DecodeError: Code ``truncated`` where the image ends early, ``undecodable``, or
@@ -116,6 +118,7 @@ def check_scans(data: memoryview) -> int:
         )
     frame: _Frame | None = None
     scan: _Scan | None = None
+    index: int | None = None
     interval = num_scans = 0
     for found, marker, begin in markers.segments():
         if marker == _START:
@@ -135,6 +138,8 @@ def check_scans(data: memoryview) -> int:
             length, interval = struct.unpack_from(">HH", data, found + 2)
             if length != 4:
                 raise DecodeError(f"JPEG with a damaged restart interval, at byte {found}.")
+        elif marker == _APPLICATION_2 and bytes(data[found + 4 : found + 8]) == _INDEX:
+            index = found
         elif marker == _NUM_LINES and frame is not None:
             (height,) = struct.unpack_from(">H", data, found + 4)
             if height != frame.height:
@@ -150,7 +155,7 @@ def check_scans(data: memoryview) -> int:
     if frame is None or not num_scans:
         raise struct.error("no scan")
     frame.check_complete(num_scans)
-    return found
+    return found, index
 
 
 class _Frame:

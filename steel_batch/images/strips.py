@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from steel_batch.errors import DecodeError
-from steel_batch.images.header import (
+from steel_batch.images.tiff import (
     BITS,
     CHANNELS,
     COMPRESSION,
@@ -23,6 +23,7 @@ from steel_batch.images.header import (
     PHOTOMETRIC,
     PLANES,
     ROWS_PER_STRIP,
+    SEPARATE_PLANES,
     STRIP_BYTES,
     STRIP_OFFSETS,
     TILE_BYTES,
@@ -30,12 +31,10 @@ from steel_batch.images.header import (
     TILE_OFFSETS,
     TILE_WIDTH,
     WIDTH,
+    YCBCR,
+    Tags,
+    first,
 )
-
-Tags = Mapping[int, tuple[int, ...]]
-_SEPARATE_PLANES: Final = 2
-_YCBCR: Final = 6
-"""Its channels may have sizes of their own."""
 
 
 def check_strips(data: memoryview, tags: Tags) -> None:
@@ -43,15 +42,15 @@ def check_strips(data: memoryview, tags: Tags) -> None:
 
     Args:
         data: The file.
-        tags: Of its first directory.
+        tags: Of the page that is its image.
 
     Raises:
         struct.error: A strip lies outside of the file, or there are too few.
         DecodeError: A strip does not decode to all of its pixels.
     """
-    if _first(tags, PHOTOMETRIC, 0) == _YCBCR:
+    if first(tags, PHOTOMETRIC, 0) == YCBCR:  # whose channels may have sizes of their own
         return
-    unpacked_bytes = _UNPACKED.get(_first(tags, COMPRESSION, 1))
+    unpacked_bytes = _UNPACKED.get(first(tags, COMPRESSION, 1))
     is_tiled = TILE_OFFSETS in tags
     offsets = tags.get(TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ())
     sizes = tags.get(TILE_BYTES if is_tiled else STRIP_BYTES, ())
@@ -74,24 +73,20 @@ def check_strips(data: memoryview, tags: Tags) -> None:
                 )
 
 
-def _first(tags: Tags, tag: int, default: int) -> int:
-    return tags[tag][0] if tags.get(tag) else default
-
-
 def _wanted_bytes(tags: Tags, *, is_tiled: bool) -> list[int]:
     """How many bytes each strip or tile has to give."""
-    width, height = _first(tags, WIDTH, 0), _first(tags, HEIGHT, 0)
-    num_channels, num_planes = _first(tags, CHANNELS, 1), 1
-    if _first(tags, PLANES, 1) == _SEPARATE_PLANES:
+    width, height = first(tags, WIDTH, 0), first(tags, HEIGHT, 0)
+    num_channels, num_planes = first(tags, CHANNELS, 1), 1
+    if first(tags, PLANES, 1) == SEPARATE_PLANES:
         num_channels, num_planes = 1, num_channels
-    bits = num_channels * _first(tags, BITS, 1)
+    bits = num_channels * first(tags, BITS, 1)
     if is_tiled:
-        tile_width, tile_height = _first(tags, TILE_WIDTH, 0), _first(tags, TILE_HEIGHT, 0)
+        tile_width, tile_height = first(tags, TILE_WIDTH, 0), first(tags, TILE_HEIGHT, 0)
         if not tile_width or not tile_height:
             raise DecodeError("TIFF with tiles of no size.")
         num_tiles = -(-width // tile_width) * -(-height // tile_height)
         return [-(-tile_width * bits // 8) * tile_height] * num_tiles * num_planes
-    rows = min(_first(tags, ROWS_PER_STRIP, height), height)
+    rows = min(first(tags, ROWS_PER_STRIP, height), height)
     if not rows:
         raise DecodeError("TIFF with strips of no rows.")
     row_bytes = -(-width * bits // 8)

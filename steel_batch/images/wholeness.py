@@ -15,9 +15,18 @@ from typing import Final
 import numpy as np
 
 from steel_batch.errors import DecodeError
-from steel_batch.images.header import Header, read_tiff_tags
+from steel_batch.images.bmp import ALPHA_FIELDS, FIELDS, PLAIN, read_bmp_header
+from steel_batch.images.header import Header
+from steel_batch.images.pgm import check_pgm
 from steel_batch.images.scans import check_scans, first_scan
+from steel_batch.images.several import (
+    refuse_animated_png,
+    refuse_animated_webp,
+    refuse_listed_jpegs,
+    refuse_second_jpeg,
+)
 from steel_batch.images.strips import check_strips
+from steel_batch.images.tiff import read_page
 
 _SEEDS: Final = np.arange(1024) * 73 % 255
 _NOISE: Final = _SEEDS.astype(np.uint8).tobytes()
@@ -61,40 +70,44 @@ def with_noise_at_end(data: memoryview) -> bytes:
 
 
 def _check_jpeg(data: memoryview) -> None:
-    check_scans(data)
+    end, index = check_scans(data)
+    if index is not None:
+        refuse_listed_jpegs(data, index)
+    refuse_second_jpeg(data, end)
 
 
 def _check_png(data: memoryview) -> None:
-    position, kind = 8, b""
+    position, kind, kinds, num_frames = 8, b"", list[bytes](), 0
     while kind != b"IEND":
         length, kind = struct.unpack_from(">I4s", data, position)
         (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
         is_critical = not kind[0] & 0x20
         if is_critical and zlib.crc32(data[position + 4 : position + 8 + length]) != checksum:
             raise DecodeError(f"PNG whose chunk at byte {position} fails its checksum.")
+        if kind == b"acTL":
+            (num_frames,) = struct.unpack_from(">I", data, position + 8)
+        kinds.append(kind)
         position += 12 + length
+    if num_frames:
+        refuse_animated_png(num_frames, kinds)
 
 
 def _check_bmp(data: memoryview) -> None:
-    offset, size = struct.unpack_from("<II", data, 10)
-    if size == 12:
-        width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
-        compression = 0
-    else:
-        width, height, _, depth, compression = struct.unpack_from("<iiHHI", data, 18)
-    stride = (width * depth + 31) // 32 * 4
-    if compression in (0, 3) and offset + stride * abs(height) > len(data):
+    bmp = read_bmp_header(data)
+    is_plain = bmp.compression in (PLAIN, FIELDS, ALPHA_FIELDS)
+    if is_plain and bmp.offset + bmp.row_bytes * abs(bmp.height) > len(data):
         raise _cut_off("BMP", data)
 
 
 def _check_tiff(data: memoryview) -> None:
-    check_strips(data, read_tiff_tags(data))
+    check_strips(data, read_page(data))
 
 
 def _check_webp(data: memoryview) -> None:
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
         raise _cut_off("WebP", data)
+    refuse_animated_webp(data)
 
 
 _CHECKS: Final[dict[str, Callable[[memoryview], None]]] = {
@@ -103,4 +116,5 @@ _CHECKS: Final[dict[str, Callable[[memoryview], None]]] = {
     "BMP": _check_bmp,
     "TIFF": _check_tiff,
     "WebP": _check_webp,
+    "PGM": check_pgm,
 }

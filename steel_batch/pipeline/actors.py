@@ -35,6 +35,7 @@ def scoring_setup(
         store=store,
         engine=engine,
         decoder=config.decoder,
+        bits=config.bits,
         decode_seconds=config.decode_seconds,
         decode=config.decode,
         runtime=runtime,

@@ -71,6 +71,7 @@ class ShardScorer:
         card: Its card.
         store: Where rows are staged and receipts are put.
         decoder: The ``module:function`` that decodes.
+        bits: Of samples of 16 bits, for the usual decoder; see `images.depth`.
         decode_seconds: How long it may take for one image: beyond that this process ends itself,
             or, if images are isolated, the image is quarantined. None: as long as it likes, or as
             `isolate` sets.
@@ -88,6 +89,7 @@ class ShardScorer:
         store: Lake,
         *,
         decoder: str,
+        bits: int | None = None,
         num_threads: int,
         num_children: int = 0,
         decode_seconds: float | None = None,
@@ -96,10 +98,13 @@ class ShardScorer:
         self._card = card
         self._store = store
         self._decoder_name = decoder
-        self._decode = load_decoder(decoder)
+        self._bits = bits
+        self._decode = load_decoder(decoder, bits=bits)
         self._is_usual_decoder = decoder == DECODER
         self._decode_checked = (
-            partial(decode_gray, is_checked=True) if self._is_usual_decoder else self._decode
+            partial(decode_gray, is_checked=True, bits=bits)
+            if self._is_usual_decoder
+            else self._decode
         )
         self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
         self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
@@ -212,7 +217,12 @@ class ShardScorer:
             for content, error in zip(shard.contents, shard.errors, strict=True)
             if error is None
         )
-        return decode_isolated(known, self._decoder_name, seconds_per_image=self._decode_seconds)
+        return decode_isolated(
+            known,
+            self._decoder_name,
+            bits=self._bits,
+            seconds_per_image=self._decode_seconds,
+        )
 
     def _score_isolated(
         self, shard: ShardInput, batch: range, decoded: Iterator[Image | ImageError]

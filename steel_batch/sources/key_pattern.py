@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from steel_batch.errors import ConfigError
 from steel_batch.sources.dates import LENIENT, STRICT, agrees, date_of, may_be_a_date, spellings
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm")
 _TOKEN = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<star>\*)")
 _SPELLINGS = (STRICT, LENIENT)
 

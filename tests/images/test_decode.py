@@ -38,7 +38,10 @@ from tests.bad_files import (
 )
 
 CORPUS = strange_files()
-CODES = {"empty", "not_an_image", "unsupported_format", "truncated", "too_large", "undecodable"}
+CODES = {
+    "empty", "not_an_image", "unsupported_format", "truncated", "too_large", "undecodable",
+    "multiple_images", "unknown_bits", "wrong_bits",
+}  # fmt: skip
 
 
 def outcome(data: bytes, max_pixels: int = MAX_PIXELS) -> Image | ImageError:
@@ -70,7 +73,7 @@ def test_the_corpus_covers_every_code_and_format() -> None:
     assert len({file.name for file in CORPUS}) == len(CORPUS) >= 60
     assert {file.code for file in CORPUS} == CODES | {None, "wrong_size"}
     scored = {probe(memoryview(file.data)).format for file in CORPUS if file.code is None}
-    assert scored == {"JPEG", "PNG", "BMP", "TIFF", "WebP"}
+    assert scored == {"JPEG", "PNG", "BMP", "TIFF", "WebP", "PGM"}
 
 
 _DECODE_BOMBS = """

@@ -26,7 +26,6 @@ PLAIN = {
     "jpeg_comment",
     "jpeg_trailing_garbage",
     "jpeg_trailing_zeros",
-    "jpeg_twice",
     "jpeg_then_png",
     "jpeg_black",
     "jpeg_gray_like_missing",

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from steel_batch.errors import DecodeError
 from steel_batch.images.decode import decode_gray
-from steel_batch.images.header import STRIP_BYTES, STRIP_OFFSETS, read_tiff_tags
 from steel_batch.images.strips import check_strips
+from steel_batch.images.tiff import STRIP_BYTES, STRIP_OFFSETS, read_page
 from tests.bad_files import encode, good_image
 
 COMPRESSIONS = st.sampled_from([1, 5, 8, 32773])
@@ -21,7 +21,7 @@ COMPRESSIONS = st.sampled_from([1, 5, 8, 32773])
 
 def is_whole(data: bytes) -> bool:
     try:
-        check_strips(memoryview(data), read_tiff_tags(memoryview(data)))
+        check_strips(memoryview(data), read_page(memoryview(data)))
     except (DecodeError, struct.error):
         return False
     return True
@@ -71,7 +71,7 @@ def test_whatever_libtiff_complains_of_is_not_whole(
     data = encode(
         ".tiff", image_HW.astype(np.uint16) * 257, cv2.IMWRITE_TIFF_COMPRESSION, compression
     )
-    tags = read_tiff_tags(memoryview(data))
+    tags = read_page(memoryview(data))
     begin, size = tags[STRIP_OFFSETS][0], tags[STRIP_BYTES][0]
     at = begin + int(place * size)
     end = min(at + len(damage), begin + size)

@@ -1,0 +1,136 @@
+"""BMP: its header, and pixels of 16 or 32 bits whose colours lie in fields of their own.
+
+OpenCV takes the fields of most such files for those of the usual order, so that red and blue are
+exchanged or all of it is noise, and does not read 16 bits under newer headers. They are read here.
+
+Source: Microsoft's description of BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.errors import DecodeError
+from steel_batch.images.formats import not_an_image, unsupported
+
+PLAIN, FIELDS, ALPHA_FIELDS = 0, 3, 6
+_COMPRESSIONS: Final = frozenset({PLAIN, 1, 2, FIELDS, ALPHA_FIELDS})
+"""None, run-lengths of 8 and of 4 bits, and fields."""
+_OTHER_CONTENT: Final = {4: "a JPEG", 5: "a PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+_DEPTHS: Final = (1, 4, 8, 16, 24, 32)
+_SIZES: Final = (40, 52, 56, 64, 108, 124)
+_OLD_SIZE: Final = 12
+_FIELDS_AT: Final = 14 + 40
+"""Behind the oldest header that has them, and inside newer ones."""
+_USUAL: Final = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}
+"""Red, green and blue where nothing is said."""
+
+
+@dataclass(frozen=True, slots=True)
+class BmpHeader:
+    """What stands before the pixels."""
+
+    width: int
+    height: int
+    """Negative where rows begin at the top."""
+    depth: int
+    """Bits a pixel."""
+    compression: int
+    offset: int
+    """Where the pixels begin."""
+    fields: tuple[int, int, int] | None
+    """Which bits of a pixel are red, green and blue; None where it is no matter of fields."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes a row, filled to whole words."""
+        return (self.width * self.depth + 31) // 32 * 4
+
+    @property
+    def num_channels(self) -> int:
+        """Samples a pixel."""
+        return 3 if self.depth == 16 else max(1, self.depth // 8)
+
+    @property
+    def own_fields(self) -> tuple[int, int, int] | None:
+        """The fields where `read_fields` has to read them, as OpenCV does not or wrongly."""
+        return None if self.fields == _USUAL[32] else self.fields
+
+
+def read_bmp_header(data: memoryview) -> BmpHeader:
+    """Read what stands before the pixels.
+
+    Raises:
+        DecodeError: It is damaged or of a kind that is not read.
+        struct.error: The file ends first.
+    """
+    offset, size = struct.unpack_from("<II", data, 10)
+    compression = PLAIN
+    if size == _OLD_SIZE:
+        width, height, _, depth = struct.unpack_from("<HHHH", data, 18)
+    elif size in _SIZES:
+        width, height, _, depth, compression = struct.unpack_from("<iiHHI", data, 18)
+    else:
+        raise not_an_image(data)
+    if compression in _OTHER_CONTENT:
+        raise unsupported(f"a BMP that holds {_OTHER_CONTENT[compression]}")
+    if compression not in _COMPRESSIONS:
+        raise DecodeError(f"BMP with a damaged header: compression {compression}.")
+    if depth not in _DEPTHS:
+        raise unsupported(f"a BMP of {depth} bits a pixel")
+    fields = None
+    if compression in (FIELDS, ALPHA_FIELDS):
+        if depth not in _USUAL:
+            raise DecodeError(f"BMP with a damaged header: fields in pixels of {depth} bits.")
+        fields = struct.unpack_from("<III", data, _FIELDS_AT)
+        _check_fields(fields, depth)
+    elif depth == 16:
+        fields = _USUAL[16]
+    return BmpHeader(width, height, depth, compression, offset, fields)
+
+
+def _check_fields(fields: tuple[int, int, int], depth: int) -> None:
+    red, green, blue = fields
+    is_apart = not (red & green or red & blue or green & blue)
+    if not is_apart or not all(0 < field < 1 << depth and _is_run(field) for field in fields):
+        raise DecodeError(
+            f"BMP with a damaged header: {red:#x}, {green:#x} and {blue:#x} as the fields of red, "
+            "green and blue."
+        )
+
+
+def _is_run(field: int) -> bool:
+    """Whether the bits of a field lie side by side."""
+    run = field // (field & -field)
+    return run & (run + 1) == 0
+
+
+def read_fields(
+    data: memoryview, header: BmpHeader, fields: tuple[int, int, int]
+) -> npt.NDArray[np.uint8]:
+    """Gray pixels, [H, W], of a BMP whose pixels are all there.
+
+    Each colour is scaled to 8 bits before they become gray by OpenCV's weights.
+    """
+    height, pixel_bytes = abs(header.height), header.depth // 8
+    content = np.frombuffer(data, np.uint8, header.row_bytes * height, header.offset)
+    rows = content.reshape(height, header.row_bytes)[:, : header.width * pixel_bytes]
+    pixels_HW = np.ascontiguousarray(rows).view(f"<u{pixel_bytes}").astype(np.uint32)
+    if header.height > 0:
+        pixels_HW = pixels_HW[::-1]
+    colours = [_scaled(pixels_HW, field) for field in fields]
+    return np.asarray(cv2.cvtColor(np.dstack(colours[::-1]), cv2.COLOR_BGR2GRAY), np.uint8)
+
+
+def _scaled(pixels_HW: npt.NDArray[np.uint32], field: int) -> npt.NDArray[np.uint8]:
+    greatest = field // (field & -field)
+    values_HW = (pixels_HW & field) // (field & -field)
+    if greatest > 255:
+        return (values_HW >> (greatest.bit_length() - 8)).astype(np.uint8)
+    return ((values_HW * 255 + greatest // 2) // greatest).astype(np.uint8)

@@ -1,0 +1,63 @@
+"""A night of 12-bit images: declared it is the night of their 8-bit twins, else it is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from steel_batch.errors import PlanMismatchError, TooManyBadImagesError
+from steel_batch.lake import Lake
+from tests.bad_files import encode
+from tests.conftest import DATE, band_image, committed_rows, run_score, score_config
+
+pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+
+
+def key_of(name: str) -> str:
+    return f"line=1/date={DATE}/{name}.png"
+
+
+def test_declared_bits_give_the_rows_of_8_bits_and_others_are_refused(
+    tmp_path: Path, tiny_engine: Path
+) -> None:
+    lakes = [Lake(str(tmp_path / name)) for name in ("eight", "twelve")]
+    for i in range(8):
+        image_HW = band_image(i)
+        lakes[0].write(key_of(f"im{i}"), encode(".png", image_HW))
+        lakes[1].write(key_of(f"im{i}"), encode(".tiff", image_HW.astype(np.uint16) << 4))
+    stores = [Lake(str(tmp_path / name)) for name in ("store 8", "store 12")]
+    run_score(score_config(lakes[0], stores[0], tiny_engine))
+    undeclared = score_config(lakes[1], stores[1], tiny_engine)
+    with pytest.raises(TooManyBadImagesError):
+        run_score(undeclared)
+    assert committed_rows(stores[1]) == []
+    with pytest.raises(PlanMismatchError, match="bits was None and is now 12"):
+        run_score(undeclared.replace(bits=12))
+    result = run_score(undeclared.replace(bits=12, fresh=True))
+    assert (result.num_scored, result.num_quarantined) == (8, 0)
+    rows = [
+        [(r["image_key"], r["has_defect"], r["peak"], r["defects"]) for r in committed_rows(store)]
+        for store in stores
+    ]
+    assert sorted(rows[0]) == sorted(rows[1])
+    assert any(row[1] for row in rows[0])
+
+
+def test_an_image_that_contradicts_is_quarantined_and_mended_with_other_bits(
+    tmp_path: Path, tiny_engine: Path
+) -> None:
+    lake, store = Lake(str(tmp_path / "lake")), Lake(str(tmp_path / "store"))
+    for i in range(8):
+        lake.write(key_of(f"im{i}"), encode(".png", band_image(i).astype(np.uint16) << 4))
+    lake.write(key_of("other"), encode(".png", band_image(9).astype(np.uint16) << 6))
+    run_score(score_config(lake, store, tiny_engine, bits=12, max_bad=0.5))
+    (bad,) = committed_rows(store, "quarantine")
+    assert (bad["image_key"], bad["error_code"]) == (key_of("other"), "wrong_bits")
+    greatest = int(band_image(9).max()) << 6
+    assert f"greatest value is {greatest}," in bad["message"]
+    retried = score_config(lake, store, tiny_engine, bits=14, retry_quarantined=True)
+    assert run_score(retried).num_scored == 1
+    assert len(committed_rows(store)) == 9
+    assert committed_rows(store, "quarantine") == []
