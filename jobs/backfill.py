@@ -3,8 +3,7 @@
 Takes the flags of `steel-batch backfill`.
 """
 
-from steel_batch.cli import run
-from steel_batch.cli.backfill import backfill
+from steel_batch.cli import main
 
 if __name__ == "__main__":
-    run(backfill)
+    main("backfill")

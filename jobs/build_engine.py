@@ -4,8 +4,7 @@ Takes the flags of `steel-batch build-engine`. `--entrypoint-num-gpus 1` of `ray
 run where a GPU is.
 """
 
-from steel_batch.cli import run
-from steel_batch.cli.build_engine import build_engine
+from steel_batch.cli import main
 
 if __name__ == "__main__":
-    run(build_engine)
+    main("build-engine")

@@ -3,8 +3,7 @@
 Takes the flags of `steel-batch pack`; works in one process, with threads.
 """
 
-from steel_batch.cli import run
-from steel_batch.cli.pack import pack
+from steel_batch.cli import main
 
 if __name__ == "__main__":
-    run(pack)
+    main("pack")

@@ -3,8 +3,7 @@
 Takes the flags of `steel-batch score`.
 """
 
-from steel_batch.cli import run
-from steel_batch.cli.score import score
+from steel_batch.cli import main
 
 if __name__ == "__main__":
-    run(score)
+    main("score")

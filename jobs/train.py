@@ -3,8 +3,7 @@
 Takes the flags of `steel-batch train`.
 """
 
-from steel_batch.cli import run
-from training.command import train
+from steel_batch.cli import main
 
 if __name__ == "__main__":
-    run(train)
+    main("train")

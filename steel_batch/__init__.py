@@ -1,8 +1,17 @@
 """Batch scoring of steel-surface images: a lake of images in, Parquet of defect masks out."""
 
-from importlib.metadata import PackageNotFoundError, version
+__version__: str
 
-try:
-    __version__ = version("steel-batch")
-except PackageNotFoundError:  # run from a source tree on PYTHONPATH, as on a GPU rig
-    __version__ = "0+source"
+
+def __getattr__(name: str) -> str:
+    """The version, read when it is first asked for: that takes longer than all else here."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        found = version("steel-batch")
+    except PackageNotFoundError:  # run from a source tree on PYTHONPATH, as on a GPU rig
+        found = "0+source"
+    globals()["__version__"] = found
+    return found

@@ -13,6 +13,7 @@ from typing import Final
 import duckdb
 import pyarrow as pa
 
+from steel_batch import interrupt
 from steel_batch.errors import LakeError
 
 MEMORY: Final = "512MB"
@@ -36,7 +37,8 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
     Raises:
         LakeError: The disk of temporary files is full.
-        KeyboardInterrupt: As anywhere; DuckDB itself raises another error for it.
+        Interrupted: A signal asked to stop, also in the midst of a query.
+        KeyboardInterrupt: Where signals raise it; DuckDB itself raises another error for it.
     """
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         con = _silent(duckdb.connect(str(Path(scratch) / "scratch.duckdb")))
@@ -45,7 +47,8 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
             con.execute("SET memory_limit = ?", [MEMORY])
             con.execute("SET threads = ?", [min(THREADS, os.cpu_count() or 1)])
             con.execute("SET preserve_insertion_order = false")
-            yield con
+            with interruptible(con):
+                yield con
         except (duckdb.Error, OSError) as error:
             # DuckDB has many names for it, and the same words as the operating system.
             full = [reason for reason in _FULL if reason in str(error)]
@@ -63,6 +66,17 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
             con.close()
 
 
+@contextlib.contextmanager
+def interruptible(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """End a query within the block, however long it takes, when a signal asks to stop.
+
+    Raises:
+        Interrupted: A signal asked to stop.
+    """
+    with interrupt.restored(), interrupt.waking(con.interrupt):
+        yield
+
+
 def load_stream(
     con: duckdb.DuckDBPyConnection, name: str, of: pa.Schema, batches: Iterable[pa.RecordBatch]
 ) -> None:
@@ -75,7 +89,9 @@ def load_stream(
 
     def guarded() -> Iterator[pa.RecordBatch]:
         try:
-            yield from batches
+            for batch in batches:
+                interrupt.check()
+                yield batch
         except BaseException as error:
             errors.append(error)
             raise

@@ -192,5 +192,5 @@ def run_score(config: ScoreConfig) -> RunResult:
 def committed_rows(store: Lake, table: str = "predictions") -> list[dict[str, object]]:
     """The rows that Delta readers see, without what differs between two runs."""
     rows = run_query(store, f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
-    volatile = {"run_id", "scored_at", "at", "etag"}
+    volatile = {"run_id", "scored_at", "at", "etag", "decoder"}  # the last is a setting of a run
     return [{k: v for k, v in row.items() if k not in volatile} for row in rows]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
+from steel_batch import interrupt
 from steel_batch.cli.output import (
     bits_option,
     configure_logging,
@@ -153,8 +154,9 @@ def train(
         with naming("--work", work):
             work.mkdir(parents=True, exist_ok=True)
     try:  # takes ten seconds and an extra of packages, which `-h` and a wrong flag need not
-        from training.job import JobConfig, run_job
-        from training.settings import read_recipe
+        with interrupt.nothing_held():
+            from training.job import JobConfig, run_job
+            from training.settings import read_recipe
     except ModuleNotFoundError as error:
         raise MachineError(
             f"training needs {error.name}, which is not installed: "

@@ -19,6 +19,7 @@ import torch
 from ray.train import RunConfig, ScalingConfig, TrainingFailedError
 from ray.util.queue import Queue
 
+from steel_batch import interrupt
 from steel_batch.errors import (
     ClusterError,
     MachineError,
@@ -68,6 +69,7 @@ def train_on_cluster(
     Raises:
         ConfigError: The cluster has not enough GPUs or CPUs, or see `training.loop.train`.
         ClusterError: The workers keep dying; the checkpoint is kept.
+        Interrupted: A signal asked to stop; the checkpoint is kept.
     """
     use_gpu = _wants_gpu(config, num_workers)
     cpus = 1.0 if use_gpu else float(config.num_threads)
@@ -85,14 +87,14 @@ def train_on_cluster(
     )
     for attempt in range(1, ATTEMPTS + 1):
         with _relayed(on_step) as records:
-            trainer = ray.train.torch.TorchTrainer(
+            trainer = _Trainer(
                 _work,
                 train_loop_config=settings | {"records": records},
                 scaling_config=scaling,
                 run_config=RunConfig(name=run, storage_path=str(folder.absolute() / "ray")),
             )
             try:
-                with _own_sigint():
+                with _own_sigint(), interrupt.restored(), interrupt.waking(trainer.stop):
                     trainer.fit()
                 break
             except TrainingFailedError as error:
@@ -108,6 +110,25 @@ def train_on_cluster(
     # The run is over, so this takes the result from its checkpoint and trains no further.
     here = dataclasses.replace(config, device="cpu", compile=False)
     return train_stored(dataset, validation, here, store, run, folder)
+
+
+class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
+    """A trainer that can be stopped from another thread."""
+
+    _controller: Any = None
+
+    def _register_sigint_handler(self, controller: Any) -> None:
+        """Ray Train gives its controller here, an actor that `fit` waits for."""
+        self._controller = controller
+        if not interrupt.is_installed():
+            super()._register_sigint_handler(controller)
+        elif interrupt.is_requested():
+            self.stop()
+
+    def stop(self) -> None:
+        """End `fit` with an error; the workers end with the controller."""
+        if self._controller is not None:
+            ray.kill(self._controller)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from steel_batch import interrupt
 from steel_batch.images.decode import fit_to, mask_to_source
 from steel_batch.masks.defects import describe_defects
 from steel_batch.masks.rle import decode_rle
@@ -24,6 +25,7 @@ def probabilities(
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
     """Per example, the probabilities [C, H, W] and the true bitmask at the engine's size."""
     for index in range(len(dataset.examples)):
+        interrupt.check()
         image_HW, truth_HW = dataset.load(index)
         batch = torch.from_numpy(np.ascontiguousarray(fit_to(image_HW, height, width, "fit")))
         with torch.no_grad():
@@ -40,6 +42,7 @@ def judge_network(graph: ContractGraph, examples: Examples, *, batch_size: int =
 
 def _foreseen(graph: ContractGraph, examples: Examples, batch_size: int) -> Iterator[Judged]:
     for start in range(0, len(examples), batch_size):
+        interrupt.check()
         pairs = [examples.load(i) for i in range(start, min(start + batch_size, len(examples)))]
         images = torch.from_numpy(np.stack([image_HW for image_HW, _ in pairs])).unsqueeze(1)
         with torch.no_grad():
@@ -81,6 +84,7 @@ def judge_images(
 ) -> Iterator[Judged]:
     """Truth and prediction of each example, at the example's own size; see `judge`."""
     for index in range(len(dataset)):
+        interrupt.check()
         image_HW, truth_HW = dataset.load(index)
         batch = fit_to(image_HW, height, width, "fit")[None, None]
         mask, peak, count = session.run([MASK, PEAK, COUNT], {IMAGE: batch})

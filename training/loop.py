@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import distributed
 
+from steel_batch import interrupt
 from steel_batch.errors import ConfigError, paragraph_of
 from training.batches import Batch, Examples, Sampler, make_ahead
 from training.checkpoint import read_checkpoint, write_checkpoint
@@ -90,6 +91,7 @@ def train(
     on_gpu = place.device.type == "cuda"
     batches = make_ahead(sampler, steps, num_loaders, pin_memory=on_gpu)
     for step, batch in zip(steps, batches, strict=True):
+        interrupt.check()
         with naming_what_does_not_fit(config, batch, is_first=step == steps.start):
             state.update(step, batch)
         last = state.step == config.num_steps

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from steel_batch import interrupt
 from steel_batch.cli.output import console, output_option, print_json, say
 from steel_batch.cli.train import training_command
 from steel_batch.cluster.submit import ClusterJobs
@@ -67,7 +68,13 @@ def submit(
         console.print(f"job {job} on {address}")
     if no_wait:
         return
-    code = jobs.follow(job, lambda text: click.echo(text, nl=False, err=output == "json"))
+    try:
+        code = jobs.follow(job, lambda text: click.echo(text, nl=False, err=output == "json"))
+    except interrupt.Interrupted:
+        raise interrupt.Interrupted(
+            f"interrupted: job {job} goes on on {address}. `ray job logs {job} --follow` shows it, "
+            f"`ray job stop {job}` ends it."
+        ) from None
     if code:
         raise click.exceptions.Exit(code)
 

@@ -11,6 +11,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch.cluster.check_machine import Wanted, check
+from steel_batch.cluster.wait import wait_for
 from steel_batch.engine.finding import Finding
 from steel_batch.engine.runtime import wants_gpu
 
@@ -74,7 +75,7 @@ def _probe(probes: Sequence[_Probe], seconds: float) -> list[NodeReport]:
         asked[task.remote(**probe.arguments)] = probe
     if not asked:
         return []
-    done, _ = ray.wait(list(asked), num_returns=len(asked), timeout=seconds)
+    done = wait_for(list(asked), num_returns=len(asked), seconds=seconds)
     reports = []
     for ref, probe in asked.items():
         name = probe.node["NodeManagerHostname"]

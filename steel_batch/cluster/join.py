@@ -8,18 +8,19 @@ import math
 import os
 import re
 import signal
-import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from steel_batch import interrupt
+from steel_batch.cluster.address import is_refusal, own_token, reached
 from steel_batch.cluster.ray_errors import reason_of
 from steel_batch.cluster.stream import READ_CPUS, ActorPool
+from steel_batch.cluster.wait import result_of
 from steel_batch.config import MAX_CPUS_PER_ACTOR, ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
@@ -33,7 +34,8 @@ SHARED_SLOTS = 3
 LEFT_CPUS = 2 * READ_CPUS
 """Of an actor's CPUs, what it does not claim, so that something is read beside it."""
 HOW_TO_SIGN_IN = (
-    "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."
+    "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token, or "
+    "put it into ~/.ray/auth_token; on the head, `ray get-auth-token` prints it."
 )
 
 
@@ -57,14 +59,32 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    with contextlib.ExitStack() as signed_in:
+        _init(address, wait_seconds, signed_in)
+        # Ray prints what it notices of lost workers to stdout, which is for results; some of it
+        # late.
+        with contextlib.redirect_stdout(sys.stderr):
+            try:
+                interrupt.check()  # joining takes seconds
+                yield
+            finally:
+                with _uninterrupted():
+                    ray.shutdown()
+
+
+def _init(address: str | None, wait_seconds: float, signed_in: contextlib.ExitStack) -> None:
+    """Connect this process, for as long as `signed_in` is open."""
+    found = address
     try:
-        if address is not None:
-            _await_listener(address, wait_seconds)
+        if address is None:
+            signed_in.enter_context(own_token())
+        else:
+            found = signed_in.enter_context(reached(address, seconds=wait_seconds))
         # Ray's native notices stay off a terminal that shows progress; errors are exceptions.
         with silenced(STDERR), _own_sigterm():
             ray.init(
                 # Without "local", Ray joins whatever cluster was last seen on this machine.
-                address=address or "local",
+                address=found or "local",
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
@@ -80,30 +100,6 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
             f"the Ray cluster at {address!r} cannot be joined: {first_sentence(error)} "
             f"{HOW_TO_SIGN_IN if is_refusal(error) else advice}"
         ) from error
-    # Ray prints what it notices of lost workers to stdout, which is for results; some of it late.
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            yield
-        finally:
-            with _uninterrupted():
-                ray.shutdown()
-
-
-def _await_listener(address: str, seconds: float) -> None:
-    """Wait until something answers at a ``host:port``; other forms of address are left to Ray."""
-    host, _, port = address.rpartition(":")
-    if not host or "/" in host or not port.isdigit():
-        return
-    give_up = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
-        except OSError:
-            if time.monotonic() > give_up:
-                raise
-            time.sleep(0.5)
-        else:
-            return
 
 
 def first_sentence(error: Exception) -> str:
@@ -111,11 +107,6 @@ def first_sentence(error: Exception) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     first, *_ = re.split(r"\.\s|\n", text.strip())
     return f"{first.rstrip('.:') or type(error).__name__}."
-
-
-def is_refusal(error: Exception) -> bool:
-    """Whether the cluster asks for a token; the error's class is not in every version of Ray."""
-    return type(error).__name__ == "AuthenticationError"
 
 
 @contextlib.contextmanager
@@ -131,9 +122,10 @@ def _own_sigterm() -> Iterator[None]:
 def _uninterrupted() -> Iterator[None]:
     """Ignore further signals of impatient people: of a shutdown cut short, Ray makes exit 1.
 
-    For about a second of it, Ray lets a SIGTERM end the process all the same.
+    For about a second of it, Ray lets a SIGTERM end the process all the same, but not where
+    `interrupt` is installed: every thread blocks the signals there, Ray's own included.
     """
-    if threading.current_thread() is not threading.main_thread():
+    if interrupt.is_installed() or threading.current_thread() is not threading.main_thread():
         yield
         return
     handlers = {
@@ -165,7 +157,7 @@ def choose_runtime(runtime: str) -> str:
     is_here = nodes[0]["NodeID"] == ray.get_runtime_context().get_node_id()
     has_gpu_runtime = ray.remote(num_cpus=0, scheduling_strategy=here)(wants_gpu)
     try:
-        if wants_gpu("auto") if is_here else ray.get(has_gpu_runtime.remote("auto")):
+        if wants_gpu("auto") if is_here else result_of(has_gpu_runtime.remote("auto")):
             return "tensorrt"
     except RayError as error:
         raise MachineError(

@@ -10,6 +10,7 @@ import ray
 
 from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.ray_errors import ray_errors
+from steel_batch.cluster.wait import wait_for
 from steel_batch.errors import SteelBatchError
 from steel_batch.lake import Lake
 from steel_batch.runs.events import Meter
@@ -68,7 +69,7 @@ def merge_files(
             while waiting and len(running) < MERGES_AT_ONCE:
                 cut = waiting.pop()
                 running[merge.remote(agreement, store, run_id, *cut)] = cut
-            (done, *_), _ = ray.wait(list(running), num_returns=1)
+            (done, *_) = wait_for(list(running))
             cut = running.pop(done)
             with ray_errors():
                 result, counts = ray.get(done)

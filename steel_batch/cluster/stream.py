@@ -18,13 +18,15 @@ from typing import Final
 import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
+from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from steel_batch import errors
+from steel_batch import errors, interrupt
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.stages import ReadStage, ScoreStage, Setup
+from steel_batch.cluster.wait import result_of
 from steel_batch.errors import SteelBatchError
 from steel_batch.runs.receipt import Receipt
 
@@ -183,6 +185,7 @@ class ShardStream:
 
         Raises:
             ClusterError: Ray gave up: what has a receipt is kept.
+            Interrupted: A signal asked to stop.
             SteelBatchError: An actor cannot score.
         """
         pool = self._pool
@@ -212,8 +215,13 @@ class ShardStream:
             )
         )
         batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        with ray_errors():
-            for batch in batches:
+        with (
+            interrupt.restored(),
+            ray_errors(),
+            contextlib.closing(iter(batches)) as found,
+        ):
+            for batch in found:
+                interrupt.check()
                 for content in batch["result"].to_pylist():
                     row = json.loads(content)
                     if kind := row.pop("error"):
@@ -221,8 +229,23 @@ class ShardStream:
                     text = row.pop("receipt")
                     receipt = None if text is None else Receipt.from_json(text.encode())
                     yield ShardResult(receipt=receipt, **row)
-            if error := ray.get(self._dispatcher.refusal.remote()):
+            if error := result_of(self._dispatcher.refusal.remote()):
                 raise error
+
+
+class _StopWhenAsked(ExecutionCallback):  # type: ignore[misc]
+    """Ends a dataset when a signal asks to stop.
+
+    Ray Data calls it some ten times a second, and what it raises comes to the consumer, which may
+    wait for the next block for minutes.
+    """
+
+    def on_execution_step(self, executor: object) -> None:  # noqa: ARG002 - Ray Data gives it
+        """Look whether a signal asked to stop."""
+        if interrupt.is_requested():
+            # Else it takes this for a bug of its own, and prints a traceback.
+            logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+            raise RuntimeError("a signal asked to stop")
 
 
 def _configure_data(memory_bytes: int) -> None:
@@ -236,5 +259,8 @@ def _configure_data(memory_bytes: int) -> None:
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
+    callbacks = getattr(context, "custom_execution_callback_classes", None)
+    if callbacks is not None and _StopWhenAsked not in callbacks:  # older: at the next block
+        callbacks.append(_StopWhenAsked)
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

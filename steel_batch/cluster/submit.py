@@ -10,7 +10,9 @@ import aiohttp
 from ray.exceptions import RayError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
-from steel_batch.cluster.join import HOW_TO_SIGN_IN, first_sentence, is_refusal
+from steel_batch import interrupt
+from steel_batch.cluster.address import is_refusal, with_token_if_asked
+from steel_batch.cluster.join import HOW_TO_SIGN_IN, first_sentence
 from steel_batch.errors import ClusterError, ConfigError, MachineError
 
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
@@ -35,7 +37,7 @@ class ClusterJobs:
         if not address.startswith(("http://", "https://")):  # Ray would look for a cluster there
             raise ConfigError(f"--address {address!r} is no URL: {expected}")
         try:
-            self._client = JobSubmissionClient(address)
+            self._client = with_token_if_asked(lambda: JobSubmissionClient(address))
         except ConnectionError as error:
             raise MachineError(f"no jobs server of Ray answers at {address}: {expected}") from error
         except (RuntimeError, OSError, ValueError, LookupError, RayError) as error:
@@ -63,15 +65,24 @@ class ClusterJobs:
 
         Raises:
             ClusterError: The connection was lost; the job goes on.
+            Interrupted: A signal asked to stop; the job goes on.
         """
 
         async def tail() -> None:
             async for text in self._client.tail_job_logs(job):
                 on_text(text)
 
+        async def tail_until_stopped() -> None:
+            loop, task = asyncio.get_running_loop(), asyncio.ensure_future(tail())
+            with interrupt.waking(lambda: loop.call_soon_threadsafe(task.cancel)):
+                await task
+
         try:
-            asyncio.run(tail())
+            asyncio.run(tail_until_stopped())
             details = self._client.get_job_info(job)
+        except asyncio.CancelledError:
+            interrupt.check()
+            raise
         except (RuntimeError, OSError, RayError, aiohttp.ClientError) as error:
             raise ClusterError(
                 f"lost sight of job {job} on {self._address}: {first_sentence(error)} It goes on "

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from steel_batch import interrupt
 from steel_batch.errors import ConfigError, LakeError, MissingObjectError
 from steel_batch.lake.contract import Backend, LakeObject, ReadRequest, why_unusable
 from steel_batch.lake.retry import Retry
@@ -60,6 +61,8 @@ def check_endpoint(url: str) -> str:
 class Lake:
     """One root in an object store. Cheap to make and to pickle; connects when it is first used.
 
+    Where a signal asked this process to stop, each method raises `Interrupted` before it begins.
+
     Lakes of a process that have the same root share a connection, its limits and its counts.
 
     Args:
@@ -88,6 +91,7 @@ class Lake:
 
     @property
     def _backend(self) -> Backend:
+        interrupt.check()
         return _open(self.url, self.endpoint_url, self.retry, self.is_s3, os.getpid())
 
     def with_retry(self, retry: Retry) -> Lake:
@@ -103,7 +107,7 @@ class Lake:
 
         A prefix that does not exist lists nothing.
         """
-        return self._backend.list_objects(_checked(prefix, prefix=True))
+        return _interruptible(self._backend.list_objects(_checked(prefix, prefix=True)))
 
     def list_dirs(self, prefix: str = "") -> Iterator[str]:
         """The folders, one level down, whose path begins with `prefix`; each ends in '/'."""
@@ -210,6 +214,12 @@ class Lake:
     def counts(self) -> dict[str, int]:
         """What this process's requests met with: requests, bytes, retries by kind."""
         return self._backend.counts()
+
+
+def _interruptible(objects: Iterator[LakeObject]) -> Iterator[LakeObject]:
+    for item in objects:
+        interrupt.check()
+        yield item
 
 
 @functools.lru_cache(maxsize=64)

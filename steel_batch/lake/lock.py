@@ -7,6 +7,7 @@ after its lease, and an allowance for clocks that disagree, the next one takes o
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import json
 import logging
@@ -20,6 +21,7 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import Final
 
+from steel_batch import interrupt
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import series
 from steel_batch.lake.lake import Lake
@@ -108,6 +110,7 @@ class Lease:
         self._putting = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Lease:
         """Take the lease."""
@@ -123,7 +126,8 @@ class Lease:
                     self._what,
                 )
             is_waiting = True
-            time.sleep(POLL_SECONDS)
+            interrupt.sleep(POLL_SECONDS)
+        self._undo.enter_context(interrupt.last_words(self._fate))
         self._renewer.start()
         return self
 
@@ -133,15 +137,17 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the lease back."""
+        """Give the lease back, also while a signal asks to stop."""
         self._stop.set()
         self._renewer.join()
         if not self._is_lost:
             try:
-                if self._put(self._renewing, released=True):
-                    series.prune(self._renewing, self._name, self._number)
+                with interrupt.shielded():
+                    if self._put(self._renewing, released=True):
+                        series.prune(self._renewing, self._name, self._number)
             except LakeError as failure:
                 log.warning("the lock on %s is not released: %s", self._what, failure)
+        self._undo.close()
 
     def check(self) -> None:
         """Make sure that the lease is still ours: by our clocks, and once a second by the store.
@@ -174,7 +180,9 @@ class Lease:
         if holder is not None and not holder.is_over():
             return False
         self._acquired_at = time.time()
-        if not self._put(self._store):
+        with interrupt.shielded():  # what is taken is known to be, or nobody gives it back
+            is_ours = self._put(self._store)
+        if not is_ours:
             return False
         if holder is not None and not holder.released:
             log.warning("the lock on %s is taken over from a dead holder: %s", self._what, holder)
@@ -217,6 +225,10 @@ class Lease:
         return True, is_new
 
     def _renew(self) -> None:
+        with interrupt.shielded():  # until it is given back, however long that takes
+            self._renew_until_stopped()
+
+    def _renew_until_stopped(self) -> None:
         pause = self._lease_seconds / 3
         while not self._stop.wait(pause) and not self._is_lost:
             try:
@@ -228,6 +240,11 @@ class Lease:
             except LakeError as error:
                 log.warning("the lock on %s is not renewed: %s", self._what, error)
                 pause = self._lease_seconds / 12
+
+    def _fate(self) -> str:
+        """What becomes of the lease where this process ends without giving it back."""
+        free_at = _time(self._expires_at + CLOCK_SKEW_SECONDS)
+        return f"The lock on {self._what} is not released; it is free after {free_at}."
 
     def _held_by(self) -> str:
         number, holder = _latest(self._store, self._name)

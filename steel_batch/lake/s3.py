@@ -83,7 +83,7 @@ class Bucket:
         what = f"listing {self._url}/{prefix}"
         while True:
             call = partial(self._call, method, Prefix=self._root + prefix, **options)
-            page: dict[str, Any] = self._run(what, call)
+            page: dict[str, Any] = self._run(what, call, is_read=True)
             yield page
             if not page.get("IsTruncated"):
                 return
@@ -106,7 +106,7 @@ class Bucket:
         return found
 
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
-        return self._client.run(self._read_all(requests))
+        return self._client.run(self._read_all(requests), is_read=True)
 
     async def _read_all(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
         return await asyncio.gather(*(self._read(request) for request in requests))
@@ -244,15 +244,17 @@ class Bucket:
     def request(self, method: str, key: str, **options: Any) -> dict[str, Any]:
         """Make a request about one object, retried."""
         answer: dict[str, Any] = self._run(
-            f"{self._url}/{key}", lambda: self._call(method, Key=self._root + key, **options)
+            f"{self._url}/{key}",
+            lambda: self._call(method, Key=self._root + key, **options),
+            is_read=method == "head_object",
         )
         return answer
 
     def _call(self, method: str, **options: Any) -> Awaitable[Any]:
         return self._client.call(method, Bucket=self._bucket, **options)
 
-    def _run(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
-        return self._client.run(self._client.retried(what, request))
+    def _run(self, what: str, request: Callable[[], Awaitable[T]], *, is_read: bool = False) -> T:
+        return self._client.run(self._client.retried(what, request), is_read=is_read)
 
 
 def _is_md5(etag: str, answer: dict[str, Any]) -> bool:

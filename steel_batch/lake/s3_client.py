@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import botocore.exceptions
 import s3fs
-from fsspec.asyn import sync
 
+from steel_batch import interrupt
 from steel_batch.lake.retry import Patience, Retry, Stats, Throttle
 from steel_batch.lake.s3_faults import Fault, Verdict, sort_fault, sort_foreign
 
 T = TypeVar("T")
 
 READS_AT_ONCE: Final = 32
+POLL_SECONDS: Final = 0.2
 RENEW_SECONDS: Final = 1.0
 """Requests that fail together for their credentials have them read anew once."""
+
+
+class _StoppedError(Exception):
+    """A signal asked to stop while a request waited for its next try."""
 
 
 class Client:
@@ -53,10 +59,33 @@ class Client:
             },
         )
 
-    def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine on the event loop's thread and wait for it."""
-        result: T = sync(self._fs.loop, lambda: work)
-        return result
+    def run(self, work: Coroutine[Any, Any, T], *, is_read: bool = False) -> T:
+        """Run a coroutine on the event loop's thread and wait for it.
+
+        Args:
+            work: The coroutine.
+            is_read: It changes nothing in the store, so it may be left alone in the midst of a
+                request.
+
+        Raises:
+            Interrupted: A signal asked to stop. A request that writes is finished first.
+        """
+        ended = threading.Event()
+        with contextlib.ExitStack() as stack:
+            if interrupt.is_shielded():  # there, too: its context is this one's
+                stack.enter_context(interrupt.shielded())
+            future = asyncio.run_coroutine_threadsafe(work, self._fs.loop)
+            future.add_done_callback(lambda _: ended.set())
+            if is_read and not interrupt.is_due():
+                stack.enter_context(interrupt.waking(ended.set))
+            ended.wait()
+            if not future.done():
+                future.cancel()
+                raise interrupt.Interrupted
+            try:
+                return future.result()
+            except _StoppedError:
+                raise interrupt.Interrupted from None
 
     async def call(self, method: str, **options: Any) -> Any:
         """Make one request, once."""
@@ -89,7 +118,7 @@ class Client:
                 return result
             if fault.verdict is Verdict.SLOW:
                 self.throttle.slow_down()
-            await asyncio.sleep(self._pause(what, fault, patience))
+            await _rest(self._pause(what, fault, patience))
             if fault.verdict is Verdict.EXPIRED:
                 await self._renew_session()
 
@@ -105,7 +134,7 @@ class Client:
                 if fault is None:
                     raise
                 pause = self._pause(what, fault, patience, cause=error)
-            time.sleep(pause)
+            interrupt.sleep(pause)
             if fault.verdict is Verdict.EXPIRED:
                 self.run(self._renew_session())
 
@@ -163,3 +192,12 @@ class Client:
         if frozen.token:
             options["AWS_SESSION_TOKEN"] = frozen.token
         return options
+
+
+async def _rest(seconds: float) -> None:
+    """Wait, but not much longer than until a signal asks to stop."""
+    give_up = time.monotonic() + seconds
+    while (left := give_up - time.monotonic()) > 0:
+        if interrupt.is_due():
+            raise _StoppedError
+        await asyncio.sleep(min(left, POLL_SECONDS))

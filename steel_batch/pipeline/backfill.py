@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Final
 
 from steel_batch import layout
@@ -220,7 +221,7 @@ class _Backfill:
                     observe=self._watch,
                 )
             )
-            undo.callback(self._close_open)
+            undo.push(self._close_open)
             committing = undo.enter_context(ThreadPoolExecutor(1, "commit"))
             opening = undo.enter_context(ThreadPoolExecutor(1, "open"))
             undo.callback(self._stop)
@@ -316,8 +317,8 @@ class _Backfill:
         """A date that the common dataset left undone."""
         started = time.monotonic()
         try:
-            with self._date_run(date) as run:
-                result = run.complete()
+            with contextlib.ExitStack() as cluster, self._date_run(date) as run:
+                result = run.complete(cluster)
             self._succeed(date, result, started)
         except Exception as error:  # noqa: BLE001 # it stops no other date
             self._fail(date, error, started)
@@ -388,10 +389,16 @@ class _Backfill:
         self._note = "" if opening.is_over else "; ".join(opening.notes)
         self._tell()
 
-    def _close_open(self) -> None:
-        """Give back the locks of dates that an interruption left open."""
-        for entry in self._open.values():
-            entry.stack.close()
+    def _close_open(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Give back the locks of dates that an interruption or an error left open."""
+        with contextlib.ExitStack() as stack:  # one that fails keeps none from the others
+            for entry in self._open.values():
+                stack.callback(entry.stack.__exit__, kind, error, trace)
 
     def _tell(self) -> None:
         outcomes = list(self._outcomes.values())

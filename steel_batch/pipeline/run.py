@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 
-from steel_batch import layout
+from steel_batch import interrupt, layout
 from steel_batch.cluster.dispatcher import Opening, Work
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.cluster.merging import merge_files
@@ -52,10 +52,12 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
-    for date in dates_of(config, source):
-        with DateRun(config, engine, source, store, date, observe) as run:
-            result = run.complete()
-        yield result
+    with contextlib.ExitStack() as cluster:  # left last: the lock is given back before that
+        for date in dates_of(config, source):
+            interrupt.check()
+            with DateRun(config, engine, source, store, date, observe) as run:
+                result = run.complete(cluster)
+            yield result
 
 
 class DateRun:
@@ -147,7 +149,7 @@ class DateRun:
         """Note how it went and give the lock back."""
         try:
             if self.result is None:
-                if isinstance(error, KeyboardInterrupt):
+                if isinstance(error, (KeyboardInterrupt, interrupt.Interrupted)):
                     self._events.add("interrupted", lake=self._lake_counts())
                 elif error is not None:
                     self._events.add(
@@ -160,8 +162,11 @@ class DateRun:
         finally:
             self._lease.__exit__(kind, error, trace)
 
-    def complete(self) -> RunResult:
+    def complete(self, cluster: contextlib.ExitStack) -> RunResult:
         """Score what is left, as often as it takes, and commit.
+
+        Args:
+            cluster: Where a cluster is needed, it is joined for as long as this is open.
 
         Raises:
             TooManyBadImagesError: Nothing was committed; receipts are kept.
@@ -174,13 +179,13 @@ class DateRun:
             return self.commit()
         self._observe(self._tally.progress("starting"))
         started = time.monotonic()
-        with joined_cluster(self._config.ray_address):
-            self._steps["join"] = time.monotonic() - started
-            for _ in range(self._config.shard_attempts):
-                self._score_pending()
-                damaged = self.merge()
-                if not damaged:
-                    return self.commit()
+        cluster.enter_context(joined_cluster(self._config.ray_address))
+        self._steps["join"] = time.monotonic() - started
+        for _ in range(self._config.shard_attempts):
+            self._score_pending()
+            damaged = self.merge()
+            if not damaged:
+                return self.commit()
         raise LakeError(
             f"what {self._store.url} has of {len(damaged)} shards is not what was written there, "
             f"also after it was written {self._config.shard_attempts} times; for example "

@@ -8,9 +8,12 @@ import threading
 from collections.abc import Callable, Generator, Iterator
 from typing import TypeVar
 
+from steel_batch import interrupt
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+POLL_SECONDS = 0.2
 QUEUE_LENGTH = 10_000
 CHUNK = 100
 """Results that change threads together: one by one, that costs more than most of them."""
@@ -28,6 +31,7 @@ def expand_parallel(
 
     Raises:
         BaseException: Whatever `items` or `expand` raised first; the others are stopped.
+        Interrupted: A signal asked to stop.
     """
     found: queue.Queue[list[Result] | BaseException | None] = queue.Queue(QUEUE_LENGTH // CHUNK)
     stop = threading.Event()
@@ -66,7 +70,11 @@ def expand_parallel(
     num_running = num_threads
     try:
         while num_running:
-            entry = found.get()
+            try:
+                entry = found.get(timeout=POLL_SECONDS)
+            except queue.Empty:
+                interrupt.check()
+                continue
             if entry is None:
                 num_running -= 1
             elif isinstance(entry, BaseException):

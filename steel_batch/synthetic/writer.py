@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from multiprocessing import get_context
 import cv2
 import numpy as np
 
+from steel_batch import interrupt
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date, check_name
@@ -90,11 +92,19 @@ def write_lake(
             parts.append(_write_images(*task))
             on_images(len(task[2]))
     else:
-        with ProcessPoolExecutor(num_processes, mp_context=get_context("spawn")) as pool:
-            done = pool.map(_write_images, *zip(*tasks, strict=True))
-            for task, part in zip(tasks, done, strict=True):
-                parts.append(part)
-                on_images(len(task[2]))
+        with ProcessPoolExecutor(
+            num_processes, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_alone
+        ) as pool:
+            with interrupt.starting_processes():
+                done = pool.map(_write_images, *zip(*tasks, strict=True))
+            try:
+                for task, part in zip(tasks, done, strict=True):
+                    parts.append(part)
+                    on_images(len(task[2]))
+                    interrupt.check()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
     rows = [row for part in parts for row in part[1]]
     lake.write(LABELS, _csv(rows))
     counts = [sum(row[1] == c + 1 for row in rows) for c in range(len(CLASSES))]
@@ -110,6 +120,10 @@ def write_lake(
 def image_id(seed: int, index: int) -> str:
     """The id of one image; no two sets share one."""
     return f"s{seed:04d}_{index:07d}"
+
+
+def _leave_ctrl_c_alone() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that draws says when it is over
 
 
 def _write_images(

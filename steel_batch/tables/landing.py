@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steel_batch import layout, schema
+from steel_batch import interrupt, layout, schema
 from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
@@ -100,9 +100,10 @@ def land_run(
             added, replaced = change()
             save_files(store, run_id, table, added)
         if added or replaced or table == layout.PREDICTIONS:
-            versions[table] = land(
-                store, table, run_id, added, replaced=replaced, before=lease.check
-            )
+            with interrupt.shielded():  # a glob sees what is published, so it is committed too
+                versions[table] = land(
+                    store, table, run_id, added, replaced=replaced, before=lease.check
+                )
             events.add("landed", table=table, version=versions[table])
         sweep(store, table, engine, date, before=lease.check)
     return versions[layout.PREDICTIONS]

@@ -21,7 +21,7 @@ from deltalake import DeltaTable
 from deltalake.fs import DeltaStorageHandler
 
 from steel_batch import layout
-from steel_batch.database import connect
+from steel_batch.database import connect, interruptible
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.tables.commit import SCHEMAS, LiveFile, files_of, open_table, read_file
@@ -47,13 +47,14 @@ def run_query(store: Lake, sql: str) -> pa.Table:
         for table in layout.TABLES:
             opened = open_table(store, table)
             con.register(table, open_dataset(store, table, opened, Path(scratch.name)))
-        found = con.sql(sql)
-        if found is None:
-            raise ConfigError(
-                "the query cannot be answered: it gives no rows. The tables are read with SELECT; "
-                "nothing here changes them."
-            )
-        return found.to_arrow_table()
+        with interruptible(con):
+            found = con.sql(sql)
+            if found is None:
+                raise ConfigError(
+                    "the query cannot be answered: it gives no rows. The tables are read with "
+                    "SELECT; nothing here changes them."
+                )
+            return found.to_arrow_table()
     except duckdb.Error as error:
         if _UNREADABLE in str(error):
             raise LakeError(

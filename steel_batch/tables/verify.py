@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from steel_batch import layout
+from steel_batch import interrupt, layout
 from steel_batch.database import scratch_database
 from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
@@ -174,6 +174,7 @@ def _check_file(store: Lake, file: LiveFile, record: DataFile | None) -> Iterato
     digest = hashlib.sha256()
     with store.open_input(file.key) as stream:
         while block := stream.read(BLOCK_BYTES):
+            interrupt.check()
             digest.update(block)
     if digest.hexdigest() != record.sha256:
         yield Problem(

@@ -12,7 +12,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from steel_batch import layout
-from steel_batch.cli import COMMANDS, cli
+from steel_batch.cli.group import COMMANDS, cli
 from tests.made_up_run import DATE, ENGINE
 
 RUN_ID = layout.run_id(ENGINE, DATE, 1)

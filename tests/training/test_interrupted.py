@@ -16,12 +16,14 @@ import pytest
 from steel_batch import layout
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from tests.interrupting import NUM_SLOW, interrupt_again_and_again, steel_batch
 from tests.training.small_job import RECIPE, job
 from training.job import JobResult, run_job
 
 KILL = """
 import os, signal
 from pathlib import Path
+from tests.interrupting import NUM_SLOW, interrupt_again_and_again, steel_batch
 from tests.training.small_job import RECIPE, job
 from training.job import run_job
 
@@ -107,6 +109,31 @@ def test_ctrl_c_ends_a_job_with_what_to_do_next(
         rest = process.stderr.read()
     assert rest.endswith("interrupted: run the same command again to continue.\n")
     assert process.returncode == 130
+
+
+@pytest.mark.slow
+def test_training_that_is_interrupted_at_random_moments_ends_with_the_same_version(
+    images: Path, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        "[recipe]\nnum_threads = 1\nbatch_size = 2\nreport_steps = 1\ncheckpoint_steps = 1\n"
+        "num_steps = 6\n[augment]\ncrop_width = 64\n[model]\nencoder = 'narrow16'\n"
+        "decoder_channels = [16, 16, 16, 16, 16]\n"
+    )
+    store = Lake(str(tmp_path / "store"))
+    command = steel_batch(
+        "train", "--images", images, "--model", "bands", "--store", store.url,
+        "--config", recipe, "--device", "cpu",
+    )  # fmt: skip
+    versions = []
+
+    def renew() -> None:
+        versions.append([i.key for i in store.list_objects("registry/") if "card" in i.key])
+        assert versions[-1] == versions[0]
+        store.delete([item.key for item in store.list_objects()])
+
+    interrupt_again_and_again(command, store, NUM_SLOW, seed=6, renew=renew)
 
 
 def training_workers() -> list[int]:

@@ -1,0 +1,163 @@
+"""Where a Ray cluster is, whether it answers, and the token that it asks for.
+
+Ray itself waits in silence for minutes where a head does not answer, looks for a token only where
+the address is ``auto``, and then uses it also where the cluster has none, whose actors it cannot
+start so. Here the head is asked first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
+
+import ray
+from ray._private.services import canonicalize_bootstrap_address_or_die
+
+from steel_batch import interrupt
+
+Answer = TypeVar("Answer")
+
+MODE: Final = "RAY_AUTH_MODE"
+TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105 - the name of a variable
+POLL_SECONDS: Final = 0.25
+
+
+@contextlib.contextmanager
+def reached(address: str, *, seconds: float) -> Iterator[str]:
+    """The address of a head that answers, signed in to where it asks for a token.
+
+    A token is looked for where Ray does: ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH``,
+    ``~/.ray/auth_token``. Within the block, Ray's mode is the one that the cluster has, unless
+    ``RAY_AUTH_MODE`` says another.
+
+    Args:
+        address: ``host:port``; ``auto`` for the cluster that runs here. Others are left to Ray.
+        seconds: How long nothing may answer.
+
+    Raises:
+        OSError: Nothing answers there, or ``auto`` finds none, or more than one.
+        RayError: The cluster asks for a token, and there is none, or it is another one.
+    """
+    if address == "auto":
+        address = str(canonicalize_bootstrap_address_or_die(address))
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        yield address
+        return
+    give_up = time.monotonic() + seconds
+    _await_listener(host.strip("[]"), int(port), give_up)
+    with _mode_kept():
+        with_token_if_asked(lambda: _ask(address, give_up))
+        yield address
+
+
+def with_token_if_asked(ask: Callable[[], Answer]) -> Answer:
+    """Ask a cluster something; where it asks for a token, with the one that Ray finds.
+
+    Where ``RAY_AUTH_MODE`` says whether to send a token, that is done.
+    """
+    try:
+        return ask()
+    except Exception as error:
+        if not is_refusal(error) or MODE in os.environ or not has_token():
+            raise
+    os.environ[MODE] = "token"
+    ray._raylet.Config.initialize("")  # reads the environment again
+    return ask()
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether a cluster asks for a token; the error's class is not in every version of Ray."""
+    return type(error).__name__ == "AuthenticationError"
+
+
+@contextlib.contextmanager
+def own_token() -> Iterator[None]:
+    """Have a cluster that is started here ask for a token that nobody else has.
+
+    Ray 2.59 and later write one to ``~/.ray/auth_token`` otherwise, for every cluster of this user
+    that is started later, and fail where that cannot be written. One that is there is taken.
+    """
+    with _mode_kept():
+        if MODE in os.environ or _loader() is None or has_token():
+            yield
+            return
+        os.environ[TOKEN] = secrets.token_hex(32)
+        _loader().reset_cache()
+        try:
+            yield
+        finally:
+            del os.environ[TOKEN]
+            _loader().reset_cache()
+
+
+def has_token() -> bool:
+    """Whether Ray finds a token."""
+    loader = _loader()
+    return loader is not None and bool(loader.has_token(ignore_auth_mode=True))
+
+
+def _loader() -> Any:
+    """What finds Ray's token; None in versions that know none."""
+    kind = getattr(ray._raylet, "AuthenticationTokenLoader", None)
+    return None if kind is None else kind.instance()
+
+
+@contextlib.contextmanager
+def _mode_kept() -> Iterator[None]:
+    """Have Ray's mode after the block as it was before: Ray, too, sets it."""
+    before = os.environ.get(MODE)
+    try:
+        yield
+    finally:
+        if os.environ.get(MODE) != before:
+            os.environ.pop(MODE, None)
+            if before is not None:
+                os.environ[MODE] = before
+            ray._raylet.Config.initialize("")
+
+
+def _await_listener(host: str, port: int, give_up: float) -> None:
+    """Wait until something listens at a port."""
+    while True:
+        left = max(POLL_SECONDS, give_up - time.monotonic())
+        try:
+            socket.create_connection((host, port), timeout=left).close()
+        except OSError:
+            if time.monotonic() > give_up:
+                raise
+            interrupt.sleep(0.5)
+        else:
+            return
+
+
+def _ask(address: str, give_up: float) -> None:
+    """Ask a head something, in a thread: Ray waits for 40 s for an answer, and cannot be stopped.
+
+    Raises:
+        TimeoutError: It does not answer.
+        RayError: It refuses, or Ray gave up.
+    """
+    errors: list[Exception] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        try:
+            ray._raylet.GcsClient(address=address)
+        except Exception as error:  # noqa: BLE001 - raised by who waits
+            errors.append(error)
+        is_over.set()
+
+    threading.Thread(target=ask, name="ask-ray", daemon=True).start()
+    while not is_over.wait(POLL_SECONDS):
+        interrupt.check()
+        if time.monotonic() > give_up:
+            raise TimeoutError("Something listens there, but it does not answer as a Ray head.")
+    if errors:
+        raise errors[0]

@@ -1,0 +1,46 @@
+"""Waiting for what Ray's tasks return, so that a signal can end it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+import ray
+
+from steel_batch import interrupt
+
+POLL_SECONDS: Final = 0.25
+"""A signal is looked at as often."""
+
+
+def wait_for(
+    refs: Sequence[Any], *, num_returns: int = 1, seconds: float | None = None
+) -> list[Any]:
+    """Those of `refs` that are there, as soon as they are as many.
+
+    Args:
+        refs: Of tasks or actors' methods.
+        num_returns: How many to wait for.
+        seconds: How long to wait; None is without end.
+
+    Raises:
+        Interrupted: A signal asked to stop.
+    """
+    give_up = None if seconds is None else time.monotonic() + seconds
+    while True:
+        interrupt.check()
+        left = POLL_SECONDS if give_up is None else min(POLL_SECONDS, give_up - time.monotonic())
+        done, _ = ray.wait(list(refs), num_returns=num_returns, timeout=max(0.0, left))
+        if len(done) >= num_returns or (give_up is not None and time.monotonic() >= give_up):
+            return list(done)
+
+
+def result_of(ref: Any) -> Any:
+    """What a task returned or raised, once it has.
+
+    Raises:
+        Interrupted: A signal asked to stop.
+    """
+    wait_for([ref])
+    return ray.get(ref)

@@ -1,0 +1,165 @@
+"""Commands that are interrupted at random moments: how each ended, and what it left locked."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from steel_batch.lake import Lake
+
+END_SECONDS = 240.0
+"""How long a command may take to end, on a machine that does much besides."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+NUM_SLOW = int(os.environ.get("INTERRUPTIONS", "300")) // 7 + 1
+"""Of each of seven commands."""
+MOST_IN_A_ROW = 4
+"""Interruptions of one command before it may end: else one that is never far enough never ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+    was_running: bool
+    """Whether it was when the signal was sent."""
+    seconds: float
+    """From the signal, or else the start, to its end."""
+
+
+def start(command: Sequence[str]) -> subprocess.Popen[str]:
+    """Start a command, and return once it notes signals: before, Python itself just begins."""
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # or a shell's `&` stays
+    )
+    while process.poll() is None and not _notes_signals(process.pid):
+        time.sleep(0.002)
+    return process
+
+
+def interrupt(command: Sequence[str], number: int, seconds: float, *, times: int = 1) -> Ended:
+    """Send a command a signal some seconds after its start.
+
+    Args:
+        command: Its words.
+        number: The signal.
+        seconds: From the moment at which it notes signals.
+        times: How often it is sent, a fifth of a second apart.
+    """
+    process = start(command)
+    with process:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        was_running, sent = process.poll() is None, time.monotonic()
+        for _ in range(times):
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
+        try:
+            out, err = process.communicate(timeout=END_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+        seconds = time.monotonic() - sent
+    return Ended(
+        code=process.returncode, out=out, err=err, was_running=was_running, seconds=seconds
+    )
+
+
+def complete(command: Sequence[str]) -> Ended:
+    """Run a command to its end."""
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    seconds = time.monotonic() - started
+    return Ended(
+        code=done.returncode, out=done.stdout, err=done.stderr, was_running=False, seconds=seconds
+    )
+
+
+def steel_batch(*words: object) -> list[str]:
+    """A command line of the product."""
+    return [sys.executable, "-m", "steel_batch.cli", *map(str, words)]
+
+
+def held_locks(store: Lake) -> list[str]:
+    """The locks of a store whose newest entry does not say that it was given back."""
+    newest: dict[str, str] = {}
+    for item in store.list_objects("locks/"):
+        series, _, name = item.key.rpartition("/")
+        if name.endswith(".json"):
+            newest[series] = max(newest.get(series, ""), item.key)
+    return [key for key in newest.values() if not json.loads(store.read(key))["released"]]
+
+
+def check_interrupted(ended: Ended, store: Lake) -> None:
+    """What is promised of every interruption."""
+    assert ended.code == 130, (ended.code, ended.out, ended.err)
+    assert "interrupted" in ended.err, ended
+    assert "Traceback" not in ended.err, ended.err
+    assert held_locks(store) == []
+
+
+def interrupt_again_and_again(
+    command: list[str], store: Lake, num: int, *, seed: int, renew: Callable[[], None]
+) -> None:
+    """Interrupt a command at random moments, let it end after some of them, and begin anew.
+
+    Args:
+        command: Its words.
+        store: Where its locks lie.
+        num: Interruptions.
+        seed: Of the moments.
+        renew: Called to begin anew; checks what the command did when it ended.
+    """
+    rng = random.Random(seed)
+    usual = complete(command)
+    assert usual.code == 0, usual
+    renew()
+    seen: Counter[str] = Counter()
+    in_a_row = 0
+    while seen["interrupted"] < num:
+        how = SIGNALS[seen["interrupted"] % 2]
+        ended = interrupt(
+            command, how, rng.uniform(0.0, usual.seconds), times=rng.choice((1, 1, 2))
+        )
+        if ended.was_running and ended.code != 0:
+            check_interrupted(ended, store)
+            seen["interrupted"] += 1
+            in_a_row += 1
+        else:
+            assert ended.code == 0, ended
+            seen["ended before"] += 1
+        if ended.code == 0 or in_a_row == MOST_IN_A_ROW:
+            last = complete(command)
+            assert last.code == 0, last
+            seen["continued"] += 1
+            renew()
+            in_a_row = 0
+    last = complete(command)
+    assert last.code == 0, last
+    print(command[3], dict(seen))
+
+
+def _notes_signals(pid: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+    (blocked,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+    return bool(int(blocked, 16) >> (signal.SIGTERM - 1) & 1)
