@@ -98,8 +98,9 @@ class KeyPattern:
             name = key.rpartition("/")[2]
             stem, dot, suffix = name.rpartition(".")
             return {"image_id": stem} if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else None
+        is_dated = _spells_dates(self.text)
         for fields in _readings(self.text, key):
-            if not self.has_date or date_of(fields) is not None:
+            if not is_dated or date_of(fields) is not None:
                 return fields
         return None
 

@@ -7,21 +7,25 @@ put beside images: ``._a.jpg`` is no picture but what macOS knows of one.
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
 from steel_batch.lake import why_unusable
 
 _FILES: Final = frozenset({".ds_store", "thumbs.db", "desktop.ini", "icon\r"})
-_FOLDERS: Final = re.compile(
+_FOLDER: Final = re.compile(
     r"__macosx|\.appledouble|\.applesingle|\.appledb|\.appledesktop|\.spotlight-v100|\.fseventsd"
     r"|\.temporaryitems|\.documentrevisions-v100|\.trash(?:es|-[0-9]+)?|\$recycle\.bin"
     r"|system volume information|lost\+found|@eadir|#recycle|#snapshot|@recycle|\.@__thumb"
-    r"|\.snapshots?|\.thumbnails|\.ipynb_checkpoints|paxheaders?(?:\.[0-9]+)?",
+    r"|\.snapshots?|\.thumbnails|\.ipynb_checkpoints|paxheaders?(?:\.[0-9]+)?"
+    r"|_delta_log|_temporary|_spark_metadata",
     re.IGNORECASE,
 )
-"""Folders of macOS, Windows, Linux desktops, Jupyter and file servers (Synology, QNAP, NetApp); the
-last are headers of a tar that an old tool unpacked as files."""
+"""Folders of macOS, Windows, Linux desktops, Jupyter, file servers (Synology, QNAP, NetApp), tars'
+headers that an old tool unpacked as files, and what Delta and Spark keep beside Parquet files."""
+_FIRST: Final = frozenset("._$@#sSlLpP")
+"""What their names begin with."""
 
 
 def stray_reason(key: str) -> str | None:
@@ -36,11 +40,17 @@ def stray_reason(key: str) -> str | None:
 
 def by_product_reason(name: str) -> str | None:
     """Why a file, also a member of a tar, is none that somebody put there; None where it is."""
-    *folders, file = name.split("/")
+    folder, _, file = name.rpartition("/")
     if file.startswith("._"):
         return "names that begin with '._' are companion files of macOS"
     if file.lower() in _FILES:
         return "it is a file of the operating system's own"
-    if any(map(_FOLDERS.fullmatch, (*folders, file))):
-        return "it is a folder of the operating system's or file server's own"
+    if _is_in_their_folder(folder) or (file[:1] in _FIRST and _FOLDER.fullmatch(file)):
+        return "it is a folder that an operating system, file server or table format keeps"
     return None
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_in_their_folder(folder: str) -> bool:
+    """Whether a part of a path is such a folder; many files share one."""
+    return any(part[:1] in _FIRST and _FOLDER.fullmatch(part) for part in folder.split("/"))
