@@ -49,12 +49,14 @@ def column_names(names: Sequence[str], known: Collection[str]) -> list[str]:
     Returns:
         As many names; '' for a column without one.
     """
-    found = []
-    for name in names:
-        plain = name.strip(_AROUND)
-        folded = re.sub(r"[\s_-]+", "_", plain).casefold()
-        found.append(folded if folded in known else plain)
-    return found
+    meant = {_folded(name): name for name in known}
+    plain = [name.strip(_AROUND) for name in names]
+    return [meant.get(_folded(name), name) for name in plain]
+
+
+def _folded(name: str) -> str:
+    """What `image_id`, `Image ID` and `ImageId` have in common."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def refuse_repeated(names: Sequence[str], written: Sequence[str]) -> None:

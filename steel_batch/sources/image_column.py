@@ -56,7 +56,8 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _is_binary(kind: pa.DataType) -> bool:
+def is_binary(kind: pa.DataType) -> bool:
+    """Whether values are bytes, in any of Arrow's ways to hold them."""
     kind = _plain(kind)
     return bool(
         pa.types.is_binary(kind)
@@ -72,12 +73,12 @@ def _bytes_field(kind: pa.DataType) -> int:
     if not pa.types.is_struct(kind):
         return -1
     places = [i for i, field in enumerate(kind) if field.name == "bytes"]
-    is_one = len(places) == 1 and (_is_binary(kind[places[0]].type))
+    is_one = len(places) == 1 and (is_binary(kind[places[0]].type))
     return places[0] if is_one else -1
 
 
 def _holds_bytes(kind: pa.DataType) -> bool:
-    return _is_binary(kind) or _bytes_field(kind) >= 0
+    return is_binary(kind) or _bytes_field(kind) >= 0
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:
@@ -117,7 +118,7 @@ def image_values(array: pa.Array) -> list[memoryview | str | None]:
             None if value is None and name is None else (str(name) if value is None else value)
             for value, name in zip(content, names, strict=True)
         ]
-    if not _is_binary(kind):
+    if not is_binary(kind):
         return _of_numbers(array)
     return list(binary_views(array))
 

@@ -28,8 +28,9 @@ from steel_batch.sources.columns import (
     values,
 )
 from steel_batch.sources.dates import EXPECTED
-from steel_batch.sources.image_column import image_column, is_leaf_of
+from steel_batch.sources.image_column import image_column, is_binary, is_leaf_of
 from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.magic import MAGIC_BYTES, kind_of
 
 COLUMNS: Final = ("image_id", "line", "date", "tags", "bytes")
 ROW_DIGITS: Final = 8
@@ -73,6 +74,12 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
         message = str(error)
         raise InputError(message if message.startswith(key) else f"{key}: {message}") from error
     except (pa.ArrowException, OSError, ValueError) as error:
+        kind = kind_of(lake.read(key, length=min(MAGIC_BYTES, container.bytes)))
+        if kind is not None and kind != "a Parquet file":
+            raise InputError(
+                f"{lake.uri(key)} is {kind}, and no Parquet file as its name says: move it out of "
+                "the prefix, or upload what it should be."
+            ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{lake.uri(key)} is damaged, or no Parquet file ({reason}): nothing of it is scored. "
@@ -82,10 +89,12 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
 
 def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
     """The columns that say something of the images: as they are written, by what they are."""
+    meant = column_names(fields.names, COLUMNS)
     names = [
-        name if name in COLUMNS and written != image else ""
-        for name, written in zip(column_names(fields.names, COLUMNS), fields.names, strict=True)
+        "" if written == image or (name == "bytes" and is_binary(fields.types[i])) else name
+        for i, (name, written) in enumerate(zip(meant, fields.names, strict=True))
     ]
+    names = [name if name in COLUMNS else "" for name in names]
     refuse_repeated(names, fields.names)
     found = {name: written for name, written in zip(names, fields.names, strict=True) if name}
     for name, written in found.items():

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, Literal, cast
 from steel_batch.errors import ChangedObjectError, InputError, MissingObjectError
 from steel_batch.lake import Lake
 from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, sparse_offset
+from steel_batch.sources.magic import MAGIC_BYTES, kind_of
 
 BLOCK_BYTES: Final = tarfile.BLOCKSIZE
 RECORD_BYTES: Final = tarfile.RECORDSIZE
@@ -28,25 +29,6 @@ MAX_SPARSE_BYTES: Final = 1 << 30
 """Of a sparse member with its holes, which cost the tar nothing and a reader their size."""
 
 _GNU_MAGIC: Final = b"ustar  \0"
-_MAGIC: Final = {
-    b"\x1f\x8b": "compressed with gzip",
-    b"\x1f\x9d": "compressed with compress",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ\0": "compressed with xz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"\x04\x22\x4d\x18": "compressed with lz4",
-    b"LZIP": "compressed with lzip",
-    b"PK\x03\x04": "a ZIP archive",
-    b"PK\x05\x06": "a ZIP archive",
-    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
-    b"Rar!": "a RAR archive",
-    b"PAR1": "a Parquet file",
-    b"070701": "a cpio archive",
-    b"070707": "a cpio archive",
-    b"!<arch>": "an ar archive",
-    b"\xff\xd8\xff": "a JPEG",
-    b"\x89PNG": "a PNG",
-}
 DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, IndexError)
 """What tarfile raises at damaged headers."""
 
@@ -87,7 +69,7 @@ def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Membe
                     end = tar.offset
             start = _next_archive(stream, end, size_bytes)
     except DAMAGE as error:
-        kind = next((k for magic, k in _MAGIC.items() if stream.begins_with(magic)), None)
+        kind = kind_of(stream.beginning())
         if kind is not None and num_members == 0:
             raise InputError(
                 f"{lake.uri(key)} is {kind}, and no plain tar as its name says. Unpack it and pack "
@@ -238,10 +220,10 @@ class HeaderStream(io.RawIOBase):
         self._position = offset
         return offset
 
-    def begins_with(self, magic: bytes) -> bool:
-        """Whether these are the first bytes of all."""
+    def beginning(self) -> bytes:
+        """The first bytes of all."""
         self.seek(0)
-        return self.read(len(magic)) == magic
+        return self.read(MAGIC_BYTES)
 
     def read(self, size: int = -1) -> bytes:
         """Read so many bytes, fewer at the end.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gzip
 import io
 from decimal import Decimal
 from pathlib import Path
@@ -304,3 +305,31 @@ def test_sizes_that_pandas_wrote_beside_nulls_are_read(tmp_path: Path) -> None:
     found = {ref.image_key: (ref.bytes, ref.etag == "e") for ref in
              images_of(lake, None, "m.csv").values()}  # fmt: skip
     assert found == {"a.jpg": (5, True), "b.jpg": (1, False)}
+
+
+def test_words_of_a_column_may_be_joined_in_any_way(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    for name in ("image_id", "ImageId", "Image ID", "image-id", "IMAGE_ID "):
+        lake.write("m.csv", f"key,{name}\na.jpg,7\n".encode())
+        lake.write("p.parquet", parquet_of({"image": [JPEG], name: ["7"]}))
+        for pattern, place in ((None, "m.csv"), ("p.parquet", "")):
+            assert [r.image_id for r in images_of(lake, pattern, place).values()] == ["7"]
+
+
+def test_a_binary_column_beside_the_images_is_no_size(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    lake.write("p.parquet", parquet_of({"image": [JPEG], "bytes": [OTHER]}))
+    assert list(read(source_of(lake, "*.parquet"), tmp_path)[1].values()) == [JPEG]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(gzip.compress(b"x"), "compressed with gzip"), (b"PK\x03\x04", "a ZIP archive")],
+)
+def test_what_is_called_parquet_and_is_none_is_named(
+    tmp_path: Path, data: bytes, said: str
+) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("p.parquet", data)
+    with pytest.raises(ConfigError, match=f"is {said}, and no Parquet file"):
+        images_of(lake, "*.parquet")
