@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -18,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import interrupt
 from steel_batch.cluster.address import is_refusal, own_token, reached
+from steel_batch.cluster.notices import Notices
 from steel_batch.cluster.ray_errors import reason_of
 from steel_batch.cluster.stream import READ_CPUS, ActorPool
 from steel_batch.cluster.wait import result_of
@@ -61,9 +61,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with contextlib.ExitStack() as signed_in:
         _init(address, wait_seconds, signed_in)
-        # Ray prints what it notices of lost workers to stdout, which is for results; some of it
-        # late.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(Notices()):  # some of them come late
             try:
                 interrupt.check()  # joining takes seconds
                 yield

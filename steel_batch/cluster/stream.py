@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from steel_batch import errors, interrupt
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
 from steel_batch.cluster.node_watch import NodeWatch
+from steel_batch.cluster.notices import keep_traces_off_the_terminal
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.stages import ReadStage, ScoreStage, Setup
 from steel_batch.cluster.wait import result_of
@@ -264,3 +265,4 @@ def _configure_data(memory_bytes: int) -> None:
         callbacks.append(_StopWhenAsked)
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    keep_traces_off_the_terminal()

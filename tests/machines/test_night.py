@@ -65,6 +65,7 @@ def _check(plant: Site, store: str, job: subprocess.Popen[str], undisturbed: Row
     code, text = end_of(job)
     assert code == 0, text
     assert "Traceback" not in text
+    assert "StackTrace" not in text
     rows = plant.rows(store)
     assert len(rows["predictions"]) == NUM_IMAGES
     assert rows == undisturbed
@@ -253,6 +254,7 @@ def test_a_node_that_lacks_something_stops_the_run_and_is_named(
         code, text = end_of(plant.submit(*plant.score_command(store)))
     assert code == 1, text
     assert expected in text
+    assert "Traceback" not in text
     assert not any(plant.rows(store).values())
 
 

@@ -1,0 +1,44 @@
+"""What Ray says of lost nodes is one line for the operator, and never on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from steel_batch.cluster.notices import Notices, first_line
+
+DEAD = (
+    "\x1b[33m(raylet)\x1b[0m Raylet is terminated. Termination is unexpected. Last 20 lines of "
+    "the Raylet logs:\n    [2026-11-28 23:29:27,043 C 32 32] (raylet) node_manager.cc:971: "
+    "[Timeout] Exiting\n    *** StackTrace Information ***\n    raylet(+0xff770a) operator<<()\n"
+)
+FAILED = (
+    "\x1b[33m(raylet)\x1b[0m Task get_location failed. There are infinite retries remaining, so "
+    "the task will be retried. Error: Traceback (most recent call last):\n\n"
+    '  File "python/ray/_raylet.pyx", line 2153, in ray._raylet.execute_task\n'
+    "ray.exceptions.RaySystemError: System error: No module named 'steel_batch'\n"
+    "ModuleNotFoundError: No module named 'steel_batch'\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("notice", "expected"),
+    [
+        (DEAD, "(raylet) Raylet is terminated. Termination is unexpected. Last 20 lines of the "
+               "Raylet logs: (more in Ray's logs)"),
+        (FAILED, "(raylet) Task get_location failed. There are infinite retries remaining, so the "
+                 "task will be retried. Error: ModuleNotFoundError: No module named "
+                 "'steel_batch'."),
+        ("(raylet) a node died", "(raylet) a node died"),
+    ],
+)  # fmt: skip
+def test_a_notice_is_one_line_without_a_trace(
+    notice: str, expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert first_line(notice) == expected
+    with contextlib.redirect_stdout(Notices()):
+        print(notice)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"{expected}\n"
