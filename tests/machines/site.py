@@ -31,7 +31,7 @@ NODE_PORTS: Final = "6380-6385, 10002-10101"
 HEAD_PORTS: Final = f"6379, 8265, {NODE_PORTS}"
 S3: Final = "http://s3:9000"
 TOKEN: Final = "0123456789abcdef" * 4
-NUM_IMAGES: Final = 200
+NUM_IMAGES: Final = 120
 DECODE_SECONDS: Final = 1.0
 SMALL: Final = ["--object-store-memory", str(100 << 20), "--disable-usage-stats"]
 DECODER: Final = f'''
@@ -65,11 +65,27 @@ import sys, urllib.request
 query = f"list-type=2&max-keys=1000&prefix={{sys.argv[1]}}/runs/"
 print(urllib.request.urlopen(f"{S3}/lake?{{query}}").read().count(b"/receipts/"))
 """
-ROWS: Final = {
+READ: Final = f"""
+import dataclasses, json, sys
+from steel_batch.lake import Lake
+from steel_batch.tables.query import run_query
+from steel_batch.tables.verify import verify
+
+store = Lake(f"s3://lake/{{sys.argv[1]}}", endpoint_url="{S3}")
+tables = {{
     "predictions": "image_key, line, width, height, has_defect, peak, defects, engine, date",
     "class_summaries": "line, class_id, num_images, num_defective, defect_rate, area_p50_px",
     "quarantine": "image_key, error_code",
-}
+}}
+rows = {{
+    table: run_query(store, f"SELECT {{columns}} FROM {{table}} ORDER BY ALL").to_pylist()
+    for table, columns in tables.items()
+}}
+problems = [dataclasses.asdict(problem) for problem in verify(store)]
+print(json.dumps({{"rows": rows, "problems": problems}}, default=str))
+"""
+"""The rows of the three tables without what differs between two runs, and what `verify` finds."""
+Rows = dict[str, list[dict[str, Any]]]
 
 
 class Site:
@@ -169,22 +185,12 @@ class Site:
             assert job.poll() is None, job.communicate()[0]
             time.sleep(0.3)
 
-    def rows(self, store: str) -> dict[str, list[dict[str, Any]]]:
-        """The rows of the three tables, without what differs between two runs."""
-        found = {}
-        for table, columns in ROWS.items():
-            done = self.client.run(
-                "steel-batch", "query", "--store", f"s3://lake/{store}", "--endpoint-url", S3,
-                "--output", "json", f"SELECT {columns} FROM {table} ORDER BY ALL",
-            )  # fmt: skip
-            found[table] = json.loads(done.stdout)
-        return found
-
-    def verify(self, store: str) -> None:
-        """Have every committed byte read; fails where something is wrong."""
-        self.client.run(
-            "steel-batch", "verify", "--store", f"s3://lake/{store}", "--endpoint-url", S3
-        )
+    def rows(self, store: str) -> Rows:
+        """The rows of the three tables, where nothing is wrong with the store."""
+        told = json.loads(self.client.run("python", "-c", READ, store).stdout)
+        assert told["problems"] == []
+        rows: Rows = told["rows"]
+        return rows
 
 
 @contextlib.contextmanager
