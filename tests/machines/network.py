@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-NEEDED: Final = ("unshare", "nsenter", "ip", "mount", "nft")
+NEEDED: Final = ("setpriv", "unshare", "nsenter", "ip", "mount", "nft")
 FAKETIME: Final = "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1"
 SUBNET: Final = "192.0.2"
 """Of RFC 5737: for documents and tests."""
@@ -302,7 +302,9 @@ class Machine:
 
 def _namespaces(*arguments: str) -> subprocess.Popen[bytes]:
     """Start a process in namespaces of its own; returns once they are there."""
-    holder = subprocess.Popen(["unshare", *arguments], stderr=subprocess.DEVNULL)
+    holder = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "unshare", *arguments], stderr=subprocess.DEVNULL
+    )
     _wait_for(lambda: _child(holder) is not None and _is_apart(holder), "namespaces", holder)
     return holder
 

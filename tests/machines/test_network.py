@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +17,16 @@ pytestmark = [
     pytest.mark.netns,
     pytest.mark.skipif(missing() is not None, reason=str(missing())),
 ]
+MAKE = """
+import time
+from tests.machines.network import Network
+
+with Network() as network:
+    machine = network.machine("orphan")
+    machine.switch_on()
+    print(machine.pid, network.folder, flush=True)
+    time.sleep(600)
+"""
 ASK = "import urllib.request; urllib.request.urlopen('http://{}:{}', timeout={}).read()"
 
 
@@ -109,6 +122,21 @@ def test_a_machine_that_lost_its_power_comes_back_empty_of_processes(network: Ne
     pid = machine.pid
     machine.power_off()
     with pytest.raises(FileNotFoundError):
-        open(f"/proc/{pid}/stat").close()  # noqa: PTH123 - nothing is read
+        Path(f"/proc/{pid}/stat").read_text()
     machine.switch_on()
     assert "sleep 600" not in machine.run("sh", "-c", "cat /proc/*/cmdline | tr '\\0' ' '").stdout
+
+
+def test_nothing_outlives_the_process_that_made_it() -> None:
+    made = subprocess.Popen([sys.executable, "-c", MAKE], stdout=subprocess.PIPE, text=True)
+    assert made.stdout is not None
+    first, folder = made.stdout.readline().split()
+    assert Path(f"/proc/{first}").exists()
+    made.kill()
+    made.communicate()
+    for _ in range(100):
+        if not Path(f"/proc/{first}").exists():
+            break
+        time.sleep(0.05)
+    shutil.rmtree(folder)
+    assert not Path(f"/proc/{first}").exists()
