@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.engine.contract import Provenance
 from steel_batch.engine.nvjpeg import check_decoder
 from steel_batch.engine.runtime import _can_decode
 from steel_batch.engine.tensorrt import TrtRuntime
@@ -100,6 +101,19 @@ def test_a_runtime_says_what_decodes_its_jpegs(calls: Calls, status: int, ending
     calls.refusals[HARDWARE] = status
     assert open_trt(decodes_jpegs=True).description.endswith(f", batches of 4{ending}")
     assert open_trt().description.endswith(", batches of 4")
+
+
+@pytest.mark.parametrize(("status", "unit"), [(0, "hardware"), (7, "cuda")])
+def test_a_runtime_says_what_makes_its_rows(calls: Calls, status: int, unit: str) -> None:
+    calls.refusals[HARDWARE] = status
+    runtime = open_trt(decodes_jpegs=True)
+    assert runtime.provenance == Provenance(
+        runtime="tensorrt", runtime_version="10.0.0.1", precision="fp16", device="NVIDIA H200"
+    )
+    with runtime.acquire() as slot:
+        assert slot.jpeg_decoder == f"nvjpeg 0.0.0 {unit}"
+    with open_trt().acquire() as slot:
+        assert slot.jpeg_decoder is None
 
 
 @pytest.mark.parametrize("status", [0, 7, 9])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -30,6 +31,11 @@ def test_nvjpeg_has_every_function_that_we_use() -> None:
     library = nvjpeg.load_nvjpeg()
     for name in nvjpeg.FUNCTIONS:
         assert getattr(library, name).argtypes
+
+
+@needs_nvjpeg
+def test_the_version_of_nvjpeg_is_known_without_a_gpu() -> None:
+    assert re.fullmatch(r"1[23]\.\d+\.\d+", nvjpeg.find_version(nvjpeg.load_nvjpeg()))
 
 
 @needs_nvjpeg
