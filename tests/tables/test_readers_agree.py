@@ -21,8 +21,10 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from deltalake import DeltaTable
 from hypothesis import strategies as st
+from ray.data.expressions import col, lit
 
 from steel_batch import layout, schema
 from steel_batch.lake import Lake
@@ -179,3 +181,131 @@ def test_every_reader_finds_what_pandas_finds(data: st.DataObject, rows: Rows, n
     expected = rows.expected(where)
     for reader, found in readers(rows, where, of=name):
         assert rows.keys(found) == expected, reader
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A query over the tables, and how many rows pandas finds."""
+
+    sql: str
+    num_rows: int
+
+
+NESTED = {
+    "len(defects) > 1": lambda row: len(row["defects"]) > 1,
+    "peak[2] >= 0.5": lambda row: row["peak"][1] >= 0.5,
+    "list_contains(list_transform(defects, lambda d: d.class_id), 3)": lambda row: any(
+        defect["class_id"] == 3 for defect in row["defects"]
+    ),
+    "tags['camera'] = 'top'": lambda row: ("camera", "top") in row["tags"],
+    "NOT has_defect": lambda row: not row["has_defect"],
+}
+"""Conditions on what lies inside a row of the predictions."""
+
+
+def ask_one(draw: st.DrawFn, frames: dict[str, pd.DataFrame]) -> Question:
+    """A filter of one table."""
+    table = draw(st.sampled_from(layout.TABLES))
+    where = draw(predicates(frames[table], SCHEMAS[table]))
+    return Question(
+        sql=f"SELECT * FROM {table} WHERE {where.sql}",
+        num_rows=int(where.mask(frames[table]).sum()),
+    )
+
+
+def ask_nested(draw: st.DrawFn, frames: dict[str, pd.DataFrame]) -> Question:
+    """A filter of the predictions and a condition on what lies inside their rows."""
+    frame = frames[layout.PREDICTIONS]
+    where = draw(predicates(frame, SCHEMAS[layout.PREDICTIONS]))
+    inside = draw(st.sampled_from(sorted(NESTED)))
+    holds = frame.apply(NESTED[inside], axis=1)
+    both = draw(st.booleans())
+    mask = where.mask(frame) & holds if both else where.mask(frame) | holds
+    return Question(
+        sql=f"SELECT * FROM predictions WHERE {where.sql} {'AND' if both else 'OR'} {inside}",
+        num_rows=int(mask.sum()),
+    )
+
+
+def ask_join(draw: st.DrawFn, frames: dict[str, pd.DataFrame]) -> Question:
+    """Predictions joined with the summaries of their line, both filtered."""
+    left, right = layout.PREDICTIONS, layout.CLASS_SUMMARIES
+    of_left = draw(predicates(frames[left], SCHEMAS[left]))
+    of_right = draw(predicates(frames[right], SCHEMAS[right]))
+    on = ["engine", "date", "line"]
+    found = [
+        frames[table][where.mask(frames[table])][on].dropna()
+        for table, where in ((left, of_left), (right, of_right))
+    ]
+    return Question(
+        sql=f"SELECT * FROM (SELECT * FROM {left} WHERE {of_left.sql}) AS a JOIN "
+        f"(SELECT * FROM {right} WHERE {of_right.sql}) AS b USING (engine, date, line)",
+        num_rows=len(found[0].merge(found[1], on=on)),
+    )
+
+
+def ask_anti_join(draw: st.DrawFn, frames: dict[str, pd.DataFrame]) -> Question:
+    """Predictions of dates without an entry in quarantine of some kind."""
+    frame, entries = frames[layout.PREDICTIONS], frames[layout.QUARANTINE]
+    where = draw(predicates(entries, SCHEMAS[layout.QUARANTINE]))
+    dates = set(entries[where.mask(entries)]["date"])
+    return Question(
+        sql="SELECT * FROM predictions ANTI JOIN "
+        f"(SELECT * FROM quarantine WHERE {where.sql}) USING (date)",
+        num_rows=int((~frame["date"].isin(dates)).sum()),
+    )
+
+
+@st.composite
+def questions(draw: st.DrawFn, frames: dict[str, pd.DataFrame]) -> Question:
+    kinds = [ask_one, ask_one, ask_nested, ask_join, ask_anti_join]
+    return draw(st.sampled_from(kinds))(draw, frames)
+
+
+@pytest.fixture(scope="module")
+def frames(stores: dict[str, Lake], name: str) -> dict[str, pd.DataFrame]:
+    """The rows of each table, null in columns that a build did not have."""
+    found = {}
+    for table in layout.TABLES:
+        frame = frame_of(stores[name], table)
+        missing = [column for column in SCHEMAS[table].names if column not in frame]
+        found[table] = frame.assign(**dict.fromkeys(missing))
+    return found
+
+
+def check_questions(store: Lake, frames: dict[str, pd.DataFrame], num_questions: int) -> None:
+    @hypothesis.settings(max_examples=num_questions)
+    @hypothesis.given(question=questions(frames))
+    def check(question: Question) -> None:
+        assert run_query(store, question.sql).num_rows == question.num_rows, question.sql
+
+    check()
+
+
+def test_queries_joins_and_nested_conditions_give_what_pandas_gives(
+    stores: dict[str, Lake], name: str, frames: dict[str, pd.DataFrame]
+) -> None:
+    check_questions(stores[name], frames, 20)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_thousand_queries_give_what_pandas_gives(
+    stores: dict[str, Lake], name: str, frames: dict[str, pd.DataFrame]
+) -> None:
+    check_questions(stores[name], frames, 1000)
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_rays_reader_of_delta_tables_finds_what_pandas_finds(stores: dict[str, Lake]) -> None:
+    for store in (stores["upgraded"], stores["new"]):
+        for table, column, value in (
+            (layout.PREDICTIONS, "width", 160),
+            (layout.PREDICTIONS, "has_defect", False),
+            (layout.CLASS_SUMMARIES, "num_components", 0),
+            (layout.QUARANTINE, "error_code", "empty"),
+        ):
+            found = ray.data.read_delta(store.uri(table)).filter(expr=col(column) == lit(value))
+            num_rows = int((frame_of(store, table)[column] == value).sum())
+            assert found.count() == num_rows > 0, (store, table, column)
