@@ -21,7 +21,7 @@ from typing import Any, Final
 
 NEEDED: Final = ("setpriv", "unshare", "nsenter", "ip", "mount", "nft")
 FAKETIME: Final = "/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1"
-SUBNET: Final = "192.0.2"
+SUBNET: Final = "198.51.100"
 """Of RFC 5737: for documents and tests."""
 START_SECONDS: Final = 30.0
 _FIRST_PROCESS: Final = """
