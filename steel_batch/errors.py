@@ -13,6 +13,7 @@ The branches follow what the caller does about them::
     │   ├── ShapeError         it is an image of a size that the engine refuses
     │   └── MaskError          its mask, or the run-length encoding of one, is malformed
     ├── LakeError              stop: the object store says no for good
+    │   ├── UnsupportedError   the store does not know this kind of request
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   └── TransientLakeError retry, then fail the shard
@@ -142,6 +143,10 @@ class MaskError(ImageError):
 
 class LakeError(SteelBatchError):
     """The object store refused for good: no such bucket, access denied, disk full."""
+
+
+class UnsupportedError(LakeError):
+    """The object store does not know this kind of request."""
 
 
 class MissingObjectError(LakeError):

@@ -8,7 +8,9 @@ does is changed while it runs; which requests are hit follows from a seed and th
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import http.client
 import json
 import random
@@ -31,6 +33,8 @@ REFUSALS = {
     "internal_error": (500, "InternalError", "We encountered an internal error."),
     "access_denied": (403, "AccessDenied", "Access Denied"),
     "expired_token": (400, "ExpiredToken", "The provided token has expired."),
+    "no_md5": (400, "InvalidRequest", "Missing required header for this request: Content-MD5"),
+    "not_implemented": (501, "NotImplemented", "A header implies what is not implemented."),
 }
 """Answers in the place of the server's."""
 PASSING = (
@@ -63,6 +67,8 @@ class Faults:
     """Where not empty: requests that are signed with this access key are answered ExpiredToken."""
     work_seconds: float = 0.0
     """How long every answer takes at least."""
+    wants_md5: bool = False
+    """Whether deleting many objects needs the MD5 of the request, beside its other checksum."""
 
 
 class FaultProxy:
@@ -225,6 +231,12 @@ class _Connection(BaseHTTPRequestHandler):
             self._reset()
             return
         body = self._body()
+        if self.state.faults.wants_md5 and self.command == "POST" and "delete" in self.path:
+            digest = base64.b64encode(hashlib.md5(body).digest()).decode()  # noqa: S324
+            names = {name.lower() for name in self.headers}
+            has_other = any(name.startswith("x-amz-checksum-") for name in names)
+            if self.headers.get("Content-MD5") != digest or not has_other:
+                kind = "no_md5"
         if kind in REFUSALS:
             self._send(_refusal(kind))
             return

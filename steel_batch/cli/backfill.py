@@ -12,7 +12,7 @@ import click
 from rich.table import Table
 
 from steel_batch.cli.output import configure_logging, console, print_json, print_table, say
-from steel_batch.cli.score import duration, run_options
+from steel_batch.cli.score import duration, left_alone, run_options
 from steel_batch.cli.values import DATE
 from steel_batch.config import ScoreConfig
 
@@ -78,7 +78,7 @@ def backfill(
     if output == "json":
         print_json(_to_json(outcomes))
     else:
-        _show(outcomes, first_date, last_date)
+        _show(outcomes, first_date, last_date, rescored=options["rescore_changed"])
         say(
             f"This took {duration(time.monotonic() - started)}. Dates are worked on side by side, "
             "so their seconds, from the listing to the commit, add up to more."
@@ -129,6 +129,7 @@ def _to_json(outcomes: Sequence[DateOutcome]) -> dict[str, Any]:
         "num_dates": len(outcomes),
         "num_committed": count("committed"),
         "num_done_before": count("done before"),
+        "num_without_images": count("no images"),
         "num_failed": count("failed"),
         "num_not_begun": count("not begun"),
         "dates": [
@@ -144,7 +145,9 @@ def _to_json(outcomes: Sequence[DateOutcome]) -> dict[str, Any]:
     }
 
 
-def _show(outcomes: Sequence[DateOutcome], first: str | None, last: str | None) -> None:
+def _show(
+    outcomes: Sequence[DateOutcome], first: str | None, last: str | None, *, rescored: bool
+) -> None:
     table = Table("date", "", "images", "quarantined", "seconds", "run", box=None, pad_edge=False)
     for column in table.columns[2:5]:
         column.justify = "right"
@@ -172,6 +175,10 @@ def _show(outcomes: Sequence[DateOutcome], first: str | None, last: str | None) 
     for outcome in outcomes:
         if outcome.error:
             say(f"{outcome.date}: {outcome.error}")
+        elif outcome.result is not None and outcome.was_listed:
+            notes = left_alone(outcome.result, rescored=rescored)
+            if notes:
+                say(f"{outcome.date}:{notes}")
     if first and last:
         num_days = (datetime.date.fromisoformat(last) - datetime.date.fromisoformat(first)).days + 1
         if num_days > len(outcomes):

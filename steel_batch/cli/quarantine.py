@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import click
+import pyarrow as pa
 
-from steel_batch.cli.completion import complete_date
+from steel_batch import layout
+from steel_batch.cli.completion import complete_date, complete_run
 from steel_batch.cli.output import (
     endpoint_option,
     existing_store,
@@ -19,7 +21,14 @@ from steel_batch.cli.score import date_option, run_options, score_and_show
 from steel_batch.cli.values import DATE
 from steel_batch.errors import IMAGE_CODES, ConfigError
 from steel_batch.lake import Lake
+from steel_batch.runs.receipt import quarantined_images
+from steel_batch.runs.record import read_run
 from steel_batch.tables.query import run_query
+
+_LISTED: Final = pa.schema(
+    [(name, pa.string()) for name in ("date", "engine", "image_key", "error_code", "message")]
+    + [("bytes", pa.int64())]
+)
 
 
 @click.group()
@@ -34,12 +43,31 @@ def quarantine() -> None:
     "--date", type=DATE, metavar="DATE", shell_complete=complete_date, help="Only this date."
 )
 @click.option("--code", metavar="CODE", help="Only this error code, such as truncated.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="RUN",
+    shell_complete=complete_run,
+    help="What this run set aside, also where it committed nothing, as after exit 3.",
+)
 @output_option
 def list_(
-    store: str, endpoint_url: str | None, date: str | None, code: str | None, output: str
+    store: str,
+    endpoint_url: str | None,
+    date: str | None,
+    code: str | None,
+    run_id: str | None,
+    output: str,
 ) -> None:
     """List the quarantine: image, code, message."""
     lake = existing_store(store, endpoint_url)
+    if run_id is not None:
+        rows = _set_aside(lake, run_id, date, code)
+        if output == "json":
+            print_json(rows.to_pylist())
+        else:
+            show_table(rows)
+        return
     where = ["true"]
     if date is not None:
         where.append(f"date = '{date}'")
@@ -55,6 +83,30 @@ def list_(
         print_json(rows.to_pylist())
     else:
         show_table(rows)
+
+
+def _set_aside(store: Lake, run_id: str, date: str | None, code: str | None) -> pa.Table:
+    """What one run set aside so far, from its receipts."""
+    engine, its_date, _ = layout.split_run_id(run_id)
+    if read_run(store, run_id).record is None:
+        raise ConfigError(f"there is no run {run_id} in {store.url}; `runs list` shows them.")
+    if date not in (None, its_date):
+        raise ConfigError(f"run {run_id} is of {its_date}: leave --date {date} out.")
+    found = list(quarantined_images(store, run_id))
+    known = {*IMAGE_CODES, *(image.error_code for image in found)}
+    if code not in (None, *known):
+        raise ConfigError(
+            f"there is no --code {code!r}; a code is one of: {', '.join(sorted(known))}."
+        )
+    rows = [
+        {
+            "date": its_date, "engine": engine, "image_key": image.image_key,
+            "error_code": image.error_code, "message": image.message, "bytes": image.bytes,
+        }
+        for image in found
+        if code in (None, image.error_code)
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=_LISTED)
 
 
 def _check_code(code: str, store: Lake) -> None:

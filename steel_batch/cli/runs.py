@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any, Final
 
 import click
 from rich.table import Table
@@ -16,12 +19,23 @@ from steel_batch.cli.output import (
     existing_store,
     output_option,
     print_json,
+    print_table,
     store_option,
 )
 from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError
-from steel_batch.runs.events import read_events
-from steel_batch.runs.record import list_runs, read_runs, runs_of
+from steel_batch.lake import Lake
+from steel_batch.lake.lock import read_holder
+from steel_batch.runs.events import last_end, read_events
+from steel_batch.runs.record import Run, list_runs, read_runs, runs_of
+
+SHORT: Final = {
+    "TooManyBadImagesError": "too many bad images",
+    "LockHeldError": "lost its lock",
+}
+"""What a kind of failure is called in a table; others by the first sentence of their message."""
+LONGEST_REASON: Final = 100
+LONGEST_LIST: Final = 20
 
 
 @click.group()
@@ -41,36 +55,84 @@ def runs() -> None:
 )
 @output_option
 def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -> None:
-    """List the runs of a store, by date."""
+    """List the runs of a store, by date, and why those ended that committed nothing."""
     lake = existing_store(store, endpoint_url)
     found = list(read_runs(lake, list(list_runs(lake, date or ""))))
+    ends = [_how_it_ended(lake, run) for run in found]
     if output == "json":
         print_json(
             [
                 {
                     "run_id": run.run_id,
-                    "state": run.state,
+                    "state": end.state,
+                    "reason": end.reason,
                     "result": None if run.result is None else run.result.to_json(),
                 }
-                for run in found
+                for run, end in zip(found, ends, strict=True)
             ]
         )
+        return
+    if not found:
+        answer.print(f"no runs{f' of {date}' if date else ''} in {lake.url}")
         return
     table = Table("run", "state", "images", "quarantined", "seconds", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
-    for run in found:
+    for run, end in zip(found, ends, strict=True):
         images = run.record.num_images if run.record else 0
         result = run.result
         table.add_row(
             run.run_id,
-            run.state,
+            f"{end.state}: {end.short}" if end.short else end.state,
             f"{images:,}",
             f"{result.num_quarantined:,}" if result else "",
             f"{result.seconds:,.0f}" if result else "",
         )
-    of_date = f" of {date}" if date else ""
-    answer.print(table if found else f"no runs{of_date} in {lake.url}")
+    print_table(table)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _End:
+    """How a run stands, for who looks at it the morning after."""
+
+    state: str
+    """``committed``, ``running``, ``failed``, ``interrupted``, ``killed``, ``unplanned`` or
+    ``abandoned``."""
+    reason: str | None = None
+    """Why it has no result: the whole message."""
+    short: str = ""
+
+
+def _how_it_ended(store: Lake, run: Run) -> _End:
+    """Why a run has no result, from its events and its date's lock."""
+    if run.result is not None:
+        return _End(run.state)
+    engine, date, _ = layout.split_run_id(run.run_id)
+    if run.is_newest:
+        holder = read_holder(store, layout.lock_series(engine, date))
+        if holder is not None:
+            return _End("running", str(holder), str(holder))
+    end = last_end(list(read_events(store, run.run_id)))
+    reason: str | None = None
+    if end.kind == "failed":
+        reason = end.message or end.error
+        short = SHORT.get(end.error) or _first_sentence(reason)
+    elif end.kind == "interrupted":
+        reason = short = f"by Ctrl-C or SIGTERM at {end.at}"
+    elif run.record is not None:
+        reason = short = f"last heard of at {end.at or run.record.created_at}"
+    else:
+        short = ""
+    kind = "killed" if end.kind == "unknown" else end.kind
+    if not run.is_newest:
+        return _End(run.state, reason and f"{kind}: {reason}", short and f"{kind}: {short}")
+    return _End(run.state if run.record is None else kind, reason, short)
+
+
+def _first_sentence(message: str) -> str:
+    first, *_ = re.split(r"(?<=[.;])\s", message, maxsplit=1)
+    first = first.rstrip(".;")
+    return first if len(first) <= LONGEST_REASON else f"{first[: LONGEST_REASON - 1]}…"
 
 
 @runs.command("show")
@@ -87,25 +149,39 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     if run is None or run.record is None:
         raise ConfigError(f"there is no run {run_id} in {lake.url}; `runs list` shows them.")
     events = list(read_events(lake, run_id))
+    end = _how_it_ended(lake, run)
     if output == "json":
         print_json(
             {
                 "run_id": run_id,
-                "state": run.state,
+                "state": end.state,
+                "reason": end.reason,
                 "record": dataclasses.asdict(run.record),
                 "result": None if run.result is None else run.result.to_json(),
                 "events": events,
             }
         )
         return
-    answer.print(f"{run_id}: {run.state}")
+    answer.print(f"{run_id}: {end.state}{f': {end.reason}' if end.reason else ''}")
     for name, value in run.record.settings.items():
-        answer.print(f"  {name}: {value}")
+        answer.print(f"  {name}: {_text(value)}")
     answer.print(
         f"  plan {run.record.plan_digest[:12]}: {counted(run.record.num_images, 'image')} in "
         f"{counted(run.record.num_shards, 'shard')}"
     )
     for event in events:
         rest = {k: v for k, v in event.items() if k not in ("at", "event", "config")}
-        text = ", ".join(f"{k}={v}" for k, v in rest.items())
-        answer.print(f"{event['at']}  {event['event']}  {text}")
+        text = ", ".join(f"{k}={_text(v)}" for k, v in rest.items())
+        answer.print(f"{event['at']}  {event['event']}  {text}".rstrip())
+
+
+def _text(value: Any) -> str:
+    """A value of an event or a setting as text: no quotes and braces of Python's."""
+    if isinstance(value, Mapping):
+        return f"({' '.join(f'{k}={_text(v)}' for k, v in value.items()) or 'nothing'})"
+    if isinstance(value, (list, tuple)):
+        shown = " ".join(map(_text, value[:LONGEST_LIST]))
+        return f"({shown}{f' and {len(value) - LONGEST_LIST} more' * (len(value) > LONGEST_LIST)})"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)

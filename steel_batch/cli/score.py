@@ -353,21 +353,11 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
         result: How it ended.
         rescored: Whether images that were changed since were scored again.
     """
-    changed = (
-        f" Changed since they were scored: {counted(result.num_changed, 'image')}, "
-        f"{'whose rows are replaced' if rescored else 'left so without --rescore-changed'}."
-        if result.num_changed
-        else ""
-    )
-    left_out = (
-        f" Left out by their keys: {others(result.num_left_out, result.example_left_out)}."
-        if result.num_left_out
-        else ""
-    )
+    notes = left_alone(result, rescored=rescored)
     if result.run_id is None:
         say(
             f"{result.date}: nothing new: all {result.num_committed_before + result.num_changed:,} "
-            f"images have their row or quarantine entry already.{changed}{left_out}"
+            f"images have their row or quarantine entry already.{notes}"
         )
         return
     quarantined = f"{result.num_quarantined:,} quarantined"
@@ -379,10 +369,18 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
         else ""
     )
     rate = f"{result.images_per_second:,.1f} images/s; " if result.images_per_second else ""
+    scored = f"{counted(result.num_scored, 'image')} scored with {result.engine}"
+    if result.num_resumed_images:
+        scored += f", {result.num_resumed_images:,} of the run's images by an earlier attempt,"
+    retried = ""
+    if result.num_retried:
+        retried = (
+            f" Tried again: {counted(result.num_retried, 'quarantined image')}, of which "
+            f"{result.num_retried - result.num_bad_again:,} left the quarantine."
+        )
     say(
-        f"{result.date}: {counted(result.num_scored, 'image')} scored with {result.engine} in "
-        f"{duration(result.seconds)} ({rate}start-up {duration(result.startup_seconds)}), "
-        f"{quarantined}{late}.{changed}{left_out}"
+        f"{result.date}: {scored} in {duration(result.seconds)} ({rate}start-up "
+        f"{duration(result.startup_seconds)}), {quarantined}{late}.{retried}{notes}"
     )
     table = Table("class", "name", "images", "share", box=None, pad_edge=False)
     for column in table.columns[2:]:
@@ -395,3 +393,19 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
     console.print(table)
     console.print(f"run {result.run_id}, table version {result.table_version}")
     console.print(f"{result.predictions}", soft_wrap=True)
+
+
+def left_alone(result: RunResult, *, rescored: bool) -> str:
+    """What a date has beside the scored images, as sentences; each begins with a blank."""
+    changed = (
+        f" Changed since they were scored: {counted(result.num_changed, 'image')}, "
+        f"{'whose rows are replaced' if rescored else 'left so without --rescore-changed'}."
+        if result.num_changed
+        else ""
+    )
+    left_out = (
+        f" Left out by their keys: {others(result.num_left_out, result.example_left_out)}."
+        if result.num_left_out
+        else ""
+    )
+    return changed + left_out

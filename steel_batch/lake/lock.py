@@ -295,3 +295,9 @@ def _user() -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
+
+
+def read_holder(store: Lake, name: str) -> Holder | None:
+    """Who holds a lease now, by the clock of this host; None where nobody does."""
+    _, holder = _latest(store, name)
+    return None if holder is None or holder.is_over() else holder

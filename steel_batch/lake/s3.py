@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
@@ -22,6 +23,7 @@ from steel_batch.errors import (
     LakeError,
     MissingObjectError,
     TransientLakeError,
+    UnsupportedError,
 )
 from steel_batch.lake.contract import LakeObject, ReadRequest
 from steel_batch.lake.retry import Retry
@@ -30,6 +32,8 @@ from steel_batch.lake.s3_faults import ObjectExistsError
 from steel_batch.lake.s3_streams import TOKEN, MultipartUpload, PartWriter, RangeReader
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 PART_BYTES: Final = 32 << 20
 """Uploads above this size go in parts; a retry repeats one part. S3 takes 10,000 of them."""
@@ -62,6 +66,7 @@ class Bucket:
         self._url = url
         self._part_bytes, self._copy_bytes = part_bytes, copy_bytes
         self._client = Client(endpoint_url, retry)
+        self._was_warned = False
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         for page in self._pages("list_objects_v2", prefix):
@@ -212,10 +217,21 @@ class Bucket:
 
     def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]:
         options: dict[str, Any] = {}
-        swept = []
+        swept: list[LakeObject] = []
         while True:
             call = partial(self._call, "list_multipart_uploads", Prefix=self._root, **options)
-            page: dict[str, Any] = self._run(f"listing uploads to {self._url}", call)
+            try:
+                page: dict[str, Any] = self._run(f"listing uploads to {self._url}", call)
+            except UnsupportedError as error:
+                if not self._was_warned:
+                    log.warning(
+                        "uploads that were never completed are not looked for, as the store does "
+                        "not list them (%s): give the bucket a rule that ends them after a day, if "
+                        "it has such rules",
+                        error.message.rstrip("."),
+                    )
+                self._was_warned = True
+                return swept
             for upload in page.get("Uploads", ()):
                 age = datetime.now(timezone.utc) - upload["Initiated"]
                 if age.total_seconds() < older_seconds:

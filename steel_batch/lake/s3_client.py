@@ -7,7 +7,9 @@ own retries are off, so that they do not multiply.
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
+import hashlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -47,6 +49,7 @@ class Client:
         self._retry = retry
         self._was_answered = False
         self._renewed = float("-inf")
+        self._prepared: Any = None
         self._fs = s3fs.S3FileSystem(
             endpoint_url=endpoint_url,
             use_listings_cache=False,
@@ -90,6 +93,9 @@ class Client:
     async def call(self, method: str, **options: Any) -> Any:
         """Make one request, once."""
         client = await self._fs.set_session()
+        if client is not self._prepared:
+            client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+            self._prepared = client
         return await getattr(client, method)(**options)
 
     async def retried(
@@ -201,3 +207,10 @@ async def _rest(seconds: float) -> None:
         if interrupt.is_due():
             raise _StoppedError
         await asyncio.sleep(min(left, POLL_SECONDS))
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """State a request's MD5 beside botocore's own checksum: some stores know only the older one."""
+    body = params["body"]
+    digest = hashlib.md5(body if isinstance(body, bytes) else body.encode(), usedforsecurity=False)
+    params["headers"]["Content-MD5"] = base64.b64encode(digest.digest()).decode()

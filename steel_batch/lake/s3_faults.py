@@ -21,6 +21,7 @@ from steel_batch.errors import (
     MissingObjectError,
     SteelBatchError,
     TransientLakeError,
+    UnsupportedError,
     paragraph_of,
 )
 
@@ -70,6 +71,7 @@ _EXPIRED: Final = {
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",
     "400",  # all that a HEAD answers to an expired token
 }  # fmt: skip
+_UNSUPPORTED: Final = {"NotImplemented", "501", "MethodNotAllowed", "405"}
 _REFUSED: Final = {"AccessDenied", "403", "Forbidden", "UnauthorizedAccess"}
 _NO_SUCH_IDENTITY: Final = {
     "InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "InvalidClientTokenId",
@@ -211,4 +213,6 @@ def sort_code(code: str, message: str, what: str) -> Fault:
         return Fault(code, Verdict.FINAL, LakeError(f"{answer}; {advice}."))
     if code == "RequestTimeTooSkewed":
         return Fault(code, Verdict.FINAL, LakeError(f"{answer}; set this host's clock."))
+    if code in _UNSUPPORTED:
+        return Fault(code, Verdict.FINAL, UnsupportedError(f"{answer}."))
     return Fault(code, Verdict.FINAL, LakeError(f"{answer}."))

@@ -140,6 +140,7 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
             command continues.
     """
     started = time.monotonic()
+    _check_named(config)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     out = Lake(config.out, endpoint_url=config.endpoint_url)
     packer = _Packer(config, source.lake, out)
@@ -162,6 +163,30 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
         key_pattern=_pattern(config, has_line=has_line, has_date=has_date),
         seconds=round(time.monotonic() - started, 3),
     )
+
+
+def _check_named(config: PackConfig) -> None:
+    """Refuse images inside of containers whose names a tar could not say.
+
+    Raises:
+        ConfigError: It says what to give instead.
+    """
+    objects, hash_, _ = (config.key_pattern or "").partition("#")
+    if config.format != "tar":
+        return
+    if objects.endswith(".parquet"):
+        raise ConfigError(
+            f"--format tar cannot hold what {config.key_pattern!r} names: rows of a Parquet file "
+            "have no names, and members of a tar have nothing else. Give --format parquet, or pack "
+            "the loose images again."
+        )
+    if objects.endswith(".tar") and not hash_:
+        raise ConfigError(
+            f"--format tar needs to know how the members of {config.key_pattern!r} are named: give "
+            f"the pattern of their names behind '#', such as '{config.key_pattern}#"
+            "{image_id}.jpg' with '*/' before {image_id} for each folder in them; or give --format "
+            "parquet."
+        )
 
 
 def _load(con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source) -> tuple[bool, bool]:
@@ -274,11 +299,16 @@ class _Packer:
         with self._out.open_output(shard.key) as stream:
             counted = CountedStream(stream)
             writer = self._writer(cast(BinaryIO, counted), rows)
-            for row, data in self._contents(shard.refs, rows):
-                offset = writer.add(row, data)
-                digest = hashlib.sha256(data).hexdigest()
-                entries.append(Entry(row["image_key"], offset, len(data), digest))
-            writer.close()
+            try:
+                for row, data in self._contents(shard.refs, rows):
+                    offset = writer.add(row, data)
+                    digest = hashlib.sha256(data).hexdigest()
+                    entries.append(Entry(row["image_key"], offset, len(data), digest))
+                writer.close()
+            except BaseException:
+                counted.abandon()
+                writer.abandon()
+                raise
         written = self._out.stat(shard.key)
         if written is None or written.size_bytes != counted.num_bytes:
             raise LakeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import tarfile
@@ -42,6 +43,9 @@ class ShardWriter(Protocol):
     def close(self) -> None:
         """Write what comes after the last image; the stream stays open."""
 
+    def abandon(self) -> None:
+        """Free what it holds, where the shard is given up; the stream takes no more bytes."""
+
 
 class TarWriter:
     """A USTAR archive, with PAX headers for names that USTAR cannot say."""
@@ -63,6 +67,9 @@ class TarWriter:
     def close(self) -> None:
         """See `ShardWriter`."""
         self._stream.write(bytes(END_BYTES))
+
+    def abandon(self) -> None:
+        """See `ShardWriter`."""
 
 
 def tar_header(name: str, size: int) -> bytes:
@@ -106,6 +113,11 @@ class ParquetWriter:
         self._flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """See `ShardWriter`: pyarrow's writer would write its footer when it is collected."""
+        with contextlib.suppress(pa.ArrowException, OSError, ValueError):
+            self._writer.close()
+
     def _flush(self) -> None:
         table = pa.Table.from_pylist(self._rows, schema=self._schema)
         self._writer.write_table(table, row_group_size=len(self._rows))
@@ -118,7 +130,12 @@ class CountedStream(io.RawIOBase):
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._tail = b""
+        self._is_abandoned = False
         self.num_bytes = 0
+
+    def abandon(self) -> None:
+        """Pass nothing on any more."""
+        self._is_abandoned = True
 
     def writable(self) -> bool:
         """Yes."""
@@ -131,6 +148,8 @@ class CountedStream(io.RawIOBase):
     def write(self, data: Any) -> int:
         """Write all of it."""
         chunk = bytes(data)
+        if self._is_abandoned:
+            return len(chunk)
         self._stream.write(chunk)
         self._tail = (self._tail + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
         self.num_bytes += len(chunk)

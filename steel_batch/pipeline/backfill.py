@@ -12,6 +12,7 @@ later goes on with the others.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -28,7 +29,7 @@ from steel_batch.cluster.dispatcher import Opening
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.cluster.stream import ShardResult, ShardStream
 from steel_batch.config import ScoreConfig
-from steel_batch.errors import ConfigError, LakeError, SteelBatchError
+from steel_batch.errors import ConfigError, LakeError, NoImagesError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.run import DateRun
@@ -41,6 +42,8 @@ from steel_batch.tables.commit import ensure_tables
 
 PARTS_PER_DATE: Final = 16
 """Read tasks of one date: they are made before it is planned, so all dates have as many."""
+SEEN: Final = ("num_changed", "num_left_out", "example_left_out")
+"""What a run's result says of the lake, as it was when the date was listed."""
 MOST_PARTS: Final = 4096
 """Of all dates, or making them would take longer than scoring the first date."""
 
@@ -82,11 +85,14 @@ class DateOutcome:
 
     date: str
     state: str
-    """``committed``, ``done before`` (an earlier command's), ``failed`` or ``not begun``."""
+    """``committed``, ``done before`` (an earlier command's), ``no images``, ``failed`` or ``not
+    begun``."""
     seconds: float = 0.0
     """From its opening to its commit; dates overlap, so the sum is more than the whole took."""
     result: RunResult | None = None
     error: str | None = None
+    was_listed: bool = True
+    """Whether this command looked for images of the date: else the result is what it was then."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +134,8 @@ def find_backfill_dates(config: ScoreConfig, backfill: BackfillConfig, source: S
     """The dates of the lake within the bounds, in the order in which they are to be scored.
 
     Raises:
-        ConfigError: The keys do not say their date, or there are none within the bounds.
+        ConfigError: The keys do not say their date, or nothing matches at all. No date within the
+            bounds is none: nothing was made on those days.
     """
     dates = source.dates()
     chosen = [
@@ -137,9 +144,13 @@ def find_backfill_dates(config: ScoreConfig, backfill: BackfillConfig, source: S
         if (backfill.first_date or date) <= date <= (backfill.last_date or date)
     ]
     if not chosen:
-        raise ConfigError(
-            f"{config.images} has no date from {backfill.first_date or dates[0]} to "
-            f"{backfill.last_date or dates[-1]}; its dates reach from {dates[0]} to {dates[-1]}."
+        log.warning(
+            "%s has no images from %s to %s; its dates reach from %s to %s",
+            config.images,
+            backfill.first_date or dates[0],
+            backfill.last_date or dates[-1],
+            dates[0],
+            dates[-1],
         )
     return sorted(chosen, reverse=backfill.newest_first)
 
@@ -160,6 +171,8 @@ def backfill(
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     dates = find_backfill_dates(config, settings, source)
+    if not dates:
+        return []
     ensure_tables(store)
     return _Backfill(config, settings, engine, source, store, dates, observe).run()
 
@@ -343,6 +356,7 @@ class _Backfill:
                 date=date,
                 state="done before",
                 seconds=entry["seconds"],
+                was_listed=False,
                 result=RunResult.from_json(json.dumps(entry["result"]).encode()),
             )
 
@@ -356,7 +370,9 @@ class _Backfill:
             # Of a command that died before it could note it, or of a `score`.
             before = latest_result(self._store, result.engine, date)
             if before is not None:
-                result, seconds, state = before, before.seconds, "done before"
+                seen = {name: getattr(result, name) for name in SEEN}
+                result = dataclasses.replace(before, **seen)
+                seconds, state = before.seconds, "done before"
         if not is_noted:
             entry = {"seconds": seconds, "result": result.to_json()}
             text = json.dumps(entry, indent=1, sort_keys=True)
@@ -366,6 +382,9 @@ class _Backfill:
     def _fail(self, date: str, error: Exception, started: float) -> None:
         """Note that a date failed, for whatever reason: it stops no other."""
         is_ours = isinstance(error, SteelBatchError)
+        if isinstance(error, NoImagesError):
+            self._outcomes[date] = DateOutcome(date=date, state="no images", error=str(error))
+            return
         self._outcomes[date] = DateOutcome(
             date=date,
             state="failed",

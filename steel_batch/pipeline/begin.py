@@ -104,6 +104,7 @@ def begin_run(
         num_shards=info.num_shards,
         num_committed=info.num_committed,
         num_changed=info.num_changed,
+        num_retried=info.num_retried,
         num_left_out=planned.num_left_out,
         example_left_out=planned.example_left_out,
         settings=info.settings,

@@ -52,11 +52,16 @@ def plan_date(
     """
     images = source.select(date)
     dated = Dated(images, config.images, config.key_pattern, date)
-    known = known_images(store, engine, date, with_quarantine=not config.retry_quarantined)
-    info = build_plan(dated, config.settings(engine=engine, date=date), path, known=known)
+    info = build_plan(
+        dated,
+        config.settings(engine=engine, date=date),
+        path,
+        known=known_images(store, engine, date),
+        is_seen=source.is_seen,
+    )
     if dated.warning is not None:
         log.warning("%s", dated.warning)
-    if info.num_gone and not info.num_committed + info.num_changed:
+    if info.num_gone and not info.num_committed + info.num_changed + info.num_retried:
         log.warning(
             "%d images of %s have their row or quarantine entry already, and none of them is among "
             "the %d that are listed now. An image is known by its key: if these are the same ones "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import platform
 import time
 from collections import Counter
@@ -20,14 +21,14 @@ from steel_batch.cluster.dispatcher import Opening, Work
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.cluster.merging import merge_files
 from steel_batch.cluster.stream import SHARDS_PER_READ, ShardResult, ShardStream
-from steel_batch.config import ScoreConfig
-from steel_batch.errors import LakeError, TooManyBadImagesError, TransientLakeError
+from steel_batch.config import ALL_DATES, ScoreConfig
+from steel_batch.errors import LakeError, NoImagesError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
 from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.begin import begin_run, unfinished_run
 from steel_batch.pipeline.prepare import Planned, dates_of
-from steel_batch.pipeline.tally import Tally
+from steel_batch.pipeline.tally import KeySet, Tally
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.runs.events import Events, Meter, Observer, Progress, retries_of
 from steel_batch.runs.plan import Plan, ShardRange
@@ -35,9 +36,11 @@ from steel_batch.runs.receipt import read_receipts
 from steel_batch.runs.record import ClassCount, RunRecord, RunResult, put_result
 from steel_batch.sources.contract import Source
 from steel_batch.sources.open import open_source
-from steel_batch.tables.commit import landed, sweep
+from steel_batch.tables.commit import landed, quarantined_keys, sweep
 from steel_batch.tables.landing import delete_staged, land_run
 from steel_batch.tables.merge import Cut, DataFile, cut_files, load_files, save_files
+
+log = logging.getLogger(__name__)
 
 
 def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
@@ -55,8 +58,14 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     with contextlib.ExitStack() as cluster:  # left last: the lock is given back before that
         for date in dates_of(config, source):
             interrupt.check()
-            with DateRun(config, engine, source, store, date, observe) as run:
-                result = run.complete(cluster)
+            try:
+                with DateRun(config, engine, source, store, date, observe) as run:
+                    result = run.complete(cluster)
+            except NoImagesError as error:
+                if config.date != ALL_DATES:
+                    raise
+                log.warning("%s is left out: %s", date, error)
+                continue
             yield result
 
 
@@ -149,18 +158,22 @@ class DateRun:
         """Note how it went and give the lock back."""
         try:
             if self.result is None:
-                if isinstance(error, (KeyboardInterrupt, interrupt.Interrupted)):
-                    self._events.add("interrupted", lake=self._lake_counts())
-                elif error is not None:
-                    self._events.add(
-                        "failed",
-                        error=type(error).__name__,
-                        message=str(error),
-                        lake=self._lake_counts(),
-                    )
-                self._events.flush()
+                self._note_end(error)
         finally:
             self._lease.__exit__(kind, error, trace)
+
+    def _note_end(self, error: BaseException | None) -> None:
+        """Note why the attempt ends without a result, for `runs list` and `runs show`."""
+        if isinstance(error, (KeyboardInterrupt, interrupt.Interrupted)):
+            self._events.add("interrupted", lake=self._lake_counts())
+        elif error is not None:
+            self._events.add(
+                "failed",
+                error=type(error).__name__,
+                message=str(error),
+                lake=self._lake_counts(),
+            )
+        self._events.flush()
 
     def complete(self, cluster: contextlib.ExitStack) -> RunResult:
         """Score what is left, as often as it takes, and commit.
@@ -194,11 +207,23 @@ class DateRun:
         )
 
     def _open(self, record: RunRecord) -> None:
-        store = self._store
         self._record = record
-        self._tally = Tally(record, num_classes=len(self._engine.card.classes))
-        self._events = Events(store, record.run_id)
+        self._events = Events(self._store, record.run_id)
         self._events.add("attempt", host=platform.node(), config=dataclasses.asdict(self._config))
+        try:
+            self._resume(record)
+        except BaseException as error:
+            self._note_end(error)
+            raise
+
+    def _resume(self, record: RunRecord) -> None:
+        """Find what earlier attempts at the run did."""
+        store = self._store
+        is_retry = record.num_retried or record.settings.get("retry_quarantined")
+        known_bad = quarantined_keys(store, record.engine, record.date) if is_retry else ()
+        self._tally = Tally(
+            record, num_classes=len(self._engine.card.classes), known_bad=KeySet(known_bad)
+        )
         for receipt in read_receipts(store, record.run_id, record.plan_digest):
             self._tally.add(receipt, resumed=True)
         files = load_files(store, record.run_id, layout.MERGED)
@@ -398,18 +423,22 @@ class DateRun:
         self._events.add("scored", num_shards=tally.num_shards_done, num_bad=tally.num_quarantined)
 
     def _check_bad(self) -> None:
+        """Stop where too many images are bad that were not known to be."""
         record, tally = self._record, self._tally
-        allowed = self._config.max_bad * record.num_images
-        if tally.num_quarantined <= allowed:
+        num_new = record.num_images - record.num_retried
+        num_bad = tally.num_quarantined - tally.num_bad_again
+        what = "new images" if record.num_retried else "images"
+        if num_bad <= self._config.max_bad * num_new:
             return
         reasons = ", ".join(f"{code} ({n})" for code, n in tally.bad_codes.most_common())
         raise TooManyBadImagesError(
-            f"{tally.num_quarantined} of {record.num_images} images cannot be scored, more than "
-            f"--max-bad {self._config.max_bad:g} allows: {reasons}; for example "
-            f"{tally.bad_example.rstrip('.')}. Nothing of run {record.run_id} is committed and "
-            "what is scored is kept: run the same command with a greater --max-bad, which commits "
-            "the others and lists these in the quarantine, to be mended and retried from there; "
-            "or mend them first and give --fresh, which scores the date anew."
+            f"{num_bad} of {num_new} {what} cannot be scored, "
+            f"more than --max-bad {self._config.max_bad:g} allows: {reasons}; for example "
+            f"{tally.bad_example.rstrip('.')}. `steel-batch quarantine list --run "
+            f"{record.run_id} --store {self._store.url}` lists them. Nothing of the run is "
+            "committed, and what is scored is kept. To commit the others, run the same command "
+            "with a greater --max-bad. To score all of them, repair the images and run the same "
+            "command with --fresh."
         )
 
     def _result(self, record: RunRecord, scored: Tally, version: int) -> RunResult:
@@ -431,7 +460,10 @@ class DateRun:
             num_changed=record.num_changed,
             num_left_out=record.num_left_out,
             example_left_out=record.example_left_out,
+            num_retried=record.num_retried,
+            num_bad_again=scored.num_bad_again,
             num_resumed_shards=scored.num_resumed,
+            num_resumed_images=scored.num_resumed_images,
             classes=tuple(
                 ClassCount(class_id=i + 1, class_name=name, num_images=int(scored.num_defective[i]))
                 for i, name in enumerate(self._engine.card.classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -15,29 +15,53 @@ from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
 
 
+class KeySet:
+    """Whether a key is in a set of them, at eight bytes a key.
+
+    Args:
+        keys: Read once.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._hashes = np.unique(np.fromiter(map(hash, keys), np.int64))
+
+    def __contains__(self, key: str) -> bool:
+        """Whether the key, or one of its hash, is among them."""
+        place = int(np.searchsorted(self._hashes, hash(key)))
+        return place < len(self._hashes) and int(self._hashes[place]) == hash(key)
+
+
 class Tally:
     """Counts receipts. What is asked after each of them is a sum that is kept.
 
     Args:
         record: The run.
         num_classes: Classes of its engine.
+        known_bad: Keys of images that were in quarantine when the run was planned.
     """
 
-    def __init__(self, record: RunRecord, *, num_classes: int) -> None:
+    def __init__(
+        self, record: RunRecord, *, num_classes: int, known_bad: KeySet | None = None
+    ) -> None:
+        self._known_bad = known_bad or KeySet()
         self._record = record
         self._done = np.zeros(record.num_shards, bool)
         self.staged_bytes = np.zeros(record.num_shards, np.int64)
         self._images = np.zeros(record.num_shards, np.int32)
         self._bad = np.zeros(record.num_shards, np.int32)
+        self._bad_again = np.zeros(record.num_shards, np.int32)
         self._defective = np.zeros((record.num_shards, num_classes), np.int32)
         self._num_images_done = 0
         self.num_shards_done = 0
         """Shards with a receipt."""
         self.num_quarantined = 0
         """Images set aside."""
+        self.num_bad_again = 0
+        """Of those, the ones that were in quarantine before the run."""
         self.bad_codes: Counter[str] = Counter()
         self.bad_example = ""
         self.num_resumed = 0
+        self.num_resumed_images = 0
         self.first_receipt = 0.0
         self._last_receipt = 0.0
         self._first_images = 0
@@ -59,10 +83,15 @@ class Tally:
         self._num_images_done += receipt.num_images
         self.num_quarantined += len(receipt.quarantined)
         for image in receipt.quarantined:
+            if image.image_key in self._known_bad:
+                self._bad_again[shard] += 1
+                continue
             self.bad_codes[image.error_code] += 1
             self.bad_example = self.bad_example or f"{image.image_key}: {image.message}"
+        self.num_bad_again += int(self._bad_again[shard])
         if resumed:
             self.num_resumed += 1
+            self.num_resumed_images += receipt.num_images
             return
         self._last_receipt = time.monotonic()
         self._num_new += receipt.num_images
@@ -76,9 +105,11 @@ class Tally:
         self.num_shards_done -= len(shards)
         self._num_images_done -= int(self._images[shards].sum())
         self.num_quarantined -= int(self._bad[shards].sum())
+        self.num_bad_again -= int(self._bad_again[shards].sum())
         self._done[shards] = False
         self.staged_bytes[shards] = 0
         self._bad[shards] = 0
+        self._bad_again[shards] = 0
 
     def pending(self, ranges: Sequence[ShardRange]) -> dict[int, list[int]]:
         """Per row group of the plan, its shards without a receipt."""

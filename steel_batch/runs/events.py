@@ -9,7 +9,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -137,6 +137,35 @@ class Events:
 def _line(event: str, fields: dict[str, Any]) -> str:
     now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
     return json.dumps({"at": now, "event": event, **fields})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnd:
+    """How the last attempt at a run ended that has no result."""
+
+    kind: str
+    """``failed``, ``interrupted``, or ``unknown``: it is at work, or was killed."""
+    error: str = ""
+    """The error's class."""
+    message: str = ""
+    at: str = ""
+    """When it was noted (UTC); of ``unknown`` the last that was heard."""
+
+
+def last_end(events: Sequence[Mapping[str, Any]]) -> AttemptEnd:
+    """How the last attempt ended, by its run's events."""
+    last_at = str(events[-1]["at"]) if events else ""
+    for event in reversed(events):
+        if event["event"] == "attempt":
+            break
+        if event["event"] in ("failed", "interrupted"):
+            return AttemptEnd(
+                kind=event["event"],
+                error=event.get("error", ""),
+                message=event.get("message", ""),
+                at=event["at"],
+            )
+    return AttemptEnd(kind="unknown", at=last_at)
 
 
 def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:

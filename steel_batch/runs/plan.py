@@ -41,8 +41,16 @@ _DAMAGE: Final = (
     pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError,
 )  # fmt: skip
 """What reading a damaged plan raises, somewhere in Parquet or in what its footer says."""
-KNOWN: Final = pa.schema([schema.PLAN.field("image_key"), schema.PLAN.field("etag")])
-"""What planning needs of images that are committed already."""
+KNOWN: Final = pa.schema(
+    [
+        schema.PLAN.field("image_key"),
+        schema.PLAN.field("etag"),
+        pa.field("error_code", pa.string()),
+    ]
+)
+"""What planning needs of images that are committed already; those without a row have a code."""
+_OF_A_MOMENT: Final = "('missing', 'changed')"
+"""Codes that say nothing of the bytes which are listed under that etag: nobody read them."""
 
 _FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
 """In GNU tar's incremental backups, earlier builds took a time for the beginning of a name."""
@@ -60,6 +68,9 @@ class PlanInfo:
     """Images of the lake that are left out because their rows are committed already."""
     num_changed: int = 0
     """Images whose etag differs from the committed one; left out unless they are rescored."""
+    num_retried: int = 0
+    """Images of the plan that are in quarantine: all of them where that was asked for, else those
+    that are not what they were then."""
     num_gone: int = 0
     """Committed images that are none of the lake's, or not under the key of then."""
     settings: dict[str, Any]
@@ -80,15 +91,18 @@ def build_plan(
     path: Path,
     *,
     known: Iterable[pa.RecordBatch] = (),
+    is_seen: bool = False,
 ) -> PlanInfo:
     """Sort images, leave out the committed ones, cut shards, and write the plan.
 
     Args:
         refs: Every image of the date, in any order; read once, never held.
-        settings: What the digest covers beside the images; `shard_images`, `shard_bytes` and
-            `rescore_changed` are used here.
+        settings: What the digest covers beside the images; `shard_images`, `shard_bytes`,
+            `rescore_changed` and `retry_quarantined` are used here.
         path: The local file to write.
-        known: `KNOWN` batches of the images that are committed already.
+        known: `KNOWN` batches of the images that are committed already. One that is in quarantine
+            is planned again if its etag is another one, as it may have been half written then.
+        is_seen: Whether `refs` were seen where they lie: one that was missing then is there.
 
     Returns:
         What stands in the footer. A plan of no images is written as well.
@@ -96,19 +110,32 @@ def build_plan(
     with scratch_database() as con:
         load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
         load_stream(con, "known", KNOWN, known)
-        return _write(con, settings, path)
+        return _write(con, settings, path, is_seen=is_seen)
 
 
-def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path) -> PlanInfo:
+def _write(
+    con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path, *, is_seen: bool
+) -> PlanInfo:
+    con.execute(  # a row says more than an entry that its commit has still to take out
+        "DELETE FROM known WHERE error_code IS NOT NULL AND image_key IN "
+        "(SELECT image_key FROM known WHERE error_code IS NULL)"
+    )
     [(num_known,)] = con.sql("SELECT count(*) FROM known").fetchall()
     _recognise_former_keys(con)
     joined = "FROM listed LEFT JOIN known USING (image_key)"
+    again = "known.etag <> listed.etag"
+    if settings.get(_RETRY):
+        again = "true"
+    elif is_seen:
+        again += f" OR known.error_code IN {_OF_A_MOMENT}"
+    retried = f"(known.error_code IS NOT NULL AND ({again}))"
     counts = con.sql(
-        "SELECT count(*) FILTER (known.etag = listed.etag), "
-        f"count(*) FILTER (known.etag <> listed.etag), count(*) {joined}"
+        f"SELECT count(*) FILTER (known.etag = listed.etag AND NOT {retried}), "
+        f"count(*) FILTER (known.etag <> listed.etag AND NOT {retried}), "
+        f"count(*) FILTER ({retried}), count(*) {joined}"
     ).fetchall()
-    num_committed, num_changed, num_listed = counts[0]
-    wanted = "known.etag IS NULL"
+    num_committed, num_changed, num_retried, num_listed = counts[0]
+    wanted = f"known.etag IS NULL OR {retried}"
     if settings["rescore_changed"]:
         wanted += " OR known.etag <> listed.etag"
     columns = ", ".join(f"listed.{name}" for name in _LISTED.names)
@@ -136,7 +163,8 @@ def _write(con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path)
             bytes=num_bytes,
             num_committed=num_committed,
             num_changed=num_changed,
-            num_gone=num_known - num_committed - num_changed,
+            num_retried=num_retried,
+            num_gone=num_known - num_committed - num_changed - num_retried,
             settings=settings,
         )
         writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(info)).encode()})
@@ -150,7 +178,7 @@ def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
     ).fetchall()
     if num_former:
         con.execute(
-            "INSERT INTO known SELECT DISTINCT listed.image_key, listed.etag "
+            "INSERT INTO known SELECT DISTINCT listed.image_key, listed.etag, former.error_code "
             "FROM known AS former JOIN listed "
             "ON regexp_replace(former.image_key, $1, '.tar#') = listed.image_key "
             "AND former.etag = listed.etag WHERE regexp_matches(former.image_key, $1) "

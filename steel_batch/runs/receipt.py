@@ -7,6 +7,7 @@ file that the other attempt could overwrite.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -96,6 +97,21 @@ def put_receipt(store: Lake, receipt: Receipt) -> Receipt:
     if store.put_if_absent(key, receipt.to_json()):
         return receipt
     return Receipt.from_json(store.read(key))
+
+
+def quarantined_images(store: Lake, run_id: str) -> Iterator[QuarantinedImage]:
+    """The images that a run set aside so far, committed or not, in the order of its shards.
+
+    Receipts that cannot be read are passed over: nothing is deleted.
+    """
+    keys = iter(sorted(item.key for item in store.list_objects(layout.receipts_dir(run_id))))
+    while batch := list(islice(keys, READ_AT_ONCE)):
+        for data in store.read_many([ReadRequest(key=key) for key in batch]):
+            if isinstance(data, LakeError) and not isinstance(data, MissingObjectError):
+                raise data
+            if isinstance(data, bytes):
+                with contextlib.suppress(ValueError):
+                    yield from Receipt.from_json(data).quarantined
 
 
 def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receipt]:

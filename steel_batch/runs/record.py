@@ -37,6 +37,8 @@ class RunRecord:
     settings: dict[str, Any]
     config: dict[str, Any]
     environment: dict[str, str]
+    num_retried: int = 0
+    """Images of the plan that were in quarantine."""
     files_digest: str | None = None
     """Of the date's committed files when this run was planned; see `commit.digest_files`. None in
     records of earlier versions."""
@@ -77,7 +79,13 @@ class RunResult:
     num_left_out: int = 0
     """Objects and folders beside the images that are none by the key pattern or by their names."""
     example_left_out: str | None = None
+    num_retried: int = 0
+    """Images that were in quarantine when the run was planned, and were scored again."""
+    num_bad_again: int = 0
+    """Of those, the ones that are in quarantine still."""
     num_resumed_shards: int = 0
+    num_resumed_images: int = 0
+    """Images, of all, that earlier attempts at the run scored: not in `seconds`."""
     classes: tuple[ClassCount, ...] = ()
     attempt_seconds: dict[str, float] = field(default_factory=dict)
     """What each step took in the attempt that ended the run: ``plan``, ``join`` (the cluster),

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from steel_batch.errors import ConfigError, InputError
+from steel_batch.errors import ConfigError, InputError, NoImagesError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
-from steel_batch.sources.contract import Source
+from steel_batch.sources.contract import Source, span_of
 from steel_batch.sources.image_ref import ImageRef
 from steel_batch.sources.kept import Kept
 from steel_batch.sources.parallel import expand_parallel
@@ -50,6 +50,11 @@ class Containers:
     def lake(self) -> Lake:
         """See `Source`."""
         return self.objects.lake
+
+    @property
+    def is_seen(self) -> bool:
+        """See `Source`."""
+        return self.objects.is_seen
 
     def dates(self) -> list[str]:
         """See `Source`; opens containers, each once, only where their keys do not say the date."""
@@ -88,6 +93,8 @@ class Members:
     num_left_out: int = 0
     example_left_out: str | None = None
     num_containers: int = 0
+    other_dates: set[str] = field(default_factory=set)
+    """Dates of images that were seen and are of another one than `date`."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """See `Selection`; several containers are open at once."""
@@ -96,6 +103,7 @@ class Members:
             self.num_left_out = kept.num_left_out
             self.example_left_out = kept.example_left_out
             self.num_containers = kept.num_containers
+            self.other_dates = {date for date in kept.images.dates if date not in (None, self.date)}
             yield from kept.images.select(self.date)
             return
         objects = self.source.objects.select(self.date)
@@ -110,6 +118,8 @@ class Members:
                 self.example_left_out = self.example_left_out or image
             elif self.date is None or image.date is None or image.date == self.date:
                 yield image
+            else:
+                self.other_dates.add(image.date)
         self.num_left_out += objects.num_left_out
         self.example_left_out = self.example_left_out or objects.example_left_out
 
@@ -121,7 +131,16 @@ class Members:
     def explain_empty(self) -> ConfigError:
         """See `Selection`."""
         if not self.num_containers:
-            return self.source.objects.select(self.date).explain_empty()
+            objects = self.source.objects.select(self.date)
+            for _ in objects:
+                pass  # for what it saw
+            return objects.explain_empty()
+        if self.other_dates:
+            return NoImagesError(
+                f"{self.num_containers:,} containers in {self.source.lake.url} hold no image of "
+                f"{self.date}; those in them are of {span_of(self.other_dates)}. Give another "
+                "--date."
+            )
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
         return ConfigError(
             f"{self.num_containers:,} containers in {self.source.lake.url} hold no image"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Protocol
 
 from steel_batch.errors import ConfigError
@@ -38,6 +38,10 @@ class Source(Protocol):
     def lake(self) -> Lake:
         """What the references' object keys are relative to."""
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether images are found where they lie, and not taken from a list."""
+
     def dates(self) -> list[str]:
         """Every date that there are images of, in order.
 
@@ -50,3 +54,9 @@ class Source(Protocol):
 
     def select(self, date: str | None) -> Selection:
         """The images of a date, or all of them. What says no date is of every date."""
+
+
+def span_of(dates: Collection[str]) -> str:
+    """The first and the last of some dates, for messages."""
+    first, last = min(dates), max(dates)
+    return first if first == last else f"{first} to {last}"

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from steel_batch.errors import ConfigError, InputError
+from steel_batch.errors import ConfigError, InputError, NoImagesError
 from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
+from steel_batch.sources.contract import span_of
 from steel_batch.sources.dates import EXPECTED
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.inventory import Inventory
@@ -113,6 +114,11 @@ class Listed:
     kept: KeptRows | None = field(default=None, init=False)
     """What `dates` read: selections after it are of that."""
 
+    @property
+    def is_seen(self) -> bool:
+        """See `Source`: what is listed may be gone."""
+        return False
+
     def dates(self) -> list[str]:
         """See `Source`; reads the whole manifest once, and nothing else."""
         if self.kept is None:
@@ -146,6 +152,8 @@ class Rows:
     date: str | None
     num_left_out: int = 0
     example_left_out: str | None = None
+    other_dates: set[str] = field(default_factory=set)
+    """Dates of images that were seen and are of another one than `date`."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """See `Selection`; sizes and etags that the manifest does not say are looked up."""
@@ -165,6 +173,11 @@ class Rows:
 
     def explain_empty(self) -> ConfigError:
         """See `Selection`."""
+        if self.other_dates:
+            return NoImagesError(
+                f"{self.source.place} lists no image of {self.date}; those that it lists are of "
+                f"{span_of(self.other_dates)}. Give another --date."
+            )
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
         pattern = self.source.pattern.text
         expected = (
@@ -186,10 +199,13 @@ class Rows:
                 for ref in repeats.watch(self.refs()):
                     if self.date is None or ref.date in (None, self.date):
                         yield ref
+                    else:
+                        self.other_dates.add(str(ref.date))
                 repeated = repeats.find()
         else:
             self.num_left_out = kept.num_left_out
             self.example_left_out = kept.example_left_out
+            self.other_dates = {date for date in kept.images.dates if date not in (None, self.date)}
             yield from kept.images.select(self.date)
             repeated = kept.repeated
         if repeated is not None:

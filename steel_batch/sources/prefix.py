@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import re
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, NoImagesError
 from steel_batch.lake import Lake
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.key_pattern import (
@@ -24,6 +25,8 @@ from steel_batch.sources.parallel import expand_parallel
 from steel_batch.sources.stray import stray_reason
 
 LIST_THREADS: Final = 16
+EXAMPLES_SOUGHT: Final = 10_000
+"""Objects among which one of another date is looked for, where there is none of the right one."""
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,11 @@ class Prefix:
     pattern: KeyPattern
     companion: str = ""
     """Suffix of objects beside those, which are not counted as left out."""
+
+    @property
+    def is_seen(self) -> bool:
+        """See `Source`."""
+        return True
 
     def dates(self) -> list[str]:
         """See `Source`; lists folders alone where the date stands in a folder's name."""
@@ -102,19 +110,34 @@ class Listing:
                 f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
                 "images with other names, or for images in '*.tar' or '*.parquet'."
             )
-        if self.example_left_out is None and self.pattern.match(example.key) is not None:
-            return ConfigError(
-                f"there are no images of {self.date} below {self.lake.url}; the key pattern "
-                f"{self.pattern.text!r} fits others, for example {example.key!r}. Give another "
-                "--date."
-            )
-        example_key = self.example_left_out or example.key
+        unread = self._unread_image() if self.pattern.has_date else self.example_left_out
+        if unread is None:
+            objects = itertools.islice(self.lake.list_objects(), EXAMPLES_SOUGHT)
+            fitting = (item.key for item in objects if self.pattern.match(item.key) is not None)
+            other = next(fitting, None)
+            if other is not None:
+                return NoImagesError(
+                    f"there are no images of {self.date} below {self.lake.url}; the key pattern "
+                    f"{self.pattern.text!r} fits others, for example {other!r}. Give another "
+                    "--date."
+                )
+        example_key = unread or self.example_left_out or example.key
         date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
         return ConfigError(
             f"no key below {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
             f"found for example {_shown(example_key)}. Adapt --key-pattern to that"
             f"{', or give another --date' if date else ''}."
         )
+
+    def _unread_image(self) -> str | None:
+        """An image in the folders of the date which the pattern does not read."""
+        for prefix in self._prefixes(_Folders(self.lake, self.date)):
+            for item in self.lake.list_objects(prefix):
+                is_image = item.key.lower().endswith((*IMAGE_SUFFIXES, ".tar", ".parquet"))
+                is_read = not is_image or self.pattern.match(item.key) is not None
+                if not is_read and stray_reason(item.key) is None:
+                    return item.key
+        return None
 
 
 def _shown(key: str) -> str:

@@ -226,13 +226,20 @@ def read_rows(
         yield from read_file(store, file.key, fields, kept=file.kept)
 
 
-def known_images(
-    store: Lake, engine: str, date: str, *, with_quarantine: bool = True
-) -> Iterator[pa.RecordBatch]:
-    """Key and etag of every image that has a committed row, or a quarantine entry."""
-    tables = (layout.PREDICTIONS, layout.QUARANTINE)
-    for table in tables if with_quarantine else tables[:1]:
-        yield from read_rows(store, table, engine, date, plan.KNOWN)
+def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch]:
+    """Key and etag of every image that has a committed row, or a quarantine entry with its code."""
+    no_code = [field for field in plan.KNOWN if field.name != "error_code"]
+    for batch in read_rows(store, layout.PREDICTIONS, engine, date, pa.schema(no_code)):
+        codes = pa.nulls(batch.num_rows, pa.string())
+        yield pa.RecordBatch.from_arrays([*batch.columns, codes], schema=plan.KNOWN)
+    yield from read_rows(store, layout.QUARANTINE, engine, date, plan.KNOWN)
+
+
+def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:
+    """The keys of the images that are in quarantine."""
+    fields = pa.schema([plan.KNOWN.field("image_key")])
+    for batch in read_rows(store, layout.QUARANTINE, engine, date, fields):
+        yield from batch["image_key"].to_pylist()
 
 
 def digest_files(store: Lake, engine: str, date: str) -> str:

@@ -118,7 +118,9 @@ def delete_staged(store: Lake, run_id: str) -> None:
 def _without_planned(store: Lake, record: RunRecord, table: str, first_number: int) -> Change:
     """Rewrite the committed files that hold images of this run's plan, without those."""
     settings = record.settings
-    if not (settings["rescore_changed"] or settings["retry_quarantined"]):
+    is_replacing = settings["rescore_changed"] or settings["retry_quarantined"]
+    # A quarantined image that is another one by now is planned like a new one.
+    if not (is_replacing or table == layout.QUARANTINE):
         return [], []
     files = live_files(store, table, record.engine, record.date)
     made: list[DataFile] = []

@@ -53,7 +53,8 @@ RESULT = {
     "run_id", "engine", "date", "num_images", "num_scored", "num_quarantined", "num_shards",
     "seconds", "images_per_second", "committed", "table_version", "predictions",
     "startup_seconds", "num_committed_before", "num_changed", "num_left_out",
-    "example_left_out", "num_resumed_shards", "classes",
+    "example_left_out", "num_retried", "num_bad_again", "num_resumed_shards",
+    "num_resumed_images", "classes",
     "attempt_seconds",
 }  # fmt: skip
 """What one line of `score --output json` holds."""
@@ -83,7 +84,25 @@ def test_score_exits_3_for_too_many_bad_images_and_else_prints_one_object(
     bad = steel_batch("score", *flags)
     assert bad.code == 3
     assert bad.out == ""
-    assert bad.err.strip().splitlines()[-1].startswith("Error: 1 of 5 images cannot be scored")
+    error = bad.err.strip().splitlines()[-1]
+    assert error.startswith("Error: 1 of 5 images cannot be scored")
+    store = ["--store", flags[5]]
+    (failed,) = steel_batch("runs", "list", *store, "--output", "json").json
+    assert failed["state"] == "failed"
+    assert error == f"Error: {failed['reason']}"
+    listed = steel_batch("runs", "list", *store).out
+    assert f"{failed['run_id']}  failed: too many bad images " in listed
+    assert f"quarantine list --run {failed['run_id']} --store {flags[5]}" in error
+    of_run = ["quarantine", "list", *store, "--run", failed["run_id"]]
+    (entry,) = steel_batch(*of_run, "--output", "json").json
+    assert keys(entry) == {"date", "engine", "image_key", "error_code", "message", "bytes"}
+    assert (entry["image_key"], entry["error_code"]) == (
+        f"line=1/date={DATE}/page.png", "not_an_image",
+    )  # fmt: skip
+    assert "page.png  not_an_image" in steel_batch(*of_run).out
+    assert steel_batch(*of_run, "--code", "empty", "--output", "json").json == []
+    assert steel_batch(*of_run, "--code", "nonsense").code == 2
+    assert steel_batch(*of_run, "--date", "2026-11-01").code == 2
     done = steel_batch("score", *flags, "--max-bad", "0.5")
     assert done.code == 0
     assert done.out.count("\n") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import pytest
 from steel_batch import layout
 from steel_batch.errors import IMAGE_CODES
 from steel_batch.lake import Lake
+from steel_batch.lake.lock import Lease
+from steel_batch.runs.events import Events
 from tests.cli.command_line import Command, keys, refused
-from tests.made_up_run import ENGINE, commit_run, image_keys, keys_of
+from tests.made_up_run import ENGINE, begin, commit_run, image_keys, keys_of
 
 RUN = "2020-01-01-made-0123456789ab-0001"
 """Of no store."""
@@ -54,12 +57,43 @@ def test_a_store_that_was_never_scored_into_says_so(steel_batch: Command, tmp_pa
     assert (empty.code, "nothing was scored into this store yet" in refused(empty)) == (1, True)
 
 
+def test_each_run_without_a_result_says_why(steel_batch: Command, tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    messages = {
+        "failed": {"error": "LakeError", "message": "the disk is full. Make room."},
+        "interrupted": {},
+        "attempt": {"host": "h"},
+    }
+    for day, (event, fields) in enumerate(messages.items(), 1):
+        record = begin(store, image_keys(4), date=f"2026-11-0{day}")
+        events = Events(store, record.run_id)
+        events.add("attempt", host="h", config={})
+        events.add(event, **fields, lake={"requests": 3, "retries": {"500": 1}})
+        events.flush()
+    later = begin(store, image_keys(4), date="2026-11-01")
+    with Lease(store, layout.lock_series(ENGINE, "2026-11-01"), what="the date"):
+        found = steel_batch("runs", "list", "--store", store.url, "--output", "json").json
+        text = steel_batch("runs", "list", "--store", store.url).out
+    assert [run["state"] for run in found] == ["abandoned", "running", "interrupted", "killed"]
+    assert found[0]["reason"] == "failed: the disk is full. Make room."
+    assert f"process {os.getpid()}" in found[1]["reason"]
+    assert "abandoned: failed: the disk is full  " in text
+    assert f"{later.run_id}  running: process " in text
+    assert "interrupted: by Ctrl-C or SIGTERM at " in text
+    assert "killed: last heard of at " in text
+    shown = steel_batch("runs", "show", found[0]["run_id"], "--store", store.url).out
+    assert ": abandoned: failed: the disk is full. Make room.\n" in shown
+    assert "lake=(requests=3 retries=(500=1))" in shown
+    assert "{" not in shown
+    assert "  rescore_changed: no\n" in shown
+
+
 def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> None:
     (listed,) = steel_batch("runs", "list", "--store", committed, "--output", "json").json
-    assert keys(listed) == {"run_id", "state", "result"}
+    assert keys(listed) == {"run_id", "state", "reason", "result"}
     assert listed["state"] == "committed"
     shown = steel_batch("runs", "show", listed["run_id"], "--store", committed, "--output", "json")
-    assert keys(shown.json) == {"run_id", "state", "record", "result", "events"}
+    assert keys(shown.json) == {"run_id", "state", "reason", "record", "result", "events"}
     assert [event["event"] for event in shown.json["events"]][:1] == ["landed"]
     text = steel_batch("runs", "show", listed["run_id"], "--store", committed).out
     assert f"{listed['run_id']}: committed" in text

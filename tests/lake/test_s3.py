@@ -332,3 +332,27 @@ def test_uploads_that_nobody_completed_are_swept_once_they_are_old(
     (left,) = s3.list_multipart_uploads(Bucket=bucket[5:])["Uploads"]
     assert left["Key"] == "elsewhere/left", "only what is below the lake's root"
     assert contents(direct) == {"a/whole": b"x"}
+
+
+def test_deletions_carry_both_checksums_for_stores_that_know_one_of_them(
+    direct: Lake, faulty: Lake, proxy: FaultProxy
+) -> None:
+    for i in range(3):
+        direct.write(f"gone/{i}", b"x")
+    proxy.set(Faults(wants_md5=True))
+    faulty.delete(f"gone/{i}" for i in range(3))
+    assert contents(direct) == {}
+
+
+def test_a_store_that_lists_no_uploads_is_swept_of_nothing_and_says_so_once(
+    direct: Lake, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh = Lake(f"{direct.url}/fresh", endpoint_url=proxy.url, retry=RETRY)
+    proxy.set(Faults(share=1.0, kinds=("not_implemented",), only=r"GET .*[?&]uploads"))
+    assert fresh.sweep(0.0, dry_run=True) == fresh.sweep(0.0) == []
+    (message,) = caplog.messages
+    assert "does not list them (listing uploads to s3://" in message
+    assert "the store answers NotImplemented" in message
+    proxy.set(Faults(share=1.0, kinds=("not_implemented",), only="GET"))
+    with pytest.raises(LakeError, match="NotImplemented"):
+        list(fresh.list_objects())

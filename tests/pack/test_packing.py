@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -307,3 +309,41 @@ def test_the_command_says_how_to_score_the_shards(tmp_path: Path) -> None:
     result = json.loads(answer.stdout)
     assert result["key_pattern"] == "line={line}/*.tar"
     assert (result["num_images"], result["num_shards"]) == (1, 1)
+
+
+def test_containers_that_a_tar_cannot_hold_are_refused_at_once_with_what_works(
+    tmp_path: Path,
+) -> None:
+    lake, rows, tars, out = (Lake(str(tmp_path / name)) for name in ("lake", "rows", "tars", "out"))
+    for name in "abc":
+        lake.write(f"line=1/{name}.jpg", name.encode())
+    loose = "line={line}/{image_id}.jpg"
+    packed = run(config(lake, rows, key_pattern=loose, format="parquet"))
+    for pattern in (packed.key_pattern, f"{packed.key_pattern}#{{image_id}}.jpg"):
+        with pytest.raises(ConfigError, match=r"rows of a Parquet file have no names.*--format pa"):
+            run(config(rows, out, key_pattern=pattern, format="tar"))
+    again = run(config(rows, out, key_pattern=packed.key_pattern, format="parquet"))
+    assert again.num_images == 3
+    in_tars = run(config(lake, tars, key_pattern=loose, format="tar"))
+    with pytest.raises(ConfigError, match=r"behind '#', such as .*#\{image_id\}.jpg' with '\*/'"):
+        run(config(tars, out, key_pattern=in_tars.key_pattern, format="tar"))
+    named = f"{in_tars.key_pattern}#*/{{image_id}}.jpg"
+    assert run(config(tars, out, key_pattern=named, format="tar")).num_images == 3
+
+
+@pytest.mark.parametrize("suffix", ["tar", "parquet"])
+def test_an_image_that_is_missing_is_one_line_and_leaves_no_shard(
+    tmp_path: Path, suffix: str
+) -> None:
+    lake, out = Lake(str(tmp_path / "lake")), Lake(str(tmp_path / "out"))
+    lake.write("a.jpg", b"x")
+    lake.write("list.csv", b"key,size,etag\na.jpg,,\nb.jpg,5,e\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "steel_batch.cli", "pack", "--images", f"{lake.url}/list.csv",
+         "--out", out.url, "--format", suffix],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line == f"Error: {lake.url}/b.jpg is not there."
+    assert list(out.list_objects()) == []

@@ -22,6 +22,8 @@ from steel_batch.sources.open import open_source
 from steel_batch.tables.commit import ensure_tables
 from steel_batch.tables.query import run_query
 from steel_batch.tables.verify import verify
+from tests.cli.command_line import Command
+from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import PATTERN, cluster_address, fill_lake, group, run_score, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -154,6 +156,62 @@ def test_a_damaged_plan_stops_no_other_date(images: Lake, store: Lake, tiny_engi
         "committed": 2, "done before": 2,
     }  # fmt: skip
     assert _images_per_date(store) == dict.fromkeys(dates, 4)
+
+
+def test_days_without_images_are_no_failure(
+    images: Lake,
+    store: Lake,
+    tiny_engine: Path,
+    steel_batch: Command,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fill_lake(images, num_images=4, date="2026-10-01")
+    images.write("line=1/date=2026-10-02/Thumbs.db", b"x")
+    images.write("line=1/date=2026-10-03/im.JPEG", b"an image that the pattern does not read")
+    flags = ["--images", images.url, "--key-pattern", PATTERN, "--store", store.url,
+             "--engine", tiny_engine, "--ray-address", cluster_address()]  # fmt: skip
+    weekend = steel_batch("backfill", *flags, "--from", "2026-10-10", "--to", "2026-10-11")
+    assert (weekend.code, weekend.out) == (0, "")
+    assert caplog.messages == [
+        f"{images.url} has no images from 2026-10-10 to 2026-10-11; its dates reach from "
+        "2026-10-01 to 2026-10-03"
+    ]
+    assert "2 of 2 days have no images." in weekend.err
+    json = [*flags, "--output", "json"]
+    weekend = steel_batch("backfill", *json, "--from", "2026-10-10")
+    assert (weekend.code, weekend.json["num_dates"], weekend.json["dates"]) == (0, 0, [])
+    days = steel_batch("backfill", *json, "--from", "2026-10-01", "--to", "2026-10-02")
+    assert days.code == 0
+    assert [day["state"] for day in days.json["dates"]] == ["committed", "no images"]
+    assert (days.json["num_without_images"], days.json["num_failed"]) == (1, 0)
+    unread = steel_batch("backfill", *json, "--from", "2026-10-01", "--to", "2026-10-03")
+    assert unread.code == 1, "images that nothing reads are no day without images"
+    assert [day["state"] for day in unread.json["dates"]] == ["done before", "no images", "failed"]
+    assert "line=1/date=2026-10-03/im.JPEG" in unread.json["dates"][2]["error"]
+    alone = steel_batch("score", *flags, "--date", "2026-10-02")
+    assert alone.code == 1
+    assert "there are no images of 2026-10-02" in alone.err
+
+
+def test_a_backfill_counts_what_it_leaves_alone_as_score_does(
+    images: Lake, store: Lake, tiny_engine: Path, steel_batch: Command
+) -> None:
+    date = "2026-10-01"
+    fill_lake(images, num_images=4, date=date)
+    flags = ["--images", images.url, "--key-pattern", PATTERN, "--store", store.url, "--from",
+             date, "--to", date, "--engine", tiny_engine, "--ray-address",
+             cluster_address()]  # fmt: skip
+    assert steel_batch("backfill", *flags).code == 0
+    images.write(f"line=1/date={date}/b.JPG", b"x")
+    (first, *_) = [item.key for item in images.list_objects(f"line=1/date={date}/im")]
+    images.write(first, images.read(first) + b" ")
+    again = steel_batch("backfill", *flags, "--recheck")
+    assert again.code == 0
+    (line,) = [line for line in again.err.splitlines() if line.startswith(f"{date}: ")]
+    assert "Changed since they were scored: 1 image, left so without --rescore-changed." in line
+    assert "Left out by their keys: 1 other object" in line
+    assert f"line=1/date={date}/b.JPG" in line
+    assert "Left out" not in steel_batch("backfill", *flags).err, "nothing was listed"
 
 
 def test_only_recheck_looks_again_at_dates_that_are_done(

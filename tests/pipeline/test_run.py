@@ -23,6 +23,7 @@ from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesE
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import score
 from steel_batch.registry.card import Card
+from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
     PATTERN,
@@ -298,12 +299,52 @@ def test_quarantined_images_can_be_tried_again(
     images.write(bad, b"half")
     config = score_config(images, store, tiny_engine, max_bad=1)
     run_score(config)
-    images.write(good, png(band_image(1)))
     assert run_score(config).run_id is None
-    result = run_score(config.replace(retry_quarantined=True))
+    again = run_score(config.replace(retry_quarantined=True, max_bad=0))
+    assert (again.num_images, again.num_scored, again.num_quarantined) == (2, 0, 2)
+    assert (again.num_retried, again.num_bad_again) == (2, 2)
+    images.write(good, png(band_image(1)))
+    result = run_score(config.replace(retry_quarantined=True, max_bad=0))
     assert (result.num_images, result.num_scored, result.num_quarantined) == (2, 1, 1)
     assert [row["image_key"] for row in committed_rows(store, "quarantine")] == [bad]
     assert len(committed_rows(store)) == 31
+    assert list(verify(store)) == []
+
+
+@pytest.mark.quick("folder")
+def test_an_image_that_was_half_written_gets_its_row_when_it_is_whole(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    late, bad = f"line=1/date={DATE}/half.png", f"line=1/date={DATE}/bad.png"
+    whole = png(band_image(1))
+    images.write(late, whole[:-20])
+    images.write(bad, b"half")
+    config = score_config(images, store, tiny_engine, max_bad=0.1)
+    assert run_score(config).num_quarantined == 2
+    assert run_score(config).run_id is None
+    images.write(late, whole)
+    result = run_score(config)  # the same command, as `backfill --recheck` gives it
+    assert (result.num_images, result.num_scored, result.num_retried) == (1, 1, 1)
+    assert [row["image_key"] for row in committed_rows(store, "quarantine")] == [bad]
+    assert len(committed_rows(store)) == 31
+    assert run_score(config).run_id is None
+    assert list(verify(store)) == []
+
+
+@pytest.mark.quick("folder")
+def test_max_bad_is_a_share_of_the_new_images(images: Lake, store: Lake, tiny_engine: Path) -> None:
+    for number in range(3):
+        images.write(f"line=1/date={DATE}/bad{number}.png", b"half")
+    config = score_config(images, store, tiny_engine, max_bad=0.1)
+    run_score(config)
+    images.write(f"line=1/date={DATE}/new0.png", png(band_image(1)))
+    images.write(f"line=1/date={DATE}/new1.png", b"half")
+    retry = config.replace(retry_quarantined=True)
+    with pytest.raises(TooManyBadImagesError, match="1 of 2 new images cannot be scored"):
+        run_score(retry)
+    result = run_score(retry.replace(max_bad=0.5))
+    assert (result.num_images, result.num_retried, result.num_bad_again) == (5, 3, 3)
+    assert len(committed_rows(store, "quarantine")) == 4
 
 
 @pytest.mark.quick("folder")

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steel_batch.lake import Lake
-from steel_batch.pipeline.tally import Tally
+from steel_batch.pipeline.tally import KeySet, Tally
 from steel_batch.runs.receipt import QuarantinedImage, Receipt
 from tests.made_up_run import begin, image_keys
 
@@ -28,6 +30,30 @@ def receipt(
 def tally(tmp_path: Path) -> Tally:
     """Of twelve images in three shards."""
     return Tally(begin(Lake(str(tmp_path)), image_keys(12), shard_images=4), num_classes=4)
+
+
+def test_images_that_were_bad_before_are_counted_apart(tmp_path: Path) -> None:
+    record = begin(Lake(str(tmp_path)), image_keys(12), shard_images=4)
+    keys = [f"im{n}" for n in range(100_000)]
+    tally = Tally(record, num_classes=4, known_bad=KeySet(keys[1:]))
+    bad = [
+        QuarantinedImage(image_key=key, error_code="empty", message="m.", bytes=0, etag="")
+        for key in keys[:3]
+    ]
+    tally.add(receipt(0, num_images=4, bad=bad))
+    tally.add(receipt(1, num_images=4), resumed=True)
+    assert (tally.num_quarantined, tally.num_bad_again) == (3, 2)
+    assert (tally.num_resumed, tally.num_resumed_images) == (1, 4)
+    assert tally.bad_codes == {"empty": 1}
+    tally.forget([0])
+    assert (tally.num_quarantined, tally.num_bad_again) == (0, 0)
+
+
+@given(st.sets(st.text(max_size=8)), st.text(max_size=8))
+def test_a_set_of_keys_knows_its_own_and_no_others(keys: set[str], other: str) -> None:
+    found = KeySet(keys)
+    assert all(key in found for key in keys)
+    assert (other in found) == (other in keys)
 
 
 def test_start_up_is_no_part_of_the_speed(tally: Tally, monkeypatch: pytest.MonkeyPatch) -> None:

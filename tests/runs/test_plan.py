@@ -88,6 +88,42 @@ def known(*pairs: tuple[str, str]) -> Iterator[pa.RecordBatch]:
     )
 
 
+def set_aside(*entries: tuple[str, str, str]) -> Iterator[pa.RecordBatch]:
+    """Of images in quarantine: key, etag, code."""
+    yield pa.RecordBatch.from_pylist(
+        [dict(zip(KNOWN.names, entry, strict=True)) for entry in entries], schema=KNOWN
+    )
+
+
+def test_a_quarantined_image_is_planned_again_only_if_it_is_another_one(tmp_path: Path) -> None:
+    refs = [ref("same"), ref("whole_since", etag="new"), ref("back"), ref("settled"), ref("late")]
+    entries = [
+        ("same", "e", "truncated"), ("whole_since", "half", "truncated"), ("back", "e", "missing"),
+        ("settled", "e", "changed"), ("gone", "e", "empty"),
+    ]  # fmt: skip
+
+    def planned(is_seen: bool, **settings: bool) -> tuple[list[str], tuple[int, ...]]:
+        info = build_plan(
+            refs, {**SETTINGS, **settings}, tmp_path / "p", known=set_aside(*entries),
+            is_seen=is_seen,
+        )  # fmt: skip
+        counts = (info.num_committed, info.num_changed, info.num_retried, info.num_gone)
+        return [row["image_key"] for row in rows(tmp_path / "p")], counts
+
+    assert planned(False) == (["late", "whole_since"], (3, 0, 1, 1))
+    # Where images are listed as they lie, one that nobody could read then is there now.
+    assert planned(True) == (["back", "late", "settled", "whole_since"], (1, 0, 3, 1))
+    every = ["back", "late", "same", "settled", "whole_since"]
+    assert planned(False, retry_quarantined=True) == (every, (0, 0, 4, 1))
+
+
+def test_an_image_that_has_a_row_is_not_tried_again_for_an_entry_beside_it(tmp_path: Path) -> None:
+    both = [*known(("x", "e")), *set_aside(("x", "old", "truncated"))]
+    settings = {**SETTINGS, "retry_quarantined": True}
+    info = build_plan([ref("x")], settings, tmp_path / "p", known=both)
+    assert (info.num_images, info.num_committed, info.num_retried) == (0, 1, 0)
+
+
 def test_committed_images_are_left_out_and_changed_ones_counted(tmp_path: Path) -> None:
     refs = [ref("same"), ref("changed", etag="new"), ref("late")]
     pairs = (("same", "e"), ("changed", "old"), ("gone", "e"))
@@ -199,7 +235,9 @@ def test_images_that_were_committed_under_a_backups_time_are_not_planned_again(
     }  # fmt: skip
     listed = ["s.tar#a.jpg", "s.tar#d/b.jpg", "s.tar#c.jpg", "s.tar#new.jpg", "s.tar#own.jpg",
               "s.tar#14712345670/own.jpg"]  # fmt: skip
-    known = pa.RecordBatch.from_arrays([list(committed), list(committed.values())], schema=KNOWN)
+    known = pa.RecordBatch.from_pylist(
+        [{"image_key": key, "etag": etag} for key, etag in committed.items()], schema=KNOWN
+    )
     info = build_plan(map(ref, listed), SETTINGS, tmp_path / "p", known=[known])
     planned = {row["image_key"] for row in rows(tmp_path / "p")}
     assert planned == {"s.tar#c.jpg", "s.tar#new.jpg", "s.tar#own.jpg"}
