@@ -21,12 +21,8 @@ def why_unusable(key: str, *, prefix: bool = False) -> str | None:
         key: Below the lake's root.
         prefix: Whether it is the beginning of keys, of which the last part is any.
     """
-    segments = key.split("/")
-    if prefix:
-        segments = segments[:-1]
-    elif segments[-1] == "":
-        segments = [""]
-    if any(s in ("", ".", "..") for s in segments) or "\0" in key or "\\" in key:
+    parts = f"/{key[: key.rfind('/') + 1]}" if prefix else f"/{key}/"
+    if "//" in parts or "/./" in parts or "/../" in parts or "\\" in key or "\0" in key:
         return (
             "it must stay below the lake's root, without '.', '..', empty parts, backslashes or NUL"
         )

@@ -206,6 +206,8 @@ def size_from(value: Any) -> int:
     Raises:
         BadValueError: It is no whole number from 0 on.
     """
+    if type(value) is int and value >= 0:
+        return value
     text = "" if isinstance(value, bool) else (text_of(value) or "").strip()
     match = re.fullmatch(r"([0-9]+)(?:\.0*)?", text)
     if match is None:

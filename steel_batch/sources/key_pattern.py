@@ -98,10 +98,14 @@ class KeyPattern:
             name = key.rpartition("/")[2]
             stem, dot, suffix = name.rpartition(".")
             return {"image_id": stem} if f"{dot}{suffix}".lower() in IMAGE_SUFFIXES else None
-        is_dated = _spells_dates(self.text)
-        for fields in _readings(self.text, key):
-            if not is_dated or date_of(fields) is not None:
-                return fields
+        match = _compile(self.text, 0).fullmatch(key)
+        if not _spells_dates(self.text):
+            return None if match is None else match.groupdict()
+        if match is not None and date_of(fields := match.groupdict()) is not None:
+            return fields
+        match = _compile(self.text, 1).fullmatch(key)
+        if match is not None and date_of(fields := match.groupdict()) is not None:
+            return fields
         return None
 
 
