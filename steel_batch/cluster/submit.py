@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Callable, Sequence
+from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import RayError
@@ -15,6 +17,10 @@ from steel_batch.cluster.address import is_refusal, with_token_if_asked
 from steel_batch.cluster.join import HOW_TO_SIGN_IN, first_sentence
 from steel_batch.errors import ClusterError, ConfigError, MachineError
 
+LOOK_SECONDS: Final = 10.0
+CONNECT_SECONDS: Final = 10.0
+MAX_MISSES: Final = 4
+"""Looks in a row that fail where the head is gone: after a minute or so."""
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
 
 
@@ -23,13 +29,14 @@ class ClusterJobs:
 
     Args:
         address: The head's jobs server, ``http://head:8265``.
+        look_seconds: How often it is looked at whether that answers, while a job is followed.
 
     Raises:
         ConfigError: No jobs server answers there, or it asks for a token.
     """
 
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, address: str, *, look_seconds: float = LOOK_SECONDS) -> None:
+        self._address, self._look_seconds = address, look_seconds
         expected = (
             "give that of the head's jobs server, such as http://head:8265; "
             "`ray dashboard cluster.yaml` forwards it to this machine."
@@ -74,8 +81,14 @@ class ClusterJobs:
 
         async def tail_until_stopped() -> None:
             loop, task = asyncio.get_running_loop(), asyncio.ensure_future(tail())
+            silence = asyncio.ensure_future(self._until_silent())
             with interrupt.waking(lambda: loop.call_soon_threadsafe(task.cancel)):
-                await task
+                await asyncio.wait({task, silence}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                task.cancel()
+                raise ConnectionError("nothing answers there any more.")
+            silence.cancel()
+            await task
 
         try:
             asyncio.run(tail_until_stopped())
@@ -85,8 +98,29 @@ class ClusterJobs:
             raise
         except (RuntimeError, OSError, RayError, aiohttp.ClientError) as error:
             raise ClusterError(
-                f"lost sight of job {job} on {self._address}: {first_sentence(error)} It goes on "
-                f"there; `ray job logs {job} --follow` shows it."
+                f"lost sight of job {job} on {self._address}: {first_sentence(error)} If the "
+                f"head is alive, it goes on there; `ray job logs {job} --follow` shows it. If the "
+                "head is gone, start it and submit the same command again: what is scored is kept."
             ) from error
         code = details.driver_exit_code
         return _EXIT_CODES.get(details.status, 1) if code is None else int(code)
+
+    async def _until_silent(self) -> None:
+        """Look at the jobs server now and then, until it does not take a connection any more.
+
+        A head that lost its power closes no connection, and Ray's client waits on for ever.
+        """
+        place = urlsplit(self._address)
+        port = place.port or (443 if place.scheme == "https" else 80)
+        num_misses = 0
+        while num_misses < MAX_MISSES:
+            await asyncio.sleep(self._look_seconds)
+            try:
+                _, writer = await asyncio.wait_for(
+                    asyncio.open_connection(place.hostname, port), CONNECT_SECONDS
+                )
+            except (OSError, asyncio.TimeoutError):
+                num_misses += 1
+            else:
+                num_misses = 0
+                writer.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import importlib.util
 import json
@@ -19,9 +20,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import ray
+from aiohttp import web
 
 from steel_batch.cluster.submit import ClusterJobs
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ClusterError, ConfigError
 from steel_batch.lake import Lake
 from tests.conftest import DATE, PATTERN, committed_rows, fill_lake
 
@@ -41,10 +44,10 @@ def server(status: int, text: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
-    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as web:
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{web.server_port}"
-        web.shutdown()
+    with http.server.HTTPServer(("127.0.0.1", 0), Answer) as answering:
+        threading.Thread(target=answering.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{answering.server_port}"
+        answering.shutdown()
 
 
 @pytest.mark.parametrize("address", ["head:8265", "auto", "ray://head:10001", ""])
@@ -79,6 +82,56 @@ def test_what_is_no_open_jobs_server_is_explained_in_one_paragraph(
     assert expected in caught.value.message
     assert url in caught.value.message
     assert "\n" not in caught.value.message
+
+
+@contextmanager
+def dying_jobs_server() -> Iterator[str]:
+    """The URL of a jobs server that dies while it is followed, and closes no connection."""
+    loop = asyncio.new_event_loop()
+
+    async def version(_: web.Request) -> web.Response:
+        return web.json_response({"version": "4", "ray_version": ray.__version__})
+
+    async def tail(request: web.Request) -> web.WebSocketResponse:
+        answer = web.WebSocketResponse()
+        await answer.prepare(request)
+        await answer.send_str("scoring\n")
+        await site.stop()
+        await asyncio.sleep(60)
+        return answer
+
+    app = web.Application()
+    app.add_routes([web.get("/api/version", version), web.get("/api/jobs/{job}/logs/tail", tail)])
+    runner = web.AppRunner(app, shutdown_timeout=0)
+    loop.run_until_complete(runner.setup())
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        site = web.SockSite(runner, listening)
+        loop.run_until_complete(site.start())
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            yield url
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+            left = asyncio.all_tasks(loop)
+            for task in left:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            loop.close()
+
+
+@pytest.mark.timeout(60)
+def test_a_head_that_is_gone_without_a_word_is_noticed() -> None:
+    told: list[str] = []
+    with dying_jobs_server() as url:
+        jobs = ClusterJobs(url, look_seconds=0.05)
+        with pytest.raises(ClusterError, match="nothing answers there any more") as caught:
+            jobs.follow("raysubmit_1", told.append)
+    assert told == ["scoring\n"]
+    assert "start it and submit the same command again" in caught.value.message
 
 
 @pytest.fixture(scope="module")
