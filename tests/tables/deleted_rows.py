@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Final
 
 from steel_batch.lake import Lake
@@ -55,9 +54,11 @@ def delete_rows(store: Lake, table: str, file: LiveFile, rows: Sequence[int]) ->
 
 
 def _append(store: Lake, table: str, actions: Sequence[dict[str, Any]]) -> None:
-    log = Path(store.uri(table)) / "_delta_log"
-    number = 1 + max(int(path.stem) for path in log.glob("*.json"))
-    (log / f"{number:020d}.json").write_text("\n".join(map(json.dumps, actions)) + "\n")
+    log = f"{table}/_delta_log/"
+    entries = [item.key for item in store.list_objects(log) if item.key.endswith(".json")]
+    number = 1 + max(int(key.removeprefix(log).removesuffix(".json")) for key in entries)
+    text = "\n".join(map(json.dumps, actions)) + "\n"
+    store.write(f"{log}{number:020d}.json", text.encode())
 
 
 def _bitmap(rows: Sequence[int]) -> bytes:

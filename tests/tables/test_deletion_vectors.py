@@ -95,6 +95,19 @@ def test_a_query_leaves_deleted_rows_out(store: Lake) -> None:
     assert sorted(with_polars["image_key"]) == left
 
 
+@pytest.mark.quick("folder")
+def test_deleted_rows_are_left_out_of_any_kind_of_store(lake: Lake) -> None:
+    keys = image_keys(6, lines=("1",))
+    commit_run(lake, keys)
+    set_features(lake, PREDICTIONS)
+    (file,) = live_files(lake, PREDICTIONS, ENGINE, DATE)
+    delete_rows(lake, PREDICTIONS, file, [0, 5])
+    assert keys_in(lake, where="line = '1'") == keys[1:5]
+    commit_run(lake, image_keys(1, first=90))
+    assert keys_in(lake) == [*keys[1:5], *image_keys(1, first=90)]
+    assert list(verify(lake)) == []
+
+
 def test_deleted_entries_are_not_listed(store: Lake) -> None:
     set_features(store, "quarantine")
     (file,) = live_files(store, "quarantine", ENGINE, DATE)

@@ -161,13 +161,26 @@ def test_a_file_whose_bounds_are_whole_keeps_them(golden: Lake, folder: Lake) ->
     assert pa.table(open_table(folder, PREDICTIONS).get_add_actions()).equals(pa.table(before))
 
 
-@pytest.mark.parametrize("bounds", [{}, {"image_key": "a"}])
-def test_bounds_of_no_column_or_of_one_are_taken_back(folder: Lake, bounds: dict[str, str]) -> None:
+NO_BOUNDS: dict[str, Any] = {"minValues": {}, "maxValues": {}, "nullCount": {}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        NO_BOUNDS,
+        {**NO_BOUNDS, "minValues": {"image_key": "1"}, "maxValues": {"image_key": "3"}},
+        {"minValues": {}},
+        {"maxValues": {}},
+    ],
+)
+def test_bounds_of_no_column_or_of_one_are_taken_back(
+    folder: Lake, changes: dict[str, Any]
+) -> None:
     """Also those of other writers: an empty ``minValues`` is as bad as one that lacks a column."""
     record, files = ready(folder)
     log = folder.uri(PREDICTIONS) + "/_delta_log/00000000000000000001.json"
     land(folder, PREDICTIONS, record.run_id, files)
-    told = {"numRecords": 8, "minValues": bounds, "maxValues": bounds, "nullCount": {}}
+    told = {**files[0].stats, **changes}
     entry = [json.loads(line) for line in Path(log).read_text().splitlines()]
     for action in entry:
         if "add" in action:
@@ -177,6 +190,20 @@ def test_bounds_of_no_column_or_of_one_are_taken_back(folder: Lake, bounds: dict
     ensure_tables(folder)
     assert count(folder, PREDICTIONS, pc.field("width") == 160) == 8
     assert partly_bounded_files(open_table(folder, PREDICTIONS)).num_rows == 0
+
+
+def test_bounds_without_a_count_of_nulls_are_taken_back(folder: Lake) -> None:
+    commit_run(folder, image_keys(6, lines=(None, "1")))
+    log = Path(folder.uri(PREDICTIONS)) / "_delta_log" / "00000000000000000001.json"
+    entry = [json.loads(line) for line in log.read_text().splitlines()]
+    for action in entry:
+        if "add" in action:
+            told = json.loads(action["add"]["stats"])
+            action["add"]["stats"] = json.dumps({**told, "nullCount": {}})
+    log.write_text("\n".join(map(json.dumps, entry)) + "\n")
+    assert count(folder, PREDICTIONS, pc.field("line").is_null()) == 0
+    ensure_tables(folder)
+    assert count(folder, PREDICTIONS, pc.field("line").is_null()) == 3
 
 
 def ready(store: Lake) -> tuple[Any, list[DataFile]]:
