@@ -69,7 +69,12 @@ def with_token_if_asked(ask: Callable[[], Answer]) -> Answer:
             raise
     os.environ[MODE] = "token"
     ray._raylet.Config.initialize("")  # reads the environment again
-    return ask()
+    try:
+        return ask()
+    except BaseException:
+        del os.environ[MODE]
+        ray._raylet.Config.initialize("")
+        raise
 
 
 def is_refusal(error: Exception) -> bool:

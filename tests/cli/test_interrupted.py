@@ -17,6 +17,8 @@ from tests.conftest import DATE, PATTERN, cluster_address, committed_rows, fill_
 from tests.interrupting import NUM_SLOW, interrupt_again_and_again, steel_batch
 from tests.made_up_run import commit_run, image_keys
 
+pytestmark = pytest.mark.timeout(7200)  # hundreds of commands
+
 NUM_IMAGES = 24
 DATES = tuple(f"2026-10-{day:02d}" for day in range(1, 7))
 

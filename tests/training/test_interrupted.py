@@ -111,6 +111,7 @@ def test_ctrl_c_ends_a_job_with_what_to_do_next(
     assert process.returncode == 130
 
 
+@pytest.mark.timeout(7200)
 @pytest.mark.slow
 def test_training_that_is_interrupted_at_random_moments_ends_with_the_same_version(
     images: Path, tmp_path: Path
