@@ -36,7 +36,7 @@ class Ended:
     was_running: bool
     """Whether it was when the signal was sent."""
     seconds: float
-    """From the signal, or else the start, to its end."""
+    """From the signal to its end, or else from the moment at which it notes signals."""
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[str]:
@@ -84,12 +84,12 @@ def interrupt(command: Sequence[str], number: int, seconds: float, *, times: int
 
 def complete(command: Sequence[str]) -> Ended:
     """Run a command to its end."""
-    started = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    seconds = time.monotonic() - started
-    return Ended(
-        code=done.returncode, out=done.stdout, err=done.stderr, was_running=False, seconds=seconds
-    )
+    process = start(command)
+    with process:
+        started = time.monotonic()
+        out, err = process.communicate()
+        seconds = time.monotonic() - started
+    return Ended(code=process.returncode, out=out, err=err, was_running=False, seconds=seconds)
 
 
 def steel_batch(*words: object) -> list[str]:

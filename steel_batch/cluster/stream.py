@@ -11,7 +11,7 @@ import dataclasses
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -135,6 +135,7 @@ class ShardStream:
         self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote(
             num_awaited=self._num_awaited
         )
+        self._results: Generator[ShardResult, None, None] | None = None
         self._watcher = threading.Thread(target=self._watch_opening, daemon=True)
         self._nodes = NodeWatch(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
 
@@ -145,7 +146,9 @@ class ShardStream:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop watching, however far they are."""
+        """Stop the dataset and watching, however far they are."""
+        if self._results is not None:
+            self._results.close()  # else it goes on until Python collects it, also without Ray
         self._nodes.__exit__()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._dispatcher)
@@ -182,13 +185,17 @@ class ShardStream:
         self._dispatcher.put_if_unknown.remote(index, work)
 
     def results(self) -> Iterator[ShardResult]:
-        """What becomes of each shard of each work, as it happens.
+        """What becomes of each shard of each work, as it happens; asked for once.
 
         Raises:
             ClusterError: Ray gave up: what has a receipt is kept.
             Interrupted: A signal asked to stop.
             SteelBatchError: An actor cannot score.
         """
+        self._results = self._iterate()
+        return self._results
+
+    def _iterate(self) -> Generator[ShardResult, None, None]:
         pool = self._pool
         _configure_data(pool.num_actors * SHARDS_AHEAD * self._setup.shard_bytes)
         dataset = (

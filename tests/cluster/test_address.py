@@ -100,7 +100,7 @@ def test_a_cluster_that_asks_for_no_token_is_joined_by_who_has_one(tmp_path: Pat
     with head(environment(tmp_path / "head", None, RAY_AUTH_MODE="disabled")) as address:
         (place / "ray").mkdir()
         (place / "ray" / "ray_current_cluster").write_text(address)
-        user = environment(tmp_path / "user", TOKEN, RAY_TMPDIR=str(place / "ray"))
+        user = environment(tmp_path / "user", TOKEN, RAY_TMPDIR=str(place))
         assert join("auto", user) == ("joined 42", "None")
         assert join(address, user) == ("joined 42", "None")
 
@@ -117,14 +117,13 @@ def test_a_cluster_of_a_command_leaves_no_token_and_asks_for_one(tmp_path: Path)
 @pytest.mark.parametrize("asked", ["auto", "the address"])
 def test_a_head_that_does_not_answer_is_not_waited_for(asked: str, tmp_path: Path) -> None:
     """It listens, as one does whose process is stopped, or behind a cut link."""
-    place = tmp_path / "ray"
-    place.mkdir()
+    (tmp_path / "ray").mkdir()
     with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
+        silent.bind(("", 0))  # with ``auto``, Ray takes this machine's own address
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        (place / "ray_current_cluster").write_text(address)
-        env = environment(tmp_path / "home", None, RAY_TMPDIR=str(place))
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        env = environment(tmp_path / "home", None, RAY_TMPDIR=str(tmp_path))
         started = time.monotonic()
         text, _ = join("auto" if asked == "auto" else address, env, seconds=1.0)
         seconds = time.monotonic() - started
@@ -135,8 +134,10 @@ def test_a_head_that_does_not_answer_is_not_waited_for(asked: str, tmp_path: Pat
 
 SHUT_DOWN = """
 import os, signal, sys, time
-import ray
 from steel_batch import interrupt
+interrupt.install()  # before anything else, as the entry point does: libraries begin threads
+
+import ray
 from steel_batch.cluster.join import joined_cluster
 
 leave = ray.shutdown
@@ -148,7 +149,6 @@ def leave_and_be_told_again(*args, **options):
         time.sleep(0.2)
 
 ray.shutdown = leave_and_be_told_again
-interrupt.install()
 with interrupt.noted():
     try:
         with joined_cluster(sys.argv[1]):
