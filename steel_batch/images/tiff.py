@@ -9,6 +9,7 @@ Source: TIFF 6.0, and Adobe's technical notes for subdirectories.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ _COLOURS: Final = frozenset({_WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CMYK, YC
 _WHOLE_NUMBERS: Final = 1
 _RGBA_CHANNELS = _MOST_CHANNELS = 4
 _MOST_SUBDIRECTORIES: Final = 100
+_MOST_PAGES: Final = 10_000
 _SHOWN: Final = 5
 _IMAGEJ: Final = re.compile(rb"ImageJ=[^\0]*?\nimages=(\d{1,9})\n")
 
@@ -153,9 +155,9 @@ def _order(data: memoryview) -> str:
 
 def _image_directory(data: memoryview) -> int:
     """Where the directory of the page lies that is the image."""
-    pages = list(_pages(data))
+    pages = list(itertools.islice(_pages(data), _MOST_PAGES))
     full = [page for page in pages if not _is_copy(page[1])] if len(pages) > 1 else pages
-    if len(full) != 1:
+    if len(full) != 1 or len(pages) == _MOST_PAGES:
         sizes = ", ".join(_size(tags) for _, tags in pages[:_SHOWN])
         more = ", …" if len(pages) > _SHOWN else ""
         raise DecodeError(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import cv2
 import numpy as np
 import pytest
 
@@ -9,6 +10,7 @@ from steel_batch.errors import ChangedObjectError, ConfigError
 from steel_batch.lake import Lake
 from tests.training.bands import band, open_bands, write_bands
 from training.dataset import Dataset, Example, open_dataset, split
+from training.job import JobConfig, _open_parts
 from training.labels import LabelError
 
 COILS = ((), (1,), (2,), (3,), (4,), (1, 2), (3, 4), (1, 3))
@@ -157,6 +159,38 @@ def test_an_image_that_cannot_be_decoded_is_named_before_anything_is_trained(
     lake.write("im002.png", damage or cut)
     with pytest.raises(ConfigError, match=r"1 of 3 images .* cannot be read: im002\.png: "):
         open_dataset(lake, lake.read("train.csv"), source="t")
+
+
+def test_images_of_12_bits_are_learned_from_as_they_are_scored(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    eight, twelve = (Lake(str(tmp_path_factory.mktemp("lake"))) for _ in range(2))
+    expected = open_bands(eight, num_images=6)
+    for i in range(6):
+        deep_HW = expected.load(i)[0].astype(np.uint16) << 4
+        twelve.write(f"im{i:03d}.png", bytes(cv2.imencode(".png", deep_HW)[1]))
+    labels = eight.read("train.csv")
+    with pytest.raises(ConfigError, match=r"6 of 6 images .* give --bits 12"):
+        open_dataset(twelve, labels, source="t")
+    with pytest.raises(ConfigError, match=r"greatest value is \d+, and --bits 10 allows"):
+        open_dataset(twelve, labels, source="t", bits=10)
+    twelve.write("train.csv", labels)
+    config = JobConfig(
+        images=twelve.url, labels="train.csv", store="s", model="m", bits=12,
+        validation_share=0.3, test_share=0.3,
+    )  # fmt: skip
+    parts, source = _open_parts(config)
+    assert source["bits"] == 12
+    pixels = {
+        e.name: part.load(i)
+        for part in (parts.training, parts.validation, parts.test)
+        for i, e in enumerate(part.examples)
+    }
+    assert len(pixels) == 6
+    for i, example in enumerate(expected.examples):
+        for found_HW, expected_HW in zip(pixels[example.name], expected.load(i), strict=True):
+            np.testing.assert_array_equal(found_HW, expected_HW)
+    assert len({open_dataset(twelve, labels, source="t", bits=b).digest for b in (12, 14, 16)}) == 3
 
 
 def test_copies_of_a_file_are_of_one_group(tmp_path: object) -> None:
