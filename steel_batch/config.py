@@ -95,6 +95,9 @@ class ScoreConfig:
     """How long a dead run keeps the lock of its engine and date."""
     lock_wait_seconds: float = 0.0
     """How long to wait for another run's lock before exit 4."""
+    unsafe_single_writer: bool = False
+    """Write to a store that does not decide between two writers, on the user's word that no other
+    command writes there meanwhile; see `lake.probe`."""
     merge_bytes: int = 256 << 20
     """Aimed size of one committed file."""
     shard_attempts: int = 3

@@ -16,6 +16,7 @@ The branches follow what the caller does about them::
     │   ├── UnsupportedError   the store does not know this kind of request
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
+    │   ├── UndecidedStoreError stop: two writers at once would lose each other's writes
     │   └── TransientLakeError retry, then fail the shard
     ├── EngineError            stop: the engine's files are missing, damaged or unusable
     │   ├── EngineMismatchError stop before any work: another GPU, runtime or version
@@ -25,6 +26,7 @@ The branches follow what the caller does about them::
     ├── TooManyBadImagesError  stop, exit 3: nothing is committed, receipts are kept
     └── CommitError            the commit surely failed
         ├── CommitConflictError another writer was first
+        │   └── StaleChangeError files to replace were rewritten: make the change again
         └── CommitUnknownError nobody knows: nothing may be deleted, read again
 
 A message says what was found, what was expected and what to do next. Errors cross process
@@ -157,6 +159,10 @@ class ChangedObjectError(LakeError):
     """The object's etag or content is not what was asked for."""
 
 
+class UndecidedStoreError(LakeError):
+    """The store lets two writers of one object both succeed, or refuses to decide between them."""
+
+
 class TransientLakeError(LakeError):
     """The object store failed in a way that may pass: time-out, 503, reset, short read."""
 
@@ -195,6 +201,10 @@ class CommitError(SteelBatchError):
 
 class CommitConflictError(CommitError):
     """Another writer committed first; read the table again."""
+
+
+class StaleChangeError(CommitConflictError):
+    """What a commit was to replace is not in the table any more: make the change again."""
 
 
 class CommitUnknownError(CommitError):

@@ -29,6 +29,10 @@ _DAY_FIRST = re.compile(r"(?P<day>\d{1,2})\.\s?(?P<month>\d{1,2})\.\s?(?P<year>\
 """30.11.2026, where nobody writes the month first; 11/30/2026 may be either."""
 _ENGINE = re.compile(r"(?P<model>.+)-(?P<version>[0-9a-f]{12})")
 _RUN = re.compile(r"(?P<date>\d{4}-\d{2}-\d{2})-(?P<engine>.+-[0-9a-f]{12})-(?P<number>\d{4,})")
+_TABLE_FILE = re.compile(
+    r"part-(?P<run>\d{4}-\d{2}-\d{2}-.+-[0-9a-f]{12}-\d{4,})-(?P<number>\d{5,})"
+    r"(?:-(?P<attempt>\d+))?\.parquet"
+)
 
 
 def check_name(name: str, *, what: str) -> str:
@@ -98,9 +102,25 @@ def partition(engine: str, date: str) -> str:
     return f"engine={engine}/date={date}"
 
 
-def table_file(table: str, engine: str, date: str, run_id: str, number: int) -> str:
-    """The nth file that a run adds to a table. Names never repeat across runs."""
-    return f"{table}/{partition(engine, date)}/part-{run_id}-{number:05d}.parquet"
+def table_file(
+    table: str, engine: str, date: str, run_id: str, number: int, attempt: int = 0
+) -> str:
+    """The nth file that a run adds to a table. Names never repeat across runs.
+
+    A run that is continued after it may have published files publishes them under the names of
+    another attempt: who deletes what was left of the earlier one, however late, deletes no file
+    that is committed since.
+    """
+    again = f"-{attempt}" if attempt else ""
+    return f"{table}/{partition(engine, date)}/part-{run_id}-{number:05d}{again}.parquet"
+
+
+def split_table_file(key: str) -> tuple[str, int, int] | None:
+    """Run, number and attempt of a file that a run added to a table; None for others'."""
+    match = _TABLE_FILE.fullmatch(key.rpartition("/")[2])
+    if match is None:
+        return None
+    return match["run"], int(match["number"]), int(match["attempt"] or 0)
 
 
 def run_prefix(engine: str, date: str) -> str:
@@ -152,6 +172,11 @@ def merged_file(run: str, table: str, number: int) -> str:
     return f"{RUNS}/{run}/merged/{table}/{number:05d}.parquet"
 
 
+def replaced_list(run: str, table: str) -> str:
+    """The list of the files of a table that a run's files take the place of."""
+    return f"{RUNS}/{run}/files/{table}.replaced.json"
+
+
 def files_list(run: str, table: str) -> str:
     """The list of the complete files that a run adds to a table, with their digests."""
     return f"{RUNS}/{run}/files/{table}.json"
@@ -160,6 +185,11 @@ def files_list(run: str, table: str) -> str:
 def lock_series(engine: str, date: str) -> str:
     """The numbered series of lease objects of one engine and date."""
     return f"locks/{partition(engine, date)}"
+
+
+def turns(what: str) -> str:
+    """The folder of flags of who takes turns at something, on a store with a single writer."""
+    return f"locks/turns/{what}"
 
 
 def ledger_dir(identity: str) -> str:

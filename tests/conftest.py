@@ -25,6 +25,7 @@ from steel_batch.lake import Lake
 from steel_batch.pipeline.run import score
 from steel_batch.runs.record import RunResult
 from steel_batch.tables.query import run_query
+from tests.ceph import ceph_gateway, missing_programs
 from tests.tiny_engine import write_tiny_engine
 
 PATTERN = "line={line}/date={date}/{image_id}.png"
@@ -49,6 +50,42 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of an S3 server in its own process."""
+    use_test_credentials()
+    yield from served("moto.server", "-H", "127.0.0.1", "-p")
+
+
+@pytest.fixture(scope="session")
+def ceph_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of Ceph's S3 gateway."""
+    if missing := missing_programs():
+        pytest.skip(f"Ceph's S3 gateway is not installed here: no {', '.join(missing)}")
+    use_test_credentials()
+    with ceph_gateway(tmp_path_factory.mktemp("ceph"), keys=("testing", "testing")) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def ignoring_endpoint() -> Iterator[str]:
+    """The URL of an S3 server that ignores If-None-Match."""
+    use_test_credentials()
+    yield from served("tests.undecided_store", "ignores")
+
+
+@pytest.fixture(scope="session")
+def refusing_endpoint() -> Iterator[str]:
+    """The URL of an S3 server that answers 501 to If-None-Match."""
+    use_test_credentials()
+    yield from served("tests.undecided_store", "refuses")
+
+
+@pytest.fixture(scope="session")
+def late_endpoint() -> Iterator[str]:
+    """The URL of an S3 server that refuses a later writer, and lets concurrent ones all win."""
+    use_test_credentials()
+    yield from served("tests.undecided_store", "late")
+
+
+def use_test_credentials() -> None:
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "testing",
         "AWS_SECRET_ACCESS_KEY": "testing",
@@ -57,9 +94,13 @@ def s3_endpoint() -> Iterator[str]:
     }
     for name in ("NO_PROXY", "no_proxy"):
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
+
+
+def served(module: str, *arguments: str) -> Iterator[str]:
+    """The URL of a server that is a Python module and takes its port as the last argument."""
     give_up = time.monotonic() + S3_START_SECONDS
     while time.monotonic() < give_up:
-        with s3_server(give_up) as url:
+        with s3_server(give_up, module, *arguments) as url:
             if url is not None:
                 yield url
                 return
@@ -67,13 +108,13 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @contextmanager
-def s3_server(give_up: float) -> Iterator[str | None]:
+def s3_server(give_up: float, module: str, *arguments: str) -> Iterator[str | None]:
     """A server's URL once it answers; None where it ends, as its port was taken meanwhile."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        [sys.executable, "-m", module, *arguments, str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -114,8 +155,12 @@ def group(commands: Sequence[Sequence[str]]) -> Iterator[list[subprocess.Popen[s
 @pytest.fixture
 def bucket(s3_endpoint: str) -> str:
     """A new bucket's s3:// URL."""
+    return new_bucket(s3_endpoint)
+
+
+def new_bucket(endpoint: str) -> str:
     name = f"b{uuid.uuid4().hex[:20]}"
-    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=name)
+    boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket=name)
     return f"s3://{name}"
 
 

@@ -18,6 +18,7 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
     registry_option,
+    single_writer_option,
 )
 from steel_batch.cli.values import PLACE
 from steel_batch.errors import MachineError
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     help="Folder for scratch files, TensorBoard's among them; a temporary one by default.",
 )
 @endpoint_option
+@single_writer_option
 @click.option("--verbose", is_flag=True, help="Log what happens to stderr.")
 @output_option
 def train(
@@ -139,6 +141,7 @@ def train(
     ray_address: str | None,
     work: Path | None,
     endpoint_url: str | None,
+    unsafe_single_writer: bool,
     verbose: bool,
     output: str,
     **recipe: Any,
@@ -179,6 +182,7 @@ def train(
         ray_address=ray_address,
         work=work,
         endpoint_url=endpoint_url,
+        unsafe_single_writer=unsafe_single_writer,
     )
     result = run_job(job, config, on_step=_show_step, on_stage=_show_stage)
     if output == "json":

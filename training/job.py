@@ -17,6 +17,7 @@ from steel_batch import layout
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.lake.probe import writable
 from steel_batch.registry.card import Card
 from training.checkpoint import recipe_digest
 from training.dataset import Dataset, check_shares, open_dataset, split
@@ -68,6 +69,8 @@ class JobConfig:
     work: Path | None = None
     """Folder for scratch files, TensorBoard's among them; a temporary one where it is None."""
     endpoint_url: str | None = None
+    unsafe_single_writer: bool = False
+    """As of `ScoreConfig`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +111,9 @@ def run_job(
     """
     _check(job)
     Segmenter(config.model, max(1, len(job.classes)))  # what cannot be built ends here
-    store = Lake(job.store, endpoint_url=job.endpoint_url)
+    store = writable(
+        Lake(job.store, endpoint_url=job.endpoint_url), single_writer=job.unsafe_single_writer
+    )
     on_stage("reading images and labels")
     parts, source = _open_parts(job)
     config = _with_steps(config, job, parts.training)

@@ -16,6 +16,7 @@ from steel_batch.cli.output import (
     endpoint_option,
     output_option,
     print_json,
+    single_writer_option,
 )
 from steel_batch.cli.score import signed_option
 from steel_batch.cli.values import PLACE
@@ -25,6 +26,7 @@ from steel_batch.engine.compiled_plans import ANY_GPU, PlanRecord
 from steel_batch.engine.gpu import OTHERWISE
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.lake.probe import writable
 from steel_batch.registry.card import PRECISIONS
 from steel_batch.registry.versions import load_engine
 
@@ -61,6 +63,7 @@ INSTEAD: Final = {
     help="Images of one inference.",
 )
 @signed_option
+@single_writer_option
 @click.option("--verbose", is_flag=True, help="Log what happens, TensorRT's errors too, to stderr.")
 @output_option
 def build_engine(
@@ -71,6 +74,7 @@ def build_engine(
     precision: str,
     batch_size: int,
     require_signed: bool,
+    unsafe_single_writer: bool,
     verbose: bool,
     output: str,
 ) -> None:
@@ -81,6 +85,8 @@ def build_engine(
     """
     configure_logging(verbose)
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
+    if lake is not None:
+        lake = writable(lake, single_writer=unsafe_single_writer)
     found = load_engine(
         engine, store=lake, endpoint_url=endpoint_url, require_signed=require_signed
     )

@@ -21,10 +21,12 @@ from steel_batch.cli.output import (
     print_json,
     print_table,
     registry_option,
+    single_writer_option,
 )
 from steel_batch.cli.values import PLACE
 from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
+from steel_batch.lake.probe import writable
 from steel_batch.registry import aliases
 from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
@@ -141,6 +143,7 @@ def show(
 )
 @click.option("--force", is_flag=True, help="Promote it whatever is found; needs --why.")
 @why_option
+@single_writer_option
 @output_option
 def promote_(
     engine: str,
@@ -151,6 +154,7 @@ def promote_(
     tolerance_class: float,
     force: bool,
     why: str,
+    unsafe_single_writer: bool,
     output: str,
 ) -> None:
     """Make <model>@<alias> mean ENGINE, from the next run on.
@@ -162,7 +166,7 @@ def promote_(
     if force and not why.strip():
         raise click.UsageError('--force needs a reason for the history: --why "…".')
     move = promote(
-        Lake(store, endpoint_url=endpoint_url),
+        writable(Lake(store, endpoint_url=endpoint_url), single_writer=unsafe_single_writer),
         engine,
         alias,
         tolerance=Tolerance(dice=tolerance_dice, per_class=tolerance_class),
@@ -177,14 +181,23 @@ def promote_(
 @registry_option
 @endpoint_option
 @why_option
+@single_writer_option
 @output_option
-def rollback_(engine: str, store: str, endpoint_url: str | None, why: str, output: str) -> None:
+def rollback_(
+    engine: str,
+    store: str,
+    endpoint_url: str | None,
+    why: str,
+    unsafe_single_writer: bool,
+    output: str,
+) -> None:
     """Make an alias mean what it meant before its last promotion, from the next run on.
 
     Rolled back again, it goes one further back. Rows that are there stay under the engine that
     scored them.
     """
-    move = rollback(Lake(store, endpoint_url=endpoint_url), engine, why=why.strip())
+    lake = writable(Lake(store, endpoint_url=endpoint_url), single_writer=unsafe_single_writer)
+    move = rollback(lake, engine, why=why.strip())
     _answer_move(move, output)
 
 
@@ -192,14 +205,18 @@ def rollback_(engine: str, store: str, endpoint_url: str | None, why: str, outpu
 @click.argument("model")
 @registry_option
 @endpoint_option
+@single_writer_option
 @output_option
-def sign(model: str, store: str, endpoint_url: str | None, output: str) -> None:
+def sign(
+    model: str, store: str, endpoint_url: str | None, unsafe_single_writer: bool, output: str
+) -> None:
     """Sign every card, alias and plan record of MODEL with the key in STEEL_BATCH_SIGNING_KEY.
 
     What is registered, promoted or built with that key set is signed at once. Use this for
     versions that were registered before, after you have checked them.
     """
-    keys = sign_model(existing_store(store, endpoint_url), model)
+    lake = writable(existing_store(store, endpoint_url), single_writer=unsafe_single_writer)
+    keys = sign_model(lake, model)
     if output == "json":
         print_json({"model": model, "signed": keys})
     else:

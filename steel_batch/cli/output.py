@@ -58,6 +58,12 @@ registry_option = click.option(
     metavar="URL",
     help="Folder or s3:// prefix of the registry.",
 )
+single_writer_option = click.option(
+    "--unsafe-single-writer",
+    is_flag=True,
+    help="Write to a store that does not decide between two writers: on your word that no other "
+    "command writes to it meanwhile.",
+)
 endpoint_option = click.option(
     "--endpoint-url",
     type=ENDPOINT,

@@ -25,7 +25,7 @@ from steel_batch.cli.output import (
 from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.lake.lock import read_holder
+from steel_batch.lake.lock import holder_of
 from steel_batch.runs.events import last_end, read_events
 from steel_batch.runs.record import Run, list_runs, read_runs, runs_of
 
@@ -109,7 +109,7 @@ def _how_it_ended(store: Lake, run: Run) -> _End:
         return _End(run.state)
     engine, date, _ = layout.split_run_id(run.run_id)
     if run.is_newest:
-        holder = read_holder(store, layout.lock_series(engine, date))
+        holder = holder_of(store, layout.lock_series(engine, date))
         if holder is not None:
             return _End("running", str(holder), str(holder))
     end = last_end(list(read_events(store, run.run_id)))

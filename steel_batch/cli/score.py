@@ -24,6 +24,7 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
     say,
+    single_writer_option,
     store_option,
 )
 from steel_batch.cli.values import DATE, DATE_OR_ALL, PLACE, SIZE
@@ -237,6 +238,7 @@ run_options = _options(
         metavar="SECONDS",
         help="How long the lock outlives a run that died.",
     ),
+    single_writer_option,
     click.option(
         "--merge-bytes",
         type=SIZE,

@@ -14,16 +14,20 @@ from steel_batch.cli.output import (
     existing_store,
     output_option,
     print_json,
+    single_writer_option,
     store_option,
 )
+from steel_batch.lake.probe import writable
+from steel_batch.tables.commit import commit_turn
 from steel_batch.tables.upgrade import upgrade_table
 
 
 @click.command()
 @store_option
 @endpoint_option
+@single_writer_option
 @output_option
-def upgrade(store: str, endpoint_url: str | None, output: str) -> None:
+def upgrade(store: str, endpoint_url: str | None, unsafe_single_writer: bool, output: str) -> None:
     """Bring the tables of an earlier build up to date; no row changes.
 
     Adds the columns that this build writes, null in the rows that are there, and puts the bounds
@@ -32,8 +36,9 @@ def upgrade(store: str, endpoint_url: str | None, output: str) -> None:
     Reads the footer of each file. Runs do what readers need by themselves; this is for stores that
     nothing is added to any more, and makes filters by other columns than the date quick again.
     """
-    lake = existing_store(store, endpoint_url)
-    done = [upgrade_table(lake, table) for table in layout.TABLES]
+    lake = writable(existing_store(store, endpoint_url), single_writer=unsafe_single_writer)
+    with commit_turn(lake):
+        done = [upgrade_table(lake, table) for table in layout.TABLES]
     if output == "json":
         print_json([dataclasses.asdict(table) for table in done])
     else:

@@ -16,10 +16,12 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
     say,
+    single_writer_option,
     size_of,
     store_option,
 )
 from steel_batch.cli.values import DATE
+from steel_batch.lake.probe import writable
 from steel_batch.tables.gc import collect, find_garbage
 from steel_batch.tables.verify import verify as verify_store
 
@@ -74,8 +76,11 @@ def verify(
 @store_option
 @endpoint_option
 @click.option("--dry-run", is_flag=True, help="Show what would be deleted.")
+@single_writer_option
 @output_option
-def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None:
+def gc(
+    store: str, endpoint_url: str | None, dry_run: bool, unsafe_single_writer: bool, output: str
+) -> None:
     """Delete the staging of runs that are over, and files that no table's log names.
 
     Runs that can be continued keep what they have, and dates that a run is working on are left
@@ -83,6 +88,8 @@ def gc(store: str, endpoint_url: str | None, dry_run: bool, output: str) -> None
     a day.
     """
     lake = existing_store(store, endpoint_url)
+    if not dry_run:
+        lake = writable(lake, single_writer=unsafe_single_writer)
     found = list(find_garbage(lake) if dry_run else collect(lake))
     if output == "json":
         print_json([dataclasses.asdict(garbage) for garbage in found])

@@ -11,18 +11,17 @@ import contextlib
 import os
 import platform
 import tempfile
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from steel_batch import layout
 from steel_batch.engine.check import check_gpu, check_graph, check_packages, check_unused_gpu
 from steel_batch.engine.finding import Finding, wrong
 from steel_batch.engine.installed import installed
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import LakeError, SteelBatchError
 from steel_batch.lake import Lake
+from steel_batch.lake.probe import ADVICE, find_flaw
 from steel_batch.lake.retry import Retry
 from steel_batch.registry.versions import Engine
 from steel_batch.sources.manifest import is_manifest
@@ -90,26 +89,23 @@ def check_store(store: Lake) -> Finding:
     """Whether the store can be written, and lets of two writers of one object only one win."""
     if not store.is_s3 and not Path(store.url).exists():
         return _check_new_folder(Path(store.url))
-    asked = store.with_retry(IMPATIENT)
-    key = layout.probe_file(uuid.uuid4().hex)
     try:
-        asked.put_if_absent(key, b"probe")
-        try:
-            is_replaced = asked.put_if_absent(key, b"probe of another writer")
-            found = asked.read(key)
-        finally:
-            asked.delete([key])
+        flaw = find_flaw(store.with_retry(IMPATIENT))
     except LakeError as error:
         return wrong("store", error)
-    if is_replaced or found != b"probe":
+    if flaw is not None:
         return Finding(
             name="store",
             state="wrong",
-            found=f"{store.url} lets a second writer replace what a first one put: it ignores "
-            "If-None-Match, and two runs could hold one lock.",
-            remedy="Use a store that knows conditional writes, as AWS S3 does.",
+            found=f"{store.url} does not decide between two writers: {flaw}. Two runs could hold "
+            "one lock, and lose each other's commits.",
+            remedy=ADVICE,
         )
-    return Finding(name="store", state="ok", found=f"{store.url} can be written")
+    return Finding(
+        name="store",
+        state="ok",
+        found=f"{store.url} can be written, and decides between two writers",
+    )
 
 
 def _check_new_folder(folder: Path) -> Finding:

@@ -122,6 +122,27 @@ class Folder:
             return None
         return LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
 
+    def age_seconds(self, key: str) -> float | None:
+        try:
+            written = (self._root / key).stat().st_mtime
+        except ABSENT:
+            return None
+        except OSError as error:
+            raise error_of(error, self._root / key) from error
+        return max(0.0, self._now() - written)
+
+    def _now(self) -> float:
+        """The time by the file system's clock, which for a network drive is its server's."""
+        scratch = self._root / SCRATCH / uuid.uuid4().hex
+        try:
+            scratch.touch()
+            try:
+                return scratch.stat().st_mtime
+            finally:
+                scratch.unlink(missing_ok=True)
+        except OSError:  # it cannot be written, or holds nothing that was
+            return time.time()
+
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
         if len(requests) < READ_THREADS:
             return [self._read(request) for request in requests]

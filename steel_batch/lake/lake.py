@@ -69,13 +69,21 @@ class Lake:
         url: ``s3://bucket/prefix``, ``file://…``, or a folder's path.
         endpoint_url: An S3 endpoint other than AWS's.
         retry: Limits of asking again.
+        single_writer: The store does not decide between two writers, and there is only one: see
+            `probe.writable`. `put_if_absent` then looks before it writes, which no second writer
+            may do at the same time.
 
     Raises:
         ConfigError: The URL is of another kind.
     """
 
     def __init__(
-        self, url: str, *, endpoint_url: str | None = None, retry: Retry | None = None
+        self,
+        url: str,
+        *,
+        endpoint_url: str | None = None,
+        retry: Retry | None = None,
+        single_writer: bool = False,
     ) -> None:
         scheme, separator, rest = check_url(url).partition("://")
         self.is_s3 = bool(separator) and scheme == "s3"
@@ -85,6 +93,7 @@ class Lake:
             self.url = str(Path(rest if separator else url).expanduser().absolute())
         self.endpoint_url = endpoint_url
         self.retry = retry or Retry()
+        self.single_writer = single_writer
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r})"
@@ -96,7 +105,16 @@ class Lake:
 
     def with_retry(self, retry: Retry) -> Lake:
         """The same root under other limits of asking again."""
-        return Lake(self.url, endpoint_url=self.endpoint_url, retry=retry)
+        return Lake(
+            self.url,
+            endpoint_url=self.endpoint_url,
+            retry=retry,
+            single_writer=self.single_writer,
+        )
+
+    def for_single_writer(self) -> Lake:
+        """The same root, for the only writer of a store that does not decide between two."""
+        return Lake(self.url, endpoint_url=self.endpoint_url, retry=self.retry, single_writer=True)
 
     def uri(self, key: str = "") -> str:
         """The absolute address of a key, for other libraries and for messages."""
@@ -116,6 +134,13 @@ class Lake:
     def stat(self, key: str) -> LakeObject | None:
         """One object's size and etag, or None where there is none."""
         return self._backend.stat(_checked(key))
+
+    def age_seconds(self, key: str) -> float | None:
+        """Seconds since an object was written, by the store's clock; None where there is none.
+
+        Exact to about a second. This machine's clock has no part in it.
+        """
+        return self._backend.age_seconds(_checked(key))
 
     def read(
         self, key: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
@@ -160,8 +185,14 @@ class Lake:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Create an object where there is none.
 
-        Of any number of callers exactly one gets True, whatever the network does.
+        Of any number of callers exactly one gets True, whatever the network does; with
+        `single_writer`, if they call one after the other.
         """
+        if self.single_writer:
+            if self.stat(key) is not None:
+                return False
+            self.write(key, data)
+            return True
         return self._backend.put_if_absent(_checked(key), data)
 
     def delete(self, keys: Iterable[str]) -> None:

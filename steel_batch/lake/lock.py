@@ -2,7 +2,8 @@
 
 The lease is a numbered series of put-if-absent objects. Taking, renewing and releasing it are each
 putting the next number, so of two that try at once one wins. A holder that dies stops renewing;
-after its lease, and an allowance for clocks that disagree, the next one takes over.
+after its lease the next one takes over. How old the newest entry is, the store's clock says alone:
+a host whose own clock is wrong neither takes a live lock nor loses one.
 """
 
 from __future__ import annotations
@@ -16,19 +17,21 @@ import socket
 import threading
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from types import TracebackType
-from typing import Final
+from typing import Final, Literal
 
-from steel_batch import interrupt
+from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import series
 from steel_batch.lake.lake import Lake
 from steel_batch.lake.retry import Retry
+from steel_batch.lake.turns import Turn
 
 CLOCK_SKEW_SECONDS: Final = 2.0
-"""How far the clocks of two hosts may disagree before a live lease could look dead."""
+"""What is added to a lease before it is taken over: stores tell the time in whole seconds."""
 POLL_SECONDS: Final = 0.5
 CONFIRM_SECONDS: Final = 1.0
 """`check` asks the store if it was not asked for so long."""
@@ -47,10 +50,15 @@ class Holder:
     run_id: str
     acquired_at: float
     expires_at: float
+    """By the holder's clock; read by people only."""
     released: bool
+    lease_seconds: float | None = None
+    """How long the entry stands. None in entries of earlier versions: then `expires_at` counts."""
 
     def __post_init__(self) -> None:
-        times = (self.acquired_at, self.expires_at)
+        times = [self.acquired_at, self.expires_at]
+        if self.lease_seconds is not None:
+            times.append(self.lease_seconds)
         if not all(isinstance(seconds, (int, float)) for seconds in times):
             raise TypeError("its times are not numbers")
         if not isinstance(self.released, bool):
@@ -60,10 +68,6 @@ class Holder:
         run = f" (run {self.run_id})" if self.run_id else ""
         since = _time(self.acquired_at)
         return f"process {self.pid} of {self.user} on {self.host}{run}, since {since}"
-
-    def is_over(self) -> bool:
-        """Whether the next one may take the lease."""
-        return self.released or time.time() >= self.expires_at + CLOCK_SKEW_SECONDS
 
 
 class Lease:
@@ -107,6 +111,8 @@ class Lease:
         self._valid_until = self._expires_at = 0.0
         self._confirmed = 0.0
         self._is_lost = False
+        self.took_over = False
+        """Whether the holder before did not give it back: it may be suspended, and write later."""
         self._putting = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
@@ -176,17 +182,30 @@ class Lease:
         return time.monotonic() > self._valid_until or time.time() > self._expires_at
 
     def _try(self) -> bool:
-        self._number, holder = _latest(self._store, self._name)
-        if holder is not None and not holder.is_over():
+        holder = self._find_free()
+        if holder is False:
             return False
-        self._acquired_at = time.time()
-        with interrupt.shielded():  # what is taken is known to be, or nobody gives it back
-            is_ours = self._put(self._store)
-        if not is_ours:
-            return False
+        with self._turn():
+            if self._store.single_writer:  # somebody may have had it since
+                holder = self._find_free()
+            if holder is False:
+                return False
+            self._acquired_at = time.time()
+            with interrupt.shielded():  # what is taken is known to be, or nobody gives it back
+                is_ours = self._put(self._store)
+            if not is_ours:
+                return False
         if holder is not None and not holder.released:
+            self.took_over = True
             log.warning("the lock on %s is taken over from a dead holder: %s", self._what, holder)
         return True
+
+    def _find_free(self) -> Holder | Literal[False] | None:
+        """The last holder, if the lease may be taken; False where it may not."""
+        self._number, holder = _latest(self._store, self._name)
+        if holder is not None and _seconds_left(self._store, self._name, self._number, holder):
+            return False
+        return holder
 
     def _put(self, store: Lake, *, released: bool = False) -> bool:
         """Put the next entry; False where another holder was first."""
@@ -208,6 +227,7 @@ class Lease:
             acquired_at=self._acquired_at,
             expires_at=expires_at,
             released=released,
+            lease_seconds=self._lease_seconds,
         )
         text = json.dumps(asdict(entry)).encode()
         is_new = series.put_next(store, self._name, self._number + 1, text)
@@ -223,6 +243,12 @@ class Lease:
             self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
             self._confirmed = started
         return True, is_new
+
+    def _turn(self) -> AbstractContextManager[object]:
+        """Where a put does not decide between two that take it at once, they do it in turn."""
+        if not self._store.single_writer:
+            return nullcontext()
+        return Turn(self._store, layout.turns("locks"), wait_seconds=self._lease_seconds)
 
     def _renew(self) -> None:
         with interrupt.shielded():  # until it is given back, however long that takes
@@ -250,10 +276,11 @@ class Lease:
         number, holder = _latest(self._store, self._name)
         if holder is None or holder.released:
             return f"another run took the lock on {self._what} just now; run the command again."
+        left = _seconds_left(self._store, self._name, number, holder)
         return (
             f"another run holds the lock on {self._what}: {holder}. It renews the lock while it "
-            f"lives; if it is dead, the lock is free after "
-            f"{_time(holder.expires_at + CLOCK_SKEW_SECONDS)}. Wait for it, or let this command "
+            f"lives; if it is dead, the lock is free after {_time(time.time() + left)}. "
+            f"Wait for it, or let this command "
             f"wait with --lock-wait SECONDS. (The lock is "
             f"{self._store.uri(series.entry_key(self._name, number))}.)"
         )
@@ -266,8 +293,22 @@ def holder_of(store: Lake, name: str) -> Holder | None:
         store: Where the lease lies.
         name: Its series.
     """
-    _, holder = _latest(store, name)
-    return None if holder is None or holder.is_over() else holder
+    number, holder = _latest(store, name)
+    if holder is None or not _seconds_left(store, name, number, holder):
+        return None
+    return holder
+
+
+def _seconds_left(store: Lake, name: str, number: int, holder: Holder) -> float:
+    """Until the next one may take the lease; 0 where it may."""
+    if holder.released:
+        return 0.0
+    if holder.lease_seconds is None:
+        return max(0.0, holder.expires_at + CLOCK_SKEW_SECONDS - time.time())
+    age = store.age_seconds(series.entry_key(name, number))
+    if age is None:  # renewed or given back, and pruned, just now
+        return holder.lease_seconds + CLOCK_SKEW_SECONDS
+    return max(0.0, holder.lease_seconds + CLOCK_SKEW_SECONDS - age)
 
 
 def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
@@ -295,9 +336,3 @@ def _user() -> str:
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds")
-
-
-def read_holder(store: Lake, name: str) -> Holder | None:
-    """Who holds a lease now, by the clock of this host; None where nobody does."""
-    _, holder = _latest(store, name)
-    return None if holder is None or holder.is_over() else holder

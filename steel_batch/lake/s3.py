@@ -12,6 +12,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, Final, TypeVar, cast
@@ -100,6 +101,16 @@ class Bucket:
         except MissingObjectError:
             return None
         return LakeObject(key=key, size_bytes=head["ContentLength"], etag=head["ETag"].strip('"'))
+
+    def age_seconds(self, key: str) -> float | None:
+        try:
+            head = self.request("head_object", key)
+        except MissingObjectError:
+            return None
+        date = head.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
+        now = parsedate_to_datetime(date) if date else datetime.now(timezone.utc)
+        written: datetime = head["LastModified"]
+        return max(0.0, (now - written).total_seconds())
 
     def token_of(self, key: str) -> str | None:
         """What the writer of an object marked it with; None where there is none."""

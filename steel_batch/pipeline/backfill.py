@@ -31,6 +31,7 @@ from steel_batch.cluster.stream import ShardResult, ShardStream
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError, LakeError, NoImagesError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.probe import writable
 from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.run import DateRun
 from steel_batch.registry.versions import Engine, load_engine
@@ -167,8 +168,11 @@ def backfill(
         ConfigError: Nothing can be begun; nothing was done.
         ClusterError: Ray gave up; dates that are done stay so, the same command continues.
     """
-    store = Lake(config.store, endpoint_url=config.endpoint_url)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    store = writable(
+        Lake(config.store, endpoint_url=config.endpoint_url),
+        single_writer=config.unsafe_single_writer,
+    )
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     dates = find_backfill_dates(config, settings, source)
     if not dates:

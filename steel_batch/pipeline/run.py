@@ -25,6 +25,7 @@ from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.errors import LakeError, NoImagesError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
+from steel_batch.lake.probe import writable
 from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.begin import begin_run, unfinished_run
 from steel_batch.pipeline.prepare import Planned, dates_of
@@ -36,8 +37,9 @@ from steel_batch.runs.receipt import read_receipts
 from steel_batch.runs.record import ClassCount, RunRecord, RunResult, put_result
 from steel_batch.sources.contract import Source
 from steel_batch.sources.open import open_source
-from steel_batch.tables.commit import landed, quarantined_keys, sweep
+from steel_batch.tables.commit import fence, landed, quarantined_keys, sweep
 from steel_batch.tables.landing import delete_staged, land_run
+from steel_batch.tables.mending import mend_date
 from steel_batch.tables.merge import Cut, DataFile, cut_files, load_files, save_files
 
 log = logging.getLogger(__name__)
@@ -52,8 +54,11 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
         TooManyBadImagesError: Nothing was committed; receipts are kept.
         LakeError: The lake or the store failed for good; receipts are kept.
     """
-    store = Lake(config.store, endpoint_url=config.endpoint_url)
     source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    store = writable(
+        Lake(config.store, endpoint_url=config.endpoint_url),
+        single_writer=config.unsafe_single_writer,
+    )
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     with contextlib.ExitStack() as cluster:  # left last: the lock is given back before that
         for date in dates_of(config, source):
@@ -130,6 +135,9 @@ class DateRun:
         store, engine = self._store, self._engine.card.name
         with contextlib.ExitStack() as undo:
             self._lock(undo)
+            if self._lease.took_over:
+                fence(store, engine, self._date)
+            mend_date(store, engine, self._date, self._engine.card.classes, self._lease)
             for table in layout.TABLES:
                 sweep(store, table, engine, self._date, before=self._lease.check)
             record = unfinished_run(self._config, engine, store, self._date) or self._begin()

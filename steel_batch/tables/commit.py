@@ -5,6 +5,11 @@ which carries the run's id as an application transaction: asking for that id tel
 whether the commit landed. A commit has three outcomes: landed, surely failed, unknown. Where nobody
 knows, the log is read again. A commit deletes nothing: that is left to `sweep`.
 
+Each try is made on one version of the table and lands as the next one or not at all, so whatever
+another writer committed meanwhile is seen first: a file to replace that is not there any more, or
+that the lock was lost. After it, the table is read again: some stores let two writers of one log
+entry both succeed, and then one of the commits is in no log.
+
 The protocol is delta-rs's; nothing here writes a log of its own. Readers that know nothing of
 Delta see files as they are copied, one after the other, and replaced ones until a sweep. From the
 first copy until the sweep right after the commit a plain glob shows a part of a date, or rows
@@ -16,8 +21,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -35,9 +42,11 @@ from steel_batch.errors import (
     CommitUnknownError,
     LakeError,
     MissingObjectError,
+    StaleChangeError,
     paragraph_of,
 )
 from steel_batch.lake import Lake
+from steel_batch.lake.turns import Turn
 from steel_batch.runs import plan
 from steel_batch.tables.deletion_vectors import Kept, check_features, kept_rows, select
 from steel_batch.tables.evolution import evolve
@@ -47,8 +56,10 @@ from steel_batch.tables.statistics import cover
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
-ATTEMPTS: Final = 8
-PAUSE_SECONDS: Final = 0.2
+ATTEMPTS: Final = 40
+"""How often a commit is tried: of writers that commit at once, one lands at each try."""
+PAUSE_SECONDS: Final = 0.05
+MAX_PAUSE_SECONDS: Final = 2.0
 _PARTITION: Final = [
     pa.field("engine", pa.string(), nullable=False),
     pa.field("date", pa.date32(), nullable=False),
@@ -82,10 +93,12 @@ def ensure_tables(store: Lake) -> None:
     """
     for table, fields in SCHEMAS.items():
         if _open(store, table) is not None:
-            evolve(partial(open_table, store, table), fields)
+            with commit_turn(store):
+                evolve(partial(open_table, store, table), fields)
             continue
         try:
-            store.ask(store.uri(table), partial(_create, store, table, fields))
+            with commit_turn(store):
+                store.ask(store.uri(table), partial(_create, store, table, fields))
         except (DeltaError, OSError) as error:
             # Two first runs may create the table at once; the loser finds it there.
             if _open(store, table) is None:
@@ -270,13 +283,19 @@ def check_replaceable(store: Lake, table: str, files: Sequence[LiveFile]) -> Non
 
 
 def sweep(
-    store: Lake, table: str, engine: str, date: str, *, before: Callable[[], None]
+    store: Lake,
+    table: str,
+    engine: str,
+    date: str,
+    *,
+    before: Callable[[], None],
+    keep: Collection[str] = (),
 ) -> list[str]:
-    """Delete what runs left in an engine's and date's partition of a table that no log names.
+    """Delete what is in an engine's and date's partition of a table that its log does not name.
 
-    That is what a commit replaced, and what a killed or abandoned run published before its commit;
-    a run that is continued publishes it again. Only files that runs of this engine and date named
-    are touched, and only the holder of the lock may call this.
+    That is what a commit replaced, whoever wrote it, and what a killed or abandoned run published
+    before its commit; a run that is continued publishes it again. A file of others is deleted only
+    where the log says that it was removed. Only the holder of the lock may call this.
 
     Args:
         store: The store.
@@ -285,22 +304,91 @@ def sweep(
         date: YYYY-MM-DD.
         before: Called right before anything is deleted; raises to stop, as another holder of the
             lock may have committed since what no log named.
+        keep: Files that were just committed; they stay, whatever the log says now.
 
     Returns:
         The keys that were deleted.
     """
     live = {file.key for file in live_files(store, table, engine, date)}
-    ours = f"{table}/{layout.partition(engine, date)}/part-{layout.run_prefix(engine, date)}"
-    orphans = [item.key for item in store.list_objects(ours) if item.key not in live]
+    place = f"{table}/{layout.partition(engine, date)}/"
+    ours = f"{place}part-{layout.run_prefix(engine, date)}"
+    unnamed = [item.key for item in store.list_objects(place) if item.key not in live]
+    orphans = [key for key in unnamed if key.startswith(ours) and key not in keep]
+    others = [key for key in unnamed if not key.startswith(ours)]
+    if others:
+        dead = removed_files(store, table)
+        orphans += [key for key in others if key in dead]
     if orphans:
         before()
         store.delete(orphans)
     return orphans
 
 
+def commit_turn(store: Lake) -> AbstractContextManager[object]:
+    """Held while a run commits, where the store does not decide between two that do."""
+    return Turn(store, layout.turns("commits")) if store.single_writer else nullcontext()
+
+
 def landed(store: Lake, table: str, run_id: str) -> bool:
     """Whether the run's commit to a table is in its log."""
     return _ask(store, table, lambda opened: opened.transaction_version(run_id)) is not None
+
+
+def landed_runs(store: Lake, table: str, run_ids: Sequence[str]) -> set[str]:
+    """Which of these runs have a commit in a table's log."""
+
+    def ask(opened: DeltaTable) -> set[str]:
+        return {run_id for run_id in run_ids if opened.transaction_version(run_id) is not None}
+
+    return _ask(store, table, ask) or set()
+
+
+def removed_files(store: Lake, table: str) -> set[str]:
+    """Files that the table's log says were removed, by whoever, as far back as it tells."""
+    removed = _ask(
+        store,
+        table,
+        lambda opened: opened.vacuum(
+            retention_hours=0, dry_run=True, enforce_retention_duration=False
+        ),
+    )
+    return {f"{table}/{path}" for path in removed or ()}
+
+
+def fence(store: Lake, engine: str, date: str) -> None:
+    """Write an entry without files to each table's log, so that no earlier writer can land.
+
+    A holder of the lock that was suspended between asking for it and writing the log would write
+    the version after the one that it read, which is taken by then. For whoever takes the lock over.
+
+    Raises:
+        LakeError: A log cannot be written.
+    """
+    with commit_turn(store):
+        for table in layout.TABLES:
+            _fence(store, table, f"lock-{engine}-{date}")
+
+
+def _fence(store: Lake, table: str, writer: str) -> None:
+    found = _ask(store, table, lambda opened: (opened, opened.transaction_version(writer)))
+    if found is None:
+        return
+    opened, before = found
+    try:
+        opened.create_write_transaction(
+            [],
+            "append",
+            SCHEMAS[table],
+            partition_by=["engine", "date"],
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(writer, 1 + (before or 0))],
+                custom_metadata={"fence": writer},
+            ),
+        )
+    except (DeltaError, OSError) as error:
+        raise LakeError(
+            f"the log of {store.uri(table)} cannot be written: {paragraph_of(error)}."
+        ) from error
 
 
 def land(
@@ -310,6 +398,7 @@ def land(
     files: Sequence[DataFile],
     *,
     replaced: Sequence[LiveFile] = (),
+    seen: Sequence[LiveFile] | None = None,
     before: Callable[[], None] = lambda: None,
     attempts: int = ATTEMPTS,
 ) -> int:
@@ -321,7 +410,10 @@ def land(
         run_id: The run, whose id is the transaction.
         files: Complete merged files.
         replaced: Committed files whose rows `files` hold anew; removed by the same
-            commit, and deleted by the next `sweep`.
+            commit, and deleted by the next `sweep`. They must be in the very version that is
+            committed on.
+        seen: The date's committed files that the change was made from, where it depends on all of
+            them: they must be the date's files in that version.
         before: Called right before each file is published and right before the log is written;
             raises to stop.
         attempts: How often the log is written before this gives up.
@@ -330,6 +422,7 @@ def land(
         The table's version that has the run's rows.
 
     Raises:
+        StaleChangeError: Somebody rewrote files of the date since: make the change again.
         CommitConflictError: It surely failed.
         CommitUnknownError: Nobody knows; the same call may be repeated.
         LakeError: A replaced file has deleted rows; nothing is published.
@@ -337,13 +430,14 @@ def land(
     What was published before an error is left to the next `sweep`: whoever has the lock by then
     may be about to commit the same files.
     """
-    if not landed(store, table, run_id):
-        check_replaceable(store, table, replaced)
-        for file in files:
-            before()
+    if landed(store, table, run_id):
+        return int(open_table(store, table).version())
+    check_replaceable(store, table, replaced)
+    for file in files:
+        before()
+        if file.merged != file.target:
             store.copy(file.merged, file.target)
-        _commit(store, table, run_id, files, replaced, before, attempts)
-    return int(open_table(store, table).version())
+    return _commit(store, table, run_id, files, replaced, seen, before, attempts)
 
 
 def _commit(
@@ -352,15 +446,18 @@ def _commit(
     run_id: str,
     files: Sequence[DataFile],
     replaced: Sequence[LiveFile],
+    seen: Sequence[LiveFile] | None,
     before: Callable[[], None],
     attempts: int,
-) -> None:
+) -> int:
     engine, date, _ = layout.split_run_id(run_id)
     removed = [_remove(file, table, engine, date) for file in replaced]
     conflict: Exception | None = None
     unknown: Exception | None = None
     for attempt in range(attempts):
-        time.sleep(PAUSE_SECONDS * attempt)
+        if attempt:
+            pause = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2**attempt)
+            time.sleep(pause * random.uniform(0.5, 1.0))
         try:
             opened, version = _open_for(store, table, run_id)
         except LakeError as error:
@@ -369,7 +466,8 @@ def _commit(
             unknown = error
             break
         if version is not None:
-            return
+            return int(opened.version())
+        _check_replaced(store, opened, table, run_id, replaced, seen)
         fields = pa.schema(opened.schema().to_arrow())
         added = [_add(file, table, engine, date, fields) for file in files]
         before()
@@ -380,7 +478,10 @@ def _commit(
                 SCHEMAS[table],
                 partition_by=["engine", "date"],
                 commit_properties=CommitProperties(
-                    app_transactions=[Transaction(run_id, 1)], custom_metadata={"run_id": run_id}
+                    app_transactions=[Transaction(run_id, 1)],
+                    custom_metadata={"run_id": run_id},
+                    # As the version after the one that was read, or not at all.
+                    max_commit_retries=0,
                 ),
             )
         except CommitFailedError as error:
@@ -391,10 +492,20 @@ def _commit(
             log.warning("commit to %s: outcome unknown: %s", table, paragraph_of(error))
             unknown = error
         else:
-            return
+            now = _version_with(store, table, run_id, files)
+            if now is not None:
+                return now
+            log.warning(
+                "run %s was committed to %s, and its log does not have it: another writer replaced "
+                "the entry; it is committed again",
+                run_id,
+                table,
+            )
+            unknown = LakeError("the store took the log's entry, and then had another one there")
     else:
-        if landed(store, table, run_id):
-            return
+        opened, version = _open_for(store, table, run_id)
+        if version is not None:
+            return int(opened.version())
     if unknown is not None:
         # Also where a later attempt surely failed: what was sent before may still arrive.
         raise CommitUnknownError(
@@ -405,6 +516,47 @@ def _commit(
         f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
         "its rows are not committed and its work is kept: run the same command again."
     ) from conflict
+
+
+def _version_with(store: Lake, table: str, run_id: str, files: Sequence[DataFile]) -> int | None:
+    """The table's version, if a run that was just committed is in it with all of its files.
+
+    A file that is not there may have been rewritten since, which the log then says.
+    """
+    opened, version = _open_for(store, table, run_id)
+    if version is None:
+        return None
+    missing = {file.target for file in files} - {f.key for f in files_of(opened, table)}
+    if missing and not missing <= removed_files(store, table):
+        return None
+    return int(opened.version())
+
+
+def _check_replaced(
+    store: Lake,
+    opened: DeltaTable,
+    table: str,
+    run_id: str,
+    replaced: Sequence[LiveFile],
+    seen: Sequence[LiveFile] | None,
+) -> None:
+    """Whether what a change was made from is in the table still.
+
+    Raises:
+        StaleChangeError: It is not.
+    """
+    if not replaced and seen is None:
+        return
+    engine, date, _ = layout.split_run_id(run_id)
+    live = {f for f in files_of(opened, table) if (f.engine, f.date) == (engine, date)}
+    gone = set(replaced) - live  # or had rows deleted since
+    if gone or (seen is not None and live != set(seen)):
+        example = f", for example {store.uri(min(file.key for file in gone))}" if gone else ""
+        raise StaleChangeError(
+            f"files of {date} in {table} were rewritten by another writer, such as an OPTIMIZE, "
+            f"while run {run_id} made the rows that replace them{example}. Nothing of it is "
+            "committed: run the same command again."
+        )
 
 
 def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:

@@ -6,6 +6,7 @@ cleaned under its lock, so a run that is at work is left alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -14,10 +15,11 @@ from steel_batch import layout
 from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.lake.lock import Lease
-from steel_batch.runs.record import list_runs, read_runs, runs_of
-from steel_batch.tables.commit import all_live_files
-from steel_batch.tables.verify import run_of
+from steel_batch.runs.record import list_runs, read_run, read_runs, runs_of
+from steel_batch.tables.commit import all_live_files, fence, landed, removed_files
+from steel_batch.tables.file_checks import run_of
 
+_PLACE: Final = re.compile(r"[^/]+/engine=(?P<engine>[^/]+)/date=(?P<date>[^/]+)/")
 HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
 """What was begun so long ago has no writer any more: the largest file takes minutes."""
 
@@ -41,8 +43,8 @@ def find_garbage(
 
     Of a run that landed: its staged and merged files. Of one that was abandoned for a later run:
     its receipts as well. In the tables' folders: files that a run of ours wrote and no log names,
-    which a run that is at work may be about to commit. Of a whole store also what was half written
-    for more than a day.
+    which a run that is at work may be about to commit, and files that the log says were removed.
+    Of a whole store also what was half written for more than a day.
     """
     if engine is None or date is None:
         place, ids = "engine=", list(list_runs(store))
@@ -51,14 +53,42 @@ def find_garbage(
         place, ids = f"{layout.partition(engine, date)}/", runs_of(store, engine, date)
     yield from _staging(store, ids)
     for table in layout.TABLES:
-        live = {file.key for file in all_live_files(store, table)}
-        for item in store.list_objects(f"{table}/{place}"):
-            run = run_of(item.key)
-            if run is None or item.key in live:
-                continue
-            its_engine, its_date, _ = layout.split_run_id(run)
-            if item.key.startswith(f"{table}/{layout.partition(its_engine, its_date)}/"):
-                yield _garbage(item, run, "no log names it")
+        yield from _unnamed(store, table, place)
+    if place == "engine=":
+        yield from _probes(store, dry_run=True)
+
+
+def _unnamed(store: Lake, table: str, place: str) -> Iterator[Garbage]:
+    """Files that a table's log does not name, of runs of ours or removed by whoever."""
+    live = {file.key for file in all_live_files(store, table)}
+    removed: set[str] | None = None
+    lost: dict[str, bool] = {}
+    for item in store.list_objects(f"{table}/{place}"):
+        if item.key in live:
+            continue
+        run = run_of(item.key)
+        match = _PLACE.match(item.key)
+        if run is None:
+            if removed is None:
+                removed = removed_files(store, table)
+            if match is not None and item.key in removed:
+                yield Garbage(
+                    key=item.key, bytes=item.size_bytes, reason="the log says that it was removed",
+                    engine=match["engine"], date=match["date"],
+                )  # fmt: skip
+            continue
+        engine, date, _ = layout.split_run_id(run)
+        if not item.key.startswith(f"{table}/{layout.partition(engine, date)}/"):
+            continue
+        if run not in lost:
+            lost[run] = _is_lost(store, table, run)
+        if not lost[run]:
+            yield _garbage(item, run, "no log names it")
+
+
+def _is_lost(store: Lake, table: str, run_id: str) -> bool:
+    """Whether a run committed to a table and its log does not have it: its files bring it back."""
+    return read_run(store, run_id).result is not None and not landed(store, table, run_id)
 
 
 def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
@@ -81,6 +111,17 @@ def _half_written(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:
         yield Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine="", date="")
 
 
+def _probes(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:
+    """What commands that were killed left of their race for whether the store decides."""
+    for item in store.list_objects(layout.probe_file("")):
+        age = store.age_seconds(item.key)
+        if age is not None and age > HALF_WRITTEN_SECONDS:
+            if not dry_run:
+                store.delete([item.key])
+            reason = "its writer was killed"
+            yield Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine="", date="")
+
+
 def _garbage(item: LakeObject, run_id: str, reason: str) -> Garbage:
     engine, date, _ = layout.split_run_id(run_id)
     return Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine=engine, date=date)
@@ -99,6 +140,8 @@ def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
         )
         try:
             with lease:
+                if lease.took_over:
+                    fence(store, engine, date)
                 # Again, now that nobody else works there: what was garbage may be in use by now.
                 found = list(find_garbage(store, engine=engine, date=date))
                 lease.check()
@@ -106,3 +149,4 @@ def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
         except LockHeldError:
             continue
         yield from found
+    yield from _probes(store, dry_run=False)

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +22,7 @@ import pyarrow.parquet as pq
 
 from steel_batch import interrupt, layout, schema
 from steel_batch.database import load_stream, scratch_database
-from steel_batch.errors import LakeError
+from steel_batch.errors import CommitUnknownError, LakeError, StaleChangeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
@@ -28,20 +31,45 @@ from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.commit import (
     LiveFile,
+    commit_turn,
     land,
     landed,
     live_files,
+    open_table,
     read_file,
     read_rows,
     sweep,
 )
-from steel_batch.tables.merge import READ_AT_ONCE, DataFile, save_files, write_file
+from steel_batch.tables.deletion_vectors import select
+from steel_batch.tables.merge import (
+    READ_AT_ONCE,
+    DataFile,
+    load_files,
+    save_files,
+    save_replaced,
+    write_file,
+)
 from steel_batch.tables.summary import FIELDS, summarize
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 _PLACED = pa.schema([("file", pa.int64()), ("place", pa.int64()), *KEY])
-Change = tuple[list[DataFile], list[LiveFile]]
-"""Files to add to a table and files that they take the place of."""
+NUM_CHANGES: Final = 10
+"""How often a change is made again that somebody else's rewriting of the table overtakes."""
+NUM_LOOKS: Final = 3
+"""How often a run that was committed is committed again where the tables do not have it."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a run changes in one table."""
+
+    added: list[DataFile]
+    replaced: list[LiveFile]
+    """Files that the added ones take the place of."""
+    seen: list[LiveFile] | None = None
+    """The date's files that this was made from, where it depends on all of them."""
 
 
 def land_run(
@@ -55,6 +83,9 @@ def land_run(
 ) -> int:
     """Commit a run to the three tables: predictions first. Each commit happens once.
 
+    Before this returns, the logs of all three are read again: a store that lets two writers of one
+    entry both succeed may have lost any of them since.
+
     Args:
         store: The store.
         record: The run.
@@ -66,47 +97,137 @@ def land_run(
 
     Returns:
         The version of the predictions that has the run's rows.
+
+    Raises:
+        CommitConflictError: It surely failed.
+        CommitUnknownError: Nobody knows; the same call may be repeated.
+        LockHeldError: The lock was lost.
     """
-    run_id, engine, date = record.run_id, record.engine, record.date
+    landing = _Landing(store, record, files, bad_shards, classes, lease)
+    with commit_turn(store):
+        for _ in range(NUM_LOOKS):
+            versions = landing.land_tables(events)
+            lost = [table for table in versions if not landed(store, table, record.run_id)]
+            if not lost:
+                return versions[layout.PREDICTIONS]
+            log.warning(
+                "run %s was committed to %s, and the log does not have it any more: another writer "
+                "replaced its entry; it is committed again",
+                record.run_id,
+                " and ".join(lost),
+            )
+    raise CommitUnknownError(
+        f"run {record.run_id} was committed to {' and '.join(lost)} {NUM_LOOKS} times, and each "
+        "time the log lost it: another writer replaces its entries, and the store lets it. Nothing "
+        "of the run is deleted. Stop the other writers and run the same command again; "
+        "`steel-batch doctor --store` says whether the store decides between two writers."
+    )
 
-    def predictions() -> Change:
-        kept, replaced = _without_planned(store, record, layout.PREDICTIONS, len(files))
-        return [*files, *kept], replaced
 
-    def summaries() -> Change:
+class _Landing:
+    def __init__(
+        self,
+        store: Lake,
+        record: RunRecord,
+        files: Sequence[DataFile],
+        bad_shards: Sequence[int],
+        classes: Sequence[str],
+        lease: Lease,
+    ) -> None:
+        self._store = store
+        self._record = record
+        self._files = files
+        self._bad_shards = bad_shards
+        self._classes = classes
+        self._check_lock = lease.check
+
+    def land_tables(self, events: Events) -> dict[str, int]:
+        """Commit to each table that does not have the run; versions by table."""
+        record, versions = self._record, {}
+        changes: dict[str, Callable[[int], Change]] = {
+            layout.PREDICTIONS: self._predictions,
+            layout.CLASS_SUMMARIES: self._summaries,
+            layout.QUARANTINE: self._quarantine,
+        }
+        for table, change in changes.items():
+            kept: set[str] = set()
+            if not landed(self._store, table, record.run_id):
+                version, kept = self._land(table, change)
+                if version is not None:
+                    versions[table] = version
+                    events.add("landed", table=table, version=version)
+            elif table == layout.PREDICTIONS:
+                versions[table] = int(open_table(self._store, table).version())
+            sweep(
+                self._store, table, record.engine, record.date, before=self._check_lock, keep=kept
+            )
+        return versions
+
+    def _land(self, table: str, change: Callable[[int], Change]) -> tuple[int | None, set[str]]:
+        """Commit one table's change: its version, if there is anything to change; what it added."""
+        store, run_id = self._store, self._record.run_id
+        for number in range(NUM_CHANGES):
+            made = change(_next_attempt(store, run_id, table))
+            self._check_lock()
+            save_files(store, run_id, table, made.added)
+            if made.replaced:
+                save_replaced(store, run_id, table, [file.key for file in made.replaced])
+            if not (made.added or made.replaced or table == layout.PREDICTIONS):
+                break
+            try:
+                with interrupt.shielded():  # a glob sees what is published, so it is committed too
+                    version = land(
+                        store, table, run_id, made.added, replaced=made.replaced, seen=made.seen,
+                        before=self._check_lock,
+                    )  # fmt: skip
+            except StaleChangeError as error:
+                if number == NUM_CHANGES - 1:
+                    raise
+                log.info("the change is made again: %s", error)
+            else:
+                return version, {file.target for file in made.added}
+        return None, set()
+
+    def _predictions(self, attempt: int) -> Change:
+        table, files = layout.PREDICTIONS, [_renamed(file, attempt) for file in self._files]
+        change = _without_planned(self._store, self._record, table, len(files), attempt)
+        return dataclasses.replace(change, added=[*files, *change.added])
+
+    def _summaries(self, attempt: int) -> Change:
         # Over all runs of the date, in the place of the summary before.
-        rows = read_rows(store, layout.PREDICTIONS, engine, date, FIELDS)
-        table = summarize(rows, classes, run_id)
-        made = _write(store, record, layout.CLASS_SUMMARIES, 0, [table])
-        return [made], live_files(store, layout.CLASS_SUMMARIES, engine, date)
+        store, record, table = self._store, self._record, layout.CLASS_SUMMARIES
+        before = live_files(store, table, record.engine, record.date)
+        rows = read_rows(store, layout.PREDICTIONS, record.engine, record.date, FIELDS)
+        summary = summarize(rows, self._classes, record.run_id)
+        return Change([_write(store, record, table, 0, attempt, [summary])], before, before)
 
-    def quarantine() -> Change:
-        kept, replaced = _without_planned(store, record, layout.QUARANTINE, 1)
-        if bad_shards:
-            entries = _quarantined(store, record, bad_shards)
-            kept.append(_write(store, record, layout.QUARANTINE, 0, entries))
-        return kept, replaced
+    def _quarantine(self, attempt: int) -> Change:
+        store, record, table = self._store, self._record, layout.QUARANTINE
+        change = _without_planned(store, record, table, 1, attempt)
+        if self._bad_shards:
+            entries = _quarantined(store, record, self._bad_shards)
+            change.added.append(_write(store, record, table, 0, attempt, entries))
+        return change
 
-    changes: dict[str, Callable[[], Change]] = {
-        layout.PREDICTIONS: predictions,
-        layout.CLASS_SUMMARIES: summaries,
-        layout.QUARANTINE: quarantine,
-    }
-    versions: dict[str, int] = {}
-    for table, change in changes.items():
-        added: list[DataFile] = []
-        replaced: list[LiveFile] = []
-        if not landed(store, table, run_id):
-            added, replaced = change()
-            save_files(store, run_id, table, added)
-        if added or replaced or table == layout.PREDICTIONS:
-            with interrupt.shielded():  # a glob sees what is published, so it is committed too
-                versions[table] = land(
-                    store, table, run_id, added, replaced=replaced, before=lease.check
-                )
-            events.add("landed", table=table, version=versions[table])
-        sweep(store, table, engine, date, before=lease.check)
-    return versions[layout.PREDICTIONS]
+
+def _next_attempt(store: Lake, run_id: str, table: str) -> int:
+    """An attempt whose files have names of their own: an earlier one may have published some."""
+    listed = load_files(store, run_id, table)
+    if listed is None:
+        return 0
+    places = [layout.split_table_file(file.target) for file in listed]
+    return 1 + max((attempt for _, _, attempt in filter(None, places)), default=0)
+
+
+def _renamed(file: DataFile, attempt: int) -> DataFile:
+    """A merged file, for the place that it has in this attempt."""
+    place = layout.split_table_file(file.target)
+    if place is None or not attempt:
+        return file
+    run_id, number, _ = place
+    engine, date, _ = layout.split_run_id(run_id)
+    target = layout.table_file(layout.PREDICTIONS, engine, date, run_id, number, attempt)
+    return dataclasses.replace(file, target=target)
 
 
 def delete_staged(store: Lake, run_id: str) -> None:
@@ -115,18 +236,20 @@ def delete_staged(store: Lake, run_id: str) -> None:
         store.delete(item.key for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"))
 
 
-def _without_planned(store: Lake, record: RunRecord, table: str, first_number: int) -> Change:
+def _without_planned(
+    store: Lake, record: RunRecord, table: str, first_number: int, attempt: int
+) -> Change:
     """Rewrite the committed files that hold images of this run's plan, without those."""
     settings = record.settings
     is_replacing = settings["rescore_changed"] or settings["retry_quarantined"]
     # A quarantined image that is another one by now is planned like a new one.
     if not (is_replacing or table == layout.QUARANTINE):
-        return [], []
+        return Change([], [])
     files = live_files(store, table, record.engine, record.date)
     made: list[DataFile] = []
     replaced: list[LiveFile] = []
     if not files:
-        return made, replaced
+        return Change(made, replaced, files)
     with scratch_database() as con:
         load_stream(con, "planned", KEY, _planned_keys(store, record))
         load_stream(con, "live", _PLACED, _placed_keys(store, files))
@@ -135,18 +258,16 @@ def _without_planned(store: Lake, record: RunRecord, table: str, first_number: i
             "SELECT file, count(kept.place) FROM live LEFT JOIN kept USING (file, place) "
             "GROUP BY file HAVING count(kept.place) < count(*) ORDER BY file"
         ).fetchall()
-        for number, num_kept in counts:
-            replaced.append(files[number])
+        for place, num_kept in counts:
+            replaced.append(files[place])
             if num_kept:
-                kept = con.execute("SELECT place FROM kept WHERE file = ? ORDER BY 1", [number])
+                kept = con.execute("SELECT place FROM kept WHERE file = ? ORDER BY 1", [place])
                 places = kept.fetchnumpy()["place"]
-                fields = _fields_of(store, files[number].key, table)
-                rows = _rows_at(store, files[number].key, fields, places)
-                kept_file = _write(
-                    store, record, table, first_number + len(made), rows, fields=fields
-                )
-                made.append(kept_file)
-    return made, replaced
+                fields = _fields_of(store, files[place].key, table)
+                rows = _rows_at(store, files[place].key, fields, places)
+                number = first_number + len(made)
+                made.append(_write(store, record, table, number, attempt, rows, fields=fields))
+    return Change(made, replaced, files)
 
 
 def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
@@ -159,9 +280,12 @@ def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBa
     for number, file in enumerate(files):
         place = 0
         for batch in read_file(store, file.key, KEY):
-            places = np.arange(place, place + batch.num_rows)
+            places, keys = np.arange(place, place + batch.num_rows), batch["image_key"]
             place += batch.num_rows
-            columns = [np.full(len(places), number), places, batch["image_key"]]
+            if file.kept is not None and len(places):  # deleted rows are not written anew
+                is_kept = select(file.kept, int(places[0]), len(places))
+                places, keys = places[is_kept], keys.filter(pa.array(is_kept))
+            columns = [np.full(len(places), number), places, keys]
             yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=_PLACED)
 
 
@@ -210,6 +334,7 @@ def _write(
     record: RunRecord,
     table: str,
     number: int,
+    attempt: int,
     tables: Iterator[pa.Table] | list[pa.Table],
     *,
     fields: pa.Schema | None = None,
@@ -219,5 +344,5 @@ def _write(
         fields or schema.TABLES[table],
         tables,
         merged=layout.merged_file(record.run_id, table, number),
-        target=layout.table_file(table, record.engine, record.date, record.run_id, number),
+        target=layout.table_file(table, record.engine, record.date, record.run_id, number, attempt),
     )

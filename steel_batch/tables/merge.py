@@ -291,3 +291,16 @@ def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
     except MissingObjectError:
         return None
     return [DataFile(**raw) for raw in json.loads(text)]
+
+
+def save_replaced(store: Lake, run_id: str, table: str, keys: Sequence[str]) -> None:
+    """Make the list of the files durable that a run's files take the place of."""
+    store.write(layout.replaced_list(run_id, table), json.dumps(sorted(keys)).encode())
+
+
+def load_replaced(store: Lake, run_id: str, table: str) -> list[str]:
+    """The keys of the files that a run's files take the place of, as far as that is settled."""
+    try:
+        return [str(key) for key in json.loads(store.read(layout.replaced_list(run_id, table)))]
+    except MissingObjectError:
+        return []

@@ -109,7 +109,8 @@ def test_a_server_that_ignores_conditions_is_wrong(bucket: str, s3_endpoint: str
         proxy.ignored_headers.add("if-none-match")
         finding = check_store(lake)
         assert finding.state == "wrong"
-        assert "it ignores If-None-Match, and two runs could hold one lock" in finding.found
+        assert "8 were told that they had (it ignores If-None-Match" in finding.found
+        assert "--unsafe-single-writer" in finding.remedy
         assert list(lake.list_objects()) == []
 
 

@@ -22,6 +22,7 @@ import pytest
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import Lake, series
 from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, Holder, Lease
+from tests.conftest import new_bucket
 
 NAME = "locks/date"
 NUM_RIVALS = 8
@@ -59,10 +60,16 @@ def newest(store: Lake) -> Holder:
     return Holder(**json.loads(found[1]))
 
 
-def put_entry(store: Lake, *, expires_in_seconds: float) -> Holder:
-    """An entry that a holder on another machine put last, as its clock says."""
-    now = time.time()
-    times = {"acquired_at": now - 100.0, "expires_at": now + expires_in_seconds}
+def put_entry(
+    store: Lake, *, expires_in_seconds: float, clock_ahead_seconds: float = 0.0
+) -> Holder:
+    """An entry that a holder on another machine puts, whose clock may be wrong."""
+    now = time.time() + clock_ahead_seconds
+    times = {
+        "acquired_at": now - 100.0,
+        "expires_at": now + expires_in_seconds,
+        "lease_seconds": expires_in_seconds,
+    }
     holder = Holder(**{**EXAMPLE, **times})  # type: ignore[arg-type]  # of mixed types
     number = max(series.numbers(store, NAME), default=0) + 1
     assert series.put_next(store, NAME, number, json.dumps(asdict(holder)).encode())
@@ -243,12 +250,52 @@ def test_a_lease_that_is_held_is_always_some_time_from_its_end_and_keeps_few_ent
             time.sleep(0.05)
 
 
-def test_a_holder_whose_clock_is_behind_keeps_its_lease(tmp_path: Path) -> None:
+@pytest.mark.parametrize("hours", [-1, 1], ids=["behind", "ahead"])
+def test_a_live_lock_is_not_taken_by_whose_clock_is_wrong(lake: Lake, hours: int) -> None:
+    """The holder's clock against ours: which of the two is wrong makes no difference."""
+    put_entry(lake, expires_in_seconds=60.0, clock_ahead_seconds=hours * 3600.0)
+    assert not is_free(lake)
+
+
+@pytest.mark.parametrize("hours", [-1, 1], ids=["behind", "ahead"])
+def test_a_dead_holder_whose_clock_was_wrong_keeps_the_lock_for_its_lease_and_no_longer(
+    tmp_path: Path, hours: int
+) -> None:
     store = Lake(str(tmp_path))
-    theirs = put_entry(store, expires_in_seconds=3.0 - CLOCK_SKEW_SECONDS)
-    assert not is_free(store)
-    with lease(store, wait_seconds=30.0):
-        assert time.time() >= theirs.expires_at + CLOCK_SKEW_SECONDS
+    began = time.monotonic()
+    put_entry(store, expires_in_seconds=0.5, clock_ahead_seconds=hours * 3600.0)
+    with lease(store, wait_seconds=30.0) as held:
+        assert 0.5 + CLOCK_SKEW_SECONDS <= time.monotonic() - began < 25.0
+        assert held.took_over
+
+
+def test_an_entry_of_an_earlier_version_is_over_when_it_says(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    for expires_in_seconds in (60.0, -CLOCK_SKEW_SECONDS):
+        entry = EXAMPLE | {"expires_at": time.time() + expires_in_seconds}
+        number = max(series.numbers(store, NAME), default=0) + 1
+        assert series.put_next(store, NAME, number, json.dumps(entry).encode())
+        assert is_free(store) is (expires_in_seconds < 0)
+
+
+def test_only_who_takes_it_from_a_holder_that_did_not_give_it_back_took_it_over(
+    tmp_path: Path,
+) -> None:
+    store = Lake(str(tmp_path))
+    for _ in range(2):
+        with lease(store) as held:
+            assert not held.took_over
+    put_entry(store, expires_in_seconds=-CLOCK_SKEW_SECONDS)
+    with lease(store) as held:
+        assert held.took_over
+
+
+@pytest.mark.s3
+def test_on_a_store_that_does_not_decide_one_of_many_gets_it(ignoring_endpoint: str) -> None:
+    url = f"{new_bucket(ignoring_endpoint)}/store"
+    store = Lake(url, endpoint_url=ignoring_endpoint, single_writer=True)
+    for _ in range(2):
+        assert winners([lambda: lease(store)] * NUM_RIVALS) == 1
 
 
 def test_waiting_for_a_holder_ends_when_it_is_said_to(tmp_path: Path) -> None:

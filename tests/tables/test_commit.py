@@ -19,7 +19,13 @@ import s3fs
 from deltalake import DeltaTable
 
 from steel_batch import layout, schema
-from steel_batch.errors import CommitConflictError, CommitUnknownError, LakeError, LockHeldError
+from steel_batch.errors import (
+    CommitConflictError,
+    CommitUnknownError,
+    LakeError,
+    LockHeldError,
+    StaleChangeError,
+)
 from steel_batch.lake import Lake
 from steel_batch.lake.retry import Retry
 from steel_batch.runs.record import RunRecord
@@ -28,6 +34,7 @@ from steel_batch.tables.commit import (
     all_live_files,
     digest_files,
     ensure_tables,
+    fence,
     known_images,
     land,
     landed,
@@ -40,6 +47,7 @@ from steel_batch.tables.commit import (
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.query import run_query
 from steel_batch.tables.summary import FIELDS
+from tests.conftest import new_bucket
 from tests.log_proxy import CONFLICT, LOSE_ANSWER, LOSE_REQUEST, LogProxy, log_proxy
 from tests.made_up_run import (
     DATE,
@@ -498,3 +506,123 @@ def test_the_log_names_the_run_that_wrote_it(folder: Lake) -> None:
     actions = [json.loads(line) for line in entry.splitlines()]
     (transaction,) = [action["txn"] for action in actions if "txn" in action]
     assert transaction["appId"] == result.run_id
+
+
+# --- writers that come in between -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("rewrite", ["z_order", "delete"])
+def test_a_commit_is_not_made_where_a_file_to_replace_was_rewritten(
+    rewrite: str, folder: Lake
+) -> None:
+    commit_run(folder, image_keys(8))
+    old = live_files(folder, PREDICTIONS, ENGINE, DATE)
+    record, files = ready(folder)
+    rewrite_table(folder, rewrite)
+    before = everything(folder, PREDICTIONS)
+    with pytest.raises(StaleChangeError, match="were rewritten by another writer, such as an OPT"):
+        land(folder, PREDICTIONS, record.run_id, files, replaced=old)
+    assert everything(folder, PREDICTIONS) == before
+    assert not landed(folder, PREDICTIONS, record.run_id)
+
+
+def rewrite_table(store: Lake, how: str) -> None:
+    """What somebody else does to the predictions."""
+    table = DeltaTable(store.uri(PREDICTIONS))
+    if how == "z_order":
+        table.optimize.z_order(["image_key"])
+    else:
+        table.delete("image_key = '1/im00000.jpg'")
+
+
+def test_what_another_writer_does_right_before_the_log_is_written_is_seen(folder: Lake) -> None:
+    """Between reading the table and writing its log: no rebase onto what was not read."""
+    commit_run(folder, image_keys(8))
+    old = live_files(folder, PREDICTIONS, ENGINE, DATE)
+    record, files = ready(folder)
+    asked: list[int] = []
+
+    def rewrite_at_last() -> None:
+        asked.append(1)
+        if len(asked) == len(files) + 1:  # behind the copies: the table was read
+            rewrite_table(folder, "z_order")
+
+    with pytest.raises(StaleChangeError):
+        land(folder, PREDICTIONS, record.run_id, files, replaced=old, before=rewrite_at_last)
+    assert image_keys_in(folder) == sorted(image_keys(8))
+
+
+def test_a_suspended_writer_does_not_land_once_the_lock_was_taken_over(folder: Lake) -> None:
+    """It asked for the lock, and before it writes the log another one takes it and puts a fence."""
+    record, files = ready(folder)
+    asked: list[int] = []
+
+    def suspended() -> None:
+        asked.append(1)
+        if len(asked) == len(files) + 1:
+            fence(folder, ENGINE, DATE)  # the lock was asked for, and is lost right after
+        elif len(asked) > len(files) + 1:
+            raise LockHeldError("another run took it over.")
+
+    with pytest.raises(LockHeldError):
+        land(folder, PREDICTIONS, record.run_id, files, before=suspended)
+    assert not landed(folder, PREDICTIONS, record.run_id)
+    assert image_keys_in(folder) == []
+
+
+def test_a_fence_changes_no_row_and_lets_the_next_holder_land(folder: Lake) -> None:
+    commit_run(folder, image_keys(8), bad=image_keys(1))
+    before = {table: everything(folder, table) for table in layout.TABLES}
+    for _ in range(2):
+        fence(folder, ENGINE, DATE)
+    assert {table: everything(folder, table) for table in layout.TABLES} == before
+    commit_run(folder, image_keys(4, first=20))
+    assert len(image_keys_in(folder)) == 7 + 4
+
+
+@pytest.mark.s3
+def test_a_commit_whose_log_entry_another_writer_replaced_is_made_again(
+    ignoring_endpoint: str,
+) -> None:
+    """The store says 200 to both; what it has then decides."""
+    store = Lake(f"{new_bucket(ignoring_endpoint)}/store", endpoint_url=ignoring_endpoint)
+    record, files = ready(store)
+    other, others_files = ready(store, 4, date="2026-11-22")
+    stolen: list[int] = []
+
+    class Overtaken(Lake):
+        """Lets another date's commit replace the log's entry, right after it was written."""
+
+        def ask(self, what: str, request: Any) -> Any:
+            entry = f"{PREDICTIONS}/_delta_log/00000000000000000001.json"
+            if not stolen and store.stat(entry) is not None:
+                stolen.append(1)
+                store.delete([entry])
+                land(store, PREDICTIONS, other.run_id, others_files)
+            return super().ask(what, request)
+
+    land(Overtaken(store.url, endpoint_url=store.endpoint_url), PREDICTIONS, record.run_id, files)
+    assert stolen
+    assert landed(store, PREDICTIONS, record.run_id)
+    assert landed(store, PREDICTIONS, other.run_id)
+    assert len(image_keys_in(store)) == 8 + 4
+
+
+def test_a_sweep_keeps_what_was_just_committed_whatever_the_log_says(folder: Lake) -> None:
+    record, files = ready(folder)
+    land(folder, PREDICTIONS, record.run_id, files)
+    (Path(folder.url) / "predictions/_delta_log/00000000000000000001.json").unlink()
+    keep = {file.target for file in files}
+    assert sweep(folder, PREDICTIONS, ENGINE, DATE, before=lambda: None, keep=keep) == []
+    assert all(folder.stat(key) is not None for key in keep)
+
+
+def test_a_sweep_takes_a_compacted_file_that_a_later_run_replaced(folder: Lake) -> None:
+    commit_run(folder, image_keys(8))
+    rewrite_table(folder, "z_order")
+    (compacted,) = live_files(folder, PREDICTIONS, ENGINE, DATE)
+    commit_run(folder, image_keys(8), retry_quarantined=True)
+    assert folder.stat(compacted.key) is None
+    assert image_keys_in(folder) == sorted(image_keys(8))
+    # As anybody who reads the plain files sees it.
+    assert len(pd.read_parquet(folder.uri(PREDICTIONS))) == 8

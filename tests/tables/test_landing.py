@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from steel_batch.lake import Lake
+import pytest
+from deltalake import DeltaTable
+
+from steel_batch import layout
+from steel_batch.lake import Lake, LakeObject
 from steel_batch.tables.commit import live_files
+from steel_batch.tables.merge import save_files
 from steel_batch.tables.query import run_query
 from steel_batch.tables.verify import verify
-from tests.made_up_run import DATE, ENGINE, commit_run, image_keys, keys_of
+from tests.made_up_run import (
+    DATE,
+    ENGINE,
+    begin,
+    commit_run,
+    finish,
+    image_keys,
+    keys_of,
+    merge,
+    score_shards,
+)
 
 
 def writers(store: Lake) -> dict[str, str]:
@@ -65,3 +81,83 @@ def test_replaced_files_are_deleted_before_the_next_table_is_made(tmp_path: Path
     commit_run(store, image_keys(8))
     commit_run(store, image_keys(4), retry_quarantined=True)
     assert store.seen == set(live(store))
+
+
+class RewrittenLake(Lake):
+    """Somebody compacts a table while its new rows are being made, a few times."""
+
+    table = "predictions"
+    num_left = 1
+
+    def open_output(self, key: str) -> AbstractContextManager[BinaryIO]:
+        if f"/merged/{self.table}/" in key and self.num_left:
+            self.num_left -= 1
+            column = "class_id" if self.table == "class_summaries" else "image_key"
+            DeltaTable(self.uri(self.table)).optimize.z_order([column])
+        return super().open_output(key)
+
+
+@pytest.mark.parametrize("table", layout.TABLES)
+def test_rows_are_made_again_where_somebody_compacts_the_table_meanwhile(
+    table: str, tmp_path: Path
+) -> None:
+    keys = image_keys(8)
+    store = RewrittenLake(str(tmp_path))
+    store.num_left = 0
+    commit_run(store, keys, bad=keys[:3])
+    store.table, store.num_left = table, 2
+    commit_run(store, keys[1:6], retry_quarantined=True, bad=keys[1:2])
+    assert store.num_left == 0
+    assert sorted(writers(store)) == sorted(keys[2:])
+    entries = run_query(store, "SELECT image_key FROM quarantine ORDER BY 1")
+    assert entries["image_key"].to_pylist() == sorted(keys[:2])
+    assert list(verify(store)) == []
+
+
+def test_a_run_that_is_continued_publishes_under_names_that_none_has(tmp_path: Path) -> None:
+    """Who deletes what its first attempt left, however late, deletes nothing that is committed."""
+    store = Lake(str(tmp_path))
+    record = begin(store, image_keys(4))
+    score_shards(store, record)
+    (file,) = files = merge(store, record)
+    save_files(store, record.run_id, "predictions", files)
+    store.copy(file.merged, file.target)  # and its driver was killed
+    finish(store, record, files)
+    (live,) = live_files(store, "predictions", ENGINE, DATE)
+    assert live.key != file.target
+    assert layout.split_table_file(live.key) == (record.run_id, 0, 1)
+    assert store.stat(file.target) is None
+    store.delete([file.target])
+    assert list(verify(store)) == []
+
+
+@pytest.mark.parametrize("table", layout.TABLES)
+def test_a_log_entry_that_is_lost_before_the_result_is_written_again(
+    table: str, tmp_path: Path
+) -> None:
+    class Losing(Lake):
+        """Loses the newest entry of a table's log when the tables are looked at for the last time.
+
+        By then a sweep has listed the quarantine, which is the last table.
+        """
+
+        num_left = 1
+        is_last = False
+
+        def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
+            self.is_last |= prefix.startswith("quarantine/engine=")
+            return super().list_objects(prefix)
+
+        def ask(self, what: str, request: Any) -> Any:
+            if self.is_last and self.num_left and what == self.uri("predictions"):
+                self.num_left -= 1
+                log = Path(self.url) / table / "_delta_log"
+                max(log.glob("*.json")).unlink()
+            return super().ask(what, request)
+
+    store = Losing(str(tmp_path))
+    keys = image_keys(6)
+    commit_run(store, keys, bad=keys[:2])
+    assert store.num_left == 0
+    assert sorted(writers(store)) == sorted(keys[2:])
+    assert list(verify(store)) == []

@@ -1,0 +1,119 @@
+"""Whether a store decides between two writers of one object, found out by racing them.
+
+Locks, runs and the tables' logs each need a store where of several writers that create one object
+at once, one succeeds. Some S3 servers ignore the condition (``If-None-Match``), some refuse it, and
+some keep it for writers that come one after the other and let concurrent ones all succeed. So one
+request says little: eight writers at once say it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from steel_batch import layout
+from steel_batch.errors import LakeError, TransientLakeError, UndecidedStoreError
+from steel_batch.lake.lake import Lake
+
+NUM_RIVALS: Final = 8
+"""Writers that race for one object."""
+ADVICE: Final = (
+    'Use a store with conditional writes, such as AWS S3 or Ceph RGW (the README, "Guarantees", '
+    "lists others); or give --unsafe-single-writer, if no two commands ever write to this store at "
+    "once."
+)
+
+_found: dict[tuple[int, str, str | None], str | None] = {}
+_finding = threading.Lock()
+
+
+def writable(store: Lake, *, single_writer: bool = False) -> Lake:
+    """The store, for a command that writes to it. Each process races once for each store.
+
+    Args:
+        store: Where the command writes.
+        single_writer: The user's word that nobody else writes there meanwhile.
+
+    Returns:
+        The same store; where it does not decide and the user gave that word, with
+        `Lake.single_writer` set.
+
+    Raises:
+        UndecidedStoreError: The store does not decide between two writers.
+        LakeError: It cannot be written at all.
+    """
+    if not store.is_s3:
+        return store  # the operating system decides: a link is made only where there is nothing
+    with _finding:
+        place = (os.getpid(), store.url, store.endpoint_url)
+        if place not in _found:
+            _found[place] = find_flaw(store)
+        flaw = _found[place]
+    if flaw is None:
+        return store
+    if single_writer:
+        return store.for_single_writer()
+    raise UndecidedStoreError(
+        f"{store.url} does not decide between two writers: {flaw}. Two commands at once could both "
+        f"hold one lock, and lose each other's commits. {ADVICE}"
+    )
+
+
+def find_flaw(store: Lake) -> str | None:
+    """Race writers for one new object, which is deleted again.
+
+    Returns:
+        What is wrong with how the store decides; None where one writer won.
+
+    Raises:
+        LakeError: The store cannot be written at all, whatever the condition.
+    """
+    key = layout.probe_file(uuid.uuid4().hex)
+    bodies = [f"probe of writer {number}".encode() for number in range(NUM_RIVALS)]
+    start = threading.Barrier(NUM_RIVALS)
+
+    def put(body: bytes) -> bool | LakeError:
+        start.wait()
+        try:
+            return store.put_if_absent(key, body)
+        except LakeError as error:
+            return error
+
+    try:
+        with ThreadPoolExecutor(NUM_RIVALS, "probe") as pool:
+            answers = list(pool.map(put, bodies))
+        return _judge(store, key, bodies, answers)
+    finally:
+        store.delete([key])
+
+
+def _judge(
+    store: Lake, key: str, bodies: list[bytes], answers: list[bool | LakeError]
+) -> str | None:
+    refusals = [answer for answer in answers if isinstance(answer, LakeError)]
+    for refusal in refusals:
+        if isinstance(refusal, TransientLakeError):
+            raise refusal
+    if refusals:
+        try:
+            store.write(key, bodies[0])  # if that is refused too, it is not for the condition
+        except LakeError:
+            raise refusals[0] from None
+        return f"it refuses a put that is conditional ({refusals[0].message.rstrip('.')})"
+    num_winners = sum(answer is True for answer in answers)
+    if num_winners == 1:
+        if store.read(key) == bodies[answers.index(True)]:
+            return None
+        return (
+            f"one of {NUM_RIVALS} that created one object at once was told that it had, and "
+            "another's content is there"
+        )
+    if num_winners == 0:
+        return f"of {NUM_RIVALS} that created one object at once, none succeeded"
+    return (
+        f"of {NUM_RIVALS} that created one object at once, {num_winners} were told that they had "
+        "(it ignores If-None-Match, or keeps to it only for one after the other)"
+    )

@@ -1,0 +1,158 @@
+"""Commits that a table lost, found and put back.
+
+A run that is over has its transaction in the tables' logs. Where a log entry is gone, because the
+store let another writer replace it or somebody deleted it, the run's files may still lie in the
+table's folder, and its receipts are kept in any case. So what can be put back without scoring is
+put back; images that have neither a row nor a quarantine entry then are new to the next plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+
+from steel_batch import layout
+from steel_batch.errors import LakeError
+from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.lock import Lease
+from steel_batch.runs.events import Events
+from steel_batch.runs.record import read_run, runs_of
+from steel_batch.tables.commit import commit_turn, ensure_tables, land, landed_runs, live_files
+from steel_batch.tables.landing import land_run
+from steel_batch.tables.merge import READ_AT_ONCE, load_files, load_replaced
+
+log = logging.getLogger(__name__)
+
+
+def missing_tables(store: Lake, run_id: str, has: Callable[[str], bool]) -> list[str]:
+    """The tables that a run which is over should be in, and is not.
+
+    Args:
+        store: The store.
+        run_id: The run.
+        has: Whether a table's log has the run's transaction.
+    """
+    return [table for table in layout.TABLES if not has(table) and _changes(store, run_id, table)]
+
+
+def _changes(store: Lake, run_id: str, table: str) -> bool:
+    """Whether a run that is over committed to a table: to the quarantine not every run does."""
+    if table != layout.QUARANTINE:
+        return True
+    return bool(load_files(store, run_id, table) or load_replaced(store, run_id, table))
+
+
+def mend_date(
+    store: Lake, engine: str, date: str, classes: Sequence[str], lease: Lease
+) -> list[str]:
+    """Put back what the tables lost of an engine's and date's runs.
+
+    Runs that landed in the predictions and not in the other tables are finished, too.
+
+    Args:
+        store: The store.
+        engine: The engine's name.
+        date: YYYY-MM-DD.
+        classes: The names of the engine's classes.
+        lease: The date's lock, held by the caller.
+
+    Returns:
+        The runs of which something was put back.
+
+    Raises:
+        CommitError: A commit failed or nobody knows.
+        LockHeldError: The lock was lost.
+    """
+    ids = runs_of(store, engine, date)
+    if not ids:
+        return []
+    found = {table: landed_runs(store, table, ids) for table in layout.TABLES}
+    last = read_run(store, ids[-1])
+    mended: set[str] = set()
+    if not all(set(ids) <= found[table] for table in layout.TABLES):
+        runs = [last if run_id == last.run_id else read_run(store, run_id) for run_id in ids]
+        over = [run.run_id for run in runs if run.result is not None]
+        for table in layout.TABLES:
+            back = _restore(store, table, over, found[table], lease)
+            found[table] |= set(back)
+            mended |= set(back)
+            # Where its rows are not back, neither its summary nor its entries are of any use.
+            over = [run_id for run_id in over if run_id in found[layout.PREDICTIONS]]
+    newest = next((i for i in reversed(ids) if i in found[layout.PREDICTIONS]), None)
+    is_continued = newest == last.run_id and last.result is None
+    if newest is None or is_continued:  # the command goes on with that run itself
+        return sorted(mended)
+    if missing_tables(store, newest, lambda table: newest in found[table]):
+        _finish(store, newest, classes, lease)
+        mended.add(newest)
+    return sorted(mended)
+
+
+def _restore(
+    store: Lake, table: str, over: Sequence[str], in_log: Collection[str], lease: Lease
+) -> list[str]:
+    """Commit files again that still lie in a table's folder, as their log entry is lost.
+
+    Only where no later run landed: that one may have scored the same images again.
+    """
+    lost: list[str] = []
+    for run_id in reversed(over):
+        if run_id in in_log:
+            break
+        if _changes(store, run_id, table):
+            lost.insert(0, run_id)
+    if not lost:
+        return []
+    log.warning("%s: committed, and not in the log of %s", ", ".join(lost), table)
+    ensure_tables(store)
+    engine, date, _ = layout.split_run_id(lost[0])
+    live = {file.key: file for file in live_files(store, table, engine, date)}
+    replaced = {run_id: load_replaced(store, run_id, table) for run_id in lost}
+    gone = {key for keys in replaced.values() for key in keys}
+    kept = {
+        run_id: [f for f in load_files(store, run_id, table) or [] if f.target not in gone]
+        for run_id in lost
+    }
+    for file in (file for files in kept.values() for file in files):
+        there = store.stat(file.target)
+        if there is None or there.size_bytes != file.bytes:
+            log.warning("%s is not there any more, so it is made again", file.target)
+            return []
+    with commit_turn(store):
+        for run_id in lost:
+            files = [dataclasses.replace(file, merged=file.target) for file in kept[run_id]]
+            out = [live[key] for key in replaced[run_id] if key in live]
+            land(store, table, run_id, files, replaced=out, before=lease.check)
+            log.warning("run %s is back in the log of %s", run_id, table)
+    return lost
+
+
+def _finish(store: Lake, run_id: str, classes: Sequence[str], lease: Lease) -> None:
+    """Commit what a run lacks in the tables behind the predictions."""
+    record = read_run(store, run_id).record
+    if record is None:
+        raise LakeError(
+            f"{store.uri(layout.run_file(run_id, 'run.json'))} is missing, and the run's summary "
+            "or quarantine cannot be made again without it: restore it from a backup."
+        )
+    ensure_tables(store)
+    events = Events(store, run_id)
+    bad = sorted(shard for shard, is_bad in _receipts(store, run_id) if is_bad)
+    land_run(store, record, [], bad, classes, events, lease)
+    events.add("mended")
+    events.flush()
+    log.warning("run %s is in all tables again", run_id)
+
+
+def _receipts(store: Lake, run_id: str) -> Iterator[tuple[int, bool]]:
+    """Each shard of a run, and whether it has images in quarantine; staged rows may be deleted."""
+    keys = [item.key for item in store.list_objects(layout.receipts_dir(run_id))]
+    for start in range(0, len(keys), READ_AT_ONCE):
+        batch = keys[start : start + READ_AT_ONCE]
+        for data in store.read_many([ReadRequest(key=key) for key in batch]):
+            if isinstance(data, LakeError):
+                raise data
+            raw = json.loads(data)
+            yield int(raw["shard"]), bool(raw["quarantined"])

@@ -1,0 +1,74 @@
+"""An S3 server that does not decide between two writers of one object, as some do not.
+
+    python -m tests.undecided_store KIND PORT
+
+It is moto's server behind a few lines that take the condition ``If-None-Match`` off a put:
+
+- ``ignores``: the condition has no effect.
+- ``refuses``: 501 to every conditional put.
+- ``late``: a writer that comes later gets 412, and of concurrent ones all succeed: whether there is
+  an object is looked up first, and what is put stands when all that looked together have put.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import run_simple
+
+KINDS = ("ignores", "refuses", "late")
+WINDOW_SECONDS = 0.05
+"""Puts of one key that begin within it are concurrent."""
+REFUSAL = (
+    b"<Error><Code>NotImplemented</Code><Message>A header that you provided implies a function "
+    b"that is not implemented.</Message></Error>"
+)
+App = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class Undecided:
+    """The server as a WSGI application.
+
+    Args:
+        app: moto's.
+        kind: One of `KINDS`.
+    """
+
+    def __init__(self, app: App, kind: str) -> None:
+        self._app = app
+        self._kind = kind
+        self._lock = threading.Lock()
+        self._opened: dict[str, float] = {}
+
+    def __call__(self, request: dict[str, Any], start: Any) -> Iterable[bytes]:
+        """Answer one request."""
+        is_write = request["REQUEST_METHOD"] in ("PUT", "POST")
+        if not is_write or "HTTP_IF_NONE_MATCH" not in request:
+            return self._app(request, start)
+        if self._kind == "refuses":
+            start("501 Not Implemented", [("Content-Type", "application/xml")])
+            return [REFUSAL]
+        if self._kind == "ignores" or self._is_concurrent(request["PATH_INFO"]):
+            del request["HTTP_IF_NONE_MATCH"]
+        return self._app(request, start)
+
+    def _is_concurrent(self, key: str) -> bool:
+        """Whether this is one of several puts that began together, of which none is refused."""
+        with self._lock:
+            first = self._opened.setdefault(key, time.monotonic())
+        if time.monotonic() - first > WINDOW_SECONDS:
+            return False
+        time.sleep(WINDOW_SECONDS)
+        return True
+
+
+if __name__ == "__main__":
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    wrapped = Undecided(DomainDispatcherApplication(create_backend_app), sys.argv[1])
+    run_simple("127.0.0.1", int(sys.argv[2]), wrapped, threaded=True)
