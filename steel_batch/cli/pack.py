@@ -11,6 +11,7 @@ from steel_batch.cli.output import (
     console,
     counted,
     endpoint_option,
+    others,
     output_option,
     print_json,
     say,
@@ -85,4 +86,6 @@ def pack(output: str, **options: Any) -> None:
         f"{counted(result.num_images, 'image')} in {counted(result.num_shards, 'shard')}{kept}, "
         f"{size_of(result.bytes)}, in {result.out}"
     )
+    if result.num_left_out:
+        say(f"left out by their keys: {others(result.num_left_out, result.example_left_out)}")
     say(f"score them with --images {result.out} --key-pattern '{result.key_pattern}'")

@@ -37,7 +37,7 @@ from steel_batch.pack.writers import (
     TarWriter,
     tar_bytes,
 )
-from steel_batch.sources.contract import Source
+from steel_batch.sources.contract import Selection, Source
 from steel_batch.sources.fetch import read_images
 from steel_batch.sources.image_ref import ref_batches, ref_of
 from steel_batch.sources.key_pattern import KeyPattern
@@ -119,6 +119,9 @@ class PackResult:
     key_pattern: str
     """What `score` needs to read the shards as their images were read."""
     seconds: float
+    num_left_out: int = 0
+    """Objects and folders that are no image by the key pattern or by their names."""
+    example_left_out: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,7 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
     packer = _Packer(config, source.lake, out)
     shards: list[PackedShard] = []
     with scratch_database() as con:
-        has_line, has_date = _load(con, config, source)
+        images, has_line, has_date = _load(con, config, source)
         for shard in expand_parallel(
             _cut(con, config), packer.pack, num_threads=config.num_threads
         ):
@@ -162,6 +165,8 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
         bytes=sum(shard.bytes for shard in shards),
         key_pattern=_pattern(config, has_line=has_line, has_date=has_date),
         seconds=round(time.monotonic() - started, 3),
+        num_left_out=images.num_left_out,
+        example_left_out=images.example_left_out,
     )
 
 
@@ -189,8 +194,10 @@ def _check_named(config: PackConfig) -> None:
         )
 
 
-def _load(con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source) -> tuple[bool, bool]:
-    """List the images into a table; whether they have lines and dates."""
+def _load(
+    con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source
+) -> tuple[Selection, bool, bool]:
+    """List the images into a table; what was listed, and whether it has lines and dates."""
     date = None if config.date == ALL_DATES else config.date
     images = source.select(date)
     refs = images if date is None else Dated(images, config.images, config.key_pattern, date)
@@ -205,7 +212,7 @@ def _load(con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source) ->
                 f"{num_images - num:,} of {num_images:,} images have no {name}, the others have one"
                 ": shards are of one line and date, so pack them apart."
             )
-    return with_values[0] > 0, with_values[1] > 0
+    return images, with_values[0] > 0, with_values[1] > 0
 
 
 def _cut(con: duckdb.DuckDBPyConnection, config: PackConfig) -> Iterator[_Shard]:

@@ -13,6 +13,10 @@ import re
 from typing import Final
 
 EXPECTED: Final = "YYYY-MM-DD (or YYYYMMDD)"
+SPELLED: Final = (
+    "{date} reads 2026-11-05, 2026-11-5, 20261105, 2026_11_05 and 2026.11.05; for another order "
+    "name the parts, as in {day}.{month}.{year}."
+)
 """For messages."""
 _SEPARATORS: Final = ("-", "_", ".")
 _NUMBER: Final = "(?:[0-9]{2}|(?<![0-9])[0-9](?![0-9]))"

@@ -12,6 +12,7 @@ from typing import Final
 
 from steel_batch.errors import ConfigError, NoImagesError
 from steel_batch.lake import Lake
+from steel_batch.sources.dates import SPELLED
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.key_pattern import (
     IMAGE_SUFFIXES,
@@ -123,10 +124,11 @@ class Listing:
                 )
         example_key = unread or self.example_left_out or example.key
         date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
+        spelled = "" if not self.pattern.has_date else f" {SPELLED}"
         return ConfigError(
             f"no key below {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
             f"found for example {_shown(example_key)}. Adapt --key-pattern to that"
-            f"{', or give another --date' if date else ''}."
+            f"{', or give another --date' if date else ''}.{spelled}"
         )
 
     def _unread_image(self) -> str | None:

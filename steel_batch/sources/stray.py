@@ -19,12 +19,14 @@ _FOLDER: Final = re.compile(
     r"|\.temporaryitems|\.documentrevisions-v100|\.trash(?:es|-[0-9]+)?|\$recycle\.bin"
     r"|system volume information|lost\+found|@eadir|#recycle|#snapshot|@recycle|\.@__thumb"
     r"|\.snapshots?|\.thumbnails|\.ipynb_checkpoints|paxheaders?(?:\.[0-9]+)?"
-    r"|_delta_log|_temporary|_spark_metadata",
+    r"|~snapshot|\.zfs|\.stversions|\.dropbox\.cache|\.picasaoriginals|\.xvpics|\.~tmp~"
+    r"|\.rsync-partial|_delta_log|_temporary|_spark_metadata",
     re.IGNORECASE,
 )
-"""Folders of macOS, Windows, Linux desktops, Jupyter, file servers (Synology, QNAP, NetApp), tars'
-headers that an old tool unpacked as files, and what Delta and Spark keep beside Parquet files."""
-_FIRST: Final = frozenset("._$@#sSlLpP")
+"""Folders of macOS, Windows, Linux desktops, Jupyter, file servers (Synology, QNAP, NetApp, ZFS),
+programs that copy files or edit images, tars' headers that an old tool unpacked as files, and what
+Delta and Spark keep beside Parquet files."""
+_FIRST: Final = frozenset("._$@#~sSlLpP")
 """What their names begin with."""
 
 

@@ -154,7 +154,8 @@ def _next_archive(stream: HeaderStream, end: int, size_bytes: int) -> int | None
     try:
         tarfile.TarInfo.frombuf(stream.read(BLOCK_BYTES), "utf-8", "surrogateescape")
     except DAMAGE as error:
-        if size_bytes - end <= RECORD_BYTES:
+        stream.seek(start)
+        if size_bytes - end <= RECORD_BYTES and b"ustar" not in stream.read(RECORD_BYTES):
             return None  # what fills the last record up
         raise tarfile.ReadError(
             f"behind its end-of-archive mark, at byte {start:,}, is something that is no tar"

@@ -58,7 +58,9 @@ class Dated:
     @property
     def warning(self) -> str | None:
         """What to tell who gave the date; None where the images or their place say it."""
-        forms = (*spellings("date", self.date), self.date.replace("-", "/"))
+        months, days = (spellings(name, self.date) for name in ("month", "day"))
+        folders = [f"{self.date[:4]}/{month}/{day}" for month in months for day in days]
+        forms = (*spellings("date", self.date), *folders)
         if not self.num_undated or any(form in self.place for form in forms):
             return None
         is_all = self.num_undated == self.num_images

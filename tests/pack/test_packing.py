@@ -347,3 +347,13 @@ def test_an_image_that_is_missing_is_one_line_and_leaves_no_shard(
     (line,) = done.stderr.splitlines()
     assert line == f"Error: {lake.url}/b.jpg is not there."
     assert list(out.list_objects()) == []
+
+
+def test_what_is_not_packed_is_counted_with_an_example(tmp_path: Path) -> None:
+    lake, out = Lake(str(tmp_path / "lake")), Lake(str(tmp_path / "out"))
+    for name in ("a.jpg", "._a.jpg", "notes.txt"):
+        lake.write(name, b"x")
+    result = run(config(lake, out, key_pattern=None))
+    assert (result.num_images, result.num_left_out) == (1, 2)
+    done = CliRunner().invoke(pack_command, ["--images", lake.url, "--out", out.url])
+    assert "left out by their keys: 2 other objects, for example ._a.jpg (names that" in done.stderr

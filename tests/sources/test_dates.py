@@ -68,6 +68,20 @@ def test_a_date_is_found_however_its_folders_spell_it(
         )
 
 
+def test_a_spelling_that_is_not_read_is_named_where_there_is_no_other(tmp_path: Path) -> None:
+    lake = Lake(str(tmp_path))
+    lake.write("date=05.11.2026/a.jpg", b"x")
+    source = source_of(lake, "date={date}/{image_id}.jpg")
+    text = r"date=05\.11\.2026/.*name the parts, as in .day.\..month.\..year."
+    with pytest.raises(ConfigError, match=text):
+        source.dates()
+    selection = source.select(DAY)
+    assert list(selection) == []
+    assert "name the parts" in str(selection.explain_empty())
+    renamed = source_of(lake, "date={day}.{month}.{year}/{image_id}.jpg")
+    assert renamed.dates() == [DAY]
+
+
 def test_unpadded_folders_of_a_bucket_are_found(lake: Lake) -> None:
     lake.write("2026/11/5/a.jpg", b"x")
     lake.write("2026/1/15/b.jpg", b"x")
