@@ -134,6 +134,29 @@ def test_a_head_that_is_gone_without_a_word_is_noticed() -> None:
     assert "start it and submit the same command again" in caught.value.message
 
 
+FOLLOW = """
+import os, signal, sys
+from steel_batch import interrupt
+interrupt.install()
+from steel_batch.cluster.submit import ClusterJobs
+jobs = ClusterJobs(sys.argv[1], look_seconds=1000)
+with interrupt.noted():
+    try:
+        jobs.follow("raysubmit_1", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    except interrupt.Interrupted:
+        print("interrupted")
+"""
+
+
+def test_following_a_job_that_is_silent_ends_when_a_signal_asks_for_it() -> None:
+    with dying_jobs_server() as url:
+        done = subprocess.run(
+            [sys.executable, "-c", FOLLOW, url],
+            capture_output=True, text=True, check=False, timeout=100,
+        )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
+
+
 @pytest.fixture(scope="module")
 def jobs_server() -> Iterator[str]:
     """The URL of the jobs server of a Ray head of its own."""
