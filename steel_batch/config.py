@@ -8,6 +8,7 @@ the work is done and may change from one attempt to the next.
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ _MOVED_DECODER = "steel_batch.decode:decode_gray"
 """Where it was until November 2026, as configuration files may still name it."""
 
 
+def canonical_place(url: str) -> str:
+    """One spelling of a folder or prefix, so that each way to write it means the same run."""
+    scheme, separator, rest = url.partition("://")
+    if separator and scheme != "file":
+        return url.rstrip("/")
+    return os.path.realpath(Path(rest if separator else url).expanduser())
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
     """One `score` command."""
@@ -68,6 +77,8 @@ class ScoreConfig:
     """Score images again that are in quarantine; what succeeds leaves it."""
 
     # Execution.
+    allow_other_keys: bool = False
+    """Score images also where they seem to have rows under other keys."""
     store: str
     endpoint_url: str | None = None
     """An S3 endpoint other than AWS's, for both lake and store."""
@@ -159,7 +170,7 @@ class ScoreConfig:
     def settings(self, *, engine: str, date: str) -> dict[str, Any]:
         """What the plan depends on, with the engine and the date resolved."""
         return {
-            "images": self.images.rstrip("/"),
+            "images": canonical_place(self.images),
             "key_pattern": self.key_pattern,
             "engine": engine,
             "date": date,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from steel_batch.config import ScoreConfig, read_toml
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, PlanMismatchError
+from steel_batch.runs.plan import check_settings
 
 PLAN = {"images", "key_pattern", "engine", "date", "shard_images", "shard_bytes",
         "bits", "rescore_changed", "retry_quarantined"}  # fmt: skip
@@ -152,3 +153,28 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: bytes, mes
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml: No such file"):
         read_toml(tmp_path / "none.toml", section="score", names=NAMES)
+
+
+def test_each_spelling_of_a_folder_is_the_same_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lake").mkdir()
+    (tmp_path / "link").symlink_to("lake")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    spellings = [
+        "lake", "./lake", "lake/", "lake//", "../" + tmp_path.name + "/lake", f"{tmp_path}/lake",
+        f"file://{tmp_path}/lake", "~/lake", "link", "lake/../lake",
+    ]  # fmt: skip
+    settings = [
+        ScoreConfig(images=images, store="s").settings(engine="e", date="2026-11-21")
+        for images in spellings
+    ]
+    assert all(one == settings[0] for one in settings)
+    assert settings[0]["images"] == str(tmp_path / "lake")
+    before = {**settings[0], "images": "lake/"}  # as earlier builds noted it
+    check_settings("r", before, settings[0])
+    with pytest.raises(PlanMismatchError, match="images was"):
+        check_settings("r", {**before, "images": "other"}, settings[0])
+    s3 = ScoreConfig(images="s3://b/x/", store="s").settings(engine="e", date="2026-11-21")
+    assert s3["images"] == "s3://b/x"

@@ -184,6 +184,11 @@ lake_options = _options(
     ),
     bits_option,
     click.option(
+        "--allow-other-keys",
+        is_flag=True,
+        help="Score images also where they seem to have rows under other keys, as when packed.",
+    ),
+    click.option(
         "--rescore-changed",
         is_flag=True,
         help="Score images again whose etag is not the committed one.",

@@ -28,7 +28,7 @@ from steel_batch import layout
 from steel_batch.cluster.dispatcher import Opening
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.cluster.stream import ShardResult, ShardStream
-from steel_batch.config import ScoreConfig
+from steel_batch.config import ScoreConfig, canonical_place
 from steel_batch.errors import ConfigError, LakeError, NoImagesError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.probe import writable
@@ -196,7 +196,11 @@ class _Backfill:
         self._engine, self._source, self._store = engine, source, store
         self._dates = dates
         self._observe = observe
-        self._folder = layout.ledger_dir(_identity(config, engine))
+        places = (canonical_place(config.images), config.images.rstrip("/"))
+        # The second has what earlier builds noted, under the folder as it was written.
+        folders = (layout.ledger_dir(_identity(place, config, engine)) for place in places)
+        self._folders = list(dict.fromkeys(folders))
+        self._folder = self._folders[0]
         self._outcomes: dict[str, DateOutcome] = {}
         self._open: dict[str, _Open] = {}
         self._again: list[str] = []
@@ -347,7 +351,8 @@ class _Backfill:
     def _read_ledger(self) -> None:
         found = {
             item.key.rpartition("/")[2].removesuffix(".json"): item.key
-            for item in self._store.list_objects(f"{self._folder}/")
+            for folder in reversed(self._folders)
+            for item in self._store.list_objects(f"{folder}/")
         }
         done = [date for date in self._dates if date in found]
         for date, data in zip(
@@ -443,7 +448,7 @@ class _Backfill:
         )
 
 
-def _identity(config: ScoreConfig, engine: Engine) -> str:
+def _identity(images: str, config: ScoreConfig, engine: Engine) -> str:
     """What makes two commands the same backfill: the lake, how its keys read, and the engine."""
-    text = json.dumps([config.images.rstrip("/"), config.key_pattern, engine.card.name])
+    text = json.dumps([images, config.key_pattern, engine.card.name])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from steel_batch import layout
 from steel_batch.config import ALL_DATES, ScoreConfig
+from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.runs.other_keys import ROWS
 from steel_batch.runs.plan import PlanInfo, build_plan
 from steel_batch.sources.contract import Source
 from steel_batch.sources.undated import Dated
-from steel_batch.tables.commit import known_images
+from steel_batch.tables.commit import known_images, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,7 @@ def plan_date(
 
     Raises:
         ConfigError: There are no images of that date, or one that says no date to the key pattern
-            is of another date by its name.
+            is of another date by its name; or they seem to have rows under other keys.
     """
     images = source.select(date)
     dated = Dated(images, config.images, config.key_pattern, date)
@@ -58,18 +61,40 @@ def plan_date(
         path,
         known=known_images(store, engine, date),
         is_seen=source.is_seen,
+        rows=partial(read_rows, store, layout.PREDICTIONS, engine, date, ROWS),
     )
     if dated.warning is not None:
         log.warning("%s", dated.warning)
-    if info.num_gone and not info.num_committed + info.num_changed + info.num_retried:
-        log.warning(
-            "%d images of %s have their row or quarantine entry already, and none of them is among "
-            "the %d that are listed now. An image is known by its key: if these are the same ones "
-            "from another --images, or packed, they would be counted twice.",
-            info.num_gone,
-            date,
-            info.num_images,
-        )
+    if not config.allow_other_keys:
+        _refuse_other_keys(info, date)
     if info.num_images + info.num_committed + info.num_changed == 0:
         raise images.explain_empty()
     return Planned(info, images.num_left_out, images.example_left_out)
+
+
+def _refuse_other_keys(info: PlanInfo, date: str) -> None:
+    """Refuse images that seem to have their row under another key.
+
+    Raises:
+        ConfigError: It says which, and what allows them.
+    """
+    is_any_known = info.num_committed + info.num_changed + info.num_retried > 0
+    if info.example_other_keys is not None:
+        now, before = info.example_other_keys
+        found = (
+            f"{info.num_other_keys:,} of the {info.num_images:,} images to score on {date} seem to "
+            f"have their row already, under a key that is not listed now: {now!r} as {before!r}, "
+            "for example."
+        )
+    elif info.num_gone and info.num_images and not is_any_known:
+        found = (
+            f"{info.num_gone:,} images of {date} have their row or quarantine entry already, and "
+            f"none of them is among the {info.num_images:,} that are listed now."
+        )
+    else:
+        return
+    raise ConfigError(
+        f"{found} An image is known by its key: the same ones from another --images, or packed, "
+        "would be counted twice. Give the --images and --key-pattern of the earlier runs, or "
+        "another --store; if these are other images, --allow-other-keys scores them too."
+    )

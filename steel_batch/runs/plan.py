@@ -13,7 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,9 +26,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
+from steel_batch.config import canonical_place
 from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
+from steel_batch.runs.other_keys import find_other_keys
 from steel_batch.sources.image_ref import ImageRef, ref_batches
 
 MAX_GROUPS: Final = 1024
@@ -73,6 +75,10 @@ class PlanInfo:
     that are not what they were then."""
     num_gone: int = 0
     """Committed images that are none of the lake's, or not under the key of then."""
+    num_other_keys: int = 0
+    """Images of the plan that seem to be some of those, under other keys."""
+    example_other_keys: tuple[str, str] | None = None
+    """One's key, and the key of its row."""
     settings: dict[str, Any]
 
 
@@ -92,6 +98,7 @@ def build_plan(
     *,
     known: Iterable[pa.RecordBatch] = (),
     is_seen: bool = False,
+    rows: Callable[[], Iterable[pa.RecordBatch]] = tuple,
 ) -> PlanInfo:
     """Sort images, leave out the committed ones, cut shards, and write the plan.
 
@@ -103,6 +110,8 @@ def build_plan(
         known: `KNOWN` batches of the images that are committed already. One that is in quarantine
             is planned again if its etag is another one, as it may have been half written then.
         is_seen: Whether `refs` were seen where they lie: one that was missing then is there.
+        rows: Gives `other_keys.ROWS` batches of the committed rows; asked where some of them are
+            not listed.
 
     Returns:
         What stands in the footer. A plan of no images is written as well.
@@ -110,11 +119,16 @@ def build_plan(
     with scratch_database() as con:
         load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
         load_stream(con, "known", KNOWN, known)
-        return _write(con, settings, path, is_seen=is_seen)
+        return _write(con, settings, path, is_seen=is_seen, rows=rows)
 
 
 def _write(
-    con: duckdb.DuckDBPyConnection, settings: dict[str, Any], path: Path, *, is_seen: bool
+    con: duckdb.DuckDBPyConnection,
+    settings: dict[str, Any],
+    path: Path,
+    *,
+    is_seen: bool,
+    rows: Callable[[], Iterable[pa.RecordBatch]],
 ) -> PlanInfo:
     con.execute(  # a row says more than an entry that its commit has still to take out
         "DELETE FROM known WHERE error_code IS NOT NULL AND image_key IN "
@@ -135,6 +149,8 @@ def _write(
         f"count(*) FILTER ({retried}), count(*) {joined}"
     ).fetchall()
     num_committed, num_changed, num_retried, num_listed = counts[0]
+    num_gone = num_known - num_committed - num_changed - num_retried
+    num_other, example = find_other_keys(con, rows()) if num_gone else (0, None)
     wanted = f"known.etag IS NULL OR {retried}"
     if settings["rescore_changed"]:
         wanted += " OR known.etag <> listed.etag"
@@ -164,7 +180,9 @@ def _write(
             num_committed=num_committed,
             num_changed=num_changed,
             num_retried=num_retried,
-            num_gone=num_known - num_committed - num_changed - num_retried,
+            num_gone=num_gone,
+            num_other_keys=num_other,
+            example_other_keys=example,
             settings=settings,
         )
         writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(info)).encode()})
@@ -333,6 +351,8 @@ def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any])
         f"{key} was {planned.get(key)!r} and is now {wanted.get(key)!r}"
         for key in sorted(planned.keys() | wanted.keys())
         if planned.get(key) != wanted.get(key)
+        # Records of earlier builds have the folder as it was written.
+        and not (key == "images" and canonical_place(str(planned.get(key))) == wanted.get(key))
     ]
     if planned.get(_RETRY) != wanted.get(_RETRY):
         begun, other = "score", "quarantine retry"

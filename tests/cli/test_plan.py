@@ -35,17 +35,23 @@ def test_plan_prints_one_object_and_writes_nothing(
     assert "\n  does not match: 1 other object, for example line=1/" in text.err
 
 
-def test_the_same_images_under_other_keys_are_warned_of_before_they_count_twice(
-    steel_batch: Command, flags: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+def test_images_that_seem_to_have_rows_under_other_keys_are_refused_unless_allowed(
+    steel_batch: Command, flags: list[str], tmp_path: Path
 ) -> None:
     store, engine = Lake(str(tmp_path / "store")), load_engine("demo", store=None).card.name
     commit_run(store, ["packed.tar#a.png", "packed.tar#b.png"], engine=engine, date=DATE)
-    assert steel_batch("plan", *flags).code == 0
-    assert caplog.messages == [
-        f"2 images of {DATE} have their row or quarantine entry already, and none of them is among "
-        "the 4 that are listed now. An image is known by its key: if these are the same ones from "
-        "another --images, or packed, they would be counted twice."
-    ]
+    for command in ("plan", "score"):
+        done = steel_batch(command, *flags)
+        assert done.code == 2
+        assert refused(done) == (
+            f"Error: 2 images of {DATE} have their row or quarantine entry already, and none of "
+            "them is among the 4 that are listed now. An image is known by its key: the same ones "
+            "from another --images, or packed, would be counted twice. Give the --images and "
+            "--key-pattern of the earlier runs, or another --store; if these are other images, "
+            "--allow-other-keys scores them too."
+        )
+    allowed = steel_batch("plan", *flags, "--allow-other-keys", "--output", "json")
+    assert (allowed.code, allowed.json["num_images"]) == (0, 4)
 
 
 def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
@@ -61,7 +67,7 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
     assert plan.json["num_shards"] == 4
     file.write_text("[score]\nshard-imags = 3\n")
     text = refused(steel_batch("plan", *flags, "--config", file))
-    assert "unknown keys: shard-imags. Known are: actors-per-gpu, batch-size, " in text
+    assert "unknown keys: shard-imags. Known are: actors-per-gpu, allow-other-keys, b" in text
     assert ", lock-wait, " in text
     assert "config," not in text
     file.write_text("images = 'lake'\n")
