@@ -27,7 +27,7 @@ from benchmarks.machine import keep
 from steel_batch.cluster import stages, stream
 from steel_batch.config import DECODER, ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
-from steel_batch.pipeline import prepare, run
+from steel_batch.pipeline import actors, run
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.synthetic import render
@@ -81,7 +81,7 @@ def main() -> None:
     compared = [int(number) for number in args.shards_per_read.split(",")]
     rates: dict[int, list[float]] = {number: [] for number in compared}
     stream.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
-    prepare.actor_pool = pool_of
+    actors.actor_pool = pool_of
     ray.init("local", num_gpus=1, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
