@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,16 +17,17 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime as ort
 import torch
-from onnx import TensorProto, numpy_helper, shape_inference
-from onnx.reference import ReferenceEvaluator
+from onnx import shape_inference
 from torch.onnx.errors import OnnxExporterError
 
 from steel_batch.errors import EngineError
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
 from steel_batch.silence import STDOUT, silenced
 from training.model import ContractGraph
+from training.resampling import ConstantResampling
+from training.rewrite import halve, simplify
+from training.session import open_session
 
 OPSET: Final = 17
 CHOOSE: Final = "Choose another --architecture or --encoder."
@@ -72,6 +72,7 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
     names = (IMAGE, MASK, PEAK, COUNT)
     with (
         torch.no_grad(),
+        ConstantResampling(),
         warnings.catch_warnings(),
         silenced(STDOUT),  # where the exporter prints a graph that it gives up
     ):
@@ -95,12 +96,9 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
                 f"{_cause(error)}. {CHOOSE}"
             ) from error
     model = onnx.load_model_from_string(sink.getvalue())
-    _fold_constants(model)
-    _fix_resizes(model, np.zeros((1, 1, height, width), np.uint8))
-    _drop_unused(model)
-    _state_shapes(model, height, width)
+    simplify(model, height, width)
     if precision == "fp16":
-        _halve(model)
+        halve(model)
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
@@ -114,119 +112,6 @@ def _cause(error: Exception) -> str:
     """The first line of a message, without the library's advice to its own developers."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.partition(" Please")[0].rstrip(".")
-
-
-def _fold_constants(model: onnx.ModelProto) -> None:
-    """Compute what depends on constants alone, so that no parser has to."""
-    graph = model.graph
-    known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
-    for node in list(graph.node):
-        names = [name for name in node.input if name]
-        if len(node.output) != 1 or any(name not in known for name in names):
-            continue
-        feeds = {name: known[name] for name in names}
-        (value,) = ReferenceEvaluator(node).run(None, feeds)
-        known[node.output[0]] = np.asarray(value)
-        graph.initializer.append(numpy_helper.from_array(known[node.output[0]], node.output[0]))
-        graph.node.remove(node)
-
-
-def _fix_resizes(model: onnx.ModelProto, image: npt.NDArray[np.uint8]) -> None:
-    """Give every Resize constant scales instead of sizes that are computed."""
-    computed = [
-        node
-        for node in model.graph.node
-        if node.op_type == "Resize" and len(node.input) == 4 and node.input[3]
-    ]
-    shapes = _shapes_of(
-        model, [n for node in computed for n in (node.input[0], *node.output)], image
-    )
-    for number, node in enumerate(computed):
-        before, after = shapes[node.input[0]], shapes[node.output[0]]
-        scales = np.array([1, 1, after[2] / before[2], after[3] / before[3]], np.float32)
-        name = f"resize_scales_{number}"
-        model.graph.initializer.append(numpy_helper.from_array(scales, name))
-        del node.input[1:]
-        node.input.extend(["", name])
-
-
-def _shapes_of(
-    model: onnx.ModelProto, names: Sequence[str], image: npt.NDArray[np.uint8]
-) -> dict[str, tuple[int, ...]]:
-    """The shapes of inner tensors, from running the graph once."""
-    if not names:
-        return {}
-    probe = onnx.ModelProto()
-    probe.CopyFrom(model)
-    known = {output.name for output in probe.graph.output}
-    for name in dict.fromkeys(names):
-        if name not in known:
-            probe.graph.output.append(onnx.ValueInfoProto(name=name))
-    values = open_session(probe.SerializeToString()).run(list(names), {IMAGE: image})
-    return {name: value.shape for name, value in zip(names, values, strict=True)}
-
-
-def _drop_unused(model: onnx.ModelProto) -> None:
-    """Remove nodes and constants that nothing reads."""
-    graph = model.graph
-    while True:
-        read = {name for node in graph.node for name in node.input}
-        read |= {output.name for output in graph.output}
-        dead = [node for node in graph.node if not read.intersection(node.output)]
-        for node in dead:
-            graph.node.remove(node)
-        if not dead:
-            break
-    for tensor in [tensor for tensor in graph.initializer if tensor.name not in read]:
-        graph.initializer.remove(tensor)
-
-
-def _halve(model: onnx.ModelProto) -> None:
-    """Make weights and activations float16, from weights that normalisation is folded into.
-
-    Folding after halving would round each weight several times, and all of a channel alike: that
-    cost five times the error. Peaks and counts stay float32, and so do scales, which must.
-    """
-    graph = model.graph
-    makers = {output: node for node in graph.node for output in node.output}
-    kept = set()
-    for name in (PEAK, COUNT):
-        while makers[name].op_type != "Cast":
-            name = makers[name].input[0]
-        kept.add(name)
-    for node in graph.node:
-        if node.op_type == "Cast" and node.output[0] not in kept:
-            (to,) = node.attribute
-            to.i = TensorProto.FLOAT16 if to.i == TensorProto.FLOAT else to.i
-    scales = {node.input[2] for node in graph.node if node.op_type == "Resize"}
-    for tensor in graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT and tensor.name not in scales:
-            halved = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(halved, tensor.name))
-    del graph.value_info[:]  # states the types before
-
-
-def _state_shapes(model: onnx.ModelProto, height: int, width: int) -> None:
-    """Write the shapes that the contract fixes where the exporter left symbols."""
-    for tensor in model.graph.output:
-        dims = tensor.type.tensor_type.shape.dim
-        if tensor.name == MASK:
-            for dim, size in zip(dims[1:], (1, height, width), strict=True):
-                dim.dim_value = size
-        else:
-            for dim in list(dims)[2:]:
-                dims.remove(dim)
-
-
-def open_session(onnx_bytes: bytes, *, num_threads: int = 0) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU; 0 threads are as many as this process may use cores.
-
-    Left to itself, ONNX Runtime takes every core of the machine, also those that it was denied.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))
-    options.log_severity_level = 3
-    return ort.InferenceSession(onnx_bytes, options, providers=["CPUExecutionProvider"])
 
 
 def check_graph(

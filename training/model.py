@@ -7,10 +7,10 @@ resolution inside the exported graph. Shape suffixes: N images, C classes, H row
 
 from __future__ import annotations
 
-import difflib
+import contextlib
+import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import segmentation_models_pytorch as smp
 import timm
@@ -20,82 +20,15 @@ from torch.nn import functional
 
 from steel_batch.errors import ConfigError, paragraph_of
 from training import encoders as _small_encoders  # noqa: F401 # adds them to the library's list
+from training.names import TIMM_PREFIX, unknown_encoder
+from training.recipe import ModelConfig
 
-ENCODER_STRIDE = 32
+ENCODER_STRIDE: Final = 32
 """The library's encoders halve their input five times."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelConfig:
-    """A network."""
-
-    architecture: str = "Unet"
-    """Any architecture of segmentation-models-pytorch; only U-Nets can stop early."""
-    encoder: str = "resnet18"
-    """Any encoder of the library; ``tu-…`` for one of timm."""
-    encoder_weights: str | None = None
-    """Pretrained weights to begin with, fetched by the library; None begins from scratch."""
-    input_stride: int = 1
-    """The network sees the input at this stride: 1, 2 or 4."""
-    fold: str = "average"
-    """How the input comes to that stride: ``average`` over squares, or ``channels``, where each
-    pixel of a square is a channel of its own and nothing is lost."""
-    input_upscale: int = 1
-    """The input is enlarged by this factor first, 1 or 2: for small images with fine defects."""
-    output_stride: int = 1
-    """Logits are made at this stride of the pooled input: 1, 2 or 4."""
-    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    """Of a U-Net's five decoder blocks; those that it stops before are not made."""
-    head: str = "bilinear"
-    """How coarse logits come back to full resolution: ``bilinear``, or ``subpixel``, where the
-    network says each pixel of a square itself."""
-    mean: float = 0.5
-    """Subtracted from pixels that are scaled to 0–1."""
-    std: float = 0.25
-    """What they are then divided by."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
-        _check_name("architecture", self.architecture.lower(), smp.MODEL_ARCHITECTURES_MAPPING)
-        timm_name = self.encoder.removeprefix("tu-")
-        if timm_name == self.encoder:
-            _check_name("encoder", self.encoder, smp.encoders.encoders, "; tu-… is one of timm's")
-        elif not timm.is_model(timm_name):
-            _check_name("encoder", timm_name, timm.list_models(), " in timm")
-        for name in ("input_stride", "output_stride"):
-            if getattr(self, name) not in (1, 2, 4):
-                raise ConfigError(f"model.{name} is {getattr(self, name)}, not one of 1, 2 and 4.")
-        if self.fold not in ("average", "channels"):
-            raise ConfigError(f"model.fold is {self.fold!r}, not average or channels.")
-        if self.input_upscale not in (1, 2):
-            raise ConfigError(f"model.input_upscale is {self.input_upscale}, not 1 or 2.")
-        if self.input_upscale > 1 and (self.input_stride, self.output_stride) != (1, 1):
-            raise ConfigError(
-                "model.input_upscale enlarges what model.input_stride or output_stride makes "
-                "coarser; give one of them."
-            )
-        if self.output_stride > 1 and self.architecture.lower() != "unet":
-            raise ConfigError(
-                f"{self.architecture} cannot stop early; use Unet, or model.output_stride = 1."
-            )
-        if self.head not in ("bilinear", "subpixel"):
-            raise ConfigError(f"model.head is {self.head!r}, not bilinear or subpixel.")
-        if self.head == "subpixel" and self.architecture.lower() != "unet":
-            raise ConfigError(f"{self.architecture} has no subpixel head; use Unet.")
-        if min(self.decoder_channels, default=1) < 1:
-            raise ConfigError(
-                f"model.decoder_channels is {list(self.decoder_channels)}, expected 1 or more of "
-                "each block."
-            )
-        if self.std <= 0:
-            raise ConfigError(f"model.std is {self.std}, expected more than 0.")
-
-
-def _check_name(what: str, name: str, known: Iterable[str], where: str = "") -> None:
-    known = list(known)
-    if name not in known:
-        near = difflib.get_close_matches(name, known) or known[:3]
-        raise ConfigError(f"there is no {what} {name!r}{where}. Did you mean {' or '.join(near)}?")
+UNFIT: Final = (
+    AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
+)  # fmt: skip
+"""What the libraries raise where a network cannot be built, or cannot take a size."""
 
 
 class Segmenter(nn.Module):
@@ -114,6 +47,8 @@ class Segmenter(nn.Module):
         stride = config.input_stride * config.output_stride
         self.stride = 1 if config.head == "subpixel" else stride
         """Pixels of the image along one side of a pixel of the logits."""
+        self.name = f"{config.architecture} with encoder {config.encoder!r}"
+        """For messages."""
         self._config = config
         self.network = _build(config, num_classes)
 
@@ -146,27 +81,54 @@ class Segmenter(nn.Module):
         return logits
 
 
+def check_sizes(segmenter: Segmenter, sizes: Iterable[tuple[int, int]]) -> None:
+    """Refuse a network that cannot take images of some sizes, before it is trained on any.
+
+    Some encoders take only images of the size that they are made for, or of its multiples.
+
+    Args:
+        segmenter: The network, on the CPU; it is left in evaluation mode.
+        sizes: Heights and widths.
+
+    Raises:
+        ConfigError: It names network, size and what the library says.
+    """
+    segmenter.eval()
+    for height, width in sorted(set(sizes)):
+        try:
+            with torch.no_grad():
+                segmenter(torch.zeros(1, 1, height, width))
+        except UNFIT as error:
+            raise ConfigError(
+                f"{segmenter.name} cannot take images or crops of {height}×{width}: "
+                f"{paragraph_of(error)}. Use another --encoder or --architecture, or another "
+                "--crop-width."
+            ) from error
+
+
 def _build(config: ModelConfig, num_classes: int) -> nn.Module:
+    architecture = config.architecture.lower()
+    _check_encoder(config.encoder)
     options: dict[str, Any] = {
         "encoder_weights": config.encoder_weights,
         "in_channels": config.input_stride**2 if config.fold == "channels" else 1,
         "classes": num_classes,
     }
-    is_unet = config.architecture.lower() == "unet"
+    is_unet = architecture == "unet"
     if is_unet:
         options["decoder_channels"] = config.decoder_channels
     try:
-        network: Any = smp.create_model(config.architecture.lower(), config.encoder, **options)
-    except (KeyError, RuntimeError, ValueError) as error:
-        raise ConfigError(
-            f"segmentation-models-pytorch {smp.__version__} has no {config.architecture} with "
-            f"encoder {config.encoder!r}: {paragraph_of(error)}"
-        ) from error
+        network = _create(architecture, config.encoder, options)
     except OSError as error:
         raise ConfigError(
             f"the weights {config.encoder_weights!r} of encoder {config.encoder!r} cannot be "
             f"fetched: {paragraph_of(error)}. Give this machine a way to them, or leave "
             "--encoder-weights out."
+        ) from error
+    except UNFIT as error:
+        raise ConfigError(
+            f"segmentation-models-pytorch {smp.__version__} has no {config.architecture} with "
+            f"encoder {config.encoder!r}: {paragraph_of(error)}"
         ) from error
     num_blocks = len(config.decoder_channels) - (config.output_stride.bit_length() - 1)
     if is_unet and num_blocks < len(config.decoder_channels):
@@ -175,6 +137,27 @@ def _build(config: ModelConfig, num_classes: int) -> nn.Module:
         network.segmentation_head = _head(config, num_blocks, num_classes)
     built: nn.Module = network
     return built
+
+
+def _create(architecture: str, encoder: str, options: dict[str, Any]) -> Any:
+    """The library's network; of a vision transformer one that takes images of any size."""
+    with warnings.catch_warnings():
+        # Advice on a setting that makes no difference to an encoder without such tokens.
+        warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)
+        if architecture == "dpt":
+            # An encoder that does not know the word takes any size anyway, or only its own.
+            with contextlib.suppress(TypeError):
+                return smp.create_model(architecture, encoder, dynamic_img_size=True, **options)
+        return smp.create_model(architecture, encoder, **options)
+
+
+def _check_encoder(name: str) -> None:
+    """Refuse an encoder that the libraries do not have, by what they say themselves."""
+    timm_name = name.removeprefix(TIMM_PREFIX)
+    if timm_name == name and name not in smp.encoders.encoders:
+        raise unknown_encoder(name, smp.encoders.encoders)
+    if timm_name != name and not timm.is_model(timm_name):
+        raise unknown_encoder(name, timm.list_models())
 
 
 def _head(config: ModelConfig, num_blocks: int, num_classes: int) -> nn.Module:

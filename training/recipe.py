@@ -7,11 +7,73 @@ from typing import Final
 
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
-from training.choices import DEVICES, FIGURES, PRECISIONS
-from training.model import ModelConfig
+from training.choices import ARCHITECTURES, DEVICES, FIGURES, PRECISIONS
+from training.names import unknown_name
 
 GREATEST_SEED: Final = 2**64 - 1
 """That PyTorch takes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A network."""
+
+    architecture: str = "Unet"
+    """Any architecture of segmentation-models-pytorch; only U-Nets can stop early."""
+    encoder: str = "resnet18"
+    """Any encoder of the library; ``tu-…`` for one of timm."""
+    encoder_weights: str | None = None
+    """Pretrained weights to begin with, fetched by the library; None begins from scratch."""
+    input_stride: int = 1
+    """The network sees the input at this stride: 1, 2 or 4."""
+    fold: str = "average"
+    """How the input comes to that stride: ``average`` over squares, or ``channels``, where each
+    pixel of a square is a channel of its own and nothing is lost."""
+    input_upscale: int = 1
+    """The input is enlarged by this factor first, 1 or 2: for small images with fine defects."""
+    output_stride: int = 1
+    """Logits are made at this stride of the pooled input: 1, 2 or 4."""
+    decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
+    """Of a U-Net's five decoder blocks; those that it stops before are not made."""
+    head: str = "bilinear"
+    """How coarse logits come back to full resolution: ``bilinear``, or ``subpixel``, where the
+    network says each pixel of a square itself."""
+    mean: float = 0.5
+    """Subtracted from pixels that are scaled to 0–1."""
+    std: float = 0.25
+    """What they are then divided by."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        if self.architecture.lower() not in {name.lower() for name in ARCHITECTURES}:
+            raise unknown_name("architecture", self.architecture, ARCHITECTURES)
+        for name in ("input_stride", "output_stride"):
+            if getattr(self, name) not in (1, 2, 4):
+                raise ConfigError(f"model.{name} is {getattr(self, name)}, not one of 1, 2 and 4.")
+        if self.fold not in ("average", "channels"):
+            raise ConfigError(f"model.fold is {self.fold!r}, not average or channels.")
+        if self.input_upscale not in (1, 2):
+            raise ConfigError(f"model.input_upscale is {self.input_upscale}, not 1 or 2.")
+        if self.input_upscale > 1 and (self.input_stride, self.output_stride) != (1, 1):
+            raise ConfigError(
+                "model.input_upscale enlarges what model.input_stride or output_stride makes "
+                "coarser; give one of them."
+            )
+        if self.output_stride > 1 and self.architecture.lower() != "unet":
+            raise ConfigError(
+                f"{self.architecture} cannot stop early; use Unet, or model.output_stride = 1."
+            )
+        if self.head not in ("bilinear", "subpixel"):
+            raise ConfigError(f"model.head is {self.head!r}, not bilinear or subpixel.")
+        if self.head == "subpixel" and self.architecture.lower() != "unet":
+            raise ConfigError(f"{self.architecture} has no subpixel head; use Unet.")
+        if min(self.decoder_channels, default=1) < 1:
+            raise ConfigError(
+                f"model.decoder_channels is {list(self.decoder_channels)}, expected 1 or more of "
+                "each block."
+            )
+        if self.std <= 0:
+            raise ConfigError(f"model.std is {self.std}, expected more than 0.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,10 +14,10 @@ import numpy.typing as npt
 from steel_batch.report.contact_sheet import COLORS_BGR
 from steel_batch.report.engine_page import render_page
 from training.dataset import Dataset
-from training.export import open_session
 from training.judge import judge_images
 from training.metrics import Judged
 from training.register import Product
+from training.session import open_session
 
 NUM_PICTURES: Final = 6
 """Of the best, and as many of the worst."""

@@ -13,15 +13,15 @@ from typing import Any, Final, TypeVar
 from steel_batch.config import parse_toml, read_toml
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
-from training.model import ModelConfig
-from training.recipe import TrainConfig
+from training.names import check_encoder
+from training.recipe import ModelConfig, TrainConfig
 
 TABLES: Final = ("recipe", "model", "augment")
 Config = TypeVar("Config", AugmentConfig, ModelConfig, TrainConfig)
 
 
 def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
-    """The recipe of a file, with what flags say in its place.
+    """The recipe of a file, with what flags say in its place. PyTorch is not imported.
 
     The file has the tables ``[recipe]``, ``[model]`` and ``[augment]``, whose keys are the fields
     of `TrainConfig`, `ModelConfig` and `AugmentConfig`.
@@ -39,6 +39,7 @@ def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
     recipe = _build(TrainConfig, path, "recipe", given)
     if path is not None:
         _refuse_other_tables(path)
+    check_encoder(model.encoder)
     return dataclasses.replace(recipe, model=model, augment=augment)
 
 

@@ -30,8 +30,8 @@ from training.dataset import open_dataset, split
 from training.judge import judge_network
 from training.loop import train
 from training.metrics import Judged, Metrics, evaluate
-from training.model import ContractGraph, ModelConfig
-from training.recipe import TrainConfig
+from training.model import ContractGraph
+from training.recipe import ModelConfig, TrainConfig
 
 VARIED = AugmentConfig(contrast=0.3, noise=6.0, zoom=0.25, rotate_degrees=15.0)
 MIXED = dataclasses.replace(VARIED, mix_share=0.5)

@@ -29,8 +29,8 @@ from training.batches import Examples
 from training.dataset import Dataset, open_dataset
 from training.judge import judge_network
 from training.loop import train
-from training.model import ContractGraph, ModelConfig, Segmenter
-from training.recipe import TrainConfig
+from training.model import ContractGraph, Segmenter
+from training.recipe import ModelConfig, TrainConfig
 from training.register import Parts, make_version
 
 NARROW = (128, 64, 48, 32, 16)

@@ -24,7 +24,8 @@ import ray
 import torch
 
 from benchmarks.machine import describe_machine
-from training.model import ModelConfig, Segmenter
+from training.model import Segmenter
+from training.recipe import ModelConfig
 
 
 def decode(row: dict[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,8 @@ from training.batches import Examples, Sampler, make_ahead
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.dataset import Dataset, open_dataset
 from training.loop import naming_what_does_not_fit, train
-from training.model import ModelConfig, Segmenter
-from training.recipe import TrainConfig
+from training.model import Segmenter
+from training.recipe import ModelConfig, TrainConfig
 from training.state import TrainingState, find_place
 
 SMALL = ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2)

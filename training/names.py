@@ -1,0 +1,72 @@
+"""Names of encoders, known without importing PyTorch.
+
+Importing the libraries takes 6 to 20 seconds. A mistyped name is refused before that: the names
+that the installed libraries register are read from their source files.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from steel_batch.errors import ConfigError
+from training.choices import OWN_ENCODERS
+
+TIMM_PREFIX: Final = "tu-"
+"""Of an encoder's name: it is one of timm's."""
+LIBRARY_NAMES: Final = re.compile(r'^    "([\w.-]+)": \{$', re.MULTILINE)
+TIMM_NAMES: Final = re.compile(r"@register_model\s+def (\w+)\(")
+IN_BOTH: Final = "resnet18"
+"""Where even this name is not found, the source files are written in a way that is not known."""
+
+
+def check_encoder(name: str) -> None:
+    """Refuse an encoder that neither library has.
+
+    Where the names cannot be found out, nothing is refused here: building the network does that.
+
+    Raises:
+        ConfigError: With the nearest names.
+    """
+    timm_name = name.removeprefix(TIMM_PREFIX)
+    known = library_encoders() if timm_name == name else timm_encoders()
+    if IN_BOTH in known and timm_name.partition(".")[0] not in known:
+        raise unknown_encoder(name, known)
+
+
+def unknown_encoder(name: str, known: Iterable[str]) -> ConfigError:
+    """The error for an encoder that is none of the known ones of its library."""
+    timm_name = name.removeprefix(TIMM_PREFIX)
+    if timm_name != name:
+        return unknown_name("encoder", timm_name, known, " in timm")
+    return unknown_name("encoder", name, known, "; tu-… is one of timm's")
+
+
+def unknown_name(what: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
+    """The error for a name that is none of the known ones."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known) or known[:3]
+    return ConfigError(f"there is no {what} {name!r}{where}. Did you mean {' or '.join(near)}?")
+
+
+def library_encoders() -> frozenset[str]:
+    """The encoders of segmentation-models-pytorch, and ours; those of timm have a prefix."""
+    found = _find("segmentation_models_pytorch", "encoders", LIBRARY_NAMES)
+    return found.union(OWN_ENCODERS) if found else found
+
+
+def timm_encoders() -> frozenset[str]:
+    """The networks of timm, without the prefix and without tags of weights."""
+    return _find("timm", "models", TIMM_NAMES)
+
+
+def _find(package: str, folder: str, pattern: re.Pattern[str]) -> frozenset[str]:
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        return frozenset()
+    files = (Path(spec.origin).parent / folder).glob("*.py")
+    return frozenset(name for file in files for name in pattern.findall(file.read_text("utf-8")))

@@ -1,0 +1,97 @@
+"""Resampling at a fixed size as two products with constant matrices, while a graph is traced.
+
+Adaptive pooling and antialiased resizing have no operator in opset 17. Between two fixed sizes,
+both are linear along rows and along columns, so each is one constant matrix per direction. ONNX
+Runtime and every TensorRT multiply matrices.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+Size = tuple[int, int]
+Resample = Callable[[Tensor, Size], Tensor]
+"""Images [N, 1, H, W] to a height and width."""
+POOLING: Final = inspect.signature(functional.adaptive_avg_pool2d)
+INTERPOLATION: Final = inspect.signature(functional.interpolate)
+
+
+class ConstantResampling(TorchFunctionMode):
+    """Replaces what the exporter has no operator for by matrix products, within its context.
+
+    Everything else passes unchanged: global pooling, and resizing that ONNX's Resize can do.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Called by PyTorch in place of each of its functions."""
+        kwargs = kwargs or {}
+        if func is functional.adaptive_avg_pool2d:
+            given = POOLING.bind(*args, **kwargs).arguments
+            size = _pooled_size(given["input"], given["output_size"])
+            if size != (1, 1):
+                return _resample(given["input"], size, functional.adaptive_avg_pool2d)
+        elif func is functional.interpolate:
+            given = INTERPOLATION.bind(*args, **kwargs).arguments
+            if _lacks_operator(given):
+                size = _pooled_size(given["input"], given["size"])
+                return _resample(given["input"], size, _interpolation(given))
+        return func(*args, **kwargs)
+
+
+def _lacks_operator(given: Mapping[str, Any]) -> bool:
+    is_sized_image = given["input"].ndim == 4 and given.get("size") is not None
+    return is_sized_image and (given.get("mode") == "area" or bool(given.get("antialias")))
+
+
+def _interpolation(given: Mapping[str, Any]) -> Resample:
+    options = {name: value for name, value in given.items() if name not in ("input", "size")}
+
+    def interpolate(image_N1HW: Tensor, size: Size) -> Tensor:
+        return functional.interpolate(image_N1HW, size=size, **options)
+
+    return interpolate
+
+
+def _pooled_size(image: Tensor, size: Any) -> Size:
+    """A size as PyTorch's functions take it: one number for both, None for what the image has."""
+    pair = size if isinstance(size, Sequence) else (size, size)
+    height, width = (
+        int(before if after is None else after)
+        for before, after in zip(image.shape[-2:], pair, strict=True)
+    )
+    return height, width
+
+
+def _resample(image: Tensor, size: Size, resample: Resample) -> Tensor:
+    """[…, H, W] to […, height, width]."""
+    before = int(image.shape[-2]), int(image.shape[-1])
+    if before == size:
+        return image
+    # A thread of its own is not traced, so what it returns enters the graph as constants.
+    with ThreadPoolExecutor(1) as untraced:
+        rows, columns = untraced.map(_matrix, before, size, (resample, resample))
+    ranks = (1,) * (image.ndim - 2)
+    image = image @ columns.to(image).view(*ranks, *columns.shape)
+    return rows.to(image).T.reshape(*ranks, size[0], before[0]) @ image
+
+
+def _matrix(before: int, after: int, resample: Resample) -> Tensor:
+    """[before, after]: what each pixel of a row gives to each pixel of the resampled row."""
+    with torch.no_grad():
+        return resample(torch.eye(before).view(before, 1, 1, before), (1, after)).view(
+            before, after
+        )
