@@ -212,6 +212,16 @@ def report_file(model: str, version: str) -> str:
     return f"{version_dir(model, version)}/{TRAINING_REPORT}"
 
 
+def training_run(model: str, identity: str) -> str:
+    """The name of a training run: ``<model>-run-<10 hex>``, which no engine can have.
+
+    Args:
+        model: What its versions are called.
+        identity: A SHA-256 over what the weights depend on, in hex.
+    """
+    return f"{check_name(model, what='model')}-run-{identity[:10]}"
+
+
 def training_file(run: str, name: str) -> str:
     """A file of a training run: checkpoint.pt, metrics.jsonl."""
     return f"training/{run}/{name}"

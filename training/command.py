@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.table import Table
@@ -13,20 +14,31 @@ from steel_batch.cli.output import (
     bits_option,
     configure_logging,
     console,
+    counted,
+    duration,
     endpoint_option,
     naming,
     output_option,
     print_json,
+    print_table,
     registry_option,
     single_writer_option,
 )
 from steel_batch.cli.values import PLACE
 from steel_batch.errors import MachineError
+from steel_batch.registry.evidence import class_figures, headline, too_few
 from training.choices import DEVICES, FIGURES
 from training.choices import PRECISIONS as TRAINING_PRECISIONS
 
 if TYPE_CHECKING:
     from training.job import JobResult
+
+VALIDATION: Final = {
+    "validation_kaggle_dice": "Kaggle Dice",
+    "validation_mean_iou": "mIoU",
+    "validation_present_dice": "Dice where present",
+}
+"""What is reported of the validation part, and what it is called."""
 
 
 @click.command()
@@ -156,15 +168,12 @@ def train(
     if work is not None:
         with naming("--work", work):
             work.mkdir(parents=True, exist_ok=True)
-    try:  # takes ten seconds and an extra of packages, which `-h` and a wrong flag need not
+    try:  # OpenCV and PyTorch take seconds to load, which `-h` and a wrong flag need not
         with interrupt.nothing_held():
-            from training.job import JobConfig, run_job
+            from training.inputs import JobConfig, find_inputs
             from training.settings import read_recipe
     except ModuleNotFoundError as error:
-        raise MachineError(
-            f"training needs {error.name}, which is not installed: "
-            "`pip install 'steel-batch[train]'`."
-        ) from error
+        raise _not_installed(error) from error
     config = read_recipe(config_path, recipe)
     job = JobConfig(
         images=images,
@@ -184,49 +193,85 @@ def train(
         endpoint_url=endpoint_url,
         unsafe_single_writer=unsafe_single_writer,
     )
-    result = run_job(job, config, on_step=_show_step, on_stage=_show_stage)
+    inputs = find_inputs(job)
+    shown = _Shown()
+    shown.stage("loading PyTorch")
+    try:
+        with interrupt.nothing_held():
+            from training.job import run_job
+    except ModuleNotFoundError as error:
+        raise _not_installed(error) from error
+    result = run_job(job, config, inputs=inputs, on_step=shown.step, on_stage=shown.stage)
     if output == "json":
         print_json(
             {
                 "engine": result.card.name,
                 "store": result.store,
                 "run": result.run,
+                "report": result.report,
                 "num_images": result.num_images,
                 "precisions": [graph.precision for graph in result.card.graphs],
                 "kaggle_dice": result.card.metrics["kaggle_dice"],
                 "mean_iou": result.card.metrics["mean_iou"],
+                "too_few": too_few(result.card.metrics, result.card.classes),
             }
         )
     else:
-        _show(result)
+        shown.result(result)
 
 
-def _show_stage(text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False)
-
-
-def _show_step(record: dict[str, Any]) -> None:
-    line = "  ".join(f"{name} {value}" for name, value in record.items())
-    console.print(line, style="dim", soft_wrap=True)
-
-
-def _show(result: JobResult) -> None:
-    card = result.card
-    figures = card.metrics
-    console.print(
-        f"{card.name}: trained on {result.num_images[0]:,} images, thresholds from "
-        f"{result.num_images[1]:,}, judged on {result.num_images[2]:,}: Kaggle Dice "
-        f"{figures['kaggle_dice']:.4f}, mIoU {figures['mean_iou']:.4f}",
-        soft_wrap=True,
+def _not_installed(error: ModuleNotFoundError) -> MachineError:
+    return MachineError(
+        f"training needs {error.name}, which is not installed: `pip install 'steel-batch[train]'`."
     )
-    table = Table("class", "images", "Dice", "recall", "false alarms", box=None, pad_edge=False)
-    for column in table.columns[1:]:
-        column.justify = "right"
-    for name, entry in zip(card.classes, figures["classes"], strict=True):
-        shares = [entry[key] for key in ("present_dice", "recall", "false_alarm_rate")]
-        texts = ["–" if share is None else f"{share:.3f}" for share in shares]
-        table.add_row(name, f"{entry['num_present']:,}", *texts)
-    console.print(table)
-    for note in card.notes:
-        console.print(note, soft_wrap=True)
-    console.print(f"score with it: --engine {card.name} --store {result.store}", soft_wrap=True)
+
+
+class _Shown:
+    """What is shown while a job goes on and at its end; each sentence once."""
+
+    def __init__(self) -> None:
+        self._sentences: set[str] = set()
+
+    def stage(self, text: str) -> None:
+        """What is being done, or what a part of the data lacks."""
+        self._sentences.add(text)
+        console.print(text, soft_wrap=True)
+
+    def step(self, record: dict[str, Any]) -> None:
+        """One report of the training loop."""
+        console.print(describe_step(record), style="dim", soft_wrap=True)
+
+    def result(self, result: JobResult) -> None:
+        """The version, its figures and where to find it."""
+        card = result.card
+        training, validation, test = (counted(num, "image") for num in result.num_images)
+        console.print(
+            f"engine {card.name}: trained on {training}, thresholds from {validation}, judged on "
+            f"{test}: {headline(card.metrics, card.classes)}",
+            soft_wrap=True,
+        )
+        table = Table("class", "images", "Dice", "recall", "false alarms", box=None, pad_edge=False)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in class_figures(card.metrics, card.classes):
+            table.add_row(row.name, row.images, row.present_dice, row.recall, row.false_alarm_rate)
+        print_table(table, console)
+        for note in card.notes:
+            if note not in self._sentences:
+                console.print(note, soft_wrap=True)
+        console.print(f"report: {result.report}", soft_wrap=True)
+        console.print(f"score with it: --engine {card.name} --store {result.store}", soft_wrap=True)
+
+
+def describe_step(record: Mapping[str, Any]) -> str:
+    """One report of the training loop, or of judging on the validation part, as one line."""
+    parts = [f"step {record['step']:,} of {record['num_steps']:,}"]
+    if "loss" in record:
+        parts += [f"loss {record['loss']:.4f}", f"learning rate {record['learning_rate']:.3g}"]
+        parts.append(f"{record['images_per_second']:,.0f} images/s")
+    if "best_step" in record:
+        named = [f"{title} {record[key]:.4f}" for key, title in VALIDATION.items()]
+        parts += [f"validation: {', '.join(named)}", f"best: step {record['best_step']:,}"]
+    if record["seconds_left"]:
+        parts.append(f"about {duration(record['seconds_left'])} of training left")
+    return "  ".join(parts)

@@ -139,6 +139,7 @@ def open_dataset(
     labels: bytes,
     *,
     source: str,
+    found: Mapping[str, LakeObject] | None = None,
     num_classes: int | None = None,
     bits: int | None = None,
     groups: bytes | None = None,
@@ -153,6 +154,7 @@ def open_dataset(
         lake: Where the images lie; every image file below it is an example.
         labels: The csv.
         source: Its name, for messages.
+        found: What `list_images` found; None lists here.
         num_classes: Classes of the problem, 1 to 8; None takes the highest that occurs.
         bits: Of samples of 16 bits; see `images.depth`.
         groups: A csv ``ImageId,Group``; None makes each content a group of its own.
@@ -166,7 +168,7 @@ def open_dataset(
     """
     if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
         raise ConfigError(f"{num_classes} classes; an engine has 1 to {MAX_CLASSES}.")
-    found = _list_images(lake)
+    found = list_images(lake) if found is None else found
     probed = _probe_images(lake, found, bits)
     sizes = {name: size for name, (size, _) in probed.items()}
     masks = read_labels(labels, source=source, sizes=sizes, num_classes=num_classes)
@@ -195,8 +197,13 @@ def open_dataset(
     return Dataset(lake=lake, examples=tuple(examples), num_classes=num_classes, bits=bits)
 
 
-def _list_images(lake: Lake) -> dict[str, LakeObject]:
-    """The image files of a lake, by name."""
+def list_images(lake: Lake) -> dict[str, LakeObject]:
+    """The image files of a lake, by name.
+
+    Raises:
+        ConfigError: There are none, or two of one name.
+        LakeError: The store refused.
+    """
     pattern = KeyPattern(None)
     found: dict[str, LakeObject] = {}
     for item in lake.list_objects():
@@ -218,7 +225,7 @@ def _list_images(lake: Lake) -> dict[str, LakeObject]:
 
 
 def _probe_images(
-    lake: Lake, found: dict[str, LakeObject], bits: int | None
+    lake: Lake, found: Mapping[str, LakeObject], bits: int | None
 ) -> dict[str, tuple[tuple[int, int], str]]:
     """Height, width and SHA-256 of each image, in the order of their names."""
     names = sorted(found)

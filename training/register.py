@@ -28,14 +28,16 @@ from steel_batch.errors import ConfigError, EngineError
 from steel_batch.images.decode import fit_to
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card, PostProcess
+from steel_batch.registry.evidence import too_few
 from steel_batch.registry.registration import register
 from training.dataset import Dataset
-from training.export import check_graph, export_graph, open_session
+from training.export import check_graph, export_graph
 from training.judge import judge, probabilities
 from training.metrics import Judged, Metrics, image_dice
 from training.model import ContractGraph, Segmenter
 from training.quantize import CALIBRATIONS, Verdict, compare, quantize_graph
 from training.recipe import TrainConfig
+from training.session import open_session
 from training.thresholds import search
 
 NUM_CHECKED: Final = 16
@@ -163,7 +165,11 @@ def make_version(
 
     validation = figures("fp32", parts.validation)
     verdicts = [Verdict.without("it was not asked for.")]
-    if config.int8:
+    lack = too_few(dataclasses.asdict(validation), classes)
+    if config.int8 and lack is not None:
+        num_images = f"{len(parts.validation):,} validation images"
+        verdicts = [Verdict.without(f"{num_images} are too few to tell ({lack}).")]
+    elif config.int8:
         on_stage("quantising to int8")
         verdicts = _try_int8(graphs, parts, height, width, validation, figures)
     on_stage("judging")

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.table import Table
 
-from steel_batch.cli.output import configure_logging, console, print_json, print_table, say
-from steel_batch.cli.score import duration, left_alone, run_options
+from steel_batch.cli.output import (
+    configure_logging,
+    console,
+    duration,
+    print_json,
+    print_table,
+    say,
+)
+from steel_batch.cli.score import left_alone, run_options
 from steel_batch.cli.values import DATE
 from steel_batch.config import ScoreConfig
 

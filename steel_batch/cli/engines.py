@@ -31,6 +31,7 @@ from steel_batch.registry import aliases
 from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
 from steel_batch.registry.card_diff import Difference, differences, judged_on_the_same
+from steel_batch.registry.evidence import class_figures, headline, too_few
 from steel_batch.registry.promotion import Figure, Move, Tolerance, promote, rollback
 from steel_batch.registry.signatures import sign_model
 from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
@@ -255,6 +256,10 @@ def diff(
         return
     if not comparable:
         answer.print("Judged on different held-out images: the figures do not compare.")
+    for card in (a, b):
+        lack = too_few(card.metrics, card.classes)
+        if lack is not None:
+            answer.print(f"{card.name} was judged on too few images to compare: {lack}.")
     print_table(_differing(a, b, found))
 
 
@@ -274,6 +279,8 @@ def _answer_move(move: Move, output: str) -> None:
         return
     for refusal in move.entry.checks["refusals"]:
         answer.print(f"forced although {refusal}")
+    if move.comparison.too_few is not None:
+        answer.print(f"Both were judged on too few images to compare: {move.comparison.too_few}.")
     if move.comparison.figures and not move.entry.forced:
         print_table(_compared(move.comparison.figures))
 
@@ -289,19 +296,15 @@ def _show_card(card: Card) -> None:
     figures = card.metrics
     if "kaggle_dice" in figures:
         answer.print(
-            f"  judged on {figures['num_images']:,} held-out images: Kaggle Dice "
-            f"{figures['kaggle_dice']:.4f}, mIoU {figures['mean_iou']:.4f}"
+            f"  judged on {counted(figures['num_images'], 'held-out image')}: "
+            f"{headline(figures, card.classes)}"
         )
-    titles = ("threshold", "min. area px", "images", "Dice", "recall", "false alarms")
-    table = _table("class", *titles)
-    of_classes = figures.get("classes") or [{}] * len(card.classes)
-    for name, threshold, area_px, entry in zip(
-        card.classes, card.thresholds, post.min_area_px, of_classes, strict=True
+    table = _table("class", "threshold", "min. area px", "images", "Dice", "recall", "false alarms")
+    for row, threshold, area_px in zip(
+        class_figures(figures, card.classes), card.thresholds, post.min_area_px, strict=True
     ):
-        shares = [entry.get(key) for key in ("present_dice", "recall", "false_alarm_rate")]
-        texts = ["–" if share is None else f"{share:.3f}" for share in shares]
-        numbers = (threshold, area_px, entry.get("num_present"))
-        table.add_row(name, *map(_text, numbers), *texts)
+        shares = (row.present_dice, row.recall, row.false_alarm_rate)
+        table.add_row(row.name, _text(threshold), _text(area_px), row.images, *shares)
     print_table(table)
     for note in card.notes:
         answer.print(note)

@@ -19,6 +19,7 @@ from steel_batch.cli.output import (
     configure_logging,
     console,
     counted,
+    duration,
     endpoint_option,
     others,
     output_option,
@@ -342,15 +343,6 @@ def describe(progress: Progress) -> str:
     if progress.num_quarantined:
         parts.append(f"{progress.num_quarantined:,} quarantined")
     return " · ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def show_result(result: RunResult, *, rescored: bool = False) -> None:

@@ -18,6 +18,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
+from steel_batch.registry.evidence import too_few
 from steel_batch.registry.versions import Engine, load_engine, shipped_name, unknown_alias
 
 ROUNDING: Final = 1e-9
@@ -61,6 +62,8 @@ class Comparison:
     """Empty where the two cannot be compared."""
     refusals: tuple[str, ...]
     """Why the version is not to be promoted: each a clause."""
+    too_few: str | None = None
+    """What the images lack that both were judged on; see `steel_batch.registry.evidence`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,7 +235,8 @@ def compare(current: Card, candidate: Card, tolerance: Tolerance) -> Comparison:
             for figure in figures
             if figure.is_too_bad
         ]
-    return Comparison(figures=figures, refusals=tuple(refusals))
+    lack = too_few(candidate.metrics, candidate.classes) if figures else None
+    return Comparison(figures=figures, refusals=tuple(refusals), too_few=lack)
 
 
 def _against(store: Lake, name: str, card: Card, tolerance: Tolerance) -> Comparison:

@@ -11,6 +11,7 @@ from html import escape
 from typing import Any, Final
 
 from steel_batch.registry.card import Card
+from steel_batch.registry.evidence import class_figures, too_few
 from steel_batch.registry.versions import Engine
 
 STYLE: Final = """
@@ -122,22 +123,27 @@ def _fact_rows(card: Card) -> Iterator[tuple[str, str]]:
         if "kaggle_dice" in part:
             yield (
                 name,
-                f"{part['num_images']:,} {'held-out ' if part is figures else ''}images: Kaggle "
-                f"Dice <b>{part['kaggle_dice']:.4f}</b>, mIoU <b>{part['mean_iou']:.4f}</b><br>"
+                f"{part['num_images']:,} {'held-out ' if part is figures else ''}images: "
+                f"{_headline(part, card.classes)}<br>"
                 f"data {escape(str(part.get('data_digest')))}",
             )
 
 
+def _headline(figures: Mapping[str, Any], classes: Sequence[str]) -> str:
+    lack = too_few(figures, classes)
+    if lack is not None:
+        return f"<b>too few to compare</b> ({escape(lack)})"
+    return f"Kaggle Dice <b>{figures['kaggle_dice']:.4f}</b>, mIoU <b>{figures['mean_iou']:.4f}</b>"
+
+
 def _classes(card: Card) -> str:
-    of_classes = card.metrics.get("classes") or [{}] * len(card.classes)
     rows = []
-    for c, entry in enumerate(of_classes):
-        keys = ("present_dice", "iou", "recall", "false_alarm_rate")
-        shares = (_share(entry.get(key)) for key in keys)
+    for c, row in enumerate(class_figures(card.metrics, card.classes)):
+        shares = (row.present_dice, row.iou, row.recall, row.false_alarm_rate)
         post = card.post_process
         areas = (f"{post.min_area_px[c]:,}", f"{post.min_component_px[c]:,}")
         threshold = f"{card.thresholds[c]:.4g}"
-        rows.append([card.classes[c], entry.get("num_present", "–"), *shares, threshold, *areas])
+        rows.append([row.name, row.images, *shares, threshold, *areas])
     titles = ("class", "images", "Dice where present", "IoU", "recall", "false alarms",
               "threshold", "min. area px", "min. component px")  # fmt: skip
     return table(titles, rows)

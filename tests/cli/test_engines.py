@@ -21,7 +21,7 @@ def registry(tmp_path: Path) -> tuple[list[str], str, str, str]:
     store = Lake(str(tmp_path / "store"))
     names = []
     for number, dice in enumerate((0.95, 0.97, 0.9)):
-        of_class = {"present_dice": dice, "recall": 1.0, "false_alarm_rate": 0.0, "num_present": 5}
+        of_class = {"present_dice": dice, "recall": 1.0, "false_alarm_rate": 0.0, "num_present": 25}
         metrics = {
             "data_digest": "0a" * 32, "num_images": 50, "kaggle_dice": dice, "mean_iou": dice,
             "classes": [of_class] * 4,
@@ -100,7 +100,7 @@ def test_an_alias_is_promoted_and_rolled_back(steel_batch: Command, registry: An
     moved = steel_batch("engines", "promote", better, *store, *json_).json
     assert keys(moved) == {"alias", "engine", "previous", "changed", "entry", "comparison"}
     assert (moved["engine"], moved["previous"], moved["changed"]) == (better, first, True)
-    assert keys(moved["comparison"]) == {"figures", "refusals"}
+    assert keys(moved["comparison"]) == {"figures", "refusals", "too_few"}
     again = steel_batch("engines", "promote", better, *store)
     assert (again.code, again.err) == (0, "")
     assert f"tiny@production means {better} already" in again.out
@@ -169,3 +169,33 @@ def test_a_page_that_cannot_be_written_is_named(steel_batch: Command, tmp_path: 
     (tmp_path / "sub").write_text("a file")
     text = refused(steel_batch("engines", "show", "demo", "--page", folder / "demo.html"))
     assert text == f"Error: --page {folder}/demo.html: Not a directory."
+
+
+def test_figures_on_too_few_images_are_not_shown_as_figures(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    """Of three images, one of them with a defect that was missed: Kaggle Dice is 0.83."""
+    store = Lake(str(tmp_path / "store"))
+    of_class = {"present_dice": 0.0, "recall": 0.0, "false_alarm_rate": 0.0, "num_present": 1}
+    names = []
+    for number in range(2):
+        metrics = {
+            "data_digest": "0a" * 32, "num_images": 3, "kaggle_dice": 0.8333, "mean_iou": 0.33,
+            "classes": [of_class] * 4,
+        }  # fmt: skip
+        card, graphs = tiny_version(min_area_px=number, metrics=metrics)
+        register(store, card, graphs)
+        names.append(card.name)
+    flags = ["--store", store.url]
+    page = tmp_path / "page.html"
+    shown = steel_batch("engines", "show", names[0], *flags, "--page", page).out
+    assert "judged on 3 held-out images: too few to compare (band_1 on 1, " in shown
+    assert shown.count("too few") == 1 + 4 * 3
+    for text in (shown, page.read_text().partition("<h2>Recipe")[0]):
+        assert "0.8333" not in text
+        assert "0.000" not in text
+    diff = steel_batch("engines", "diff", *names, *flags).out
+    assert diff.count("was judged on too few images to compare: band_1 on 1, ") == 2
+    steel_batch("engines", "promote", names[0], *flags)
+    moved = steel_batch("engines", "promote", names[1], *flags).out
+    assert "Both were judged on too few images to compare: band_1 on 1, " in moved

@@ -7,9 +7,8 @@ from typing import Any
 
 from tests.training.bands import CLASSES
 from training.augment import AugmentConfig
-from training.job import JobConfig
-from training.model import ModelConfig
-from training.recipe import TrainConfig
+from training.inputs import JobConfig
+from training.recipe import ModelConfig, TrainConfig
 
 RECIPE = TrainConfig(
     model=ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2),

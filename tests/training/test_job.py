@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from steel_batch import layout
 from steel_batch.cli import cli
-from steel_batch.errors import ConfigError, EngineError
+from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.masks.rle import decode_rle
 from steel_batch.registry import aliases
@@ -26,8 +26,7 @@ from tests.training.small_job import RECIPE, job
 from training.dataset import open_dataset, split
 from training.job import JobResult, run_job
 from training.metrics import Judged, evaluate
-from training.model import ModelConfig
-from training.recipe import TrainConfig
+from training.recipe import ModelConfig, TrainConfig
 
 
 def test_a_job_ends_with_a_version_whose_card_is_the_evidence(
@@ -195,13 +194,21 @@ def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> N
     assert list(Lake(str(tmp_path)).list_objects()) == []
 
 
-def test_a_network_that_cannot_be_exported_is_refused_before_it_is_trained(
+def test_a_network_that_cannot_take_the_images_is_refused_before_they_are_read(
     images: Path, tmp_path: Path
 ) -> None:
-    model = ModelConfig(architecture="PSPNet")
-    with pytest.raises(EngineError, match="cannot be exported at 64×160 and opset 17"):
-        run_job(job(images, tmp_path), dataclasses.replace(RECIPE, model=model))
-    assert list(Lake(str(tmp_path)).list_objects()) == []
+    """All but a few, from which their size is known: a label that is wrong is not come to."""
+    labels = tmp_path / "wrong.csv"
+    labels.write_text("ImageId,ClassId,EncodedPixels\nnowhere.png,1,1 1\n")
+    store = tmp_path / "store"
+    model = ModelConfig(architecture="DPT", encoder="tu-vit_relpos_small_patch16_224")
+    with pytest.raises(ConfigError) as refused:
+        run_job(job(images, store, labels=str(labels)), dataclasses.replace(RECIPE, model=model))
+    assert str(refused.value).startswith(
+        "DPT with encoder 'tu-vit_relpos_small_patch16_224' cannot take images or crops of 64×64: "
+        "Input height (64) doesn't match model (224)"
+    )
+    assert list(Lake(str(store)).list_objects()) == []
 
 
 def test_a_bare_name_is_of_the_file_beside_the_images_and_never_a_guess(
