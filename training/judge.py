@@ -23,15 +23,13 @@ from training.model import ContractGraph
 def probabilities(
     graph: ContractGraph, dataset: Dataset, height: int, width: int
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
-    """Per example, the probabilities [C, H, W] and the true bitmask at the engine's size."""
+    """Per example, the probabilities [C, H, W] at the engine's size, and the true bitmask."""
     for index in range(len(dataset.examples)):
         interrupt.check()
         image_HW, truth_HW = dataset.load(index)
         batch = torch.from_numpy(np.ascontiguousarray(fit_to(image_HW, height, width, "fit")))
         with torch.no_grad():
             logits = graph.logits(batch[None, None].to(graph.limits.device))
-        if truth_HW.shape != (height, width):
-            truth_HW = mask_to_source(truth_HW, height, width)
         yield torch.sigmoid(logits[0]).cpu().numpy(), truth_HW
 
 
@@ -92,7 +90,8 @@ def judge_images(
         if truth_HW.shape != mask_HW.shape:
             mask_HW = mask_to_source(mask_HW, *truth_HW.shape)
         kept_HW = np.zeros_like(truth_HW)
-        for defect in describe_defects([mask_HW], peak, count, post)[0].as_py():
+        defects = describe_defects([mask_HW], peak, count, post, engine_px=height * width)
+        for defect in defects[0].as_py():
             class_HW = decode_rle(defect["rle"], *truth_HW.shape)
             kept_HW |= class_HW << np.uint8(defect["class_id"] - 1)
         yield Judged(predicted_HW=kept_HW, truth_HW=truth_HW, peak_C=peak[0])

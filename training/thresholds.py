@@ -2,7 +2,8 @@
 
 For each class, the pair that gives the best Dice of the competition over the validation images; of
 pairs within `SLACK` of the best, the one nearest to no post-processing, which generalises better.
-Shape suffixes: N images, C classes, T thresholds, H rows, W columns.
+Masks are compared at each image's own size, and least areas count the engine's pixels: both as
+`score` does it. Shape suffixes: N images, C classes, T thresholds, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.images.decode import mask_to_source
+from steel_batch.masks.defects import is_at_least
 from training.metrics import dice_of
 
 PROBABILITIES: Final = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -28,7 +31,7 @@ class Choice:
     threshold: float
     """A probability; a pixel above it belongs to the class."""
     min_area_px: int
-    """An image with fewer pixels of the class has none."""
+    """An image with fewer pixels of the class has none; in pixels of the engine's size."""
     kaggle_dice: float
     """Of this class on the images that were searched."""
 
@@ -39,39 +42,54 @@ def search(
     """Choose per class.
 
     Args:
-        outputs: Per image, probabilities [C, H, W] and the true bitmask [H, W]; read once.
+        outputs: Per image, probabilities [C, H, W] at the engine's size and the true bitmask at
+            the image's; read once.
         num_classes: C.
 
     Raises:
         ValueError: There is no image.
     """
-    rows = [
-        np.stack([_areas(p_CHW[c], truth_HW & np.uint8(1 << c)) for c in range(num_classes)])
-        for p_CHW, truth_HW in outputs
-    ]
+    rows, image_px, engine_px = [], [], 0
+    for p_CHW, truth_HW in outputs:
+        rows.append(
+            np.stack([_areas(p_CHW[c], truth_HW & np.uint8(1 << c)) for c in range(num_classes)])
+        )
+        image_px.append(truth_HW.size)
+        engine_px = p_CHW[0].size
     if not rows:
         raise ValueError("there is no image to search on")
-    areas_NCT3 = np.stack(rows)
-    return [_choose(areas_NCT3[:, c]) for c in range(num_classes)]
+    areas_NCT3, image_px_N = np.stack(rows), np.array(image_px, np.int64)
+    return [_choose(areas_NCT3[:, c], image_px_N, engine_px) for c in range(num_classes)]
 
 
 def _areas(
     probability_HW: npt.NDArray[np.float32], truth_HW: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    """Predicted, true and common pixels at each threshold, [T, 3]."""
-    truth = truth_HW.astype(bool)
-    inside = probability_HW[truth]
-    rows = [
-        (np.count_nonzero(probability_HW > p), inside.size, np.count_nonzero(inside > p))
-        for p in PROBABILITIES
-    ]
-    return np.array(rows, np.int64)
+    """Predicted, true and common pixels of the image at each threshold, [T, 3]."""
+    passed_HW = np.zeros(probability_HW.shape, np.uint8)
+    for p in PROBABILITIES:  # how many of them a pixel passes: they rise
+        passed_HW += probability_HW > p
+    passed_HW = mask_to_source(passed_HW, *truth_HW.shape)
+    inside = passed_HW[truth_HW.astype(bool)]
+    predicted_T, common_T = (
+        np.bincount(passed.ravel(), minlength=len(PROBABILITIES) + 1)[::-1].cumsum()[-2::-1]
+        for passed in (passed_HW, inside)
+    )
+    return np.stack([predicted_T, np.full_like(predicted_T, inside.size), common_T], axis=1)
 
 
-def _choose(areas_NT3: npt.NDArray[np.int64]) -> Choice:
+def _choose(
+    areas_NT3: npt.NDArray[np.int64], image_px_N: npt.NDArray[np.int64], engine_px: int
+) -> Choice:
     scored = []
     for min_area in MIN_AREAS_PX:
-        kept_NT3 = np.where(areas_NT3[..., :1] >= min_area, areas_NT3, 0)
+        is_kept_NT1 = is_at_least(
+            areas_NT3[..., :1],
+            np.array(min_area, np.int64),
+            image_px_N[:, None, None],
+            engine_px,
+        )
+        kept_NT3 = np.where(is_kept_NT1, areas_NT3, 0)
         kept_NT3[..., 1] = areas_NT3[..., 1]
         dice_T = dice_of(kept_NT3).mean(axis=0)
         for threshold, dice in zip(PROBABILITIES, dice_T.tolist(), strict=True):

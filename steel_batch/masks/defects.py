@@ -31,6 +31,8 @@ def describe_defects(
     peak_NC: npt.NDArray[np.float32],
     count_NC: npt.NDArray[np.float32],
     post_process: PostProcess,
+    *,
+    engine_px: int,
 ) -> pa.ListArray:
     """The defects of some images.
 
@@ -39,6 +41,8 @@ def describe_defects(
         peak_NC: Highest probability per class.
         count_NC: Pixels per class as the engine counted them; an image of none costs nothing.
         post_process: Components and classes smaller than these are dropped.
+        engine_px: Pixels of the engine's input, which `post_process` counts in: on an image of
+            another size, its least areas stand for the same share of the image.
 
     Returns:
         The column ``defects``: for each image a list of `schema.DEFECT`, one per class that has
@@ -47,7 +51,7 @@ def describe_defects(
     bits = (count_NC > 0) @ (1 << np.arange(count_NC.shape[1]))
     runs = find_batch_runs(masks_HW, bits.tolist())
     sizes = np.array([mask_HW.shape for mask_HW in masks_HW], np.intp).reshape(-1, 2)
-    runs, num_components = _keep_components(runs, sizes, post_process)
+    runs, num_components = _keep_components(runs, sizes, post_process, engine_px)
     first = _firsts(runs)
     mask, bit = runs.mask[first], runs.bit[first]
     area_px = np.add.reduceat(runs.length_px, first) if len(first) else first
@@ -66,10 +70,22 @@ def describe_defects(
         ],
         fields=list(schema.DEFECT),
     )
-    is_large = area_px >= np.array(post_process.min_area_px)[bit]
+    least_px = np.array(post_process.min_area_px, np.int64)[bit]
+    is_large = is_at_least(area_px, least_px, sizes.prod(axis=1)[mask], engine_px)
     ends = np.cumsum(np.bincount(mask[is_large], minlength=len(masks_HW)))
     offsets = pa.array(np.append(0, ends).astype(np.int32))
     return pa.ListArray.from_arrays(offsets, defects.filter(pa.array(is_large)))
+
+
+def is_at_least(
+    area_px: npt.NDArray[np.int64],
+    least_px: npt.NDArray[np.int64],
+    image_px: npt.NDArray[np.int64],
+    engine_px: int,
+) -> npt.NDArray[np.bool_]:
+    """Whether areas on images reach a least area that counts the engine's pixels; exact."""
+    found: npt.NDArray[np.bool_] = area_px.astype(np.int64) * engine_px >= least_px * image_px
+    return found
 
 
 def _firsts(runs: BatchRuns) -> Ints:
@@ -109,7 +125,7 @@ def _cut_at_columns(runs: Runs, height: Ints) -> _Pieces:
 
 
 def _keep_components(
-    runs: BatchRuns, sizes: Ints, post_process: PostProcess
+    runs: BatchRuns, sizes: Ints, post_process: PostProcess, engine_px: int
 ) -> tuple[BatchRuns, Ints]:
     """Drop small components.
 
@@ -132,9 +148,11 @@ def _keep_components(
         int(sizes[:, 0].max()) + 2,
     )
     size_px = np.bincount(label, pieces.length_px, minlength=len(label))
-    least_px = np.zeros(8)
+    least_px = np.zeros(8, np.int64)
     least_px[: len(post_process.min_component_px)] = post_process.min_component_px
-    is_small = size_px < least_px[group % 8]  # of places that are no root, too
+    image_px = sizes.prod(axis=1)[group // 8]
+    # Of places that are no root, too.
+    is_small = ~is_at_least(size_px, least_px[group % 8], image_px, engine_px)
     is_root = size_px > 0
     num = np.bincount(group[is_root & ~is_small], minlength=shape[0] * 8).reshape(shape)
     if (is_root & is_small).any():

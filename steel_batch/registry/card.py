@@ -23,9 +23,11 @@ class PostProcess:
     """What happens to a mask between the graph and the row."""
 
     min_area_px: tuple[int, ...]
-    """Per class: a class with fewer pixels than this on an image is dropped from it."""
+    """Per class: a class with fewer pixels than this on an image is dropped from it. They are
+    pixels of the engine's size; on an image of another size, the same share of it."""
     min_component_px: tuple[int, ...]
-    """Per class: connected components with fewer pixels than this are dropped first."""
+    """Per class: connected components with fewer pixels than this, counted in the same way, are
+    dropped first."""
     resize: str = "never"
     """Images of another size: `never` quarantines them, `fit` scales them and the mask back."""
 

@@ -222,7 +222,8 @@ def _describe(
     masks_HW = [_EMPTY_HW] * len(peak_NC)
     for image, mask_HW, size in zip(marked, mask_NHW, sizes.tolist(), strict=False):
         masks_HW[image] = mask_to_source(mask_HW, *size)
-    return describe_defects(masks_HW, peak_NC, count_NC, post_process)
+    engine_px = mask_NHW.shape[1] * mask_NHW.shape[2]
+    return describe_defects(masks_HW, peak_NC, count_NC, post_process, engine_px=engine_px)
 
 
 def _serve(arguments: Sequence[str], source: BinaryIO, sink: BinaryIO) -> None:

@@ -74,12 +74,17 @@ def plain_defects(bitmask_HW: Mask, post: PostProcess) -> list[Expected]:
     return found
 
 
-def describe_all(masks_HW: list[Mask], post: PostProcess) -> list[list[dict[str, Any]]]:
+def describe_all(
+    masks_HW: list[Mask], post: PostProcess, *, engine_px: int | None = None
+) -> list[list[dict[str, Any]]]:
     """As the pipeline calls it: counts and peaks as the engine gives them."""
+    engine_px = engine_px or masks_HW[0].size
     classes = range(len(post.min_area_px))
     count_NC = np.array([[(m >> c & 1).sum() for c in classes] for m in masks_HW], np.float32)
     peak_C = np.linspace(0.5, 0.9, len(classes), dtype=np.float32)
-    defects = describe_defects(masks_HW, np.tile(peak_C, (len(masks_HW), 1)), count_NC, post)
+    defects = describe_defects(
+        masks_HW, np.tile(peak_C, (len(masks_HW), 1)), count_NC, post, engine_px=engine_px
+    )
     defects.validate(full=True)
     assert defects.type.value_type == schema.DEFECT
     return list(defects.to_pylist())
@@ -204,11 +209,25 @@ def test_each_class_has_limits_and_a_peak_of_its_own() -> None:
 def test_a_class_without_a_count_is_not_looked_at() -> None:
     bitmask_HW = np.full((4, 4), 0b11, np.uint8)
     peak_NC, count_NC = np.array([[0.9, 0.9]], np.float32), np.array([[0, 16]], np.float32)
-    ((defect,),) = describe_defects([bitmask_HW], peak_NC, count_NC, post_process(2)).to_pylist()
+    given = {"post_process": post_process(2), "engine_px": 16}
+    ((defect,),) = describe_defects([bitmask_HW], peak_NC, count_NC, **given).to_pylist()
     assert defect["class_id"] == 2
-    assert describe_defects([bitmask_HW], peak_NC, count_NC * 0, post_process(2)).to_pylist() == [
-        []
-    ]
+    assert describe_defects([bitmask_HW], peak_NC, count_NC * 0, **given).to_pylist() == [[]]
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_a_least_area_is_the_same_share_of_an_image_of_any_size(scale: int) -> None:
+    small_HW = np.zeros((20, 30), np.uint8)
+    small_HW[2:6, 3:8] = 1  # 20 pixels
+    small_HW[10:12, 10:14] = 1  # 8 pixels
+    mask_HW = np.kron(small_HW, np.ones((scale, scale), np.uint8))
+    for area, component, expected in (
+        (28, 8, 28), (29, 8, None), (20, 9, 20), (21, 9, None), (0, 20, 20), (0, 21, None),
+    ):  # fmt: skip
+        post = post_process(1, area=area, component=component)
+        (found,) = describe_all([mask_HW], post, engine_px=600)
+        areas = [defect["area_px"] for defect in found]
+        assert areas == ([] if expected is None else [expected * scale**2])
 
 
 def test_more_components_than_the_column_holds_are_counted_as_the_most_it_holds() -> None:
@@ -243,4 +262,5 @@ def test_images_that_are_described_together_are_described_as_each_alone(
         for shape in shapes
     ]
     post = post_process(num_classes, 2, component)
-    assert describe_all(masks_HW, post) == [describe(mask_HW, post) for mask_HW in masks_HW]
+    alone = [describe_all([mask_HW], post, engine_px=20)[0] for mask_HW in masks_HW]
+    assert describe_all(masks_HW, post, engine_px=20) == alone

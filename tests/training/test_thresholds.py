@@ -5,6 +5,10 @@ import itertools
 import numpy as np
 import pytest
 
+from steel_batch.images.decode import mask_to_source
+from steel_batch.masks.defects import describe_defects
+from steel_batch.masks.rle import decode_rle
+from steel_batch.registry.card import PostProcess
 from training.thresholds import MIN_AREAS_PX, PROBABILITIES, SLACK, search
 
 Outputs = list[tuple[np.ndarray, np.ndarray]]
@@ -55,6 +59,39 @@ def test_the_choice_is_as_good_as_any_to_within_what_is_stated(seed: int) -> Non
             if dice >= max(by_pair.values()) - SLACK / 2:
                 nearer = (abs(threshold - 0.5), min_area_px)
                 assert (abs(choice.threshold - 0.5), choice.min_area_px) <= nearer
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_choice_is_judged_as_score_applies_it_to_images_of_any_size(seed: int) -> None:
+    """Its Dice is that of the defects which are described at the images' own sizes."""
+    sizes = [(40, 60), (80, 120), (23, 31), (40, 120), (100, 60)]
+    pairs = [
+        (probability, mask_to_source(truth, *sizes[i % len(sizes)]))
+        for i, (probability, truth) in enumerate(outputs(seed))
+    ]
+    choices = search(iter(pairs), 3)
+    post = PostProcess(
+        min_area_px=tuple(choice.min_area_px for choice in choices), min_component_px=(0, 0, 0)
+    )
+    scores = []
+    for probability, truth in pairs:
+        mask = np.zeros((40, 60), np.uint8)
+        for c, choice in enumerate(choices):
+            mask |= (probability[c] > choice.threshold).astype(np.uint8) << np.uint8(c)
+        counts = np.array([[np.count_nonzero(mask >> c & 1) for c in range(3)]], np.float32)
+        kept = np.zeros_like(truth)
+        of_image = mask_to_source(mask, *truth.shape)
+        for defect in describe_defects(
+            [of_image], np.ones((1, 3), np.float32), counts, post, engine_px=mask.size
+        )[0].as_py():
+            class_HW = decode_rle(defect["rle"], *truth.shape)
+            kept |= class_HW << np.uint8(defect["class_id"] - 1)
+        for c in range(3):
+            predicted, true = kept >> c & 1, truth >> c & 1
+            total = int(predicted.sum()) + int(true.sum())
+            scores.append(1.0 if total == 0 else 2 * int((predicted & true).sum()) / total)
+    of_classes = np.reshape(scores, (-1, 3)).mean(axis=0)
+    assert [choice.kaggle_dice for choice in choices] == pytest.approx(of_classes.tolist())
 
 
 def test_a_class_that_never_occurs_keeps_the_middle_where_it_raises_no_alarm() -> None:
