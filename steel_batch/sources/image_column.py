@@ -82,12 +82,16 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:
-    """Whether it is a list of bytes, as of libraries that have no others."""
+    """Whether it is a list of bytes, signed or not, as of libraries that have no others."""
     kind = _plain(kind)
-    is_list = (
-        pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_list = any(
+        is_kind(kind)
+        for name in ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+        if (
+            is_kind := getattr(pa.types, f"is_{name}", None)
+        )  # views are newer than the oldest Arrow
     )
-    return bool(is_list and pa.types.is_uint8(kind.value_type))
+    return bool(is_list and kind.value_type in (pa.uint8(), pa.int8()))
 
 
 def is_leaf_of(path: str, column: str) -> bool:
@@ -141,11 +145,11 @@ def binary_views(array: pa.Array) -> list[memoryview | None]:
 
 
 def _of_numbers(array: pa.Array) -> list[memoryview | str | None]:
-    flat = array.cast(pa.large_list(pa.uint8()))
+    flat = array.cast(pa.large_list(array.type.value_type))
     numbers = flat.values
     if numbers.null_count:  # also where a list of a fixed size is null itself
         return [None if row is None else memoryview(_bytes_of(row)) for row in flat.to_pylist()]
-    content = memoryview(numbers.to_numpy(zero_copy_only=True)).cast("B")
+    content = memoryview(numbers.to_numpy(zero_copy_only=True).view(np.uint8))
     edges = flat.offsets.to_pylist()
     return [
         content[start:stop] if is_there else None
@@ -158,4 +162,4 @@ def _of_numbers(array: pa.Array) -> list[memoryview | str | None]:
 def _bytes_of(numbers: list[int | None]) -> bytes:
     if None in numbers:
         raise pa.ArrowInvalid("a list of an image's bytes has nulls in it")
-    return bytes(number for number in numbers if number is not None)
+    return bytes(number & 0xFF for number in numbers if number is not None)

@@ -30,12 +30,18 @@ def nullable(kind: pa.DataType, *values: Any) -> pa.Array:
     return pa.array(list(values), kind)
 
 
+def signed(data: bytes) -> list[int]:
+    return [byte - 256 if byte > 127 else byte for byte in data]
+
+
 COLUMNS_OF_IMAGES = {
     "binary": nullable(pa.binary(), JPEG, None, OTHER),
     "large_binary": nullable(pa.large_binary(), JPEG, None, OTHER),
     "binary_view": nullable(pa.binary_view(), JPEG, None, OTHER),
     "dictionary": nullable(pa.binary(), JPEG, None, OTHER).dictionary_encode(),
     "list": nullable(pa.list_(pa.uint8()), list(JPEG), None, list(OTHER)),
+    "signed": nullable(pa.list_(pa.int8()), signed(JPEG), None, signed(OTHER)),
+    "list_view": nullable(pa.list_view(pa.uint8()), list(JPEG), None, list(OTHER)),
     "large_list": nullable(pa.large_list(pa.uint8()), list(JPEG), None, list(OTHER)),
     "hugging_face": pa.array(
         [{"bytes": JPEG, "path": "a.jpg"}, None, {"bytes": OTHER, "path": None}]
