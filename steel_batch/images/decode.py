@@ -23,8 +23,8 @@ from steel_batch.images.bmp import read_bmp_header, read_fields
 from steel_batch.images.depth import FEWEST_BITS, SAMPLE_BITS, scale_to_8_bits, to_8_bits
 from steel_batch.images.formats import unsupported
 from steel_batch.images.header import JPEG_MAGIC, Header, probe
+from steel_batch.images.markers import ARITHMETIC, LOSSLESS
 from steel_batch.images.pgm import read_pgm
-from steel_batch.images.scans import ARITHMETIC, LOSSLESS
 from steel_batch.images.tiff import as_read, is_multiplied, is_white_0, read_page
 from steel_batch.images.wholeness import check_whole, with_noise_at_end
 

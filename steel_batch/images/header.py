@@ -14,8 +14,8 @@ from typing import Final
 from steel_batch.errors import DecodeError
 from steel_batch.images.bmp import read_bmp_header
 from steel_batch.images.formats import NETPBM_BLANKS, name_other, not_an_image, unsupported
+from steel_batch.images.markers import FRAMES, LOSSLESS
 from steel_batch.images.pgm import PGM_MAGIC, read_pgm_header
-from steel_batch.images.scans import FRAMES, LOSSLESS
 from steel_batch.images.tiff import (
     BITS,
     CHANNELS,

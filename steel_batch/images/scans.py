@@ -10,9 +10,7 @@ Source: ITU-T T.81, sections A.2, B.2, F.1.2, G.1 and H.1.
 
 from __future__ import annotations
 
-import contextlib
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,80 +18,27 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.errors import DecodeError
+from steel_batch.images.markers import (
+    ARITHMETIC,
+    END,
+    FRAMES,
+    LOSSLESS,
+    PROGRESSIVE,
+    SCAN,
+    Markers,
+)
 
 MAX_SCANS: Final = 100
 """A progressive JPEG has about ten. Each scan goes over every pixel, so that 60 kB of empty ones
 keep a decoder busy for a minute."""
-FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-"""Markers of a frame's header; which one says how pixels are coded."""
-LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
 _APPLICATION_2, _INDEX = 0xE2, b"MPF\0"
-_TEMPORARY, _START, _END, _SCAN, _NUM_LINES, _INTERVAL = 0x01, 0xD8, 0xD9, 0xDA, 0xDC, 0xDD
+_START, _NUM_LINES, _INTERVAL = 0xD8, 0xDC, 0xDD
 _AFTER_SCAN: Final = frozenset(
-    {0xC4, 0xCC, _END, _SCAN, 0xDB, _NUM_LINES, _INTERVAL, *range(0xE0, 0xF0), 0xFE}
+    {0xC4, 0xCC, END, SCAN, 0xDB, _NUM_LINES, _INTERVAL, *range(0xE0, 0xF0), 0xFE}
 )
 """What may follow a scan: the end, tables, another scan, application data, a comment."""
 _NUM_COEFFICIENTS: Final = 64
 _UNSENT: Final = -1
-
-
-class Markers:
-    """Where the markers of a JPEG lie."""
-
-    def __init__(self, data: memoryview) -> None:
-        self._data = data
-        content = np.frombuffer(data, np.uint8)
-        at = np.flatnonzero(content[:-1] == 0xFF)
-        code = content[at + 1]
-        # 00 is a 0xFF among the pixels, FF is filling.
-        is_restart = code & 0xF8 == 0xD0
-        is_other = (code > 0x00) & (code < 0xFF) & ~is_restart
-        self._restart_at, self._restart = at[is_restart], code[is_restart] & 7
-        self._at, self._code = at[is_other].tolist(), code[is_other].tolist()
-
-    def segments(self) -> Iterator[tuple[int, int, int]]:
-        """Where each segment begins, its marker, and where the segment before it ended.
-
-        Segments are stepped over, so a thumbnail's markers are not met. The last one is the end of
-        the image.
-
-        Raises:
-            struct.error: The file ends before the image does.
-        """
-        behind = 2
-        for found, marker in zip(self._at, self._code, strict=True):
-            if found < behind:
-                continue
-            yield found, marker, behind
-            if marker == _END:
-                return
-            if marker == _TEMPORARY:
-                behind = found + 2
-            else:
-                (length,) = struct.unpack_from(">H", self._data, found + 2)
-                behind = found + 2 + length
-        raise struct.error("no end")
-
-    def has_too_many_scans(self) -> bool:
-        """Whether there are more scans than `MAX_SCANS`."""
-        if self._code.count(_SCAN) <= MAX_SCANS:
-            return False
-        with contextlib.suppress(struct.error):
-            return sum(marker == _SCAN for _, marker, _ in self.segments()) > MAX_SCANS
-        return False
-
-    def restarts(self, begin: int, end: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        """Where restart markers lie within some bytes, and their numbers (0 to 7)."""
-        first, last = self._restart_at.searchsorted([begin, end])
-        return self._restart_at[first:last], self._restart[first:last]
-
-
-def first_scan(data: memoryview) -> tuple[int, int]:
-    """Where the pixels of the first scan begin and end; the file passed `check_scans`."""
-    segments = Markers(data).segments()
-    next(found for found, marker, _ in segments if marker == _SCAN)
-    end, _, begin = next(segments)
-    return begin, end
 
 
 def check_scans(data: memoryview) -> tuple[int, int | None]:
@@ -112,7 +57,7 @@ def check_scans(data: memoryview) -> tuple[int, int | None]:
         struct.error: The file ends before the image does.
     """
     markers = Markers(data)
-    if markers.has_too_many_scans():
+    if markers.has_more_scans_than(MAX_SCANS):
         raise DecodeError(
             f"JPEG of more than {MAX_SCANS} scans; no encoder makes them.", code="too_large"
         )
@@ -147,7 +92,7 @@ def check_scans(data: memoryview) -> tuple[int, int | None]:
                     f"JPEG of {frame.height} rows by its header and of {height} by what follows "
                     "its pixels."
                 )
-        elif marker == _SCAN:
+        elif marker == SCAN:
             num_scans += 1
             if frame is None:
                 raise DecodeError("JPEG whose pixels come before its frame's header.")

@@ -17,8 +17,9 @@ import numpy as np
 from steel_batch.errors import DecodeError
 from steel_batch.images.bmp import ALPHA_FIELDS, FIELDS, PLAIN, read_bmp_header
 from steel_batch.images.header import Header
+from steel_batch.images.markers import first_scan
 from steel_batch.images.pgm import check_pgm
-from steel_batch.images.scans import check_scans, first_scan
+from steel_batch.images.scans import check_scans
 from steel_batch.images.several import (
     refuse_animated_png,
     refuse_animated_webp,

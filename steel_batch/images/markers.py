@@ -1,0 +1,79 @@
+"""Where the markers of a JPEG lie, found without decoding it.
+
+Source: ITU-T T.81, section B.1.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+END, SCAN = 0xD9, 0xDA
+FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
+"""Markers of a frame's header; which one says how pixels are coded."""
+LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
+_TEMPORARY: Final = 0x01
+
+
+class Markers:
+    """Where the markers of a JPEG lie."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+        content = np.frombuffer(data, np.uint8)
+        at = np.flatnonzero(content[:-1] == 0xFF)
+        code = content[at + 1]
+        # 00 is a 0xFF among the pixels, FF is filling.
+        is_restart = code & 0xF8 == 0xD0
+        is_other = (code > 0x00) & (code < 0xFF) & ~is_restart
+        self._restart_at, self._restart = at[is_restart], code[is_restart] & 7
+        self._at, self._code = at[is_other].tolist(), code[is_other].tolist()
+
+    def segments(self) -> Iterator[tuple[int, int, int]]:
+        """Where each segment begins, its marker, and where the segment before it ended.
+
+        Segments are stepped over, so a thumbnail's markers are not met. The last one is the end of
+        the image.
+
+        Raises:
+            struct.error: The file ends before the image does.
+        """
+        behind = 2
+        for found, marker in zip(self._at, self._code, strict=True):
+            if found < behind:
+                continue
+            yield found, marker, behind
+            if marker == END:
+                return
+            if marker == _TEMPORARY:
+                behind = found + 2
+            else:
+                (length,) = struct.unpack_from(">H", self._data, found + 2)
+                behind = found + 2 + length
+        raise struct.error("no end")
+
+    def has_more_scans_than(self, limit: int) -> bool:
+        """Whether the image has more than so many scans, as far as it is there."""
+        if self._code.count(SCAN) <= limit:
+            return False
+        with contextlib.suppress(struct.error):
+            return sum(marker == SCAN for _, marker, _ in self.segments()) > limit
+        return False
+
+    def restarts(self, begin: int, end: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
+        """Where restart markers lie within some bytes, and their numbers (0 to 7)."""
+        first, last = self._restart_at.searchsorted([begin, end])
+        return self._restart_at[first:last], self._restart[first:last]
+
+
+def first_scan(data: memoryview) -> tuple[int, int]:
+    """Where the pixels of the first scan begin and end; the file passed `check_scans`."""
+    segments = Markers(data).segments()
+    next(found for found, marker, _ in segments if marker == SCAN)
+    end, _, begin = next(segments)
+    return begin, end
