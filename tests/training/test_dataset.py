@@ -10,7 +10,8 @@ from steel_batch.errors import ChangedObjectError, ConfigError
 from steel_batch.lake import Lake
 from tests.training.bands import band, open_bands, write_bands
 from training.dataset import Dataset, Example, open_dataset, split
-from training.job import JobConfig, _open_parts
+from training.inputs import JobConfig, find_inputs
+from training.job import _open_parts
 from training.labels import LabelError
 
 COILS = ((), (1,), (2,), (3,), (4,), (1, 2), (3, 4), (1, 3))
@@ -179,8 +180,10 @@ def test_images_of_12_bits_are_learned_from_as_they_are_scored(
         images=twelve.url, labels="train.csv", store="s", model="m", bits=12,
         validation_share=0.3, test_share=0.3,
     )  # fmt: skip
-    parts, source = _open_parts(config)
-    assert source["bits"] == 12
+    inputs = find_inputs(config)
+    assert inputs.source["bits"] == 12
+    assert inputs.likely_size() is not None
+    parts = _open_parts(inputs, config)
     pixels = {
         e.name: part.load(i)
         for part in (parts.training, parts.validation, parts.test)

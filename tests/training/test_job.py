@@ -100,7 +100,7 @@ def test_two_trainings_on_one_split_can_be_compared_wherever_the_images_lie(
         "Kaggle Dice", "Dice where present of dim",
     ]  # fmt: skip
     assert second.recipe["data"] == {
-        "images": str(copy), "labels": str(copy / "train.csv"), "groups": None,
+        "images": str(copy), "labels": str(copy / "train.csv"), "bits": None, "groups": None,
         "validation_share": 0.2, "test_share": 0.2, "split_seed": 0,
     }  # fmt: skip
     other = run_job(job(copy, tmp_path / "store", split_seed=1), config).card
