@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from steel_batch.errors import ConfigError
-from steel_batch.lake import Lake
+from steel_batch.lake import Lake, why_unusable
 from steel_batch.sources.containers import Containers, Opener
 from steel_batch.sources.contract import Selection, Source
 from steel_batch.sources.key_pattern import KeyPattern
@@ -59,6 +59,13 @@ def _parse(text: str | None) -> tuple[KeyPattern, Opener | None]:
             "unpack them, and `steel-batch pack` makes .tar or .parquet of the images."
         )
     match = None if text is None else _CONTAINER.fullmatch(text)
+    objects = text if match is None else match["objects"]
+    if objects is not None and why_unusable(objects.strip("/")) is not None:
+        raise ConfigError(
+            f"key pattern {text!r} matches no key: keys are read below --images, with one '/' "
+            "between their parts and without '.', '..' and backslashes. Write it as "
+            "'line={line}/date={date}/{image_id}.jpg'."
+        )
     if match is None:
         return KeyPattern(text), None
     pattern = KeyPattern(match["objects"], names_images=False)

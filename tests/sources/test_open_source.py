@@ -22,6 +22,10 @@ from tests.sources.made_up_sources import images_of, source_of, tar_of
         ("*.parquet#{image_id}", "rows of a Parquet file have no names"),
         ("*.tar.gz", "compressed archives"),
         ("{date}/*.tgz#{image_id}.jpg", "compressed archives"),
+        ("./{image_id}.jpg", "matches no key"),
+        ("{line}//{image_id}.jpg", "matches no key"),
+        ("..\\{image_id}.jpg", "matches no key"),
+        ("{line}/../*.tar", "matches no key"),
     ],
 )
 def test_a_pattern_that_no_container_has_is_refused(
