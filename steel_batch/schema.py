@@ -131,6 +131,8 @@ def conform(rows: Rows, fields: pa.Schema) -> Rows:
     Raises:
         ArrowInvalid: A column that is never null is missing, or one cannot be cast.
     """
+    if rows.schema.equals(fields):
+        return rows
     columns = []
     for field in fields:
         if field.name in rows.schema.names:

@@ -182,7 +182,9 @@ def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
                 continue
             if not damaged:
                 # A run that an earlier build began has staged rows without the newest columns.
-                yield schema.conform(pq.read_table(io.BytesIO(rows)), schema.PREDICTIONS)
+                # `pq.read_table` takes half as long again for the few rows of a shard.
+                table = pq.ParquetFile(pa.BufferReader(rows)).read(use_threads=False)
+                yield schema.conform(table, schema.PREDICTIONS)
     if damaged:
         example = next(iter(damaged.values()))
         raise DamagedShardsError(
