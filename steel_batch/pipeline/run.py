@@ -183,17 +183,21 @@ class DateRun:
             )
         self._events.flush()
 
-    def complete(self, cluster: contextlib.ExitStack) -> RunResult:
+    def complete(self, cluster: contextlib.ExitStack | None = None) -> RunResult:
         """Score what is left, as often as it takes, and commit.
 
         Args:
-            cluster: Where a cluster is needed, it is joined for as long as this is open.
+            cluster: Where a cluster is needed, it is joined for as long as this is open; without
+                it, until this returns.
 
         Raises:
             TooManyBadImagesError: Nothing was committed; receipts are kept.
             LakeError: The lake or the store failed for good; receipts are kept.
             LockHeldError: The lock was lost.
         """
+        if cluster is None:
+            with contextlib.ExitStack() as own:
+                return self.complete(own)
         if self.result is not None:
             return self.result
         if self._files is not None:  # all that is left takes no cluster

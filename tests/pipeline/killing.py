@@ -12,9 +12,9 @@ import multiprocessing
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
@@ -25,6 +25,7 @@ from steel_batch.sources.open import open_source
 from steel_batch.tables.commit import ensure_tables
 
 RECEIPT = "a receipt"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Step:
     """A write to the store."""
 
     pattern: str
-    """Regular expression over its key; `RECEIPT` for the receipts that the driver was told of."""
+    """Regular expression over its key; `RECEIPT` for the receipts that the driver was told of, and
+    ``look:<table>`` for questions to a table's log once the table was committed to."""
     nth: int = 1
     """Which of those that match."""
     before: bool = False
@@ -54,6 +56,18 @@ class KillingLake(Lake):
             self._num_left -= 1
             if self._num_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
+
+    def ask(self, what: str, request: Callable[[], T]) -> T:
+        """Count what is asked of a table that has an entry of a run: the looks after a commit."""
+        table = what.rpartition("/")[2]
+        log = f"{table}/_delta_log/{1:020d}.json"
+        is_look = self._at.pattern == f"look:{table}" and self.stat(log) is not None
+        if is_look:
+            self._step(f"look:{table}", before=True)
+        answer = super().ask(what, request)
+        if is_look:
+            self._step(f"look:{table}", before=False)
+        return answer
 
     def observe(self, progress: Progress) -> None:
         """Take note of each receipt."""

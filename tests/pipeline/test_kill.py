@@ -38,6 +38,11 @@ STEPS = {
     "the summary is published": Step("^class_summaries/"),
     "the summary is committed": Step("merged/quarantine/", before=True),
     "the quarantine is published": Step("^quarantine/"),
+    "the log of the predictions is written": Step("look:predictions", before=True),
+    "the predictions were looked at": Step("look:predictions"),
+    "they were looked at and swept": Step("look:predictions", nth=2),
+    "the quarantine was looked at": Step("look:quarantine"),
+    "all three were looked at again": Step("look:quarantine", nth=3),
     "all three are committed": Step("result.json$", before=True),
     "the result is written": Step("result.json$"),
 }
