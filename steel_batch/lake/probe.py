@@ -25,6 +25,7 @@ ADVICE: Final = (
     "lists others); or give --unsafe-single-writer, if no two commands ever write to this store at "
     "once."
 )
+_REFUSES: Final = "it refuses a put that is conditional"
 
 _found: dict[tuple[int, str, str | None], str | None] = {}
 _finding = threading.Lock()
@@ -42,7 +43,8 @@ def writable(store: Lake, *, single_writer: bool = False) -> Lake:
         `Lake.single_writer` set.
 
     Raises:
-        UndecidedStoreError: The store does not decide between two writers.
+        UndecidedStoreError: The store does not decide between two writers; or it refuses to, which
+            no word of the user's helps against, as delta-rs writes the logs by conditional puts.
         LakeError: It cannot be written at all.
     """
     if not store.is_s3:
@@ -54,6 +56,12 @@ def writable(store: Lake, *, single_writer: bool = False) -> Lake:
         flaw = _found[place]
     if flaw is None:
         return store
+    if single_writer and flaw.startswith(_REFUSES):
+        raise UndecidedStoreError(
+            f"{store.url} cannot be written: {flaw}. The tables' logs are written by such puts, so "
+            "--unsafe-single-writer does not help here. Use a store with conditional writes, such "
+            "as AWS S3 or Ceph RGW."
+        )
     if single_writer:
         return store.for_single_writer()
     raise UndecidedStoreError(
@@ -102,7 +110,7 @@ def _judge(
             store.write(key, bodies[0])  # if that is refused too, it is not for the condition
         except LakeError:
             raise refusals[0] from None
-        return f"it refuses a put that is conditional ({refusals[0].message.rstrip('.')})"
+        return f"{_REFUSES} ({refusals[0].message.rstrip('.')})"
     num_winners = sum(answer is True for answer in answers)
     if num_winners == 1:
         if store.read(key) == bodies[answers.index(True)]:

@@ -78,15 +78,27 @@ def test_a_store_where_a_later_writer_is_refused_may_let_concurrent_ones_win(
     assert find_flaw(store) is not None
 
 
+@pytest.mark.parametrize("kind", ["ignoring", "late"])
 def test_the_only_writer_of_a_store_that_does_not_decide_may_say_so(
-    undecided: tuple[Lake, str],
+    kind: str, request: pytest.FixtureRequest
 ) -> None:
-    store = writable(undecided[0], single_writer=True)
+    endpoint = request.getfixturevalue(f"{kind}_endpoint")
+    url = f"{new_bucket(endpoint)}/store"
+    store = writable(Lake(url, endpoint_url=endpoint), single_writer=True)
     assert store.single_writer
     assert store.with_retry(store.retry).single_writer
     assert store.put_if_absent("key", b"first")
     assert not store.put_if_absent("key", b"second")
     assert store.read("key") == b"first"
+
+
+def test_a_store_that_refuses_conditional_puts_is_refused_whatever_the_user_says(
+    refusing_endpoint: str,
+) -> None:
+    """delta-rs writes each log entry by one, and would ask for ten minutes."""
+    store = Lake(f"{new_bucket(refusing_endpoint)}/store", endpoint_url=refusing_endpoint)
+    with pytest.raises(UndecidedStoreError, match="does not help here"):
+        writable(store, single_writer=True)
 
 
 def test_that_word_changes_nothing_on_a_store_that_decides(deciding: Lake) -> None:
