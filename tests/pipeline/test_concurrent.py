@@ -105,10 +105,12 @@ def num_ended(processes: Sequence[subprocess.Popen[str]]) -> int:
 
 
 def commits(store: Lake) -> dict[str, list[str]]:
-    """What each table's log says to have happened: runs, and what is none's."""
+    """What each table's log says to have happened, except for fences: runs, and what is none's."""
     logs = {table: open_table(store, table).history() for table in layout.TABLES}
     return {
-        table: sorted(entry.get("run_id", entry["operation"]) for entry in log)
+        table: sorted(
+            entry.get("run_id", entry["operation"]) for entry in log if "fence" not in entry
+        )
         for table, log in logs.items()
     }
 
