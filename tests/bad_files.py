@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch.synthetic import render
+from tests.images.deep_files import Tiff
 
 Image = npt.NDArray[np.uint8]
 
@@ -329,7 +330,7 @@ def _strange_tiffs() -> Iterator[StrangeFile]:
     yield StrangeFile("tiff", encode(".tiff", image_HW), None, image_HW)
     yield StrangeFile("tiff_16_bits", encode(".tiff", image_HW.astype(np.uint16) << 8 | 77), None,
                       image_HW)  # fmt: skip
-    pages = cv2.imencodemulti(".tiff", [image_HW, image_HW[::-1]])[1].tobytes()
+    pages = Tiff().add(image_HW).add(image_HW[::-1]).to_bytes()
     yield StrangeFile("tiff_of_two_pages", pages, "multiple_images")
     yield StrangeFile("tiff_big_endian", _tiff(image_HW.tobytes(), order=">"), None, image_HW)
     yield StrangeFile("tiff_rotated", _tiff(image_HW.tobytes(), more=[(274, 3, 6)]), None, image_HW)
