@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from ray.exceptions import RayError
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from steel_batch import interrupt
 from steel_batch.cluster.address import is_refusal, with_token_if_asked
@@ -22,6 +24,8 @@ CONNECT_SECONDS: Final = 10.0
 MAX_MISSES: Final = 4
 """Looks in a row that fail where the head is gone: after a minute or so."""
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
+_NOTICE: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \S+\.py:\d+ -- ")
+"""How lines begin in which Ray says what it does; those of the command itself do not."""
 
 
 class ClusterJobs:
@@ -43,6 +47,7 @@ class ClusterJobs:
         )
         if not address.startswith(("http://", "https://")):  # Ray would look for a cluster there
             raise ConfigError(f"--address {address!r} is no URL: {expected}")
+        _hush()
         try:
             self._client = with_token_if_asked(lambda: JobSubmissionClient(address))
         except ConnectionError as error:
@@ -74,10 +79,11 @@ class ClusterJobs:
             ClusterError: The connection was lost; the job goes on.
             Interrupted: A signal asked to stop; the job goes on.
         """
+        lines = _Lines(on_text)
 
         async def tail() -> None:
             async for text in self._client.tail_job_logs(job):
-                on_text(text)
+                lines.add(text)
 
         async def tail_until_stopped() -> None:
             loop, task = asyncio.get_running_loop(), asyncio.ensure_future(tail())
@@ -102,8 +108,9 @@ class ClusterJobs:
                 f"head is alive, it goes on there; `ray job logs {job} --follow` shows it. If the "
                 "head is gone, start it and submit the same command again: what is scored is kept."
             ) from error
-        code = details.driver_exit_code
-        return _EXIT_CODES.get(details.status, 1) if code is None else int(code)
+        finally:
+            lines.end()
+        return _exit_code(details)
 
     async def _until_silent(self) -> None:
         """Look at the jobs server now and then, until it does not take a connection any more.
@@ -124,3 +131,38 @@ class ClusterJobs:
             else:
                 num_misses = 0
                 writer.close()
+
+
+class _Lines:
+    """Passes on what a job prints by whole lines, without Ray's own of what it does."""
+
+    def __init__(self, on_text: Callable[[str], None]) -> None:
+        self._on_text = on_text
+        self._rest = ""
+
+    def add(self, text: str) -> None:
+        *lines, self._rest = (self._rest + text).split("\n")
+        kept = "".join(f"{line}\n" for line in lines if _NOTICE.match(line) is None)
+        if kept:
+            self._on_text(kept)
+
+    def end(self) -> None:
+        """Pass on a last line that has no end."""
+        if self._rest:
+            self._on_text(self._rest)
+        self._rest = ""
+
+
+def _exit_code(details: JobDetails) -> int:
+    """The code of a job's command; of one that a signal ended, what a shell makes of it."""
+    code = details.driver_exit_code
+    if code is None:
+        return _EXIT_CODES.get(details.status, 1)
+    return 128 - int(code) if int(code) < 0 else int(code)
+
+
+def _hush() -> None:
+    """Keep what Ray's client says of itself off stderr; its warnings stay."""
+    for name, logger in list(logging.root.manager.loggerDict.items()):
+        if name.partition(".")[0] == "ray" and isinstance(logger, logging.Logger):
+            logger.setLevel(max(logger.level, logging.WARNING))

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,8 +85,13 @@ def test_what_is_no_open_jobs_server_is_explained_in_one_paragraph(
 
 
 @contextmanager
-def dying_jobs_server() -> Iterator[str]:
-    """The URL of a jobs server that dies while it is followed, and closes no connection."""
+def jobs_server_of(parts: Sequence[str], *, exit_code: int | None = None) -> Iterator[str]:
+    """The URL of a jobs server that has one job.
+
+    Args:
+        parts: What the job prints, message by message.
+        exit_code: How it ends; None: it dies while it is followed, and closes no connection.
+    """
     loop = asyncio.new_event_loop()
 
     async def version(_: web.Request) -> web.Response:
@@ -95,13 +100,23 @@ def dying_jobs_server() -> Iterator[str]:
     async def tail(request: web.Request) -> web.WebSocketResponse:
         answer = web.WebSocketResponse()
         await answer.prepare(request)
-        await answer.send_str("scoring\n")
-        await site.stop()
-        await asyncio.sleep(60)
+        for part in parts:
+            await answer.send_str(part)
+        if exit_code is None:
+            await site.stop()
+            await asyncio.sleep(60)
         return answer
+
+    async def job(_: web.Request) -> web.Response:
+        details = {
+            "type": "SUBMISSION", "entrypoint": "x", "status": "FAILED",
+            "submission_id": "raysubmit_1", "driver_exit_code": exit_code,
+        }  # fmt: skip
+        return web.json_response(details)
 
     app = web.Application()
     app.add_routes([web.get("/api/version", version), web.get("/api/jobs/{job}/logs/tail", tail)])
+    app.add_routes([web.get("/api/jobs/{job}", job)])
     runner = web.AppRunner(app, shutdown_timeout=0)
     loop.run_until_complete(runner.setup())
     with socket.socket() as listening:
@@ -119,19 +134,39 @@ def dying_jobs_server() -> Iterator[str]:
             left = asyncio.all_tasks(loop)
             for task in left:
                 task.cancel()
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            if left:
+                loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             loop.close()
 
 
 @pytest.mark.timeout(60)
 def test_a_head_that_is_gone_without_a_word_is_noticed() -> None:
     told: list[str] = []
-    with dying_jobs_server() as url:
+    with jobs_server_of(["scoring\n"]) as url:
         jobs = ClusterJobs(url, look_seconds=0.05)
         with pytest.raises(ClusterError, match="nothing answers there any more") as caught:
             jobs.follow("raysubmit_1", told.append)
     assert told == ["scoring\n"]
     assert "start it and submit the same command again" in caught.value.message
+
+
+@pytest.mark.parametrize(("of_driver", "code"), [(0, 0), (3, 3), (-9, 137), (-15, 143)])
+def test_a_job_is_shown_without_what_ray_does_and_ends_with_its_code(
+    of_driver: int, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    parts = [
+        "2026-11-28 23:00:00,123\tINFO job_manager.py:581 -- Runtime env is setting up.\nplan",
+        "ning\n2026-11-21: 4 images",
+        " scored\n2026-11-28 23:00:01,5 WARNING x.py:1 -- a disk is nearly full\nno end",
+    ]
+    told: list[str] = []
+    with jobs_server_of(parts, exit_code=of_driver) as url:
+        assert ClusterJobs(url).follow("raysubmit_1", told.append) == code
+    assert "".join(told) == (
+        "planning\n2026-11-21: 4 images scored\n"
+        "2026-11-28 23:00:01,5 WARNING x.py:1 -- a disk is nearly full\nno end"
+    )
+    assert "INFO" not in "".join(capfd.readouterr())
 
 
 FOLLOW = """
@@ -149,7 +184,7 @@ with interrupt.noted():
 
 
 def test_following_a_job_that_is_silent_ends_when_a_signal_asks_for_it() -> None:
-    with dying_jobs_server() as url:
+    with jobs_server_of(["scoring\n"]) as url:
         done = subprocess.run(
             [sys.executable, "-c", FOLLOW, url],
             capture_output=True, text=True, check=False, timeout=100,
@@ -221,4 +256,4 @@ def test_a_submitted_run_scores_on_the_cluster_and_its_exit_code_is_the_jobs(
         capture_output=True, text=True, check=False, timeout=200,
     )  # fmt: skip
     assert refused.returncode == 1
-    assert "and the date 1999-01-01" in refused.stdout
+    assert "there are no images of 1999-01-01" in refused.stdout
