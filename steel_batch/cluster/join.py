@@ -19,6 +19,7 @@ from steel_batch import interrupt
 from steel_batch.cluster.address import is_refusal, own_token, reached
 from steel_batch.cluster.notices import Notices
 from steel_batch.cluster.ray_errors import reason_of
+from steel_batch.cluster.ray_folder import check_ray_folder
 from steel_batch.cluster.stream import READ_CPUS, ActorPool
 from steel_batch.cluster.wait import result_of
 from steel_batch.config import MAX_CPUS_PER_ACTOR, ScoreConfig
@@ -75,6 +76,7 @@ def _init(address: str | None, wait_seconds: float, signed_in: contextlib.ExitSt
     found = address
     try:
         if address is None:
+            check_ray_folder()
             signed_in.enter_context(own_token())
         else:
             found = signed_in.enter_context(reached(address, seconds=wait_seconds))

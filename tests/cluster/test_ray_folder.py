@@ -1,0 +1,54 @@
+"""A folder of Ray's that is full or cannot be written is named before Ray starts."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from steel_batch.cluster.join import joined_cluster
+from steel_batch.cluster.ray_folder import check_ray_folder
+from steel_batch.errors import MachineError
+
+
+def test_a_folder_with_room_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "of" / "ray"))
+    check_ray_folder(least_bytes=1)
+    with pytest.raises(MachineError, match=rf"MB are free in its folder {tmp_path}/of/ray, expec"):
+        check_ray_folder(least_bytes=1 << 60)
+
+
+def test_a_folder_that_cannot_be_made_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / "file" / "ray"))
+    with pytest.raises(MachineError, match=r"file/ray cannot be written: Not a directory.*RAY_TMP"):
+        check_ray_folder()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a small disk is mounted, which root may")
+def test_a_full_disk_ends_a_run_before_ray_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=100m", "tmpfs", tmp_path], check=False
+    )
+    if mounted.returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        check_ray_folder()
+        (tmp_path / "fill").write_bytes(bytes(99 << 20))
+        with (
+            pytest.raises(
+                MachineError, match=r"^Ray cannot start here: 1\.0 MB are free in it"
+            ),
+            joined_cluster(None),
+        ):
+            raise AssertionError
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
