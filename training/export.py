@@ -24,7 +24,7 @@ from torch.onnx.errors import OnnxExporterError
 from steel_batch.errors import EngineError
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
 from steel_batch.silence import STDOUT, silenced
-from training.model import ContractGraph
+from training.model import UNFIT, ContractGraph
 from training.resampling import ConstantResampling
 from training.rewrite import halve, simplify
 from training.session import open_session
@@ -90,9 +90,9 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
                 output_names=[MASK, PEAK, COUNT],
                 dynamic_axes={name: {0: "N"} for name in names},
             )
-        except (AssertionError, OnnxExporterError, RuntimeError, ValueError) as error:
+        except (*UNFIT, OnnxExporterError) as error:
             raise EngineError(
-                f"this network cannot be exported at {height}×{width} and opset {OPSET}: "
+                f"{graph.name} cannot be exported at {height}×{width} and opset {OPSET}: "
                 f"{_cause(error)}. {CHOOSE}"
             ) from error
     model = onnx.load_model_from_string(sink.getvalue())
@@ -103,7 +103,8 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, shape_inference.InferenceError) as error:
         raise EngineError(
-            f"the exported {precision} graph is not valid ONNX: {_cause(error)}. {CHOOSE}"
+            f"the {precision} graph of {graph.name} at {height}×{width} is not valid ONNX: "
+            f"{_cause(error)}. {CHOOSE}"
         ) from error
     return bytes(model.SerializeToString())
 

@@ -181,6 +181,8 @@ class ContractGraph(nn.Module):
     def __init__(self, segmenter: Segmenter, thresholds: tuple[float, ...]) -> None:
         super().__init__()
         self._segmenter = segmenter
+        self.name = segmenter.name
+        """For messages."""
         self.limits: Tensor
         """Per class, the logit of its threshold."""
         self._bits: Tensor

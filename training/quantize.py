@@ -99,6 +99,9 @@ def quantize_graph(
     for place, node in enumerate(nodes):  # they are named below, and an exporter need not
         node.name = node.name or f"node_{place}"
     kept = [node.name for node in (*nodes[: places[0] + 1], *nodes[places[-1] :])]
+    # The bias of a linear layer: TensorRT takes no quantised constant beside a product in float.
+    constants = {tensor.name for tensor in model.graph.initializer}
+    kept += [node.name for node in nodes if node.op_type == "Add" and constants & {*node.input}]
     if calibration == "percentile":
         most = PERCENTILE_BYTES // (images[0].size * ACTIVATION_BYTES)
         images = images[:: -(-len(images) // max(1, min(most, MOST_PERCENTILE_IMAGES)))]

@@ -94,6 +94,7 @@ class Strange(nn.Module):
     """A network with an operator that ONNX lacks."""
 
     stride = 1
+    name = "Strange"
 
     def forward(self, image_N1HW: torch.Tensor) -> torch.Tensor:
         return functional.adaptive_max_pool2d(image_N1HW, (5, 7))
@@ -104,7 +105,8 @@ def test_a_network_that_cannot_be_exported_is_refused_in_one_line_and_prints_not
 ) -> None:
     unfit = ContractGraph(Strange(), (0.5,))  # type: ignore[arg-type]
     with pytest.raises(
-        EngineError, match=r"cannot be exported at 64×96 .* Choose another --architecture or --enc"
+        EngineError,
+        match=r"Strange cannot be exported at 64×96 .* Choose another --archi",
     ) as no:
         export_graph(unfit, 64, 96, precision="fp32")
     assert "\n" not in str(no.value)

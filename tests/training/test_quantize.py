@@ -74,6 +74,36 @@ def test_tensorrt_builds_a_plan_of_the_very_file_that_onnx_runtime_runs(
     assert len(built.plan) > 10_000
 
 
+def quantised(architecture: str, encoder: str) -> onnx.ModelProto:
+    torch.manual_seed(0)
+    config = ModelConfig(architecture=architecture, encoder=encoder)
+    graph = ContractGraph(Segmenter(config, 2).eval(), (0.5, 0.5))
+    images = [np.random.default_rng(0).integers(0, 256, (64, 96)).astype(np.uint8)]
+    data = quantize_graph(export_graph(graph, 64, 96, precision="fp32"), images, "minmax")
+    return onnx.load_model_from_string(data)
+
+
+def test_biases_of_linear_layers_stay_in_float() -> None:
+    graph = quantised("Segformer", "narrow16").graph
+    constants = {tensor.name for tensor in graph.initializer}
+    dequantised = {
+        node.output[0]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants
+    }
+    adds = [node for node in graph.node if node.op_type == "Add"]
+    assert any(constants & {*node.input} for node in adds)
+    assert not any(dequantised & {*node.input} for node in adds)
+
+
+@pytest.mark.slow
+def test_tensorrt_builds_a_plan_of_a_vision_transformer() -> None:
+    """It refuses a quantised constant that is added to a product in float."""
+    trt = pytest.importorskip("tensorrt_rtx_bindings", reason="has no wheel for this machine")
+    data = quantised("DPT", "tu-vit_tiny_patch16_224").SerializeToString()
+    assert compile_graph(data, trt=trt, precision="int8", batch_size=2).layers["int8"] > 10
+
+
 def test_the_contract_is_kept(graphs: tuple[onnx.ModelProto, bytes]) -> None:
     images = np.random.default_rng(9).integers(0, 256, (5, 1, 64, 96)).astype(np.uint8)
     mask, peak, count = open_session(graphs[0].SerializeToString()).run(None, {IMAGE: images})

@@ -47,6 +47,7 @@ class Pool(nn.Module):
     """A network of nothing but pooling, after a padding that hides the size from the exporter."""
 
     stride = 1
+    name = "Pool"
 
     def __init__(self, size: Any) -> None:
         super().__init__()
