@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import pytest
 
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import Lake, series
-from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, Holder, Lease
+from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, Holder, Lease, holder_of
 from tests.conftest import new_bucket
 
 NAME = "locks/date"
@@ -368,3 +369,69 @@ def test_an_entry_that_is_damaged_or_of_another_version_is_named_and_kept(
     assert store.uri(key) in str(caught.value)
     assert "delete it" in str(caught.value)
     assert [item.key for item in store.list_objects("")] == [key]
+
+
+HANG = """
+import os, signal, sys, threading, time
+from steel_batch import interrupt
+interrupt.install()
+from steel_batch.lake import Lake
+from steel_batch.lake.lock import Lease
+
+def press():
+    for _ in range(3):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+with interrupt.noted(), Lease(Lake(sys.argv[1]), "locks/x", what="engine e and date d"):
+    threading.Thread(target=press).start()
+    with interrupt.shielded():
+        time.sleep(1000)  # a library's call
+"""
+
+
+def test_a_process_that_cannot_give_its_lock_back_says_when_it_is_free(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HANG, str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 130
+    assert done.stderr.startswith("interrupted: ")
+    at = re.search(
+        r"The lock on engine e and date d is not released; it is free after (\S+)\.", done.stderr
+    )
+    assert at, done.stderr
+    seconds = datetime.fromisoformat(at[1]).timestamp() - time.time()
+    assert 0 < seconds < 70
+    assert holder_of(Lake(str(tmp_path)), "locks/x") is not None
+
+
+GIVE_BACK = """
+import os, signal, sys, time
+from steel_batch import interrupt
+interrupt.install()
+from steel_batch.lake import Lake
+from steel_batch.lake.lock import Lease
+
+with interrupt.noted():
+    try:
+        with Lease(Lake(sys.argv[1]), "locks/x", what="engine e and date d"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            if sys.argv[2] == "raised":
+                interrupt.sleep(100)
+            while not interrupt.is_requested():
+                time.sleep(0.01)
+    except interrupt.Interrupted:
+        print("interrupted")
+"""
+
+
+@pytest.mark.parametrize("how", ["raised", "not looked at"])
+def test_a_lock_is_given_back_while_a_signal_asks_to_stop(how: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", GIVE_BACK, str(tmp_path), how],
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == ("interrupted\n" if how == "raised" else "")
+    assert holder_of(Lake(str(tmp_path)), "locks/x") is None
