@@ -207,7 +207,7 @@ def end_of(job: subprocess.Popen[str], seconds: float = 400.0) -> tuple[int, str
     return job.returncode, text
 
 
-def wait_until(condition: Any, what: str, seconds: float = 120.0) -> None:
+def wait_until(condition: Any, what: str, seconds: float = 300.0) -> None:
     """Wait for something that takes a while."""
     give_up = time.monotonic() + seconds
     while not condition():
