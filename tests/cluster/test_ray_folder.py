@@ -44,9 +44,7 @@ def test_a_full_disk_ends_a_run_before_ray_starts(
         check_ray_folder()
         (tmp_path / "fill").write_bytes(bytes(99 << 20))
         with (
-            pytest.raises(
-                MachineError, match=r"^Ray cannot start here: 1\.0 MB are free in it"
-            ),
+            pytest.raises(MachineError, match=r"^Ray cannot start here: 1\.0 MB are free in it"),
             joined_cluster(None),
         ):
             raise AssertionError
