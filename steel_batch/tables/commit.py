@@ -401,6 +401,7 @@ def land(
     seen: Sequence[LiveFile] | None = None,
     before: Callable[[], None] = lambda: None,
     attempts: int = ATTEMPTS,
+    is_new: bool = False,
 ) -> int:
     """Publish a run's files to one table and commit them; idempotent.
 
@@ -417,6 +418,7 @@ def land(
         before: Called right before each file is published and right before the log is written;
             raises to stop.
         attempts: How often the log is written before this gives up.
+        is_new: The caller has just asked whether it landed: publish without asking again.
 
     Returns:
         The table's version that has the run's rows.
@@ -430,7 +432,7 @@ def land(
     What was published before an error is left to the next `sweep`: whoever has the lock by then
     may be about to commit the same files.
     """
-    if landed(store, table, run_id):
+    if not is_new and landed(store, table, run_id):
         return int(open_table(store, table).version())
     check_replaceable(store, table, replaced)
     for file in files:

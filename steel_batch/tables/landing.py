@@ -178,7 +178,7 @@ class _Landing:
                 with interrupt.shielded():  # a glob sees what is published, so it is committed too
                     version = land(
                         store, table, run_id, made.added, replaced=made.replaced, seen=made.seen,
-                        before=self._check_lock,
+                        before=self._check_lock, is_new=True,
                     )  # fmt: skip
             except StaleChangeError as error:
                 if number == NUM_CHANGES - 1:
