@@ -156,8 +156,8 @@ def compare(master: Metrics, quantised: Metrics, calibration: str = CALIBRATIONS
     why = (
         f"INT8 is not part of this version: {'; '.join(too_much)}."
         if too_much
-        else f"INT8 was taken: Kaggle Dice changes by {-lost:+.4f}, no class's present-only Dice "
-        f"falls by more than {MOST_CLASS_DICE_LOST}."
+        else f"INT8 was taken: Kaggle Dice changes by {0.0 - lost:+.4f}, no class's present-only "
+        f"Dice falls by more than {MOST_CLASS_DICE_LOST}."
     )
     return Verdict(
         accepted=not too_much,

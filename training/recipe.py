@@ -8,7 +8,7 @@ from typing import Final
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
 from training.choices import ARCHITECTURES, DEVICES, FIGURES, PRECISIONS
-from training.names import unknown_name
+from training.names import TIMM_PREFIX, unknown_name
 
 GREATEST_SEED: Final = 2**64 - 1
 """That PyTorch takes."""
@@ -47,6 +47,11 @@ class ModelConfig:
         """Refuse what cannot be built."""
         if self.architecture.lower() not in {name.lower() for name in ARCHITECTURES}:
             raise unknown_name("architecture", self.architecture, ARCHITECTURES)
+        if self.architecture.lower() == "dpt" and not self.encoder.startswith(TIMM_PREFIX):
+            raise ConfigError(
+                f"DPT needs a vision transformer of timm, and encoder is {self.encoder!r}: give "
+                "--encoder tu-vit_tiny_patch16_224, or another tu-vit_…."
+            )
         for name in ("input_stride", "output_stride"):
             if getattr(self, name) not in (1, 2, 4):
                 raise ConfigError(f"model.{name} is {getattr(self, name)}, not one of 1, 2 and 4.")

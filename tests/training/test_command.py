@@ -28,6 +28,7 @@ WRONG = {
     "encoder": ("[model]\nencoder = 'resnet81'\n", [], "Did you mean resnet18 "),
     "timm": ("[model]\nencoder = 'tu-convnext_tinny'\n", [], "Did you mean convnext_tiny "),
     "flag": ("", ["--encoder", "narow16"], "Did you mean narrow16 "),
+    "pair": ("[model]\narchitecture = 'DPT'\n", [], "DPT needs a vision transformer of timm"),
     "classes": ("", ["--classes", "a,,b"], "each class needs a name of its own"),
     "share": ("", ["--test-share", "2"], "expected numbers that add to under 1"),
     "labels": ("", ["--labels", "trian.csv"], "'trian.csv' is neither a file nor below"),
