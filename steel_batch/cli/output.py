@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
-    click.echo(json.dumps(value, sort_keys=True, default=str))
+    # The process's own stdout: `sys.stdout` takes what Ray prints while a cluster is joined.
+    click.echo(json.dumps(value, sort_keys=True, default=str), file=sys.__stdout__)
 
 
 class _Lines(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def test_credentials_never_appear_in_any_output_or_file_of_the_store(
     score = [
         "score", "--images", f"{bucket}/images", "--key-pattern", PATTERN, *store,
         "--engine", str(tiny_engine), "--date", DATE, "--verbose", "--num-actors", "1",
+        "--output", "json",
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     scored = subprocess.run(
@@ -47,6 +49,7 @@ def test_credentials_never_appear_in_any_output_or_file_of_the_store(
     )  # fmt: skip
     assert scored.returncode == 0, scored.stderr
     assert "INFO steel_batch" in scored.stderr
+    assert json.loads(scored.stdout)["num_scored"] == 4, "the answer alone is on stdout"
     texts = {"score": scored.stdout + scored.stderr}
     (run_id,) = steel_batch("query", "SELECT DISTINCT run_id FROM predictions", *store).out.split()[
         1:
