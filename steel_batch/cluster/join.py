@@ -8,7 +8,6 @@ import math
 import os
 import re
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 
@@ -63,7 +62,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with contextlib.ExitStack() as signed_in:
         _init(address, wait_seconds, signed_in)
-        with contextlib.redirect_stdout(Notices(sys.stdout)):  # some of them come late
+        with contextlib.redirect_stdout(Notices()):  # some of them come late
             try:
                 interrupt.check()  # joining takes seconds
                 yield

@@ -10,8 +10,7 @@ import io
 import logging
 import re
 import sys
-import threading
-from typing import Final, TextIO
+from typing import Final
 
 from steel_batch.cluster.ray_errors import reason_of
 
@@ -20,27 +19,15 @@ _TRACE: Final = "Traceback (most recent call last):"
 
 
 class Notices(io.TextIOBase):
-    """A stand-in for stdout while this process is connected to a cluster.
-
-    Args:
-        stdout: What it stands in for: a command's own answers go there still. They are written by
-            the main thread, and Ray's notices by threads of its own. None for notices alone.
-    """
-
-    def __init__(self, stdout: TextIO | None = None) -> None:
-        self._stdout = stdout
+    """A stand-in for stdout while this process is connected to a cluster."""
 
     def write(self, text: str) -> int:
         """Pass on a notice; what `print` writes at once is one."""
-        if self._stdout is not None and threading.current_thread() is threading.main_thread():
-            return self._stdout.write(text)
         sys.stderr.write(first_line(text) if text.strip() else text)
         return len(text)
 
     def flush(self) -> None:
-        """Have both show what they have."""
-        if self._stdout is not None:
-            self._stdout.flush()
+        """Have stderr show what it has."""
         sys.stderr.flush()
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
-import threading
 
 import pytest
 
@@ -44,15 +42,3 @@ def test_a_notice_is_one_line_without_a_trace(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"{expected}\n"
-
-
-def test_a_commands_answer_goes_to_stdout_while_it_is_connected() -> None:
-    """`score --output json` prints a date's result before it leaves the cluster."""
-    answers, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(Notices(answers)):
-        print("{}")
-        thread = threading.Thread(target=lambda: print("a node was lost"))
-        thread.start()
-        thread.join()
-    assert answers.getvalue() == "{}\n"
-    assert errors.getvalue() == "a node was lost\n"
