@@ -1,16 +1,18 @@
-"""Keeps what libraries print where only ours belongs."""
+"""Keeps what libraries print out of where only our answers belong."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 STDOUT: Final = 1
 STDERR: Final = 2
+_replaced: list[TextIO] = []
 
 
 @contextlib.contextmanager
@@ -31,3 +33,19 @@ def silenced(descriptor: int) -> Iterator[None]:
         stream.flush()
         os.dup2(kept, descriptor)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def stdout_replaced(stand_in: io.TextIOBase) -> Iterator[None]:
+    """Give what libraries print to `stand_in`; `answers` is what stdout was before."""
+    _replaced.append(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(stand_in):
+            yield
+    finally:
+        _replaced.pop()
+
+
+def answers() -> TextIO:
+    """Where a command's own answer is written, also while stdout is replaced."""
+    return _replaced[0] if _replaced else sys.stdout

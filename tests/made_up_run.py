@@ -10,7 +10,7 @@ import datetime
 import io
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +157,13 @@ def score_shards(
     store: Lake,
     record: RunRecord,
     *,
-    bad: Sequence[str] = (),
+    bad: Sequence[str] | Mapping[str, str] = (),
     fields: pa.Schema = schema.PREDICTIONS,
 ) -> list[Receipt]:
-    """Stage every shard's rows and put its receipt; images in `bad` go to quarantine."""
+    """Stage every shard's rows and put its receipt; images in `bad` go to quarantine.
+
+    They may come with their etags.
+    """
     receipts = []
     for group in Plan(store, record.run_id):
         rows = group.to_pylist()
@@ -176,7 +179,7 @@ def score_shard(
     shard: int,
     keys: Sequence[str],
     *,
-    bad: Sequence[str] = (),
+    bad: Sequence[str] | Mapping[str, str] = (),
     fields: pa.Schema = schema.PREDICTIONS,
 ) -> Receipt:
     """Stage one shard's rows, or some columns of them, and put its receipt."""
@@ -200,7 +203,11 @@ def score_shard(
         ),
         quarantined=tuple(
             QuarantinedImage(
-                image_key=key, error_code="empty", message="it has no bytes.", bytes=0, etag="e"
+                image_key=key,
+                error_code="empty",
+                message="it has no bytes.",
+                bytes=0,
+                etag=bad[key] if isinstance(bad, Mapping) else "e",
             )
             for key in keys
             if key in bad

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import sys
 import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from steel_batch.cli.values import ENDPOINT, PLACE
 from steel_batch.config import FEWEST_BITS, SAMPLE_BITS
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.silence import answers
 from steel_batch.sources.stray import by_product_reason, stray_reason
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -171,8 +171,7 @@ def print_json(value: Any) -> None:
     """One JSON object on stdout."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
-    # The process's own stdout: `sys.stdout` takes what Ray prints while a cluster is joined.
-    click.echo(json.dumps(value, sort_keys=True, default=str), file=sys.__stdout__)
+    click.echo(json.dumps(value, sort_keys=True, default=str), file=answers())
 
 
 class _Lines(logging.Formatter):

@@ -26,7 +26,7 @@ from steel_batch.config import MAX_CPUS_PER_ACTOR, ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, MachineError
-from steel_batch.silence import STDERR, silenced
+from steel_batch.silence import STDERR, silenced, stdout_replaced
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with contextlib.ExitStack() as signed_in:
         _init(address, wait_seconds, signed_in)
-        with contextlib.redirect_stdout(Notices()):  # some of them come late
+        with stdout_replaced(Notices()):  # some of them come late
             try:
                 interrupt.check()  # joining takes seconds
                 yield
