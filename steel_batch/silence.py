@@ -12,7 +12,8 @@ from typing import Final, TextIO
 
 STDOUT: Final = 1
 STDERR: Final = 2
-_replaced: list[TextIO] = []
+_behind: list[tuple[object, TextIO]] = []
+"""Each stand-in for stdout that is in place, and what it stands in for."""
 
 
 @contextlib.contextmanager
@@ -38,14 +39,18 @@ def silenced(descriptor: int) -> Iterator[None]:
 @contextlib.contextmanager
 def stdout_replaced(stand_in: io.TextIOBase) -> Iterator[None]:
     """Give what libraries print to `stand_in`; `answers` is what stdout was before."""
-    _replaced.append(sys.stdout)
+    _behind.append((stand_in, sys.stdout))
     try:
         with contextlib.redirect_stdout(stand_in):
             yield
     finally:
-        _replaced.pop()
+        _behind.pop()
 
 
 def answers() -> TextIO:
     """Where a command's own answer is written, also while stdout is replaced."""
-    return _replaced[0] if _replaced else sys.stdout
+    stream: TextIO = sys.stdout
+    for stand_in, behind in reversed(_behind):
+        if stream is stand_in:
+            stream = behind
+    return stream

@@ -22,10 +22,13 @@ pytestmark = pytest.mark.ray
 TOKENS = hasattr(ray._raylet, "AuthenticationTokenLoader")
 needs_tokens = pytest.mark.skipif(not TOKENS, reason="this Ray knows no tokens")
 JOIN = """
-import os, sys
+import functools, os, sys
 import ray
 from steel_batch.errors import SteelBatchError
 from steel_batch.cluster.join import joined_cluster
+from ray._private import services
+# As on a machine of its own: other tests' clusters run on this one, and "auto" takes any.
+services.find_gcs_addresses = functools.cache(set)
 try:
     with joined_cluster(sys.argv[1], wait_seconds=float(sys.argv[2])):
         # Within, the process's stdout is stderr.
