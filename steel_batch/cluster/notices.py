@@ -41,7 +41,10 @@ def first_line(notice: str) -> str:
 
 
 def keep_traces_off_the_terminal() -> None:
-    """Have Ray Data write its stack traces to its log file alone: the errors reach us too."""
+    """Have Ray Data write its stack traces to its log file alone: the errors reach us too.
+
+    A handler that belongs to the root logger as well is left as it is: it shows our own messages.
+    """
     for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:
             handler.setLevel(logging.CRITICAL)

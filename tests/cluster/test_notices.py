@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+from collections.abc import Iterator
 
 import pytest
 
-from steel_batch.cluster.notices import Notices, first_line
+from steel_batch.cluster.notices import Notices, first_line, keep_traces_off_the_terminal
 
 DEAD = (
     "\x1b[33m(raylet)\x1b[0m Raylet is terminated. Termination is unexpected. Last 20 lines of "
@@ -42,3 +44,20 @@ def test_a_notice_is_one_line_without_a_trace(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"{expected}\n"
+
+
+def test_ray_datas_traces_are_kept_off_the_terminal_and_our_own_messages_are_not() -> None:
+    own, shared = logging.StreamHandler(), logging.StreamHandler()
+    with handlers("ray.data", own, shared), handlers(None, shared):
+        keep_traces_off_the_terminal()
+        assert (own.level, shared.level) == (logging.CRITICAL, logging.NOTSET)
+
+
+@contextlib.contextmanager
+def handlers(name: str | None, *added: logging.Handler) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    for handler in added:
+        logger.addHandler(handler)
+    yield
+    for handler in added:
+        logger.removeHandler(handler)
