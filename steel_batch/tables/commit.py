@@ -56,6 +56,8 @@ from steel_batch.tables.statistics import cover
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
+UNKNOWN_ATTEMPTS: Final = 8
+"""Writes of unknown outcome after which it stays so: a store that refuses goes on refusing."""
 ATTEMPTS: Final = 40
 """How often a commit is tried: of writers that commit at once, one lands at each try."""
 PAUSE_SECONDS: Final = 0.05
@@ -442,6 +444,13 @@ def land(
     return _commit(store, table, run_id, files, replaced, seen, before, attempts)
 
 
+def _unknown(run_id: str, table: str, reason: Exception) -> CommitUnknownError:
+    return CommitUnknownError(
+        f"nobody knows whether run {run_id} was committed to {table}: {paragraph_of(reason)}. "
+        "Nothing was deleted; run the same command again, it reads the table's log first."
+    )
+
+
 def _commit(
     store: Lake,
     table: str,
@@ -456,6 +465,7 @@ def _commit(
     removed = [_remove(file, table, engine, date) for file in replaced]
     conflict: Exception | None = None
     unknown: Exception | None = None
+    num_unknown = 0
     for attempt in range(attempts):
         if attempt:
             pause = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2**attempt)
@@ -465,8 +475,7 @@ def _commit(
         except LakeError as error:
             if unknown is None:
                 raise
-            unknown = error
-            break
+            raise _unknown(run_id, table, error) from error
         if version is not None:
             return int(opened.version())
         _check_replaced(store, opened, table, run_id, replaced, seen)
@@ -493,6 +502,9 @@ def _commit(
             # The log decides: the next attempt reads it before it writes.
             log.warning("commit to %s: outcome unknown: %s", table, paragraph_of(error))
             unknown = error
+            num_unknown += 1
+            if num_unknown == UNKNOWN_ATTEMPTS:
+                break
         else:
             now = _version_with(store, table, run_id, files)
             if now is not None:
@@ -504,16 +516,12 @@ def _commit(
                 table,
             )
             unknown = LakeError("the store took the log's entry, and then had another one there")
-    else:
-        opened, version = _open_for(store, table, run_id)
-        if version is not None:
-            return int(opened.version())
+    opened, version = _open_for(store, table, run_id)
+    if version is not None:
+        return int(opened.version())
     if unknown is not None:
         # Also where a later attempt surely failed: what was sent before may still arrive.
-        raise CommitUnknownError(
-            f"nobody knows whether run {run_id} was committed to {table}: {paragraph_of(unknown)}. "
-            "Nothing was deleted; run the same command again, it reads the table's log first."
-        ) from unknown
+        raise _unknown(run_id, table, unknown) from unknown
     raise CommitConflictError(
         f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
         "its rows are not committed and its work is kept: run the same command again."
