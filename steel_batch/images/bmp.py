@@ -20,9 +20,12 @@ from steel_batch.errors import DecodeError
 from steel_batch.images.formats import not_an_image, unsupported
 
 PLAIN, FIELDS, ALPHA_FIELDS = 0, 3, 6
-_COMPRESSIONS: Final = frozenset({PLAIN, 1, 2, FIELDS, ALPHA_FIELDS})
-"""None, run-lengths of 8 and of 4 bits, and fields."""
-_OTHER_CONTENT: Final = {4: "a JPEG", 5: "a PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"}
+_COMPRESSIONS: Final = frozenset({PLAIN, FIELDS, ALPHA_FIELDS})
+_RUN_LENGTHS: Final = "run-length-encoded pixels"
+"""Not read: they may skip pixels or end early, which decoders fill with black without an error."""
+_OTHER_CONTENT: Final = {
+    1: _RUN_LENGTHS, 2: _RUN_LENGTHS, 4: "a JPEG", 5: "a PNG", 11: "CMYK", 12: "CMYK", 13: "CMYK"
+}  # fmt: skip
 _DEPTHS: Final = (1, 4, 8, 16, 24, 32)
 _SIZES: Final = (40, 52, 56, 64, 108, 124)
 _OLD_SIZE: Final = 12

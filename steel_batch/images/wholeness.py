@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 
 from steel_batch.errors import DecodeError
-from steel_batch.images.bmp import ALPHA_FIELDS, FIELDS, PLAIN, read_bmp_header
+from steel_batch.images.bmp import read_bmp_header
 from steel_batch.images.header import Header
 from steel_batch.images.markers import first_scan
 from steel_batch.images.pgm import check_pgm
@@ -95,8 +95,7 @@ def _check_png(data: memoryview) -> None:
 
 def _check_bmp(data: memoryview) -> None:
     bmp = read_bmp_header(data)
-    is_plain = bmp.compression in (PLAIN, FIELDS, ALPHA_FIELDS)
-    if is_plain and bmp.offset + bmp.row_bytes * abs(bmp.height) > len(data):
+    if bmp.offset + bmp.row_bytes * abs(bmp.height) > len(data):
         raise _cut_off("BMP", data)
 
 

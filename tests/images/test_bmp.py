@@ -108,7 +108,10 @@ def test_fields_that_make_no_sense_are_damage(fields: Fields) -> None:
     assert code_of(bmp(24, FIELDS["565"][1], bytes(3 * WIDTH * HEIGHT))) == "undecodable"
 
 
-@pytest.mark.parametrize(("compression", "name"), [(4, "JPEG"), (5, "PNG"), (11, "CMYK")])
+@pytest.mark.parametrize(
+    ("compression", "name"),
+    [(1, "run-length"), (2, "run-length"), (4, "JPEG"), (5, "PNG"), (11, "CMYK")],
+)
 def test_a_bmp_around_another_format_is_named(compression: int, name: str) -> None:
     with pytest.raises(DecodeError, match=f"a BMP that holds.*{name}") as caught:
         decode_gray(bmp(24, None, b"\0" * 99, compression=compression))
