@@ -20,18 +20,23 @@ from steel_batch.errors import DecodeError
 from steel_batch.images.formats import unsupported
 
 KIND, OLD_KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
-DESCRIPTION, STRIP_OFFSETS, ORIENTATION = 270, 273, 274
+FILL_ORDER, DESCRIPTION, STRIP_OFFSETS, ORIENTATION = 266, 270, 273, 274
 CHANNELS, ROWS_PER_STRIP, STRIP_BYTES, PLANES = 277, 278, 279, 284
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
-SUBDIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, DEPTH = 330, 338, 339, 32997
+PREDICTOR, SUBDIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, DEPTH = 317, 330, 338, 339, 32997
 _TAGS: Final = frozenset(
-    {KIND, OLD_KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, DESCRIPTION, STRIP_OFFSETS,
-     ORIENTATION, CHANNELS, ROWS_PER_STRIP, STRIP_BYTES, PLANES, TILE_WIDTH, TILE_HEIGHT,
-     TILE_OFFSETS, TILE_BYTES, SUBDIRECTORIES, EXTRA_SAMPLES, SAMPLE_FORMAT, DEPTH}
+    {KIND, OLD_KIND, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, DESCRIPTION,
+     STRIP_OFFSETS, ORIENTATION, CHANNELS, ROWS_PER_STRIP, STRIP_BYTES, PLANES, PREDICTOR,
+     TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_BYTES, SUBDIRECTORIES, EXTRA_SAMPLES,
+     SAMPLE_FORMAT, DEPTH}
 )  # fmt: skip
 _LETTERS: Final = {1: "B", 2: "B", 3: "H", 4: "I", 13: "I"}
 """Of kinds of values: bytes, text, numbers of 16 and 32 bits, places of directories."""
 COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits"}
+_NOT_COMPRESSED: Final = 1
+_PREDICTED: Final = frozenset({5, 8, 32946})
+"""Compressions of which every reader undoes a predictor. Of others some do and some do not."""
+_NO_PREDICTOR, _DIFFERENCES = 1, 2
 SEPARATE_PLANES: Final = 2
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
 _UNSPECIFIED, MULTIPLIED, BESIDE = 0, 1, 2
@@ -116,6 +121,7 @@ def check_readable(tags: Tags) -> None:
         raise unsupported(f"a TIFF of {depth} bits that are no whole numbers up to 65,535")
     if first(tags, COMPRESSION, 1) not in COMPRESSIONS:
         raise unsupported(f"a TIFF of compression {first(tags, COMPRESSION, 1)}")
+    _check_coding(tags)
     if colours not in _COLOURS:
         raise unsupported(f"a TIFF of colours that are not read (photometric {colours})")
     if len(set(depths)) > 1:
@@ -137,6 +143,19 @@ def check_readable(tags: Tags) -> None:
         )
     if is_multiplied(tags) and num_channels != _RGBA_CHANNELS:
         raise unsupported("a TIFF whose gray is multiplied by transparency")
+
+
+def _check_coding(tags: Tags) -> None:
+    """Refuse what readers undo in different ways, each without an error."""
+    compression, predictor = first(tags, COMPRESSION, _NOT_COMPRESSED), first(tags, PREDICTOR, 1)
+    allowed = (_NO_PREDICTOR, _DIFFERENCES) if compression in _PREDICTED else (_NO_PREDICTOR,)
+    if predictor not in allowed:
+        raise unsupported(
+            f"a TIFF of compression {COMPRESSIONS[compression]} with predictor {predictor}, which "
+            "programs read differently"
+        )
+    if first(tags, FILL_ORDER, 1) != 1 and compression != _NOT_COMPRESSED:
+        raise unsupported("a compressed TIFF whose bits are in reversed order (FillOrder 2)")
 
 
 def is_multiplied(tags: Tags) -> bool:

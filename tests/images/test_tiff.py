@@ -185,6 +185,10 @@ def test_gray_of_few_bits_is_named_and_not_called_damaged(bits: int) -> None:
         (GRAY.astype(np.uint16) << 8, [(262, 3, (3,))]),
         (np.dstack([GRAY] * 2).astype(np.uint16) << 8, [(262, 3, (1,)), (338, 3, (2,))]),
         (GRAY, [(259, 3, (7,))]),
+        (GRAY, [(317, 3, (2,))]),  # differences, and not compressed
+        (GRAY, [(259, 3, (32773,)), (317, 3, (2,))]),
+        (GRAY, [(259, 3, (8,)), (317, 3, (3,))]),
+        (GRAY, [(259, 3, (5,)), (266, 3, (2,))]),
     ],
     ids=lambda given: str(given)[:20] if isinstance(given, list) else "",
 )
