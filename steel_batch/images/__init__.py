@@ -1,1 +1,1 @@
-"""From bytes to gray pixels, and which image is to blame when that fails."""
+"""From bytes to gray pixels, and which image is to blame if that fails."""

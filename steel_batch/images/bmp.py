@@ -1,7 +1,7 @@
-"""BMP: its header, and pixels of 16 or 32 bits whose colours lie in fields of their own.
+"""BMP: reads the header, and pixels of 16 or 32 bits that use their own colour masks.
 
-OpenCV takes the fields of most such files for those of the usual order, so that red and blue are
-exchanged or all of it is noise, and does not read 16 bits under newer headers. They are read here.
+OpenCV assumes the default channel order for most of these files, so red and blue are swapped or the
+image is noise. It also refuses 16 bits under newer headers. Such files are decoded here instead.
 
 Source: Microsoft's description of BITMAPINFOHEADER, BITMAPV4HEADER and BITMAPV5HEADER.
 """
@@ -30,48 +30,48 @@ _DEPTHS: Final = (1, 4, 8, 16, 24, 32)
 _SIZES: Final = (40, 52, 56, 64, 108, 124)
 _OLD_SIZE: Final = 12
 _FIELDS_AT: Final = 14 + 40
-"""Behind the oldest header that has them, and inside newer ones."""
+"""Right after the oldest header that has masks, and inside the newer headers."""
 _USUAL: Final = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}
-"""Red, green and blue where nothing is said."""
+"""Default masks of red, green and blue, for a file that states none."""
 
 
 @dataclass(frozen=True, slots=True)
 class BmpHeader:
-    """What stands before the pixels."""
+    """The parts of the header that decoding needs."""
 
     width: int
     height: int
-    """Negative where rows begin at the top."""
+    """Negative if rows are stored top to bottom."""
     depth: int
-    """Bits a pixel."""
+    """Bits per pixel."""
     compression: int
     offset: int
-    """Where the pixels begin."""
+    """Where the pixels begin, in bytes."""
     fields: tuple[int, int, int] | None
-    """Which bits of a pixel are red, green and blue; None where it is no matter of fields."""
+    """Bit masks of red, green and blue; None if the format has no masks."""
 
     @property
     def row_bytes(self) -> int:
-        """Bytes a row, filled to whole words."""
+        """Bytes per row, padded to a multiple of four."""
         return (self.width * self.depth + 31) // 32 * 4
 
     @property
     def num_channels(self) -> int:
-        """Samples a pixel."""
+        """Samples per pixel."""
         return 3 if self.depth == 16 else max(1, self.depth // 8)
 
     @property
     def own_fields(self) -> tuple[int, int, int] | None:
-        """The fields where `read_fields` has to read them, as OpenCV does not or wrongly."""
+        """The masks, if OpenCV would misread them and `read_fields` has to decode the pixels."""
         return None if self.fields == _USUAL[32] else self.fields
 
 
 def read_bmp_header(data: memoryview) -> BmpHeader:
-    """Read what stands before the pixels.
+    """Read the header.
 
     Raises:
-        DecodeError: It is damaged or of a kind that is not read.
-        struct.error: The file ends first.
+        DecodeError: The header is damaged, or this kind of BMP is not supported.
+        struct.error: The file ends inside its header.
     """
     offset, size = struct.unpack_from("<II", data, 10)
     compression = PLAIN
@@ -86,11 +86,11 @@ def read_bmp_header(data: memoryview) -> BmpHeader:
     if compression not in _COMPRESSIONS:
         raise DecodeError(f"BMP with a damaged header: compression {compression}.")
     if depth not in _DEPTHS:
-        raise unsupported(f"a BMP of {depth} bits a pixel")
+        raise unsupported(f"a BMP of {depth} bits per pixel")
     fields = None
     if compression in (FIELDS, ALPHA_FIELDS):
         if depth not in _USUAL:
-            raise DecodeError(f"BMP with a damaged header: fields in pixels of {depth} bits.")
+            raise DecodeError(f"BMP with a damaged header: masks with {depth} bits per pixel.")
         fields = struct.unpack_from("<III", data, _FIELDS_AT)
         _check_fields(fields, depth)
     elif depth == 16:
@@ -103,13 +103,13 @@ def _check_fields(fields: tuple[int, int, int], depth: int) -> None:
     is_apart = not (red & green or red & blue or green & blue)
     if not is_apart or not all(0 < field < 1 << depth and _is_run(field) for field in fields):
         raise DecodeError(
-            f"BMP with a damaged header: {red:#x}, {green:#x} and {blue:#x} as the fields of red, "
-            "green and blue."
+            f"BMP with a damaged header: invalid colour masks {red:#x}, {green:#x} and {blue:#x} "
+            "for red, green and blue."
         )
 
 
 def _is_run(field: int) -> bool:
-    """Whether the bits of a field lie side by side."""
+    """Whether the bits of a mask are contiguous."""
     run = field // (field & -field)
     return run & (run + 1) == 0
 
@@ -117,9 +117,9 @@ def _is_run(field: int) -> bool:
 def read_fields(
     data: memoryview, header: BmpHeader, fields: tuple[int, int, int]
 ) -> npt.NDArray[np.uint8]:
-    """Gray pixels, [H, W], of a BMP whose pixels are all there.
+    """Decode a complete BMP with colour masks to gray pixels, [H, W].
 
-    Each colour is scaled to 8 bits before they become gray by OpenCV's weights.
+    Each colour is scaled to 8 bits, then converted to gray with OpenCV's weights.
     """
     height, pixel_bytes = abs(header.height), header.depth // 8
     content = np.frombuffer(data, np.uint8, header.row_bytes * height, header.offset)

@@ -1,10 +1,10 @@
-"""From compressed bytes to gray pixels, refusing what would harm before it is allocated.
+"""From compressed bytes to gray pixels; harmful files are refused before memory is allocated.
 
-Headers are read first: the format, the size, whether the file is whole and holds one image. Pixels
-come from OpenCV, but for PGM and for BMP with fields, which it reads wrongly. Colours (RGB, CMYK,
-palettes) become gray by its weights, of samples of 16 bits the upper 8 of those in use are taken
-(`depth`), transparency is ignored. So is an orientation in EXIF: masks are in the coordinates of
-the sensor, and cameras over a line do not turn.
+Headers are read first: the format, the size, whether the file is complete and holds one image.
+OpenCV decodes the pixels, except of PGM and of BMP with colour masks, which it misreads. Colour
+(RGB, CMYK, palettes) is converted to gray with OpenCV's weights. Samples of 16 bits are reduced to
+the upper 8 of the bits in use (`depth`). Transparency is ignored, and so is an EXIF orientation:
+masks are in sensor coordinates, and line cameras do not turn.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from steel_batch.images.tiff import as_read, is_multiplied, is_white_0, read_pag
 from steel_batch.images.wholeness import check_whole, with_noise_at_end
 
 MAX_PIXELS: Final = 64_000_000
-"""Larger images are refused from their header: no camera of a strip makes them."""
+"""Larger images are refused by their header: no strip camera produces them."""
 Image = npt.NDArray[np.uint8]
 Decoder = Callable[[Any], Image]
 _GRAY: Final = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 _AS_STORED: Final = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
-"""16 bits stay 16. Also, of tiles of 16 bits OpenCV makes noise when it is asked for gray."""
+"""Keeps 16 bits. Also, OpenCV decodes 16-bit tiles to noise when it is asked for gray."""
 
 cv2.setNumThreads(1)  # images are decoded on our own threads
 # A damaged file is an entry in the quarantine, not a line on stderr. OpenCV moved this in 4.13.
@@ -43,15 +43,14 @@ _set_log_level(0)
 
 
 def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
-    """The function that a ``module:function`` name means.
+    """Load the decoder named by ``module:function``.
 
-    Whatever it raises about an image, and whatever it returns that is no gray image, becomes an
-    `ImageError`, so that somebody else's decoder cannot end a run.
+    Any exception that it raises for an image, and any result that is not a gray image, becomes an
+    `ImageError`, so that a third-party decoder cannot stop a run.
 
     Args:
         name: The decoder.
-        bits: Of samples of 16 bits, where the name means `decode_gray`; other decoders are not
-            told.
+        bits: Bits in use of 16-bit samples. Passed to `decode_gray` only, not to other decoders.
 
     Raises:
         ConfigError: There is no such function.
@@ -60,7 +59,10 @@ def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
     try:
         decode: Decoder = getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"--decoder {name!r} is no 'module:function': {error}.") from error
+        raise ConfigError(
+            f"--decoder {name!r} cannot be loaded: {error}. Expected 'module:function', importable "
+            "on every node."
+        ) from error
 
     if decode is decode_gray:
         decode = partial(decode_gray, bits=bits)
@@ -74,7 +76,7 @@ def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
             raise DecodeError(f"{name} raised {type(error).__name__}: {error}") from error
         if image_HW.ndim != 2 or image_HW.dtype != np.uint8:
             raise DecodeError(
-                f"{name} gave {image_HW.dtype} of shape {image_HW.shape}, not bytes [H, W]."
+                f"{name} returned {image_HW.dtype} of shape {image_HW.shape}, not uint8 [H, W]."
             )
         return image_HW
 
@@ -82,7 +84,7 @@ def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
 
 
 def check_jpeg(data: Any) -> None:
-    """Refuse a JPEG that `decode_gray` refuses before it looks at pixels; pass other formats.
+    """Refuse a JPEG that `decode_gray` would refuse before decoding; other formats pass.
 
     Raises:
         DecodeError: See `decode_gray`.
@@ -97,17 +99,17 @@ def decode_gray(
 ) -> Image:
     """Decode one image.
 
-    Every pixel of a good file of 8 bits a sample is what ``cv2.imdecode`` gives for
-    ``IMREAD_GRAYSCALE | IMREAD_IGNORE_ORIENTATION``, of a TIFF with the orientation taken out and
-    the colours as stored. What nobody can see is damage inside a JPEG's pixels that leaves their
-    number right: it decodes to other pixels. So does a JPEG that was cut inside its last block and
-    closed, and one that is coded arithmetically wherever it was cut.
+    For an intact file with 8 bits per sample, the pixels equal those of ``cv2.imdecode`` with
+    ``IMREAD_GRAYSCALE | IMREAD_IGNORE_ORIENTATION``; for a TIFF, without its orientation and with
+    colours as stored. Some damage cannot be detected, and decodes to wrong pixels: damage inside a
+    JPEG's pixels that keeps their number, a JPEG that was cut inside its last block and closed, and
+    an arithmetic-coded JPEG that was cut anywhere.
 
     Args:
-        data: The file, as anything with a buffer; it is not copied.
-        max_pixels: Files whose header states more are refused before anything is allocated.
-        is_checked: Whether it passed `check_jpeg`.
-        bits: How many of 16 bits a sample are in use, 8 to 16; see `depth`. None: nobody says so.
+        data: The file, as any buffer; it is not copied.
+        max_pixels: A file whose header states more is refused before memory is allocated.
+        is_checked: Whether the file passed `check_jpeg`.
+        bits: Bits in use of 16-bit samples, 8 to 16; see `depth`. None: not stated.
 
     Returns:
         Gray pixels, [H, W].
@@ -124,22 +126,22 @@ def decode_gray(
     image_HW = _pixels(view, header, bits)
     if image_HW is None or image_HW.shape != (header.height, header.width):
         raise DecodeError(
-            f"{header.format} of {header.width}×{header.height} pixels and {len(view)} bytes that "
-            "OpenCV cannot decode: its content is damaged, or of a kind that it does not read."
+            f"OpenCV cannot decode this {header.format} of {header.width}×{header.height} pixels "
+            f"({len(view)} bytes): its content is damaged, or of a kind that OpenCV does not read."
         )
     if header.format == "JPEG" and _may_be_cut(header, image_HW):
         further_HW = _imdecode(with_noise_at_end(view))
         if further_HW is None or (image_HW != further_HW).any():
             raise DecodeError(
-                f"JPEG whose pixels stop before its end ({len(view)} bytes): it was cut off and "
-                "closed.",
+                f"JPEG whose pixels stop before its end ({len(view)} bytes): the file was cut off "
+                "and then closed with an end marker.",
                 code="truncated",
             )
     return image_HW
 
 
 def _pixels(view: memoryview, header: Header, bits: int | None) -> Image | None:
-    """The pixels of a whole file; None where OpenCV gives none."""
+    """Decode the pixels of a complete file; None if OpenCV returns none."""
     if header.format == "PGM":
         samples_HW, max_value = read_pgm(view)
         return scale_to_8_bits(samples_HW, max_value, bits, name="PGM")
@@ -160,14 +162,14 @@ def _tiff_pixels(view: memoryview, header: Header, bits: int | None) -> Image | 
     if is_multiplied(tags):
         rgba = _imdecode(content, cv2.IMREAD_UNCHANGED)
         if rgba is not None and (rgba[..., -1] != (1 << header.bit_depth) - 1).any():
-            raise unsupported("a TIFF whose colours are multiplied by transparency")
+            raise unsupported("a TIFF with colours premultiplied by transparency")
     if header.bit_depth <= FEWEST_BITS:
         return _imdecode(content)
     samples = _imdecode(content, _AS_STORED)
     if samples is None:
         return None
     if header.bit_depth < SAMPLE_BITS:
-        bits = SAMPLE_BITS  # OpenCV moves samples of 10, 12 and 14 bits up to the highest of 16
+        bits = SAMPLE_BITS  # OpenCV shifts samples of 10, 12 and 14 bits up to the full 16
     image_HW = to_8_bits(samples, bits, name="TIFF")
     return 255 - image_HW if is_white_0(tags) else image_HW
 
@@ -176,8 +178,8 @@ def _check(view: memoryview, header: Header, max_pixels: int) -> None:
     if max(header.width * header.height, header.piece_px) > max_pixels:
         piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
         raise DecodeError(
-            f"{header.format} of {header.width}×{header.height} pixels{piece}; at most "
-            f"{max_pixels:,} are decoded.",
+            f"{header.format} of {header.width}×{header.height} pixels{piece}; the limit is "
+            f"{max_pixels:,} pixels.",
             code="too_large",
         )
     check_whole(view, header)
@@ -186,16 +188,16 @@ def _check(view: memoryview, header: Header, max_pixels: int) -> None:
 def _imdecode(data: bytes | memoryview, flags: int = _GRAY) -> npt.NDArray[Any] | None:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # OpenCV both returns nothing and raises, for reasons of its own
+    except cv2.error:  # OpenCV returns None for some errors and raises for others
         return None
     return None if pixels is None else np.asarray(pixels)
 
 
 def _may_be_cut(header: Header, image_HW: Image) -> bool:
-    """Whether a JPEG's last pixels look as they do where data is missing.
+    """Whether a JPEG's last pixels look as if data were missing.
 
-    The last block of one that was cut is the gray that libjpeg fills in; of a lossless one it is
-    anything. An arithmetic coder leaves zeros away at its end, so that nothing tells.
+    libjpeg fills the last block of a cut baseline file with gray; in a lossless file it can be
+    anything. An arithmetic coder drops trailing zeros, so a cut leaves no trace.
     """
     if header.coding in ARITHMETIC:
         return False
@@ -205,23 +207,23 @@ def _may_be_cut(header: Header, image_HW: Image) -> bool:
 
 
 def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
-    """Bring an image to the engine's size.
+    """Fit an image to the engine's input size.
 
     Args:
-        image_HW: Any size.
-        height: The engine's.
-        width: The engine's.
+        image_HW: An image of any size.
+        height: Input height of the engine, in pixels.
+        width: Input width of the engine, in pixels.
         resize: The card's policy: ``never`` or ``fit``.
 
     Raises:
-        ShapeError: It has another size and the policy is ``never``.
+        ShapeError: The size differs and the policy is ``never``.
     """
     if image_HW.shape == (height, width):
         return image_HW
     if resize == "never":
         raise ShapeError(
             f"the image is {image_HW.shape[1]}×{image_HW.shape[0]} pixels (width × height); the "
-            f"engine takes {width}×{height} and its card says resize: never."
+            f"engine takes {width}×{height} and its card states resize: never."
         )
     shrinks = image_HW.shape[0] * image_HW.shape[1] > height * width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -229,16 +231,16 @@ def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
 
 
 def mask_to_source(mask_HW: Image, height: int, width: int) -> Image:
-    """Take a mask back to the size of the image that it was made from.
+    """Scale a mask back to the size of its source image.
 
-    Each pixel takes the mask's value at its centre; a centre between two pixels of the mask takes
-    the lower or right one. The arithmetic is exact and of whole numbers, as OpenCV's own scaling to
-    the nearest pixel is another one in version 5 than in 4.
+    Each pixel takes the mask's value at its centre. If the centre lies between two mask pixels, it
+    takes the lower or right one. The arithmetic is exact, in integers: OpenCV's own nearest-pixel
+    scaling differs between versions 4 and 5.
 
     Args:
         mask_HW: A bitmask of any size.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
+        height: Height of the source image, in pixels.
+        width: Width of the source image, in pixels.
     """
     if mask_HW.shape == (height, width):
         return mask_HW
@@ -248,6 +250,6 @@ def mask_to_source(mask_HW: Image, height: int, width: int) -> Image:
 
 
 def _nearest(size: int, wanted: int) -> npt.NDArray[np.int64]:
-    """For each of `wanted` pixels, the pixel of `size` that its centre lies in."""
-    centres = 2 * np.arange(wanted, dtype=np.int64) + 1  # in halves of a pixel
+    """For each of `wanted` pixels, the index of the pixel out of `size` that holds its centre."""
+    centres = 2 * np.arange(wanted, dtype=np.int64) + 1  # in half pixels
     return centres * size // (2 * wanted)

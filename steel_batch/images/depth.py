@@ -1,9 +1,9 @@
-"""From samples of more than 8 bits to 8, where it is known how many bits are in use.
+"""Reduces samples of more than 8 bits to 8, if the number of bits in use is known.
 
-Cameras give 10, 12 or 14 bits, which most software puts into samples of 16 as they are: the high
-byte of such a sample is nearly black. A file seldom states it. So the number of bits is taken from
-the file where its format states it, else from ``--bits``, else from the pixels themselves, and only
-where they leave no doubt.
+Cameras give 10, 12 or 14 bits, which most software stores unshifted in 16-bit samples: the high
+byte of such a sample is nearly black. Files seldom state how many bits are in use. So the number is
+taken from the file if its format states it, else from ``--bits``, else from the pixels themselves,
+but only if they leave no doubt.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ import numpy.typing as npt
 from steel_batch.errors import DecodeError
 
 SAMPLE_BITS: Final = 16
-"""Of the samples whose bits in use are not stated."""
+"""Bits per sample of files that do not state how many of them are in use."""
 FEWEST_BITS: Final = 8
 _CAMERA_BITS: Final = (8, 10, 12, 14)
-"""What cameras give in samples of 16 bits, besides 16."""
+"""Bits that cameras store in 16-bit samples, other than all 16."""
 _SHARE: Final = 100
-"""One sample in so many, above what 14 bits hold, shows that 16 are in use. A few do not: cameras
-write counters and times among their pixels."""
+"""At least one sample in this many must need more than 14 bits to prove that all 16 are in use.
+A few do not prove it: cameras write counters and timestamps among the pixels."""
 
 
 def to_8_bits(
     samples: npt.NDArray[np.uint16], bits: int | None, *, name: str
 ) -> npt.NDArray[np.uint8]:
-    """The upper 8 of the bits that are in use.
+    """Keep the upper 8 of the bits in use.
 
     Args:
-        samples: [H, W], or [H, W, 3] in OpenCV's order of colours.
-        bits: How many of the 16 are in use, 8 to 16, counted from the lowest. None: nobody says
-            so.
+        samples: [H, W], or [H, W, 3] in OpenCV's channel order.
+        bits: How many of the 16 bits are in use, 8 to 16, counted from the lowest. None: not
+            stated.
         name: The format, for messages.
 
     Returns:
         Gray, [H, W].
 
     Raises:
-        DecodeError: Code ``unknown_bits`` where `bits` is None and the pixels do not show that all
-            16 are in use, ``wrong_bits`` where a value needs more than `bits`.
+        DecodeError: Code ``unknown_bits`` if `bits` is None and the pixels do not prove that all 16
+            are in use; ``wrong_bits`` if a value needs more than `bits`.
     """
     greatest = int(samples.max())
     if bits is None:
@@ -50,7 +50,7 @@ def to_8_bits(
         bits = SAMPLE_BITS
     elif greatest >> bits:
         raise DecodeError(
-            f"{name} of {SAMPLE_BITS} bits a sample whose greatest value is {greatest}, and "
+            f"{name} of {SAMPLE_BITS} bits per sample; its greatest value is {greatest}, and "
             f"--bits {bits} allows at most {(1 << bits) - 1}.{_advice(samples, greatest)}",
             code="wrong_bits",
         )
@@ -64,25 +64,25 @@ def _check_uses_all(samples: npt.NDArray[np.uint16], greatest: int, name: str) -
     num_high = int(np.count_nonzero(samples >> _CAMERA_BITS[-1]))
     if num_high * _SHARE < samples.size:
         raise DecodeError(
-            f"{name} of {SAMPLE_BITS} bits a sample whose greatest value is {greatest}; "
+            f"{name} of {SAMPLE_BITS} bits per sample; its greatest value is {greatest}, and "
             f"{num_high:,} of {samples.size:,} samples need more than {_CAMERA_BITS[-1]} bits. "
-            "Neither the file nor --bits states how many the camera gave, and read as "
+            "Neither the file nor --bits states how many bits the camera uses, and read as "
             f"{SAMPLE_BITS} the image may be nearly black.{_advice(samples, greatest)}",
             code="unknown_bits",
         )
 
 
 def _advice(samples: npt.NDArray[np.uint16], greatest: int) -> str:
-    """Which number of bits the values suggest."""
+    """Suggest a value of --bits that fits the samples."""
     used = int(np.bitwise_or.reduce(samples, axis=None))
     step = used & -used
     if step > 1 and used >> (SAMPLE_BITS - 1):
         return (
-            f" All values are multiples of {step}, so the upper bits are the ones in use: give "
+            f" All values are multiples of {step}, so the upper bits are in use: pass "
             f"--bits {SAMPLE_BITS}."
         )
     fitting = next((bits for bits in _CAMERA_BITS if not greatest >> bits), SAMPLE_BITS)
-    advice = f" If the camera gives {fitting} bits, give --bits {fitting}"
+    advice = f" If the camera uses {fitting} bits, pass --bits {fitting}"
     return advice + (
         "." if fitting == SAMPLE_BITS else f"; if it gives {SAMPLE_BITS}, --bits {SAMPLE_BITS}."
     )
@@ -91,23 +91,23 @@ def _advice(samples: npt.NDArray[np.uint16], greatest: int) -> str:
 def scale_to_8_bits(
     samples: npt.NDArray[Any], max_value: int, bits: int | None, *, name: str
 ) -> npt.NDArray[np.uint8]:
-    """The same of a file that states its greatest value, as PGM does.
+    """Reduce samples to 8 bits by the greatest value that the file states, as PGM does.
 
     Args:
         samples: [H, W], unsigned.
-        max_value: What the file calls white, 1 to 65,535. The latter states nothing, as writers
-            give it whatever the camera's bits.
-        bits: See `to_8_bits`; in force where `max_value` states nothing.
+        max_value: The file's white, 1 to 65,535. 65,535 means "not stated": writers use it whatever
+            the camera's bits.
+        bits: See `to_8_bits`; used if `max_value` is 65,535.
         name: The format, for messages.
 
     Raises:
-        DecodeError: See `to_8_bits`; also ``wrong_bits`` where a value is above `max_value`.
+        DecodeError: See `to_8_bits`; also ``wrong_bits`` if a value exceeds `max_value`.
     """
     greatest = int(samples.max())
     if greatest > max_value:
         raise DecodeError(
-            f"{name} whose greatest value is {greatest}, and its own header allows at most "
-            f"{max_value:,}: the header is not that of its pixels.",
+            f"{name}: its greatest value is {greatest}, and its own header allows at most "
+            f"{max_value:,}, so the header does not match the pixels.",
             code="wrong_bits",
         )
     if max_value == (1 << SAMPLE_BITS) - 1:

@@ -1,4 +1,4 @@
-"""Which format a file is of that is not read, told by its first bytes and never by its name."""
+"""Names the format of a file that is not supported, by its first bytes and never by its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ READ: Final = (
     "JPEG of 8 bits, PNG, BMP, WebP, binary PGM (P5), and TIFF of at most 16 bits, plain or with "
     "LZW, Deflate or PackBits"
 )
-"""What is read."""
+"""The supported formats, for messages."""
 _IMAGES: Final = (
     (0, b"GIF8", "a GIF"),
     (0, b"II+\0", "a BigTIFF"),
@@ -46,7 +46,7 @@ _IMAGES: Final = (
     (0, b"IIU\0", "a Panasonic raw file"),
     (0, b"FUJIFILMCCD-RAW", "a Fuji raw file"),
 )
-"""Where a format's first bytes stand, what they are, and its name."""
+"""Offset of a format's signature, the signature, and the format's name."""
 _NETPBM: Final = {
     b"P1": "a PBM (P1)",
     b"P2": "a PGM as text (P2)",
@@ -58,7 +58,7 @@ _NETPBM: Final = {
     b"Pf": "a PFM (Pf)",
 }
 NETPBM_BLANKS: Final = b" \t\r\n\v\f#"
-"""What follows the first two bytes of each of them: a blank, or the `#` of a comment."""
+"""What may follow the two-byte Netpbm signature: white space, or the `#` of a comment."""
 _NO_IMAGES: Final = {
     b"%PDF": "a PDF",
     b"PK\x03\x04": "a ZIP archive",
@@ -73,20 +73,22 @@ _NO_IMAGES: Final = {
 
 
 def unsupported(name: str) -> DecodeError:
-    """The error of a file whose format is known and not read."""
-    return DecodeError(f"the file is {name}; {READ}, are read.", code="unsupported_format")
+    """The error for a file of a known but unsupported format."""
+    return DecodeError(
+        f"the file is {name}; supported are {READ}. Convert it.", code="unsupported_format"
+    )
 
 
 def not_an_image(data: memoryview) -> DecodeError:
-    """The error of a file of no format that is known."""
+    """The error for a file of unknown format."""
     return DecodeError(
-        f"the file is no image: it begins with {bytes(data[:8])!r} ({len(data)} bytes).",
+        f"the file is not an image: it begins with {bytes(data[:8])!r} ({len(data)} bytes).",
         code="not_an_image",
     )
 
 
 def name_other(data: memoryview) -> DecodeError:
-    """Say of a file that is not read what it is."""
+    """The error for an unsupported file, with its format if that is known."""
     head = bytes(data[:160])
     for start, magic, name in _IMAGES:
         if head.startswith(magic, start):
@@ -95,5 +97,5 @@ def name_other(data: memoryview) -> DecodeError:
         return unsupported(_NETPBM[head[:2]])
     for magic, name in _NO_IMAGES.items():
         if head.startswith(magic):
-            return DecodeError(f"the file is {name}, no image.", code="not_an_image")
+            return DecodeError(f"the file is {name}, not an image.", code="not_an_image")
     return not_an_image(data)

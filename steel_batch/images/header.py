@@ -1,7 +1,7 @@
-"""What an image file says of itself, read before anything is decoded or allocated.
+"""Reads an image file's header before anything is decoded or allocated.
 
-JPEG, PNG, BMP, TIFF, WebP and PGM are read, told by their first bytes and never by a name. `probe`
-reads size and depth; whether the file is all there is `wholeness`.
+Supported are JPEG, PNG, BMP, TIFF, WebP and PGM, recognised by their first bytes and never by name.
+`probe` reads size and depth; `wholeness` checks whether the file is complete.
 """
 
 from __future__ import annotations
@@ -32,28 +32,27 @@ from steel_batch.images.tiff import (
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says of itself; not whether it is true."""
+    """What a file's header states; not whether it is true."""
 
     format: str
     """JPEG, PNG, BMP, TIFF, WebP or PGM."""
     width: int
     height: int
     num_channels: int
-    """Samples a pixel as stored; 1 for a palette."""
+    """Samples per pixel as stored; 1 for a palette."""
     bit_depth: int
-    """Bits a sample as stored."""
+    """Bits per sample as stored."""
     piece_px: int = 0
-    """Pixels of a TIFF's tile or strip, for which decoders make room whatever the image's size."""
+    """Pixels of a TIFF's tile or strip, which decoders allocate whatever the image's size."""
     coding: int = 0
-    """Of a JPEG, the marker of its frame: how its pixels are coded."""
+    """The frame marker of a JPEG, which states how its pixels are coded; 0 for other formats."""
 
 
 def probe(data: memoryview) -> Header:
     """Read a file's header.
 
     Args:
-        data: The file, or its beginning: JPEG may need as far as its first scan and TIFF the
-            whole.
+        data: The file, or its beginning: for JPEG up to the first scan, for TIFF the whole file.
 
     Raises:
         DecodeError: Code ``empty``, ``not_an_image``, ``unsupported_format``, ``truncated`` (inside
@@ -71,14 +70,14 @@ def probe(data: memoryview) -> Header:
                     f"the file ends inside its header ({len(data)} bytes).", code="truncated"
                 ) from error
             if header.width < 1 or header.height < 1:
-                raise DecodeError(f"{header.format} that states no size before its pixels.")
+                raise DecodeError(f"{header.format} whose header states no size.")
             return header
     raise name_other(data)
 
 
 _UNREAD_FRAMES: Final = {
     0xF7: "a JPEG-LS",
-    0xCB: "a lossless JPEG, coded arithmetically",
+    0xCB: "a lossless JPEG with arithmetic coding",
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "a hierarchical JPEG"),
 }
 _BARE: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
@@ -137,7 +136,7 @@ def _read_tiff(data: memoryview) -> Header:
     check_readable(tags)
     width, height = first(tags, WIDTH, 0), first(tags, HEIGHT, 0)
     rows = first(tags, ROWS_PER_STRIP, height)
-    if rows >= 1 << 31:  # the way to say that there is one strip
+    if rows >= 1 << 31:  # the convention for a single strip
         rows = height
     piece_px = max(width * rows, first(tags, TILE_WIDTH, 0) * first(tags, TILE_HEIGHT, 0))
     return Header("TIFF", width, height, first(tags, CHANNELS, 1), first(tags, BITS, 1), piece_px)

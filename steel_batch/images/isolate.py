@@ -1,10 +1,9 @@
-"""Decoding in a child process, for images that kill or hold up the process that decodes them.
+"""Decodes in a child process, for images that crash or hang the process that decodes them.
 
-The child gets one file at a time on its standard input and gives its pixels back on its standard
-output. If it dies, the next child begins with the image that was being decoded: an image that ends
-a process in which nothing came before it is the culprit, every other one is decoded. So a culprit
-costs two children, however large the shard. The protocol is lengths and raw bytes; nothing is
-unpickled.
+The child reads one file at a time from its standard input and writes the pixels to its standard
+output. If it dies, the next child starts with the image that was being decoded. An image that
+kills a fresh child is the culprit; every other image is decoded. So a culprit costs two children,
+however large the shard. The protocol is lengths and raw bytes; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ from steel_batch.errors import ClusterError, DecodeError, ImageError
 from steel_batch.images.decode import Image, load_decoder
 
 START_SECONDS: Final = 60.0
-"""For the interpreter and the decoder's module."""
+"""Time for starting the interpreter and importing the decoder's module."""
 SECONDS_PER_IMAGE: Final = 10.0
-"""The largest image that is decoded takes about one."""
+"""The largest accepted image takes about one."""
 _STARTS: Final = 3
 _LENGTH: Final = struct.Struct("<q")
 _HEAD: Final = struct.Struct("<cqq")
@@ -43,21 +42,21 @@ def decode_isolated(
     bits: int | None = None,
     seconds_per_image: float = SECONDS_PER_IMAGE,
 ) -> Generator[Image | ImageError]:
-    """Decode files where a crash cannot hurt, one after the other as they are asked for.
+    """Decode files in a child process, one after the other, as they are requested.
 
     Args:
         contents: The files.
         decoder: The ``module:function`` that decodes one.
         bits: See `decode.load_decoder`.
-        seconds_per_image: How long one image may take.
+        seconds_per_image: Time limit per image.
 
     Yields:
-        Of each file its pixels, or what is wrong with it: the decoder's own error, or the code
-        ``crashed_decoder`` for a file that killed a process of its own, or ``hung_decoder`` for one
-        that held it up.
+        For each file its pixels or its error: the decoder's own, or the code ``crashed_decoder``
+        for a file that killed a fresh child, or ``hung_decoder`` for one that exceeded the time
+        limit in it.
 
     Raises:
-        ClusterError: No process could be started, which is no image's fault.
+        ClusterError: No child process could be started; no image is to blame.
     """
     child: _Child | None = None
     try:
@@ -78,15 +77,15 @@ def decode_isolated(
 
 
 def start_child(module: str, *arguments: str, **how: Any) -> Any:
-    """Start a module of ours in a process that finds the modules of this one, with pipes to it.
+    """Start one of our modules in a child process with pipes and this process's import path.
 
     Args:
-        module: The module, which is run as ``python -m`` would.
-        arguments: For it.
-        how: More for `subprocess.Popen`.
+        module: The module, run as by ``python -m``.
+        arguments: Its command-line arguments.
+        how: Further arguments of `subprocess.Popen`.
 
     Raises:
-        ClusterError: The system starts no process.
+        ClusterError: The system cannot start a process.
     """
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
@@ -97,34 +96,37 @@ def start_child(module: str, *arguments: str, **how: Any) -> Any:
             **how,
         )
     except OSError as error:
-        raise ClusterError(f"no process of {module} starts: {error}.") from error
+        raise ClusterError(
+            f"cannot start a child process of {module}: {error}. Check the node's memory and its "
+            "limit of processes."
+        ) from error
 
 
 def _explain(exit_code: int | None, seconds_per_image: float) -> DecodeError:
     if exit_code in (None, -signal.SIGALRM):
         return DecodeError(
-            f"decoding it took more than {seconds_per_image:g} s in a process of its own.",
+            f"decoding took more than {seconds_per_image:g} s in a child process of its own.",
             code="hung_decoder",
         )
     how = f"exit {exit_code}"
     if exit_code is not None and exit_code < 0:
         how = signal.Signals(-exit_code).name
     return DecodeError(
-        f"decoding it ended a process of its own ({how}).",
+        f"decoding crashed a child process of its own ({how}).",
         code="crashed_decoder",
     )
 
 
 class _Child:
-    """A process that decodes one file after the other.
+    """A child process that decodes one file after the other.
 
     Raises:
-        ClusterError: None could be started.
+        ClusterError: No child could be started.
     """
 
     def __init__(self, decoder: str, bits: int | None, seconds_per_image: float) -> None:
         self.num_decoded = 0
-        # Its own alarm comes first, unless the decoder turned it off.
+        # The child's own alarm fires first, unless the decoder turned it off.
         self._seconds = seconds_per_image + 1
         for _ in range(_STARTS):
             self._is_late = self._has_ended = False
@@ -139,12 +141,12 @@ class _Child:
                 return
             exit_code = self.end()
         raise ClusterError(
-            f"a process that decodes with {decoder!r} ended before its first image, {_STARTS} "
-            f"times (exit {exit_code}): look for memory or a limit of processes that is used up."
+            f"a child process with decoder {decoder!r} ended before its first image, {_STARTS} "
+            f"times (exit {exit_code}). Check the node's memory and its limit of processes."
         )
 
     def decode(self, data: bytes | memoryview) -> Image | ImageError | None:
-        """Pixels, or what is wrong with the file; None where the process ended or has to."""
+        """Return the pixels or the file's error; None if the child ended or must be ended."""
         stdin, stdout = self._process.stdin, self._process.stdout
         try:
             stdin.write(_LENGTH.pack(len(data)))
@@ -168,20 +170,20 @@ class _Child:
         return DecodeError(body[first:].decode(), code=body[:first].decode())
 
     def end(self) -> int | None:
-        """Its exit code; None where it took too long. Stops it, unless it has ended by itself."""
+        """Stop the child if it still runs; return its exit code, None if it took too long."""
         if self._has_ended:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(self._seconds)
         self._process.kill()
         self._process.wait()
-        # Not read to its end: what a decoder forked may still hold the other side.
+        # Not read to the end: processes forked by the decoder may still hold the other side.
         self._process.stdout.close()
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
         return None if self._is_late else self._process.returncode
 
     def _answer(self, size: int, seconds: float) -> bytes | None:
-        """The beginning of an answer; None where the process ended or is late."""
+        """Read the head of an answer; None if the child ended or is late."""
         if not wait([self._process.stdout], seconds):
             self._is_late = True
             return None
@@ -193,7 +195,7 @@ class _Child:
 def _serve(
     decoder: str, seconds_per_image: float, bits: int | None, source: BinaryIO, sink: BinaryIO
 ) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever code it is in
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever code it runs
     decode = load_decoder(decoder, bits=bits)
     sink.write(_READY)
     sink.flush()
@@ -213,7 +215,7 @@ def _serve(
 
 
 if __name__ == "__main__":
-    # What a decoder prints must not get among the pixels.
+    # Output that a decoder prints must not mix with the pixels.
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
         stated_bits = int(sys.argv[3]) if len(sys.argv) > 3 else None

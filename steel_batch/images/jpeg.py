@@ -1,9 +1,8 @@
-"""Which JPEGs any decoder reads alike: plain ones, told by their headers.
+"""Recognises, by their headers, plain JPEGs that every decoder reads alike.
 
-Hardware and GPU decoders take most of what libjpeg takes. Where they differ is in the rare forms:
-several scans, arithmetic coding, tables that are left out, RGB that is stored without conversion,
-unusual subsampling. Those are left to libjpeg, so that an image's pixels never depend on where it
-was decoded by more than a rounding.
+Hardware and GPU decoders read most of what libjpeg reads. They differ in the rare forms: several
+scans, arithmetic coding, omitted tables, RGB stored without conversion, unusual subsampling. Those
+go to libjpeg, so that an image's pixels never depend on where it was decoded, except for rounding.
 """
 
 from __future__ import annotations
@@ -17,23 +16,24 @@ _BASELINE, _TABLES, _SCAN, _QUANTISATION, _INTERVAL, _ADOBE = 0xC0, 0xC4, 0xDA, 
 _BEFORE_SCAN: Final = frozenset(
     {_BASELINE, _TABLES, _SCAN, _QUANTISATION, _INTERVAL, 0xFE, *range(0xE0, 0xF0)}
 )
-"""Tables, the restart interval, a comment, application data; anything else is not plain."""
+"""Tables, the restart interval, a comment, application data; any other segment is not plain."""
 _GRAY: Final = bytes([0x11])
-"""Other factors mean nothing for one channel, and libjpeg passes over them; nvJPEG does not, and
-reports success with other pixels."""
+"""Other factors have no meaning for one channel. libjpeg ignores them; nvJPEG does not, and reports
+success with wrong pixels."""
 _SAMPLINGS: Final = frozenset(bytes([luma, 0x11, 0x11]) for luma in (0x11, 0x12, 0x21, 0x22))
 """Luma in full resolution and chroma in full or half: 4:4:4, 4:4:0, 4:2:2, 4:2:0."""
 
 
 def is_plain_jpeg(data: Any, height: int, width: int) -> bool:
-    """Whether a file is a plain JPEG of this size, as far as its headers say.
+    """Whether a file is a plain JPEG of this size, according to its headers.
 
-    Plain is baseline with 8 bits, one scan, one restart interval or none, Huffman and quantisation
-    tables of its own, gray in one block a unit or YCbCr. An orientation in EXIF and a thumbnail do
-    not matter. Whether the pixels are all there and in order is `wholeness.check_whole`.
+    Plain is baseline with 8 bits, one scan, at most one restart interval, its own Huffman and
+    quantisation tables, and gray with one block per unit or YCbCr. An EXIF orientation and a
+    thumbnail do not matter. `wholeness.check_whole` checks whether the pixels are complete and in
+    order.
 
     Args:
-        data: The file, as anything with a buffer.
+        data: The file, as any buffer.
         height: In pixels, as stored.
         width: In pixels, as stored.
     """

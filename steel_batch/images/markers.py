@@ -1,4 +1,4 @@
-"""Where the markers of a JPEG lie, found without decoding it.
+"""Finds the markers of a JPEG without decoding it.
 
 Source: ITU-T T.81, section B.1.
 """
@@ -15,30 +15,30 @@ import numpy.typing as npt
 
 END, SCAN = 0xD9, 0xDA
 FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-"""Markers of a frame's header; which one says how pixels are coded."""
+"""Frame header markers; each states how the pixels are coded."""
 LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
 _TEMPORARY: Final = 0x01
 
 
 class Markers:
-    """Where the markers of a JPEG lie."""
+    """Positions of the markers of a JPEG."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
         content = np.frombuffer(data, np.uint8)
         at = np.flatnonzero(content[:-1] == 0xFF)
         code = content[at + 1]
-        # 00 is a 0xFF among the pixels, FF is filling.
+        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
         is_restart = code & 0xF8 == 0xD0
         is_other = (code > 0x00) & (code < 0xFF) & ~is_restart
         self._restart_at, self._restart = at[is_restart], code[is_restart] & 7
         self._at, self._code = at[is_other].tolist(), code[is_other].tolist()
 
     def segments(self) -> Iterator[tuple[int, int, int]]:
-        """Where each segment begins, its marker, and where the segment before it ended.
+        """Yield where each segment begins, its marker, and where the segment before it ended.
 
-        Segments are stepped over, so a thumbnail's markers are not met. The last one is the end of
-        the image.
+        Segments are skipped as a whole, so a thumbnail's markers are not visited. The last segment
+        is the end of the image.
 
         Raises:
             struct.error: The file ends before the image does.
@@ -58,7 +58,7 @@ class Markers:
         raise struct.error("no end")
 
     def has_more_scans_than(self, limit: int) -> bool:
-        """Whether the image has more than so many scans, as far as it is there."""
+        """Whether the image has more than `limit` scans, in the part that is present."""
         if self._code.count(SCAN) <= limit:
             return False
         with contextlib.suppress(struct.error):
@@ -66,13 +66,13 @@ class Markers:
         return False
 
     def restarts(self, begin: int, end: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint8]]:
-        """Where restart markers lie within some bytes, and their numbers (0 to 7)."""
+        """Positions of the restart markers between two offsets, and their numbers (0 to 7)."""
         first, last = self._restart_at.searchsorted([begin, end])
         return self._restart_at[first:last], self._restart[first:last]
 
 
 def first_scan(data: memoryview) -> tuple[int, int]:
-    """Where the pixels of the first scan begin and end; the file passed `check_scans`."""
+    """Where the pixels of the first scan begin and end; the file must have passed `check_scans`."""
     segments = Markers(data).segments()
     next(found for found, marker, _ in segments if marker == SCAN)
     end, _, begin = next(segments)

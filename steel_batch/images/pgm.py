@@ -1,7 +1,7 @@
 """PGM with binary pixels (P5), the gray format of Netpbm, as line-scan software writes it.
 
-OpenCV reads it too, and of two bytes takes the high one, whatever greatest value the header states:
-of 12 bits nearly nothing is left.
+OpenCV reads it too, but of two-byte samples it keeps the high byte, whatever greatest value the
+header states: images of 12 bits come out nearly black.
 
 Source: https://netpbm.sourceforge.net/doc/pgm.html
 """
@@ -25,18 +25,18 @@ _PADDING: Final = b" \t\r\n\v\f\0"
 
 @dataclass(frozen=True, slots=True)
 class PgmHeader:
-    """What stands before the pixels."""
+    """The parts of the header that decoding needs."""
 
     width: int
     height: int
     max_value: int
-    """What white is, 1 to 65,535."""
+    """The value of white, 1 to 65,535."""
     offset: int
-    """Where the pixels begin."""
+    """Where the pixels begin, in bytes."""
 
     @property
     def sample_bytes(self) -> int:
-        """Bytes a pixel."""
+        """Bytes per pixel."""
         return 1 if self.max_value < 256 else 2
 
     @property
@@ -46,11 +46,11 @@ class PgmHeader:
 
 
 def read_pgm_header(data: memoryview) -> PgmHeader:
-    """Read what stands before the pixels.
+    """Read the header.
 
     Raises:
-        DecodeError: It is damaged.
-        IndexError: The file ends first.
+        DecodeError: The header is damaged.
+        IndexError: The file ends inside its header.
     """
     position, numbers = len(PGM_MAGIC), []
     for _ in range(3):
@@ -58,20 +58,20 @@ def read_pgm_header(data: memoryview) -> PgmHeader:
         numbers.append(number)
     width, height, max_value = numbers
     if not 1 <= max_value < 1 << 16:
-        raise DecodeError(f"PGM whose header states {max_value} as white, of 1 to 65535.")
+        raise DecodeError(f"PGM with a damaged header: white is {max_value}, expected 1 to 65535.")
     if data[position] not in NETPBM_BLANKS:
-        raise DecodeError("PGM with a damaged header: no blank follows its last number.")
+        raise DecodeError("PGM with a damaged header: no white space after its last number.")
     end = _skip_comment(data, position) if data[position] == ord("#") else position
     header = PgmHeader(width, height, max_value, end + 1)
     if bytes(data[end : end + 2]) == b"\r\n":
-        # One blank ends the header. The file's size tells a second one from a pixel of that value.
+        # One white-space byte ends the header. The file size tells a second one from a pixel.
         longer = PgmHeader(width, height, max_value, end + 2)
         return longer if len(data) == longer.offset + longer.pixel_bytes else header
     return header
 
 
 def _read_number(data: memoryview, position: int) -> tuple[int, int]:
-    """A number behind blanks and comments, and where it ends."""
+    """Read a number after white space and comments; return it and where it ends."""
     while data[position] in NETPBM_BLANKS:
         if data[position] == ord("#"):
             position = _skip_comment(data, position)
@@ -82,14 +82,14 @@ def _read_number(data: memoryview, position: int) -> tuple[int, int]:
         position += 1
     if not 1 <= position - start <= _MOST_DIGITS:
         raise DecodeError(
-            f"PGM with a damaged header: a number was expected at byte {start}, and "
-            f"{bytes(data[start : start + 8])!r} is there."
+            f"PGM with a damaged header: expected a number at byte {start}, found "
+            f"{bytes(data[start : start + 8])!r}."
         )
     return int(bytes(data[start:position])), position
 
 
 def _skip_comment(data: memoryview, position: int) -> int:
-    """Where the line of a comment ends."""
+    """Where a comment's line ends."""
     while data[position] not in b"\r\n":
         position += 1
     return position
@@ -100,31 +100,31 @@ def check_pgm(data: memoryview) -> None:
 
     Raises:
         DecodeError: Code ``truncated``, ``multiple_images`` where another image follows, or
-            ``undecodable`` where something else does.
+            ``undecodable`` where other bytes do.
     """
     header = read_pgm_header(data)
     end = header.offset + header.pixel_bytes
     rest = bytes(data[end:])
     if len(data) < end:
         raise DecodeError(
-            f"PGM without its end: {len(data)} bytes are here of {end}.", code="truncated"
+            f"PGM without its end: {len(data)} of {end} bytes are there.", code="truncated"
         )
     if rest.strip(_PADDING).startswith(PGM_MAGIC):
         raise DecodeError(
-            "PGM of several images, one behind the other; one a file is read. Write each into a "
-            "file of its own.",
+            "PGM of several images, one after the other; only one per file is supported. Write "
+            "each into a file of its own.",
             code="multiple_images",
         )
     if rest.strip(_PADDING):
         raise DecodeError(
             f"PGM whose header states {header.width}×{header.height} pixels of "
-            f"{header.sample_bytes} bytes, which {len(rest)} bytes follow: the header is not that "
-            "of its pixels."
+            f"{header.sample_bytes} bytes; {len(rest)} more bytes follow them, so the header does "
+            "not match the pixels."
         )
 
 
 def read_pgm(data: memoryview) -> tuple[npt.NDArray[Any], int]:
-    """The pixels of a PGM that `check_pgm` passed, and what white is.
+    """Read the pixels of a PGM that passed `check_pgm`.
 
     Returns:
         Pixels as stored, uint8 or uint16 [H, W]; and the greatest value that the header allows.

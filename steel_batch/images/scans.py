@@ -1,9 +1,9 @@
-"""Whether the scans of a JPEG are all there and in order, told by its markers.
+"""Checks, by a JPEG's markers, that its scans are complete and in order.
 
-Decoders differ in what they make of restart markers that are missing or out of order: libjpeg
-guesses which rows are lost, hardware reports success and gives other pixels. So what the headers
-promise is held against what follows them: how many restart intervals each scan has, how they are
-numbered, how short one can be, and that every channel comes, once, to its full precision.
+Decoders differ in how they handle missing or misordered restart markers: libjpeg guesses which rows
+are lost, hardware reports success with wrong pixels. So the headers are checked against what
+follows them: how many restart intervals each scan has, how they are numbered, how short one can be,
+and that every channel arrives exactly once, at its full precision.
 
 Source: ITU-T T.81, sections A.2, B.2, F.1.2, G.1 and H.1.
 """
@@ -29,37 +29,37 @@ from steel_batch.images.markers import (
 )
 
 MAX_SCANS: Final = 100
-"""A progressive JPEG has about ten. Each scan goes over every pixel, so that 60 kB of empty ones
-keep a decoder busy for a minute."""
+"""A progressive JPEG has about ten. Each scan visits every pixel, so 60 kB of empty scans keep a
+decoder busy for a minute."""
 _APPLICATION_2, _INDEX = 0xE2, b"MPF\0"
 _START, _NUM_LINES, _INTERVAL = 0xD8, 0xDC, 0xDD
 _AFTER_SCAN: Final = frozenset(
     {0xC4, 0xCC, END, SCAN, 0xDB, _NUM_LINES, _INTERVAL, *range(0xE0, 0xF0), 0xFE}
 )
-"""What may follow a scan: the end, tables, another scan, application data, a comment."""
+"""Markers that may follow a scan: the end, tables, another scan, application data, a comment."""
 _NUM_COEFFICIENTS: Final = 64
 _UNSENT: Final = -1
 
 
 def check_scans(data: memoryview) -> tuple[int, int | None]:
-    """Refuse a JPEG of which a part is missing, comes twice or is out of order.
+    """Refuse a JPEG with a part that is missing, repeated or out of order.
 
     Args:
         data: The file; bytes after the image's end are fine.
 
     Returns:
-        Where the image's end marker lies, and where the segment that lists the file's images, if
-        it has one.
+        The position of the image's end marker, and of the segment that lists the file's images, if
+        there is one.
 
     Raises:
-        DecodeError: Code ``truncated`` where the image ends early, ``undecodable``, or
-            ``too_large`` for more than `MAX_SCANS` scans.
+        DecodeError: Code ``truncated`` if the image ends early, ``undecodable``, or ``too_large``
+            for more than `MAX_SCANS` scans.
         struct.error: The file ends before the image does.
     """
     markers = Markers(data)
     if markers.has_more_scans_than(MAX_SCANS):
         raise DecodeError(
-            f"JPEG of more than {MAX_SCANS} scans; no encoder makes them.", code="too_large"
+            f"JPEG of more than {MAX_SCANS} scans; no encoder writes them.", code="too_large"
         )
     frame: _Frame | None = None
     scan: _Scan | None = None
@@ -68,7 +68,7 @@ def check_scans(data: memoryview) -> tuple[int, int | None]:
     for found, marker, begin in markers.segments():
         if marker == _START:
             raise DecodeError(
-                f"JPEG that stops where another one begins, at byte {found}.", code="truncated"
+                f"JPEG that stops at byte {found}, where another one begins.", code="truncated"
             )
         if num_scans and marker not in _AFTER_SCAN:
             raise DecodeError(f"JPEG with a damaged byte among its pixels, near {found}.")
@@ -77,7 +77,7 @@ def check_scans(data: memoryview) -> tuple[int, int | None]:
             scan = None
         if marker in FRAMES:
             if frame is not None:
-                raise DecodeError(f"JPEG with a second frame's header, at byte {found}.")
+                raise DecodeError(f"JPEG with a second frame header, at byte {found}.")
             frame = _Frame(data, found)
         elif marker == _INTERVAL:
             length, interval = struct.unpack_from(">HH", data, found + 2)
@@ -89,13 +89,13 @@ def check_scans(data: memoryview) -> tuple[int, int | None]:
             (height,) = struct.unpack_from(">H", data, found + 4)
             if height != frame.height:
                 raise DecodeError(
-                    f"JPEG of {frame.height} rows by its header and of {height} by what follows "
-                    "its pixels."
+                    f"JPEG of {frame.height} rows according to its header, and of {height} "
+                    "according to the segment after its pixels."
                 )
         elif marker == SCAN:
             num_scans += 1
             if frame is None:
-                raise DecodeError("JPEG whose pixels come before its frame's header.")
+                raise DecodeError("JPEG with pixels before its frame header.")
             scan = frame.begin_scan(data, found, interval)
     if frame is None or not num_scans:
         raise struct.error("no scan")
@@ -104,7 +104,7 @@ def check_scans(data: memoryview) -> tuple[int, int | None]:
 
 
 class _Frame:
-    """A frame's header, and how much of its channels has come so far."""
+    """A frame header, and which parts of its channels have arrived so far."""
 
     def __init__(self, data: memoryview, at: int) -> None:
         self.coding = data[at + 1]
@@ -113,7 +113,7 @@ class _Frame:
         )
         if not num_channels or length != 8 + 3 * num_channels:
             raise DecodeError(
-                f"JPEG with a damaged frame's header: {length} bytes for {num_channels} channels."
+                f"JPEG with a damaged frame header: {length} bytes for {num_channels} channels."
             )
         channels = struct.unpack_from(f"{3 * num_channels}B", data, at + 10)
         self._ids = channels[::3]
@@ -126,15 +126,15 @@ class _Frame:
         self._precision = [[_UNSENT] * num_coefficients for _ in range(num_channels)]
 
     def begin_scan(self, data: memoryview, at: int, interval: int) -> _Scan:
-        """Take note of a scan's channels.
+        """Record the channels of a scan.
 
         Raises:
-            DecodeError: It has none, one that the frame lacks, or what came before.
+            DecodeError: The scan has no channel, an undeclared one, or repeats an earlier scan.
         """
         length, num_channels = struct.unpack_from(">HB", data, at + 2)
         if not num_channels or length != 6 + 2 * num_channels:
             raise DecodeError(
-                f"JPEG with a damaged scan's header: {length} bytes for {num_channels} channels."
+                f"JPEG with a damaged scan header: {length} bytes for {num_channels} channels."
             )
         content = struct.unpack_from(f"{length - 3}B", data, at + 5)
         ids, (first, last, bits) = content[:-3:2], content[-3:]
@@ -144,13 +144,15 @@ class _Frame:
                 (i for i, it in enumerate(self._ids) if it == channel and i not in places), None
             )
             if place is None:
-                raise DecodeError(f"JPEG with a scan of channel {channel}, which its frame lacks.")
+                raise DecodeError(
+                    f"JPEG with a scan of channel {channel}, which its frame header does not list."
+                )
             places.append(place)
         if self.coding not in PROGRESSIVE:
             first = last = bits = 0  # all at once
         self._note(places, first, last, bits >> 4, bits & 15)
         num_units, num_blocks = self._units(places)
-        is_arithmetic = self.coding in ARITHMETIC  # which leaves zeros away at the end
+        is_arithmetic = self.coding in ARITHMETIC  # the arithmetic coder drops trailing zeros
         return _Scan(
             num_units,
             interval,
@@ -159,26 +161,26 @@ class _Frame:
         )
 
     def check_complete(self, num_scans: int) -> None:
-        """Refuse an image of which a channel, or its last precision, is missing."""
+        """Refuse an image that lacks a channel or the last bits of its precision."""
         missing = sum(any(channel) for channel in self._precision)
         if missing:
             raise DecodeError(
                 f"JPEG that ends after {num_scans} scans, with {missing} of {len(self._ids)} "
-                "channels not complete: its last scans are missing.",
+                "channels incomplete: its last scans are missing.",
                 code="truncated",
             )
 
     def _note(self, places: list[int], first: int, last: int, before: int, after: int) -> None:
-        """Of channels, coefficients `first` to `last` come to the precision `after`."""
+        """Record that coefficients `first` to `last` of some channels reach precision `after`."""
         expected = [before if before else _UNSENT] * (last + 1 - first)
         is_next = after == before - 1 if before else True
         for place in places:
             if not expected or not is_next or self._precision[place][first : last + 1] != expected:
-                raise DecodeError("JPEG with a scan that comes twice or out of order.")
+                raise DecodeError("JPEG with a scan that is repeated or out of order.")
             self._precision[place][first : last + 1] = [after] * len(expected)
 
     def _units(self, places: list[int]) -> tuple[int, int]:
-        """How many units a scan has, between which it may restart, and blocks of each."""
+        """How many units a scan has (a restart marker may follow each), and blocks per unit."""
         block_px = 1 if self.coding == LOSSLESS else 8
         if len(places) > 1:
             units = _ceil(self._width, block_px * self._across)
@@ -189,31 +191,31 @@ class _Frame:
         return columns * _ceil(_ceil(self.height * down, self._down), block_px), 1
 
     def _block_bits(self, first: int) -> int:
-        """The fewest bits that a block takes, coded by Huffman's tables."""
+        """The fewest bits that a Huffman-coded block takes."""
         if self.coding in PROGRESSIVE:
-            return 0 if first else 1  # behind the first coefficient, one code ends many blocks
+            return 0 if first else 1  # after the first coefficient, one code can end many blocks
         return 1 if self.coding == LOSSLESS else 2
 
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """What a scan's header promises."""
+    """What a scan header promises."""
 
     num_units: int
-    """Units, of one block or several, between which it may restart."""
+    """Units of one or several blocks; a restart marker may follow each."""
     interval: int
-    """Units between two restart markers; 0: there are none."""
+    """Units between two restart markers; 0: no restart markers."""
     unit_bits: int
-    """The fewest that a unit takes."""
+    """The fewest bits of a unit."""
     least_bits: int
-    """The fewest that an interval takes."""
+    """The fewest bits of a restart interval."""
 
     def check(self, markers: Markers, begin: int, end: int) -> None:
-        """Hold the pixels' bytes against it.
+        """Check the bytes of the scan's pixels against its header.
 
         Raises:
-            DecodeError: Restart markers are missing, too many or out of order, or an interval is
-                too short for its blocks.
+            DecodeError: Restart markers are missing, surplus or out of order, or an interval is too
+                short for its blocks.
         """
         at, numbers = markers.restarts(begin, end)
         num_intervals = _ceil(self.num_units, self.interval) if self.interval else 1
@@ -222,15 +224,15 @@ class _Scan:
         if len(at) < num_intervals - 1:
             raise DecodeError(
                 f"JPEG with {len(at) + 1} of the {num_intervals} restart intervals of a scan: the "
-                "others are missing.",
+                "rest is missing.",
                 code="truncated",
             )
         start = int(at[-1]) + 2 if len(at) else begin
         units = self.num_units - self.interval * (num_intervals - 1)
         if end - start < self._least_bytes(units):
             raise DecodeError(
-                f"JPEG with {end - start} bytes for its last {units} units of pixels: it ends "
-                "early.",
+                f"JPEG with {end - start} bytes for its last {units} units of pixels: it is cut "
+                "off.",
                 code="truncated",
             )
 
@@ -245,13 +247,13 @@ class _Scan:
         if len(wrong):
             place = int(wrong[0])
             raise DecodeError(
-                f"JPEG whose restart markers are out of order: RST{numbers[place]} where "
-                f"RST{place & 7} has to be, at byte {at[place]}."
+                f"JPEG with restart markers out of order: found RST{numbers[place]} at byte "
+                f"{at[place]}, expected RST{place & 7}."
             )
         if len(at) >= num_intervals:
             raise DecodeError(
-                f"JPEG with {len(at)} restart markers in a scan of {num_intervals} intervals: "
-                f"{num_intervals - 1} belong there."
+                f"JPEG with {len(at)} restart markers in a scan of {num_intervals} intervals, "
+                f"expected {num_intervals - 1}."
             )
         sizes = np.diff(at, prepend=begin - 2) - 2
         (short,) = np.nonzero(sizes < self._least_bytes(self.interval))
@@ -259,7 +261,7 @@ class _Scan:
             place = int(short[0])
             raise DecodeError(
                 f"JPEG with {sizes[place]} bytes for the {self.interval} units of a restart "
-                f"interval, before byte {at[place]}: they are damaged."
+                f"interval, before byte {at[place]}: too few, so they are damaged."
             )
 
     def _least_bytes(self, num_units: int) -> int:

@@ -1,7 +1,6 @@
-"""Files that hold several images, of which decoders read one and say nothing of the others.
+"""Refuses files that hold several images, of which decoders silently read only one.
 
-Which one was meant nobody can tell, so such a file is refused. A smaller copy for viewers beside
-the image is no other image.
+Nobody can know which image was meant. A smaller copy of the same image, for viewers, is accepted.
 
 Source: CIPA DC-007 (JPEG), the PNG specification of 2025, and WebP's container specification.
 """
@@ -24,7 +23,8 @@ _ANIMATION: Final = 0x02
 
 def _several(name: str, num_images: int | str) -> DecodeError:
     return DecodeError(
-        f"{name} of {num_images} images; one a file is read. Write each into a file of its own.",
+        f"{name} of {num_images} images; only one per file is supported. Write each into a file of "
+        "its own.",
         code="multiple_images",
     )
 
@@ -34,7 +34,7 @@ def refuse_listed_jpegs(data: memoryview, at: int) -> None:
 
     Args:
         data: The file.
-        at: Where the segment lies that lists them. One that makes no sense lists nothing.
+        at: Position of the segment that lists them. A malformed one is ignored.
 
     Raises:
         DecodeError: Code ``multiple_images``.
@@ -57,11 +57,11 @@ def refuse_listed_jpegs(data: memoryview, at: int) -> None:
 
 
 def refuse_second_jpeg(data: memoryview, end: int) -> None:
-    """Refuse a JPEG that another one of its size follows, as in a film of JPEGs.
+    """Refuse a JPEG that is followed by another one of the same size, as in motion JPEG.
 
     Args:
         data: The file.
-        end: Where the first one's end marker lies.
+        end: Position of the first image's end marker.
 
     Raises:
         DecodeError: Code ``multiple_images``.
@@ -75,7 +75,7 @@ def refuse_second_jpeg(data: memoryview, end: int) -> None:
     first = probe(data)
     try:
         second = probe(data[begin:])
-    except DecodeError:  # something else that begins alike
+    except DecodeError:  # not a JPEG, although it begins like one
         return
     if (first.width, first.height) == (second.width, second.height):
         raise _several("JPEG", "2 or more")
@@ -85,9 +85,9 @@ def refuse_animated_png(num_frames: int, kinds: Sequence[bytes]) -> None:
     """Refuse an animation of several frames.
 
     Args:
-        num_frames: What the file states.
-        kinds: Of its chunks, in order. Where no frame is stated before the first pixels, these are
-            an image of their own.
+        num_frames: The number that the file states.
+        kinds: Types of its chunks, in order. If no frame is declared before the first pixels, those
+            pixels are an image in addition to the frames.
 
     Raises:
         DecodeError: Code ``multiple_images``.
@@ -99,7 +99,7 @@ def refuse_animated_png(num_frames: int, kinds: Sequence[bytes]) -> None:
 
 
 def refuse_animated_webp(data: memoryview) -> None:
-    """Refuse an animation, of however many frames: each has a place of its own on its canvas.
+    """Refuse any animation: even a single frame is placed on a canvas and is not the image.
 
     Raises:
         DecodeError: Code ``multiple_images``.

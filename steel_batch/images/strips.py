@@ -1,7 +1,7 @@
-"""Whether the strips or tiles of a TIFF hold as many pixels as they have to.
+"""Checks that the strips or tiles of a TIFF hold all of their pixels.
 
-OpenCV leaves rows black where a strip does not decode, and says nothing. So each strip's bytes are
-counted out beforehand, as libtiff would unpack them.
+OpenCV silently leaves rows black if a strip does not decode. So each strip's decoded size is
+counted beforehand, by the rules of libtiff.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from steel_batch.images.tiff import (
 
 
 def check_strips(data: memoryview, tags: Tags) -> None:
-    """Refuse a TIFF whose strips or tiles are not whole.
+    """Refuse a TIFF with incomplete strips or tiles.
 
     Args:
         data: The file.
-        tags: Of the page that is its image.
+        tags: Tags of the page that is its image.
 
     Raises:
-        struct.error: A strip lies outside of the file, or there are too few.
+        struct.error: A strip lies outside the file, or there are too few.
         DecodeError: A strip does not decode to all of its pixels.
     """
-    if first(tags, PHOTOMETRIC, 0) == YCBCR:  # whose channels may have sizes of their own
+    if first(tags, PHOTOMETRIC, 0) == YCBCR:  # its channels may differ in size
         return
     unpacked_bytes = _UNPACKED.get(first(tags, COMPRESSION, 1))
     is_tiled = TILE_OFFSETS in tags
@@ -68,13 +68,13 @@ def check_strips(data: memoryview, tags: Tags) -> None:
             found = unpacked_bytes(data[offset : offset + size], num_bytes)
             if found < num_bytes:
                 raise DecodeError(
-                    f"TIFF whose {'tile' if is_tiled else 'strip'} {i + 1} of {len(wanted)} gives "
-                    f"{found} bytes of pixels instead of {num_bytes}: it is damaged."
+                    f"TIFF with a damaged {'tile' if is_tiled else 'strip'}: number {i + 1} of "
+                    f"{len(wanted)} decodes to {found} bytes of pixels, expected {num_bytes}."
                 )
 
 
 def _wanted_bytes(tags: Tags, *, is_tiled: bool) -> list[int]:
-    """How many bytes each strip or tile has to give."""
+    """How many bytes each strip or tile must decode to."""
     width, height = first(tags, WIDTH, 0), first(tags, HEIGHT, 0)
     num_channels, num_planes = first(tags, CHANNELS, 1), 1
     if first(tags, PLANES, 1) == SEPARATE_PLANES:
@@ -83,12 +83,12 @@ def _wanted_bytes(tags: Tags, *, is_tiled: bool) -> list[int]:
     if is_tiled:
         tile_width, tile_height = first(tags, TILE_WIDTH, 0), first(tags, TILE_HEIGHT, 0)
         if not tile_width or not tile_height:
-            raise DecodeError("TIFF with tiles of no size.")
+            raise DecodeError("TIFF with tiles of size 0.")
         num_tiles = -(-width // tile_width) * -(-height // tile_height)
         return [-(-tile_width * bits // 8) * tile_height] * num_tiles * num_planes
     rows = min(first(tags, ROWS_PER_STRIP, height), height)
     if not rows:
-        raise DecodeError("TIFF with strips of no rows.")
+        raise DecodeError("TIFF with strips of 0 rows.")
     row_bytes = -(-width * bits // 8)
     plane = [row_bytes * min(rows, height - top) for top in range(0, height, rows)]
     return plane * num_planes
@@ -118,16 +118,17 @@ def _packbits_bytes(strip: memoryview, wanted: int) -> int:
 
 _CLEAR, _STOP, _FIRST, _NUM_CODES = 256, 257, 258, 4096
 _ADDED: Final = np.maximum(np.arange(_NUM_CODES - _FIRST + 2) - 1, 0)
-"""Entries of the table before the nth code behind a clear code."""
+"""Entries added to the table before the nth code after a clear code."""
 _CODE_BITS: Final = 9 + np.searchsorted([511, 1023, 2047], _ADDED + _FIRST, side="right")
 _CODE_AT: Final = np.cumsum(_CODE_BITS) - _CODE_BITS
 
 
 def _lzw_bytes(strip: memoryview, wanted: int) -> int:
-    """How many bytes a strip of LZW gives before it ends or breaks.
+    """How many bytes an LZW strip decodes to before it ends or breaks.
 
-    How wide codes are depends only on how many came since the last clear code, so all codes up to
-    the next one are read at once; and how long their strings are is a matter of who refers to whom.
+    The width of a code depends only on how many codes came since the last clear code, so all codes
+    up to the next one are read at once. The lengths of their strings follow from which earlier code
+    each one extends.
     """
     content = np.frombuffer(bytes(strip) + b"\0\0\0", np.uint8).astype(np.uint32)
     triples = content[:-2] << 16 | content[1:-1] << 8 | content[2:]
@@ -149,7 +150,7 @@ def _lzw_bytes(strip: memoryview, wanted: int) -> int:
 
 
 def _string_bytes(codes: npt.NDArray[np.int64]) -> int:
-    """How many bytes codes stand for: one, or one more than the code that they refer to."""
+    """How many bytes some codes decode to: each one, or one more than the code that it extends."""
     if len(codes) and codes[0] >= _FIRST:
         return 0
     size = np.ones(len(codes), np.int64)

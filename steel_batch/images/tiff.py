@@ -1,8 +1,7 @@
-"""What a TIFF says of its pages, which of them is the image, and how it has to be given to OpenCV.
+"""Reads a TIFF's pages, decides which one is the image, and prepares the file for OpenCV.
 
-OpenCV reads the first page, turns it by its orientation whatever it is told, and multiplies colours
-by a transparency that stands beside them. So it is given a copy in which that is not said, and that
-begins with the page that is meant.
+OpenCV reads the first page, always applies its orientation, and multiplies colours by an associated
+transparency channel. So OpenCV gets a copy without those tags that begins with the right page.
 
 Source: TIFF 6.0, and Adobe's technical notes for subdirectories.
 """
@@ -31,7 +30,7 @@ _TAGS: Final = frozenset(
      SAMPLE_FORMAT, DEPTH}
 )  # fmt: skip
 _LETTERS: Final = {1: "B", 2: "B", 3: "H", 4: "I", 13: "I"}
-"""Of kinds of values: bytes, text, numbers of 16 and 32 bits, places of directories."""
+"""struct codes of the value types: bytes, text, 16-bit and 32-bit integers, directory offsets."""
 COMPRESSIONS: Final = {1: "none", 5: "LZW", 8: "Deflate", 32946: "Deflate", 32773: "PackBits"}
 _NOT_COMPRESSED: Final = 1
 _PREDICTED: Final = frozenset({5, 8, 32946})
@@ -40,7 +39,8 @@ _NO_PREDICTOR, _DIFFERENCES = 1, 2
 SEPARATE_PLANES: Final = 2
 _REDUCED, _MASK, _OLD_REDUCED = 1, 4, 2
 _UNSPECIFIED, MULTIPLIED, BESIDE = 0, 1, 2
-"""Kinds of a further channel: of transparency, colours are multiplied by it or stand beside it."""
+"""Kinds of an extra channel: unspecified, transparency already multiplied into the colours, or
+transparency stored separately."""
 _WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS: Final = frozenset({_WHITE_IS_0, _BLACK_IS_0, _RGB, _PALETTE, _CMYK, YCBCR})
 _WHOLE_NUMBERS: Final = 1
@@ -55,7 +55,7 @@ Tags = dict[int, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of a directory: its tag, and where its values lie."""
+    """One entry of a directory: its tag, and where its values are stored."""
 
     tag: int
     letter: str
@@ -64,28 +64,28 @@ class _Entry:
 
 
 def first(tags: Tags, tag: int, default: int) -> int:
-    """The first value of a tag, or what holds where it is left out."""
+    """The first value of a tag; `default` if the tag is absent."""
     return tags[tag][0] if tags.get(tag) else default
 
 
 def read_page(data: memoryview) -> Tags:
-    """What the page that is the image says of where and how its pixels are, by tag.
+    """Read the tags of the page that is the image.
 
-    Pages that say of themselves that they are smaller copies or masks of another are left out.
+    Pages that declare themselves a smaller copy or a mask of another page are ignored.
 
     Raises:
-        DecodeError: Code ``multiple_images`` where it is not one page that is left.
-        struct.error: The file ends before what is needed.
+        DecodeError: Code ``multiple_images`` unless exactly one page is left.
+        struct.error: The file is too short.
     """
     return _read_tags(data, _image_directory(data))
 
 
 def as_read(data: memoryview) -> bytes | memoryview:
-    """The same image as OpenCV has to be given it.
+    """Prepare the file for OpenCV.
 
     Returns:
-        A copy that begins with the page that is the image, stands upright and whose colours do not
-        get multiplied by transparency; the data itself where it is one.
+        A copy that begins with the page that is the image, without orientation and with
+        transparency ignored; the data itself if nothing needs to change.
     """
     order = _order(data)
     place = _image_directory(data)
@@ -108,7 +108,7 @@ def as_read(data: memoryview) -> bytes | memoryview:
 
 
 def check_readable(tags: Tags) -> None:
-    """Refuse a TIFF that OpenCV reads wrongly or not at all, however whole it is.
+    """Refuse a TIFF that OpenCV misreads or cannot read, even if it is complete.
 
     Raises:
         DecodeError: Code ``unsupported_format``.
@@ -118,14 +118,14 @@ def check_readable(tags: Tags) -> None:
     colours = first(tags, PHOTOMETRIC, _BLACK_IS_0)
     is_gray = num_channels == 1 and colours in (_WHITE_IS_0, _BLACK_IS_0)
     if depth > 16 or first(tags, SAMPLE_FORMAT, _WHOLE_NUMBERS) != _WHOLE_NUMBERS:
-        raise unsupported(f"a TIFF of {depth} bits that are no whole numbers up to 65,535")
+        raise unsupported(f"a TIFF with {depth} bits per sample that are not integers up to 65,535")
     if first(tags, COMPRESSION, 1) not in COMPRESSIONS:
         raise unsupported(f"a TIFF of compression {first(tags, COMPRESSION, 1)}")
     _check_coding(tags)
     if colours not in _COLOURS:
-        raise unsupported(f"a TIFF of colours that are not read (photometric {colours})")
+        raise unsupported(f"a TIFF in an unsupported colour space (photometric {colours})")
     if len(set(depths)) > 1:
-        raise unsupported(f"a TIFF whose channels have {', '.join(map(str, depths))} bits")
+        raise unsupported(f"a TIFF with channels of {', '.join(map(str, depths))} bits")
     if not (
         depth == 8
         or (depth in (1, 10, 12, 14) and is_gray)
@@ -133,16 +133,14 @@ def check_readable(tags: Tags) -> None:
         or (depth == 16 and (is_gray or colours == _RGB))
     ):
         raise unsupported(
-            f"a TIFF of {num_channels} channels of {depth} bits (photometric {colours})"
+            f"a TIFF with {num_channels} channels of {depth} bits (photometric {colours})"
         )
     if not 1 <= num_channels <= _MOST_CHANNELS:
-        raise unsupported(f"a TIFF of {num_channels} channels")
+        raise unsupported(f"a TIFF with {num_channels} channels")
     if depth > 8 and num_channels > 1 and first(tags, PLANES, 1) == SEPARATE_PLANES:
-        raise unsupported(
-            f"a TIFF of {depth} bits a sample with its colours in planes of their own"
-        )
+        raise unsupported(f"a TIFF of {depth} bits per sample with its colours in separate planes")
     if is_multiplied(tags) and num_channels != _RGBA_CHANNELS:
-        raise unsupported("a TIFF whose gray is multiplied by transparency")
+        raise unsupported("a TIFF with gray premultiplied by transparency")
 
 
 def _check_coding(tags: Tags) -> None:
@@ -159,12 +157,12 @@ def _check_coding(tags: Tags) -> None:
 
 
 def is_multiplied(tags: Tags) -> bool:
-    """Whether colours are stored multiplied by the transparency of their pixel."""
+    """Whether colours are stored premultiplied by the transparency of their pixel."""
     return first(tags, EXTRA_SAMPLES, _UNSPECIFIED) == MULTIPLIED
 
 
 def is_white_0(tags: Tags) -> bool:
-    """Whether greater values are darker."""
+    """Whether the value 0 is white."""
     return first(tags, PHOTOMETRIC, _BLACK_IS_0) == _WHITE_IS_0
 
 
@@ -173,7 +171,7 @@ def _order(data: memoryview) -> str:
 
 
 def _image_directory(data: memoryview) -> int:
-    """Where the directory of the page lies that is the image."""
+    """Position of the directory of the page that is the image."""
     pages = list(itertools.islice(_pages(data), _MOST_PAGES))
     full = [page for page in pages if not _is_copy(page[1])] if len(pages) > 1 else pages
     if len(full) != 1 or len(pages) == _MOST_PAGES:
@@ -181,38 +179,38 @@ def _image_directory(data: memoryview) -> int:
         more = ", …" if len(pages) > _SHOWN else ""
         raise DecodeError(
             f"TIFF of {len(pages)} pages ({sizes}{more}), of which {len(full)} are images in full "
-            "resolution; one a file is read. Write each page into a file of its own.",
+            "resolution; only one per file is supported. Write each page into a file of its own.",
             code="multiple_images",
         )
     ((place, tags),) = full
     num_images = max(first(tags, DEPTH, 1), _num_described(data, place))
     if num_images > 1:
         raise DecodeError(
-            f"TIFF of {num_images} images of {_size(tags)} in one page; one a file is read. Write "
-            "each into a file of its own.",
+            f"TIFF of {num_images} images of {_size(tags)} in one page; only one per file is "
+            "supported. Write each into a file of its own.",
             code="multiple_images",
         )
     for subdirectory in tags.get(SUBDIRECTORIES, ())[:_MOST_SUBDIRECTORIES]:
         other = _read_tags(data, subdirectory)
         if _num_px(other) > _num_px(tags):
             raise DecodeError(
-                f"TIFF whose page of {_size(tags)} pixels is a smaller copy of an image of "
-                f"{_size(other)} in a subdirectory, which is not read. Write that one into a file "
-                "of its own.",
+                f"TIFF with a page of {_size(tags)} pixels that is a smaller copy of an image of "
+                f"{_size(other)} in a subdirectory, which is not supported. Write that image into "
+                "a file of its own.",
                 code="multiple_images",
             )
     return place
 
 
 def _pages(data: memoryview) -> Iterator[tuple[int, Tags]]:
-    """Where each page's directory lies, and what it says."""
+    """Yield the position of each page's directory, and its tags."""
     order, seen = _order(data), set[int]()
     (place,) = struct.unpack_from(order + "I", data, 4)
     if place == 0:
         raise DecodeError("TIFF without a page.")
     while place:
         if place in seen:
-            raise DecodeError("TIFF whose pages go round in a circle.")
+            raise DecodeError("TIFF with a loop in its list of pages.")
         seen.add(place)
         yield place, _read_tags(data, place)
         (num_entries,) = struct.unpack_from(order + "H", data, place)
@@ -220,13 +218,13 @@ def _pages(data: memoryview) -> Iterator[tuple[int, Tags]]:
 
 
 def _is_copy(tags: Tags) -> bool:
-    """Whether a page says that it is a smaller copy of another page, or its mask."""
+    """Whether a page declares itself a smaller copy or a mask of another page."""
     is_reduced = first(tags, OLD_KIND, 1) == _OLD_REDUCED
     return is_reduced or bool(first(tags, KIND, 0) & (_REDUCED | _MASK))
 
 
 def _num_described(data: memoryview, place: int) -> int:
-    """How many images ImageJ says are in a page's bytes, of a file that states but one page."""
+    """How many images a page's ImageJ description declares, in a file with a single page."""
     for entry in _entries(data, place):
         if entry.tag == DESCRIPTION:
             text = bytes(data[entry.position : entry.position + min(entry.num_values, 400)])
@@ -244,9 +242,9 @@ def _size(tags: Tags) -> str:
 
 
 def _entries(data: memoryview, place: int) -> Iterator[_Entry]:
-    """Of a directory's entries those that matter.
+    """Yield the entries of a directory that matter here.
 
-    A tag that comes twice counts where it comes first, as in libtiff.
+    If a tag is repeated, the first one counts, as in libtiff.
     """
     order = _order(data)
     (num_entries,) = struct.unpack_from(order + "H", data, place)

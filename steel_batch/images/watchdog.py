@@ -1,8 +1,8 @@
-"""Ends a process whose decoder is held up by one image.
+"""Ends a process if its decoder hangs on an image.
 
-A thread that is stuck in native code cannot be stopped; its process can. The cluster then starts
-the scoring actor anew and its shards are decoded in child processes, where the image that holds
-things up is found (`isolate`).
+A thread that is stuck in native code cannot be stopped; its process can. The cluster then restarts
+the scoring actor and decodes its shards in child processes, where the image that hangs is found
+(`isolate`).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Done = TypeVar("Done")
 
 
 class Watchdog:
-    """A time limit on decoding that nothing but the end of the process can enforce.
+    """A time limit on decoding, enforced by ending the process.
 
-    Thread-safe. The process ends at the latest a quarter of the limit after it has passed.
+    Thread-safe. The process ends at most a quarter of the limit after the limit has passed.
 
     Args:
-        limit_seconds: How long one image may take, or a batch of them on a GPU, until it is scored.
+        limit_seconds: How long one image, or a batch of images on a GPU, may take.
     """
 
     def __init__(self, limit_seconds: float) -> None:
@@ -36,7 +36,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def run(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        """Decode one image or a batch, or wait for what a GPU decodes."""
+        """Decode an image or a batch, or wait for a GPU to decode it, within the limit."""
         thread = threading.get_ident()
         self._since[thread] = time.monotonic()
         try:
@@ -52,5 +52,7 @@ class Watchdog:
         while not self._closed.wait(self._limit_seconds / 4):
             begun = min(list(self._since.values()), default=None)
             if begun is not None and time.monotonic() - begun > self._limit_seconds:
-                log.error("an image was decoded for more than %g s: ending", self._limit_seconds)
+                log.error(
+                    "decoding an image took more than %g s: ending the process", self._limit_seconds
+                )
                 os._exit(EXIT_CODE)

@@ -1,7 +1,7 @@
-"""Whether all of an image file is there, by its structure.
+"""Checks by its structure whether an image file is complete.
 
-Decoders differ in what they do with half a file: some refuse it, some fill the rest with gray. A
-camera or a copy that stopped early must be seen, so the structure is walked to its end, which takes
+Decoders differ in how they handle half a file: some refuse it, some fill the rest with gray. A
+camera or a copy that stopped early must be noticed, so the structure is read to its end. That takes
 about a hundredth of the time of decoding.
 """
 
@@ -31,7 +31,7 @@ from steel_batch.images.tiff import read_page
 
 _SEEDS: Final = np.arange(1024) * 73 % 255
 _NOISE: Final = _SEEDS.astype(np.uint8).tobytes()
-"""Bytes that look like pixels to a JPEG decoder; none is 0xFF."""
+"""Bytes that a JPEG decoder reads as pixels; none is 0xFF."""
 
 
 def check_whole(data: memoryview, header: Header) -> None:
@@ -42,9 +42,9 @@ def check_whole(data: memoryview, header: Header) -> None:
         header: Its header.
 
     Raises:
-        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum, a TIFF
-            whose strips do not hold their pixels or a JPEG whose scans are out of order, or
-            ``too_large`` for a JPEG of too many scans.
+        DecodeError: Code ``truncated``; ``undecodable`` for a PNG that fails a checksum, a TIFF
+            whose strips lack pixels or a JPEG with scans out of order; or ``too_large`` for a JPEG
+            with too many scans.
     """
     try:
         _CHECKS[header.format](data)
@@ -54,16 +54,16 @@ def check_whole(data: memoryview, header: Header) -> None:
 
 def _cut_off(name: str, data: memoryview) -> DecodeError:
     return DecodeError(
-        f"{name} without its end: {len(data)} bytes are here and more were meant.",
+        f"{name} without its end: only {len(data)} bytes are there.",
         code="truncated",
     )
 
 
 def with_noise_at_end(data: memoryview) -> bytes:
-    """The same JPEG with more to decode before the end of its first scan.
+    """Return the same JPEG with more data to decode before the end of its first scan.
 
-    A decoder that had all pixels ignores what follows them. One that ran out of data takes it, so
-    its pixels change: that tells a file that was cut and closed again.
+    A decoder that already has all pixels ignores the extra data. One that ran out of data uses it,
+    so its pixels change: that reveals a file that was cut off and closed with an end marker.
     """
     _, end = first_scan(data)
     restarts = b"".join(b"\xff" + bytes([0xD0 + i % 8]) + _NOISE for i in range(16))
@@ -84,7 +84,7 @@ def _check_png(data: memoryview) -> None:
         (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
         is_critical = not kind[0] & 0x20
         if is_critical and zlib.crc32(data[position + 4 : position + 8 + length]) != checksum:
-            raise DecodeError(f"PNG whose chunk at byte {position} fails its checksum.")
+            raise DecodeError(f"PNG with a wrong checksum in the chunk at byte {position}.")
         if kind == b"acTL":
             (num_frames,) = struct.unpack_from(">I", data, position + 8)
         kinds.append(kind)

@@ -1,1 +1,1 @@
-"""From a bitmask to run-lengths, areas and boxes, and back."""
+"""Converts bitmasks to run-lengths, areas and boxes, and back."""

@@ -1,9 +1,9 @@
-"""From bitmasks to defects: areas, components, boxes and runs, of a whole batch at once.
+"""Converts the bitmasks of a whole batch to defects: areas, components, boxes and runs.
 
-Pixels are looked at once, to find the runs; everything else is arithmetic on runs, of which a real
-mask of 256×1600 pixels has a few hundred. All images go through each step together: what slows an
-actor down is not the arithmetic but its threads' waiting for the interpreter's lock, which they do
-at every call. Components are 8-connected.
+Pixels are read once, to find the runs; everything else is arithmetic on runs, of which a real mask
+of 256×1600 pixels has a few hundred. All images go through each step together: an actor is slowed
+down not by the arithmetic but by its threads, which wait for the interpreter's lock at every call.
+Components are 8-connected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from steel_batch.masks.rle import BatchRuns, Runs, encode_groups, find_batch_run
 from steel_batch.registry.card import PostProcess
 
 MAX_COMPONENTS: Final = 32_767
-"""What the column holds; noise of more components is counted as this many."""
+"""Maximum of the column's type; an image with more components is counted as this many."""
 
 Ints = npt.NDArray[np.intp]
 
@@ -34,19 +34,19 @@ def describe_defects(
     *,
     engine_px: int,
 ) -> pa.ListArray:
-    """The defects of some images.
+    """Compute the defects of some images.
 
     Args:
         masks_HW: Bitmasks at source resolution; sizes may differ.
         peak_NC: Highest probability per class.
-        count_NC: Pixels per class as the engine counted them; an image of none costs nothing.
-        post_process: Components and classes smaller than these are dropped.
-        engine_px: Pixels of the engine's input, which `post_process` counts in: on an image of
-            another size, its least areas stand for the same share of the image.
+        count_NC: Pixels per class as counted by the engine; an image without any is free.
+        post_process: Components and classes smaller than its limits are dropped.
+        engine_px: Pixels of the engine's input, the unit of the limits in `post_process`. On an
+            image of another size, a limit stands for the same share of the image.
 
     Returns:
-        The column ``defects``: for each image a list of `schema.DEFECT`, one per class that has
-        pixels left, in the order of classes.
+        The column ``defects``: for each image a list of `schema.DEFECT`, one per class with pixels
+        left, in class order.
     """
     bits = (count_NC > 0) @ (1 << np.arange(count_NC.shape[1]))
     runs = find_batch_runs(masks_HW, bits.tolist())
@@ -83,7 +83,7 @@ def is_at_least(
     image_px: npt.NDArray[np.int64],
     engine_px: int,
 ) -> npt.NDArray[np.bool_]:
-    """Whether areas on images reach a least area that counts the engine's pixels; exact."""
+    """Whether areas on images reach a minimum that is stated in the engine's pixels; exact."""
     found: npt.NDArray[np.bool_] = area_px.astype(np.int64) * engine_px >= least_px * image_px
     return found
 
@@ -102,10 +102,10 @@ def _changes(values: npt.NDArray[np.int64]) -> Ints:
 
 @dataclass(frozen=True, slots=True)
 class _Pieces:
-    """Runs cut where they go on into another column."""
+    """Runs, cut where they continue in the next column."""
 
     run: Ints
-    """Which run each piece is of."""
+    """The run that each piece belongs to."""
     column: Ints
     top: Ints
     length_px: Ints
@@ -129,17 +129,17 @@ def _keep_components(
 ) -> tuple[BatchRuns, Ints]:
     """Drop small components.
 
-    Only runs are looked at, never pixels: on real masks a third of the time of OpenCV's labels, a
-    seventh where areas are needed.
+    Works on runs only, never on pixels: on real masks that takes a third of the time of OpenCV's
+    labels, and a seventh if areas are needed.
 
     Returns:
-        What is left, and how many components it has per mask and class.
+        The remaining runs, and how many components they form per mask and class.
     """
     shape = (len(sizes), 8)
     if not len(runs.start_px):
         return runs, np.zeros(shape, np.intp)
     pieces = _cut_at_columns(runs, sizes[runs.mask, 0])
-    # Masks and classes lie side by side, two columns apart, so that nothing touches across them.
+    # Masks and classes are placed in a row, two columns apart, so that nothing touches across them.
     group = (runs.mask * 8 + runs.bit)[pieces.run]
     label = _label(
         pieces.column + group * (sizes[:, 1].max() + 2),
@@ -151,7 +151,7 @@ def _keep_components(
     least_px = np.zeros(8, np.int64)
     least_px[: len(post_process.min_component_px)] = post_process.min_component_px
     image_px = sizes.prod(axis=1)[group // 8]
-    # Of places that are no root, too.
+    # Computed for indices that are not roots, too.
     is_small = ~is_at_least(size_px, least_px[group % 8], image_px, engine_px)
     is_root = size_px > 0
     num = np.bincount(group[is_root & ~is_small], minlength=shape[0] * 8).reshape(shape)
@@ -161,29 +161,29 @@ def _keep_components(
 
 
 def _label(column: Ints, top: Ints, length_px: Ints, pitch: int) -> Ints:
-    """For each piece of a column the index of the first piece of its component.
+    """For each piece of a column, the index of the first piece of its component.
 
     Args:
-        column: Of each piece, in order.
-        top: Its first row.
-        length_px: Its rows.
-        pitch: More than a column's rows and one.
+        column: Column of each piece, in ascending order.
+        top: First row of each piece.
+        length_px: Number of rows of each piece.
+        pitch: At least the rows of a column plus two.
     """
     below = top + length_px
-    # Sorted keys, with a gap between columns, in which the neighbours of a piece in the column on
-    # its left are one stretch, [first, end).
+    # Sorted keys with a gap between columns, so that the neighbours of a piece in the column to its
+    # left form one range, [first, end).
     key = column * pitch
     left = key - pitch
     first = np.searchsorted(key + below, left + top, side="left")
     end = np.searchsorted(key + top, left + below, side="right")
     index = np.arange(len(top))
-    # Each piece hangs on its first neighbour, so following these leads to a root.
+    # Each piece points to its first neighbour, so following the pointers leads to a root.
     root = _shorten(np.where(end > first, first, index))
     num_more = np.maximum(end - first - 1, 0)
     piece = np.repeat(index, num_more)
     stretch = np.cumsum(num_more) - num_more
     neighbour = first[piece] + 1 + np.arange(len(piece)) - stretch[piece]
-    while True:  # of two roots that touch the larger hangs on the smaller
+    while True:  # if two roots touch, the larger points to the smaller
         one, other = root[piece], root[neighbour]
         differ = np.flatnonzero(one != other)
         if not len(differ):
@@ -203,7 +203,7 @@ def _shorten(root: Ints) -> Ints:
 
 
 def _join(runs: BatchRuns, pieces: _Pieces, left: Ints, height: Ints) -> BatchRuns:
-    """The runs of the pieces that are left, as few as possible."""
+    """Merge the remaining pieces into as few runs as possible."""
     run = pieces.run[left]
     mask, bit = runs.mask[run], runs.bit[run]
     start = pieces.column[left] * height[mask] + pieces.top[left]
@@ -221,13 +221,13 @@ def _join(runs: BatchRuns, pieces: _Pieces, left: Ints, height: Ints) -> BatchRu
 
 
 def _boxes(runs: BatchRuns, first: Ints, height: Ints) -> tuple[Ints, Ints, Ints, Ints]:
-    """The bounding boxes, x, y, w and h, of the runs that begin at `first`."""
+    """Bounding boxes (x, y, w, h) of the groups of runs that begin at `first`."""
     if not len(first):
         return first, first, first, first
     rows = np.repeat(height, np.diff(np.append(first, len(runs.start_px))))
     start = runs.start_px.astype(np.intp) - 1
     last = start + runs.length_px - 1
-    goes_on = start // rows != last // rows  # into another column, so it touches top and bottom
+    goes_on = start // rows != last // rows  # in the next column, so it touches top and bottom
     top = np.minimum.reduceat(np.where(goes_on, 0, start % rows), first)
     bottom = np.maximum.reduceat(np.where(goes_on, rows - 1, last % rows), first)
     x = start[first] // height

@@ -1,7 +1,8 @@
-"""Run-length encoding of defect masks: the Severstal convention.
+"""Run-length encoding of defect masks, in the Severstal convention.
 
-Pixels count from 1, down each column and then right; a mask is ``start length start length …``.
-Shape suffixes: H rows, W columns. A *bitmask* holds eight masks, bit c being class c+1.
+Pixels are counted from 1, down each column, columns from left to right. A mask is written as
+``start length start length …``. Shape suffixes: H rows, W columns. A *bitmask* holds eight masks;
+bit c is class c+1.
 """
 
 from __future__ import annotations
@@ -31,32 +32,32 @@ class Runs:
 
     @property
     def area_px(self) -> int:
-        """Pixels in all runs."""
+        """Total number of pixels."""
         return int(self.length_px.sum())
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRuns(Runs):
-    """The runs of every class of several bitmasks: by mask, then class, then place."""
+    """The runs of every class of several bitmasks, sorted by mask, class and start."""
 
     mask: npt.NDArray[np.intp]
-    """Which mask each run is of."""
+    """The mask that each run belongs to."""
     bit: npt.NDArray[np.intp]
-    """Which class, from 0."""
+    """The class of each run, from 0."""
 
 
 def find_batch_runs(masks_HW: Sequence[Bitmask], bits: Sequence[int]) -> BatchRuns:
-    """The runs of several bitmasks, in one pass over their pixels, however many classes.
+    """Find the runs of several bitmasks in one pass over their pixels, for any number of classes.
 
-    Many masks take few calls, so that threads that encode seldom wait for the interpreter's lock:
-    0.1 ms for a mask of 256×1600 pixels, see `benchmarks/rle.py`.
+    Many masks take few calls, so encoding threads seldom wait for the interpreter's lock: 0.1 ms
+    per mask of 256×1600 pixels, see `benchmarks/rle.py`.
 
     Args:
         masks_HW: Bit c of a pixel is class c+1. Sizes may differ.
-        bits: Of each mask, the bits to look at; a mask of 0 costs nothing.
+        bits: For each mask, which bits to read; a mask with 0 is free.
     """
-    # The columns that have pixels, one mask after the other, with a zero before and after each:
-    # that makes the first and the last run ordinary ones.
+    # The columns that hold pixels, one mask after the other, with a zero before and after each, so
+    # that the first and the last run need no special case.
     stretches = [_used_columns(m, b) for m, b in zip(masks_HW, bits, strict=True)]
     heights = np.array([mask_HW.shape[0] for mask_HW in masks_HW], np.intp)
     left, right = np.array(stretches, np.intp).reshape(-1, 2).T
@@ -91,7 +92,7 @@ def find_batch_runs(masks_HW: Sequence[Bitmask], bits: Sequence[int]) -> BatchRu
 
 
 def _used_columns(mask_HW: Bitmask, bits: int) -> tuple[int, int]:
-    """The first column that has pixels, and the one after the last."""
+    """The first column that holds pixels, and the one after the last."""
     if not bits:
         return 0, 0
     used = np.flatnonzero(np.bitwise_or.reduce(mask_HW, axis=0) & np.uint8(bits))
@@ -99,14 +100,14 @@ def _used_columns(mask_HW: Bitmask, bits: int) -> tuple[int, int]:
 
 
 def find_runs(bitmask_HW: Bitmask, classes: Sequence[int]) -> list[Runs]:
-    """The runs of some classes of one bitmask.
+    """Find the runs of some classes of one bitmask.
 
     Args:
         bitmask_HW: Bit c of a pixel is class c+1.
-        classes: Which bits to look at, from 0.
+        classes: Which bits to read, from 0.
 
     Returns:
-        One `Runs` per entry of `classes`, empty where the class has no pixel.
+        One `Runs` per entry of `classes`, empty if the class has no pixel.
     """
     found = find_batch_runs([bitmask_HW], [sum(1 << c for c in set(classes))])
     which = [np.flatnonzero(found.bit == c) for c in classes]
@@ -114,11 +115,11 @@ def find_runs(bitmask_HW: Bitmask, classes: Sequence[int]) -> list[Runs]:
 
 
 def encode_groups(runs: Runs, firsts: npt.NDArray[np.intp]) -> pa.StringArray:
-    """The texts of several masks whose runs follow one another.
+    """Encode several masks whose runs follow one another.
 
     Args:
-        runs: Of all masks.
-        firsts: Where each mask's runs begin.
+        runs: The runs of all masks.
+        firsts: Where the runs of each mask begin.
     """
     pairs = pa.array(np.column_stack([runs.start_px, runs.length_px]).ravel())
     offsets = np.append(2 * firsts, len(pairs)).astype(np.int32)
@@ -127,7 +128,7 @@ def encode_groups(runs: Runs, firsts: npt.NDArray[np.intp]) -> pa.StringArray:
 
 
 def encode_runs(runs: Runs) -> str:
-    """The text of some runs; ``""`` for none."""
+    """Encode some runs as text; ``""`` for none."""
     text: str = encode_groups(runs, np.zeros(1, np.intp))[0].as_py()
     return text
 
@@ -146,7 +147,7 @@ def encode_rle(mask_HW: npt.NDArray[np.uint8]) -> str:
     """
     if mask_HW.ndim != 2 or mask_HW.dtype.kind not in "bu" or mask_HW.max(initial=0) > 1:
         raise MaskError(
-            f"expected a 2-D mask of 0 and 1 in unsigned bytes, found {mask_HW.dtype} of shape "
+            f"expected a 2-D mask of 0 and 1 as unsigned bytes, found {mask_HW.dtype} of shape "
             f"{mask_HW.shape} with values up to {mask_HW.max(initial=0)}."
         )
     (runs,) = find_runs(mask_HW.astype(np.uint8, copy=False), [0])
@@ -154,24 +155,24 @@ def encode_rle(mask_HW: npt.NDArray[np.uint8]) -> str:
 
 
 def parse_rle(rle: str, num_pixels: int) -> Runs:
-    """Read run-length pairs strictly.
+    """Parse run-length pairs strictly.
 
     Args:
-        rle: ``start length`` pairs between any white space; empty for no runs.
-        num_pixels: Pixels of the image.
+        rle: ``start length`` pairs separated by white space; empty for no runs.
+        num_pixels: Number of pixels of the image.
 
     Raises:
-        MaskError: A run is malformed, out of bounds, out of order or overlaps the one before. Runs
-            that touch are fine.
+        MaskError: A run is malformed, out of bounds, out of order or overlaps the previous one.
+            Adjacent runs are accepted.
     """
     values = _parse_numbers(rle)
     if len(values) % 2:
-        raise MaskError(f"{len(values)} numbers are no pairs of start and length.")
+        raise MaskError(f"{len(values)} numbers, expected pairs of start and length.")
     starts, lengths = values[0::2], values[1::2]
     bad = np.flatnonzero((starts < 1) | (lengths < 1))
     if len(bad):
         i = int(bad[0])
-        raise MaskError(f"run {i + 1} ({starts[i]} {lengths[i]}) has a number less than 1.")
+        raise MaskError(f"run {i + 1} ({starts[i]} {lengths[i]}) has a number below 1.")
     bad = np.flatnonzero(lengths > num_pixels + 1 - starts)
     if len(bad):
         i = int(bad[0])
@@ -191,18 +192,18 @@ def parse_rle(rle: str, num_pixels: int) -> Runs:
 
 
 def _parse_numbers(rle: str) -> npt.NDArray[np.int64]:
-    """The numbers of a text; numbers beyond 64 bits become the largest one."""
+    """Parse the numbers of a text; numbers beyond 64 bits become the largest 64-bit one."""
     if rle.isascii() and rle.replace(" ", "").isdigit():
         return np.fromstring(rle, np.int64, sep=" ")
     words = rle.split()
     for i, word in enumerate(words):
         if not (word.isascii() and word.isdigit()):
-            raise MaskError(f"number {i + 1} is {word!r}, which is no whole number from 1.")
+            raise MaskError(f"number {i + 1} is {word!r}, expected a positive integer.")
     return np.fromstring(" ".join(words), np.int64, sep=" ")
 
 
 def decode_rle(rle: str, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The mask of some run-length pairs.
+    """Decode run-length pairs to a mask.
 
     Returns:
         0 or 1 per pixel, [height, width].

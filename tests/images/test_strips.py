@@ -87,6 +87,6 @@ def test_a_damaged_strip_is_an_error_and_not_a_black_one(bits: int) -> None:
     image_HW = good_image().astype(f"u{bits // 8}") << (bits - 8)
     data = bytearray(encode(".tiff", image_HW))
     data[1000:1200] = b"\xff" * 200
-    with pytest.raises(DecodeError, match=r"strip 1 of \d+ gives \d+ bytes") as caught:
+    with pytest.raises(DecodeError, match=r"strip: number 1 of \d+ decodes to \d+ bytes") as caught:
         decode_gray(bytes(data))
     assert caught.value.code == "undecodable"

@@ -169,7 +169,7 @@ def test_gray_of_few_bits_is_named_and_not_called_damaged(bits: int) -> None:
     few = GRAY.astype(np.uint16) >> (8 - bits)
     error = error_of(Tiff().add(packed(few, bits), *page).to_bytes())
     assert error.code == "unsupported_format"
-    assert f"a TIFF of 1 channels of {bits} bits" in error.message
+    assert f"a TIFF with 1 channels of {bits} bits" in error.message
 
 
 @pytest.mark.parametrize(

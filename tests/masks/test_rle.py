@@ -169,10 +169,10 @@ def test_what_is_no_mask_is_refused(mask: npt.NDArray[Any]) -> None:
 @pytest.mark.parametrize(
     ("rle", "complaint"),
     [
-        ("1", "1 numbers are no pairs"),
-        ("1 2 3", "3 numbers are no pairs"),
-        ("0 1", r"run 1 \(0 1\) has a number less than 1"),
-        ("1 1 3 0", r"run 2 \(3 0\) has a number less than 1"),
+        ("1", "1 numbers, expected pairs"),
+        ("1 2 3", "3 numbers, expected pairs"),
+        ("0 1", r"run 1 \(0 1\) has a number below 1"),
+        ("1 1 3 0", r"run 2 \(3 0\) has a number below 1"),
         ("1 21", "ends at pixel 21 of 20"),
         ("20 2", "ends at pixel 21 of 20"),
         ("21 1", "ends at pixel 21 of 20"),
