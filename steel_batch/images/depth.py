@@ -78,11 +78,11 @@ def _advice(samples: npt.NDArray[np.uint16], greatest: int) -> str:
     step = used & -used
     if step > 1 and used >> (SAMPLE_BITS - 1):
         return (
-            f" All values are multiples of {step}, so the upper bits are in use: pass "
+            f" All values are multiples of {step}, so the upper bits are in use: give "
             f"--bits {SAMPLE_BITS}."
         )
     fitting = next((bits for bits in _CAMERA_BITS if not greatest >> bits), SAMPLE_BITS)
-    advice = f" If the camera uses {fitting} bits, pass --bits {fitting}"
+    advice = f" If the camera uses {fitting} bits, give --bits {fitting}"
     return advice + (
         "." if fitting == SAMPLE_BITS else f"; if it gives {SAMPLE_BITS}, --bits {SAMPLE_BITS}."
     )

@@ -1,4 +1,4 @@
-"""A picture of scored images with what was found on them."""
+"""Draws scored images with the defects found on them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GAP_PX = 10
 
 
 def outline(image_HW: npt.NDArray[np.uint8], defects: Sequence[Mapping[str, Any]]) -> Any:
-    """An image in colour with the outline of each defect, [H, W, 3] BGR.
+    """Draw the outline of each defect on an image; the result is colour, [H, W, 3] BGR.
 
     Args:
         image_HW: The source image.
@@ -46,8 +46,8 @@ def contact_sheet(
 
     Args:
         rows: Rows of the predictions (`image_key`, `defects`).
-        contents: Their compressed images.
-        classes: The classes' names.
+        contents: Compressed images, one per row.
+        classes: Class names.
         width_px: Width of the sheet.
     """
     strips = []

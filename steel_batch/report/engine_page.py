@@ -1,6 +1,6 @@
-"""An engine's card as a page: one HTML file without scripts or anything from elsewhere.
+"""An engine's card as a page: one HTML file without scripts or external resources.
 
-What came from users is escaped. Training puts its curves and images into the same page.
+Text from users is escaped. Training adds its curves and images to the same page.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ pre{background:#f5f5f5;padding:1em;overflow:auto}
 
 
 def page_of(engine: Engine) -> str:
-    """The page that lies beside an engine's card, or else one of the card alone."""
+    """The page stored next to an engine's card; if there is none, a page made from the card."""
     found = engine.read_report()
     return render_page(engine.card) if found is None else found
 
 
 def render_page(card: Card, *, training: str = "", images: str = "") -> str:
-    """The page.
+    """Render an engine's page.
 
     Args:
-        card: Whose.
-        training: HTML of how its training went.
-        images: HTML of images and what it marked on them.
+        card: Card of the engine that the page describes.
+        training: HTML about the training.
+        images: HTML with example images and the defects that the engine found on them.
     """
     figures = card.metrics
     parts = [
@@ -55,14 +55,14 @@ def render_page(card: Card, *, training: str = "", images: str = "") -> str:
     if "confusion" in figures:
         parts += [
             "<h2>Confusion</h2>",
-            "<p>Share of the true pixels of a row that were given to a column.</p>",
+            "<p>Each row: the share of its true pixels that were predicted as each column.</p>",
             _confusion(("background", *card.classes), figures["confusion"]),
         ]
     if figures.get("calibration"):
         parts += [
             "<h2>Calibration</h2>",
-            "<p>Of the images and classes whose peak lies in one tenth, how many have the class: "
-            "near the mean peak where it can be read as a probability.</p>",
+            "<p>Images and classes grouped by peak probability, in tenths: the share that really "
+            "has the class. If it is near the mean peak, the peak is a usable probability.</p>",
             _calibration(figures["calibration"]),
         ]
     if training:
@@ -84,12 +84,12 @@ def render_page(card: Card, *, training: str = "", images: str = "") -> str:
 def table(
     titles: Sequence[str], rows: Sequence[Sequence[Any]], shades: Sequence[Sequence[float]] = ()
 ) -> str:
-    """A table.
+    """An HTML table.
 
     Args:
-        titles: Of its columns; "" for one without.
+        titles: Titles of its columns; "" for none.
         rows: Its cells, which are escaped.
-        shades: How strongly each cell but a row's first is shaded, 0 to 1.
+        shades: How strongly each cell is shaded, 0 to 1, except the first of a row.
     """
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = ""
@@ -111,7 +111,7 @@ def _facts(card: Card) -> str:
 
 
 def _fact_rows(card: Card) -> Iterator[tuple[str, str]]:
-    """Names, and HTML."""
+    """Yield names with their values as HTML."""
     figures, network = card.metrics, card.recipe.get("model", {})
     yield "made", escape(card.created)
     sizes = "scaled" if card.post_process.resize == "fit" else "quarantined"
@@ -119,7 +119,7 @@ def _fact_rows(card: Card) -> Iterator[tuple[str, str]]:
     if {"mean", "std"} <= set(network):
         scale = f"(gray / 255 − {network['mean']}) / {network['std']}, inside the graph"
         yield "normalised", escape(scale)
-    for name, part in (("judged on", figures), ("validation", figures.get("validation", {}))):
+    for name, part in (("evaluated on", figures), ("validation", figures.get("validation", {}))):
         if "kaggle_dice" in part:
             yield (
                 name,
@@ -173,7 +173,7 @@ def _files(card: Card) -> str:
         checked = agreement.get(graph.precision, {})
         differing = f"{checked['num_differing']:,} of {checked['num_pixels']:,}" if checked else "–"
         rows.append([graph.file, graph.precision, differing, graph.sha256])
-    return table(("file", "precision", "pixels unlike PyTorch's", "SHA-256"), rows)
+    return table(("file", "precision", "pixels that differ from PyTorch", "SHA-256"), rows)
 
 
 def _share(value: float | None) -> str:

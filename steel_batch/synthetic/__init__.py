@@ -1,6 +1,6 @@
 """Synthetic strip images with exact masks, for the demo, the tests and the demo engine.
 
-An image is a function of (seed, index): the same pixels on any machine, in any order, in any
+An image depends only on (seed, index): the pixels are the same on any machine, in any order, in any
 number of processes.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["CLASSES", "HEIGHT", "WIDTH", "Strip", "render"]
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One image and what is on it."""
+    """One image and its masks."""
 
     image_HW: npt.NDArray[np.uint8]
     bitmask_HW: npt.NDArray[np.uint8]
@@ -30,8 +30,8 @@ def render(seed: int, index: int) -> Strip:
     """Draw one strip of 256×1600 pixels.
 
     Args:
-        seed: Of the set, 0 or more.
-        index: Of the image in the set, 0 or more.
+        seed: Seed of the set, 0 or more.
+        index: Number of the image in the set, 0 or more.
 
     Returns:
         The image and its masks. About half of the images are clean.

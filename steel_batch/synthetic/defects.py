@@ -1,9 +1,9 @@
 """Four families of defects, each drawn into an image together with its exact mask.
 
 1. *pits*: groups of small dark dots and short marks with a light rim;
-2. *lines*: one or two long, thin, dark marks down the strip;
-3. *scratches*: bright, ragged scraped or peeled stretches, from a hair to the whole height;
-4. *scabs*: large rough patches in relief, dark and bright side by side.
+2. *lines*: one or two long, thin, dark marks along the strip;
+3. *scratches*: bright, ragged, scraped or peeled areas, from hair-thin to the full height;
+4. *scabs*: large rough patches in relief, with dark and bright areas next to each other.
 
 Sizes, counts and shares follow the masks of the Severstal training set.
 """
@@ -42,11 +42,11 @@ COMBINATIONS: tuple[tuple[tuple[int, ...], float], ...] = (
     ((1, 2), 0.004),
     ((2, 3), 0.001),
 )
-"""Which classes occur together, and how often: two per cent of defective images or more."""
+"""Which classes occur together, and how often: combinations of at least 2 % of defective images."""
 
 
 def choose_classes(rng: Rng) -> tuple[int, ...]:
-    """The classes of one image."""
+    """Choose the classes of one image."""
     draw, total = rng.random(), 0.0
     for classes, share in COMBINATIONS:
         total += share
@@ -59,10 +59,10 @@ def draw_defect(rng: Rng, class_id: int, image_HW: Field, steel_HW: Mask) -> Mas
     """Draw one class's defects into an image.
 
     Args:
-        rng: Where every choice comes from.
+        rng: Source of every random choice.
         class_id: 1 to 4.
         image_HW: Brightness; changed in place.
-        steel_HW: Where there is steel; nothing is drawn beside it.
+        steel_HW: 1 where there is steel; nothing is drawn elsewhere.
 
     Returns:
         The mask, 0 or 1, of what was drawn; never empty.
@@ -79,7 +79,7 @@ def draw_defect(rng: Rng, class_id: int, image_HW: Field, steel_HW: Mask) -> Mas
 
 
 def _num_components(rng: Rng, class_id: int) -> int:
-    """How many marks; the published masks have 1 to 10, 1 to 2, 1 to 7 and 1 to 6."""
+    """Number of marks; the published masks have 1 to 10, 1 to 2, 1 to 7 and 1 to 6."""
     most = {1: 9, 2: 2, 3: 6, 4: 5}[class_id]
     return min(most, int(log_uniform(rng, 1, most + 1)))
 
@@ -107,7 +107,7 @@ def _blend(
     drawn: Mask,
     margin: int,
 ) -> None:
-    """Add `paint` to the image at (y, x) and the outline of `drawn` to the mask."""
+    """Add `paint` to the image at (y, x), and the outline of `drawn` to the mask."""
     rows, columns = image_HW.shape
     height, width = min(drawn.shape[0], rows - y), min(drawn.shape[1], columns - x)
     on_steel = steel_HW[y : y + height, x : x + width]
@@ -122,7 +122,7 @@ def _blend(
 
 
 def _contrast(rng: Rng, image_HW: Field, y: int, x: int, low: float, high: float) -> float:
-    """A brightness step relative to what is there."""
+    """A step in brightness, relative to the brightness at that place."""
     around = float(image_HW[y : y + 40, x : x + 40].mean())
     return uniform(rng, low, high) * max(around, 35.0)
 
@@ -173,7 +173,7 @@ def _scratches(rng: Rng, image_HW: Field, steel_HW: Mask, mask_HW: Mask) -> None
 
 
 def _scrape(rng: Rng, image_HW: Field, steel_HW: Mask, mask_HW: Mask) -> None:
-    """A tall stretch where the surface is torn off, white and ragged."""
+    """A tall area where the surface is torn off, white and ragged."""
     height, width = int(log_uniform(rng, 80, 380)), int(log_uniform(rng, 16, 70))
     if chance(rng, 0.12):
         width = int(log_uniform(rng, 100, 520))
@@ -208,7 +208,7 @@ def _flakes(rng: Rng, image_HW: Field, steel_HW: Mask, mask_HW: Mask) -> None:
 
 
 def _scratch(rng: Rng, image_HW: Field, steel_HW: Mask, mask_HW: Mask) -> None:
-    """One long bright scratch across, fraying."""
+    """One long bright scratch across the strip, fraying."""
     width, height = int(log_uniform(rng, 120, 640)), int(log_uniform(rng, 18, 90))
     place = _place(rng, steel_HW, height, width)
     if place is None:

@@ -1,7 +1,7 @@
-"""Random fields that the surfaces and the defects are made of.
+"""Random fields from which surfaces and defects are built.
 
-Everything is drawn from a generator that is handed in, in a fixed order, so an image depends on its
-seed and index alone. Shape suffixes: H rows, W columns.
+All numbers come from the generator that is passed in, in a fixed order, so an image depends only on
+its seed and index. Shape suffixes: H rows, W columns.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Rng = np.random.Generator
 
 
 def smooth_field(rng: Rng, height: int, width: int, cell_y: float, cell_x: float) -> Field:
-    """Smooth noise of mean 0 and deviation about 1, whose blobs measure `cell_y` × `cell_x` px."""
+    """Smooth noise with mean 0 and deviation about 1, in blobs of `cell_y` × `cell_x` px."""
     rows = max(2, int(np.ceil(height / cell_y)) + 1)
     columns = max(2, int(np.ceil(width / cell_x)) + 1)
     grid = rng.standard_normal((rows, columns), np.float32)
@@ -30,27 +30,27 @@ def profile(rng: Rng, width: int, cell: float) -> Field:
 
 
 def uniform(rng: Rng, low: float, high: float) -> float:
-    """One number from a range."""
+    """One number from a range, uniformly distributed."""
     return float(low + (high - low) * rng.random())
 
 
 def log_uniform(rng: Rng, low: float, high: float) -> float:
-    """One number from a range, each factor being as likely as any other."""
+    """One number from a range, with its logarithm uniformly distributed."""
     return float(low * (high / low) ** rng.random())
 
 
 def whole(rng: Rng, low: int, high: int) -> int:
-    """One whole number, both ends included."""
+    """One integer from a range, both ends included."""
     return int(rng.integers(low, high, endpoint=True))
 
 
 def chance(rng: Rng, share: float) -> bool:
-    """True in this share of cases."""
+    """True with this probability."""
     return bool(rng.random() < share)
 
 
 def soften(mask_HW: Mask, size: int) -> Field:
-    """A mask of 0 and 1 as an opacity with soft edges of about `size` px."""
+    """Turn a mask of 0 and 1 into an opacity with soft edges of about `size` px."""
     size |= 1
     opacity_HW: Field = cv2.GaussianBlur(mask_HW.astype(np.float32), (size, size), 0)
     return opacity_HW
@@ -63,7 +63,7 @@ def grow(mask_HW: Mask, size: int) -> Mask:
 
 
 def close(mask_HW: Mask, size: int) -> Mask:
-    """Fill gaps of up to about twice `size` px, as an annotator's outline does."""
+    """Close gaps of up to about twice `size` px, as an annotator's outline does."""
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * size + 1, 2 * size + 1))
     padded = cv2.copyMakeBorder(mask_HW, size, size, size, size, cv2.BORDER_CONSTANT)
     closed = cv2.erode(cv2.dilate(padded, kernel), kernel)

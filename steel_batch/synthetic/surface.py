@@ -1,7 +1,7 @@
-"""Rolled steel without defects: grain, streaks, light, water, edges, and patterned plate.
+"""Rolled steel without defects: grain, streaks, light, water, edges and patterned plate.
 
-Much of what a camera sees on a strip is no defect. Stains, drips, streaks and strip ends are drawn
-here so that an engine has to learn the difference.
+Much of what a camera sees on a strip is not a defect. Stains, drips, streaks and strip ends are
+drawn here, so that a model has to learn the difference.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def make_surface(rng: Rng) -> tuple[Field, Mask]:
     """Draw one strip.
 
     Returns:
-        Brightness 0–255 before the sensor, [H, W], and where there is steel (1) and not the dark
-        beside the strip (0).
+        Brightness 0 to 255 before the sensor, [H, W], and a mask of steel (1) and the dark area
+        next to the strip (0).
     """
     image_HW = _light(rng)
     image_HW *= _streaks(rng)
@@ -53,7 +53,7 @@ def make_surface(rng: Rng) -> tuple[Field, Mask]:
 
 
 def expose(rng: Rng, image_HW: Field) -> Mask:
-    """What the sensor makes of it: shot noise, read noise, clipping."""
+    """Apply the sensor: shot noise, read noise, clipping."""
     noise = rng.standard_normal((HEIGHT, WIDTH), np.float32)
     noisy = image_HW + noise * np.sqrt(np.maximum(image_HW, 0.0) * 0.03 + 0.8)
     return np.asarray(np.clip(noisy, 0, 255), np.uint8)
@@ -74,7 +74,7 @@ def _light(rng: Rng) -> Field:
 
 
 def _streaks(rng: Rng) -> Field:
-    """Bands down the image, from the rolls: broad, fine, and changing a little on the way."""
+    """Bands along the image, from the rolls: broad, fine, and slowly changing."""
     field_HW = np.ones((HEIGHT, WIDTH), np.float32)
     field_HW += uniform(rng, 0.01, 0.07) * smooth_field(rng, HEIGHT, WIDTH, 400, 40)
     field_HW += uniform(rng, 0.01, 0.06) * smooth_field(rng, HEIGHT, WIDTH, 200, 9)
@@ -97,7 +97,7 @@ def _drips(rng: Rng) -> Field:
 
 
 def _tones(rng: Rng) -> Field:
-    """Regions of another shade with one clear border."""
+    """Regions of a different shade with one clear border."""
     x = uniform(rng, 0, WIDTH)
     slope = uniform(rng, -1.2, 1.2)
     border = x + slope * np.arange(HEIGHT, dtype=np.float32)[:, None]
@@ -107,7 +107,7 @@ def _tones(rng: Rng) -> Field:
 
 
 def _speckle(rng: Rng) -> Field:
-    """A rough, salted look in parts of the strip."""
+    """A rough, salted texture in parts of the strip."""
     where = np.clip(smooth_field(rng, HEIGHT, WIDTH, 220, 260), 0, 2)
     grain = rng.standard_normal((HEIGHT // 2, WIDTH // 2), np.float32)
     grain = cv2.resize(grain, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
@@ -115,7 +115,7 @@ def _speckle(rng: Rng) -> Field:
 
 
 def _fine_lines(rng: Rng) -> Field:
-    """Grinding marks across, faint and slightly bent."""
+    """Faint, slightly bent grinding marks across the strip."""
     lines = smooth_field(rng, HEIGHT, WIDTH, 3, 180)
     return (uniform(rng, 0.8, 3.2) * lines).astype(np.float32)
 
@@ -127,7 +127,7 @@ def _grain(rng: Rng) -> Field:
 
 
 def _plate(rng: Rng) -> Field:
-    """The raised pattern of tread plate: rows of bars, turned by turns, lit from one side."""
+    """The raised pattern of tread plate: rows of alternating bars, lit from one side."""
     relief_HW = np.zeros((HEIGHT, WIDTH), np.uint8)
     step = uniform(rng, 90, 130)
     offset, size = uniform(rng, 0, step), (int(step * 0.26), max(5, int(step * 0.075)))
@@ -144,7 +144,7 @@ def _plate(rng: Rng) -> Field:
 
 
 def _strip_end(rng: Rng, image_HW: Field) -> tuple[Field, Mask]:
-    """The strip ends inside the frame: a ragged bright edge, then nothing."""
+    """The strip ends inside the frame: a ragged bright edge, then darkness."""
     share = log_uniform(rng, 0.02, 0.55)
     edge = share * WIDTH + 5 * smooth_field(rng, HEIGHT, 2, 70, 2)[:, :1]
     edge += 1.2 * smooth_field(rng, HEIGHT, 2, 5, 2)[:, :1]

@@ -1,4 +1,4 @@
-"""Write a synthetic lake: images by line and date, and one `train.csv` with their masks."""
+"""Writes a synthetic lake: images by line and date, and one `train.csv` with their masks."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from steel_batch.masks.rle import encode_runs, find_runs
 from steel_batch.synthetic import CLASSES, render
 
 JPEG_QUALITY = 95
-"""Makes files of about 100 KB, as the real ones are."""
+"""Gives files of about 100 KB, like real ones."""
 LABELS = "train.csv"
 IMAGES_PER_TASK = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyntheticLake:
-    """What was written."""
+    """What was written, and how many masks of each class."""
 
     out: str
     num_images: int
     num_defective: int
     num_masks: tuple[int, ...]
-    """Per class."""
+    """Number of masks per class."""
     bytes: int
 
 
@@ -51,24 +51,27 @@ def write_lake(
 ) -> SyntheticLake:
     """Write ``line=…/date=…/<image_id>.jpg`` and `train.csv` (``ImageId,ClassId,EncodedPixels``).
 
-    Images are dealt to lines and dates in turn. The labels come last, so a lake that has them is
-    whole; running again after an interruption writes the same files.
+    Images are distributed over lines and dates in turn. The labels are written last, so a lake with
+    labels is complete. After an interruption, the same call writes the same files again.
 
     Args:
-        lake: Where to.
-        num_images: How many, 1 or more.
-        seed: Which set.
+        lake: Where to write.
+        num_images: Number of images, 1 or more.
+        seed: Seed of the set.
         lines: Names of lines.
         dates: YYYY-MM-DD.
         on_images: Called with the number of images of each finished part.
-        num_processes: How many render at once; None takes every core.
+        num_processes: How many processes draw at once; None uses every core.
 
     Raises:
-        ConfigError: A number, line or date is not usable, or the place has labels already.
-        LakeError: It cannot be written.
+        ConfigError: A number, line or date is invalid, or the place already has labels.
+        LakeError: The lake cannot be written.
     """
     if num_images < 1 or seed < 0:
-        raise ConfigError("--num-images must be 1 or more, and --seed 0 or more.")
+        raise ConfigError(
+            f"--num-images is {num_images} and --seed is {seed}: --num-images must be 1 or more, "
+            "and --seed 0 or more."
+        )
     if not lines or not dates:
         raise ConfigError("--lines and --dates need at least one entry each.")
     for line in lines:
@@ -77,8 +80,8 @@ def write_lake(
         check_date(date)
     if lake.stat(LABELS) is not None:
         raise ConfigError(
-            f"{lake.uri(LABELS)} exists: there is a set of images already. Name an empty place "
-            "with --out, or delete that one."
+            f"{lake.uri(LABELS)} already exists, so --out holds a set of images. Choose an empty "
+            "place with --out, or delete that set."
         )
     places = [f"line={line}/date={date}" for line in lines for date in dates]
     tasks = [
@@ -118,12 +121,12 @@ def write_lake(
 
 
 def image_id(seed: int, index: int) -> str:
-    """The id of one image; no two sets share one."""
+    """The id of one image; unique across sets."""
     return f"s{seed:04d}_{index:07d}"
 
 
 def _leave_ctrl_c_alone() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that draws says when it is over
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
 
 
 def _write_images(
@@ -144,7 +147,7 @@ def _write_images(
 
 
 def encode_jpeg(image_HW: np.ndarray) -> bytes:
-    """A gray JPEG as the cameras write them."""
+    """Encode a gray JPEG as the cameras do."""
     _, data = cv2.imencode(".jpg", image_HW, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return bytes(data)
 

@@ -87,7 +87,7 @@ def test_labels_are_the_masks_and_every_image_is_a_strip_of_100_kb(tmp_path: Pat
 
 def test_a_place_that_has_a_set_is_left_alone(tmp_path: Path) -> None:
     before = write(tmp_path, num_processes=1)
-    with pytest.raises(ConfigError, match="there is a set of images already"):
+    with pytest.raises(ConfigError, match="so --out holds a set of images"):
         write(tmp_path, num_processes=1)
     assert {path.name for path in tmp_path.rglob("*.jpg")} == {
         Path(name).name for name in before if name != "train.csv"
