@@ -94,7 +94,7 @@ def test_children_that_keep_ending_are_an_error(
 
 def test_where_no_process_starts_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(describer.sys, "executable", "/nowhere/python")
-    with pytest.raises(ClusterError, match=r"child process of steel_batch.scoring.describer: .*nowhere"):
+    with pytest.raises(ClusterError, match=r"child process of .*describer: .*nowhere"):
         ChildDescriber(SHAPE_NHW, CLASSES, POST)
 
 
