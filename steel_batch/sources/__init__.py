@@ -1,1 +1,1 @@
-"""What there is to score: image references from wherever they are written down, and their bytes."""
+"""What there is to score: image references, wherever they are listed, and the images' bytes."""

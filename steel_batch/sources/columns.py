@@ -1,7 +1,7 @@
-"""What the columns of manifests and of Parquet files say, however they are named and typed.
+"""Reads the columns of manifests and of Parquet files, whatever their spelling and type.
 
-A known column is known whatever its case and the blanks round its name. Values become text as
-people write them: 3 is ``3`` also where a null beside it made the column one of floating numbers.
+Known columns are recognised in any case and with white space around the name. Values become text as
+people write them: 3 is ``3`` even if a null in the column turned it into a column of floats.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from steel_batch.errors import InputError
 from steel_batch.sources.dates import read_date
 
 _AROUND: Final = " \t\r\n\v\f\0\u00a0\u200b\ufeff"
-"""Blanks, zero-width ones and byte order marks."""
+"""White space, including zero-width characters, and byte order marks."""
 _EXACT: Final = 2**53
-"""Floating numbers from here on stand for several whole ones."""
+"""From here on, a float stands for several integers."""
 _SHOWN_CHARACTERS: Final = 60
 
 
 class BadValueError(Exception):
-    """A value is none that its column may hold.
+    """A value that its column must not hold.
 
     Args:
-        what: A phrase such as "holds 16 bytes that are no text in UTF-8".
-        index: Its place among the values that were converted.
+        what: A phrase such as "holds 16 bytes that are not UTF-8 text".
+        index: Its index among the values that were converted.
     """
 
     def __init__(self, what: str, index: int = 0) -> None:
@@ -40,14 +40,14 @@ class BadValueError(Exception):
 
 
 def column_names(names: Sequence[str], known: Collection[str]) -> list[str]:
-    """Each column's name as it is meant: a known one in any case, others without blanks round them.
+    """Normalise column names: known ones in any case, others without surrounding white space.
 
     Args:
-        names: As they stand in the file.
+        names: The names in the file.
         known: Names with a meaning, in lower case with '_' between words.
 
     Returns:
-        As many names; '' for a column without one.
+        One name per column; '' for a column without one.
     """
     meant = {_folded(name): name for name in known}
     plain = [name.strip(_AROUND) for name in names]
@@ -55,19 +55,19 @@ def column_names(names: Sequence[str], known: Collection[str]) -> list[str]:
 
 
 def _folded(name: str) -> str:
-    """What `image_id`, `Image ID` and `ImageId` have in common."""
+    """The common form of `image_id`, `Image ID` and `ImageId`."""
     return re.sub(r"[\s_-]+", "", name).casefold()
 
 
 def refuse_repeated(names: Sequence[str], written: Sequence[str]) -> None:
-    """Refuse two columns of one name, of which one would be lost.
+    """Refuse two columns of the same name, as the values of one would be lost.
 
     Args:
-        names: What `column_names` gave; only those that are to differ, '' elsewhere.
-        written: The same columns as they are written.
+        names: Result of `column_names`, with '' for columns that may share a name.
+        written: The same columns as spelled in the file.
 
     Raises:
-        InputError: It shows both.
+        InputError: Two columns share a name; the message shows both.
     """
     first: dict[str, int] = {}
     for i, name in enumerate(names):
@@ -80,13 +80,13 @@ def refuse_repeated(names: Sequence[str], written: Sequence[str]) -> None:
 
 
 def type_of(kind: pa.DataType) -> str:
-    """A type for messages; long ones are cut."""
+    """A type for messages, shortened."""
     text = str(kind)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 def shown(value: Any) -> str:
-    """A value for messages: never bytes, never long."""
+    """A value for messages, shortened; bytes are only counted."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"{len(value):,} bytes"
     text = repr(value)
@@ -94,7 +94,7 @@ def shown(value: Any) -> str:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether a type's values are text as they are, also through a dictionary."""
+    """Whether values of a type are text, also if they are dictionary-encoded."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(
@@ -103,12 +103,12 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def values(array: pa.Array) -> list[Any]:
-    """A column's values as Python has them, bytes as the text that they are.
+    """A column's values as Python objects, with bytes decoded as UTF-8.
 
-    What is finer than a microsecond is cut off.
+    Times are truncated to microseconds.
 
     Raises:
-        BadValueError: Bytes are no text.
+        BadValueError: Bytes are not UTF-8.
     """
     kind = array.type
     if pa.types.is_timestamp(kind):
@@ -134,7 +134,7 @@ def texts(array: pa.Array) -> list[str | None]:
     """A column's values as text.
 
     Raises:
-        BadValueError: One of them is none.
+        BadValueError: A value cannot be text.
     """
     if is_text(array.type):
         plain: list[str | None] = array.to_pylist()
@@ -149,11 +149,11 @@ def texts(array: pa.Array) -> list[str | None]:
 
 
 def text_of(value: Any) -> str | None:
-    """One value as text: whole numbers without a fraction, bytes as the text that they are.
+    """One value as text: integers without a fraction, bytes decoded as UTF-8.
 
     Raises:
-        BadValueError: It is a list or record, bytes that are no text, or a number that is not
-            exact.
+        BadValueError: It is a list or record, bytes that are not UTF-8, or a float that does not
+            hold an exact integer.
     """
     if value is None or isinstance(value, str):
         return value
@@ -163,7 +163,7 @@ def text_of(value: Any) -> str | None:
         try:
             return bytes(value).decode()
         except UnicodeDecodeError:
-            raise BadValueError(f"holds {len(value):,} bytes that are no text in UTF-8") from None
+            raise BadValueError(f"holds {len(value):,} bytes that are not UTF-8 text") from None
     if isinstance(value, float):
         return _text_of_float(value)
     if isinstance(value, decimal.Decimal):
@@ -180,17 +180,17 @@ def _text_of_float(value: float) -> str | None:
         return str(value)
     if abs(value) >= _EXACT:
         raise BadValueError(
-            f"holds the floating number {value!r}, which stands for several whole ones: store the "
-            "column as text or as integers"
+            f"holds the float {value!r}, which stands for several integers: store the column as "
+            "text or as integers"
         )
     return str(int(value))
 
 
 def date_from(value: Any) -> str:
-    """One value as YYYY-MM-DD.
+    """Parse one value as a date, YYYY-MM-DD.
 
     Raises:
-        BadValueError: It is no day of the calendar in a spelling of `sources.dates`.
+        BadValueError: It is not a valid date in a spelling of `sources.dates`.
     """
     if isinstance(value, datetime.datetime):
         value = value.date()
@@ -201,10 +201,10 @@ def date_from(value: Any) -> str:
 
 
 def size_from(value: Any) -> int:
-    """One value as a number of bytes.
+    """Parse one value as a number of bytes.
 
     Raises:
-        BadValueError: It is no whole number from 0 on.
+        BadValueError: It is not an integer of 0 or more.
     """
     if type(value) is int and value >= 0:
         return value
@@ -216,11 +216,11 @@ def size_from(value: Any) -> int:
 
 
 def tags_from(array: pa.Array) -> list[dict[str, str]]:
-    """The tags of each row, of a map, a list of (key, value) records, or one record of them all.
+    """The tags of each row, from a map, a list of (key, value) records, or one record.
 
     Raises:
-        InputError: The column is of another type.
-        BadValueError: A tag has two values, or one that is no text.
+        InputError: The column has another type.
+        BadValueError: A tag has two values, or one that is not text.
     """
     kind = array.type
     if pa.types.is_map(kind):
@@ -247,13 +247,13 @@ def tags_from(array: pa.Array) -> list[dict[str, str]]:
             if name is None or value is None:
                 continue
             if row.setdefault(name, value) != value:
-                raise BadValueError(f"gives the tag {name!r} two values", i)
+                raise BadValueError(f"has two values for the tag {name!r}", i)
         tags.append(row)
     return tags
 
 
 def _is_pairs(kind: pa.DataType) -> bool:
-    """Whether a list's items are keys with their values, as libraries without maps write them."""
+    """Whether a list's items are key-value records, as written by libraries without maps."""
     if not (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
         return False
     item = kind.value_type

@@ -1,7 +1,7 @@
-"""Images inside of tars and Parquet files: each container of a source, opened where it lies.
+"""Images inside tars and Parquet files: each container of a source, read in place.
 
-What a container's key says (line, date, tags) holds for its images; what it leaves open, a member's
-name or a row's columns may say. Where both say it, they must agree.
+The line, date and tags in a container's key apply to its images. What the key leaves open may come
+from a member's name or a row's columns. If both state a value, they must agree.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ OPEN_THREADS: Final = 16
 
 Opener = Callable[[Lake, ImageRef], "Iterator[ImageRef | str]"]
 """Yields a container's images as its own names and columns describe them, and the key of each
-member that is no image by the pattern."""
+member that is not an image by the key pattern."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeptMembers:
-    """The images of all containers, and what was seen beside them."""
+    """The images of all containers, and counts of what else was found."""
 
     images: Kept
     num_left_out: int
@@ -39,12 +39,12 @@ class KeptMembers:
 
 @dataclass(slots=True)
 class Containers:
-    """The images inside of each object of another source; see `Source`."""
+    """A source of images inside the objects of another source; see `Source`."""
 
     objects: Source
     open_container: Opener
     kept: KeptMembers | None = field(default=None, init=False)
-    """What `dates` read: selections after it are of that."""
+    """What `dates` read; later selections use it."""
 
     @property
     def lake(self) -> Lake:
@@ -57,7 +57,7 @@ class Containers:
         return self.objects.is_seen
 
     def dates(self) -> list[str]:
-        """See `Source`; opens containers, each once, only where their keys do not say the date."""
+        """See `Source`; opens each container once, and only if the keys do not state the date."""
         first = next(iter(self.objects.select(None)), None)
         if first is None or first.date is not None:
             return self.objects.dates()
@@ -67,7 +67,7 @@ class Containers:
         if dates <= {None}:
             raise ConfigError(
                 "--date all takes the dates from the images, but neither the containers' keys nor "
-                f"what is in them says one, for example {first.object_key!r}: put {{date}} into "
+                f"their contents state one, for example {first.object_key!r}: put {{date}} into "
                 "--key-pattern, or give --date YYYY-MM-DD."
             )
         return sorted(check_date(date) for date in dates if date is not None)
@@ -86,7 +86,7 @@ class Containers:
 
 @dataclass(slots=True)
 class Members:
-    """The images of one date inside of containers; see `Selection`."""
+    """The images of one date inside containers; see `Selection`."""
 
     source: Containers
     date: str | None
@@ -94,7 +94,7 @@ class Members:
     example_left_out: str | None = None
     num_containers: int = 0
     other_dates: set[str] = field(default_factory=set)
-    """Dates of images that were seen and are of another one than `date`."""
+    """Dates other than `date` of images that were found."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """See `Selection`; several containers are open at once."""
@@ -133,20 +133,20 @@ class Members:
         if not self.num_containers:
             objects = self.source.objects.select(self.date)
             for _ in objects:
-                pass  # for what it saw
+                pass  # iterated for its counts
             return objects.explain_empty()
         if self.other_dates:
             return NoImagesError(
                 f"{self.num_containers:,} containers in {self.source.lake.url} hold no image of "
-                f"{self.date}; those in them are of {span_of(self.other_dates)}. Give another "
+                f"{self.date}, only images of {span_of(self.other_dates)}. Give another "
                 "--date."
             )
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
         return ConfigError(
             f"{self.num_containers:,} containers in {self.source.lake.url} hold no image"
-            f"{f' of {self.date}' if self.date else ''} by the key pattern; {self.num_left_out:,} "
-            f"members do not match it{example}. Adapt --key-pattern (what follows '#' is for the "
-            "members of a tar) or --date."
+            f"{f' of {self.date}' if self.date else ''} that matches the key pattern; "
+            f"{self.num_left_out:,} members do not match it{example}. Change --key-pattern (the "
+            "part after '#' is for the members of a tar) or --date."
         )
 
 
@@ -156,7 +156,7 @@ def _open(lake: Lake, opener: Opener, container: ImageRef) -> Iterator[ImageRef 
 
 
 def _merge(container: ImageRef, image: ImageRef) -> ImageRef:
-    """What a container's key and its member say of one image, together."""
+    """Combine what a container's key and its member state about one image."""
     for name in ("line", "date"):
         _agree(image, name, getattr(container, name), getattr(image, name))
     for name in container.tags.keys() & image.tags.keys():
@@ -172,7 +172,7 @@ def _merge(container: ImageRef, image: ImageRef) -> ImageRef:
 def _agree(image: ImageRef, name: str, outer: str | None, inner: str | None) -> None:
     if outer is not None and inner is not None and outer != inner:
         raise InputError(
-            f"{image.image_key} says {name} {inner!r}, but the key of its container says {outer!r}."
-            " Leave one of them out of --key-pattern ('*' matches without a meaning), or pack the "
-            "images anew."
+            f"{image.image_key} has the {name} {inner!r}, but its container's key states {outer!r}."
+            " Remove one of the two from --key-pattern ('*' matches without a meaning), or pack "
+            "the images again."
         )

@@ -1,4 +1,4 @@
-"""What every kind of `--images` does: say its dates, and stream the images of one."""
+"""What every kind of `--images` provides: its dates, and a stream of the images of one date."""
 
 from __future__ import annotations
 
@@ -11,49 +11,49 @@ from steel_batch.sources.image_ref import ImageRef
 
 
 class Selection(Protocol):
-    """The images of one date, and what was seen beside them.
+    """The images of one date, and counts of what else was found.
 
-    Iterate once: the counts are complete when the iteration is.
+    Iterate only once; the counts are complete after the iteration.
     """
 
     num_left_out: int
-    """What was seen and is no image by the key pattern."""
+    """Objects found that are not images by the key pattern."""
     example_left_out: str | None
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield every image, in no order, holding few at a time.
+        """Yield every image, in no particular order, holding few at a time.
 
         Raises:
-            ConfigError: A container or manifest is damaged; it names the place.
+            ConfigError: A container or manifest is damaged; the message names it.
         """
 
     def explain_empty(self) -> ConfigError:
-        """Why nothing was found, as the error to show."""
+        """Explain, as an error to show, why no image was found."""
 
 
 class Source(Protocol):
-    """Where images come from. Selections of it may be iterated in several threads at once."""
+    """Where images come from. Several threads may iterate over its selections at once."""
 
     @property
     def lake(self) -> Lake:
-        """What the references' object keys are relative to."""
+        """The root that the references' object keys are relative to."""
 
     @property
     def is_seen(self) -> bool:
-        """Whether images are found where they lie, and not taken from a list."""
+        """Whether images were found by listing the lake, and not taken from a manifest."""
 
     def dates(self) -> list[str]:
-        """Every date that there are images of, in order.
+        """Every date with images, sorted.
 
-        Where only the images together say it, they are read for that once and kept on disk, as
-        long as the source is there: what is selected later is as it was then.
+        If only the images themselves state it, they are read once and kept on disk for the lifetime
+        of the source; later selections return the images as of that time.
 
         Raises:
-            ConfigError: Nothing says the images' dates, or there are no images.
+            ConfigError: Nothing states the images' dates, or there are no images.
         """
 
     def select(self, date: str | None) -> Selection:
-        """The images of a date, or all of them. What says no date is of every date."""
+        """The images of a date; None selects all. Images without a date belong to every date."""
 
 
 def span_of(dates: Collection[str]) -> str:

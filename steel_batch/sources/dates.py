@@ -1,8 +1,8 @@
-"""How dates are spelled in keys, manifests and columns, and which day each spelling means.
+"""Which spellings of dates in keys, manifests and columns are read, and which day each means.
 
 Year first, then month and day: ``2026-11-05``, ``2026-11-5``, ``2026_11_05``, ``2026.11.05``,
-``20261105``. Nothing else is taken for a date: of ``05.11.2026`` nobody knows which number is the
-month, unless a key pattern says so with ``{day}.{month}.{year}``.
+``20261105``. Nothing else is read as a date: in ``05.11.2026``, either number may be the month,
+unless a key pattern states the order with ``{day}.{month}.{year}``.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ SPELLED: Final = (
     "{date} reads 2026-11-05, 2026-11-5, 20261105, 2026_11_05 and 2026.11.05; for another order "
     "name the parts, as in {day}.{month}.{year}."
 )
-"""For messages."""
+"""The accepted spellings, for messages."""
 _SEPARATORS: Final = ("-", "_", ".")
 _NUMBER: Final = "(?:[0-9]{2}|(?<![0-9])[0-9](?![0-9]))"
-"""A month or day: a single digit stands alone, or ``2026111`` would be two dates."""
+"""A month or day; a single digit must stand alone, or ``2026111`` would be two dates."""
 
 STRICT: Final = {
     "date": r"[0-9]{4}-[0-9]{2}-[0-9]{2}", "year": "[0-9]{4}", "month": "[0-9]{2}",
     "day": "[0-9]{2}",
 }  # fmt: skip
-"""Each date placeholder of a key pattern as a regular expression: the usual spelling."""
+"""A regular expression for each date placeholder of a key pattern, in its usual spelling."""
 LENIENT: Final = {
     "date": "(?:"
     + "|".join(f"[0-9]{{4}}{re.escape(s)}{_NUMBER}{re.escape(s)}{_NUMBER}" for s in _SEPARATORS)
@@ -35,7 +35,7 @@ LENIENT: Final = {
     "month": _NUMBER,
     "day": _NUMBER,
 }
-"""The same with every spelling that is read."""
+"""The same, for every accepted spelling."""
 
 _DATE: Final = re.compile(
     "([0-9]{4})(?:([-_./])([0-9]{1,2})\\2([0-9]{1,2})|([0-9]{2})([0-9]{2}))"
@@ -46,9 +46,9 @@ _DATE: Final = re.compile(
 
 @functools.lru_cache(maxsize=4096)
 def read_date(text: str) -> str | None:
-    """A date as YYYY-MM-DD, or None where the text is no day of the calendar.
+    """Read a date as YYYY-MM-DD; None if the text is not a valid date.
 
-    A time of day behind it is ignored: the day is the one that is written.
+    A time after the date is ignored, without conversion between time zones.
     """
     match = _DATE.fullmatch(text.strip())
     if match is None:
@@ -59,7 +59,7 @@ def read_date(text: str) -> str | None:
 
 
 def calendar_day(year: str, month: str, day: str) -> str | None:
-    """Year, month and day as YYYY-MM-DD, or None where the calendar has no such day."""
+    """Year, month and day as YYYY-MM-DD; None if there is no such day."""
     try:
         return datetime.date(int(year), int(month), int(day)).isoformat()
     except ValueError:
@@ -67,7 +67,7 @@ def calendar_day(year: str, month: str, day: str) -> str | None:
 
 
 def date_of(fields: dict[str, str]) -> str | None:
-    """The date that a key pattern's placeholders say; None for none, or no day of the calendar."""
+    """The date stated by a key pattern's placeholders; None if there is none or it is invalid."""
     said = fields.get("date")
     date = None if said is None else read_date(said)
     if "year" not in fields:
@@ -77,14 +77,14 @@ def date_of(fields: dict[str, str]) -> str | None:
 
 
 def may_be_a_date(fields: dict[str, str]) -> bool:
-    """Whether a key may go on from these placeholders to a day of the calendar."""
+    """Whether a key that begins with these values can still end up as a valid date."""
     if "date" in fields and read_date(fields["date"]) is None:
         return False
     return calendar_day("2024", fields.get("month", "1"), fields.get("day", "1")) is not None
 
 
 def agrees(fields: dict[str, str], date: str) -> bool:
-    """Whether placeholders, perhaps some of a date's, say nothing else than a date."""
+    """Whether placeholders, perhaps only some of a date's, are consistent with a date."""
     if "date" in fields and read_date(fields["date"]) != date:
         return False
     numbers = zip(("year", "month", "day"), date.split("-"), strict=True)
@@ -92,7 +92,7 @@ def agrees(fields: dict[str, str], date: str) -> bool:
 
 
 def spellings(name: str, date: str) -> list[str]:
-    """Every way in which a key may spell a placeholder's part of a date.
+    """Every accepted spelling of a placeholder's part of a date.
 
     Args:
         name: ``date``, ``year``, ``month`` or ``day``.

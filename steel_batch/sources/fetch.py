@@ -1,4 +1,4 @@
-"""From references to the images' compressed bytes, in as few requests as possible."""
+"""From references to the images' compressed bytes, with as few requests as possible."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, UNSAFE_NAME
 from steel_batch.sources.tar_headers import DAMAGE, MAX_SPARSE_BYTES, read_member
 
 SPAN_BYTES: Final = 8 << 20
-"""Most bytes of one request for several members of a tar."""
+"""Maximum size of one request for several members of a tar."""
 SPAN_GAP_BYTES: Final = 64 << 10
-"""Bytes between two members that are rather read than asked around."""
+"""Gap between two members up to which one request reads both, with the gap."""
 
 
 def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageError]:
-    """The compressed bytes of some references (`schema.PLAN`, with or without shards), in order.
+    """Read the bytes of some references (`schema.PLAN`, with or without shards), in order.
 
-    Members of a tar that lie close together cost one request; a row group of a Parquet file is read
-    once. What cannot be read is an error in its place.
+    Members of a tar that are close together cost one request; a row group of a Parquet file is read
+    once. If an image cannot be read, its error takes its place.
     """
     keys, offsets = refs["object_key"].to_pylist(), refs["offset"].to_pylist()
     sizes, etags = refs["bytes"].to_pylist(), refs["etag"].to_pylist()
@@ -66,15 +66,15 @@ def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageErr
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """One request, and which images its bytes hold."""
+    """One request, and the images that its bytes hold."""
 
     request: ReadRequest
     parts: Sequence[tuple[int, int, int | None]]
-    """Image, and where in the answer it begins and ends; None for a whole object."""
+    """Index of the image, and where its bytes begin and end in the answer; None: to the end."""
 
 
 def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]:
-    """Requests for members (image, key, offset, size, etag) in order, each for close ones."""
+    """Group sorted members (image, key, offset, size, etag) into requests for close neighbours."""
     start = 0
     for n in range(1, len(members) + 1):
         _, key, first, _, etag = members[start]
@@ -93,7 +93,7 @@ def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]
 def _unreadable(offset: int) -> ImageError:
     if offset == UNSAFE_NAME:
         return DecodeError(
-            "The member's name is absolute or leads upwards ('..'); expected a plain relative one.",
+            "The member's name is absolute or contains '..'; expected a plain relative name.",
             code="unsafe_name",
         )
     if offset == TOO_LARGE:
@@ -103,7 +103,7 @@ def _unreadable(offset: int) -> ImageError:
             code="too_large",
         )
     return DecodeError(
-        "The member of the tar is a folder, a special file, or a link to something that is no "
+        "The member of the tar is a folder, a special file, or a link whose target is not a "
         "member; expected a regular file.",
         code="not_a_file",
     )
@@ -118,14 +118,14 @@ def _read_sparse(
         return error
     except DAMAGE as error:
         return DecodeError(
-            f"{lake.uri(key)} is damaged where the image lies ({error}).", code="damaged_container"
+            f"{lake.uri(key)} is damaged at this image ({error}).", code="damaged_container"
         )
 
 
 def _read_parquet(
     lake: Lake, key: str, etag: str, rows: Sequence[int]
 ) -> list[bytes | LakeError | ImageError]:
-    """Some rows of a Parquet file's image column, reading each row group once."""
+    """Read some rows of a Parquet file's image column, each row group once."""
     try:
         with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
             column = image_column(file.schema_arrow, key)
@@ -141,16 +141,16 @@ def _read_parquet(
                         image = images[row - start]
                         read[row] = bytes(image) if isinstance(image, memoryview) else image
                 start = stop
-        # Asked for last: an open file stays the one that it was, so it was this one all along.
+        # Checked last: an open file stays the same, so it was this one all along.
         found = lake.stat(key)
         if found is None or found.etag != etag:
-            return [ChangedObjectError(f"{lake.uri(key)} is not what it was.")] * len(rows)
+            return [ChangedObjectError(f"{lake.uri(key)} has changed since planning.")] * len(rows)
         return [_row_image(read[row]) for row in rows]
     except (LakeError, DecodeError) as error:
         return [error] * len(rows)
     except (pa.ArrowException, OSError, KeyError) as error:
         damaged = DecodeError(
-            f"{lake.uri(key)} is damaged where the image lies ({error}).", code="damaged_container"
+            f"{lake.uri(key)} is damaged at this image ({error}).", code="damaged_container"
         )
         return [damaged] * len(rows)
 
@@ -161,7 +161,7 @@ def _row_image(value: bytes | str | None) -> bytes | LakeError | ImageError:
     if value is None:
         return DecodeError("The row holds no image (null).", code="empty")
     return DecodeError(
-        f"The row holds the path {value!r} and no bytes; expected the image itself. With Hugging "
+        f"The row holds the path {value!r} but no bytes; expected the image itself. With Hugging "
         "Face's datasets, embed it (`embed_external_files=True`), or give the files as --images.",
         code="empty",
     )

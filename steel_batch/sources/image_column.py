@@ -1,7 +1,8 @@
-"""The column of a Parquet file that holds images, in each form that libraries write.
+"""Finds the column of a Parquet file that holds images, in each form that libraries write.
 
-Compressed bytes stand in a binary column (plain, large, as views, of one size, or in a dictionary),
-in a list of uint8, or in the field ``bytes`` of a record beside a ``path``, as Hugging Face has it.
+The compressed bytes are in a binary column (plain, large, view, fixed-size, or dictionary-encoded),
+in a list of uint8, or in the field ``bytes`` of a record that also has a ``path``, as Hugging Face
+writes it.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from steel_batch.errors import DecodeError
 from steel_batch.sources.columns import column_names, type_of
 
 DESCRIBING: Final = ("key", "image_id", "line", "date", "tags")
-"""Columns that say something of an image and are none of images, also if they are binary."""
+"""Columns that describe an image and never hold it, even if they are binary."""
 IMAGE: Final = "image"
 
 
 def image_column(fields: pa.Schema, key: str) -> str:
-    """The column of a Parquet file that holds compressed images.
+    """Find the column of a Parquet file that holds compressed images.
 
     Raises:
-        DecodeError: There is none, or several without one named `image`.
+        DecodeError: There is none, or there are several without exactly one named `image`.
     """
     names = column_names(fields.names, (*DESCRIBING, IMAGE))
     columns = [
@@ -42,10 +43,10 @@ def image_column(fields: pa.Schema, key: str) -> str:
     shown = ", ".join(f"{field.name!r} ({type_of(field.type)})" for field in list(fields)[:8])
     more = f" and {len(fields) - 8} more" if len(fields) > 8 else ""
     raise DecodeError(
-        f"{key} has {len(found)} binary columns and none named 'image'"
-        f"{f' alone: {len(named)} are' if named else ''}; expected one with each image's "
-        "compressed bytes, or with records of 'bytes' and 'path'. Its columns are "
-        f"{shown}{more}.",
+        f"{key} has {len(found)} binary columns and "
+        f"{f'{len(named)} of them are' if named else 'none'} named 'image'; expected one column "
+        "with each image's compressed bytes, or with records of 'bytes' and 'path'. Its columns "
+        f"are {shown}{more}.",
         code="no_image_column",
     )
 
@@ -57,7 +58,7 @@ def _plain(kind: pa.DataType) -> pa.DataType:
 
 
 def is_binary(kind: pa.DataType) -> bool:
-    """Whether values are bytes, in any of Arrow's ways to hold them."""
+    """Whether values are bytes, in any of Arrow's types for them."""
     kind = _plain(kind)
     return bool(
         pa.types.is_binary(kind)
@@ -68,7 +69,7 @@ def is_binary(kind: pa.DataType) -> bool:
 
 
 def _bytes_field(kind: pa.DataType) -> int:
-    """The place of the field `bytes` in a record; -1 where it is none, or has no such field."""
+    """Index of the field `bytes` in a record; -1 if it is not a record or has no such field."""
     kind = _plain(kind)
     if not pa.types.is_struct(kind):
         return -1
@@ -82,28 +83,28 @@ def _holds_bytes(kind: pa.DataType) -> bool:
 
 
 def _holds_numbers(kind: pa.DataType) -> bool:
-    """Whether it is a list of bytes, signed or not, as of libraries that have no others."""
+    """Whether a type is a list of 8-bit integers, as written by libraries without binary types."""
     kind = _plain(kind)
     is_list = any(
         is_kind(kind)
         for name in ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
         if (
             is_kind := getattr(pa.types, f"is_{name}", None)
-        )  # views are newer than the oldest Arrow
+        )  # views are newer than the oldest supported Arrow
     )
     return bool(is_list and kind.value_type in (pa.uint8(), pa.int8()))
 
 
 def is_leaf_of(path: str, column: str) -> bool:
-    """Whether a leaf of a Parquet file, by its path, is of a column."""
+    """Whether a Parquet leaf, given by its path, belongs to a column."""
     return path == column or path.startswith(f"{column}.")
 
 
 def image_values(array: pa.Array) -> list[memoryview | str | None]:
-    """Each image's bytes where they lie; its path where a record has no more; None for a null.
+    """Each image's bytes without a copy; its path if a record has only that; None for a null.
 
     Raises:
-        ArrowInvalid: A list of numbers has nulls in it.
+        ArrowInvalid: A list of numbers contains nulls.
     """
     if isinstance(array, pa.ExtensionArray):
         return image_values(array.storage)
@@ -128,10 +129,10 @@ def image_values(array: pa.Array) -> list[memoryview | str | None]:
 
 
 def binary_views(array: pa.Array) -> list[memoryview | None]:
-    """The values of a binary column where they lie; a scalar of Arrow is a copy of its value."""
+    """The values of a binary column without a copy, unlike Arrow's scalars."""
     try:
         large = array.cast(pa.large_binary())
-    except pa.ArrowNotImplementedError:  # views, in older versions of Arrow
+    except pa.ArrowNotImplementedError:  # views, in old versions of Arrow
         large = pa.array(array.to_pylist(), pa.large_binary())
     _, offsets, data = large.buffers()
     edges = np.frombuffer(offsets or b"", np.int64)[large.offset :][: len(large) + 1].tolist()
@@ -147,7 +148,7 @@ def binary_views(array: pa.Array) -> list[memoryview | None]:
 def _of_numbers(array: pa.Array) -> list[memoryview | str | None]:
     flat = array.cast(pa.large_list(array.type.value_type))
     numbers = flat.values
-    if numbers.null_count:  # also where a list of a fixed size is null itself
+    if numbers.null_count:  # also if a fixed-size list is null itself
         return [None if row is None else memoryview(_bytes_of(row)) for row in flat.to_pylist()]
     content = memoryview(numbers.to_numpy(zero_copy_only=True).view(np.uint8))
     edges = flat.offsets.to_pylist()
@@ -161,5 +162,5 @@ def _of_numbers(array: pa.Array) -> list[memoryview | str | None]:
 
 def _bytes_of(numbers: list[int | None]) -> bytes:
     if None in numbers:
-        raise pa.ArrowInvalid("a list of an image's bytes has nulls in it")
+        raise pa.ArrowInvalid("a list of an image's bytes contains nulls")
     return bytes(number & 0xFF for number in numbers if number is not None)

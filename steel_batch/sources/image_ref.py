@@ -1,4 +1,4 @@
-"""One image of the lake before it is read, and many of them as Arrow columns."""
+"""References to images of the lake, one at a time and many as Arrow columns."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from steel_batch.sources.dates import STRICT, date_of
 BATCH_ROWS: Final = 8192
 
 NOT_A_FILE: Final = -1
-"""The `offset` of a tar's member that is named like an image, but is a folder, link or device."""
+"""`offset` of a member of a tar that is named like an image but is a folder, link or device."""
 UNSAFE_NAME: Final = -2
-"""The `offset` of a tar's member whose name is absolute or has '..' in it."""
+"""`offset` of a member of a tar whose name is absolute or contains '..'."""
 TOO_LARGE: Final = -3
-"""The `offset` of a tar's sparse member that states more bytes than are read."""
+"""`offset` of a sparse member of a tar that states more bytes than are read."""
 SPARSE: Final = -512
-"""An `offset` from here on down is that of a tar's sparse member, whose header begins at minus so
-much: what lies where, it says itself. See `sparse_offset`."""
+"""An `offset` of this or less is a sparse member of a tar; its header begins at the negated value
+and states where its data is. See `sparse_offset`."""
 
 
 def sparse_offset(place: int) -> int:
-    """The `offset` of a sparse member from its header's first byte, and the other way round."""
+    """Convert a sparse member's header position to its `offset`, or back."""
     return SPARSE - place
 
 
@@ -35,7 +35,7 @@ class ImageRef:
     """One image of the lake, before it is read."""
 
     image_key: str
-    """The object's key below the lake's root; for a member of a container, ``key#member``."""
+    """The object's key under the lake's root; for a member of a container, ``key#member``."""
     image_id: str
     date: str | None
     line: str | None
@@ -49,7 +49,7 @@ class ImageRef:
 
 
 def ref_of(fields: dict[str, str], item: LakeObject) -> ImageRef:
-    """The reference of one loose image, or of a container, whose key matched a pattern."""
+    """The reference of a single image, or of a container, from a key that matched a pattern."""
     tags = dict(fields)
     image_id = tags.pop("image_id", "")
     line = tags.pop("line", None)
@@ -63,7 +63,7 @@ def ref_of(fields: dict[str, str], item: LakeObject) -> ImageRef:
 
 
 def ref_batches(refs: Iterable[ImageRef], of: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Images as Arrow batches of some of their fields; few are held at a time."""
+    """Convert references to Arrow batches with the given fields, holding few at a time."""
     stream = iter(refs)
     while rows := list(itertools.islice(stream, BATCH_ROWS)):
         columns = [

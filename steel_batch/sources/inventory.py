@@ -1,7 +1,7 @@
-"""An S3 Inventory: `manifest.json` and the data files that it names.
+"""Reads an S3 Inventory: its `manifest.json` and the data files that it names.
 
-The data files lie in the inventory's destination bucket, the objects in its source bucket. Both are
-the manifest's own folder if that is on a disk.
+The data files are in the inventory's destination bucket, the objects in its source bucket. On a
+disk, both are the manifest's own folder.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ _OF_PARQUET: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """One report of a bucket's objects. Only current versions count."""
+    """One report of a bucket's objects. Only current versions are used."""
 
     lake: Lake
-    """The bucket that it is a report of."""
+    """The bucket that the report lists."""
     data: Lake
-    """Where its data files lie."""
+    """The bucket or folder that holds the data files."""
     files: Sequence[str]
     columns: Sequence[str]
-    """Of its CSV files, which have no header; empty for Parquet."""
+    """Columns of its CSV files, which have no header; empty for Parquet."""
 
     @classmethod
     def open(cls, place: Lake, name: str) -> Inventory:
         """Read a `manifest.json`.
 
         Raises:
-            ConfigError: It is no inventory's, or of a format that is not read.
+            ConfigError: It is not an inventory's manifest, or its format is not supported.
         """
         try:
             document = json.loads(place.read(name))
@@ -64,13 +64,13 @@ class Inventory:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise InputError(
-                f"{place.uri(name)} is no manifest of an S3 Inventory: {reason}. Lists of your own "
-                "are .csv or .parquet."
+                f"{place.uri(name)} is not the manifest of an S3 Inventory: {reason}. A manifest "
+                "of your own must end in .csv or .parquet."
             ) from error
         if kind not in ("csv", "parquet") or (kind == "csv" and "Key" not in columns):
             raise ConfigError(
                 f"{place.uri(name)} is an S3 Inventory in the format {document['fileFormat']}; "
-                "expected Parquet or CSV with a Key: choose one of them for the inventory."
+                "expected Parquet, or CSV with a Key: set the inventory to one of them."
             )
         lake, data = (
             [Lake(f"s3://{bucket}", endpoint_url=place.endpoint_url) for bucket in buckets]
@@ -80,11 +80,11 @@ class Inventory:
         return cls(lake=lake, data=data, files=files, columns=columns if kind == "csv" else ())
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """`key`, `size` and `etag` of every object, as far as the inventory says them.
+        """`key`, `size` and `etag` of every object, as far as the inventory states them.
 
         Raises:
             ConfigError: A data file is damaged.
-            LakeError: A data file is not there.
+            LakeError: A data file is missing.
         """
         for file in self.files:
             try:
@@ -93,7 +93,7 @@ class Inventory:
             except (pa.ArrowException, OSError, EOFError, ValueError, csv.Error) as error:
                 raise InputError(
                     f"{self.data.uri(file)}, a part of the inventory, is damaged ({error}): "
-                    "nothing was planned. Take another day's inventory."
+                    "nothing was planned. Use another day's inventory."
                 ) from error
 
     def _csv(self, stream: Any) -> Iterator[dict[str, Any]]:
@@ -103,7 +103,9 @@ class Inventory:
         ):
             for values in csv.reader(text):
                 if len(values) != len(self.columns):
-                    raise ValueError(f"a row of {len(values)} columns, not {len(self.columns)}")
+                    raise ValueError(
+                        f"a row of {len(values)} columns, expected {len(self.columns)}"
+                    )
                 said = dict(zip(self.columns, values, strict=True))
                 row = {ours: said[theirs] for theirs, ours in _OF_CSV.items() if theirs in said}
                 row["key"] = unquote_plus(row["key"])
@@ -125,7 +127,7 @@ def _parquet(stream: Any) -> Iterator[dict[str, Any]]:
 
 
 def _values(array: pa.Array) -> list[Any]:
-    """A column's values; text that a writer left as bytes is text."""
+    """A column's values; text that was written as bytes is decoded."""
     try:
         return values(array)
     except BadValueError as error:
@@ -133,7 +135,7 @@ def _values(array: pa.Array) -> list[Any]:
 
 
 def _is_current(row: dict[str, Any]) -> bool:
-    """Whether it is an object that is there, and takes what only says so out of the row."""
+    """Whether the object exists and is current; removes the columns that state only that."""
     is_latest = row.pop("is_latest", None)
     is_deleted = row.pop("is_delete_marker", None)
     return str(is_latest).lower() != "false" and str(is_deleted).lower() != "true"

@@ -1,9 +1,9 @@
-"""Key patterns: what the key of an image says of it.
+"""Key patterns: what the key of an image states about it.
 
-A key pattern reads keys below the lake's root: ``{line}``, ``{date}`` (or ``{year}``, ``{month}``,
-``{day}``) and ``{image_id}`` fill the columns of those names, any other ``{name}`` becomes a tag,
-``*`` matches anything; none of them crosses a ``/``. A date may be spelled as `sources.dates` says;
-a key that spells it in the usual way (``2026-11-05``) is never read differently because of that.
+A key pattern matches keys under the lake's root. ``{line}``, ``{date}`` (or ``{year}``,
+``{month}``, ``{day}``) and ``{image_id}`` fill the columns of those names; any other ``{name}``
+becomes a tag; ``*`` matches anything. None of them matches a ``/``. A date may have any spelling of
+`sources.dates`; a key in the usual spelling (``2026-11-05``) is always read in that spelling.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ _SPELLINGS = (STRICT, LENIENT)
 
 @dataclass(frozen=True, slots=True)
 class KeyPattern:
-    """A compiled key pattern. `KeyPattern(None)` takes every image file."""
+    """A compiled key pattern. `KeyPattern(None)` matches every image file."""
 
     text: str | None
     names_images: bool = True
-    """Whether each key is an image's; a container's key has no ``{image_id}``."""
+    """Whether keys name images; a container's key has no ``{image_id}``."""
 
     def __post_init__(self) -> None:
         """Check the placeholders.
@@ -41,14 +41,14 @@ class KeyPattern:
         names = _names(self.text)
         if self.text.count("{") != self.text.count("}"):
             raise ConfigError(
-                f"key pattern {self.text!r} has a '{{' or '}}' without the other: placeholders are "
-                "{name}."
+                f"key pattern {self.text!r} has unbalanced '{{' and '}}': placeholders are "
+                "written as {name}."
             )
         wrong = [name for name in names if not name.isidentifier()]
         if wrong or len(set(names)) != len(names) or self.text.startswith("/"):
             raise ConfigError(
-                f"key pattern {self.text!r} is not usable: placeholders are {{name}} with letters, "
-                "digits and '_', each once, and the pattern is relative to --images."
+                f"key pattern {self.text!r} is not valid: each placeholder must be {{name}} with "
+                "letters, digits and '_', used once, and the pattern must be relative to --images."
             )
         if not self.names_images:
             if "image_id" in names:
@@ -59,40 +59,40 @@ class KeyPattern:
                 )
         elif "image_id" not in names:
             raise ConfigError(
-                f"key pattern {self.text!r} has no {{image_id}}: say which part of the key names "
-                "the image, for example 'line={line}/date={date}/{image_id}.jpg'."
+                f"key pattern {self.text!r} has no {{image_id}}: mark the part of the key that "
+                "names the image, for example 'line={line}/date={date}/{image_id}.jpg'."
             )
         if {"year", "month", "day"} & set(names) and not {"year", "month", "day"} <= set(names):
             raise ConfigError(
-                f"key pattern {self.text!r} has some of {{year}}, {{month}} and {{day}}: a date "
-                "needs all three, or {date} alone."
+                f"key pattern {self.text!r} has only some of {{year}}, {{month}} and {{day}}: a "
+                "date needs all three, or {date} alone."
             )
 
     @property
     def names(self) -> set[str]:
-        """The placeholders."""
+        """The names of the placeholders."""
         return set(_names(self.text or ""))
 
     @property
     def is_named_by_file(self) -> bool:
-        """Whether an image's id is its file's name without the suffix, as without a pattern."""
+        """Whether an image's id is its file name without the suffix, as without a pattern."""
         name, _, suffix = (self.text or "{image_id}.jpg").rpartition("/")[2].rpartition("}")
         return name == "{image_id" and suffix.lower() in IMAGE_SUFFIXES
 
     @property
     def has_date(self) -> bool:
-        """Whether a key says its date."""
+        """Whether keys state a date."""
         return self.text is not None and ("{date}" in self.text or "{year}" in self.text)
 
     @property
     def segments(self) -> list[str]:
-        """The pattern cut at '/'."""
+        """The pattern, split at '/'."""
         return (self.text or "").split("/")
 
     def match(self, key: str) -> dict[str, str] | None:
-        """The placeholders' values where the whole key matches, else None.
+        """The placeholders' values if the whole key matches, else None.
 
-        A key whose date is no day of the calendar does not match.
+        A key with an invalid date does not match.
         """
         if self.text is None:
             name = key.rpartition("/")[2]
@@ -113,24 +113,24 @@ def folder_fits(segment: str, name: str, date: str | None) -> tuple[bool, bool]:
     """Whether a folder's name matches a pattern's segment.
 
     Returns:
-        Whether it matches at all, and whether it may lead to images of the date (of any, for None).
+        Whether it matches, and whether it may lead to images of the date (of any date, for None).
     """
     readings = [fields for fields in _readings(segment, name) if may_be_a_date(fields)]
     return bool(readings), any(date is None or agrees(fields, date) for fields in readings)
 
 
 def date_of_folders(segments: list[str], folder: str) -> str | None:
-    """The date that folders say, by as many segments of a pattern; None if it is no date."""
+    """The date stated by folders, for the first segments of a pattern; None if it is invalid."""
     readings = _readings("/".join(segments), folder)
     return next((date for fields in readings if (date := date_of(fields)) is not None), None)
 
 
 def literal_prefixes(segment: str, date: str | None) -> list[str]:
-    """The literal beginnings that names of a date may have, none of which begins with another.
+    """The literal beginnings of names that may belong to a date; none is a prefix of another.
 
     Args:
-        segment: The last one of a pattern.
-        date: YYYY-MM-DD; None for any.
+        segment: The last segment of a pattern.
+        date: YYYY-MM-DD; None for any date.
     """
     if date is None:
         return [_literal_prefix(segment)]
@@ -144,7 +144,7 @@ def literal_prefixes(segment: str, date: str | None) -> list[str]:
     parts.append([segment[position:]])
     found = sorted({_literal_prefix("".join(chosen)) for chosen in itertools.product(*parts)})
     shortest: list[str] = []
-    for prefix in found:  # in order, so what one begins with stands before it
+    for prefix in found:  # sorted, so that a prefix comes before what begins with it
         if not shortest or not prefix.startswith(shortest[-1]):
             shortest.append(prefix)
     return shortest
@@ -155,7 +155,7 @@ def _names(pattern: str) -> list[str]:
 
 
 def _readings(pattern: str, text: str) -> Iterator[dict[str, str]]:
-    """The values of the placeholders by each way to spell a date, the usual one first."""
+    """Yield the placeholders' values for each spelling of dates, the usual one first."""
     for spelling in range(len(_SPELLINGS)):
         match = _compile(pattern, spelling).fullmatch(text)
         if match is not None:
@@ -173,7 +173,7 @@ _COMPILED: dict[tuple[str, int], re.Pattern[str]] = {}
 
 
 def _compile(pattern: str, spelling: int) -> re.Pattern[str]:
-    """A pattern, or some of its segments, as a regular expression with a group per placeholder."""
+    """Compile a pattern, or some of its segments, with a group per placeholder."""
     key = (pattern, spelling)
     if key not in _COMPILED:
         parts, position = [], 0
@@ -189,11 +189,11 @@ def _compile(pattern: str, spelling: int) -> re.Pattern[str]:
 
 
 def _literal_prefix(segment: str) -> str:
-    """The literal beginning of a segment, which a listing can use as its prefix."""
+    """The literal beginning of a segment, usable as the prefix of a listing."""
     token = _TOKEN.search(segment)
     return segment if token is None else segment[: token.start()]
 
 
 def has_placeholder(segment: str) -> bool:
-    """Whether a segment can match more than its own text."""
+    """Whether a segment can match anything other than its own text."""
     return _TOKEN.search(segment) is not None

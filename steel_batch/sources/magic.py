@@ -1,4 +1,4 @@
-"""What a file is by its first bytes, where it is not what its name says."""
+"""What a file really is, by its first bytes, if that differs from its name."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAGIC: Final = {
     b"\xff\xd8\xff": "a JPEG",
     b"\x89PNG": "a PNG",
 }
-"""Of bytes that no name begins with, as the name of its first member is the beginning of a tar."""
+"""Signatures that no file name begins with: a tar begins with its first member's name."""
 
 
 def kind_of(beginning: bytes) -> str | None:
-    """What a file is, as a phrase; None where its beginning does not tell."""
+    """What a file is, as a phrase; None if its first bytes do not show it."""
     return next((kind for magic, kind in _MAGIC.items() if beginning.startswith(magic)), None)

@@ -1,10 +1,10 @@
-"""Images that a manifest lists: a CSV, a Parquet file or an S3 Inventory.
+"""Images that are listed in a manifest: a CSV file, a Parquet file or an S3 Inventory.
 
-A CSV or Parquet manifest has a column ``key`` and, where they are known, ``size``, ``etag``,
-``line``, ``date`` and ``image_id``, in any case; any other column becomes a tag. Keys are relative
-to the root of the bucket that the manifest lies in, or to its folder on a disk. Every row must be
-usable: one that is not stops the planning, with its number (the first below the header is 1). An
-Inventory lists whole buckets, so what the key pattern does not match is left out, as in a listing.
+A CSV or Parquet manifest has a column ``key`` and optionally ``size``, ``etag``, ``line``, ``date``
+and ``image_id``, in any case; every other column becomes a tag. Keys are relative to the root of
+the manifest's bucket, or to its folder on a disk. A row that cannot be used stops planning; the
+error states its number (the first row after the header is 1). An Inventory lists whole buckets, so
+objects that do not match the key pattern are skipped, as in a listing.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ BATCH_ROWS: Final = 8192
 
 
 def is_manifest(images: str, endpoint_url: str | None) -> bool:
-    """Whether `--images` names an object, by a name that manifests have.
+    """Whether `--images` names a manifest, by its suffix.
 
     Raises:
-        ConfigError: It is a single tar.
+        ConfigError: It names a single tar.
     """
     folder, name = _split(images)
     if not name.endswith((".csv", ".parquet", ".tar")) and name != "manifest.json":
@@ -46,7 +46,7 @@ def is_manifest(images: str, endpoint_url: str | None) -> bool:
         return False
     if name.endswith(".tar"):
         raise ConfigError(
-            f"--images {images} is one tar: give its folder as --images and its name as "
+            f"--images {images} is a single tar: give its folder as --images and its name as "
             f"--key-pattern {name!r}."
         )
     return True
@@ -55,16 +55,16 @@ def is_manifest(images: str, endpoint_url: str | None) -> bool:
 def open_manifest(
     images: str, pattern: KeyPattern, endpoint_url: str | None, *, companion: str = ""
 ) -> Listed:
-    """The source that a manifest is.
+    """Open a manifest as a source.
 
     Args:
-        images: Its address.
-        pattern: What the keys say; every key must match.
+        images: URL or path of the manifest.
+        pattern: Key pattern; every key must match.
         endpoint_url: An S3 endpoint other than AWS's.
-        companion: Suffix of objects that an Inventory lists and nobody should count.
+        companion: Suffix of objects in an Inventory that are not counted as left out.
 
     Raises:
-        ConfigError: It is no manifest.
+        ConfigError: It is not a manifest.
     """
     folder, name = _split(images)
     place = Lake(folder, endpoint_url=endpoint_url)
@@ -90,33 +90,33 @@ def _split(images: str) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class KeptRows:
-    """All rows of a manifest, and what was seen beside images."""
+    """All rows of a manifest, and counts of what else it lists."""
 
     images: Kept
-    """Without the sizes and etags that are still to be looked up."""
+    """The images; sizes and etags may still have to be looked up."""
     num_left_out: int
     example_left_out: str | None
     repeated: str | None
-    """What is wrong with a key that is listed twice."""
+    """The error about a key that is listed twice; None if there is none."""
 
 
 @dataclass(slots=True)
 class Listed:
-    """The objects that a manifest lists; see `Source`."""
+    """The objects listed in a manifest; see `Source`."""
 
     lake: Lake
     pattern: KeyPattern
     place: str
     read_rows: Callable[[], Iterator[Row]]
     is_whole: bool = True
-    """Whether every row must be an image (or container) that can be used."""
+    """Whether every row must be a usable image (or container)."""
     companion: str = ""
     kept: KeptRows | None = field(default=None, init=False)
-    """What `dates` read: selections after it are of that."""
+    """What `dates` read; later selections use it."""
 
     @property
     def is_seen(self) -> bool:
-        """See `Source`: what is listed may be gone."""
+        """See `Source`; no, since listed objects may be gone."""
         return False
 
     def dates(self) -> list[str]:
@@ -129,7 +129,7 @@ class Listed:
         if found == {None}:
             raise ConfigError(
                 f"--date all takes the dates from the images, but {self.place} has no column 'date'"
-                " and --key-pattern no {date}: give --date YYYY-MM-DD."
+                " and --key-pattern has no {date}: give --date YYYY-MM-DD."
             )
         return sorted(date for date in found if date is not None)
 
@@ -153,10 +153,10 @@ class Rows:
     num_left_out: int = 0
     example_left_out: str | None = None
     other_dates: set[str] = field(default_factory=set)
-    """Dates of images that were seen and are of another one than `date`."""
+    """Dates other than `date` of images that were found."""
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """See `Selection`; sizes and etags that the manifest does not say are looked up."""
+        """See `Selection`; sizes and etags that the manifest lacks are looked up."""
         with ThreadPoolExecutor(LOOKUP_THREADS) as pool:
             images = self._images()
             while batch := list(itertools.islice(images, BATCH_ROWS)):
@@ -165,7 +165,7 @@ class Rows:
                 yield from pool.map(self._look_up, unknown)
 
     def refs(self) -> Iterator[tuple[int, ImageRef]]:
-        """Number (from 1) and image of every row."""
+        """Yield the number (from 1) and the image of every row."""
         for number, row in enumerate(self.source.read_rows(), 1):
             ref = self._ref(number, row)
             if ref is not None:
@@ -175,7 +175,7 @@ class Rows:
         """See `Selection`."""
         if self.other_dates:
             return NoImagesError(
-                f"{self.source.place} lists no image of {self.date}; those that it lists are of "
+                f"{self.source.place} lists no image of {self.date}, only images of "
                 f"{span_of(self.other_dates)}. Give another --date."
             )
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
@@ -187,12 +187,12 @@ class Rows:
         )
         return ConfigError(
             f"{self.source.place} lists no image{f' of {self.date}' if self.date else ''} "
-            f"{expected}; {self.num_left_out:,} other objects are in it{example}. Adapt "
+            f"{expected}; it lists {self.num_left_out:,} other objects{example}. Change "
             "--key-pattern or --date."
         )
 
     def _images(self) -> Iterator[ImageRef]:
-        """The date's images as the manifest describes them, each key once."""
+        """Yield the date's images as the manifest describes them, each key once."""
         kept = self.source.kept
         if kept is None:
             with Repeats(self.source.place) as repeats:
@@ -214,9 +214,9 @@ class Rows:
     def _ref(self, number: int, row: Row) -> ImageRef | None:
         key = row.get("key")
         if not isinstance(key, str) or not key:
-            raise self._bad(number, f"its key is {key!r}, expected an object's key")
+            raise self._bad(number, f"its key is {key!r}, expected the key of an object")
         if not self.source.is_whole and key.endswith("/"):
-            return None  # a folder's mark
+            return None  # a folder marker
         unusable = why_unusable(key)
         if unusable is not None and self.source.is_whole:
             raise self._bad(
@@ -249,7 +249,7 @@ class Rows:
         self.example_left_out = self.example_left_out or key
 
     def _described(self, number: int, row: Row, ref: ImageRef) -> ImageRef:
-        """What the row's other columns say, which must be what its key says."""
+        """Add what the row's other columns state, which must agree with its key."""
         said: dict[str, str | None] = {}
         for name in ("line", "date", "image_id"):
             value = row.get(name)
@@ -258,23 +258,25 @@ class Rows:
                     raise self._bad(number, "its date is empty, expected YYYY-MM-DD")
                 continue
             said[name] = text = self._date(number, value) if name == "date" else str(value)
-            # Without a pattern, the image's name is but a guess.
+            # Without a pattern, the image's name is only a guess.
             of_key = None if name == "image_id" and not self.source.pattern.text else ref
             if of_key is not None and getattr(of_key, name) not in (None, "", text):
                 raise self._bad(
-                    number, f"its {name} is {text!r}, but its key says {getattr(ref, name)!r}"
+                    number, f"its {name} is {text!r}, but its key states {getattr(ref, name)!r}"
                 )
         return dataclasses.replace(ref, **said, tags=self._tags(number, row, ref))  # type: ignore[arg-type]
 
     def _tags(self, number: int, row: Row, ref: ImageRef) -> dict[str, str]:
-        """The tags of the key, of a column `tags` and of the columns without another meaning."""
+        """The tags from the key, from a column `tags` and from columns without another meaning."""
         tags = dict(ref.tags)
         others = {k: v for k, v in row.items() if k not in KNOWN_COLUMNS and v not in (None, "")}
         found = others.pop("tags", {})
         both = found if isinstance(found, dict) else {"tags": found}
         for name, value in (*both.items(), *others.items()):
             if tags.setdefault(name, value) != value:
-                raise self._bad(number, f"its tag {name!r} is {value!r}, but also {tags[name]!r}")
+                raise self._bad(
+                    number, f"its tag {name!r} has two values, {value!r} and {tags[name]!r}"
+                )
         return tags
 
     def _size(self, number: int, value: Any) -> int | None:
@@ -297,7 +299,7 @@ class Rows:
         return InputError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")
 
     def _look_up(self, ref: ImageRef) -> ImageRef:
-        """The image with its size and etag; one that is not there has none, and is quarantined."""
+        """Look up size and etag; a missing image has none, and is quarantined later."""
         found = self.source.lake.stat(ref.object_key)
         if found is None:
             return dataclasses.replace(ref, bytes=0, etag="")

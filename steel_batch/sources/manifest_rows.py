@@ -1,4 +1,4 @@
-"""The rows of CSV and Parquet manifests, as they stand there."""
+"""Reads the rows of CSV and Parquet manifests."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from steel_batch.sources.columns import (
 )
 
 KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
-"""Columns with a meaning; any other becomes a tag."""
+"""Columns with a meaning; every other column becomes a tag."""
 BATCH_ROWS: Final = 8192
 READ_BYTES: Final = 1 << 20
 
 Row = dict[str, Any]
-"""A row of a manifest by its columns' names."""
+"""A row of a manifest, by column name."""
 
 
 def read_csv(place: Lake, name: str) -> Iterator[Row]:
-    """A CSV's rows, every value as text, without the blanks that a header has behind its commas.
+    """Read a CSV's rows, every value as text; white space after the header's commas is removed.
 
     Raises:
-        ConfigError: It is not UTF-8, has no column ``key`` or two of one name, or a row of another
-            length.
+        ConfigError: It is not UTF-8, lacks the column ``key``, repeats a column name, or has a row
+            of a different length.
     """
     try:
         with (
@@ -50,7 +50,7 @@ def read_csv(place: Lake, name: str) -> Iterator[Row]:
         ):
             header: list[str] = []
             written = next(csv.reader(_noted(text, header), strict=True), [])
-            # `key, date` means a column `date`: the blank is no part of the values either.
+            # `key, date` means a column `date`; the values have that space too.
             has_blanks = any(column[:1] == " " for column in written[1:])
             if has_blanks:
                 written = next(csv.reader(header, strict=True, skipinitialspace=True))
@@ -59,7 +59,8 @@ def read_csv(place: Lake, name: str) -> Iterator[Row]:
             for number, row in enumerate(filter(None, reader), 1):
                 if len(row) != len(names):
                     raise InputError(
-                        f"row {number} does not have {len(names)} columns like the header."
+                        f"row {number} has {len(row)} columns, expected {len(names)} as in the "
+                        "header."
                     )
                 yield _csv_row(number, names, row)
     except (ConfigError, UnicodeDecodeError, csv.Error) as error:
@@ -82,18 +83,18 @@ def _csv_row(number: int, names: list[str], row: list[str]) -> Row:
         for column, (name, value) in enumerate(zip(names, row, strict=True), 1):
             if not name and value.strip():
                 raise InputError(
-                    f"row {number} has {value!r} in column {column}, which has no name: name it,"
-                    " to make it a tag, or leave it out (`to_csv(index=False)` with pandas)."
+                    f"row {number} has {value!r} in column {column}, which has no name: give it "
+                    "a name to make it a tag, or remove it (`to_csv(index=False)` with pandas)."
                 )
     return said
 
 
 def read_parquet(place: Lake, name: str) -> Iterator[Row]:
-    """A Parquet file's rows: keys, sizes and dates as they stand there, everything else as text.
+    """Read a Parquet file's rows: keys, sizes and dates as stored, everything else as text.
 
     Raises:
-        ConfigError: It is damaged, has no column ``key`` or two of one name, or a value that is no
-            text where a tag is meant.
+        ConfigError: It is damaged, lacks the column ``key``, repeats a column name, or has a value
+            in a tag column that cannot be text.
     """
     try:
         with place.open_input(name) as stream, pq.ParquetFile(stream) as file:
@@ -101,8 +102,8 @@ def read_parquet(place: Lake, name: str) -> Iterator[Row]:
             for column, field in zip(names, file.schema_arrow, strict=True):
                 if column != "tags" and pa.types.is_nested(field.type):
                     raise InputError(
-                        f"its column {field.name!r} is {type_of(field.type)}, which is no text for "
-                        "a tag: leave it out."
+                        f"its column {field.name!r} is {type_of(field.type)}, which cannot be a "
+                        "tag: remove the column, or store it as text."
                     )
             number = 0
             for batch in file.iter_batches(BATCH_ROWS):
@@ -136,12 +137,12 @@ def _converted(name: str, array: pa.Array) -> list[Any]:
 
 
 def _columns(written: Sequence[str]) -> list[str]:
-    """The columns as they are meant; '' for one without a name."""
+    """The normalised column names; '' for a column without one."""
     names = column_names(written, KNOWN_COLUMNS)
     if "key" not in names:
-        shown = ", ".join(map(repr, written)) or "of no header"
+        shown = ", ".join(map(repr, written)) or "of an empty header"
         hint = (
-            " Values are separated by commas."
+            " Values must be separated by commas."
             if len(written) == 1 and re.search("[;\t|]", written[0])
             else ""
         )

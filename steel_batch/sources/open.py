@@ -1,15 +1,15 @@
-"""The kinds of `--images`: what there is to score, wherever it is written down.
+"""The kinds of `--images`: finds out what there is to score.
 
-Two questions decide the kind, and nothing else does:
+Two questions decide the kind:
 
 - Which objects are there? Those that a manifest lists, if `--images` names an object that ends in
-  ``.csv``, ``.parquet`` or ``manifest.json``; else those below the prefix.
+  ``.csv``, ``.parquet`` or ``manifest.json``; else those under the prefix.
 - What is an object? A container of images, if the key pattern names objects that end in ``.tar``
   or ``.parquet``; else one image.
 
-The pattern of a tar may go on behind a ``#`` with a pattern for its members' names, as in
-``line={line}/date={date}/*.tar#{image_id}.jpg``; without it, every image file is taken and named by
-the last part of its name. Image keys read the same way: ``<tar>#<member>``, ``<file>#<row>``.
+The pattern of a tar may continue after a ``#`` with a pattern for its members' names, as in
+``line={line}/date={date}/*.tar#{image_id}.jpg``. Without that, every image file is used, named by
+the last part of its name. Image keys have the same form: ``<tar>#<member>``, ``<file>#<row>``.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ _COMPRESSED: Final = re.compile(r"[^#]*\.(tar\.\w+|tgz|tbz2?|txz|zip|7z)(#.*)?")
 
 
 def open_source(images: str, key_pattern: str | None, *, endpoint_url: str | None = None) -> Source:
-    """The source that `--images` and `--key-pattern` mean; asks the store one question at most.
+    """Open the source that `--images` and `--key-pattern` describe, with at most one request.
 
     Raises:
-        ConfigError: The pattern is not usable.
-        LakeError: The store cannot be asked.
+        ConfigError: The pattern is not valid.
+        LakeError: The store cannot be reached.
     """
     pattern, opener = _parse(key_pattern)
     companion = INDEX_SUFFIX if opener is not None else ""
@@ -52,17 +52,17 @@ def open_source(images: str, key_pattern: str | None, *, endpoint_url: str | Non
 
 
 def _parse(text: str | None) -> tuple[KeyPattern, Opener | None]:
-    """The pattern of the objects' keys, and how to open them where they are containers."""
+    """The pattern of the objects' keys, and how to open the objects if they are containers."""
     if text is not None and _COMPRESSED.fullmatch(text):
         raise ConfigError(
             f"key pattern {text!r} names compressed archives, which cannot be read in parts: "
-            "unpack them, and `steel-batch pack` makes .tar or .parquet of the images."
+            "unpack them, then use `steel-batch pack` to make .tar or .parquet files of the images."
         )
     match = None if text is None else _CONTAINER.fullmatch(text)
     objects = text if match is None else match["objects"]
     if objects is not None and why_unusable(objects.strip("/")) is not None:
         raise ConfigError(
-            f"key pattern {text!r} matches no key: keys are read below --images, with one '/' "
+            f"key pattern {text!r} matches no key: keys are relative to --images, with one '/' "
             "between their parts and without '.', '..' and backslashes. Write it as "
             "'line={line}/date={date}/{image_id}.jpg'."
         )
@@ -73,7 +73,7 @@ def _parse(text: str | None) -> tuple[KeyPattern, Opener | None]:
         return pattern, partial(tar_images, pattern=KeyPattern(match["members"]))
     if match["members"] is not None:
         raise ConfigError(
-            f"key pattern {text!r} goes on behind '#': rows of a Parquet file have no names; their "
-            "columns image_id, line, date and tags say what they are."
+            f"key pattern {text!r} has text after '#', but rows of a Parquet file have no names; "
+            "their columns image_id, line, date and tags describe them. Remove '#' and the rest."
         )
     return pattern, parquet_images

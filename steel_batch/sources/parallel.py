@@ -1,4 +1,4 @@
-"""Many streams read at once as one, in memory that does not grow with them."""
+"""Reads many streams at once as one, in constant memory."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ Result = TypeVar("Result")
 POLL_SECONDS = 0.2
 QUEUE_LENGTH = 10_000
 CHUNK = 100
-"""Results that change threads together: one by one, that costs more than most of them."""
+"""Results passed between threads at a time: one by one, passing costs more than most of them."""
 
 
 def expand_parallel(
     items: Iterator[Item], expand: Callable[[Item], Iterator[Result]], *, num_threads: int
 ) -> Iterator[Result]:
-    """What `expand` gives for every item, several items at once, in no order.
+    """Yield the results of `expand` for every item, several items at once, in no particular order.
 
     Args:
-        items: None of them None; taken one at a time, as threads become free; closed in the end.
+        items: Must not contain None; taken one at a time, as threads become free; closed at the
+            end.
         expand: Called in threads.
-        num_threads: How many items at once.
+        num_threads: How many items are expanded at once.
 
     Raises:
-        BaseException: Whatever `items` or `expand` raised first; the others are stopped.
+        BaseException: The first exception of `items` or `expand`; the other threads are stopped.
         Interrupted: A signal asked to stop.
     """
     found: queue.Queue[list[Result] | BaseException | None] = queue.Queue(QUEUE_LENGTH // CHUNK)

@@ -1,8 +1,8 @@
 """The rows of a Parquet file with a column of compressed images, described by its other columns.
 
-Columns: ``image`` (another name is fine if it is the only one of images; see `image_column`), and
-where they are there ``image_id``, ``line``, ``date``, ``tags`` and ``bytes`` (the image's size), of
-any type that says it (`columns`). The images themselves are not read.
+Columns: ``image`` (another name works if it is the only image column; see `image_column`), and
+optionally ``image_id``, ``line``, ``date``, ``tags`` and ``bytes`` (the image's size), of any type
+that can hold the value (`columns`). The images themselves are not read.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ from steel_batch.sources.magic import MAGIC_BYTES, kind_of
 
 COLUMNS: Final = ("image_id", "line", "date", "tags", "bytes")
 ROW_DIGITS: Final = 8
-"""Rows in keys have leading zeros, so that the order of keys is the order in the file."""
+"""Row numbers in keys have leading zeros, so that keys sort in file order."""
 BATCH_ROWS: Final = 8192
 
 
 def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
-    """The images of one Parquet file.
+    """List the images of one Parquet file.
 
     Args:
-        lake: Where the file lies.
+        lake: Root of the file.
         container: The file.
 
     Yields:
-        Images in the file's order. Without a column ``bytes``, each has its row group's average
-        size until it is read.
+        Images in file order. Without a column ``bytes``, each has the average size of its row group
+        until it is read.
 
     Raises:
-        ConfigError: The file is damaged or has no column of images; or a row does not say what its
-            column is for.
+        ConfigError: The file is damaged or has no image column, or a row's value does not fit its
+            column.
     """
     key = container.object_key
     stem = key.rpartition("/")[2].rpartition(".")[0]
@@ -77,18 +77,18 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
         kind = kind_of(lake.read(key, length=min(MAGIC_BYTES, container.bytes)))
         if kind is not None and kind != "a Parquet file":
             raise InputError(
-                f"{lake.uri(key)} is {kind}, and no Parquet file as its name says: move it out of "
-                "the prefix, or upload what it should be."
+                f"{lake.uri(key)} is {kind}, not a Parquet file as its name states: move it out of "
+                "the prefix, or upload the right file."
             ) from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{lake.uri(key)} is damaged, or no Parquet file ({reason}): nothing of it is scored. "
+            f"{lake.uri(key)} is damaged, or not a Parquet file ({reason}): none of it is scored. "
             "Upload it again, or move it out of the prefix."
         ) from error
 
 
 def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
-    """The columns that say something of the images: as they are written, by what they are."""
+    """The columns that describe the images: their names in the file, by their meaning."""
     meant = column_names(fields.names, COLUMNS)
     names = [
         "" if written == image or (name == "bytes" and is_binary(fields.types[i])) else name
@@ -108,7 +108,7 @@ def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
 def _batches(
     file: pq.ParquetFile, group: int, columns: dict[str, str], num_rows: int
 ) -> Iterator[pa.RecordBatch | int]:
-    """Some rows at a time of the columns; where there are none, but their number."""
+    """Yield the columns, some rows at a time; if there are no columns, only numbers of rows."""
     if not columns:
         for start in range(0, num_rows, BATCH_ROWS):
             yield min(BATCH_ROWS, num_rows - start)
@@ -119,7 +119,7 @@ def _batches(
 def _rows(
     batch: pa.RecordBatch | int, columns: dict[str, str], key: str, first_row: int
 ) -> Iterator[dict[str, Any]]:
-    """What each row says."""
+    """Yield what each row states."""
     if isinstance(batch, int):
         yield from ({} for _ in range(batch))
         return
@@ -159,7 +159,7 @@ def _converted(name: str, array: pa.Array) -> Sequence[Any]:
 
 
 def _size(footer: Any, column: str) -> int:
-    """The bytes of a row group's images, with what they are stored in."""
+    """Stored size of a row group's images."""
     leaves = (footer.column(i) for i in range(footer.num_columns))
     return sum(
         int(leaf.total_uncompressed_size)

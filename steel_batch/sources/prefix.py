@@ -1,4 +1,4 @@
-"""Objects below a folder or prefix, found by listing it."""
+"""Finds objects under a folder or prefix by listing it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from steel_batch.sources.stray import stray_reason
 
 LIST_THREADS: Final = 16
 EXAMPLES_SOUGHT: Final = 10_000
-"""Objects among which one of another date is looked for, where there is none of the right one."""
+"""How many objects are searched for an example of another date, if there is none of this date."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Prefix:
-    """Every object below the lake's root whose key matches; see `Source`."""
+    """Every object under the lake's root with a matching key; see `Source`."""
 
     lake: Lake
     pattern: KeyPattern
     companion: str = ""
-    """Suffix of objects beside those, which are not counted as left out."""
+    """Suffix of accompanying objects, which are not counted as left out."""
 
     @property
     def is_seen(self) -> bool:
@@ -47,7 +47,7 @@ class Prefix:
         return True
 
     def dates(self) -> list[str]:
-        """See `Source`; lists folders alone where the date stands in a folder's name."""
+        """See `Source`; lists only folders if the date is part of a folder's name."""
         return find_dates(self.lake, self.pattern)
 
     def select(self, date: str | None) -> Listing:
@@ -57,22 +57,22 @@ class Prefix:
 
 @dataclass(slots=True)
 class Listing:
-    """The images of one date, and what was seen beside them.
+    """The images of one date, and counts of what else was found.
 
-    Iterate once: the counts are complete when the iteration is.
+    Iterate only once; the counts are complete after the iteration.
     """
 
     lake: Lake
     pattern: KeyPattern
     date: str | None
     companion: str = ""
-    """Suffix of objects that belong to those of the pattern, and are not counted."""
+    """Suffix of accompanying objects, which are not counted as left out."""
     num_left_out: int = 0
-    """Objects seen that are no image by the pattern, and folders that were not listed for that."""
+    """Objects that are not images by the pattern, and folders that were skipped for that reason."""
     example_left_out: str | None = None
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield every image of the date, in no order, holding few at a time."""
+        """Yield every image of the date, in no particular order, holding few at a time."""
         wanted = self.date if self.pattern.has_date else None
         folders = _Folders(self.lake, wanted)
         for item in expand_parallel(
@@ -100,13 +100,13 @@ class Listing:
         yield from (folder + head for folder in folders.matching(above) for head in heads)
 
     def explain_empty(self) -> ConfigError:
-        """Why nothing was found, as the error to show."""
+        """Explain, as an error to show, why no image was found."""
         example = next(iter(self.lake.list_objects()), None)
         if example is None:
             return _explain_nothing(self.lake)
         if self.pattern.text is None:
             return ConfigError(
-                f"no image files below {self.lake.url}: found for example "
+                f"no image files under {self.lake.url}: found for example "
                 f"{_shown(self.example_left_out or example.key)}; "
                 f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
                 "images with other names, or for images in '*.tar' or '*.parquet'."
@@ -118,21 +118,21 @@ class Listing:
             other = next(fitting, None)
             if other is not None:
                 return NoImagesError(
-                    f"there are no images of {self.date} below {self.lake.url}; the key pattern "
-                    f"{self.pattern.text!r} fits others, for example {other!r}. Give another "
-                    "--date."
+                    f"there are no images of {self.date} under {self.lake.url}; the key pattern "
+                    f"{self.pattern.text!r} matches other dates, for example {other!r}. Give "
+                    "another --date."
                 )
         example_key = unread or self.example_left_out or example.key
         date = f" and the date {self.date}" if self.pattern.has_date and self.date else ""
         spelled = "" if not self.pattern.has_date else f" {SPELLED}"
         return ConfigError(
-            f"no key below {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
-            f"found for example {_shown(example_key)}. Adapt --key-pattern to that"
+            f"no key under {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
+            f"found for example {_shown(example_key)}. Change --key-pattern to match it"
             f"{', or give another --date' if date else ''}.{spelled}"
         )
 
     def _unread_image(self) -> str | None:
-        """An image in the folders of the date which the pattern does not read."""
+        """An image in the date's folders that the pattern does not match."""
         for prefix in self._prefixes(_Folders(self.lake, self.date)):
             for item in self.lake.list_objects(prefix):
                 is_image = item.key.lower().endswith((*IMAGE_SUFFIXES, ".tar", ".parquet"))
@@ -144,14 +144,14 @@ class Listing:
 
 def _shown(key: str) -> str:
     reason = stray_reason(key)
-    return repr(key) if reason is None else f"{key!r}, which is left out: {reason}"
+    return repr(key) if reason is None else f"{key!r}, which is skipped: {reason}"
 
 
 def _explain_nothing(lake: Lake) -> ConfigError:
-    """Why a lake lists no object at all, as the error to show."""
+    """Explain, as an error to show, why a listing is empty."""
     if lake.is_s3:
         return ConfigError(
-            f"there are no objects below {lake.url}: check --images; a prefix that does not exist "
+            f"there are no objects under {lake.url}: check --images; a prefix that does not exist "
             "looks the same as an empty one."
         )
     folder = Path(lake.url)
@@ -159,16 +159,16 @@ def _explain_nothing(lake: Lake) -> ConfigError:
         return ConfigError(f"there is no folder {folder}: check --images.")
     if not folder.is_dir():
         return ConfigError(
-            f"{folder} is a file and neither a folder nor a manifest: give --images the folder "
-            "that it lies in, or a .csv, .parquet or manifest.json."
+            f"{folder} is a file, neither a folder nor a manifest: give --images the folder that "
+            "contains it, or a .csv, .parquet or manifest.json."
         )
-    return ConfigError(f"there are no files below {folder}: check --images.")
+    return ConfigError(f"there are no files under {folder}: check --images.")
 
 
 def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
-    """Every date that the lake has images of, in order.
+    """Every date that the lake has images of, sorted.
 
-    Lists folders only, where the date stands in a folder's name.
+    Lists only folders if the date is part of a folder's name.
 
     Raises:
         ConfigError: The pattern has no date, or no key matches it.
@@ -176,7 +176,7 @@ def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
     if pattern.text is None or not pattern.has_date:
         raise ConfigError(
             "the dates are taken from the keys, so --key-pattern needs {date} (or {year}, {month} "
-            "and {day}); otherwise `score` takes one --date YYYY-MM-DD."
+            "and {day}). Without it, give `score` one --date YYYY-MM-DD."
         )
     segments = pattern.segments
     last = max(i for i, s in enumerate(segments) if re.search(r"\{(date|year|month|day)\}", s))
@@ -199,7 +199,7 @@ def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
         raise Listing(lake, pattern, None).explain_empty()
     if num:
         log.warning(
-            "%d names below %s are left out, as they say no date that the key pattern %r reads, "
+            "%d names under %s are skipped: they contain no date that the key pattern %r reads, "
             "for example %r.",
             num, lake.url, pattern.text, example,
         )  # fmt: skip
@@ -208,17 +208,17 @@ def find_dates(lake: Lake, pattern: KeyPattern) -> list[str]:
 
 @dataclass(slots=True)
 class _Folders:
-    """Finds the folders of a pattern; counts those that it could not have meant."""
+    """Finds the folders that match a pattern; counts those that cannot match."""
 
     lake: Lake
     date: str | None
-    """Of whose images; None for all."""
+    """Date of the wanted images; None for all."""
     num_left_out: int = 0
-    """Folders seen that do not match, or whose name cannot be used."""
+    """Folders that do not match, or whose name cannot be used."""
     example_left_out: str | None = None
 
     def matching(self, segments: list[str], prefix: str = "") -> Iterator[str]:
-        """The folders that match a pattern's segments, each ending in '/' ('' for none)."""
+        """Yield the folders that match a pattern's segments, each ending in '/' ('' for none)."""
         if not segments:
             yield prefix
             return

@@ -1,4 +1,4 @@
-"""Keys that a manifest lists twice, found on disk: memory does not grow with rows."""
+"""Finds keys that a manifest lists twice, on disk, so that memory does not grow with rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BATCH_ROWS: Final = 8192
 
 
 class Repeats:
-    """Notes a manifest's keys; a `with` block holds the place on disk.
+    """Records a manifest's keys; the `with` block holds its scratch database.
 
     Args:
         place: The manifest, for messages.
@@ -40,7 +40,7 @@ class Repeats:
         self._scratch.__exit__(kind, error, trace)
 
     def watch(self, rows: Iterator[tuple[int, ImageRef]]) -> Iterator[ImageRef]:
-        """Note each row on its way."""
+        """Record each row as it passes."""
         while batch := list(itertools.islice(rows, BATCH_ROWS)):
             noted = pa.table(
                 {"number": [n for n, _ in batch], "key": [ref.object_key for _, ref in batch]}
@@ -51,7 +51,7 @@ class Repeats:
             yield from (ref for _, ref in batch)
 
     def find(self) -> str | None:
-        """What is wrong with a key that was listed twice, naming both rows; None without one."""
+        """The error about a key that is listed twice, naming both rows; None if there is none."""
         twice = self._con.execute(
             "SELECT key, min(number), max(number) FROM keys GROUP BY key HAVING count(*) > 1 "
             "ORDER BY 3 LIMIT 1"
@@ -60,6 +60,6 @@ class Repeats:
             return None
         key, first, second = twice
         return (
-            f"{self._place}, row {second}: the key {key!r} stands in row {first} already; each "
-            "image is listed once. Nothing was planned."
+            f"{self._place}, row {second}: the key {key!r} is already in row {first}; each image "
+            "must be listed once. Remove one of the rows. Nothing was planned."
         )

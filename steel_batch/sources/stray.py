@@ -1,8 +1,8 @@
-"""What lies in lakes and is no image, whatever the key pattern says.
+"""Names in lakes that are never images, whatever the key pattern is.
 
-Two kinds. Names that nothing here can open: an S3 key may have an empty part, ``.``, ``..`` or a
-backslash in it, and a file's name need not be UTF-8. And what operating systems and file servers
-put beside images: ``._a.jpg`` is no picture but what macOS knows of one.
+Two kinds. Names that cannot be opened here: an S3 key may have an empty part, ``.``, ``..`` or a
+backslash, and a file's name need not be UTF-8. And files that operating systems and file servers
+write next to images: ``._a.jpg`` is not a picture but metadata of macOS.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ _FOLDER: Final = re.compile(
     re.IGNORECASE,
 )
 """Folders of macOS, Windows, Linux desktops, Jupyter, file servers (Synology, QNAP, NetApp, ZFS),
-programs that copy files or edit images, tars' headers that an old tool unpacked as files, and what
-Delta and Spark keep beside Parquet files."""
+programs that copy files or edit images, tar headers that an old tool unpacked as files, and what
+Delta and Spark keep next to Parquet files."""
 _FIRST: Final = frozenset("._$@#~sSlLpP")
-"""What their names begin with."""
+"""First characters of those names."""
 
 
 def stray_reason(key: str) -> str | None:
-    """Why an object or folder of a lake is left out, as a phrase; None where it is not.
+    """Why an object or folder of a lake is skipped, as a phrase; None if it is not.
 
     Args:
-        key: Below the lake's root, without a '/' at the end.
+        key: Relative to the lake's root, without a '/' at the end.
     """
     reason = why_unusable(key)
     return by_product_reason(key) if reason is None else reason
 
 
 def by_product_reason(name: str) -> str | None:
-    """Why a file, also a member of a tar, is none that somebody put there; None where it is."""
+    """Why a file, or a member of a tar, is a by-product of some software; None if it is not."""
     folder, _, file = name.rpartition("/")
     if file.startswith("._"):
         return "names that begin with '._' are companion files of macOS"
     if file.lower() in _FILES:
-        return "it is a file of the operating system's own"
+        return "it is a file of the operating system"
     if _is_in_their_folder(folder) or (file[:1] in _FIRST and _FOLDER.fullmatch(file)):
         return "it is a folder that an operating system, file server or table format keeps"
     return None
@@ -54,5 +54,5 @@ def by_product_reason(name: str) -> str | None:
 
 @functools.lru_cache(maxsize=4096)
 def _is_in_their_folder(folder: str) -> bool:
-    """Whether a part of a path is such a folder; many files share one."""
+    """Whether a part of a path is such a folder; cached, as many files share one."""
     return any(part[:1] in _FIRST and _FOLDER.fullmatch(part) for part in folder.split("/"))

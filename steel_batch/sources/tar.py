@@ -1,7 +1,7 @@
-"""The images of a tar, from the index beside it or from its headers; nothing is ever extracted.
+"""The images of a tar, from its index file or from its headers; nothing is ever extracted.
 
-Names are only names: they end up in keys of rows, never in a path. A member's key is its name
-without a leading ``./``, and rows are known by it: how a name becomes a key never changes.
+Member names become keys of rows, never paths. A member's key is its name without a leading ``./``,
+and rows are identified by it, so the way a name becomes a key must never change.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ log = logging.getLogger(__name__)
 
 
 def tar_images(lake: Lake, container: ImageRef, pattern: KeyPattern) -> Iterator[ImageRef | str]:
-    """The images of one tar.
+    """List the images of one tar.
 
     A member that is named like an image but cannot be read as one (a folder, a device, a link to
-    something that is no member, an absolute name or one with '..') is yielded with `NOT_A_FILE` or
-    `UNSAFE_NAME`, to be quarantined. Links to members are read as what they name. Of members that
-    share a sample's name up to the first dot, as ``x.jpg`` and ``x.seg.jpg`` of a WebDataset, the
-    shortest is the image, unless the pattern asks for the other.
+    something that is not a member, an absolute name or one with '..') is yielded with `NOT_A_FILE`
+    or `UNSAFE_NAME`, to be quarantined. Links to members are read as their targets. If members
+    share a name up to the first dot, as ``x.jpg`` and ``x.seg.jpg`` of a WebDataset, the shortest
+    name is the image, unless the pattern asks for the other.
 
     Args:
-        lake: Where the tar lies.
+        lake: Root of the tar.
         container: The tar.
-        pattern: Of the members' names; a leading ``./`` is no part of them.
+        pattern: Pattern of the members' names, without a leading ``./``.
 
     Yields:
-        Images; the image key of what does not match, or is no image of its own.
+        Images; the image key of each member that does not match or is not an image of its own.
 
     Raises:
-        ConfigError: The tar or its index is damaged, or two members have one name and not the same
-            content.
-        ChangedObjectError: The tar was replaced since it was listed.
+        ConfigError: The tar or its index is damaged, or two members have the same name and
+            different content.
+        ChangedObjectError: The tar was replaced after it was listed.
     """
     index = _index(lake, container)
     if index is None:
@@ -87,15 +87,15 @@ def _inside(ref: ImageRef, container: ImageRef, offset: int) -> ImageRef:
 
 
 def _names_whole_files(pattern: KeyPattern) -> bool:
-    """Whether a pattern says itself what follows a name's first dot, as ``{image_id}.seg.jpg``."""
+    """Whether a pattern contains what follows a name's first dot, as ``{image_id}.seg.jpg``."""
     return pattern.text is not None and pattern.segments[-1].count(".") > 1
 
 
 def _sample(name: str) -> tuple[str | None, bool]:
-    """The sample that an image file is of, by its name up to the first dot; and if it is a part.
+    """The sample of an image file, by its name up to the first dot; and whether it is only a part.
 
-    ``x.jpg`` is the sample, ``x.seg.jpg`` a part of it. ``x.0001.jpg`` is of no other: numbers
-    count images.
+    ``x.jpg`` is the sample, ``x.seg.jpg`` a part of it. ``x.0001.jpg`` is a sample of its own:
+    numbers count images.
     """
     folder, _, file = name.rpartition("/")
     stem, *middle, suffix = file.split(".") if "." in file else (file, "")
@@ -106,7 +106,7 @@ def _sample(name: str) -> tuple[str | None, bool]:
 
 
 def _index(lake: Lake, container: ImageRef) -> Index | None:
-    """The index beside the tar, where it is of this tar."""
+    """The tar's index file, if it belongs to this tar."""
     key = container.object_key + INDEX_SUFFIX
     try:
         index = Index(lake.read(key), key)
@@ -117,12 +117,12 @@ def _index(lake: Lake, container: ImageRef) -> Index | None:
         lake, container.object_key, container.bytes, container.etag
     ):
         return index
-    log.warning("%s is not of the tar beside it; its headers are read instead", key)
+    log.warning("%s does not belong to its tar; reading the tar's headers instead", key)
     return None
 
 
 def _members(lake: Lake, container: ImageRef) -> Iterator[tuple[str, Place]]:
-    """Name and place of each member, those of links last if they name a later one."""
+    """Yield name and place of each member; links to later members come last."""
     places: dict[str, Place] = {}
     unknown: list[Member] = []
     for member in walk_tar(lake, container.object_key, container.bytes, container.etag):
@@ -138,7 +138,7 @@ def _members(lake: Lake, container: ImageRef) -> Iterator[tuple[str, Place]]:
             places[_plain(member.name)] = place
         yield _placed(member.name, place)
     num_known = -1
-    while num_known < len(places):  # a link may name a link
+    while num_known < len(places):  # a link's target may be a link
         num_known = len(places)
         for member in unknown:
             place = places.get(_target(member))
@@ -149,7 +149,7 @@ def _members(lake: Lake, container: ImageRef) -> Iterator[tuple[str, Place]]:
 
 
 def _target(member: Member) -> str:
-    """The name of the member that a link names."""
+    """The name of a link's target."""
     if member.kind == "hard link":
         return _plain(member.target)
     return posixpath.normpath(posixpath.join(posixpath.dirname(_plain(member.name)), member.target))
@@ -162,7 +162,7 @@ def _plain(name: str) -> str:
 
 
 def _placed(name: str, place: Place) -> tuple[str, Place]:
-    """A member as it goes into keys: without a leading './', and valid as UTF-8."""
+    """A member as it is used in keys: without a leading './', and valid UTF-8."""
     name = _plain(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     if name.startswith("/") or ".." in name.replace("\\", "/").split("/"):
         return name, (UNSAFE_NAME, 0)
@@ -170,17 +170,17 @@ def _placed(name: str, place: Place) -> tuple[str, Place]:
 
 
 class _Names:
-    """The names of a tar's images, which must differ."""
+    """The names of a tar's images, which must be unique."""
 
     def __init__(self, lake: Lake, container: ImageRef) -> None:
         self._lake, self._container = lake, container
         self._places: dict[str, Place] = {}
 
     def add(self, name: str, place: Place) -> bool:
-        """Whether a name is new; a copy of the image of that name is not, and is no other image.
+        """Whether a name is new; False for an identical copy of an image of that name.
 
         Raises:
-            ConfigError: There is another image of that name.
+            ConfigError: There is a different image of that name.
         """
         first = self._places.get(name)
         if first is None:
@@ -189,9 +189,9 @@ class _Names:
         if first != place and not self._are_equal(first, place):
             raise InputError(
                 f"{self._lake.uri(self._container.object_key)} has two members named {name!r} with "
-                "other content: appended with `tar -r` or `-u`, or of two archives that were "
-                "joined. Each image needs a key of its own: rename or remove one of them, or pack "
-                "the images anew."
+                "different content: appended with `tar -r` or `-u`, or from two archives that were "
+                "joined. Each image needs a unique key: rename or remove one of them, or pack the "
+                "images again."
             )
         return False
 

@@ -1,8 +1,8 @@
-"""The headers of a tar, read by ranges that skip what lies between them.
+"""Reads the headers of a tar with range requests that skip the contents.
 
-Python's tarfile reads each header; what it does not know stands here. A tar may be several, one
-behind the other (``cat 1.tar 2.tar``); GNU tar's incremental backups keep times where POSIX keeps
-the beginning of a long name; and a file with holes is stored without them.
+Python's tarfile parses each header; this module adds what it lacks. A file may hold several tars,
+one after the other (``cat 1.tar 2.tar``); GNU tar's incremental backups store times in the field
+where POSIX stores the beginning of a long name; and a sparse file is stored without its holes.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from steel_batch.sources.magic import MAGIC_BYTES, kind_of
 
 BLOCK_BYTES: Final = tarfile.BLOCKSIZE
 RECORD_BYTES: Final = tarfile.RECORDSIZE
-"""Writers fill the last so many bytes up; some of them with what lay in memory."""
+"""Writers pad the last record to this size; some of them with leftover memory."""
 WINDOW_BYTES: Final = 8 << 10
-"""What one request for a header reads: small images come with their neighbours' headers."""
+"""Size of one request for a header: for small images it includes the next headers."""
 MAX_HEADER_BYTES: Final = 1 << 20
-"""A longer name or extended header is none that any tool writes."""
+"""Upper limit of a name or extended header; no tool writes longer ones."""
 MAX_SPARSE_BYTES: Final = 1 << 30
-"""Of a sparse member with its holes, which cost the tar nothing and a reader their size."""
+"""Upper limit of a sparse member with its holes, which cost the tar nothing but a reader memory."""
 
 _GNU_MAGIC: Final = b"ustar  \0"
 DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, IndexError)
-"""What tarfile raises at damaged headers."""
+"""What tarfile raises for damaged headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +38,21 @@ class Member:
     """One member of a tar."""
 
     name: str
-    """As it stands there; bytes that are no UTF-8 are surrogates."""
+    """The stored name; bytes that are not UTF-8 become surrogates."""
     kind: Literal["file", "hard link", "symbolic link", "other"]
     offset: int
-    """Of a file: see `ImageRef.offset`."""
+    """For a file: see `ImageRef.offset`."""
     size: int
     target: str
-    """Of a link: what it names."""
+    """For a link: the name of its target."""
 
 
 def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Member]:
-    """Every member of a tar, and of those behind its end.
+    """Yield every member of a tar, including those of tars appended to it.
 
     Raises:
-        InputError: It is damaged, cut off, or no tar.
-        ChangedObjectError: It is not the one of that etag.
+        InputError: It is damaged, cut off, or not a tar.
+        ChangedObjectError: Its etag is another one by now.
     """
     stream = HeaderStream(lake, key, size_bytes, etag)
     num_members = 0
@@ -72,13 +72,13 @@ def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Membe
         kind = kind_of(stream.beginning())
         if kind is not None and num_members == 0:
             raise InputError(
-                f"{lake.uri(key)} is {kind}, and no plain tar as its name says. Unpack it and pack "
-                "the images as .tar (`steel-batch pack` does), or move it out of the prefix."
+                f"{lake.uri(key)} is {kind}, not a plain tar as its name states. Unpack it and "
+                "pack the images as .tar (with `steel-batch pack`), or move it out of the prefix."
             ) from error
         raise InputError(
-            f"{lake.uri(key)} is damaged behind its first {num_members:,} members ({error}): "
-            "nothing of it is scored, as images would be missing. Upload it again, or move it out "
-            "of the prefix."
+            f"{lake.uri(key)} is damaged after its first {num_members:,} members ({error}): none "
+            "of it is scored, as images would be missing. Upload it again, or move it out of the "
+            "prefix."
         ) from error
 
 
@@ -95,7 +95,7 @@ def _member(stream: HeaderStream, info: tarfile.TarInfo, size_bytes: int) -> Mem
     holes = _sparse_map(info)
     stored = info.size if holes is None else sum(length for _, length in holes)
     if info.size < 0 or info.offset_data + stored > size_bytes:
-        raise tarfile.ReadError(f"{info.name!r} ends behind the end of the file")
+        raise tarfile.ReadError(f"{info.name!r} extends past the end of the file")
     offset = info.offset_data
     if holes is not None:
         offset = sparse_offset(info.offset) if info.size <= MAX_SPARSE_BYTES else TOO_LARGE
@@ -103,7 +103,7 @@ def _member(stream: HeaderStream, info: tarfile.TarInfo, size_bytes: int) -> Mem
 
 
 def _name(stream: HeaderStream, info: tarfile.TarInfo) -> str:
-    """A member's name. tarfile takes times in GNU's header for the beginning of the name."""
+    """A member's name. tarfile takes times in a GNU header for the beginning of the name."""
     if "/" not in info.name or info.type in tarfile.GNU_TYPES:
         return info.name
     stream.seek(info.offset_data - BLOCK_BYTES)
@@ -119,7 +119,7 @@ def _name(stream: HeaderStream, info: tarfile.TarInfo) -> str:
 
 
 def _sparse_map(info: tarfile.TarInfo) -> list[tuple[int, int]] | None:
-    """Where the stored parts of a sparse file begin, and their lengths; None if it is none."""
+    """Begins and lengths of the stored parts of a sparse file; None if it is not sparse."""
     found = cast("list[tuple[int, int]] | None", info.sparse)  # typeshed has it as bytes
     if found is None:
         return None
@@ -133,20 +133,20 @@ def _sparse_map(info: tarfile.TarInfo) -> list[tuple[int, int]] | None:
 
 
 def _next_archive(stream: HeaderStream, end: int, size_bytes: int) -> int | None:
-    """Where another tar begins behind the end mark of one; None where there is none."""
+    """Where the next tar begins after the end mark of one; None if there is none."""
     position, length = end, 2 * RECORD_BYTES
     found = b""
     while position < size_bytes and not found:
         stream.seek(position)
         data = stream.read(min(length, size_bytes - position))
-        # A header that is damaged or cut off ends tarfile's iteration like the end itself.
+        # A damaged or cut-off header ends tarfile's iteration in the same way as the end mark.
         if position == end and data[:BLOCK_BYTES] != bytes(BLOCK_BYTES):
             break
         found = data.lstrip(b"\0")
         position += len(data) - len(found)
         length = MAX_HEADER_BYTES
     if position == end:
-        raise tarfile.ReadError("there is no end-of-archive mark where it should be")
+        raise tarfile.ReadError("the end-of-archive mark is missing")
     if not found:
         return None
     start = position - position % BLOCK_BYTES
@@ -156,34 +156,34 @@ def _next_archive(stream: HeaderStream, end: int, size_bytes: int) -> int | None
     except DAMAGE as error:
         stream.seek(start)
         if size_bytes - end <= RECORD_BYTES and b"ustar" not in stream.read(RECORD_BYTES):
-            return None  # what fills the last record up
+            return None  # padding of the last record
         raise tarfile.ReadError(
-            f"behind its end-of-archive mark, at byte {start:,}, is something that is no tar"
+            f"after its end-of-archive mark, at byte {start:,}, there is data that is not a tar"
         ) from error
     return start
 
 
 def read_member(lake: Lake, key: str, etag: str, offset: int, size: int) -> bytes:
-    """The bytes of one member that `walk_tar` gave, sparse ones with zeros in their holes.
+    """Read one member that `walk_tar` yielded; holes of a sparse member become zeros.
 
     Raises:
-        LakeError: The tar cannot be read, or is another one by now.
+        LakeError: The tar cannot be read, or was replaced.
         tarfile.TarError: Its header is damaged.
     """
     if offset > SPARSE:
         return lake.read(key, offset=offset, length=size, etag=etag)
     found = lake.stat(key)
     if found is None:
-        raise MissingObjectError(f"{lake.uri(key)} is not there.")
+        raise MissingObjectError(f"{lake.uri(key)} does not exist.")
     if found.etag != etag:
-        raise ChangedObjectError(f"{lake.uri(key)} is not what it was: its etag has changed.")
+        raise ChangedObjectError(f"{lake.uri(key)} was replaced: its etag has changed.")
     stream = HeaderStream(lake, key, found.size_bytes, etag)
     stream.seek(sparse_offset(offset))
     with _open(stream) as tar:
         info = tar.next()
     parts = _sparse_map(info) if info is not None else None
     if info is None or parts is None or info.size != size:
-        raise tarfile.ReadError("its header is not what it was")
+        raise tarfile.ReadError("its header has changed")
     stored = lake.read(
         key, offset=info.offset_data, length=sum(length for _, length in parts), etag=etag
     )
@@ -195,7 +195,7 @@ def read_member(lake: Lake, key: str, etag: str, offset: int, size: int) -> byte
 
 
 class HeaderStream(io.RawIOBase):
-    """A tar as tarfile reads it: a window of bytes, moved by requests for ranges."""
+    """A tar as a stream for tarfile: a window of bytes, moved by range requests."""
 
     def __init__(self, lake: Lake, key: str, size_bytes: int, etag: str) -> None:
         self._lake, self._key, self._size_bytes, self._etag = lake, key, size_bytes, etag
@@ -203,34 +203,34 @@ class HeaderStream(io.RawIOBase):
         self._start, self._window = 0, b""
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The position of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move from the beginning; costs no request."""
+        """Move to a position from the beginning; makes no request."""
         if whence != io.SEEK_SET or offset < 0:
             raise ValueError(f"cannot seek to {offset}")
         self._position = offset
         return offset
 
     def beginning(self) -> bytes:
-        """The first bytes of all."""
+        """The first bytes of the file."""
         self.seek(0)
         return self.read(MAGIC_BYTES)
 
     def read(self, size: int = -1) -> bytes:
-        """Read so many bytes, fewer at the end.
+        """Read `size` bytes, fewer at the end.
 
         Raises:
-            ValueError: More were asked for than a header has.
+            ValueError: `size` is larger than any header.
         """
         if not 0 <= size <= MAX_HEADER_BYTES:
             raise ValueError(f"a header of {size} bytes")

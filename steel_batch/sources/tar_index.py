@@ -1,9 +1,9 @@
-"""The index beside a tar: what it holds and where, so that planning reads no headers.
+"""The index file of a tar: what the tar holds and where, so that planning reads no headers.
 
-``<shard>.idx`` is JSON lines: first what the shard is (`ShardHead`), then of each image ``[name,
-offset, bytes, sha256]``. It is believed only for a tar of the stated size whose last bytes are the
-stated ones: one that was replaced is read by its headers. `pack` writes it beside a Parquet file as
-well, as the proof that this one is done.
+``<shard>.idx`` is JSON lines: first a description of the shard (`ShardHead`), then for each image
+``[name, offset, bytes, sha256]``. It is used only if the tar has the stated size and its last bytes
+match the stated digest; a tar that was replaced is read by its headers. `pack` also writes an index
+for each Parquet file, as proof that the file is complete.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ FORMAT: Final = "steel-batch-index"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardHead:
-    """What a shard is: the first line of its index."""
+    """Description of a shard: the first line of its index."""
 
     format: str = FORMAT
     version: int = 1
     bytes: int
     """The shard's size."""
     tail_sha256: str
-    """Of its last `TAIL_BYTES`."""
+    """Digest of its last `TAIL_BYTES`."""
     inputs_sha256: str
-    """Of the keys, sizes and etags that it was packed from, in order."""
+    """Digest of the keys, sizes and etags of the images it was packed from, in order."""
     num_images: int
 
 
@@ -47,11 +47,11 @@ class Entry:
     """Its first byte in a tar; its row in a Parquet file."""
     bytes: int
     sha256: str
-    """Of the image's bytes."""
+    """Digest of the image's bytes."""
 
 
 def index_bytes(head: ShardHead, entries: list[Entry]) -> bytes:
-    """An index as it is written: the same bytes for the same content."""
+    """Serialise an index; the same content always gives the same bytes."""
     lines = [json.dumps(dataclasses.asdict(head), sort_keys=True)]
     lines += [
         json.dumps([e.name, e.offset, e.bytes, e.sha256], ensure_ascii=False) for e in entries
@@ -61,7 +61,7 @@ def index_bytes(head: ShardHead, entries: list[Entry]) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index that was read.
+    """An index read from the store.
 
     Args:
         data: The object's bytes.
@@ -76,7 +76,7 @@ class Index:
         """The first line.
 
         Raises:
-            ConfigError: It is of no index that is known here.
+            ConfigError: It is not an index, or of an unknown version.
         """
         try:
             head = ShardHead(**json.loads(self.data.partition(b"\n")[0]))
@@ -87,10 +87,10 @@ class Index:
         return head
 
     def entries(self) -> Iterator[Entry]:
-        """Every image, in the shard's order.
+        """Yield every image, in the shard's order.
 
         Raises:
-            ConfigError: A line is damaged, or there are more or fewer than the head says.
+            ConfigError: A line is damaged, or the number of lines differs from the head.
         """
         head = self.head
         lines = self.data.decode(errors="replace").splitlines()[1:]
@@ -109,12 +109,12 @@ class Index:
     def _damaged(self, what: str) -> ConfigError:
         return InputError(
             f"the index {self.key} is damaged ({what}). Delete it to have the shard's own headers "
-            "read, or pack the shard anew."
+            "read, or pack the shard again."
         )
 
 
 def tail_sha256(lake: Lake, key: str, size_bytes: int, etag: str | None) -> str:
-    """The digest of an object's last bytes, which tells it from another of its size."""
+    """Digest of an object's last bytes, which distinguishes it from others of the same size."""
     length = min(size_bytes, TAIL_BYTES)
     data = lake.read(key, offset=size_bytes - length, length=length, etag=etag)
     return hashlib.sha256(data).hexdigest()

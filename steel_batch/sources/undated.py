@@ -1,7 +1,7 @@
-"""Images that do not say their date, where one is given: which of them must be of another.
+"""Images that do not state a date, counted as --date: finds those that must be of another one.
 
-Without ``{date}`` in the key pattern every image counts as the date that is asked for. That is
-meant where a prefix holds one day, and a mistake that no table shows where it holds several.
+Without ``{date}`` in the key pattern every image counts as --date. That is right if a prefix holds
+one day, and a mistake that no table shows if it holds several.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from steel_batch.sources.image_ref import ImageRef
 _NAMED: Final = re.compile(
     r"(?<![^/#])(?:date=([0-9][0-9_.-]*[0-9])|year=([0-9]+)/month=([0-9]+)/day=([0-9]+))(?![^/.#])"
 )
-"""A date as a folder of `synth`, of `pack` or of Hive's names it."""
+"""A date as `synth`, `pack` or Hive write it in a folder's name."""
 
 
 @dataclass(slots=True)
 class Dated:
-    """The images of a date as they come, each looked at where it does not say its own.
+    """Checks the images of a date as they pass, if they do not state their own date.
 
-    Iterate once: the counts are complete when the iteration is.
+    Iterate only once; the counts are complete after the iteration.
     """
 
     images: Iterable[ImageRef]
     place: str
-    """What `--images` says."""
+    """The value of `--images`."""
     key_pattern: str | None
     date: str
-    """YYYY-MM-DD, which the images count as."""
+    """YYYY-MM-DD; the date that the images count as."""
     num_images: int = 0
     num_undated: int = 0
-    """Of those, images whose date is nowhere said."""
+    """How many of them state no date."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image.
 
         Raises:
-            ConfigError: The key of one that would count as the date names another.
+            ConfigError: The key of an image that would count as the date contains another date.
         """
         of_place = _dates_named(self.place)
         for ref in self.images:
@@ -57,7 +57,7 @@ class Dated:
 
     @property
     def warning(self) -> str | None:
-        """What to tell who gave the date; None where the images or their place say it."""
+        """A warning for the user; None if the images or their place state the date."""
         months, days = (spellings(name, self.date) for name in ("month", "day"))
         folders = [f"{self.date[:4]}/{month}/{day}" for month in months for day in days]
         forms = (*spellings("date", self.date), *folders)
@@ -72,8 +72,8 @@ class Dated:
         is_inside = ref.object_key != ref.image_key
         name = f"*.{ref.object_key.rpartition('.')[2]}" if is_inside else "{image_id}.jpg"
         return ConfigError(
-            f"{ref.image_key!r} in {self.place} is of date={date} by its name and would count as "
-            f"{self.date}: {self._lack}. Give --key-pattern with {{date}}, such as "
+            f"{ref.image_key!r} in {self.place} contains date={date} in its name but would count "
+            f"as {self.date}: {self._lack}. Give --key-pattern with {{date}}, such as "
             f"'line={{line}}/date={{date}}/{name}', or another --date."
         )
 

@@ -115,7 +115,7 @@ def test_a_date_that_the_pattern_does_not_read_takes_no_image_of_another(
     make_store(tmp_path)
     without = [flag for flag in flags if flag != "--key-pattern" and flag[:5] != "line="]
     text = refused(steel_batch(*command, *with_flag(without, "--date", "2026-11-20"), *pattern))
-    assert f".png' in {tmp_path}/images is of date={DATE} by its name and would" in text
+    assert f".png' in {tmp_path}/images contains date={DATE} in its name but would" in text
     lack = f"the key pattern {pattern[1]!r} has no {{date}}" if pattern else "there is no key patt"
     assert f"would count as 2026-11-20: {lack}" in text
     assert "Give --key-pattern with {date}, such as 'line={line}/date={date}/" in text
@@ -157,10 +157,10 @@ def test_images_that_say_no_date_are_counted_before_they_become_one(
         ("--store", "  ", "names no place: expected a folder or s3://bucket/prefix"),
         ("--images", "gs://b/x", "gs://b/x"),
         ("--key-pattern", "day={date}/{image_id}.tif",
-         f"found for example 'line=1/date={DATE}/im00000.png'. Adapt --key-pattern"),
-        ("--key-pattern", "{line}/{line}/{image_id}", "is not usable"),
-        ("--key-pattern", "{line/{image_id}", "has a '{' or '}' without the other"),
-        ("--date", "2020-01-01", f"fits others, for example 'line=1/date={DATE}/im00000.png'"),
+         f"found for example 'line=1/date={DATE}/im00000.png'. Change --key-pattern"),
+        ("--key-pattern", "{line}/{line}/{image_id}", "is not valid"),
+        ("--key-pattern", "{line/{image_id}", "has unbalanced '{' and '}'"),
+        ("--date", "2020-01-01", f"matches other dates, for example 'line=1/date={DATE}/im0"),
         ("--date", "21.11.2026",
          "'21.11.2026' is not YYYY-MM-DD, for example 2026-11-21. Did you mean 2026-11-21?"),
         ("--date", "", "date '' is not YYYY-MM-DD"),
@@ -204,7 +204,7 @@ def test_a_missing_date_is_asked_for(steel_batch: Command, flags: list[str]) -> 
         assert "Error: Missing option '--date'. Give YYYY-MM-DD for one date" in refused(done)
         assert done.code == 2
     every = [*without, "--date", "all"]
-    assert "takes one --date YYYY-MM-DD" in refused(steel_batch("score", *every))
+    assert "give `score` one --date YYYY-MM-DD" in refused(steel_batch("score", *every))
     at = without.index("--key-pattern")
     del without[at : at + 2]
     assert "--date YYYY-MM-DD" in refused(steel_batch("score", *without, "--date", "all"))

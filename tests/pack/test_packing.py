@@ -286,7 +286,9 @@ def test_the_pattern_of_the_shards_is_the_shortest_that_reads_the_same_images(
 
 
 def test_a_date_takes_no_image_that_is_of_another_by_its_name(images: Lake, out: Lake) -> None:
-    with pytest.raises(ConfigError, match=r"is of date=.* and would count as 2026-11-22: there is"):
+    with pytest.raises(
+        ConfigError, match=r"contains date=.* but would count as 2026-11-22: there is"
+    ):
         run(config(images, out, key_pattern=None, date="2026-11-22"))
     assert everything(out) == {}
     packed = run(config(images, out))

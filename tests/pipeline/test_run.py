@@ -378,5 +378,5 @@ def test_nothing_to_score_says_what_is_there(images: Lake, store: Lake, tiny_eng
     with pytest.raises(ConfigError, match="2020-01-01"):
         run_score(score_config(images, store, tiny_engine, date="2020-01-01"))
     empty = Lake(f"{images.url}/nothing", endpoint_url=images.endpoint_url)
-    with pytest.raises(ConfigError, match=r"no (objects below|folder)"):
+    with pytest.raises(ConfigError, match=r"no (objects under|folder)"):
         run_score(score_config(empty, store, tiny_engine))

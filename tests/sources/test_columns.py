@@ -97,11 +97,11 @@ def test_images_of_hugging_face_are_packed_as_others_are(tmp_path: Path) -> None
         ({"x": [JPEG], "y": [{"bytes": JPEG}]}, "2 binary columns"),
         ({"image": [JPEG], "line": [["1"]]}, r"'line' is list<.*expected text"),
         ({"image": [JPEG], "image_id": [JPEG]}, r"#00000000: .*'image_id' holds 13 bytes that are"),
-        ({"image": [JPEG], "date": [JPEG]}, "'date' holds 13 bytes that are no text"),
+        ({"image": [JPEG], "date": [JPEG]}, "'date' holds 13 bytes that are not UTF-8 text"),
         ({"image": [JPEG], "date": ["05.11.2026"]}, "holds '05.11.2026', expected YYYY-MM-DD"),
         ({"image": [JPEG] * 2, "bytes": [1, -1]}, r"#00000001: its column 'bytes' holds -1"),
         ({"image": [JPEG], "bytes": ["big"]}, "'bytes' holds 'big', expected each image's size"),
-        ({"image": [JPEG], "image_id": [1e17]}, "stands for several whole ones"),
+        ({"image": [JPEG], "image_id": [1e17]}, "stands for several integers"),
         ({"image": [JPEG], "Date": [DAY], " date": ["2026-11-06"]},
          "columns 2 and 3 are both 'date' .written 'Date' and ' date'"),
         ({"image": [JPEG], "tags": ["a"]}, "'tags' is string, expected a map"),
@@ -110,7 +110,7 @@ def test_images_of_hugging_face_are_packed_as_others_are(tmp_path: Path) -> None
         ({"image": [JPEG], "tags": nullable(pa.map_(pa.string(), pa.binary()), [("a", JPEG)])},
          "'tags' holds 13 bytes"),
         ({"image": [JPEG], "tags": nullable(pa.map_(pa.string(), pa.int8()), [("a", 1), ("a", 2)])},
-         "gives the tag 'a' two values"),
+         "has two values for the tag 'a'"),
     ],
 )  # fmt: skip
 def test_what_a_parquet_file_cannot_mean_is_one_sentence_without_bytes(
@@ -337,5 +337,5 @@ def test_what_is_called_parquet_and_is_none_is_named(
 ) -> None:
     lake = Lake(str(tmp_path))
     lake.write("p.parquet", data)
-    with pytest.raises(ConfigError, match=f"is {said}, and no Parquet file"):
+    with pytest.raises(ConfigError, match=f"is {said}, not a Parquet file"):
         images_of(lake, "*.parquet")

@@ -23,7 +23,7 @@ def test_member_patterns_fill_columns_and_must_agree_with_the_key(lake: Lake) ->
     (ref,) = selection
     assert (ref.line, ref.date, ref.image_id, ref.tags) == ("1", DATE, "b", {"camera": "c2"})
     assert selection.num_left_out == 1
-    with pytest.raises(ConfigError, match=r"says line '2026-11-2.', but the key of its"):
+    with pytest.raises(ConfigError, match=r"has the line '2026-11-2.', but its"):
         images_of(lake, "line={line}/*.tar#{line}/{image_id}.jpg")
 
 
@@ -40,7 +40,7 @@ def test_containers_without_images_explain_themselves(lake: Lake) -> None:
     selection = source_of(lake, "*.tar").select(None)
     assert list(selection) == []
     text = str(selection.explain_empty())
-    assert ("there are no objects below" if lake.is_s3 else "there is no folder") in text
+    assert ("there are no objects under" if lake.is_s3 else "there is no folder") in text
     lake.write("s.tar", tar_of([("a.txt", b"a")]))
     selection = source_of(lake, "*.tar").select(None)
     assert list(selection) == []

@@ -118,6 +118,6 @@ def test_images_whose_folders_spell_another_date_are_not_taken_for_the_given_one
     lake = Lake(str(tmp_path))
     lake.write(f"{folder}/a.jpg", b"x")
     images = source_of(lake, None).select("2026-11-06")
-    with pytest.raises(ConfigError, match="is of date=2026-11-05 by its name"):
+    with pytest.raises(ConfigError, match="contains date=2026-11-05 in its name"):
         list(Dated(images, lake.url, None, "2026-11-06"))
     assert len(list(Dated(source_of(lake, None).select(DAY), lake.url, None, DAY))) == 1

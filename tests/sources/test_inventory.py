@@ -55,8 +55,8 @@ def test_an_inventory_may_list_tars(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("document", "said"),
     [
-        (b"{}", "no manifest of an S3 Inventory"),
-        (b"[1", "no manifest of an S3 Inventory"),
+        (b"{}", "not the manifest of an S3 Inventory"),
+        (b"[1", "not the manifest of an S3 Inventory"),
         (
             json.dumps(
                 {"fileFormat": "ORC", "files": [], "fileSchema": "", "sourceBucket": "a",

@@ -151,7 +151,9 @@ def test_a_key_that_is_listed_twice_is_refused_for_every_date(tmp_path: Path) ->
     source = source_of(lake, None, "m.csv")
     assert source.dates() == DATES[:3]
     for date in DATES[:3]:
-        with pytest.raises(ConfigError, match=f"row 4: the key '{DATES[1]}.jpg' stands in row 2"):
+        with pytest.raises(
+            ConfigError, match=f"row 4: the key '{DATES[1]}.jpg' is already in row 2"
+        ):
             list(source.select(date))
 
 

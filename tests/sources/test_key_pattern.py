@@ -67,7 +67,7 @@ def test_without_a_pattern_every_image_file_is_taken() -> None:
     ("text", "said"),
     [
         ("line={line}/x.jpg", "no {image_id}"),
-        ("{image_id}/{image_id}.jpg", "each once"),
+        ("{image_id}/{image_id}.jpg", "used once"),
         ("{image id}.jpg", "placeholders"),
         ("/{image_id}.jpg", "relative"),
         ("{year}/{image_id}.jpg", "all three"),
@@ -123,7 +123,7 @@ def test_a_folder_that_does_not_exist_a_file_and_an_empty_folder_are_told_apart(
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").touch()
     assert explain("nothing") == f"there is no folder {tmp_path}/nothing: check --images."
-    assert explain("empty") == f"there are no files below {tmp_path}/empty: check --images."
+    assert explain("empty") == f"there are no files under {tmp_path}/empty: check --images."
     assert explain("file").startswith(f"{tmp_path}/file is a file")
 
 

@@ -81,7 +81,7 @@ def test_a_manifest_may_leave_all_but_keys_to_the_pattern(place: tuple[Lake, str
         ("key\ns3://b/a.jpg\n", "row 1"),
         ("key\na//b.jpg\n", "empty parts"),
         ('key,line\n"",1\n', "row 1: its key is ''"),
-        ("key\na.jpg\nb.jpg\na.jpg\n", "row 3: the key 'a.jpg' stands in row 1"),
+        ("key\na.jpg\nb.jpg\na.jpg\n", "row 3: the key 'a.jpg' is already in row 1"),
         ("key\na.jpg\nb.txt\n", r"row 2: its key 'b\.txt' does not match"),
         ("key,size\na.jpg,many\n", "row 1: its size is 'many'"),
         ("key,size\na.jpg,-1\n", "row 1: its size is '-1'"),
@@ -104,7 +104,7 @@ def test_a_bad_manifest_is_refused_with_its_row(tmp_path: Path, text: str, said:
 def test_a_manifest_must_agree_with_its_keys(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write("todo.csv", b"key,line\nline=1/a.jpg,2\n")
-    with pytest.raises(ConfigError, match="row 1: its line is '2', but its key says '1'"):
+    with pytest.raises(ConfigError, match="row 1: its line is '2', but its key states '1'"):
         images_of(lake, "line={line}/{image_id}.jpg", "todo.csv")
 
 

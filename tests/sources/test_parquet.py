@@ -60,9 +60,9 @@ def test_rows_of_parquet_are_described_by_their_columns(lake: Lake, tmp_path: Pa
     [
         (parquet_of({"name": ["a"]}), "0 binary columns"),
         (parquet_of({"x": [b"a"], "y": [b"b"]}), "2 binary columns and none named 'image'"),
-        (parquet_of({"image": [b"a"]})[:-20], r"p\.parquet is damaged, or no Parquet file"),
-        (b"", "is damaged, or no Parquet"),
-        (b"PAR1 no parquet PAR1", "is damaged, or no Parquet"),
+        (parquet_of({"image": [b"a"]})[:-20], r"p\.parquet is damaged, or not a Parquet file"),
+        (b"", "is damaged, or not a Parquet"),
+        (b"PAR1 no parquet PAR1", "is damaged, or not a Parquet"),
         (parquet_of({"image": [b"a"], "date": ["today"]}), "column 'date' holds 'today'"),
         (parquet_of({"image": [b"a"], "date": pa.array([None], pa.string())}), "holds None"),
         (parquet_of({"image": [b"a"], "tags": ["x"]}), "'tags' is string, expected a map"),

@@ -63,10 +63,10 @@ def test_what_fills_the_last_record_up_is_no_member_but_more_is_an_error(tmp_pat
     small = tar_of([("b.jpg", b"b")])
     for tar in (whole + damaged, whole[: end + 512] + small[:148] + b"!" + small[149:3000]):
         lake.write("s.tar", tar)
-        with pytest.raises(ConfigError, match=r"damaged behind its first 1 members .*is no tar"):
+        with pytest.raises(ConfigError, match=r"damaged after its first 1 members .*is not a tar"):
             images_of(lake, "*.tar")
     lake.write("s.tar", whole + second[:9000])
-    with pytest.raises(ConfigError, match=r"is damaged behind its first \d members"):
+    with pytest.raises(ConfigError, match=r"is damaged after its first \d members"):
         images_of(lake, "*.tar")
 
 
