@@ -1,4 +1,4 @@
-"""What a run says of itself: progress for the person who waits, events for the morning after."""
+"""What a run reports: progress for the person who waits, events for the morning after."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from steel_batch.errors import LakeError, MissingObjectError
 from steel_batch.lake import Lake
 
 MAX_EVENTS: Final = 20_000
-"""Events kept of one run; of more, the middle is dropped and counted."""
+"""Maximum number of events kept per run; beyond it, events from the middle are dropped."""
 FLUSH_SECONDS: Final = 10.0
 RATE_SECONDS: Final = 20.0
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Progress:
-    """How far a run is."""
+    """Progress of a run."""
 
     step: str
     num_done: int = 0
@@ -41,13 +41,13 @@ Observer = Callable[[Progress], None]
 
 
 class Rate:
-    """Images per second over the last `RATE_SECONDS`, so that start-up does not count for ever."""
+    """Images per second over the last `RATE_SECONDS`, so that start-up soon stops to count."""
 
     def __init__(self) -> None:
         self._points: collections.deque[tuple[float, int]] = collections.deque()
 
     def add(self, num_done: int) -> float:
-        """Note how many are done now; the rate since the oldest point that is remembered."""
+        """Record the number done so far; return the rate since the oldest recorded point."""
         now = time.monotonic()
         self._points.append((now, num_done))
         while len(self._points) > 2 and now - self._points[0][0] > RATE_SECONDS:
@@ -57,10 +57,10 @@ class Rate:
 
 
 class Meter:
-    """What the requests of this process to some lakes met with, in steps. Thread-safe.
+    """Counts what this process's requests to some lakes met with, in steps. Thread-safe.
 
     Args:
-        lakes: Each counted once, also where it is given twice.
+        lakes: The lakes; each is counted once, even if it is given twice.
     """
 
     def __init__(self, *lakes: Lake) -> None:
@@ -70,27 +70,27 @@ class Meter:
         self.take()
 
     def take(self) -> dict[str, int]:
-        """Counts (`Lake.counts`) since the last time; those that did not grow are left out."""
+        """Counts (`Lake.counts`) since the last call, without those that did not grow."""
         with self._lock:
             now: collections.Counter[str] = collections.Counter()
             for lake in self._lakes.values():
                 now.update(lake.counts())
-            del now["reads_at_once"]  # how things stand, and no count
+            del now["reads_at_once"]  # a current value, not a count
             new, self._seen = now - self._seen, now
         return dict(new)
 
 
 def retries_of(counts: Mapping[str, int]) -> dict[str, int]:
-    """Of `Lake.counts`, how often requests were made again, by the kind of failure."""
+    """From `Lake.counts`, how often requests were retried, by kind of failure."""
     prefix = "retries_"
     return {k.removeprefix(prefix): n for k, n in counts.items() if k.startswith(prefix)}
 
 
 class Events:
-    """A run's `events.jsonl`: what happened, when; also of earlier attempts at the same run.
+    """A run's `events.jsonl`: what happened and when, including earlier attempts at the same run.
 
-    An object store cannot append, so the file is written whole, at most every `FLUSH_SECONDS` and
-    at the end. A store that fails here costs the events and not the run, nor much of its time.
+    An object store cannot append, so the whole file is written, at most every `FLUSH_SECONDS` and
+    at the end. If the store fails here, events are lost, but the run continues without much delay.
     """
 
     def __init__(self, store: Lake, run_id: str) -> None:
@@ -106,7 +106,7 @@ class Events:
             self._lines = []
 
     def add(self, event: str, **fields: Any) -> None:
-        """Note that something happened; `fields` are plain JSON values."""
+        """Record an event; `fields` are plain JSON values."""
         line = _line(event, fields)
         with self._lock:
             self._lines.append(line)
@@ -117,7 +117,7 @@ class Events:
             self.flush()
 
     def _drop_middle(self) -> None:
-        """Make room for one event: the event in the middle says how many were dropped there."""
+        """Make room for one event; an event in the middle states how many were dropped there."""
         middle = json.loads(self._lines[MAX_EVENTS // 2])
         num_events = middle["num_events"] + 1 if middle["event"] == "dropped" else 2
         both = slice(MAX_EVENTS // 2, MAX_EVENTS // 2 + 2)
@@ -131,7 +131,7 @@ class Events:
         try:
             self._store.write(self._key, data)
         except LakeError as error:
-            log.warning("events are not written: %s", error)
+            log.warning("cannot write the run's events: %s", error)
 
 
 def _line(event: str, fields: dict[str, Any]) -> str:
@@ -141,19 +141,19 @@ def _line(event: str, fields: dict[str, Any]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptEnd:
-    """How the last attempt at a run ended that has no result."""
+    """How the last attempt at an unfinished run ended."""
 
     kind: str
-    """``failed``, ``interrupted``, or ``unknown``: it is at work, or was killed."""
+    """``failed``, ``interrupted``, or ``unknown``: still running, or killed."""
     error: str = ""
     """The error's class."""
     message: str = ""
     at: str = ""
-    """When it was noted (UTC); of ``unknown`` the last that was heard."""
+    """When it was recorded (UTC); for ``unknown``, the time of the last event."""
 
 
 def last_end(events: Sequence[Mapping[str, Any]]) -> AttemptEnd:
-    """How the last attempt ended, by its run's events."""
+    """How the last attempt ended, according to its run's events."""
     last_at = str(events[-1]["at"]) if events else ""
     for event in reversed(events):
         if event["event"] == "attempt":

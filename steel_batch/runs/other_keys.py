@@ -1,8 +1,8 @@
-"""Images that have a row under another key, as after packing or moving: they would count twice.
+"""Finds images that have a row under another key, e.g. after packing or moving: duplicates.
 
-An image is known by its key. What tells that two keys are of one image is its name (`image_id`),
-its line and its size, or the etag of a loose file that was moved; and that the earlier key is
-listed no more.
+An image is identified by its key. Two keys are taken to be one image if the name (`image_id`), line
+and size are equal, or the etag of a single file that was moved, and if the earlier key is no longer
+listed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from steel_batch.database import load_stream
 ROWS: Final = pa.schema(
     [schema.PREDICTIONS.field(name) for name in ("image_key", "image_id", "line", "bytes", "etag")]
 )
-"""What is looked at of the images that have rows."""
+"""The columns of committed rows that are compared."""
 _GONE: Final = "(FROM former ANTI JOIN listed USING (image_key))"
 _NEW: Final = "(FROM listed ANTI JOIN known USING (image_key))"
 
@@ -27,14 +27,14 @@ _NEW: Final = "(FROM listed ANTI JOIN known USING (image_key))"
 def find_other_keys(
     con: duckdb.DuckDBPyConnection, rows: Iterable[pa.RecordBatch]
 ) -> tuple[int, tuple[str, str] | None]:
-    """Look for images of the lake that have a row under a key that is not listed.
+    """Find images of the lake that have a row under a key that is no longer listed.
 
     Args:
         con: A planning database with the tables ``listed`` and ``known``.
         rows: `ROWS` batches of every committed row of the date.
 
     Returns:
-        How many there are; and the key of one now, and that of its row.
+        Their number, and one example: its key now, and the key of its row.
     """
     load_stream(con, "former", ROWS, rows)
     by_name = "gone.image_id = new.image_id AND gone.bytes = new.bytes AND new.bytes > 0"

@@ -1,8 +1,9 @@
 """The plan: the frozen, ordered list of a run's images, cut into shards.
 
-Images are ordered by line and key, so a shard is a contiguous range of what will be committed and
-merging is concatenation. Sorting spills to disk: memory grows neither with images nor with shards.
-The plan is one Parquet file whose row groups hold whole shards; its footer says the settings and a
+Images are ordered by line and key, so a shard is a contiguous range of what will be committed, and
+merging is concatenation. Sorting spills to disk: memory grows with neither images nor shards. The
+plan is one Parquet file whose row groups hold whole shards. Its footer holds the settings and a
+digest of settings and images: the same inputs and settings give the same plan, digest and shards.
 digest over both, so the same inputs and settings give the same plan, digest and shards.
 """
 
@@ -34,7 +35,7 @@ from steel_batch.runs.other_keys import find_other_keys
 from steel_batch.sources.image_ref import ImageRef, ref_batches
 
 MAX_GROUPS: Final = 1024
-"""Most row groups of a plan: the units that read tasks get, and what its footer costs."""
+"""Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
 BATCH_ROWS: Final = 8192
 _KEY: Final = b"steel_batch.plan"
 _RETRY: Final = "retry_quarantined"
@@ -42,7 +43,7 @@ _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
 _DAMAGE: Final = (
     pa.ArrowException, OSError, AttributeError, LookupError, TypeError, ValueError,
 )  # fmt: skip
-"""What reading a damaged plan raises, somewhere in Parquet or in what its footer says."""
+"""What reading a damaged plan raises, in Parquet or for the contents of its footer."""
 KNOWN: Final = pa.schema(
     [
         schema.PLAN.field("image_key"),
@@ -50,9 +51,9 @@ KNOWN: Final = pa.schema(
         pa.field("error_code", pa.string()),
     ]
 )
-"""What planning needs of images that are committed already; those without a row have a code."""
+"""What planning needs about committed images; those without a row have a code."""
 _OF_A_MOMENT: Final = "('missing', 'changed')"
-"""Codes that say nothing of the bytes which are listed under that etag: nobody read them."""
+"""Codes that state nothing about the bytes listed under that etag: they were never read."""
 
 _FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
 """In GNU tar's incremental backups, earlier builds took a time for the beginning of a name."""
@@ -60,31 +61,31 @@ _FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanInfo:
-    """What a plan's footer says."""
+    """Contents of a plan's footer."""
 
     digest: str
     num_images: int
     num_shards: int
     bytes: int
     num_committed: int = 0
-    """Images of the lake that are left out because their rows are committed already."""
+    """Images of the lake that are left out because their rows are already committed."""
     num_changed: int = 0
     """Images whose etag differs from the committed one; left out unless they are rescored."""
     num_retried: int = 0
-    """Images of the plan that are in quarantine: all of them where that was asked for, else those
-    that are not what they were then."""
+    """Images of the plan that are in quarantine: all of them on a retry, else only those that have
+    changed since."""
     num_gone: int = 0
-    """Committed images that are none of the lake's, or not under the key of then."""
+    """Committed images that are no longer in the lake, or not under the same key."""
     num_other_keys: int = 0
     """Images of the plan that seem to be some of those, under other keys."""
     example_other_keys: tuple[str, str] | None = None
-    """One's key, and the key of its row."""
+    """The key of one of them, and the key of its row."""
     settings: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardRange:
-    """The shards that one row group of a plan holds, both ends included."""
+    """The shards in one row group of a plan, both ends included."""
 
     group: int
     first_shard: int
@@ -103,18 +104,18 @@ def build_plan(
     """Sort images, leave out the committed ones, cut shards, and write the plan.
 
     Args:
-        refs: Every image of the date, in any order; read once, never held.
-        settings: What the digest covers beside the images; `shard_images`, `shard_bytes`,
+        refs: Every image of the date, in any order; read once, never held in memory.
+        settings: What the digest covers in addition to the images; `shard_images`, `shard_bytes`,
             `rescore_changed` and `retry_quarantined` are used here.
         path: The local file to write.
-        known: `KNOWN` batches of the images that are committed already. One that is in quarantine
-            is planned again if its etag is another one, as it may have been half written then.
-        is_seen: Whether `refs` were seen where they lie: one that was missing then is there.
-        rows: Gives `other_keys.ROWS` batches of the committed rows; asked where some of them are
-            not listed.
+        known: `KNOWN` batches of the committed images. One that is in quarantine is planned again
+            if its etag has changed, as it may have been half written then.
+        is_seen: Whether `refs` come from a listing: an image that was missing then exists now.
+        rows: Yields `other_keys.ROWS` batches of the committed rows; called if some of them are no
+            longer listed.
 
     Returns:
-        What stands in the footer. A plan of no images is written as well.
+        The contents of the footer. A plan without images is written as well.
     """
     with scratch_database() as con:
         load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
@@ -130,7 +131,7 @@ def _write(
     is_seen: bool,
     rows: Callable[[], Iterable[pa.RecordBatch]],
 ) -> PlanInfo:
-    con.execute(  # a row says more than an entry that its commit has still to take out
+    con.execute(  # a row outranks an entry that its commit has yet to remove
         "DELETE FROM known WHERE error_code IS NOT NULL AND image_key IN "
         "(SELECT image_key FROM known WHERE error_code IS NULL)"
     )
@@ -190,7 +191,7 @@ def _write(
 
 
 def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
-    """Know images of the very same tar by their key of today, if they were committed by another."""
+    """Recognise images of the same tar that were committed under a key of an earlier build."""
     [(num_former,)] = con.execute(
         "SELECT count(*) FROM known WHERE regexp_matches(image_key, $1)", [_FORMER_KEY]
     ).fetchall()
@@ -208,7 +209,7 @@ def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
 
 @dataclass(slots=True)
 class _Cutter:
-    """Assigns shards to a stream of image sizes; where a cut falls depends on nothing else."""
+    """Assigns shards to a stream of image sizes; cuts depend on nothing else."""
 
     max_images: int
     max_bytes: int
@@ -238,7 +239,7 @@ class _Cutter:
 
 
 def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Leave out an image that follows itself: a listing that changes may show an object twice."""
+    """Drop an image that repeats the previous one: a changing listing may show an object twice."""
     last: str | None = None
     for batch in batches:
         keys = batch["image_key"]
@@ -254,7 +255,7 @@ def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _groups(
     batches: Iterable[pa.RecordBatch], cutter: _Cutter, shards_per_group: int
 ) -> Iterator[pa.Table]:
-    """Tables of `shards_per_group` whole shards each."""
+    """Yield tables of `shards_per_group` whole shards each."""
     pending: list[pa.Table] = []
     group = 0
     for batch in batches:
@@ -274,7 +275,7 @@ def _groups(
 
 
 def _text_of(group: pa.Table) -> bytes:
-    """A canonical text of a group's rows, one line each, for the digest."""
+    """A canonical text of a group's rows, one line per row, for the digest."""
     columns = [
         pc.fill_null(pc.cast(group[name], pa.string()), "")
         for name in ("shard", "image_key", "line", "offset", "bytes", "etag")
@@ -288,12 +289,12 @@ class Plan:
 
     Args:
         store: The store.
-        run_id: The run whose plan it is.
-        digest: What its run was begun with; None to take it as it is.
+        run_id: The run that owns the plan.
+        digest: The digest that the run started with; None accepts any.
 
     Raises:
-        PlanMismatchError: Its footer says another digest.
-        LakeError: It cannot be read, here and in each method; the message says why.
+        PlanMismatchError: Its footer has another digest.
+        LakeError: It cannot be read, here or in a method; the message states the reason.
     """
 
     def __init__(self, store: Lake, run_id: str, *, digest: str | None = None) -> None:
@@ -304,13 +305,13 @@ class Plan:
             self.info = PlanInfo(**json.loads(self._file.metadata.metadata[_KEY]))
         if digest not in (None, self.info.digest):
             raise PlanMismatchError(
-                f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run was "
-                f"begun with {digest[:12]}: another plan was written over it. Run with --fresh to "
-                "plan anew."
+                f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run started "
+                f"with {digest[:12]}: another plan has overwritten it. Run with --fresh to plan "
+                "again."
             )
 
     def ranges(self) -> list[ShardRange]:
-        """Which shards each row group holds."""
+        """The shards in each row group."""
         found = []
         with self._readable():
             metadata = self._file.metadata
@@ -337,21 +338,21 @@ class Plan:
             reason = str(error).rstrip(".")
             raise LakeError(
                 f"{self._url} is damaged: {reason}. Unless rows of its run are committed, --fresh "
-                "abandons it and plans anew."
+                "abandons the run and plans again."
             ) from error
 
 
 def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Refuse to continue a run under other settings.
+    """Refuse to continue a run with other settings.
 
     Raises:
-        PlanMismatchError: It shows each setting that differs.
+        PlanMismatchError: Settings differ; the message shows each.
     """
     differing = [
         f"{key} was {planned.get(key)!r} and is now {wanted.get(key)!r}"
         for key in sorted(planned.keys() | wanted.keys())
         if planned.get(key) != wanted.get(key)
-        # Records of earlier builds have the folder as it was written.
+        # Records of earlier builds hold the folder as the user wrote it.
         and not (key == "images" and canonical_place(str(planned.get(key))) == wanted.get(key))
     ]
     if planned.get(_RETRY) != wanted.get(_RETRY):
@@ -359,11 +360,11 @@ def check_settings(run_id: str, planned: dict[str, Any], wanted: dict[str, Any])
         if planned.get(_RETRY):
             begun, other = other, begun
         raise PlanMismatchError(
-            f"run {run_id} is unfinished and was begun by `{begun}`, not by `{other}`: finish it "
-            "with that command first, or give --fresh to abandon it and begin anew."
+            f"run {run_id} is unfinished and was started by `{begun}`, not by `{other}`: finish it "
+            "with that command first, or give --fresh to abandon it and start again."
         )
     if differing:
         raise PlanMismatchError(
             f"run {run_id} is unfinished and was planned differently: {'; '.join(differing)}. "
-            "Give the same settings to continue it, or --fresh to abandon it and begin anew."
+            "Give the same settings to resume it, or --fresh to abandon it and start again."
         )

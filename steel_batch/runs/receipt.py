@@ -1,8 +1,8 @@
-"""Receipts: the durable proof that one shard of a run is scored and where its rows are staged.
+"""Receipts: durable proof that one shard of a run is scored, and where its rows are staged.
 
-The staged file is written first, under a name that says its content; the receipt second, put only
-where there is none. Of two attempts at one shard the first receipt stands, and it never names a
-file that the other attempt could overwrite.
+The staged file is written first, under a name derived from its content; the receipt second, only if
+there is none yet. If two attempts score one shard, the first receipt is the valid one, and the
+other attempt can never overwrite the file that it names.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ READ_AT_ONCE: Final = 1024
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class QuarantinedImage:
-    """One image that was set aside."""
+    """One quarantined image."""
 
     image_key: str
     error_code: str
@@ -36,7 +36,7 @@ class QuarantinedImage:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Receipt:
-    """What is known of one scored shard."""
+    """What is recorded of one scored shard."""
 
     run_id: str
     plan_digest: str
@@ -44,11 +44,11 @@ class Receipt:
     num_images: int
     num_rows: int
     staged: str | None
-    """Key of the staged rows; None where every image of the shard is quarantined."""
+    """Key of the staged rows; None if every image of the shard is quarantined."""
     staged_bytes: int
     staged_sha256: str
     num_defective: tuple[int, ...]
-    """Per class, the images of the shard with that defect."""
+    """Per class, the number of images of the shard with that defect."""
     quarantined: tuple[QuarantinedImage, ...]
     seconds: float
     scored_at: str
@@ -56,15 +56,15 @@ class Receipt:
     """Host, runtime and device that scored it."""
 
     def to_json(self) -> bytes:
-        """The receipt as one line of JSON."""
+        """Serialise the receipt as one line of JSON."""
         return json.dumps(dataclasses.asdict(self), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> Receipt:
-        """Read a receipt.
+        """Parse a receipt.
 
         Raises:
-            ValueError: It is damaged or of another version.
+            ValueError: It is damaged or has another version.
         """
         try:
             raw: Mapping[str, Any] = json.loads(text)
@@ -80,7 +80,7 @@ class Receipt:
 
 
 def stage(store: Lake, run_id: str, shard: int, rows: bytes) -> tuple[str, str]:
-    """Write one shard's rows; the same content may be written twice.
+    """Write one shard's rows; writing the same content twice is harmless.
 
     Returns:
         The key and the SHA-256 of the staged file.
@@ -92,7 +92,7 @@ def stage(store: Lake, run_id: str, shard: int, rows: bytes) -> tuple[str, str]:
 
 
 def put_receipt(store: Lake, receipt: Receipt) -> Receipt:
-    """Make a receipt durable, or return the one that another attempt put first."""
+    """Make a receipt durable; if another attempt's receipt is already there, return that one."""
     key = layout.receipt_file(receipt.run_id, receipt.shard)
     if store.put_if_absent(key, receipt.to_json()):
         return receipt
@@ -100,9 +100,9 @@ def put_receipt(store: Lake, receipt: Receipt) -> Receipt:
 
 
 def quarantined_images(store: Lake, run_id: str) -> Iterator[QuarantinedImage]:
-    """The images that a run set aside so far, committed or not, in the order of its shards.
+    """Yield the images that a run quarantined so far, committed or not, in the order of its shards.
 
-    Receipts that cannot be read are passed over: nothing is deleted.
+    Receipts that cannot be read are skipped; nothing is deleted.
     """
     keys = iter(sorted(item.key for item in store.list_objects(layout.receipts_dir(run_id))))
     while batch := list(islice(keys, READ_AT_ONCE)):
@@ -115,11 +115,11 @@ def quarantined_images(store: Lake, run_id: str) -> Iterator[QuarantinedImage]:
 
 
 def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receipt]:
-    """Every valid receipt of a run, in no order, holding few at a time.
+    """Yield every valid receipt of a run, in no particular order, holding few at a time.
 
-    A receipt that is damaged, of another plan, or whose staged file is missing or has another size
-    is deleted, so that its shard is scored again. The staged file's digest is checked when it is
-    merged. Only the holder of the run's lock may call this.
+    A receipt that is damaged, belongs to another plan, or whose staged file is missing or has
+    another size is deleted, so that its shard is scored again. The digest of the staged file is
+    checked when it is merged. Only the holder of the run's lock may call this.
     """
     staged = {
         item.key: item.size_bytes for item in store.list_objects(f"{layout.RUNS}/{run_id}/shards/")

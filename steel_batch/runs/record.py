@@ -1,4 +1,4 @@
-"""Runs in a store: their records, their results, and which one a command continues."""
+"""Runs in a store: their records, their results, and which run a command continues."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """`run.json`: put when a run's plan is durable, never changed."""
+    """`run.json`: written when a run's plan is durable, never changed."""
 
     run_id: str
     engine: str
@@ -28,11 +28,11 @@ class RunRecord:
     num_images: int
     num_shards: int
     num_committed: int
-    """Images of the date that had rows already when this run was planned."""
+    """Images of the date that already had rows when this run was planned."""
     num_changed: int
-    """Images whose etag is not the committed one."""
+    """Images whose etag differs from the committed one."""
     num_left_out: int
-    """Objects below the prefix that are no image by the key pattern."""
+    """Objects under the prefix that are not images by the key pattern."""
     example_left_out: str | None
     settings: dict[str, Any]
     config: dict[str, Any]
@@ -40,13 +40,13 @@ class RunRecord:
     num_retried: int = 0
     """Images of the plan that were in quarantine."""
     files_digest: str | None = None
-    """Of the date's committed files when this run was planned; see `commit.digest_files`. None in
-    records of earlier versions."""
+    """Digest of the date's committed files when this run was planned; see `commit.digest_files`.
+    None in records of earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassCount:
-    """How often one class was found."""
+    """In how many images one class was found."""
 
     class_id: int
     class_name: str
@@ -58,7 +58,7 @@ class RunResult:
     """`result.json`: how a run ended. Also what `score --output json` prints."""
 
     run_id: str | None
-    """None where there was nothing to plan: every image has its row already."""
+    """None if there was nothing to plan: every image already has its row."""
     engine: str
     date: str
     num_images: int
@@ -67,30 +67,30 @@ class RunResult:
     num_shards: int
     seconds: float
     images_per_second: float
-    """In steady state: from the first receipt to the last; of one shard, while it was scored."""
+    """In steady state: from the first receipt to the last; for a single shard, while scoring it."""
     startup_seconds: float
     """From the command to the first receipt: plan, Ray, actors, engine."""
     committed: bool
     table_version: int | None
     predictions: str
-    """The glob that reads the date's rows."""
+    """A glob that reads the date's rows."""
     num_committed_before: int = 0
     num_changed: int = 0
     num_left_out: int = 0
-    """Objects and folders beside the images that are none by the key pattern or by their names."""
+    """Objects and folders that are not images, by the key pattern or by their names."""
     example_left_out: str | None = None
     num_retried: int = 0
-    """Images that were in quarantine when the run was planned, and were scored again."""
+    """Images that were in quarantine when the run was planned and were scored again."""
     num_bad_again: int = 0
-    """Of those, the ones that are in quarantine still."""
+    """How many of those are still in quarantine."""
     num_resumed_shards: int = 0
     num_resumed_images: int = 0
-    """Images, of all, that earlier attempts at the run scored: not in `seconds`."""
+    """Images scored by earlier attempts at the run; not included in `seconds`."""
     classes: tuple[ClassCount, ...] = ()
     attempt_seconds: dict[str, float] = field(default_factory=dict)
-    """What each step took in the attempt that ended the run: ``plan``, ``join`` (the cluster),
-    ``score``, ``merge``, ``commit``. Since the beginning of ``score``: until the actors on GPUs had
-    loaded the engine, ``load``, and until the first shard was done, ``first_receipt``.
+    """Duration of each step in the attempt that ended the run: ``plan``, ``join`` (the cluster),
+    ``score``, ``merge``, ``commit``. Measured from the beginning of ``score``: ``load``, until the
+    actors on GPUs had loaded the engine, and ``first_receipt``, until the first shard was done.
     """
 
     def to_json(self) -> dict[str, Any]:
@@ -106,15 +106,15 @@ class RunResult:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """A run as a store knows it."""
+    """A run according to its store."""
 
     run_id: str
     record: RunRecord | None
-    """None where a run died before its plan was durable."""
+    """None if a run died before its plan was durable."""
     result: RunResult | None
-    """None where it is unfinished or abandoned."""
+    """None if it is unfinished or abandoned."""
     is_newest: bool = True
-    """Whether its engine and date have no later run."""
+    """Whether no later run of its engine and date exists."""
 
     @property
     def state(self) -> str:
@@ -127,7 +127,7 @@ class Run:
 
 
 def read_runs(store: Lake, run_ids: Sequence[str]) -> Iterator[Run]:
-    """Runs in their order, which must be all of their engines and dates."""
+    """Read runs in the given order; `run_ids` must hold all runs of their engines and dates."""
     newest = {layout.split_run_id(run_id)[:2]: run_id for run_id in run_ids}
     for run_id in run_ids:
         run = read_run(store, run_id)
@@ -136,10 +136,10 @@ def read_runs(store: Lake, run_ids: Sequence[str]) -> Iterator[Run]:
 
 
 def read_run(store: Lake, run_id: str) -> Run:
-    """A run's record and result, as far as they exist; taken for the newest one.
+    """Read a run's record and result, as far as they exist; the run is assumed to be the newest.
 
     Raises:
-        LakeError: One of them is damaged or of another version.
+        LakeError: One of them is damaged or has another version.
     """
     return Run(
         run_id=run_id,
@@ -149,9 +149,9 @@ def read_run(store: Lake, run_id: str) -> Run:
 
 
 def list_runs(store: Lake, prefix: str = "") -> Iterator[str]:
-    """The ids of runs that begin with `prefix`, in order: by date, engine and number.
+    """Yield the ids of runs that begin with `prefix`, sorted by date, engine and number.
 
-    Folders that no run made are left out.
+    Folders that do not belong to a run are skipped.
     """
     found = []
     for folder in store.list_dirs(f"{layout.RUNS}/{prefix}"):
@@ -169,7 +169,7 @@ def latest_run(store: Lake, engine: str, date: str) -> Run | None:
 
 
 def latest_result(store: Lake, engine: str, date: str) -> RunResult | None:
-    """How the newest run of an engine and date ended of those that did."""
+    """The result of the newest run of an engine and date that has one."""
     runs = (read_run(store, run_id) for run_id in reversed(runs_of(store, engine, date)))
     return next((run.result for run in runs if run.result is not None), None)
 
@@ -177,18 +177,18 @@ def latest_result(store: Lake, engine: str, date: str) -> RunResult | None:
 def runs_of(store: Lake, engine: str, date: str) -> list[str]:
     """The ids of the runs of an engine and date, oldest first."""
     found = list_runs(store, layout.run_prefix(engine, date))
-    # An engine's name may begin with the whole of another's.
+    # One engine's name may be a prefix of another's.
     return [run_id for run_id in found if layout.split_run_id(run_id)[0] == engine]
 
 
 def put_record(store: Lake, record: RunRecord) -> bool:
-    """Begin a run; False where its number is taken."""
+    """Record a new run; False if its number is taken."""
     text = json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True)
     return store.put_if_absent(layout.run_file(record.run_id, "run.json"), text.encode())
 
 
 def put_result(store: Lake, result: RunResult) -> None:
-    """Note that a run is over; the first result stands."""
+    """Record the result of a run; an existing result is kept."""
     text = json.dumps(result.to_json(), indent=1, sort_keys=True)
     store.put_if_absent(layout.run_file(str(result.run_id), "result.json"), text.encode())
 
@@ -204,6 +204,6 @@ def _read(store: Lake, key: str, parse: Callable[[bytes], T]) -> T | None:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise LakeError(
-            f"{store.uri(key)} is not what this version of steel-batch writes: {error!r}. Restore "
-            "it, or move its run's folder out of the store."
+            f"{store.uri(key)} is damaged or was not written by this version of steel-batch: "
+            f"{error!r}. Restore it from a backup, or move its run's folder out of the store."
         ) from error

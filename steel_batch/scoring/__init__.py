@@ -1,1 +1,1 @@
-"""One shard: bytes in, staged rows and a receipt out. Knows no Ray."""
+"""One shard: bytes in, staged rows and a receipt out. Does not depend on Ray."""

@@ -1,10 +1,10 @@
-"""Describes the masks of a batch, here or in a process of its own.
+"""Describes the masks of a batch, in this process or in child processes.
 
-An actor on a GPU has much to say to it in small calls, and each waits for the interpreter's lock
-where other threads describe masks. So there the masks are described by child processes: one gets
-them in memory that it shares with the actor, and what is to be done with them on its standard
-input; its answer on standard output is an Arrow stream. Nothing is unpickled. A child ends when its
-standard input does, so also with an actor that is killed.
+An actor on a GPU makes many small calls to its device, and each waits for the interpreter's lock if
+other threads describe masks. So there, child processes describe them. A child gets the masks in
+memory that it shares with the actor and the request on its standard input; its answer on standard
+output is an Arrow stream. Nothing is unpickled. A child ends when its standard input is closed,
+which also happens if the actor is killed.
 
 Shape suffixes: N images, C classes, H rows, W columns.
 """
@@ -35,37 +35,37 @@ Masks = npt.NDArray[np.uint8]
 Scores = npt.NDArray[np.float32]
 
 _EMPTY_HW: Final = np.zeros((1, 1), np.uint8)
-"""Stands for the mask of an image without pixels, which nobody looks at."""
+"""Placeholder for the mask of an image without pixels; never read."""
 _REQUEST: Final = struct.Struct("<qq")
 _LENGTH: Final = struct.Struct("<q")
 _STARTS: Final = 2
 
 
 class Describer(Protocol):
-    """One batch's worth of masks and what is to be said of them. One thread at a time uses it."""
+    """Memory for the masks of one batch, and their description. Used by one thread at a time."""
 
     @property
     def mask_NHW(self) -> Masks:
-        """Where the masks that have pixels go, one after the other."""
+        """Where to write the masks that have pixels, one after the other."""
 
     def describe(
         self, marked: Sequence[int], sizes: npt.NDArray[np.int32], peak_NC: Scores, count_NC: Scores
     ) -> pa.ListArray:
-        """The column ``defects`` of a batch.
+        """Compute the column ``defects`` of a batch.
 
         Args:
-            marked: The images whose masks are in `mask_NHW`.
-            sizes: Of their sources, height and width.
-            peak_NC: Highest probability of each image and class.
-            count_NC: Pixels of each image and class.
+            marked: Indices of the images whose masks are in `mask_NHW`.
+            sizes: Height and width of the source images.
+            peak_NC: Highest probability per image and class.
+            count_NC: Number of pixels per image and class.
         """
 
     def close(self) -> None:
-        """Free what it holds."""
+        """Free the memory and processes."""
 
 
 class LocalDescriber:
-    """Describes masks in the thread that asks."""
+    """Describes masks in the calling thread."""
 
     def __init__(self, shape_NHW: tuple[int, int, int], post_process: PostProcess) -> None:
         self._mask_NHW = np.empty(shape_NHW, np.uint8)
@@ -83,16 +83,16 @@ class LocalDescriber:
         return _describe(self._mask_NHW, marked, sizes, peak_NC, count_NC, self._post_process)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Do nothing: there is nothing to free."""
 
 
 class ChildDescriber:
     """Describes masks in a child process.
 
     Args:
-        shape_NHW: Of a batch.
-        num_classes: Of its scores.
-        post_process: The card's.
+        shape_NHW: Shape of a batch of masks.
+        num_classes: Number of classes in its scores.
+        post_process: Post-processing settings of the card.
 
     Raises:
         ClusterError: A process cannot be started.
@@ -123,7 +123,7 @@ class ChildDescriber:
         """See `Describer`.
 
         Raises:
-            ClusterError: The process ended, and so did another one.
+            ClusterError: The process ended, and so did its replacement.
         """
         num, shared = len(peak_NC), self._shared
         shared.marked[: len(marked)] = marked
@@ -136,8 +136,8 @@ class ChildDescriber:
             end = self._stop()
             self._start()
         raise ClusterError(
-            f"a process that describes masks ended {_STARTS} times (exit {end}): look for memory "
-            "or a limit of processes that is used up."
+            f"the process that describes masks ended {_STARTS} times (exit {end}). Check the "
+            "node's memory and its limit of processes."
         )
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ class ChildDescriber:
         )
 
     def _ask(self, request: bytes) -> bytes | None:
-        """The child's answer; None if it is no more."""
+        """Send a request and return the child's answer; None if the child is gone."""
         child = self._child
         try:
             child.stdin.write(request)
@@ -170,22 +170,22 @@ class ChildDescriber:
         return answer if len(answer) == length else None
 
     def _stop(self) -> int | None:
-        """End the child; its exit code."""
+        """End the child and return its exit code."""
         child, self._child = self._child, None
         if child is None:
             return None
-        child.kill()  # it holds nothing that could be lost
+        child.kill()  # it has no state to lose
         child.communicate()
         return int(child.returncode)
 
 
 class _Shared:
-    """What both sides see: masks, and what is known of them.
+    """The memory that both processes see: masks and their figures.
 
     Args:
-        file: Of the memory.
-        shape_NHW: Of the masks.
-        num_classes: Of the scores.
+        file: File descriptor of the memory.
+        shape_NHW: Shape of the masks.
+        num_classes: Number of classes in the scores.
     """
 
     def __init__(self, file: int, shape_NHW: tuple[int, int, int], num_classes: int) -> None:
@@ -206,7 +206,7 @@ class _Shared:
 
     @staticmethod
     def num_bytes(shape_NHW: tuple[int, int, int], num_classes: int) -> int:
-        """How much memory it takes."""
+        """Size of the memory."""
         num, height, width = shape_NHW
         return num * (8 * num_classes + 12 + height * width)
 
@@ -251,5 +251,5 @@ def _serve(arguments: Sequence[str], source: BinaryIO, sink: BinaryIO) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the actor says when it is over
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the actor ends this process
     _serve(sys.argv[1:], sys.stdin.buffer, sys.stdout.buffer)

@@ -1,7 +1,7 @@
 """From a shard's bytes to its staged rows and receipt: the score stage, without Ray.
 
-Threads overlap what the hardware can do at once: while one batch is on the device, others are
-decoded and post-processed. Only images with pixels over a threshold are post-processed.
+Threads overlap what the hardware can do at once: while one batch is on the device, other batches
+are decoded and post-processed. Only images with pixels above a threshold are post-processed.
 """
 
 from __future__ import annotations
@@ -44,39 +44,38 @@ Shape = tuple[int, int]
 Done = TypeVar("Done")
 
 BATCHES_PER_SLOT: Final = 2
-"""One in the slot, one whose masks are described."""
+"""One batch in the slot, one whose masks are being described."""
 CHILDREN: Final = 8
-"""Processes that describe masks beside a GPU: one describes 3,000 images a second and more, and
-is asked and heard by threads that wait for the interpreter's lock."""
+"""Processes that describe masks for a GPU. Each describes at least 3,000 images per second, and
+is fed by threads that wait for the interpreter's lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What the engine and the post-processing say of some images."""
+    """Result of the engine and the post-processing for some images."""
 
     shapes: Sequence[Shape | ImageError]
-    """Height and width of each source, or what is wrong with the image."""
+    """Height and width of each source, or the image's error."""
     peak_NC: npt.NDArray[np.float32]
     defects: pa.ListArray
-    """Per image, `schema.DEFECT`."""
+    """Per image, values of `schema.DEFECT`."""
     gpu_decoders: Sequence[str | None]
-    """Per image, what decoded it on the GPU; None: the CPU did."""
+    """Per image, what decoded it on the GPU; None if the CPU did."""
 
 
 class ShardScorer:
-    """Scores shards with one loaded engine. Thread-safe: several shards may be in work at once.
+    """Scores shards with one loaded engine. Thread-safe: several shards may be in progress at once.
 
     Args:
         runtime: The loaded engine; closed by `close`.
         card: Its card.
-        store: Where rows are staged and receipts are put.
+        store: Where rows are staged and receipts are written.
         decoder: The ``module:function`` that decodes.
-        bits: Of samples of 16 bits, for the usual decoder; see `images.depth`.
-        decode_seconds: How long it may take for one image: beyond that this process ends itself,
-            or, if images are isolated, the image is quarantined. None: as long as it likes, or as
-            `isolate` sets.
+        bits: Bits in use of 16-bit samples, for the default decoder; see `images.depth`.
+        decode_seconds: Time limit per image. After it this process ends itself or, if images are
+            isolated, the image is quarantined. None: no limit, or the default of `isolate`.
         num_threads: Threads that decode.
-        num_children: Processes that describe masks; 0: the threads that have them do.
+        num_children: Processes that describe masks; 0: the calling threads do.
 
     Raises:
         ClusterError: A process cannot be started.
@@ -125,17 +124,17 @@ class ShardScorer:
         self._scorer = f"{socket.gethostname()}: {runtime.description}"
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
-        """Score a shard, stage its rows and put its receipt.
+        """Score a shard, stage its rows and write its receipt.
 
         Args:
             shard: The images' bytes.
             isolated: Decode in child processes, because the shard killed a process before.
 
         Returns:
-            The receipt that stands, which may be another attempt's.
+            The valid receipt, which may be that of another attempt.
 
         Raises:
-            LakeError: The store could not be written; nothing of the shard counts.
+            LakeError: The store could not be written; nothing of the shard is counted.
         """
         started = time.monotonic()
         scores = self.score_images(shard, isolated=isolated)
@@ -172,10 +171,10 @@ class ShardScorer:
         )
 
     def score_images(self, shard: ShardInput, *, isolated: bool = False) -> Scores:
-        """What the engine says of each image of a shard, or why it cannot say anything."""
+        """Score each image of a shard; an image that cannot be scored gets its error."""
         size, num = self._runtime.batch_size, len(shard.refs)
         batches = [range(start, min(start + size, num)) for start in range(0, num, size)]
-        if isolated:  # one after the other: what their pixels take may be what ended the process
+        if isolated:  # one after the other: memory for their pixels may be what ended the process
             with self._isolating, closing(self._decode_isolated(shard)) as decoded:
                 parts = [self._score_isolated(shard, batch, decoded) for batch in batches]
         else:
@@ -211,7 +210,7 @@ class ShardScorer:
         return self._score_batch(sources, errors, jpegs)
 
     def _decode_isolated(self, shard: ShardInput) -> Generator[Image | ImageError]:
-        """The images of a shard that were read, decoded in a child process."""
+        """Yield the images of a shard that were read, decoded in a child process."""
         known = (
             content or b""
             for content, error in zip(shard.contents, shard.errors, strict=True)
@@ -227,9 +226,9 @@ class ShardScorer:
     def _score_isolated(
         self, shard: ShardInput, batch: range, decoded: Iterator[Image | ImageError]
     ) -> Scores:
-        """Score some images of a shard as they come from a child process.
+        """Score some images of a shard as a child process decodes them.
 
-        A GPU decodes none of them: it may be what an image brought down.
+        The GPU decodes none of them: it may be what an image crashed.
         """
         errors = shard.errors[batch.start : batch.stop]
         images = [next(decoded) if error is None else error for error in errors]
@@ -261,17 +260,17 @@ class ShardScorer:
                 step = max(1, -(-len(rest) // self._num_threads))
                 parts = [rest[start : start + step] for start in range(0, len(rest), step)]
                 loading = [self._workers.submit(load, part) for part in parts]
-                wait(loading)  # also where one fails: the slot is another batch's next
+                wait(loading)  # also if one fails: another batch uses the slot next
                 found = itertools.chain.from_iterable(future.result() for future in loading)
                 shape_of = dict(zip(rest, found, strict=True))
                 shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
                 decoders = [slot.jpeg_decoder if i in loaded else None for i in range(num)]
-                # What a GPU decodes is done when the batch is.
+                # The GPU decodes as part of the batch, so it is done when the batch is.
                 output = self._watched(slot.infer, num) if loaded else slot.infer(num)
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
                 count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
                 marked = np.flatnonzero(count_NC.any(axis=1))
-                # The slot goes on with another batch while this one's masks are described.
+                # The slot takes another batch while the masks of this one are described.
                 describer = held.enter_context(self._describers.acquire())
                 masks_NHW = describer.mask_NHW[: len(marked)]
                 np.take(output.mask_NHW, marked, axis=0, out=masks_NHW, mode="clip")
@@ -281,7 +280,7 @@ class ShardScorer:
         return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects, gpu_decoders=decoders)
 
     def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
-        """Put one image into the slot; its source's height and width, or what is wrong with it."""
+        """Load one image into the slot; return its source's height and width, or its error."""
         card = self._card
         try:
             image_HW = source()
@@ -301,8 +300,8 @@ def provenance_columns(
     """The columns of `schema.PROVENANCE` for some images.
 
     Args:
-        made_by: What scored them.
-        gpu_decoders: Per image, what decoded it on the GPU; None: the CPU did.
+        made_by: Description of the scorer.
+        gpu_decoders: Per image, what decoded it on the GPU; None if the CPU did.
         cpu_decoder: What decodes on the CPU.
     """
     num = len(gpu_decoders)

@@ -1,7 +1,7 @@
 """From a plan's references to compressed bytes: the read stage, without Ray.
 
-A shard travels as one row (`WIRE`): its references as an Arrow IPC stream and one compressed image
-each, or the code and message of what made an image unreadable. Nothing in it is pickled.
+A shard travels as one row (`WIRE`): its references as an Arrow IPC stream and, per image, either
+the compressed bytes or the code and message of the error. Nothing in it is pickled.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ WIRE = pa.schema(
         pa.field("contents", pa.large_list(pa.large_binary())),
     ]
 )
-"""`head` is JSON: all but what `refs` and `contents` hold. Each column costs the scoring actor as
-much as some images."""
+"""`head` is JSON: all fields except `refs` and `contents`. Each column costs the scoring actor as
+much as several images."""
 
 
 _OF_AN_IMAGE = (MissingObjectError, ChangedObjectError)
-"""What costs one image; any other failure of the lake costs the shard."""
+"""Errors that fail one image; any other error of the lake fails the shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,16 +56,16 @@ class ShardInput:
     refs: pa.Table
     """The plan's rows of the shard."""
     contents: Sequence[bytes | memoryview | None]
-    """Per image, its compressed bytes; None where `errors` says why not."""
+    """Per image, its compressed bytes; None if `errors` holds its error."""
     errors: Sequence[ImageError | None]
     plain: Sequence[bool] | None = None
-    """Per image, whether it is a JPEG that a GPU may decode; None: they were not checked."""
+    """Per image, whether it is a JPEG that a GPU may decode; None if that was not checked."""
     failure: str | None = None
     """Why the whole shard could not be read."""
     transient: bool = False
-    """Whether reading it again may help."""
+    """Whether a retry may help."""
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """What the requests met with that it took to read it; see `Lake.counts`."""
+    """Counts of the requests that read it; see `Lake.counts`."""
 
     @classmethod
     def failed(
@@ -84,7 +84,7 @@ class ShardInput:
         )
 
     def to_wire(self) -> pa.Table:
-        """The shard as one row of `WIRE`."""
+        """Serialise the shard as one row of `WIRE`."""
         head = {
             "run_id": self.run_id,
             "plan_digest": self.plan_digest,
@@ -106,7 +106,7 @@ class ShardInput:
 
     @classmethod
     def from_wire(cls, table: pa.Table, row: int = 0) -> ShardInput:
-        """Read back a row of `WIRE`; the images' bytes are not copied."""
+        """Deserialise a row of `WIRE`; the images' bytes are not copied."""
         head = json.loads(table["head"][row].as_py())
         contents = binary_views(table["contents"][row].values)
         errors: list[ImageError | None] = [None] * len(contents)
@@ -117,15 +117,15 @@ class ShardInput:
 
 
 def check_jpegs(shard: ShardInput, height: int, width: int) -> ShardInput:
-    """Look at JPEGs where they are read, which leaves the scoring actor's threads less to do.
+    """Check JPEGs where they are read, which relieves the scoring actor's threads.
 
-    Broken ones are refused, with the errors that decoding would give, and plain ones
-    (`jpeg.is_plain_jpeg`) told from others.
+    Broken ones are refused, with the same errors as decoding would give, and plain ones
+    (`jpeg.is_plain_jpeg`) are marked.
 
     Args:
-        shard: As it was read.
-        height: Of the engine's images.
-        width: Of the engine's images.
+        shard: The shard as read.
+        height: Input height of the engine.
+        width: Input width of the engine.
     """
 
     def refusal(content: Any) -> ImageError | None:
@@ -147,15 +147,15 @@ def read_shards(
     """Read some shards of one row group of a plan.
 
     Args:
-        lake: Where the images lie.
-        run_id: The run whose plan it is.
+        lake: Root of the images.
+        run_id: The run that owns the plan.
         plan_digest: The plan's digest, which goes into the receipts.
         refs: The row group's rows (`schema.PLAN`).
         shards: Which shards to read.
 
     Yields:
-        One shard after the other. An image that is gone or was replaced since planning is an
-        error of that image; a store that keeps failing, a failure of the shard.
+        One shard after the other. An image that is missing or was replaced since planning gets an
+        error of its own; if the store keeps failing, the shard as a whole fails.
     """
     for shard in sorted(shards):
         rows = refs.filter(pc.equal(refs["shard"], shard)).combine_chunks()
@@ -181,7 +181,7 @@ def _read_shard(
 
 
 def _with_sizes(refs: pa.Table, results: Sequence[bytes | LakeError | ImageError]) -> pa.Table:
-    """References with what was read as their size: planning knows that of a row but on average."""
+    """Set sizes from what was read: for rows of a Parquet file, planning knows only an average."""
     sizes = [
         len(result) if isinstance(result, bytes) else planned
         for result, planned in zip(results, refs["bytes"].to_pylist(), strict=True)
@@ -198,5 +198,5 @@ def _image_error(
     if isinstance(result, ImageError):
         return result
     code = "missing" if isinstance(result, MissingObjectError) else "changed"
-    seen = "It was there when the run was planned." if etag.as_py() else "The manifest lists it."
+    seen = "It existed when the run was planned." if etag.as_py() else "The manifest lists it."
     return DecodeError(f"{result} {seen}", code=code)

@@ -181,5 +181,5 @@ def test_a_run_whose_plan_was_written_over_is_not_continued(place: Place) -> Non
     other = begin(place.store, place.keys[:3], engine=place.engine, date="2026-11-22")
     plan = place.store.read(layout.run_file(other.run_id, "plan.parquet"))
     place.store.write(layout.run_file(run_id, "plan.parquet"), plan)
-    with pytest.raises(PlanMismatchError, match="another plan was written over it"):
+    with pytest.raises(PlanMismatchError, match="another plan has overwritten it"):
         place.interrupted()

@@ -75,7 +75,7 @@ def test_a_store_that_cannot_be_written_costs_the_events_and_not_the_run(
     with caplog.at_level(logging.WARNING, logger="steel_batch.runs.events"):
         events.add("attempt")
         events.flush()
-    assert "events are not written" in caplog.text
+    assert "cannot write the run's events" in caplog.text
 
 
 def test_the_rate_is_that_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,7 +166,7 @@ def test_a_plan_that_another_one_was_written_over_is_noticed(large: Path) -> Non
     digest = Plan(Lake(str(large)), "r").info.digest
     assert Plan(Lake(str(large)), "r", digest=digest).info.digest == digest
     build_plan([ref("other")], SETTINGS, large / "runs/r/plan.parquet")
-    with pytest.raises(PlanMismatchError, match=f"begun with {digest[:12]}: .*--fresh"):
+    with pytest.raises(PlanMismatchError, match=f"started with {digest[:12]}: .*--fresh"):
         Plan(Lake(str(large)), "r", digest=digest)
 
 

@@ -88,7 +88,7 @@ def test_children_that_keep_ending_are_an_error(
 ) -> None:
     child._child.kill()
     monkeypatch.setattr(describer.sys, "executable", "/bin/false")
-    with pytest.raises(ClusterError, match=r"ended 2 times \(exit 1\): look for memory"):
+    with pytest.raises(ClusterError, match=r"ended 2 times \(exit 1\). Check the"):
         said(child, 1)
 
 
