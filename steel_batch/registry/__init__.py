@@ -1,1 +1,1 @@
-"""What a version of a model is, and which one an alias means."""
+"""What a version of a model is, and which version an alias points to."""

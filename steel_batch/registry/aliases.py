@@ -1,7 +1,7 @@
-"""Aliases: which version of a model is meant by a name such as ``production``.
+"""Aliases: names such as ``production`` that point to a version of a model.
 
-An alias is a numbered series of entries that never change; the newest is the truth. Moving it is
-putting the next number, so of two that move it at once one wins, and its history stays.
+An alias is a numbered series of immutable entries; the newest is valid. Moving an alias writes the
+next number, so if two processes move it at once, one of them fails. The history is kept.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ class AliasEntry:
     """One move of an alias."""
 
     number: int
-    """From 1; the highest is in force."""
+    """Counted from 1; the highest is valid."""
     version: str
-    """What the alias means from here on."""
+    """The version that the alias points to after this move."""
     previous: str | None
-    """What it meant before."""
+    """The version that it pointed to before."""
     action: str
     """``promote`` or ``rollback``."""
     at: str
     by: str
     why: str = ""
     forced: bool = False
-    """Whether it was moved although a check refused."""
+    """Whether it was moved although a check refused it."""
     checks: Mapping[str, Any] = field(default_factory=dict)
-    """What was compared."""
+    """The figures that were compared."""
 
 
 def current(
     store: Lake, model: str, alias: str, *, require_signed: bool = False
 ) -> AliasEntry | None:
-    """The entry in force, or None where there is no such alias.
+    """The newest entry, or None if there is no such alias.
 
     Raises:
-        EngineError: It is no entry, or not signed as it should be.
+        EngineError: The entry is invalid, or lacks a required signature.
     """
     name = layout.alias_series(model, alias)
     found = series.latest(store, name)
@@ -67,16 +67,16 @@ def history(store: Lake, model: str, alias: str) -> list[AliasEntry]:
 
 
 def before(entries: Sequence[AliasEntry]) -> str | None:
-    """The version that an alias goes back to, as an editor's undo would: never one that was left.
+    """The version that a rollback points an alias to; works like an editor's undo.
 
-    Each rollback takes away the promotion in force, so the next one goes further back. It passes
-    over earlier promotions of a version that was left since.
+    Each rollback undoes the newest promotion that is still in effect, so the next one goes further
+    back. Promotions of a version that was rolled back from are skipped.
 
     Args:
-        entries: Its history, oldest first.
+        entries: History of the alias, oldest first.
 
     Returns:
-        None where no earlier promotion is left.
+        The version; None if no earlier promotion is left.
     """
     standing: list[str] = []
     for entry in entries:
@@ -92,7 +92,7 @@ def before(entries: Sequence[AliasEntry]) -> str | None:
 
 
 def rolled_back_from(entries: Sequence[AliasEntry], version: str) -> AliasEntry | None:
-    """The rollback that took an alias from a version, if it was not promoted again since."""
+    """The rollback that took an alias off a version, unless it was promoted again since."""
     found = None
     for entry in entries:
         if entry.action == "rollback" and entry.previous == version:
@@ -103,7 +103,7 @@ def rolled_back_from(entries: Sequence[AliasEntry], version: str) -> AliasEntry 
 
 
 def names(store: Lake, model: str) -> list[str]:
-    """The aliases of a model."""
+    """Names of the aliases of a model."""
     prefix = layout.alias_series(model, "")
     return sorted(folder[len(prefix) :].rstrip("/") for folder in store.list_dirs(prefix))
 
@@ -120,18 +120,18 @@ def move(
     forced: bool = False,
     checks: Mapping[str, Any] | None = None,
 ) -> AliasEntry:
-    """Make an alias mean another version, if it still is as the caller saw it.
+    """Point an alias to another version, if nobody else has moved it since the caller read it.
 
     Args:
-        store: Where the alias lies.
-        model: Whose.
-        alias: Which.
-        seen: The entry that the decision was made on; None where there was none.
-        version: What it is to mean.
+        store: Store of the alias.
+        model: Name of the model.
+        alias: Name of the alias, without the model.
+        seen: The entry that the decision was based on; None if there was none.
+        version: The version to point to.
         action: ``promote`` or ``rollback``.
-        why: For the history.
-        forced: Whether a check was overruled.
-        checks: What was compared.
+        why: Reason, for the history.
+        forced: Whether a failed check was overridden.
+        checks: The figures that were compared.
 
     Raises:
         CommitConflictError: Somebody else moved it since; nothing was changed.
@@ -153,9 +153,9 @@ def move(
     if not series.put_next(store, name, entry.number, data):
         now = current(store, model, alias)
         raise CommitConflictError(
-            f"{model}@{alias} was moved to {now.version if now else 'another version'} by "
-            f"{now.by if now else 'somebody'} just now; nothing was changed. Look at it with "
-            f"`engines show {model}@{alias}` and run the command again if it still is right."
+            f"{model}@{alias} was just moved to {now.version if now else 'another version'} by "
+            f"{now.by if now else 'somebody else'}; nothing was changed. Check it with `engines "
+            f"show {model}@{alias}`, and run the command again if it is still right."
         )
     return entry
 
@@ -165,7 +165,8 @@ def _parse(store: Lake, name: str, number: int, data: bytes) -> AliasEntry:
         return AliasEntry(**{**json.loads(data), "number": number})
     except (ValueError, TypeError) as error:
         raise EngineError(
-            f"{store.uri(series.entry_key(name, number))} is not an entry of an alias: {error!r}."
+            f"{store.uri(series.entry_key(name, number))} is not a valid entry of an alias: "
+            f"{error!r}. Restore it from a backup."
         ) from error
 
 

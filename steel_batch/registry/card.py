@@ -1,4 +1,4 @@
-"""The card of a version: what is known of one immutable version of a model, and its digest."""
+"""The card of a version: what is recorded of one immutable version of a model, and its digest."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ MAX_CLASSES = 8
 IMAGE, MASK, PEAK, COUNT = "image", "mask", "peak", "count"
 PRECISIONS = ("fp32", "fp16", "int8")
 FORMAT = 2
-"""Of the card. A version of format 1 is a digest over its graphs and post-processing alone."""
+"""Format of the card. In format 1, a version is a digest of its graphs and post-processing only."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PostProcess:
-    """What happens to a mask between the graph and the row."""
+    """What is done to a mask between the graph and the row."""
 
     min_area_px: tuple[int, ...]
-    """Per class: a class with fewer pixels than this on an image is dropped from it. They are
-    pixels of the engine's size; on an image of another size, the same share of it."""
+    """Per class: a class with fewer pixels than this on an image is dropped from it. Counted in
+    pixels of the engine's input; on an image of another size, the same share of the image."""
     min_component_px: tuple[int, ...]
     """Per class: connected components with fewer pixels than this, counted in the same way, are
     dropped first."""
     resize: str = "never"
-    """Images of another size: `never` quarantines them, `fit` scales them and the mask back."""
+    """Images of another size: `never` quarantines them, `fit` scales the image and its mask."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,21 +43,21 @@ class Graph:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Card:
-    """What is known of one immutable version of a model: `card.json`."""
+    """What is recorded of one immutable version of a model: `card.json`."""
 
     model: str
     version: str
-    """12 hex digits: the digest over the graphs and everything that decides what a row says."""
+    """12 hex digits of the digest of the graphs and of everything that determines a row."""
     created: str
     classes: tuple[str, ...]
     """Names of the classes 1, 2, …: at most eight."""
     height: int
     width: int
     thresholds: tuple[float, ...]
-    """Per class, as a probability; informative here, in force inside the graph."""
+    """Per class, as a probability; for information only, the graph applies its own."""
     post_process: PostProcess
     graphs: tuple[Graph, ...]
-    """The first is the master (fp32); others are the same network in other precisions."""
+    """The first is the master (fp32); the others are the same network in other precisions."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -66,15 +66,15 @@ class Card:
 
     @classmethod
     def of(cls, graphs: Mapping[str, bytes], files: Mapping[str, str], **fields: Any) -> Card:
-        """The card of a new version.
+        """Make the card of a new version.
 
         Args:
             graphs: ONNX bytes by precision, the master first.
-            files: The graphs' file names by precision.
+            files: File names of the graphs by precision.
             fields: The other fields, without the version.
 
         Returns:
-            The same content gives the same version, on any machine.
+            The card; the same content gives the same version on any machine.
         """
         described = tuple(
             Graph(
@@ -86,7 +86,7 @@ class Card:
         return dataclasses.replace(card, version=card.content_version())
 
     def content_version(self) -> str:
-        """What the card's own content has as its version."""
+        """The version that follows from the card's own content."""
         content: dict[str, Any] = {
             "graphs": {graph.precision: graph.sha256 for graph in self.graphs},
             "post_process": dataclasses.asdict(self.post_process),
@@ -99,7 +99,7 @@ class Card:
 
     @property
     def name(self) -> str:
-        """``<model>-<version>``, as in the partition ``engine=``."""
+        """``<model>-<version>``, as in the partition ``engine=…``."""
         return f"{self.model}-{self.version}"
 
     def graph(self, precision: str) -> Graph:
@@ -120,23 +120,24 @@ class Card:
 
     @classmethod
     def from_json(cls, text: str | bytes, *, source: str) -> Card:
-        """Read a card strictly.
+        """Parse a card strictly.
 
         Args:
             text: The JSON.
-            source: Where it came from, for messages.
+            source: Where it is stored, for messages.
 
         Raises:
-            EngineError: A field is missing, unknown or of the wrong kind, the version's settings
-                contradict each other, or they or the graphs are those of another version.
+            EngineError: A field is missing, unknown or of the wrong type, the settings contradict
+                each other, or settings or graphs do not match the version.
         """
         try:
             raw = json.loads(text)
             form = raw.get("format", 1)
             if form not in range(1, FORMAT + 1):
                 raise EngineError(
-                    f"{source} is an engine card of format {form!r}; this steel-batch reads up to "
-                    f"{FORMAT}. Update steel-batch on this machine and on the cluster's nodes."
+                    f"{source} is an engine card of format {form!r}; this steel-batch reads "
+                    f"formats up to {FORMAT}. Update steel-batch on this machine and on the "
+                    "cluster's nodes."
                 )
             post = raw.pop("post_process")
             card = cls(
@@ -157,8 +158,8 @@ class Card:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise EngineError(
-                f"{source} is not an engine card: {reason}. Put the card back as it was, or move "
-                "it away and register the version again."
+                f"{source} is not a valid engine card: {reason}. Restore the card, or move it away "
+                "and register the version again."
             ) from error
         card._check(source)
         return card
@@ -173,21 +174,22 @@ class Card:
         }
         wrong = [f"{name} has {size}" for name, size in sizes.items() if size != num_classes]
         if not 1 <= num_classes <= MAX_CLASSES:
-            wrong.append(f"classes has {num_classes}, of 1 to {MAX_CLASSES}")
+            wrong.append(f"classes has {num_classes} entries, expected 1 to {MAX_CLASSES}")
         if post.resize not in ("never", "fit"):
-            wrong.append(f"post_process.resize is {post.resize!r}, of 'never' and 'fit'")
+            wrong.append(f"post_process.resize is {post.resize!r}, expected 'never' or 'fit'")
         if not self.graphs or self.graphs[0].precision != "fp32":
             wrong.append("graphs does not begin with the fp32 master")
         if any("/" in graph.file or graph.file.startswith(".") for graph in self.graphs):
             wrong.append("a graph's file is not a plain file name")
         if wrong:
             raise EngineError(
-                f"{source} contradicts itself ({num_classes} classes): {'; '.join(wrong)}."
+                f"{source} is inconsistent ({num_classes} classes): {'; '.join(wrong)}. Restore "
+                "the card, or register the version again."
             )
         found = self.content_version()
         if found != self.version:
             raise EngineError(
-                f"{source} was changed since it was registered: its content is version {found}, "
-                f"and it says {self.version}. Put the card back as it was, or register what it "
-                "says now as a version of its own."
+                f"{source} was changed after it was registered: its content has version {found}, "
+                f"but it states {self.version}. Restore the card, or register its present content "
+                "as a version of its own."
             )

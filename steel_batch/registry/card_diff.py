@@ -1,4 +1,4 @@
-"""Two engines' cards side by side: only what differs."""
+"""Compares the cards of two engines; shows only what differs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from steel_batch.registry.card import Card
 
 LONG: Final = ("confusion", "calibration")
-"""Tables within the metrics, which differ wherever a figure does."""
+"""Tables in the metrics that differ whenever a figure does."""
 ORDER: Final = (
     "created", "classes", "input", "resize", "thresholds", "min_area_px", "min_component_px",
     "graphs", "metrics", "recipe", "environment", "notes",
@@ -18,7 +18,7 @@ ORDER: Final = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One thing that two cards say differently; None where one does not say it."""
+    """One field that differs between two cards; None if a card lacks it."""
 
     name: str
     """Such as ``thresholds.scabs`` or ``recipe.model.encoder``."""
@@ -27,10 +27,10 @@ class Difference:
 
 
 def differences(a: Card, b: Card) -> list[Difference]:
-    """What differs between two cards, in a card's order.
+    """List what differs between two cards, in the order of a card.
 
-    What is said per class is compared by the class's name, so a class of another number is not
-    taken for another class; `classes` says that the numbers differ.
+    Per-class values are compared by the class's name, so renumbered classes are still compared with
+    themselves; the field `classes` shows that the numbers differ.
     """
     of_a, of_b = dict(_facts(a)), dict(_facts(b))
     return [
@@ -41,13 +41,13 @@ def differences(a: Card, b: Card) -> list[Difference]:
 
 
 def judged_on_the_same(a: Card, b: Card) -> bool:
-    """Whether the figures of two cards are of the same held-out images."""
+    """Whether the figures of two cards come from the same held-out images."""
     digest = a.metrics.get("data_digest")
     return digest is not None and digest == b.metrics.get("data_digest")
 
 
 def _facts(card: Card) -> Iterator[tuple[str, Any]]:
-    """Everything that a card says, flat and by name."""
+    """Yield everything in a card, flattened and by name."""
     post = card.post_process
     yield "created", card.created
     yield "classes", list(card.classes)
@@ -64,7 +64,7 @@ def _facts(card: Card) -> Iterator[tuple[str, Any]]:
 
 
 def _flat(name: str, value: Any, classes: Sequence[str] = ()) -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings; those of one level go before what lies deeper."""
+    """Yield the leaves of nested mappings, those of one level before deeper ones."""
     if not isinstance(value, Mapping):
         yield name, list(value) if isinstance(value, tuple) else value
         return
@@ -76,7 +76,7 @@ def _flat(name: str, value: Any, classes: Sequence[str] = ()) -> Iterator[tuple[
 
 
 def _by_class(classes: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
-    """Values by the names of the classes, numbered where two share a name."""
+    """Values by class name; a number is added if two classes share a name."""
     return {
         name if classes.count(name) == 1 else f"{name} ({number})": value
         for number, (name, value) in enumerate(zip(classes, values, strict=True), start=1)

@@ -1,11 +1,11 @@
-"""Whether figures of held-out images stand on enough of them, and how they are then shown.
+"""Whether figures come from enough held-out images to be compared, and how they are shown.
 
-Kaggle Dice counts an image without a class as 1 where nothing was marked on it. So an engine that
-finds nothing has a high figure on a few clean images, and one image more or less moves every other
-figure by as much as two engines differ. `MIN_CASES` images with each class, and as many without,
-are what figures must stand on: of a share that is seen on 20 images, the 95 % interval reaches no
-further than 0.22 to either side, and where none of 20 failed, at most 14 % of all do. A tenth of
-Severstal's 12,568 images, as `train` holds out, has 25 with the rarest class.
+Kaggle Dice counts an image without a class as 1 if nothing was predicted on it. So an engine that
+finds nothing scores high on a few clean images, and one image more or less moves every other figure
+as much as two engines differ. Hence at least `MIN_CASES` images with each class, and as many
+without, are required: for a share observed on 20 images, the 95 % interval extends at most 0.22 to
+either side, and if none of 20 failed, at most 14 % of all images do. A tenth of Severstal's 12,568
+images, which `train` holds out, has 25 with the rarest class.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 MIN_CASES: Final = 20
-"""Images with a class, and images without it."""
+"""Minimum number of images with a class, and of images without it."""
 TOO_FEW: Final = "too few"
 UNKNOWN: Final = "–"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassFigures:
-    """The figures of one class as texts: a number, ``too few``, or a dash for no cases at all."""
+    """The figures of one class as texts: a number, ``too few``, or a dash if there are no cases."""
 
     name: str
     images: str
-    """With the class."""
+    """Number of images with the class."""
     present_dice: str
     iou: str
     recall: str
@@ -34,15 +34,15 @@ class ClassFigures:
 
 
 def too_few(figures: Mapping[str, Any], classes: Sequence[str]) -> str | None:
-    """What figures lack to be compared, as a clause; None where they lack nothing.
+    """What is missing for figures to be comparable, as a clause; None if nothing is missing.
 
     Args:
-        figures: Of one part: a card's metrics, or those of its validation part.
-        classes: The names of the classes.
+        figures: A card's metrics, or those of its validation part.
+        classes: Names of the classes.
 
     Returns:
         Such as ``pits on 1, lines on 0: 20 with and 20 without each class are needed``.
-        None also for a card that does not say how many images have a class.
+        None also for a card that does not state how many images have a class.
     """
     lacks = []
     for name, entry in zip(classes, _of_classes(figures, classes), strict=True):
@@ -57,7 +57,7 @@ def too_few(figures: Mapping[str, Any], classes: Sequence[str]) -> str | None:
 
 
 def headline(figures: Mapping[str, Any], classes: Sequence[str]) -> str:
-    """Kaggle Dice and mIoU, or that the images are too few for them."""
+    """Kaggle Dice and mIoU, or that there are too few images for them."""
     lack = too_few(figures, classes)
     if lack is not None:
         return f"too few to compare ({lack})"
@@ -65,7 +65,7 @@ def headline(figures: Mapping[str, Any], classes: Sequence[str]) -> str:
 
 
 def class_figures(figures: Mapping[str, Any], classes: Sequence[str]) -> list[ClassFigures]:
-    """The figures of each class, those on too few images left out."""
+    """The figures of each class; those from too few images are left out."""
     rows = []
     for name, entry in zip(classes, _of_classes(figures, classes), strict=True):
         num_present, num_absent = _cases(figures, entry)
@@ -83,7 +83,7 @@ def class_figures(figures: Mapping[str, Any], classes: Sequence[str]) -> list[Cl
 
 
 def _of_classes(figures: Mapping[str, Any], classes: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-    """What a card says of each class: nothing where it has no figures, or of other classes."""
+    """A card's figures per class; empty if it has none, or those of other classes."""
     entries = figures.get("classes") or ()
     if len(entries) == len(classes) and all(isinstance(entry, Mapping) for entry in entries):
         return list(entries)
@@ -91,7 +91,7 @@ def _of_classes(figures: Mapping[str, Any], classes: Sequence[str]) -> Sequence[
 
 
 def _cases(figures: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Images with a class and without it; None where the card does not say."""
+    """Numbers of images with a class and without it; None if the card does not state them."""
     num_images, num_present = figures.get("num_images"), entry.get("num_present")
     if not isinstance(num_images, int) or not isinstance(num_present, int):
         return None, None

@@ -1,4 +1,4 @@
-"""Whether an ONNX graph keeps the engine's contract."""
+"""Checks whether an ONNX graph fulfils the engine's contract."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def open_session(graph: bytes, card: Card, *, precision: str) -> ort.InferenceSe
     Args:
         graph: ONNX bytes.
         card: The engine's card.
-        precision: What the graph is, for messages.
+        precision: Precision of the graph, for messages.
 
     Returns:
-        A session in which each run has but the thread that calls.
+        A session that uses only the calling thread for each run.
 
     Raises:
-        EngineError: It cannot be loaded, or its tensors differ; the message names each.
+        EngineError: It cannot be loaded, or its tensors differ; the message names each one.
     """
     check_self_contained(graph, name=f"the {precision} graph of engine {card.name}")
     options = ort.SessionOptions()
@@ -39,7 +39,7 @@ def open_session(graph: bytes, card: Card, *, precision: str) -> ort.InferenceSe
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # ONNX Runtime's errors have no base class of their own
+    except Exception as error:  # ONNX Runtime's errors have no common base class
         raise EngineError(
             f"engine {card.name} ({precision}) cannot be loaded by ONNX Runtime "
             f"{ort.__version__}: {error}"
@@ -71,6 +71,6 @@ def _check_graph(session: ort.InferenceSession, card: Card, precision: str) -> N
     wrong += [f"{name} is not in the contract" for name in tensors]
     if wrong:
         raise EngineError(
-            f"the {precision} graph of engine {card.name} does not keep the engine's contract: "
+            f"the {precision} graph of engine {card.name} does not fulfil the engine's contract: "
             f"{'; '.join(wrong)}. Export it with training/export.py."
         )

@@ -1,8 +1,8 @@
-"""Which version an alias may come to mean, and how it goes back to an earlier one.
+"""Which version an alias may be pointed to, and how it is pointed back to an earlier one.
 
-A version is compared with the one that it replaces by the figures in their cards, and only where
-both were judged on the same held-out images, which the cards' `data_digest` tells. What is refused
-changes nothing, and can be overruled with a reason that stays in the alias's history.
+A version is compared with the one that it replaces by the figures in their cards, and only if both
+were evaluated on the same held-out images, according to the cards' `data_digest`. A refusal changes
+nothing, and can be overridden with a reason that stays in the alias's history.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from steel_batch.registry.evidence import too_few
 from steel_batch.registry.versions import Engine, load_engine, shipped_name, unknown_alias
 
 ROUNDING: Final = 1e-9
-"""Of figures that are means: one image of many is exactly one image."""
+"""Tolerance for rounding in figures that are means, so that one image counts as exactly one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tolerance:
-    """How much worse than the version in force another may be."""
+    """How much worse than the current version a new one may be."""
 
     dice: float = 0.005
     """Kaggle Dice, over all images and classes."""
     per_class: float = 0.02
-    """Of each class: its Dice where present, its recall and its false alarms. Of the last two, one
-    image is always tolerated, however few images there are."""
+    """For each class: its Dice where present, its recall and its false alarms. For the last two,
+    one image is always tolerated, however few images there are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,43 +45,43 @@ class Figure:
     current: float
     candidate: float
     loss: float
-    """By how much the candidate is worse; below 0 it is better."""
+    """By how much the candidate is worse; negative if it is better."""
     tolerance: float
 
     @property
     def is_too_bad(self) -> bool:
-        """Whether it is worse by more than is tolerated."""
+        """Whether it is worse by more than the tolerance."""
         return not self.loss <= self.tolerance + ROUNDING
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """A version beside the one that an alias means."""
+    """A version compared with the one that an alias points to."""
 
     figures: tuple[Figure, ...]
-    """Empty where the two cannot be compared."""
+    """Empty if the two cannot be compared."""
     refusals: tuple[str, ...]
-    """Why the version is not to be promoted: each a clause."""
+    """Reasons not to promote the version, each a clause."""
     too_few: str | None = None
-    """What the images lack that both were judged on; see `steel_batch.registry.evidence`."""
+    """What the images that both were evaluated on lack; see `steel_batch.registry.evidence`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Move:
-    """What `promote` or `rollback` did."""
+    """Result of `promote` or `rollback`."""
 
     alias: str
     """``<model>@<alias>``."""
     engine: str
-    """What it means now."""
+    """The engine that it points to now."""
     previous: str | None
-    """What it meant before the move; None where there was no alias."""
+    """The engine that it pointed to before; None if there was no alias."""
     changed: bool
-    """False where it meant this version already."""
+    """False if it already pointed to this version."""
     entry: AliasEntry
-    """The entry in force."""
+    """The newest entry."""
     comparison: Comparison | None = None
-    """None where there was nothing to compare with."""
+    """None if there was nothing to compare with."""
 
 
 def promote(
@@ -93,18 +93,18 @@ def promote(
     force: bool = False,
     why: str = "",
 ) -> Move:
-    """Make an alias mean a version that is no worse than the one it means now.
+    """Point an alias to a version that is no worse than the current one.
 
     Args:
-        store: Where version and alias lie.
+        store: Store of version and alias.
         spec: The version: ``<model>-<12 hex>``, or another alias of the model.
-        alias: The alias's name, without the model.
-        tolerance: How much worse it may be.
-        force: Promote it whatever is found.
-        why: For the history.
+        alias: Name of the alias, without the model.
+        tolerance: How much worse the version may be.
+        force: Promote it even if a check refuses it.
+        why: Reason, for the history.
 
     Returns:
-        What was done; `changed` is false where the alias means this version already.
+        What was done; `changed` is false if the alias already points to this version.
 
     Raises:
         ConfigError: There is no such version, or it is refused.
@@ -129,9 +129,9 @@ def promote(
         refusals.append(f"{name} was rolled back from it on {fled.at[:10]} by {fled.by}{reason}")
     if refusals and not force:
         raise ConfigError(
-            f"{card.name} is not promoted, {name} still means {previous}: {'; '.join(refusals)}. "
-            f'To promote it all the same, give --force --why "…"; `engines diff {previous} '
-            f"{card.name} --store {store.url}` shows both."
+            f"{card.name} is not promoted; {name} still points to {previous}: "
+            f'{"; ".join(refusals)}. To promote it anyway, give --force --why "…". Compare the '
+            f"two with `engines diff {previous} {card.name} --store {store.url}`."
         )
     entry = aliases.move(
         store,
@@ -162,18 +162,18 @@ def promote(
 
 
 def rollback(store: Lake, spec: str, *, why: str = "") -> Move:
-    """Make an alias mean what it meant before its last promotion that still stands.
+    """Point an alias back to the version before its newest promotion that is still in effect.
 
-    Rolled back again, it goes one further back, and never to a version that it was rolled back
-    from. Rows that were scored stay under the engine that scored them.
+    Another rollback goes one further back, and never to a version that was rolled back from. Rows
+    that were scored stay under the engine that scored them.
 
     Args:
-        store: Where the alias lies.
+        store: Store of the alias.
         spec: ``<model>@<alias>``.
-        why: For the history.
+        why: Reason, for the history.
 
     Raises:
-        ConfigError: There is no such alias, or nothing before it.
+        ConfigError: There is no such alias, or no earlier version.
         EngineError: The files of the earlier version are missing or damaged.
         CommitConflictError: Somebody else moved the alias meanwhile; nothing was changed.
     """
@@ -189,8 +189,8 @@ def rollback(store: Lake, spec: str, *, why: str = "") -> Move:
     version = aliases.before(entries)
     if version is None:
         raise ConfigError(
-            f"{spec} means {left}, and there is no earlier version to go back to; `engines show "
-            f"{spec} --store {store.url}` shows its history. Promote another version."
+            f"{spec} points to {left}, and there is no earlier version to go back to; see its "
+            f"history with `engines show {spec} --store {store.url}`. Promote another version."
         )
     engine = _registered(store, layout.engine_name(model, version))
     _check_files(engine)
@@ -201,18 +201,18 @@ def rollback(store: Lake, spec: str, *, why: str = "") -> Move:
 
 
 def compare(current: Card, candidate: Card, tolerance: Tolerance) -> Comparison:
-    """Put a version beside the one that it would replace.
+    """Compare a version with the one that it would replace.
 
     Args:
-        current: What the alias means.
-        candidate: What it would mean.
-        tolerance: How much worse it may be.
+        current: The version that the alias points to.
+        candidate: The version that it would point to.
+        tolerance: How much worse the candidate may be.
     """
     refusals = []
     if candidate.classes != current.classes:
         refusals.append(
-            f"its classes 1, 2, … are {', '.join(candidate.classes)}, and those of {current.name} "
-            f"are {', '.join(current.classes)}: who reads the tables would take one for another"
+            f"its classes 1, 2, … are {', '.join(candidate.classes)}, but those of {current.name} "
+            f"are {', '.join(current.classes)}: readers of the tables would mix them up"
         )
     silent = [card.name for card in (current, candidate) if not _has_figures(card)]
     if silent:
@@ -222,7 +222,7 @@ def compare(current: Card, candidate: Card, tolerance: Tolerance) -> Comparison:
         )
     elif current.metrics["data_digest"] != candidate.metrics["data_digest"]:
         refusals.append(
-            f"it was judged on other images ({_judged_on(candidate)}) than {current.name} "
+            f"it was evaluated on other images ({_judged_on(candidate)}) than {current.name} "
             f"({_judged_on(current)}), so nothing can be compared: train both on the same images, "
             "labels and groups with the same --split-seed, --validation-share and --test-share"
         )
@@ -240,7 +240,7 @@ def compare(current: Card, candidate: Card, tolerance: Tolerance) -> Comparison:
 
 
 def _against(store: Lake, name: str, card: Card, tolerance: Tolerance) -> Comparison:
-    """Compare with the version in force, which may be beyond reading."""
+    """Compare with the current version, which may be unreadable."""
     try:
         current = load_engine(name, store=store).card
     except (ConfigError, EngineError) as error:
@@ -250,19 +250,19 @@ def _against(store: Lake, name: str, card: Card, tolerance: Tolerance) -> Compar
 
 
 def _registered(store: Lake, spec: str) -> Engine:
-    """A version of this store, and no other kind of engine."""
+    """Load a version, and refuse any that is not registered in this store."""
     engine = load_engine(spec, store=store)
     card = engine.card
     is_of_store = engine.home is store
     if card.name == shipped_name() and not is_of_store:
         raise ConfigError(
-            f"{card.name} is the shipped engine and cannot be promoted: an alias means a version "
-            f"of the registry in {store.url}. Name the shipped one itself: --engine demo."
+            f"{card.name} is the shipped engine and cannot be promoted: an alias points to a "
+            f"version of the registry in {store.url}. Use the shipped engine as --engine demo."
         )
     if not is_of_store or engine.folder != layout.version_dir(card.model, card.version):
         raise ConfigError(
-            f"{spec} is {card.name} in {engine.home.uri(engine.folder)}, and an alias means a "
-            f"version of the registry in {store.url}; `engines list` shows them."
+            f"{spec} is {card.name} in {engine.home.uri(engine.folder)}, but an alias points to a "
+            f"version of the registry in {store.url}; list them with `engines list`."
         )
     return engine
 
@@ -288,7 +288,7 @@ def _judged_on(card: Card) -> str:
 
 
 def _figures(current: Card, candidate: Card, tolerance: Tolerance) -> Iterator[Figure]:
-    """Every figure that both have, of the same images and classes."""
+    """Yield every figure that both cards have for the same images and classes."""
     now, then = current.metrics, candidate.metrics
     yield Figure(
         name="Kaggle Dice",

@@ -1,4 +1,4 @@
-"""How a version comes into a registry: its files are put where there are none, the card last."""
+"""Registers versions: writes their files if they are not there yet, the card last."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from steel_batch.registry.signatures import sign
 
 
 def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
-    """Make a version. The same content again changes nothing.
+    """Register a version. Registering the same content again changes nothing.
 
     Args:
-        store: Where the registry lies.
-        card: Its card. If the version exists, the card that stands is kept, with the figures and
-            the date that it was registered with.
-        graphs: ONNX bytes by precision, as the card names them.
+        store: Store of the registry.
+        card: Its card. If the version exists, the existing card is kept, with its figures and its
+            date of registration.
+        graphs: ONNX bytes by precision, as named in the card.
 
     Returns:
         The version.
 
     Raises:
-        EngineError: Card and graphs contradict each other, a graph does not keep the contract, or
-            something else is registered under this version; nothing was changed that was there.
+        EngineError: Card and graphs contradict each other, a graph does not fulfil the contract, or
+            different content is registered under this version; nothing existing was changed.
     """
     layout.engine_name(card.model, card.version)
     _check_consistent(card, graphs)
@@ -40,8 +40,9 @@ def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
         data = graphs[graph.precision]
         if not store.put_if_absent(key, data) and store.read(key) != data:
             raise EngineError(
-                f"{store.uri(key)} is there with other content than {card.name} has: the registry "
-                "was changed by hand. Nothing was replaced; move that file away and register again."
+                f"{store.uri(key)} exists, but its content is not that of {card.name}: the "
+                "registry was changed by hand. Nothing was replaced; move that file away and "
+                "register again."
             )
     text = card.to_json().encode()
     sign(store, card_key, text)
@@ -56,9 +57,9 @@ def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
     ]  # fmt: skip
     if differing:
         raise EngineError(
-            f"{card.name} is registered in {store.url} with {'; '.join(differing)}: a version "
-            "never changes, and nothing was replaced. Register it under another model name, or "
-            "with what stands there."
+            f"{card.name} is already registered in {store.url} with {'; '.join(differing)}: a "
+            "version never changes, so nothing was replaced. Register it under another model name, "
+            "or with the registered settings."
         )
     return card.version
 
@@ -67,13 +68,13 @@ def _check_consistent(card: Card, graphs: Mapping[str, bytes]) -> None:
     wrong = []
     precisions = [graph.precision for graph in card.graphs]
     if sorted(precisions) != sorted(graphs):
-        wrong.append(f"the card names {precisions} and the graphs given are {sorted(graphs)}")
+        wrong.append(f"the card names {precisions}, but the graphs given are {sorted(graphs)}")
     for graph in card.graphs:
         data = graphs.get(graph.precision)
         if data is not None and hashlib.sha256(data).hexdigest() != graph.sha256:
-            wrong.append(f"{graph.file} is not the file whose SHA-256 the card states")
+            wrong.append(f"{graph.file} does not have the SHA-256 that the card states")
     expected = card.content_version()
     if card.version != expected:
-        wrong.append(f"the content is version {expected}, the card says {card.version}")
+        wrong.append(f"the content has version {expected}, but the card states {card.version}")
     if wrong:
         raise EngineError(f"{card.name} is not registered: {'; '.join(wrong)}.")

@@ -1,10 +1,10 @@
-"""Whether an ONNX file is the whole model.
+"""Checks that an ONNX file holds the whole model.
 
-A tensor of a graph may say that its values lie in another file. ONNX Runtime and TensorRT would
-look for that file, by a path that the graph chooses, on the machine that loads it; its bytes would
-become part of what the engine answers. So a graph that names one is refused before anything loads
-it. The file is walked as protobuf wire format (onnx.proto): no library of ONNX is needed to score,
-and none is trusted with the question.
+A tensor of a graph may store its values in another file. ONNX Runtime and TensorRT would read that
+file, by a path that the graph chooses, on the machine that loads it, and its bytes would become
+part of what the engine computes. So such a graph is refused before anything loads it. The file is
+parsed as protobuf wire format (onnx.proto): scoring needs no ONNX library, and none is trusted with
+this check.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Final
 from steel_batch.errors import EngineError
 
 MAX_DEPTH: Final = 64
-"""Of messages inside each other; loops and branches of real models need a handful."""
+"""Limit of nested messages; loops and branches of real models need only a few."""
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _FIXED: Final = {_FIXED64: 8, _FIXED32: 4}
 _EXTERNAL: Final = {13, 14}
-"""`external_data` and `data_location` of a TensorProto."""
+"""Field numbers of `external_data` and `data_location` in a TensorProto."""
 _PARTS: Final[dict[str, dict[int, str]]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -30,7 +30,7 @@ _PARTS: Final[dict[str, dict[int, str]]] = {
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
-"""Per message, the fields in which a tensor can lie, and the message that each holds."""
+"""Per message, the fields that can contain a tensor, and the type of message in each."""
 
 
 def check_self_contained(graph: bytes, *, name: str) -> None:
@@ -38,10 +38,10 @@ def check_self_contained(graph: bytes, *, name: str) -> None:
 
     Args:
         graph: ONNX bytes.
-        name: What the graph is, for messages.
+        name: Name of the graph, for messages.
 
     Raises:
-        EngineError: A tensor's values lie outside of the file, or the file is no ONNX.
+        EngineError: A tensor's values are in another file, or the file is not ONNX.
     """
     try:
         _walk(memoryview(graph), "model", name, depth=0)
@@ -58,7 +58,7 @@ def _walk(message: memoryview, kind: str, name: str, *, depth: int) -> None:
     for number, value in _fields(message):
         if kind == "tensor" and number in _EXTERNAL and (number == 13 or value != 0):
             raise EngineError(
-                f"{name} keeps values of a tensor in another file (external data), and is not "
+                f"{name} stores values of a tensor in another file (external data) and is not "
                 "loaded: an engine is one file. Save the model with its weights inside, for "
                 "example with onnx.save(model, path, save_as_external_data=False)."
             )
@@ -67,7 +67,7 @@ def _walk(message: memoryview, kind: str, name: str, *, depth: int) -> None:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """The fields of a message: bytes of those that have a length, the number of a varint."""
+    """Yield a message's fields: bytes if they have a length, else the number of a varint."""
     position = 0
     while position < len(message):
         key, position = _varint(message, position)
@@ -90,7 +90,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """The number at a position, and where it ends."""
+    """Read the number at a position; return it and where it ends."""
     result = 0
     for shift in range(0, 70, 7):
         byte = message[position]

@@ -1,13 +1,14 @@
-"""Signatures of a registry's documents: cards, aliases' entries, records of compiled plans.
+"""Signatures of a registry's documents: cards, entries of aliases, records of compiled plans.
 
-Who can write the registry decides what runs on GPU workers and under which name rows are written.
-With a key in `KEY_VARIABLE`, each document is signed where it is written, and a signature that is
-there is checked where the document is read; `--require-signed` refuses what has none. A signature
-is an HMAC-SHA256 over the document and its key: who can check one can make one, so give the key to
-those who register and to those who score, and not to those who only write images or read tables.
+Whoever can write to the registry decides what runs on GPU workers and under which name rows are
+written. With a key in `KEY_VARIABLE`, each document is signed when it is written, and an existing
+signature is checked when the document is read; `--require-signed` also refuses unsigned documents.
+A signature is an HMAC-SHA256 of the document and its key in the store. The secret that checks
+signatures also makes them: give it to those who register and those who score, but not to those who
+only write images or read tables.
 
-Signatures lie apart from the documents, under the model, and are named by a digest of what they
-sign: nothing about the documents changes.
+Signatures are stored apart from the documents, under the model, and are named by a digest of what
+they sign: the documents themselves do not change.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ _PURPOSE: Final = b"steel_batch registry 1"
 
 
 def sign(store: Lake, key: str, document: bytes) -> bool:
-    """Sign a document of the registry, where this process has a key.
+    """Sign a document of the registry, if this process has a key.
 
     Args:
-        store: Where the document lies.
-        key: Its key in the store: the same bytes elsewhere are not signed.
+        store: Store of the document.
+        key: Its key in the store; the same bytes under another key are not signed.
         document: Its bytes.
 
     Returns:
         Whether there was a key to sign with.
 
     Raises:
-        ConfigError: The key is too short to be one.
+        ConfigError: The signing key is too short.
     """
     secret = _secret()
     if secret is None:
@@ -49,17 +50,17 @@ def sign(store: Lake, key: str, document: bytes) -> bool:
 
 
 def check_signature(store: Lake, key: str, document: bytes, *, is_required: bool) -> None:
-    """Refuse a document whose signature is wrong, or missing where it is required.
+    """Refuse a document with a wrong signature, or without one if it is required.
 
     Args:
-        store: Where the document lies.
+        store: Store of the document.
         key: Its key in the store.
-        document: Its bytes as they were read.
+        document: Its bytes as read.
         is_required: Whether a document without a signature is refused too.
 
     Raises:
         ConfigError: A signature is required and this process has no key to check it with.
-        EngineError: The signature is not one of this key, or there is none.
+        EngineError: The signature was not made with this key, or there is none.
     """
     if is_required:
         require_key()
@@ -71,19 +72,20 @@ def check_signature(store: Lake, key: str, document: bytes, *, is_required: bool
     except MissingObjectError:
         if is_required:
             raise EngineError(
-                f"{store.uri(key)} has no signature and --require-signed was given. Check who "
-                "wrote it and what it says; then sign it with `steel-batch engines sign`."
+                f"{store.uri(key)} has no signature, but --require-signed is set. Check who wrote "
+                "it and what it contains, then sign it with `steel-batch engines sign`."
             ) from None
         return
     if not hmac.compare_digest(found, _signature(secret, key, document)):
         raise EngineError(
-            f"{store.uri(key)} is not signed with the key in {KEY_VARIABLE}: the document, its "
-            "signature or the key is another one. It is not used."
+            f"the signature of {store.uri(key)} does not match the key in {KEY_VARIABLE}: the "
+            "document, the signature or the key has changed. The document is not used. Check who "
+            "changed it, then restore it from a backup or sign it with `steel-batch engines sign`."
         )
 
 
 def require_key() -> None:
-    """Refuse to go on without a key.
+    """Refuse to continue without a signing key.
 
     Raises:
         ConfigError: This process has none.
@@ -96,14 +98,14 @@ def require_key() -> None:
 
 
 def sign_model(store: Lake, model: str) -> list[str]:
-    """Sign every document of a model as it is now.
+    """Sign every document of a model in its present state.
 
     Args:
         store: The store.
         model: The model's name.
 
     Returns:
-        The keys of the documents.
+        The keys of the documents in the store.
 
     Raises:
         ConfigError: There is no key to sign with, or no such model.

@@ -1,7 +1,7 @@
-"""Engines in a store: immutable versions, and how a user names one.
+"""Engines in a store: immutable versions, and how users name them.
 
-A version is content-addressed and never changed: its files are put where there are none, the card
-last, so a folder without a card is no version yet.
+A version is content-addressed and never changes. Its files are written if they are not there yet,
+the card last, so a folder without a card is not a version yet.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ DEMO_FOLDER: Final = Path(__file__).parent.parent / "demo_engine"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """One version of a model and where its files lie. Ray ships it to the actors.
+    """One version of a model, and where its files are. Ray ships it to the actors.
 
-    A folder of this machine need not be on another one, and the shipped engine lies where each
-    machine has the package: graphs in a folder travel with the engine.
+    A folder of this machine may not exist on another one, and the shipped engine is in each
+    machine's own package: graphs in a folder travel with the engine.
     """
 
     card: Card
     home: Lake
     """The lake whose `folder` holds the card and the graphs."""
     folder: str
-    """The version's folder below `home`; '' for the root."""
+    """The version's folder under `home`; '' for the root."""
     plan_home: Lake
-    """The lake whose `plan_folder` holds the compiled plans: the store's, where there is one."""
+    """The lake whose `plan_folder` holds the compiled plans: the store, if there is one."""
     plan_folder: str
     where: str
     """The arguments that name this engine on the command line."""
     is_signed: bool = False
-    """Whether its documents must be signed, those of its compiled plans too."""
+    """Whether its documents must be signed, including those of its compiled plans."""
     carried: Mapping[str, bytes] = dataclasses.field(default_factory=dict, repr=False)
-    """Graphs that came with it from another process, by file."""
+    """Graphs that came with it from another process, by file name."""
 
     @property
     def is_in_store(self) -> bool:
-        """Whether its compiled plans lie in a store's registry."""
+        """Whether its compiled plans are kept in a store's registry."""
         return self.plan_folder.startswith("registry/")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """What another process makes it of."""
+        """Pickle it with its graphs, unless they are in S3."""
         values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
         if not self.home.is_s3:
             values["carried"] = {**self._graphs_in_folder(), **self.carried}
@@ -65,15 +65,15 @@ class Engine:
     def _graphs_in_folder(self) -> dict[str, bytes]:
         found = {}
         for graph in self.card.graphs:
-            with contextlib.suppress(LakeError):  # what needs it says what is wrong with it
+            with contextlib.suppress(LakeError):  # reported by whatever needs the graph
                 found[graph.file] = self.home.read(f"{self.folder}/{graph.file}".lstrip("/"))
         return found
 
     def read_graph(self, precision: str) -> bytes:
-        """The ONNX bytes of one precision, whose digest is checked.
+        """The ONNX bytes of one precision, after checking their digest.
 
         Raises:
-            EngineError: The card has no such graph, or the file is missing, another one, or takes
+            EngineError: The card has no such graph, or the file is missing, has changed, or takes
                 values from another file.
         """
         graph = self.card.graph(precision)
@@ -83,19 +83,20 @@ class Engine:
         except MissingObjectError as error:
             raise EngineError(
                 f"engine {self.card.name}: its card names {graph.file}, but {self.home.uri(key)} "
-                "is not there; register the version again."
+                "does not exist. Register the version again."
             ) from error
         found = hashlib.sha256(data).hexdigest()
         if found != graph.sha256:
             raise EngineError(
-                f"engine {self.card.name}: {self.home.uri(key)} has SHA-256 {found[:12]}…, its "
-                f"card says {graph.sha256[:12]}…: the file was changed and is not loaded."
+                f"engine {self.card.name}: {self.home.uri(key)} has SHA-256 {found[:12]}…, but its "
+                f"card states {graph.sha256[:12]}…: the file was changed and is not loaded. "
+                "Restore it, or register the version again."
             )
         check_self_contained(data, name=self.home.uri(key))
         return data
 
     def read_report(self) -> str | None:
-        """The page that its training left beside the card; None where there is none."""
+        """The training report stored next to the card; None if there is none."""
         try:
             return self.home.read(f"{self.folder}/{layout.TRAINING_REPORT}".lstrip("/")).decode()
         except MissingObjectError:
@@ -113,17 +114,18 @@ def load_engine(
 
     Args:
         spec: ``demo``, ``<model>@<alias>``, ``<model>-<12 hex>``, or a version's folder. The
-            shipped engine has a name of the third kind too, and is found by it in every store.
-        store: Where models and aliases are looked up, and where plans are kept; None knows only
-            the shipped engine and folders, and keeps plans beside the card.
-        endpoint_url: Where a version's folder lies in S3: an endpoint other than AWS's. With a
-            store it is the store's.
-        require_signed: Refuse an alias, a card and compiled plans without a signature. The shipped
+            shipped engine also has a name of the third form, which works with every store.
+        store: Where models and aliases are looked up and compiled plans are kept. None: only the
+            shipped engine and folders are known, and compiled plans are kept next to the card.
+        endpoint_url: An S3 endpoint other than AWS's, for a version's folder in S3. With a store,
+            the store's endpoint is used.
+        require_signed: Refuse aliases, cards and compiled plans without a signature. The shipped
             engine needs none; a version's folder cannot have one.
 
     Raises:
-        ConfigError: There is none; the message lists those that exist.
-        EngineError: Its card is damaged, was changed since it was registered, or is not signed as
+        ConfigError: There is no such engine; the message lists those that exist.
+        EngineError: Its card is damaged, was changed after it was registered, or lacks a required
+            signature.
             it should be.
     """
     if require_signed:
@@ -133,8 +135,8 @@ def load_engine(
     if "/" in spec or spec.startswith("."):
         if require_signed:
             raise ConfigError(
-                f"--require-signed takes no engine from a folder ({spec}): register the version in "
-                "the store, and give <model>@<alias> or <model>-<12 hex digits>."
+                f"--require-signed accepts no engine from a folder ({spec}): register the version "
+                "in the store, and give <model>@<alias> or <model>-<12 hex digits>."
             )
         endpoint_url = endpoint_url if store is None else store.endpoint_url
         return _load(Lake(spec, endpoint_url=endpoint_url), "", spec, store)
@@ -143,8 +145,8 @@ def load_engine(
         if is_shipped:
             return _load_shipped(spec, store, require_signed)
         raise ConfigError(
-            f"engine {spec!r} is looked up in a store, and none was given; expected 'demo', the "
-            "path of a version's folder, or --store."
+            f"engine {spec!r} must be looked up in a store, and none was given: add --store, or "
+            "give 'demo' or the path of a version's folder."
         )
     model, at, alias = spec.partition("@")
     problem = f"there is no engine {spec!r} in {store.url}"
@@ -152,9 +154,9 @@ def load_engine(
         if at:
             version = resolve_alias(store, model, alias, require_signed=require_signed)
             problem = (
-                f"{spec} means {layout.engine_name(model, version)}, and its card "
-                f"{store.uri(layout.card_file(model, version))} is not there: put it back, or have "
-                "the alias mean another version with `engines promote` or `engines rollback`"
+                f"{spec} points to {layout.engine_name(model, version)}, but its card "
+                f"{store.uri(layout.card_file(model, version))} does not exist: restore it, or "
+                "point the alias to another version with `engines promote` or `engines rollback`"
             )
         else:
             model, version = layout.split_engine_name(spec)
@@ -174,11 +176,11 @@ def shipped_name() -> str:
 
 
 def resolve_alias(store: Lake, model: str, alias: str, *, require_signed: bool = False) -> str:
-    """The version that an alias means now.
+    """The version that an alias points to now.
 
     Raises:
         ConfigError: There is no such alias.
-        EngineError: Its entry is not signed as it should be.
+        EngineError: Its entry lacks a required signature.
     """
     layout.check_name(model, what="model")
     layout.check_name(alias, what="alias")
@@ -189,22 +191,22 @@ def resolve_alias(store: Lake, model: str, alias: str, *, require_signed: bool =
 
 
 def unknown_alias(store: Lake, model: str, alias: str) -> ConfigError:
-    """What is raised where an alias has no entries."""
+    """The error for an alias without entries."""
     return ConfigError(
-        f"there is no alias {model}@{alias} in {store.url}; `engines list` shows them, and "
-        "`engines promote` makes one."
+        f"there is no alias {model}@{alias} in {store.url}; list the aliases with `engines list`, "
+        "or create this one with `engines promote`."
     )
 
 
 def list_models(store: Lake) -> list[str]:
-    """The models of a store."""
+    """Names of the models in a store."""
     return sorted(folder.split("/")[1] for folder in store.list_dirs("registry/"))
 
 
 def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError]:
     """The card of each version of a model, oldest first.
 
-    A card that is damaged gives its error in its place, before the others.
+    A damaged card is represented by its error, before the others.
     """
     found: dict[str, Card | EngineError] = {}
     for version in _versions(store, model):
@@ -217,12 +219,12 @@ def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError]:
 
 
 def list_aliases(store: Lake, model: str) -> dict[str, str]:
-    """The aliases of a model and the versions that they mean."""
+    """The aliases of a model, and the versions that they point to."""
     return {name: resolve_alias(store, model, name) for name in aliases.names(store, model)}
 
 
 def _load_shipped(spec: str, store: Lake | None, require_signed: bool) -> Engine:
-    """The engine of the package; its compiled plans lie in the store like those of others."""
+    """The engine of the package; its compiled plans are kept in the store like any other's."""
     return dataclasses.replace(
         _load(Lake(str(DEMO_FOLDER)), "", spec, store), is_signed=require_signed
     )
@@ -236,13 +238,13 @@ def _load(
         text = home.read(key)
     except MissingObjectError as error:
         raise ConfigError(
-            f"there is no engine {spec!r}: {home.uri(key)} is not there. Give 'demo', "
+            f"there is no engine {spec!r}: {home.uri(key)} does not exist. Give 'demo', "
             "<model>@<alias>, <model>-<12 hex digits>, or the folder of a version."
         ) from error
     card = Card.from_json(text, source=home.uri(key))
     if home is store and folder != layout.version_dir(card.model, card.version):
         raise EngineError(
-            f"{home.uri(key)} is the card of {card.name}, whose place is "
+            f"{home.uri(key)} is the card of {card.name}, which belongs in "
             f"{home.uri(layout.version_dir(card.model, card.version))}: rows would be written "
             "under another model's name. Move the version's folder back, or register it as that "
             "model."
@@ -274,6 +276,6 @@ def _known_names(store: Lake) -> list[str]:
 
 
 def _versions(store: Lake, model: str) -> list[str]:
-    """Every folder of a model with a card in it, whatever the card says."""
+    """Every folder of a model that contains a card, whatever the card states."""
     folders = (folder.split("/")[2] for folder in store.list_dirs(f"registry/{model}/"))
     return [name for name in folders if store.stat(layout.card_file(model, name)) is not None]

@@ -121,7 +121,7 @@ def test_an_engine_that_is_worse_is_refused_unless_forced(
     with pytest.raises(ConfigError) as refused:
         local.promote(worse)
     text = str(refused.value)
-    assert text.startswith(f"{worse.name} is not promoted, {ALIAS} still means {first.name}: ")
+    assert text.startswith(f"{worse.name} is not promoted; {ALIAS} still points to {first.name}: ")
     assert expected in text
     assert "worse by more than 0.0" in text
     assert '--force --why "…"' in text
@@ -155,7 +155,7 @@ def test_figures_of_other_images_are_not_compared(local: Registry) -> None:
     local.promote(first)
     with pytest.raises(ConfigError) as refused:
         local.promote(other)
-    assert "judged on other images (1000 of digest ffffffffffff)" in str(refused.value)
+    assert "evaluated on other images (1000 of digest ffffffffffff)" in str(refused.value)
     assert "with the same --split-seed, --validation-share and --test-share" in str(refused.value)
     assert local.promote(other, force=True, why="more images").entry.forced
 
@@ -297,7 +297,7 @@ def test_one_alias_is_promoted_to_what_another_means(local: Registry) -> None:
 def test_what_is_no_version_of_the_store_is_refused(local: Registry, tiny_engine: Path) -> None:
     first = local.add()
     for spec in ("demo", str(tiny_engine)):
-        with pytest.raises(ConfigError, match="an alias means a version of the registry"):
+        with pytest.raises(ConfigError, match="an alias points to a version of the registry"):
             promote(local.store, spec, "production", tolerance=TOLERANCE)
     with pytest.raises(ConfigError, match=f"There are: demo, {first.name}"):
         promote(local.store, "tiny-0123456789ab", "production", tolerance=TOLERANCE)

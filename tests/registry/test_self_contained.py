@@ -104,7 +104,7 @@ Model = Callable[[TensorProto], onnx.ModelProto]
 def test_a_tensor_in_another_file_is_refused_wherever_it_lies(
     place: Model, where: dict[str, bool]
 ) -> None:
-    with pytest.raises(EngineError, match=r"the graph keeps values .* in another file"):
+    with pytest.raises(EngineError, match=r"the graph stores values .* in another file"):
         check_self_contained(place(external(**where)).SerializeToString(), name="the graph")
 
 
@@ -137,5 +137,5 @@ def test_no_runtime_is_given_a_graph_that_names_another_file() -> None:
     engine = load_engine("demo", store=None)
     model = onnx.load_from_string(engine.read_graph("fp32"))
     model.graph.initializer[0].CopyFrom(external(model.graph.initializer[0].name))
-    with pytest.raises(EngineError, match=r"the fp32 graph of engine demo-\w+ keeps values"):
+    with pytest.raises(EngineError, match=r"the fp32 graph of engine demo-\w+ stores values"):
         open_session(model.SerializeToString(), engine.card, precision="fp32")

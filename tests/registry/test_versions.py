@@ -122,7 +122,7 @@ def test_an_alias_of_a_version_that_is_gone_says_so(lake: Lake) -> None:
     with pytest.raises(ConfigError) as caught:
         load_engine("tiny@production", store=lake)
     text = str(caught.value)
-    assert text.startswith(f"tiny@production means {CARD.name}, and its card {lake.uri(key)} is ")
+    assert text.startswith(f"tiny@production points to {CARD.name}, but its card {lake.uri(key)} ")
     assert text.endswith(f" `engines rollback`. There are: demo, {OTHER.name}.")
 
 
@@ -147,7 +147,7 @@ def test_a_version_under_another_models_name_is_refused(lake: Lake) -> None:
     for name in ("card.json", "model.onnx"):
         data = lake.read(f"{layout.version_dir('tiny', CARD.version)}/{name}")
         lake.write(f"{layout.version_dir('other', CARD.version)}/{name}", data)
-    with pytest.raises(EngineError, match=f"is the card of {CARD.name}, whose place is .*/tiny/"):
+    with pytest.raises(EngineError, match=f"is the card of {CARD.name}, which belongs in .*/tiny/"):
         load_engine(f"other-{CARD.version}", store=lake)
     assert isinstance(list_versions(lake, "other")[CARD.version], EngineError)
     assert load_engine(CARD.name, store=lake).card == CARD
@@ -198,9 +198,9 @@ def test_a_registered_version_is_never_changed(lake: Lake) -> None:
     with pytest.raises(EngineError) as refused:
         register(lake, renamed, GRAPHS)
     assert str(refused.value) == (
-        f"{card.name} is registered in {lake.url} with classes ('band_1', 'band_2', 'band_3', "
-        "'band_4'), not ('a', 'b', 'c', 'd'): a version never changes, and nothing was replaced. "
-        "Register it under another model name, or with what stands there."
+        f"{card.name} is already registered in {lake.url} with classes ('band_1', 'band_2', "
+        "'band_3', 'band_4'), not ('a', 'b', 'c', 'd'): a version never changes, so nothing was "
+        "replaced. Register it under another model name, or with the registered settings."
     )
     assert list_versions(lake, "tiny") == {card.version: card}
 
@@ -269,9 +269,9 @@ def test_a_changed_graph_is_not_loaded(lake: Lake) -> None:
 @pytest.mark.parametrize(
     ("changes", "graphs", "message"),
     [
-        ({"version": "0123456789ab"}, GRAPHS, "the content is version"),
+        ({"version": "0123456789ab"}, GRAPHS, "the content has version"),
         ({}, {}, "the graphs given are"),
-        ({}, {"fp32": b"x"}, "not the file whose SHA-256"),
+        ({}, {"fp32": b"x"}, "does not have the SHA-256"),
     ],
 )
 def test_a_card_that_is_not_its_graphs_is_refused(
@@ -285,7 +285,7 @@ def test_a_card_that_is_not_its_graphs_is_refused(
 def test_a_graph_outside_the_contract_is_not_registered(lake: Lake) -> None:
     card, graphs = tiny_version(height=32)
     wrong = changed(card, height=64)
-    with pytest.raises(EngineError, match="does not keep the engine's contract"):
+    with pytest.raises(EngineError, match="does not fulfil the engine's contract"):
         register(lake, wrong, graphs)
     assert list(lake.list_objects()) == []
 
@@ -307,15 +307,15 @@ def test_a_card_that_was_edited_by_hand_is_refused(lake: Lake, written: str, ins
     lake.write(key, text.replace(written, instead).encode())
     with pytest.raises(EngineError) as refused:
         load_engine("tiny@production", store=lake)
-    assert f"{lake.uri(key)} was changed since it was registered" in str(refused.value)
-    assert f"and it says {CARD.version}. Put the card back" in str(refused.value)
+    assert f"{lake.uri(key)} was changed after it was registered" in str(refused.value)
+    assert f"but it states {CARD.version}. Restore the card" in str(refused.value)
     assert load_engine(OTHER.name, store=lake).card == OTHER
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"{}", "it has no 'post_process'. Put the card back"),
+        (b"{}", "it has no 'post_process'. Restore the card"),
         (b"no json", "Expecting value: line 1"),
         (b'{"post_process": {}, "classes": []}', "it has no 'thresholds'"),
     ],

@@ -105,7 +105,7 @@ def test_two_trainings_on_one_split_can_be_compared_wherever_the_images_lie(
     }  # fmt: skip
     other = run_job(job(copy, tmp_path / "store", split_seed=1), config).card
     aliases.move(store, "bands", "production", None, version=second.version, action="promote")
-    with pytest.raises(ConfigError, match=r"judged on other images .* the same --split-seed"):
+    with pytest.raises(ConfigError, match=r"evaluated on other images .* the same --split-seed"):
         promote(store, other.name, "production", tolerance=Tolerance())
 
 
