@@ -1,4 +1,4 @@
-"""An object store or folder behind one interface, and what put-if-absent is good for."""
+"""An object store or folder behind one interface, and what is built on put-if-absent."""
 
 from steel_batch.lake.contract import LakeObject, ReadRequest, why_unusable
 from steel_batch.lake.lake import Lake

@@ -1,4 +1,4 @@
-"""What a kind of store does, whichever it is; `Lake` documents each method."""
+"""What every kind of store provides; `Lake` documents each method."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ T = TypeVar("T")
 
 
 def why_unusable(key: str, *, prefix: bool = False) -> str | None:
-    """Why nothing is read or written under a key, as a phrase; None where it is fine.
+    """Why nothing can be read or written under a key, as a phrase; None if it can.
 
-    Buckets hold such keys all the same, and folders names that are no UTF-8: listings show them.
+    Buckets may hold such keys, and folders may hold names that are not UTF-8: listings show them.
 
     Args:
-        key: Below the lake's root.
-        prefix: Whether it is the beginning of keys, of which the last part is any.
+        key: Relative to the lake's root.
+        prefix: Whether it is a prefix of keys, whose last part may be anything.
     """
     parts = f"/{key[: key.rfind('/') + 1]}" if prefix else f"/{key}/"
     if "//" in parts or "/./" in parts or "/../" in parts or "\\" in key or "\0" in key:
         return (
-            "it must stay below the lake's root, without '.', '..', empty parts, backslashes or NUL"
+            "it must stay under the lake's root, without '.', '..', empty parts, backslashes or NUL"
         )
     return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeObject:
-    """One object, as a listing shows it."""
+    """One object, as in a listing."""
 
     key: str
-    """Relative to the lake's root. Where nothing can be read under it (`why_unusable`), it is for
-    messages only; a folder's names that are no UTF-8 have their bytes as ``\\xff`` in it."""
+    """Relative to the lake's root. If nothing can be read under it (`why_unusable`), it is for
+    messages only; a folder's names that are not UTF-8 have their bytes as ``\\xff`` in it."""
     size_bytes: int
     etag: str
-    """Changes when the content does; for a folder, the time of change and the size."""
+    """Changes when the content does; in a folder, made of the time of change and the size."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
-    """A whole object or a range of its bytes."""
+    """A whole object, or a range of its bytes."""
 
     key: str
     offset: int = 0
     length: int | None = None
     etag: str | None = None
-    """Where given, an object with another etag is a `ChangedObjectError`."""
+    """If given, an object with another etag is a `ChangedObjectError`."""
 
 
 class Backend(Protocol):
-    """What a kind of store does; see `Lake` for each method's contract."""
+    """What every kind of store provides; see `Lake` for each method's contract."""
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]: ...
     def list_dirs(self, prefix: str) -> Iterator[str]: ...

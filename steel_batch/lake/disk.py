@@ -1,4 +1,4 @@
-"""What a lake in a folder needs of the file system: bytes that stay, and what its errors mean."""
+"""What a lake in a folder needs from the file system: durable writes, and the meaning of errors."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from steel_batch.errors import LakeError, TransientLakeError
 
 _PASSING: Final = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
-"""What file systems without hard links answer; also one whose file has too many."""
+"""Errors of file systems without hard links, or of a file that has too many."""
 _NO_SYNC: Final = {errno.EINVAL, errno.ENOTSUP}
-"""What network drives answer that cannot do it for folders."""
+"""Errors of network drives that cannot sync folders."""
 ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 class InputFile(io.FileIO):
-    """A file to read, whose errors are those of the lake, whoever reads it.
+    """A file to read that raises the lake's errors, whichever library reads it.
 
     Raises:
-        LakeError: In place of the operating system's error, from each read.
+        LakeError: From each read, in place of the operating system's error.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,9 +45,9 @@ class InputFile(io.FileIO):
 
 
 def create_exclusively(path: Path, data: bytes) -> bool:
-    """Create a file where there is none, on a file system without links.
+    """Create a file if there is none, on a file system without links.
 
-    Readers may see it while it is written. False where there is one.
+    Readers may see it while it is being written. Returns False if there is one.
     """
     try:
         file = path.open("xb")
@@ -65,7 +65,7 @@ def create_exclusively(path: Path, data: bytes) -> bool:
 
 
 def make_durable(path: Path) -> None:
-    """Bring a file's content, or a folder's entries, to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -77,16 +77,16 @@ def make_durable(path: Path) -> None:
 
 
 def error_of(error: OSError, path: Path) -> LakeError:
-    """The error to raise for what the operating system answered about a path."""
+    """Convert an error of the operating system about a path."""
     reason = error.strerror or str(error)
     if error.errno in _PASSING:
         return TransientLakeError(f"{path}: {reason}.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        advice = "give this user the right to, or name another folder"
+        advice = "give this user the permission, or choose another folder"
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-        advice = "make room on that disk"
+        advice = "free space on that disk"
     elif error.errno in (errno.ENOTDIR, errno.EEXIST):
-        advice = "a part of that path is a file; name a folder"
+        advice = "a part of that path is a file; choose a folder"
     else:
         return LakeError(f"{path}: {reason}.")
     return LakeError(f"{path}: {reason}; {advice}.")

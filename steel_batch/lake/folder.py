@@ -35,7 +35,7 @@ from steel_batch.lake.retry import Stats
 T = TypeVar("T")
 
 SCRATCH: Final = ".tmp"
-"""Folder below the root where files lie until they are whole; never listed."""
+"""Folder under the root for files that are not complete yet; never listed."""
 READ_THREADS: Final = 8
 
 
@@ -45,9 +45,9 @@ def etag_of(status: os.stat_result) -> str:
 
 
 class Folder:
-    """See `steel_batch.lake.Lake`.
+    """A lake in a local folder; see `steel_batch.lake.Lake`.
 
-    Reads follow symbolic links; nothing is written through one that leads out of the root.
+    Reads follow symbolic links; nothing is written through a link that leads out of the root.
     """
 
     def __init__(self, root: Path) -> None:
@@ -62,13 +62,13 @@ class Folder:
     def _walk(
         self, folder: Path, base: str, head: str, above: frozenset[str]
     ) -> Iterator[LakeObject]:
-        """The files below a folder, whose keys begin with `base`, and next with `head`.
+        """Yield the files under a folder; their keys begin with `base`, then with `head`.
 
-        `above` holds the real paths of the folders on the way here, as a link may lead back.
+        `above` holds the real paths of the parent folders, to detect links that lead back to them.
         """
         entries = self._entries(folder, head)[::-1]
         while entries:
-            entry = entries.pop()  # which holds its path and status, once it was asked for them
+            entry = entries.pop()  # caches its path and status
             try:
                 if entry.is_dir():
                     place = os.path.realpath(entry.path)
@@ -83,7 +83,7 @@ class Folder:
                         etag=etag_of(status),
                     )
             except OSError as error:
-                # Deleted since it was listed, or a link that leads nowhere.
+                # Deleted after it was listed, or a dangling link.
                 if error.errno not in (errno.ENOENT, errno.ELOOP):
                     raise error_of(error, Path(entry.path)) from error
 
@@ -99,7 +99,7 @@ class Folder:
                 yield f"{base}{_key_of(entry.name)}/"
 
     def _entries(self, folder: Path, head: str) -> list[os.DirEntry[str]]:
-        """What lies in a folder and begins with `head`, by name."""
+        """The entries of a folder that begin with `head`, sorted by name."""
         try:
             with os.scandir(folder) as found:
                 entries = [entry for entry in found if entry.name.startswith(head)]
@@ -132,7 +132,7 @@ class Folder:
         return max(0.0, self._now() - written)
 
     def _now(self) -> float:
-        """The time by the file system's clock, which for a network drive is its server's."""
+        """The time by the file system's clock: on a network drive, the server's."""
         scratch = self._root / SCRATCH / uuid.uuid4().hex
         try:
             scratch.touch()
@@ -140,7 +140,7 @@ class Folder:
                 return scratch.stat().st_mtime
             finally:
                 scratch.unlink(missing_ok=True)
-        except OSError:  # it cannot be written, or holds nothing that was
+        except OSError:  # it cannot be written, or holds nothing from earlier
             return time.time()
 
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
@@ -156,14 +156,14 @@ class Folder:
             with path.open("rb") as file:
                 status = os.fstat(file.fileno())
                 if request.etag is not None and etag_of(status) != request.etag:
-                    return ChangedObjectError(f"{path} is not what it was: its etag has changed.")
+                    return ChangedObjectError(f"{path} was replaced: its etag has changed.")
                 wanted = request.length
                 if wanted is None:
                     wanted = status.st_size - request.offset
-                # As in a bucket: what begins at the end is a wrong question, not an empty answer.
+                # As in a bucket: a range that begins at the end is an error, not an empty answer.
                 is_past_end = request.length is None and request.offset > 0 and wanted <= 0
                 if is_past_end or request.offset + wanted > status.st_size:
-                    return ChangedObjectError(f"{path} is shorter than what was asked of it.")
+                    return ChangedObjectError(f"{path} is shorter than the requested range.")
                 file.seek(request.offset)
                 data = file.read(wanted)
         except ABSENT:
@@ -184,10 +184,10 @@ class Folder:
             scratch.write_bytes(data)
             make_durable(scratch)
             try:
-                # A link appears with its whole content, and only where there is nothing.
+                # A link appears with its whole content, and only if there is nothing yet.
                 path.hardlink_to(scratch)
             except FileExistsError:
-                # A network drive may do it, lose the answer, and find it done when it asks again.
+                # A network drive may create it, lose the answer, retry, and then find it existing.
                 return path.samefile(scratch)
             except OSError as error:
                 if error.errno not in NO_LINKS:
@@ -243,7 +243,7 @@ class Folder:
         swept = []
         try:
             for path in (self._root / SCRATCH).iterdir():
-                with contextlib.suppress(FileNotFoundError):  # its writer was alive
+                with contextlib.suppress(FileNotFoundError):  # its writer was still alive
                     status = path.stat()
                     if time.time() - status.st_mtime < older_seconds:
                         continue
@@ -269,26 +269,26 @@ class Folder:
         return self._stats.snapshot()
 
     def _target(self, key: str) -> Path:
-        """Where a key is written.
+        """The path that a key is written to.
 
         Raises:
-            LakeError: A link on the way leads out of the root.
+            LakeError: A link in the path leads out of the root.
         """
         path = self._root / key
         try:
             root, folder = self._root.resolve(), path.parent.resolve()
-        except (OSError, RuntimeError) as error:  # links in a circle
-            raise LakeError(f"{path}: {error}; make its folders real ones.") from error
+        except (OSError, RuntimeError) as error:  # a loop of links
+            raise LakeError(f"{path}: {error}; use real folders in place of links.") from error
         if not folder.is_relative_to(root):
             raise LakeError(
-                f"{path} lies in {folder}, outside of {root}: nothing is written through such a "
-                "link. Name the folder that it leads to instead."
+                f"{path} is in {folder}, outside of {root}: nothing is written through such a "
+                "link. Use the path of the folder that it leads to."
             )
         return path
 
     @contextlib.contextmanager
     def _staged(self, key: str) -> Iterator[tuple[Path, Path]]:
-        """A scratch file's path, deleted in the end, and the target's, whose folder is made."""
+        """Paths of a scratch file, deleted afterwards, and of the target; creates its folder."""
         path = self._target(key)
         scratch = self._root / SCRATCH / uuid.uuid4().hex
         try:
@@ -303,7 +303,7 @@ class Folder:
 
 
 def _key_of(name: str) -> str:
-    """A file's name in a key: one that is no UTF-8 becomes one that `why_unusable` refuses."""
+    """A file name as part of a key; a name that is not UTF-8 becomes one that is refused."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -312,9 +312,9 @@ def _key_of(name: str) -> str:
 
 
 def _holds_files(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder with a file in it or below: in a bucket there are no others.
+    """Whether an entry is a folder with a file in or under it: buckets have no other folders.
 
-    One that may not be read counts as if it were, so that whoever needs it is told.
+    A folder that may not be read counts as if it had, so that the reader gets the error.
     """
     if entry.is_symlink():
         return entry.is_dir()

@@ -1,8 +1,8 @@
 """The object store behind a URL: a local folder or an S3 bucket, with the same guarantees.
 
-Writes are atomic: an object is there whole or not at all. `put_if_absent` is the one primitive on
-which everything that must happen once is built. Keys are relative to the lake's root; a key that
-would leave it is refused before any request.
+Writes are atomic: an object is completely there or not at all. `put_if_absent` is the one primitive
+on which everything that must happen exactly once is built. Keys are relative to the lake's root; a
+key that would leave it is refused before any request.
 """
 
 from __future__ import annotations
@@ -23,58 +23,58 @@ T = TypeVar("T")
 
 
 def check_url(url: str) -> str:
-    """Return `url` where it can name a folder or a bucket's prefix; nothing is asked.
+    """Return `url` if it can name a folder or a bucket's prefix; makes no request.
 
     Raises:
-        ConfigError: It is empty or of another kind.
+        ConfigError: It is empty or malformed.
     """
     expected = "expected a folder or s3://bucket/prefix"
     if not url.strip():
-        raise ConfigError(f"{url!r} names no place: {expected}. Is a variable of the shell unset?")
+        raise ConfigError(f"{url!r} names no place: {expected}. Is a shell variable unset?")
     if url != url.strip() or "\0" in url or "\n" in url:
-        raise ConfigError(f"{url!r} begins or ends with a blank, or is more than a line.")
+        raise ConfigError(f"{url!r} has white space around it or a line break: {expected}.")
     scheme, separator, rest = url.partition("://")
     if separator and scheme not in ("s3", "file"):
-        raise ConfigError(f"{url!r} is of a kind that is not read: {expected}.")
+        raise ConfigError(f"{url!r} has an unsupported scheme: {expected}.")
     if not separator and url.lower().startswith(("s3:", "file:")):
-        raise ConfigError(f"{url!r} lacks the '//' behind its ':': {expected}.")
+        raise ConfigError(f"{url!r} lacks '//' after ':': {expected}.")
     if scheme == "s3" and separator and not rest.partition("/")[0]:
         raise ConfigError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
     return url
 
 
 def check_endpoint(url: str) -> str:
-    """Return `url` where it can be an S3 endpoint.
+    """Return `url` if it can be an S3 endpoint.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It cannot.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in ("http", "https") or not rest.strip("/") or " " in rest:
         raise ConfigError(
-            f"{url!r} is no endpoint: expected http://host:port or https://host, such as "
+            f"{url!r} is not an endpoint: expected http://host:port or https://host, such as "
             "http://127.0.0.1:9000."
         )
     return url
 
 
 class Lake:
-    """One root in an object store. Cheap to make and to pickle; connects when it is first used.
+    """One root in an object store. Cheap to create and to pickle; connects on first use.
 
-    Where a signal asked this process to stop, each method raises `Interrupted` before it begins.
+    If a signal asked this process to stop, each method raises `Interrupted` before it begins.
 
-    Lakes of a process that have the same root share a connection, its limits and its counts.
+    Lakes with the same root in one process share a connection, its limits and its counts.
 
     Args:
         url: ``s3://bucket/prefix``, ``file://…``, or a folder's path.
         endpoint_url: An S3 endpoint other than AWS's.
-        retry: Limits of asking again.
-        single_writer: The store does not decide between two writers, and there is only one: see
-            `probe.writable`. `put_if_absent` then looks before it writes, which no second writer
-            may do at the same time.
+        retry: Limits of retries.
+        single_writer: The store cannot decide between two writers, and there is only one: see
+            `probe.writable`. `put_if_absent` then checks before it writes; no second writer may
+            run at the same time.
 
     Raises:
-        ConfigError: The URL is of another kind.
+        ConfigError: The URL is not supported.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Lake:
         return _open(self.url, self.endpoint_url, self.retry, self.is_s3, os.getpid())
 
     def with_retry(self, retry: Retry) -> Lake:
-        """The same root under other limits of asking again."""
+        """The same root with other limits of retries."""
         return Lake(
             self.url,
             endpoint_url=self.endpoint_url,
@@ -113,45 +113,45 @@ class Lake:
         )
 
     def for_single_writer(self) -> Lake:
-        """The same root, for the only writer of a store that does not decide between two."""
+        """The same root, for the only writer of a store that cannot decide between two."""
         return Lake(self.url, endpoint_url=self.endpoint_url, retry=self.retry, single_writer=True)
 
     def uri(self, key: str = "") -> str:
-        """The absolute address of a key, for other libraries and for messages."""
+        """The absolute URL or path of a key, for other libraries and for messages."""
         return f"{self.url}/{key}".rstrip("/") if key else self.url
 
     def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
-        """Every object whose key begins with `prefix`, as they are found; a stream, never a list.
+        """Stream every object whose key begins with `prefix`, in the order in which it is found.
 
         A prefix that does not exist lists nothing.
         """
         return _interruptible(self._backend.list_objects(_checked(prefix, prefix=True)))
 
     def list_dirs(self, prefix: str = "") -> Iterator[str]:
-        """The folders, one level down, whose path begins with `prefix`; each ends in '/'."""
+        """Yield the folders, one level down, whose path begins with `prefix`; each ends in '/'."""
         return self._backend.list_dirs(_checked(prefix, prefix=True))
 
     def stat(self, key: str) -> LakeObject | None:
-        """One object's size and etag, or None where there is none."""
+        """One object's size and etag, or None if there is none."""
         return self._backend.stat(_checked(key))
 
     def age_seconds(self, key: str) -> float | None:
-        """Seconds since an object was written, by the store's clock; None where there is none.
+        """Seconds since an object was written, by the store's clock; None if there is none.
 
-        Exact to about a second. This machine's clock has no part in it.
+        Accurate to about a second. Does not depend on this machine's clock.
         """
         return self._backend.age_seconds(_checked(key))
 
     def read(
         self, key: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
     ) -> bytes:
-        """An object's bytes.
+        """Read an object's bytes.
 
         Raises:
             MissingObjectError: There is none.
             ChangedObjectError: Its etag is not `etag`.
             TransientLakeError: The store kept failing.
-            LakeError: It refused.
+            LakeError: The store refused the request.
         """
         request = ReadRequest(key=key, offset=offset, length=length, etag=etag)
         (result,) = self.read_many([request])
@@ -160,9 +160,9 @@ class Lake:
         return result
 
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
-        """Read objects at once; one that fails gives its error in its place.
+        """Read several objects concurrently; if one fails, its error takes its place.
 
-        The length of what was read is checked, and its digest where the store states one.
+        The length of each answer is checked, and its digest if the store states one.
         """
         results: list[bytes | LakeError] = [b""] * len(requests)
         asked: list[int] = []
@@ -171,7 +171,7 @@ class Lake:
                 _checked(request.key)
                 asked.append(i)
             except LakeError as error:
-                # A key from somebody's manifest: nothing that could be there.
+                # An unusable key from a manifest: no such object can exist.
                 results[i] = MissingObjectError(error.message)
         found = self._backend.read_many([requests[i] for i in asked])
         for i, result in zip(asked, found, strict=True):
@@ -183,10 +183,10 @@ class Lake:
         self._backend.write(_checked(key), data)
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Create an object where there is none.
+        """Create an object if there is none.
 
         Of any number of callers exactly one gets True, whatever the network does; with
-        `single_writer`, if they call one after the other.
+        `single_writer`, only if they call one after the other.
         """
         if self.single_writer:
             if self.stat(key) is not None:
@@ -196,54 +196,54 @@ class Lake:
         return self._backend.put_if_absent(_checked(key), data)
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Delete objects; missing ones are fine."""
+        """Delete objects; missing ones are ignored."""
         self._backend.delete(_checked(key) for key in keys)
 
     def copy(self, source: str, target: str) -> None:
-        """Copy within this lake without moving bytes through here; atomic at the target."""
+        """Copy within this lake, without a transfer through this machine; atomic at the target."""
         self._backend.copy(_checked(source), _checked(target))
 
     def open_input(self, key: str) -> BinaryIO:
-        """An object as a seekable stream, for readers of Parquet."""
+        """Open an object as a seekable stream, for readers of Parquet."""
         return self._backend.open_input(_checked(key))
 
     def open_output(self, key: str) -> AbstractContextManager[BinaryIO]:
-        """A stream that becomes the object when the block ends, and nothing if it raises."""
+        """A stream that becomes the object when the block ends, or nothing if it raises."""
         return self._backend.open_output(_checked(key))
 
     def sweep(self, older_seconds: float, *, dry_run: bool = False) -> list[LakeObject]:
-        """Delete what writers that died left half written, which no listing shows.
+        """Delete the incomplete writes of dead processes, which no listing shows.
 
         Args:
-            older_seconds: What was begun more recently may be at work still.
-            dry_run: Find it and delete nothing.
+            older_seconds: Younger ones may still be in progress.
+            dry_run: Find them, but delete nothing.
 
         Returns:
-            What was found: scratch files of a folder; of a bucket, uploads that were not completed,
-            each with the bytes of its parts.
+            What was found: scratch files in a folder; in a bucket, incomplete uploads, each with
+            the bytes of its parts.
         """
         return self._backend.sweep(older_seconds, dry_run)
 
     def storage_options(self) -> dict[str, str]:
-        """How delta-rs reaches the same store. Holds credentials: never log it."""
+        """Options for delta-rs to reach the same store. Contains credentials: never log it."""
         return self._backend.storage_options()
 
     def ask(self, what: str, request: Callable[[], T]) -> T:
-        """Have another library ask the store, as patiently as this lake does.
+        """Let another library make requests to the store, with this lake's retries.
 
         Args:
-            what: What is asked for, for messages.
-            request: Makes the request with `storage_options`, which it must ask for in each try:
-                credentials may be new. What it does twice must be as good as once.
+            what: Description of the request, for messages.
+            request: Makes the request with `storage_options`, which it must get in each attempt, as
+                credentials may change. It must be idempotent.
 
         Raises:
             LakeError: The store refused, or kept failing; its answer is in the message.
-            Exception: What `request` raised that is no failure of the store's.
+            Exception: What `request` raised, if it is not a failure of the store.
         """
         return self._backend.ask(what, request)
 
     def counts(self) -> dict[str, int]:
-        """What this process's requests met with: requests, bytes, retries by kind."""
+        """Counts of this process's requests: requests, bytes, and retries by kind."""
         return self._backend.counts()
 
 
@@ -255,9 +255,9 @@ def _interruptible(objects: Iterator[LakeObject]) -> Iterator[LakeObject]:
 
 @functools.lru_cache(maxsize=64)
 def _open(url: str, endpoint_url: str | None, retry: Retry, is_s3: bool, _pid: int) -> Backend:
-    """The connection of this process: one made before a fork is not used after it."""
+    """This process's connection; a connection made before a fork is not used after it."""
     if is_s3:
-        from steel_batch.lake.s3 import Bucket  # takes a third of a second, which a folder need not
+        from steel_batch.lake.s3 import Bucket  # takes a third of a second that folders save
 
         return Bucket(url, endpoint_url, retry)
     from steel_batch.lake.folder import Folder  # imports this module

@@ -1,9 +1,9 @@
 """One writer at a time: a lease that is renewed while its holder lives.
 
-The lease is a numbered series of put-if-absent objects. Taking, renewing and releasing it are each
-putting the next number, so of two that try at once one wins. A holder that dies stops renewing;
-after its lease the next one takes over. How old the newest entry is, the store's clock says alone:
-a host whose own clock is wrong neither takes a live lock nor loses one.
+The lease is a numbered series of put-if-absent objects. Taking, renewing and releasing it each
+write the next number, so of two that try at once one succeeds. A holder that dies stops renewing;
+after its lease has expired, another may take over. The age of the newest entry is measured only by
+the store's clock: a host with a wrong clock neither takes a live lock nor loses its own.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from steel_batch.lake.retry import Retry
 from steel_batch.lake.turns import Turn
 
 CLOCK_SKEW_SECONDS: Final = 2.0
-"""What is added to a lease before it is taken over: stores tell the time in whole seconds."""
+"""Added to a lease before it is taken over: stores report times in whole seconds."""
 POLL_SECONDS: Final = 0.5
 CONFIRM_SECONDS: Final = 1.0
-"""`check` asks the store if it was not asked for so long."""
+"""`check` asks the store if the last confirmation is older than this."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """An entry of the series: who holds the lease, and until when. Times are seconds of Unix."""
+    """An entry of the series: who holds the lease, and until when. Times are in Unix seconds."""
 
     token: str
     host: str
@@ -50,10 +50,10 @@ class Holder:
     run_id: str
     acquired_at: float
     expires_at: float
-    """By the holder's clock; read by people only."""
+    """By the holder's clock; for people only."""
     released: bool
     lease_seconds: float | None = None
-    """How long the entry stands. None in entries of earlier versions: then `expires_at` counts."""
+    """How long the entry is valid. None in entries of earlier versions: `expires_at` is used."""
 
     def __post_init__(self) -> None:
         times = [self.acquired_at, self.expires_at]
@@ -74,15 +74,15 @@ class Lease:
     """Holds a lock for a `with` block, renewing it from a thread.
 
     Args:
-        store: Where the lease lies.
-        name: Its series.
+        store: Store of the lease.
+        name: Series of the lease.
         what: What is locked, for messages.
         run_id: The holder's run, for messages.
         lease_seconds: How long the lease outlives a holder that died.
         wait_seconds: How long to wait for another holder.
 
     Raises:
-        LockHeldError: On entry, another holder has it.
+        LockHeldError: On entry, another holder has the lock.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class Lease:
         wait_seconds: float = 0.0,
     ) -> None:
         self._store = store
-        # Asks often, as the lease runs out, and not for long, as that must not hold up the exit.
+        # Retries often, as the lease expires, but not for long, as that would delay the exit.
         self._renewing = store.with_retry(
             Retry(max_seconds=lease_seconds / 12, total_seconds=lease_seconds / 2)
         )
@@ -112,14 +112,14 @@ class Lease:
         self._confirmed = 0.0
         self._is_lost = False
         self.took_over = False
-        """Whether the holder before did not give it back: it may be suspended, and write later."""
+        """Whether the last holder did not release it: it may be suspended, and write later."""
         self._putting = threading.Lock()
         self._stop = threading.Event()
         self._renewer = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._undo = contextlib.ExitStack()
 
     def __enter__(self) -> Lease:
-        """Take the lease."""
+        """Acquire the lease."""
         give_up = time.monotonic() + self._wait_seconds
         is_waiting = False
         while not self._try():
@@ -127,7 +127,7 @@ class Lease:
                 raise LockHeldError(self._held_by())
             if not is_waiting:
                 log.warning(
-                    "waiting up to %g s for the lock on %s, which another run holds",
+                    "waiting up to %g s for the lock on %s, held by another run",
                     self._wait_seconds,
                     self._what,
                 )
@@ -143,7 +143,7 @@ class Lease:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give the lease back, also while a signal asks to stop."""
+        """Release the lease, even while a signal asks to stop."""
         self._stop.set()
         self._renewer.join()
         if not self._is_lost:
@@ -152,20 +152,20 @@ class Lease:
                     if self._put(self._renewing, released=True):
                         series.prune(self._renewing, self._name, self._number)
             except LakeError as failure:
-                log.warning("the lock on %s is not released: %s", self._what, failure)
+                log.warning("cannot release the lock on %s: %s", self._what, failure)
         self._undo.close()
 
     def check(self) -> None:
-        """Make sure that the lease is still ours: by our clocks, and once a second by the store.
+        """Make sure that we still hold the lease: by our clock, and once a second by the store.
 
-        A lease that ran out while the store was away is renewed, where nobody took it meanwhile.
+        A lease that expired while the store was unreachable is renewed if nobody else took it.
 
         Raises:
             LockHeldError: Another run took it over.
-            LakeError: It ran out, and the store cannot be asked who has it.
+            LakeError: It expired, and the store cannot be asked who holds it.
         """
         while not self._is_lost and self._is_over():
-            log.warning("the lock on %s ran out; it is renewed if nobody took it", self._what)
+            log.warning("the lock on %s expired; it is renewed if nobody took it", self._what)
             self._is_lost = not self._put(self._store)
         if not self._is_lost and time.monotonic() - self._confirmed > CONFIRM_SECONDS:
             started = time.monotonic()
@@ -186,29 +186,29 @@ class Lease:
         if holder is False:
             return False
         with self._turn():
-            if self._store.single_writer:  # somebody may have had it since
+            if self._store.single_writer:  # somebody may have taken it since
                 holder = self._find_free()
             if holder is False:
                 return False
             self._acquired_at = time.time()
-            with interrupt.shielded():  # what is taken is known to be, or nobody gives it back
+            with interrupt.shielded():  # once taken, it must be recorded, or nobody releases it
                 is_ours = self._put(self._store)
             if not is_ours:
                 return False
         if holder is not None and not holder.released:
             self.took_over = True
-            log.warning("the lock on %s is taken over from a dead holder: %s", self._what, holder)
+            log.warning("took over the lock on %s from a dead holder: %s", self._what, holder)
         return True
 
     def _find_free(self) -> Holder | Literal[False] | None:
-        """The last holder, if the lease may be taken; False where it may not."""
+        """The last holder, if the lease is free; False if it is not."""
         self._number, holder = _latest(self._store, self._name)
         if holder is not None and _seconds_left(self._store, self._name, self._number, holder):
             return False
         return holder
 
     def _put(self, store: Lake, *, released: bool = False) -> bool:
-        """Put the next entry; False where another holder was first."""
+        """Write the next entry; False if another holder was first."""
         with self._putting:
             while True:
                 is_ours, is_new = self._put_once(store, released)
@@ -216,7 +216,7 @@ class Lease:
                     return is_ours
 
     def _put_once(self, store: Lake, released: bool) -> tuple[bool, bool]:
-        """Whether the newest entry is now ours, and whether it is the one that was put here."""
+        """Whether the newest entry is ours, and whether this call wrote it."""
         started, expires_at = time.monotonic(), time.time() + self._lease_seconds
         entry = Holder(
             token=self._token,
@@ -231,9 +231,9 @@ class Lease:
         )
         text = json.dumps(asdict(entry)).encode()
         is_new = series.put_next(store, self._name, self._number + 1, text)
-        # The newest entry decides. It is another's where this one came so late that others have
-        # held the lease and pruned its number, and an earlier one of ours where that was put by a
-        # try whose failure was all that was seen of it.
+        # The newest entry decides. It is another holder's if this write came so late that others
+        # have held the lease and pruned its number. It is an earlier one of ours if an attempt
+        # that seemed to fail had written it.
         number, newest = _latest(store, self._name)
         if newest is None or newest.token != self._token:
             return False, False
@@ -245,13 +245,13 @@ class Lease:
         return True, is_new
 
     def _turn(self) -> AbstractContextManager[object]:
-        """Where a put does not decide between two that take it at once, they do it in turn."""
+        """A turn, for stores where a put does not decide between two that take it at once."""
         if not self._store.single_writer:
             return nullcontext()
         return Turn(self._store, layout.turns("locks"), wait_seconds=self._lease_seconds)
 
     def _renew(self) -> None:
-        with interrupt.shielded():  # until it is given back, however long that takes
+        with interrupt.shielded():  # until it is released, however long that takes
             self._renew_until_stopped()
 
     def _renew_until_stopped(self) -> None:
@@ -264,22 +264,22 @@ class Lease:
                 series.prune(self._renewing, self._name, self._number)
                 pause = self._lease_seconds / 3
             except LakeError as error:
-                log.warning("the lock on %s is not renewed: %s", self._what, error)
+                log.warning("cannot renew the lock on %s: %s", self._what, error)
                 pause = self._lease_seconds / 12
 
     def _fate(self) -> str:
-        """What becomes of the lease where this process ends without giving it back."""
+        """What happens to the lease if this process ends without releasing it."""
         free_at = _time(self._expires_at + CLOCK_SKEW_SECONDS)
         return f"The lock on {self._what} is not released; it is free after {free_at}."
 
     def _held_by(self) -> str:
         number, holder = _latest(self._store, self._name)
         if holder is None or holder.released:
-            return f"another run took the lock on {self._what} just now; run the command again."
+            return f"another run has just taken the lock on {self._what}; run the command again."
         left = _seconds_left(self._store, self._name, number, holder)
         return (
             f"another run holds the lock on {self._what}: {holder}. It renews the lock while it "
-            f"lives; if it is dead, the lock is free after {_time(time.time() + left)}. "
+            f"is alive; if it is dead, the lock is free after {_time(time.time() + left)}. "
             f"Wait for it, or let this command "
             f"wait with --lock-wait SECONDS. (The lock is "
             f"{self._store.uri(series.entry_key(self._name, number))}.)"
@@ -287,11 +287,11 @@ class Lease:
 
 
 def holder_of(store: Lake, name: str) -> Holder | None:
-    """Who holds a lease now.
+    """The current holder of a lease; None if it is free.
 
     Args:
-        store: Where the lease lies.
-        name: Its series.
+        store: Store of the lease.
+        name: Series of the lease.
     """
     number, holder = _latest(store, name)
     if holder is None or not _seconds_left(store, name, number, holder):
@@ -300,19 +300,19 @@ def holder_of(store: Lake, name: str) -> Holder | None:
 
 
 def _seconds_left(store: Lake, name: str, number: int, holder: Holder) -> float:
-    """Until the next one may take the lease; 0 where it may."""
+    """Seconds until another holder may take the lease; 0 if it may now."""
     if holder.released:
         return 0.0
     if holder.lease_seconds is None:
         return max(0.0, holder.expires_at + CLOCK_SKEW_SECONDS - time.time())
     age = store.age_seconds(series.entry_key(name, number))
-    if age is None:  # renewed or given back, and pruned, just now
+    if age is None:  # renewed or released, and pruned, just now
         return holder.lease_seconds + CLOCK_SKEW_SECONDS
     return max(0.0, holder.lease_seconds + CLOCK_SKEW_SECONDS - age)
 
 
 def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
-    """The number and content of the newest entry; 0 and None where the lock was never taken."""
+    """Number and content of the newest entry; 0 and None if the lock was never taken."""
     found = series.latest(store, name)
     if found is None:
         return 0, None
@@ -322,8 +322,8 @@ def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
     except (ValueError, TypeError) as error:
         key = store.uri(series.entry_key(name, number))
         raise LakeError(
-            f"{key} is not a lock's entry that this version reads: {error}. If no run of this "
-            "engine and date is alive, delete it."
+            f"{key} is not a lock entry that this version can read: {error}. If no run of this "
+            "engine and date is running, delete it."
         ) from error
 
 

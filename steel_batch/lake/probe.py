@@ -1,9 +1,9 @@
-"""Whether a store decides between two writers of one object, found out by racing them.
+"""Tests, by racing several writers, whether a store decides between writers of one object.
 
-Locks, runs and the tables' logs each need a store where of several writers that create one object
-at once, one succeeds. Some S3 servers ignore the condition (``If-None-Match``), some refuse it, and
-some keep it for writers that come one after the other and let concurrent ones all succeed. So one
-request says little: eight writers at once say it.
+Locks, runs and the tables' logs each need a store that lets exactly one of several concurrent
+writers create an object. Some S3 servers ignore the condition (``If-None-Match``), some refuse it,
+and some apply it only to writers that come one after the other, and let concurrent ones all
+succeed. A single request cannot show this; eight concurrent writers do.
 """
 
 from __future__ import annotations
@@ -19,36 +19,37 @@ from steel_batch.errors import LakeError, TransientLakeError, UndecidedStoreErro
 from steel_batch.lake.lake import Lake
 
 NUM_RIVALS: Final = 8
-"""Writers that race for one object."""
+"""Number of concurrent writers of one object."""
 ADVICE: Final = (
     'Use a store with conditional writes, such as AWS S3 or Ceph RGW (the README, "Guarantees", '
     "lists others); or give --unsafe-single-writer, if no two commands ever write to this store at "
     "once."
 )
-_REFUSES: Final = "it refuses a put that is conditional"
+_REFUSES: Final = "it refuses conditional puts"
 
 _found: dict[tuple[int, str, str | None], str | None] = {}
 _finding = threading.Lock()
 
 
 def writable(store: Lake, *, single_writer: bool = False) -> Lake:
-    """The store, for a command that writes to it. Each process races once for each store.
+    """Return the store for a command that writes to it. Each process tests each store once.
 
     Args:
-        store: Where the command writes.
-        single_writer: The user's word that nobody else writes there meanwhile.
+        store: The store to write to.
+        single_writer: The user states that nobody else writes there meanwhile.
 
     Returns:
-        The same store; where it does not decide and the user gave that word, with
-        `Lake.single_writer` set.
+        The same store; with `Lake.single_writer` set if it does not decide and the user made that
+        statement.
 
     Raises:
-        UndecidedStoreError: The store does not decide between two writers; or it refuses to, which
-            no word of the user's helps against, as delta-rs writes the logs by conditional puts.
+        UndecidedStoreError: The store does not decide between two writers; or it refuses
+            conditional puts, which `single_writer` cannot help, as delta-rs needs them for the
+            logs.
         LakeError: It cannot be written at all.
     """
     if not store.is_s3:
-        return store  # the operating system decides: a link is made only where there is nothing
+        return store  # the operating system decides: a link is only made if there is nothing
     with _finding:
         place = (os.getpid(), store.url, store.endpoint_url)
         if place not in _found:
@@ -58,7 +59,7 @@ def writable(store: Lake, *, single_writer: bool = False) -> Lake:
         return store
     if single_writer and flaw.startswith(_REFUSES):
         raise UndecidedStoreError(
-            f"{store.url} cannot be written: {flaw}. The tables' logs are written by such puts, so "
+            f"{store.url} cannot be written: {flaw}. The tables' logs need such puts, so "
             "--unsafe-single-writer does not help here. Use a store with conditional writes, such "
             "as AWS S3 or Ceph RGW."
         )
@@ -66,18 +67,18 @@ def writable(store: Lake, *, single_writer: bool = False) -> Lake:
         return store.for_single_writer()
     raise UndecidedStoreError(
         f"{store.url} does not decide between two writers: {flaw}. Two commands at once could both "
-        f"hold one lock, and lose each other's commits. {ADVICE}"
+        f"hold one lock and lose each other's commits. {ADVICE}"
     )
 
 
 def find_flaw(store: Lake) -> str | None:
-    """Race writers for one new object, which is deleted again.
+    """Let several writers create one new object at once; the object is deleted afterwards.
 
     Returns:
-        What is wrong with how the store decides; None where one writer won.
+        What is wrong with the store's decision; None if exactly one writer succeeded.
 
     Raises:
-        LakeError: The store cannot be written at all, whatever the condition.
+        LakeError: The store cannot be written at all, with or without a condition.
     """
     key = layout.probe_file(uuid.uuid4().hex)
     bodies = [f"probe of writer {number}".encode() for number in range(NUM_RIVALS)]
@@ -107,7 +108,7 @@ def _judge(
             raise refusal
     if refusals:
         try:
-            store.write(key, bodies[0])  # if that is refused too, it is not for the condition
+            store.write(key, bodies[0])  # if this is refused too, the condition is not the reason
         except LakeError:
             raise refusals[0] from None
         return f"{_REFUSES} ({refusals[0].message.rstrip('.')})"
@@ -116,12 +117,12 @@ def _judge(
         if store.read(key) == bodies[answers.index(True)]:
             return None
         return (
-            f"one of {NUM_RIVALS} that created one object at once was told that it had, and "
-            "another's content is there"
+            f"of {NUM_RIVALS} writers that created one object at once, one was told that it had "
+            "succeeded, but the object has another writer's content"
         )
     if num_winners == 0:
-        return f"of {NUM_RIVALS} that created one object at once, none succeeded"
+        return f"of {NUM_RIVALS} writers that created one object at once, none succeeded"
     return (
-        f"of {NUM_RIVALS} that created one object at once, {num_winners} were told that they had "
-        "(it ignores If-None-Match, or keeps to it only for one after the other)"
+        f"of {NUM_RIVALS} writers that created one object at once, {num_winners} were told that "
+        "they had succeeded (it ignores If-None-Match, or applies it only to sequential writers)"
     )

@@ -1,4 +1,4 @@
-"""How long a store that fails is asked again, and how many questions it is asked at once."""
+"""How long requests to a failing store are retried, and how many run at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 WARN_SECONDS: Final = 15.0
-"""A request that has failed for so long is worth a warning, at most one in as many seconds."""
+"""A request that has failed for this long is worth a warning, at most one per this many seconds."""
 
 log = logging.getLogger("steel_batch.lake")
 
@@ -21,26 +21,26 @@ log = logging.getLogger("steel_batch.lake")
 class Retry:
     """Exponential backoff with jitter, within limits.
 
-    The defaults sit out ten minutes of a store that answers 503 to everything.
+    The defaults survive ten minutes of a store that answers 503 to everything.
     """
 
     base_seconds: float = 0.2
-    """The first pause is at most this long; each further one at most twice the one before."""
+    """The first pause is at most this long; each further one at most twice the previous."""
     max_seconds: float = 20.0
     """No pause is longer."""
     total_seconds: float = 600.0
-    """After this long the last failure stands."""
+    """After this long, the last failure is final."""
     max_refusals: int = 5
-    """Tries in a row that may be refused for credentials or permission: a passing fault of the
-    store, or a token that expired and is read anew."""
+    """Consecutive attempts that may be refused for credentials or permission: a temporary fault of
+    the store, or an expired token that is read again."""
     unreachable_seconds: float = 20.0
-    """The same limit for an address that never answered: it is probably wrong."""
+    """Like `total_seconds`, for an address that never answered: it is probably wrong."""
     answer_seconds: float = 30.0
-    """A try fails that waits so long to connect, or for the next piece of an answer."""
+    """Time limit of an attempt to connect, or to receive the next piece of an answer."""
 
 
 class Patience:
-    """The tries of one request: how long to wait before the next, and when to give up."""
+    """The attempts of one request: how long to wait before the next, and when to give up."""
 
     def __init__(self, retry: Retry) -> None:
         self._retry = retry
@@ -50,15 +50,15 @@ class Patience:
 
     @property
     def waited_seconds(self) -> float:
-        """How long ago the first try began."""
+        """Seconds since the first attempt began."""
         return time.monotonic() - self._started
 
     def pause(self, *, refused: bool = False, unreachable: bool = False) -> float | None:
-        """Seconds to wait before the next try; None where the limits are reached.
+        """Seconds to wait before the next attempt; None if the limits are reached.
 
         Args:
-            refused: The last try was refused for credentials or permission.
-            unreachable: It reached nothing, as has every request to that store so far.
+            refused: The last attempt was refused for credentials or permission.
+            unreachable: It reached nothing, like every request to that store so far.
         """
         retry = self._retry
         self._num_refusals = self._num_refusals + 1 if refused else 0
@@ -71,7 +71,7 @@ class Patience:
 
 
 class Stats:
-    """What one process's requests to a store met with: counts, and log records of the retries.
+    """Counts of one process's requests to a store, and log records of their retries.
 
     Each retry is a record of the logger ``steel_batch.lake`` whose attribute ``lake_retry`` holds
     ``what``, ``kind``, ``pause_seconds`` and ``waited_seconds``. Thread-safe.
@@ -83,12 +83,12 @@ class Stats:
         self._warned = -WARN_SECONDS
 
     def add(self, name: str, num: int = 1) -> None:
-        """Count something."""
+        """Add to a count."""
         with self._lock:
             self._counts[name] += num
 
     def retried(self, what: str, kind: str, pause_seconds: float, waited_seconds: float) -> None:
-        """Note that a request failed and is made again after a pause."""
+        """Record that a request failed and is retried after a pause."""
         self.add("retries")
         self.add(f"retries_{kind}")
         fields = {
@@ -114,12 +114,12 @@ class Stats:
 
 
 class Throttle:
-    """Bounds requests at once: halved when the store asks to slow down, else raised one by one.
+    """Limits concurrent requests: halved if the store asks to slow down, else raised step by step.
 
     Belongs to one event loop.
 
     Args:
-        most: The bound to begin with, and its highest value.
+        most: The initial limit, and its maximum.
     """
 
     def __init__(self, most: int) -> None:
@@ -143,19 +143,19 @@ class Throttle:
         self._active += 1
 
     async def __aexit__(self, *_: object) -> None:
-        """Hand the turn on."""
+        """Pass the turn on."""
         self._active -= 1
         self._wake()
 
     def succeeded(self) -> None:
-        """A request went well; after as many as run at once, one more may."""
+        """Record a success; after as many as run at once, the limit rises by one."""
         self._num_successes += 1
         if self._num_successes >= self.limit < self._most:
             self.limit, self._num_successes = self.limit + 1, 0
             self._wake()
 
     def slow_down(self) -> None:
-        """The store asked for it. What it says within one second counts once."""
+        """Record that the store asked to slow down. Counts once per second."""
         if time.monotonic() - self._halved > 1.0:
             self.limit, self._num_successes = max(1, self.limit // 2), 0
             self._halved = time.monotonic()

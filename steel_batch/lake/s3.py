@@ -1,6 +1,6 @@
 """A lake in an S3 bucket, through s3fs.
 
-What is asked of the store, and how its answers are checked; `lake_s3_client` asks, and asks again.
+Builds the requests and checks the answers; `s3_client` sends the requests and retries them.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PART_BYTES: Final = 32 << 20
-"""Uploads above this size go in parts; a retry repeats one part. S3 takes 10,000 of them."""
+"""Larger uploads are split into parts; a retry repeats one part. S3 allows 10,000 parts."""
 COPY_BYTES: Final = 5 << 30
-"""What S3 copies in one request; more is copied in parts."""
+"""The most that S3 copies in one request; larger objects are copied in parts."""
 
 
 class Bucket:
-    """See `steel_batch.lake.Lake`.
+    """A lake in an S3 bucket; see `steel_batch.lake.Lake`.
 
     Args:
         url: ``s3://bucket/prefix``.
-        endpoint_url: An endpoint other than AWS's; else the environment's.
-        retry: Limits of asking again.
-        part_bytes: Uploads above this size go in parts of it.
+        endpoint_url: An endpoint other than AWS's; None uses the environment's.
+        retry: Limits of retries.
+        part_bytes: Larger uploads are split into parts of this size.
         copy_bytes: The same for copies.
     """
 
@@ -85,7 +85,7 @@ class Bucket:
                 yield item["Prefix"][len(self._root) :]
 
     def _pages(self, method: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
-        """A listing's pages; each is asked for when the one before is used up."""
+        """Yield the pages of a listing; each is requested after the previous one is used up."""
         what = f"listing {self._url}/{prefix}"
         while True:
             call = partial(self._call, method, Prefix=self._root + prefix, **options)
@@ -113,7 +113,7 @@ class Bucket:
         return max(0.0, (now - written).total_seconds())
 
     def token_of(self, key: str) -> str | None:
-        """What the writer of an object marked it with; None where there is none."""
+        """The token that an object's writer stored with it; None if there is none."""
         try:
             head = self.request("head_object", key)
         except MissingObjectError:
@@ -135,7 +135,7 @@ class Bucket:
                 what, lambda: self._get(request, what, digests), at_once=True
             )
         except ObjectExistsError:
-            return ChangedObjectError(f"{what} is not what it was: its etag has changed.")
+            return ChangedObjectError(f"{what} was replaced: its etag has changed.")
         except LakeError as error:
             return error
 
@@ -156,11 +156,11 @@ class Bucket:
                 f"{what}: read {len(data)} bytes, expected {answer['ContentLength']}."
             )
         if request.length not in (None, len(data)):
-            raise ChangedObjectError(f"{what} is shorter than what was asked of it.")
+            raise ChangedObjectError(f"{what} is shorter than the requested range.")
         etag = answer["ETag"].strip('"')
         if "Range" not in options and _is_md5(etag, answer):
             found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            # Twice the same bytes are what lies there: the etag is another kind of digest.
+            # The same bytes twice are what is stored: the etag is another kind of digest.
             if found != etag and found not in digests:
                 digests.add(found)
                 raise TransientLakeError(f"{what}: read bytes of MD5 {found}, expected {etag}.")
@@ -175,8 +175,8 @@ class Bucket:
         try:
             self.request("put_object", key, Body=data, IfNoneMatch="*", Metadata={TOKEN: token})
         except ObjectExistsError:
-            # What is there may be our own: put by a try whose answer was lost, here or within the
-            # HTTP client, which sends a PUT again where a kept connection broke.
+            # The existing object may be our own: written by an attempt whose answer was lost, here
+            # or in the HTTP client, which repeats a PUT if a kept connection breaks.
             return self.token_of(key) == token
         return True
 
@@ -236,9 +236,9 @@ class Bucket:
             except UnsupportedError as error:
                 if not self._was_warned:
                     log.warning(
-                        "uploads that were never completed are not looked for, as the store does "
-                        "not list them (%s): give the bucket a rule that ends them after a day, if "
-                        "it has such rules",
+                        "incomplete uploads are not cleaned up, as the store does not list them "
+                        "(%s): give the bucket a lifecycle rule that aborts them after a day, if "
+                        "it supports such rules",
                         error.message.rstrip("."),
                     )
                 self._was_warned = True
@@ -248,7 +248,7 @@ class Bucket:
                 if age.total_seconds() < older_seconds:
                     continue
                 key, upload_id = upload["Key"][len(self._root) :], upload["UploadId"]
-                with contextlib.suppress(MissingObjectError):  # its writer was alive
+                with contextlib.suppress(MissingObjectError):  # its writer was still alive
                     parts = self.request("list_parts", key, UploadId=upload_id).get("Parts", ())
                     if not dry_run:
                         self.request("abort_multipart_upload", key, UploadId=upload_id)
@@ -269,7 +269,7 @@ class Bucket:
         return {**self._client.stats.snapshot(), "reads_at_once": self._client.throttle.limit}
 
     def request(self, method: str, key: str, **options: Any) -> dict[str, Any]:
-        """Make a request about one object, retried."""
+        """Make a request about one object, with retries."""
         answer: dict[str, Any] = self._run(
             f"{self._url}/{key}",
             lambda: self._call(method, Key=self._root + key, **options),

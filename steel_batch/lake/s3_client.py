@@ -1,7 +1,7 @@
-"""The connection to an S3 store: s3fs's client and event loop, with retries of our own.
+"""The connection to an S3 store: s3fs's client and event loop, with our own retries.
 
-Every request passes `Client.retried`, so that limits hold and every retry is counted; botocore's
-own retries are off, so that they do not multiply.
+Every request goes through `Client.retried`, so that limits hold and every retry is counted;
+botocore's own retries are off, so that the two do not multiply.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ T = TypeVar("T")
 READS_AT_ONCE: Final = 32
 POLL_SECONDS: Final = 0.2
 RENEW_SECONDS: Final = 1.0
-"""Requests that fail together for their credentials have them read anew once."""
+"""Requests that fail together for their credentials reload them only once."""
 
 
 class _StoppedError(Exception):
-    """A signal asked to stop while a request waited for its next try."""
+    """A signal asked to stop while a request waited for its next attempt."""
 
 
 class Client:
-    """A connection of one process, made when it is first used.
+    """A connection of one process, made on first use.
 
     Args:
-        endpoint_url: An endpoint other than AWS's; else what botocore finds in the environment
-            and the profile.
-        retry: Limits of asking again.
+        endpoint_url: An endpoint other than AWS's; None uses what botocore finds in the
+            environment and the profile.
+        retry: Limits of retries.
     """
 
     def __init__(self, endpoint_url: str | None, retry: Retry) -> None:
@@ -67,15 +67,14 @@ class Client:
 
         Args:
             work: The coroutine.
-            is_read: It changes nothing in the store, so it may be left alone in the midst of a
-                request.
+            is_read: It changes nothing in the store, so it may be cancelled during a request.
 
         Raises:
-            Interrupted: A signal asked to stop. A request that writes is finished first.
+            Interrupted: A signal asked to stop. A request that writes is completed first.
         """
         ended = threading.Event()
         with contextlib.ExitStack() as stack:
-            if interrupt.is_shielded():  # there, too: its context is this one's
+            if interrupt.is_shielded():  # in that thread, too: it copies this one's context
                 stack.enter_context(interrupt.shielded())
             future = asyncio.run_coroutine_threadsafe(work, self._fs.loop)
             future.add_done_callback(lambda _: ended.set())
@@ -91,7 +90,7 @@ class Client:
                 raise interrupt.Interrupted from None
 
     async def call(self, method: str, **options: Any) -> Any:
-        """Make one request, once."""
+        """Make one request, without retries."""
         client = await self._fs.set_session()
         if client is not self._prepared:
             client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
@@ -101,12 +100,12 @@ class Client:
     async def retried(
         self, what: str, request: Callable[[], Awaitable[T]], *, at_once: bool = False
     ) -> T:
-        """Make a request until it succeeds, surely fails, or the limits of `Retry` are reached.
+        """Make a request until it succeeds, fails for good, or reaches the limits of `Retry`.
 
         Args:
-            what: What is asked for, for messages.
+            what: Description of the request, for messages.
             request: Makes the request once.
-            at_once: It is one of many made at once: their number adapts to the store.
+            at_once: It is one of many concurrent requests, whose number adapts to the store.
         """
         patience = Patience(self._retry)
         while True:
@@ -129,7 +128,7 @@ class Client:
                 await self._renew_session()
 
     def ask(self, what: str, request: Callable[[], T]) -> T:
-        """Have another library make a request, with the same patience; see `Lake.ask`."""
+        """Let another library make a request, with the same retries; see `Lake.ask`."""
         patience = Patience(self._retry)
         while True:
             self.stats.add("requests")
@@ -147,7 +146,7 @@ class Client:
     def _pause(
         self, what: str, fault: Fault, patience: Patience, cause: Exception | None = None
     ) -> float:
-        """Seconds to wait before the next try; raises the failure where there is none."""
+        """Seconds to wait before the next attempt; raises the failure if there is none."""
         verdict = fault.verdict
         pause = None
         if verdict is not Verdict.FINAL:
@@ -161,17 +160,17 @@ class Client:
         return pause
 
     async def _renew_session(self) -> None:
-        """Read the credentials anew."""
+        """Reload the credentials."""
         now = time.monotonic()
         if now - self._renewed > RENEW_SECONDS:
             self._renewed = now
             self._fs.session = None
             with contextlib.suppress(botocore.exceptions.BotoCoreError):
-                # Credentials that are still not there fail the next try.
+                # If credentials are still missing, the next attempt fails.
                 await self._fs.set_session(refresh=True)
 
     def storage_options(self, what: str) -> dict[str, str]:
-        """What delta-rs must know to reach the same store in the same way. Holds credentials."""
+        """Options for delta-rs to reach the same store in the same way. Contains credentials."""
         return self.run(self.retried(what, self._storage_options))
 
     async def _storage_options(self) -> dict[str, str]:
@@ -210,7 +209,7 @@ async def _rest(seconds: float) -> None:
 
 
 def _add_md5(params: dict[str, Any], **_: object) -> None:
-    """State a request's MD5 beside botocore's own checksum: some stores know only the older one."""
+    """Add a request's MD5 to botocore's own checksum: some stores know only the older one."""
     body = params["body"]
     digest = hashlib.md5(body if isinstance(body, bytes) else body.encode(), usedforsecurity=False)
     params["headers"]["Content-MD5"] = base64.b64encode(digest.digest()).decode()

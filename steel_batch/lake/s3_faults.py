@@ -1,6 +1,6 @@
-"""What an S3 request's failure means: whether it may pass, and what the user is told.
+"""What a failed S3 request means: whether a retry may help, and the message for the user.
 
-No message holds credentials: requests are signed in a header, so that a URL holds none either.
+No message contains credentials: requests are signed in a header, so URLs contain none either.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ from steel_batch.errors import (
 
 
 class Verdict(enum.Enum):
-    """What the next step is."""
+    """The next step after a failure."""
 
     PASSING = enum.auto()
     """Try again."""
     SLOW = enum.auto()
-    """Try again, with fewer requests at once."""
+    """Try again, with fewer concurrent requests."""
     UNREACHABLE = enum.auto()
-    """Nothing answers at that address: try again, for a shorter time if nothing ever did."""
+    """Nothing answers at that address: try again, for a shorter time if nothing ever answered."""
     REFUSED = enum.auto()
-    """Try again a few times: stores are known to deny access spuriously."""
+    """Try a few more times: stores sometimes deny access for no reason."""
     EXPIRED = enum.auto()
-    """As REFUSED, with credentials read anew."""
+    """As REFUSED, with reloaded credentials."""
     FINAL = enum.auto()
-    """The store will answer the same again."""
+    """The store will give the same answer again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,11 @@ class Fault:
     """S3's error code, or the exception's name."""
     verdict: Verdict
     error: LakeError
-    """To be raised if this failure stands."""
+    """To be raised if this failure is final."""
 
 
 class ObjectExistsError(LakeError):
-    """A conditional put found an object."""
+    """A conditional put found an existing object."""
 
 
 _SLOW: Final = {
@@ -69,7 +69,7 @@ _PASSING: Final = {
 }  # fmt: skip
 _EXPIRED: Final = {
     "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",
-    "400",  # all that a HEAD answers to an expired token
+    "400",  # the only answer of a HEAD to an expired token
 }  # fmt: skip
 _UNSUPPORTED: Final = {"NotImplemented", "501", "MethodNotAllowed", "405"}
 _REFUSED: Final = {"AccessDenied", "403", "Forbidden", "UnauthorizedAccess"}
@@ -108,7 +108,7 @@ _PASSING_TYPES: Final = (
 )
 
 _FOREIGN: Final = ("S3 error", "Error performing", "HTTP error", "necessary privileges")
-"""What delta-rs says of a request that the store failed, and of nothing else."""
+"""Parts of delta-rs messages that appear only if the store failed a request."""
 _QUOTED: Final = re.compile(
     r"<Code>(?P<code>\w+)</Code>\s*(<Message>(?P<message>[^<]*)</Message>)?"
 )
@@ -116,11 +116,11 @@ _STATUS: Final = re.compile(r"\b(?P<status>[345]\d\d) [A-Z]")
 
 
 def sort_fault(error: Exception, what: str) -> Fault:
-    """Tell what a failure means.
+    """Classify a failure.
 
     Args:
-        error: What the request raised; an error of ours stands as it is.
-        what: The request, for the message.
+        error: What the request raised; our own errors are kept as they are.
+        what: Description of the request, for the message.
     """
     kind = type(error).__name__
     if isinstance(error, TransientLakeError):
@@ -131,19 +131,19 @@ def sort_fault(error: Exception, what: str) -> Fault:
         answer = error.response.get("Error", {})
         return sort_code(str(answer.get("Code", "unknown")), str(answer.get("Message", "")), what)
     if isinstance(error, _NO_CREDENTIALS):
-        # An instance's role may be out of reach for a moment.
+        # An instance's role may be unreachable for a moment.
         return Fault(
             kind,
             Verdict.EXPIRED,
             LakeError(
                 f"{what}: no usable AWS credentials were found ({kind}). Set AWS_ACCESS_KEY_ID "
                 "and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give this host a role; "
-                "`aws sts get-caller-identity` shows what is found."
+                "`aws sts get-caller-identity` shows which ones are found."
             ),
         )
     detail = f"{what}: {kind}: {error}".rstrip(": .") + "."
     if isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE" in str(error).upper():
-        message = f"{detail} Name the endpoint's certificate authority in AWS_CA_BUNDLE."
+        message = f"{detail} Set AWS_CA_BUNDLE to the certificate authority of the endpoint."
         return Fault(kind, Verdict.FINAL, LakeError(message))
     if isinstance(error, _UNREACHABLE):
         message = (
@@ -156,10 +156,10 @@ def sort_fault(error: Exception, what: str) -> Fault:
 
 
 def sort_foreign(error: Exception, what: str) -> Fault | None:
-    """Tell what another library's failure means, from the answer of the store that it quotes.
+    """Classify another library's failure, by the store's answer that it quotes.
 
     Returns:
-        None where the failure is no store's or network's.
+        None if the failure does not come from a store or network.
     """
     text = paragraph_of(error)
     if isinstance(error, SteelBatchError) or not any(mark in text for mark in _FOREIGN):
@@ -175,28 +175,28 @@ def sort_foreign(error: Exception, what: str) -> Fault | None:
 
 
 def sort_code(code: str, message: str, what: str) -> Fault:
-    """Tell what an error code of S3 means; a HEAD has no code but its status."""
+    """Classify an error code of S3; a HEAD has only its status as a code."""
     answer = f"{what}: the store answers {code}" + (f" ({message.rstrip('.')})" if message else "")
     if code in ("NoSuchKey", "NoSuchUpload", "404", "NotFound"):
         return Fault(code, Verdict.FINAL, MissingObjectError(f"{what} is not there."))
     if code in ("PreconditionFailed", "412"):
         return Fault(code, Verdict.FINAL, ObjectExistsError(f"{what} exists or was changed."))
     if code in ("InvalidRange", "416"):
-        error = ChangedObjectError(f"{what} is shorter than what was asked of it.")
+        error = ChangedObjectError(f"{what} is shorter than the requested range.")
         return Fault(code, Verdict.FINAL, error)
     if code in _SLOW:
         return Fault(code, Verdict.SLOW, TransientLakeError(f"{answer}."))
     if code in _PASSING:
         return Fault(code, Verdict.PASSING, TransientLakeError(f"{answer}."))
     if code in _EXPIRED:
-        advice = "the credentials have expired: log in anew, or renew them where they come from"
+        advice = "the credentials have expired: log in again, or renew them at their source"
         if code == "400":
             advice = "the credentials have expired, or the bucket is in another region"
         return Fault(code, Verdict.EXPIRED, LakeError(f"{answer}; {advice}."))
     if code in _REFUSED:
         advice = (
-            "these credentials may not do that: allow them to list the bucket and to get, put and "
-            "delete objects in it, or use others"
+            "these credentials lack the permission: allow them to list the bucket and to get, put "
+            "and delete objects in it, or use others"
         )
         return Fault(code, Verdict.REFUSED, LakeError(f"{answer}; {advice}."))
     if code == "NoSuchBucket":
@@ -212,7 +212,7 @@ def sort_code(code: str, message: str, what: str) -> Fault:
         advice = "the bucket is in another region: set AWS_REGION to it"
         return Fault(code, Verdict.FINAL, LakeError(f"{answer}; {advice}."))
     if code == "RequestTimeTooSkewed":
-        return Fault(code, Verdict.FINAL, LakeError(f"{answer}; set this host's clock."))
+        return Fault(code, Verdict.FINAL, LakeError(f"{answer}; correct this host's clock."))
     if code in _UNSUPPORTED:
         return Fault(code, Verdict.FINAL, UnsupportedError(f"{answer}."))
     return Fault(code, Verdict.FINAL, LakeError(f"{answer}."))

@@ -1,4 +1,4 @@
-"""Objects of a bucket as streams: read by ranges, written in parts."""
+"""Objects of a bucket as streams: read in ranges, written in parts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from steel_batch.errors import LakeError
 from steel_batch.lake.contract import LakeObject, ReadRequest
 
 TOKEN: Final = "steel-batch-token"  # noqa: S105 - a metadata key
-"""Metadata of an object by which its writer knows it again after a fault."""
+"""Metadata by which a writer recognises its object after a fault."""
 
 
 class Requests(Protocol):
-    """What a stream asks of its bucket."""
+    """The requests that a stream makes to its bucket."""
 
     def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
         """See `Lake.read_many`."""
@@ -24,16 +24,16 @@ class Requests(Protocol):
         """See `Lake.write`."""
 
     def request(self, method: str, key: str, **options: Any) -> dict[str, Any]:
-        """One request of the S3 API about an object, repeated as the bucket's limits allow."""
+        """Make one request of the S3 API about an object, with the bucket's retries."""
 
     def token_of(self, key: str) -> str | None:
-        """The `TOKEN` that an object's writer gave it."""
+        """The `TOKEN` that an object's writer stored with it."""
 
 
 class RangeReader(io.RawIOBase):
-    """An object as a seekable stream; every read is one ranged request.
+    """An object as a seekable stream; every read is one range request.
 
-    Reads of an object that changed since it was opened are a `ChangedObjectError`.
+    If the object has changed since it was opened, reads raise `ChangedObjectError`.
     """
 
     def __init__(self, bucket: Requests, item: LakeObject) -> None:
@@ -42,19 +42,19 @@ class RangeReader(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def seekable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """The position of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move; costs no request."""
+        """Move the position; makes no request."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
         position = base[whence] + offset
         if position < 0:
@@ -63,7 +63,7 @@ class RangeReader(io.RawIOBase):
         return position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read so many bytes, or all that are left."""
+        """Read `size` bytes, or all that are left."""
         left = max(0, self._item.size_bytes - self._position)
         length = left if size is None or size < 0 else min(size, left)
         if length == 0:
@@ -82,16 +82,16 @@ class RangeReader(io.RawIOBase):
         return self.read()
 
     def readinto(self, buffer: Any) -> int:
-        """Read as much as the buffer holds."""
+        """Read up to the size of the buffer."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
 
 class PartWriter(io.RawIOBase):
-    """Collects an object's bytes; beyond `part_bytes` they go up in parts of that size.
+    """Collects an object's bytes; beyond `part_bytes`, uploads them in parts of that size.
 
-    Nothing is visible before `finish`. Holds at most one part and the last write.
+    Nothing is visible before `finish`. Holds at most one part and the last write in memory.
     """
 
     def __init__(self, bucket: Requests, key: str, part_bytes: int) -> None:
@@ -103,15 +103,15 @@ class PartWriter(io.RawIOBase):
         self._position = 0
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """How many bytes were written."""
+        """Number of bytes written."""
         return self._position
 
     def write(self, data: Any) -> int:
-        """Take bytes; uploads the parts that are full."""
+        """Add bytes; uploads full parts."""
         num_bytes = memoryview(data).nbytes
         self._buffer += data
         self._position += num_bytes
@@ -131,13 +131,13 @@ class PartWriter(io.RawIOBase):
             self._upload.complete()
 
     def abandon(self) -> None:
-        """Delete what was uploaded."""
+        """Delete what was uploaded so far."""
         if self._upload is not None:
             self._upload.abort()
 
 
 class MultipartUpload:
-    """An object that is put together of parts, in order, and visible when it is complete."""
+    """An object uploaded in parts, in order; it becomes visible when it is complete."""
 
     def __init__(self, bucket: Requests, key: str) -> None:
         self._bucket = bucket
@@ -148,11 +148,11 @@ class MultipartUpload:
         self._id = str(created["UploadId"])
 
     def put_part(self, data: bytes) -> None:
-        """Add bytes."""
+        """Upload the next part."""
         self._add(lambda part: self._bucket.request("upload_part", self._key, **part, Body=data))
 
     def copy_part(self, source: dict[str, str], first: int, last: int) -> None:
-        """Add a range of another object, without moving its bytes through here."""
+        """Append a range of another object, without a transfer through this machine."""
 
         def copy(part: dict[str, Any]) -> dict[str, Any]:
             span = f"bytes={first}-{last}"
@@ -174,12 +174,12 @@ class MultipartUpload:
                 MultipartUpload={"Parts": self._parts},
             )
         except LakeError:
-            # A try that a fault answered may have been done: the upload is gone, the object there.
+            # An attempt that seemed to fail may have succeeded: upload gone, object there.
             if self._bucket.token_of(self._key) != self._token:
                 raise
 
     def abort(self) -> None:
-        """Delete the parts."""
+        """Delete the uploaded parts."""
         self._bucket.request("abort_multipart_upload", self._key, UploadId=self._id)
 
     def _add(self, put: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

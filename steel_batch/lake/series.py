@@ -1,7 +1,7 @@
-"""Things that change, as numbered series of objects that do not.
+"""Mutable state, stored as numbered series of immutable objects.
 
-The object with the highest number is the truth. Changing it is putting the next number where there
-is none: a compare-and-swap that any store with put-if-absent can do. History stays readable.
+The object with the highest number is valid. A change writes the next number if it is still free: a
+compare-and-swap that any store with put-if-absent supports. The history stays readable.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ def latest(lake: Lake, series: str) -> tuple[int, bytes] | None:
     while found := numbers(lake, series):
         try:
             return found[-1], lake.read(entry_key(series, found[-1]))
-        except MissingObjectError:  # pruned since it was listed: there is a newer one
+        except MissingObjectError:  # pruned after it was listed: there is a newer one
             continue
     return None
 
 
 def put_next(lake: Lake, series: str, number: int, data: bytes) -> bool:
-    """Put an entry; False where somebody else put that number first."""
+    """Write an entry; False if somebody else wrote that number first."""
     return lake.put_if_absent(entry_key(series, number), data)
 
 
@@ -47,9 +47,9 @@ def history(lake: Lake, series: str) -> Iterator[tuple[int, bytes]]:
 
 
 def prune(lake: Lake, series: str, below: int) -> None:
-    """Delete entries with lower numbers than `below`, which must not be above the highest.
+    """Delete entries with numbers lower than `below`, which must not exceed the highest.
 
-    A writer that is late by more than the entries kept can put a pruned number again: where a
-    series is pruned, an entry stands only if its writer then sees none above it.
+    A writer that is late by more than the number of kept entries can write a pruned number again.
+    So in a pruned series, an entry is valid only if its writer then sees none above it.
     """
     lake.delete(entry_key(series, n) for n in numbers(lake, series) if n < below)

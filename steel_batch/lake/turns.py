@@ -1,10 +1,10 @@
-"""One at a time, on a store that does not decide between two writers.
+"""Mutual exclusion on a store that does not decide between two writers.
 
-Each contender keeps a flag, an object that nobody else writes, so nothing is ever put "if absent".
-It raises its flag and lists the others'. Where an older one is up, it lowers its own, waits and
-tries again; then it waits for younger ones to be lowered. Of two contenders, each raises its flag
-before it looks, so one at least sees the other (Lamport's one-bit algorithm). That needs a store
-whose listings show what was written before.
+Each contender has a flag, an object that nobody else writes, so nothing needs put-if-absent. It
+raises its flag and lists the others. If an older flag is up, it lowers its own, waits and tries
+again; else it waits for younger flags to be lowered. Each contender raises its flag before it
+looks, so of two at least one sees the other (Lamport's one-bit algorithm). That requires a store
+whose listings show all earlier writes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from steel_batch.lake.lake import Lake
 
 POLL_SECONDS: Final = 0.2
 FLAG_SECONDS: Final = 60.0
-"""A flag that did not change for so long belongs to a process that died."""
+"""A flag that has not changed for this long belongs to a dead process."""
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,13 @@ class Turn:
     """Holds a turn for a `with` block.
 
     Args:
-        store: Where the flags lie.
-        place: The folder of the flags; who shares it takes turns.
+        store: Store of the flags.
+        place: Folder of the flags, common to all contenders.
         wait_seconds: How long to wait for others.
-        flag_seconds: How long the flag of a process that died keeps others waiting.
+        flag_seconds: How long the flag of a dead process keeps others waiting.
 
     Raises:
-        LockHeldError: On entry, others had it for all that time.
+        LockHeldError: On entry, others had the turn all that time.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Turn:
         self._place = place
         self._wait_seconds = wait_seconds
         self._flag_seconds = flag_seconds
-        # Who came first is mostly let in first; where clocks disagree, only the order differs.
+        # The first to come is usually the first served; if clocks disagree, only the order differs.
         self._name = f"{int(time.time() * 1000):015d}-{uuid.uuid4().hex}"
         self._key = f"{place}/{self._name}.json"
         self._seen: dict[str, tuple[str, float]] = {}
@@ -72,7 +72,7 @@ class Turn:
                 while any(other < self._key for other in self._others()):
                     self._pause(give_up)
             self._renewer.start()
-            # One that is older and comes only now waits for us: it is no reason to wait for it.
+            # An older one that arrives only now waits for us, so we need not wait for it.
             while any(other > self._key for other in self._others()):
                 self._pause(give_up)
         except BaseException:
@@ -86,7 +86,7 @@ class Turn:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Let the next one in."""
+        """Give up the turn."""
         self._lower_flag()
 
     def _raise_flag(self) -> None:
@@ -100,10 +100,10 @@ class Turn:
         try:
             self._store.delete([self._key])
         except LakeError as failure:
-            log.warning("a turn at %s is not given back: %s", self._place, failure)
+            log.warning("cannot give up a turn at %s: %s", self._place, failure)
 
     def _others(self) -> list[str]:
-        """The flags of others that are up, without those of processes that died."""
+        """The flags of others that are up, except those of dead processes."""
         now, up = time.monotonic(), []
         for item in self._store.list_objects(f"{self._place}/"):
             if item.key == self._key:
@@ -129,4 +129,4 @@ class Turn:
             try:
                 self._raise_flag()
             except LakeError as error:
-                log.warning("a turn at %s is not renewed: %s", self._place, error)
+                log.warning("cannot renew a turn at %s: %s", self._place, error)

@@ -33,7 +33,7 @@ def test_a_place_that_cannot_be_written_is_named(steel_batch: Command, tmp_path:
     assert refused(steel_batch("demo", "--out", out)) == f"Error: --out {out}: Not a directory."
     text = refused(steel_batch("synth", "--out", out, "--num-images", 1))
     assert f"{out}/" in text
-    assert "a part of that path is a file; name a folder." in text
+    assert "a part of that path is a file; choose a folder." in text
 
 
 def test_dates_of_synth_are_days_of_the_calendar(steel_batch: Command, tmp_path: Path) -> None:

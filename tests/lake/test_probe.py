@@ -17,7 +17,7 @@ pytestmark = pytest.mark.s3
 
 FLAWS = {
     "ignoring": r"of 8 that created one object at once, 8 were told that they had \(it ignores",
-    "refusing": r"it refuses a put that is conditional \(.*501|it refuses .*NotImplemented",
+    "refusing": r"it refuses conditional puts \(.*501|it refuses .*NotImplemented",
     "late": r"of 8 that created one object at once, \d were told that they had",
 }
 

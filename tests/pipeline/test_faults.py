@@ -245,7 +245,7 @@ def test_expired_credentials_are_named(
     what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy
 ) -> None:
     proxy.set(Faults(share=1.0, kinds=("expired_token",), only=DENIED[what]))
-    with pytest.raises(LakeError, match="the credentials have expired: log in anew") as raised:
+    with pytest.raises(LakeError, match="the credentials have expired: log in again") as raised:
         score_patiently(config)
     assert str(raised.value).isprintable()
     proxy.set(Faults())
