@@ -1,1 +1,1 @@
-"""From staged shards to committed rows, and everything that reads or checks those."""
+"""From staged shards to committed rows, and everything that reads or checks those rows."""

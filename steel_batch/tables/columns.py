@@ -1,4 +1,4 @@
-"""What each column of the tables means, for people: the reference is generated from this."""
+"""What each column of the tables means, for people; the reference page is generated from this."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "etag": Column("the object's etag when it was scored"),
         "run_id": _RUN,
         "scored_at": Column("when it was scored", "UTC", "2026-11-22 01:31:07.123456"),
-        "has_defect": Column("whether `defects` has an entry", "", "true"),
+        "has_defect": Column("true if `defects` has an entry", "", "true"),
         "peak": Column(
-            "highest probability per class, also where no pixel passes the threshold",
+            "highest probability per class, even if no pixel exceeds the threshold",
             "0 to 1",
             "[0.02, 0.00, 0.97, 0.11]",
         ),
         "defects": Column("one entry per class that was found; see below"),
         "runtime": Column("what ran the engine", "", "tensorrt"),
         "runtime_version": Column("its version", "", "8.5.3.1"),
-        "precision": Column("of the graph or compiled plan that ran", "", "fp16"),
-        "device": Column("the GPU, or the CPU, that it ran on", "", "NVIDIA H200"),
-        "decode_on": Column("where the image became pixels", "", "gpu"),
+        "precision": Column("precision of the graph or compiled plan that ran", "", "fp16"),
+        "device": Column("the GPU or CPU that it ran on", "", "NVIDIA H200"),
+        "decode_on": Column("where the image was decoded, `gpu` or `cpu`", "", "gpu"),
         "decoder": Column("what decoded it, with its version", "", "nvjpeg 13.0.0"),
     },
     layout.CLASS_SUMMARIES: {
@@ -78,10 +78,10 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         ),
         "error_code": Column("why it could not be scored, as a code", "", "truncated"),
         "message": Column("why it could not be scored, as a sentence"),
-        "bytes": Column("size of what was found", "bytes", "52000"),
+        "bytes": Column("size of the file as read", "bytes", "52000"),
         "etag": Column("the object's etag when it was read"),
         "run_id": _RUN,
-        "at": Column("when it was set aside", "UTC", "2026-11-22 01:31:07.123456"),
+        "at": Column("when it was quarantined", "UTC", "2026-11-22 01:31:07.123456"),
     },
 }
-"""Per table, in the order of its schema, with the partition columns first."""
+"""Per table, in schema order, with the partition columns first."""

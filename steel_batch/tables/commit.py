@@ -1,19 +1,19 @@
-"""Commits: how a run's rows become visible, once, whatever crashes in between.
+"""Commits: how a run's rows become visible exactly once, whatever crashes in between.
 
-Files are copied into the table's folder first and made visible to Delta readers by one log entry,
-which carries the run's id as an application transaction: asking for that id tells after a crash
-whether the commit landed. A commit has three outcomes: landed, surely failed, unknown. Where nobody
-knows, the log is read again. A commit deletes nothing: that is left to `sweep`.
+Files are first copied into the table's folder, then made visible to Delta readers by one log entry.
+The entry carries the run's id as an application transaction: after a crash, looking up that id
+shows whether the commit landed. A commit has three outcomes: landed, surely failed, unknown. If the
+outcome is unknown, the log is read again. A commit deletes nothing: that is left to `sweep`.
 
-Each try is made on one version of the table and lands as the next one or not at all, so whatever
-another writer committed meanwhile is seen first: a file to replace that is not there any more, or
-that the lock was lost. After it, the table is read again: some stores let two writers of one log
+Each attempt is based on one version of the table and lands as the next version or not at all. So
+whatever another writer committed meanwhile is noticed first: that a file to replace is gone, or
+that the lock was lost. Afterwards the table is read again: some stores let two writers of one log
 entry both succeed, and then one of the commits is in no log.
 
-The protocol is delta-rs's; nothing here writes a log of its own. Readers that know nothing of
-Delta see files as they are copied, one after the other, and replaced ones until a sweep. From the
-first copy until the sweep right after the commit a plain glob shows a part of a date, or rows
-beside those that take their place; where a run ends in between, until the date is run again.
+The protocol is that of delta-rs; nothing here writes a log of its own. Readers without Delta see
+files as they are copied, one after the other, and replaced files until a sweep. So from the first
+copy until the sweep right after the commit, a plain glob shows a part of a date, or rows twice; if
+a run ends in between, this lasts until the date is run again.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 UNKNOWN_ATTEMPTS: Final = 8
-"""Writes of unknown outcome after which it stays so: a store that refuses goes on refusing."""
+"""Writes of unknown outcome before giving up: a store that refuses once keeps refusing."""
 ATTEMPTS: Final = 40
-"""How often a commit is tried: of writers that commit at once, one lands at each try."""
+"""Attempts to commit: of several concurrent writers, one lands in each attempt."""
 PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 2.0
 _PARTITION: Final = [
@@ -69,29 +69,29 @@ _PARTITION: Final = [
 SCHEMAS: Final = {
     table: pa.schema([*_PARTITION, *fields]) for table, fields in schema.TABLES.items()
 }
-"""The tables' schemas with their partition columns, which stand in paths and not in files."""
+"""The tables' schemas with their partition columns, which are in paths and not in files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveFile:
-    """One file that a table's log says is part of it."""
+    """One file that a table's log lists as part of the table."""
 
     key: str
-    """Relative to the store."""
+    """Relative to the store's root."""
     engine: str
     date: str
     bytes: int
     num_rows: int
-    """As the log counts them, also rows that were deleted since."""
+    """As stated in the log; includes rows that were deleted since."""
     kept: Kept | None = None
-    """Which rows are left; None where all of them are."""
+    """Which rows are left; None if all of them are."""
 
 
 def ensure_tables(store: Lake) -> None:
-    """Create the three tables where they are missing; bring those of earlier builds up to date.
+    """Create missing tables; bring those of earlier builds up to date.
 
     Raises:
-        LakeError: The store cannot be written, or a table is not one of ours.
+        LakeError: The store cannot be written, or a table was not created by steel-batch.
     """
     for table, fields in SCHEMAS.items():
         if _open(store, table) is not None:
@@ -102,10 +102,10 @@ def ensure_tables(store: Lake) -> None:
             with commit_turn(store):
                 store.ask(store.uri(table), partial(_create, store, table, fields))
         except (DeltaError, OSError) as error:
-            # Two first runs may create the table at once; the loser finds it there.
+            # Two first runs may create the table at once; the second one finds it.
             if _open(store, table) is None:
                 raise LakeError(
-                    f"the table {store.uri(table)} cannot be made: {paragraph_of(error)}. Check "
+                    f"the table {store.uri(table)} cannot be created: {paragraph_of(error)}. Check "
                     "--store, and that this user may write there."
                 ) from error
 
@@ -118,13 +118,13 @@ def _create(store: Lake, table: str, fields: pa.Schema) -> None:
         partition_by=["engine", "date"],
         storage_options=store.storage_options(),
         name=table,
-        # delta-rs would put a second creation, with another table's id, after the winner's.
+        # delta-rs would add a second creation, with another table id, after the first.
         commit_properties=CommitProperties(max_commit_retries=0),
     )
 
 
 def _ask(store: Lake, table: str, question: Callable[[DeltaTable], Answer]) -> Answer | None:
-    """An answer of the table as it is now, which may take requests too; none where it is not."""
+    """An answer about the table's current state, which may take requests; None without a table."""
     uri = store.uri(table)
 
     def ask() -> Answer:
@@ -145,27 +145,27 @@ def _open(store: Lake, table: str) -> DeltaTable | None:
 
 
 def open_table(store: Lake, table: str) -> DeltaTable:
-    """The table as it is now.
+    """Open the table in its current version.
 
     Raises:
-        LakeError: It is not there or cannot be read.
+        LakeError: It does not exist or cannot be read.
     """
     found = _open(store, table)
     if found is None:
         raise LakeError(
-            f"there is no table {store.uri(table)}: nothing was scored into this store yet, or "
-            "--store names another place."
+            f"there is no table {store.uri(table)}: nothing has been scored into this store yet, "
+            "or --store names another place. Check --store."
         )
     return found
 
 
 def all_live_files(store: Lake, table: str) -> list[LiveFile]:
-    """The files that are committed, in the order of their keys; none where there is no table."""
+    """The committed files, sorted by key; none if there is no table."""
     return _ask(store, table, partial(files_of, table=table)) or []
 
 
 def files_of(opened: DeltaTable, table: str) -> list[LiveFile]:
-    """The files of a table in the very version that is open, in the order of their keys."""
+    """The files of a table in the opened version, sorted by key."""
     actions = pa.table(opened.get_add_actions(flatten=True))
     kept = kept_rows(opened)
     partition = [pc.cast(actions[f"partition.{name}"], pa.string()) for name in ("engine", "date")]
@@ -186,25 +186,25 @@ def files_of(opened: DeltaTable, table: str) -> list[LiveFile]:
 
 
 def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile]:
-    """The committed files of one engine and date, in the order of their keys."""
+    """The committed files of one engine and date, sorted by key."""
     return [f for f in all_live_files(store, table) if (f.engine, f.date) == (engine, date)]
 
 
 def read_file(
     store: Lake, key: str, fields: pa.Schema, *, kept: Kept | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Some columns of one file, or but some fields of their structs, as a stream.
+    """Stream some columns of one file, or only some fields of their structs.
 
-    What is not in `fields` is not read: run-lengths are nine tenths of the predictions' bytes.
+    Anything not in `fields` is not read: run-lengths are nine tenths of the predictions' bytes.
 
     Args:
         store: The store.
         key: The file.
-        fields: The columns. One that may be null is null where an earlier build wrote none.
-        kept: `LiveFile.kept`: rows that were deleted are left out.
+        fields: The columns. A nullable one is null if an earlier build did not write it.
+        kept: `LiveFile.kept`: deleted rows are left out.
 
     Raises:
-        LakeError: It is not there, or damaged.
+        LakeError: It does not exist, or is damaged.
     """
     try:
         with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
@@ -219,13 +219,13 @@ def read_file(
                 yield rows
     except (pa.ArrowException, OSError, MissingObjectError) as error:
         raise LakeError(
-            f"{store.uri(key)} is committed and cannot be read: {paragraph_of(error)}. Bring back "
-            "a copy of it; `steel-batch verify` names every such file."
+            f"{store.uri(key)} is committed but cannot be read: {paragraph_of(error)}. Restore it "
+            "from a backup; `steel-batch verify` lists every such file."
         ) from error
 
 
 def _leaves(path: str, kind: pa.DataType) -> list[str]:
-    """The columns of a Parquet file that hold a field."""
+    """Paths of the Parquet columns that hold a field."""
     if pa.types.is_list(kind):
         return _leaves(f"{path}.list.element", kind.value_type)
     if pa.types.is_struct(kind):
@@ -236,7 +236,7 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
 def read_rows(
     store: Lake, table: str, engine: str, date: str, fields: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Some columns of every committed row of an engine and date; see `read_file`."""
+    """Stream some columns of every committed row of an engine and date; see `read_file`."""
     for file in live_files(store, table, engine, date):
         yield from read_file(store, file.key, fields, kept=file.kept)
 
@@ -251,7 +251,7 @@ def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch
 
 
 def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:
-    """The keys of the images that are in quarantine."""
+    """The keys of the images in quarantine."""
     fields = pa.schema([plan.KNOWN.field("image_key")])
     for batch in read_rows(store, layout.QUARANTINE, engine, date, fields):
         yield from batch["image_key"].to_pylist()
@@ -260,7 +260,7 @@ def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:
 def digest_files(store: Lake, engine: str, date: str) -> str:
     """A digest of the names of the files that `known_images` reads, and of their deleted rows.
 
-    It is another one as soon as a run of the engine and date lands.
+    It changes with every commit of a run of the engine and date.
     """
     tables = (layout.PREDICTIONS, layout.QUARANTINE)
     files = [file for table in tables for file in live_files(store, table, engine, date)]
@@ -269,7 +269,7 @@ def digest_files(store: Lake, engine: str, date: str) -> str:
 
 
 def check_replaceable(store: Lake, table: str, files: Sequence[LiveFile]) -> None:
-    """Refuse to take the place of files with deleted rows: deltalake would leave them in the table.
+    """Refuse to replace files with deleted rows: deltalake would leave them in the table.
 
     Raises:
         LakeError: Some have deleted rows; the message names one.
@@ -279,7 +279,7 @@ def check_replaceable(store: Lake, table: str, files: Sequence[LiveFile]) -> Non
         raise LakeError(
             f"this run would replace files of {store.uri(table)} in which another program deleted "
             f"rows by deletion vectors ({len(cut)} in all, for example {cut[0]}), and deltalake "
-            "cannot take such a file out of a table. Have that program write the files without "
+            "cannot remove such a file from a table. Let that program rewrite the files without "
             "them (in Spark: REORG TABLE ... APPLY (PURGE)), then run the same command again."
         )
 
@@ -293,11 +293,11 @@ def sweep(
     before: Callable[[], None],
     keep: Collection[str] = (),
 ) -> list[str]:
-    """Delete what is in an engine's and date's partition of a table that its log does not name.
+    """Delete what the log does not list from an engine's and date's partition of a table.
 
     That is what a commit replaced, whoever wrote it, and what a killed or abandoned run published
-    before its commit; a run that is continued publishes it again. A file of others is deleted only
-    where the log says that it was removed. Only the holder of the lock may call this.
+    before its commit; a resumed run publishes it again. Files of other programs are only deleted if
+    the log states that they were removed. Only the holder of the lock may call this.
 
     Args:
         store: The store.
@@ -305,8 +305,8 @@ def sweep(
         engine: The engine's name.
         date: YYYY-MM-DD.
         before: Called right before anything is deleted; raises to stop, as another holder of the
-            lock may have committed since what no log named.
-        keep: Files that were just committed; they stay, whatever the log says now.
+            lock may have committed the files since.
+        keep: Files that were just committed; they stay, whatever the log states now.
 
     Returns:
         The keys that were deleted.
@@ -327,7 +327,7 @@ def sweep(
 
 
 def commit_turn(store: Lake) -> AbstractContextManager[object]:
-    """Held while a run commits, where the store does not decide between two that do."""
+    """A turn to commit, for stores that do not decide between two writers."""
     return Turn(store, layout.turns("commits")) if store.single_writer else nullcontext()
 
 
@@ -346,7 +346,7 @@ def landed_runs(store: Lake, table: str, run_ids: Sequence[str]) -> set[str]:
 
 
 def removed_files(store: Lake, table: str) -> set[str]:
-    """Files that the table's log says were removed, by whoever, as far back as it tells."""
+    """Files that were removed from the table, by any program, as far back as its log goes."""
     removed = _ask(
         store,
         table,
@@ -360,8 +360,9 @@ def removed_files(store: Lake, table: str) -> set[str]:
 def fence(store: Lake, engine: str, date: str) -> None:
     """Write an entry without files to each table's log, so that no earlier writer can land.
 
-    A holder of the lock that was suspended between asking for it and writing the log would write
-    the version after the one that it read, which is taken by then. For whoever takes the lock over.
+    A holder of the lock that was suspended between checking it and writing the log would write the
+    version after the one that it read; that version is then taken. To be called after taking over
+    a lock.
 
     Raises:
         LakeError: A log cannot be written.
@@ -389,7 +390,8 @@ def _fence(store: Lake, table: str, writer: str) -> None:
         )
     except (DeltaError, OSError) as error:
         raise LakeError(
-            f"the log of {store.uri(table)} cannot be written: {paragraph_of(error)}."
+            f"the log of {store.uri(table)} cannot be written: {paragraph_of(error)}. Check that "
+            "this user may write to the store."
         ) from error
 
 
@@ -412,27 +414,27 @@ def land(
         table: One of `layout.TABLES`.
         run_id: The run, whose id is the transaction.
         files: Complete merged files.
-        replaced: Committed files whose rows `files` hold anew; removed by the same
-            commit, and deleted by the next `sweep`. They must be in the very version that is
-            committed on.
-        seen: The date's committed files that the change was made from, where it depends on all of
+        replaced: Committed files whose rows are also in `files`; removed by the same commit, and
+            deleted by the next `sweep`. They must be in the version that the commit is based on.
+        seen: The date's committed files that the change was computed from, if it depends on all of
             them: they must be the date's files in that version.
         before: Called right before each file is published and right before the log is written;
             raises to stop.
-        attempts: How often the log is written before this gives up.
-        is_new: The caller has just asked whether it landed: publish without asking again.
+        attempts: How often the log is written before giving up.
+        is_new: The caller has just checked that the run has not landed: publish without checking
+            again.
 
     Returns:
-        The table's version that has the run's rows.
+        The table's version that contains the run's rows.
 
     Raises:
-        StaleChangeError: Somebody rewrote files of the date since: make the change again.
+        StaleChangeError: Another writer rewrote files of the date: compute the change again.
         CommitConflictError: It surely failed.
-        CommitUnknownError: Nobody knows; the same call may be repeated.
+        CommitUnknownError: The outcome is unknown; the same call may be repeated.
         LakeError: A replaced file has deleted rows; nothing is published.
 
-    What was published before an error is left to the next `sweep`: whoever has the lock by then
-    may be about to commit the same files.
+    What was published before an error is left to the next `sweep`: the next holder of the lock may
+    be about to commit the same files.
     """
     if not is_new and landed(store, table, run_id):
         return int(open_table(store, table).version())
@@ -446,7 +448,7 @@ def land(
 
 def _unknown(run_id: str, table: str, reason: Exception) -> CommitUnknownError:
     return CommitUnknownError(
-        f"nobody knows whether run {run_id} was committed to {table}: {paragraph_of(reason)}. "
+        f"it is unknown whether run {run_id} was committed to {table}: {paragraph_of(reason)}. "
         "Nothing was deleted; run the same command again, it reads the table's log first."
     )
 
@@ -510,17 +512,17 @@ def _commit(
             if now is not None:
                 return now
             log.warning(
-                "run %s was committed to %s, and its log does not have it: another writer replaced "
-                "the entry; it is committed again",
+                "run %s was committed to %s, but its log does not contain it: another writer "
+                "replaced the entry; committing again",
                 run_id,
                 table,
             )
-            unknown = LakeError("the store took the log's entry, and then had another one there")
+            unknown = LakeError("the store accepted the log entry, then returned another one")
     opened, version = _open_for(store, table, run_id)
     if version is not None:
         return int(opened.version())
     if unknown is not None:
-        # Also where a later attempt surely failed: what was sent before may still arrive.
+        # Even if a later attempt surely failed: an earlier write may still arrive.
         raise _unknown(run_id, table, unknown) from unknown
     raise CommitConflictError(
         f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
@@ -529,9 +531,9 @@ def _commit(
 
 
 def _version_with(store: Lake, table: str, run_id: str, files: Sequence[DataFile]) -> int | None:
-    """The table's version, if a run that was just committed is in it with all of its files.
+    """The table's version, if it contains a run that was just committed, with all of its files.
 
-    A file that is not there may have been rewritten since, which the log then says.
+    A missing file may have been rewritten since, in which case the log states that it was removed.
     """
     opened, version = _open_for(store, table, run_id)
     if version is None:
@@ -550,10 +552,10 @@ def _check_replaced(
     replaced: Sequence[LiveFile],
     seen: Sequence[LiveFile] | None,
 ) -> None:
-    """Whether what a change was made from is in the table still.
+    """Check that the table still contains what a change was computed from.
 
     Raises:
-        StaleChangeError: It is not.
+        StaleChangeError: It does not.
     """
     if not replaced and seen is None:
         return
@@ -564,16 +566,19 @@ def _check_replaced(
         example = f", for example {store.uri(min(file.key for file in gone))}" if gone else ""
         raise StaleChangeError(
             f"files of {date} in {table} were rewritten by another writer, such as an OPTIMIZE, "
-            f"while run {run_id} made the rows that replace them{example}. Nothing of it is "
+            f"while run {run_id} computed their replacement{example}. Nothing of it is "
             "committed: run the same command again."
         )
 
 
 def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:
-    """The table, and the version of the run's transaction in that very state of it."""
+    """The table, and the version of the run's transaction in exactly that state."""
     found = _ask(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
     if found is None:
-        raise LakeError(f"there is no table {store.uri(table)} any more.")
+        raise LakeError(
+            f"the table {store.uri(table)} no longer exists: somebody deleted it. Restore it from "
+            "a backup."
+        )
     return found
 
 

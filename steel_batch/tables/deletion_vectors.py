@@ -1,7 +1,7 @@
-"""Rows that others deleted from a table without writing its files anew: Delta's deletion vectors.
+"""Rows that other programs deleted without rewriting the files: Delta's deletion vectors.
 
 Spark and others can mark rows of a file as deleted in the table's log. deltalake's Arrow reader
-refuses a table that can have such marks, even where it has none; here they are read.
+refuses a table that may contain such marks, even if it contains none; this module reads them.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from deltalake import DeltaTable
 from steel_batch.errors import LakeError
 
 Kept = bytes
-"""Which rows of a file were not deleted: one bit a row, the first one highest. Rows behind the last
-bit are kept."""
+"""Which rows of a file were not deleted: one bit per row, most significant bit first. Rows after
+the last bit are kept."""
 _FEATURE: Final = "deletionVectors"
 _READ: Final = {_FEATURE, "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
-"""Features of Delta tables with which a table's files are read right here."""
+"""Features of Delta tables whose files are read correctly here."""
 _MAPPING: Final = "delta.columnMapping.mode"
 
 
 def check_features(opened: DeltaTable) -> None:
-    """Refuse a table whose files have to be read in a way that is not known here.
+    """Refuse a table whose files must be read in a way that is not supported here.
 
     Raises:
         LakeError: It has such a feature.
@@ -37,13 +37,13 @@ def check_features(opened: DeltaTable) -> None:
     if others:
         raise LakeError(
             f"the table {opened.table_uri} has the Delta feature {', '.join(sorted(others))}, with "
-            "which steel-batch cannot read its files. Some other program has set it: take it away "
+            "which steel-batch cannot read its files. Another program has enabled it: remove it "
             "there (ALTER TABLE … DROP FEATURE), or restore the table's folder from a backup."
         )
 
 
 def kept_rows(opened: DeltaTable) -> dict[str, Kept]:
-    """The files that have deleted rows, by their path in the table, and which rows they keep."""
+    """The files with deleted rows, by their path in the table, and which rows they keep."""
     if _FEATURE not in (opened.protocol().reader_features or ()):
         return {}
     vectors = pa.table(opened.deletion_vectors())

@@ -1,12 +1,12 @@
-"""A table of an earlier build becomes one of this build: columns are added, bounds are corrected.
+"""Upgrades a table of an earlier build to this build: adds columns, corrects bounds.
 
-Columns are only ever added, at the end, and may be null: files of earlier builds lack them, and
-every reader takes them for null there. A file with bounds of some columns only would be left out
-by readers that filter by another one (`tables.statistics`). So bounds are taken back in the log
-before a column is added, and wherever a file has too few of them.
+Columns are only ever added, at the end, and are nullable: files of earlier builds lack them, and
+every reader reads null there. A file with bounds for only some columns would be skipped by readers
+that filter by another column (`tables.statistics`). So bounds are removed from the log before a
+column is added, and for every file that has too few of them.
 
-Each step is one commit, which counts for the very version of the table that it was made for: of
-two writers that do it at once one wins, and a file that was taken out meanwhile is not put back.
+Each step is one commit, valid only for the version of the table that it was computed from. If two
+writers do it at once, one succeeds, and a file that was removed meanwhile is not put back.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ PAUSE_SECONDS: Final = 0.2
 
 
 def evolve(reopen: Callable[[], DeltaTable], fields: pa.Schema) -> bool:
-    """Add the columns that a table lacks, and take back bounds by which readers miss rows.
+    """Add the columns that a table lacks, and remove bounds by which readers miss rows.
 
     Args:
-        reopen: The table as it is now.
+        reopen: Opens the table in its current version.
         fields: The table's schema in this build.
 
     Returns:
@@ -58,21 +58,21 @@ def evolve(reopen: Callable[[], DeltaTable], fields: pa.Schema) -> bool:
             return is_changed
         try:
             if files.num_rows:
-                log.info("%s: bounds of %d files are taken back", opened.table_uri, files.num_rows)
+                log.info("%s: removing the bounds of %d files", opened.table_uri, files.num_rows)
                 put_statistics(opened, files, {})
             else:
-                log.info("%s: columns %s are added", opened.table_uri, ", ".join(missing.names))
+                log.info("%s: adding columns %s", opened.table_uri, ", ".join(missing.names))
                 opened.alter.add_columns(
                     Schema.from_arrow(missing).fields,
                     commit_properties=CommitProperties(max_commit_retries=0),
                 )
         except (DeltaError, OSError) as error:
-            # Whatever became of it, the log is read before anything is written again.
+            # Whatever its outcome, the log is read before anything is written again.
             failures.append(error)
         else:
             is_changed = True
     raise LakeError(
-        f"the table {reopen().table_uri} was made by an earlier build, and its log cannot be "
+        f"the table {reopen().table_uri} was created by an earlier build, and its log cannot be "
         f"brought up to date: {paragraph_of(failures[-1])}. Run the same command again."
     ) from failures[-1]
 
@@ -81,8 +81,8 @@ def missing_columns(opened: DeltaTable, fields: pa.Schema) -> pa.Schema:
     """The columns of this build that a table lacks.
 
     Raises:
-        LakeError: It has one of another type, or lacks one that is never null: it is no table of
-            ours.
+        LakeError: A column has another type, or a column that is never null is missing: it is not
+            a table of steel-batch.
     """
     found = {field.name: field.type for field in opened.schema().fields}
     wanted = {field.name: field for field in Schema.from_arrow(fields).fields}
@@ -95,7 +95,7 @@ def missing_columns(opened: DeltaTable, fields: pa.Schema) -> pa.Schema:
             )
         if isinstance(kind, PrimitiveType) and kind != field.type:
             raise LakeError(
-                f"the column {name} of the table {opened.table_uri} is {kind.type}, and this build "
+                f"the column {name} of the table {opened.table_uri} is {kind.type}, but this build "
                 f"of steel-batch writes {getattr(field.type, 'type', field.type)}. Use the build "
                 "that wrote it, or another --store."
             )
@@ -103,26 +103,26 @@ def missing_columns(opened: DeltaTable, fields: pa.Schema) -> pa.Schema:
 
 
 def bounded_files(opened: DeltaTable) -> pa.Table:
-    """The files of a table that have bounds, without those that `put_statistics` cannot take."""
+    """The files of a table that have bounds, except those that `put_statistics` cannot handle."""
     files = _files(opened)
     return files.filter(pc.or_(pc.is_valid(files["min"]), pc.is_valid(files["max"])))
 
 
 def partly_bounded_files(opened: DeltaTable) -> pa.Table:
-    """Of those, the files that have too few of them: some readers miss rows there."""
+    """Those of them that have too few bounds: some readers miss rows there."""
     files = _files(opened)
     return files.filter(pc.invert(are_complete(files)))
 
 
 def unbounded_files(opened: DeltaTable) -> pa.Table:
-    """The files without bounds, without those that `put_statistics` cannot take."""
+    """The files without bounds, except those that `put_statistics` cannot handle."""
     files = _files(opened)
     return files.filter(pc.and_(pc.is_null(files["min"]), pc.is_null(files["max"])))
 
 
 def _files(opened: DeltaTable) -> pa.Table:
     files = pa.table(opened.get_add_actions(flatten=False))
-    # Named again without its deletion vector, a file would have its deleted rows back.
+    # Added again without its deletion vector, a file would get its deleted rows back.
     vectors = pa.array(list(kept_rows(opened)), pa.string())
     return files.filter(pc.invert(pc.is_in(files["path"], vectors)))
 
@@ -130,12 +130,12 @@ def _files(opened: DeltaTable) -> pa.Table:
 def put_statistics(
     opened: DeltaTable, files: pa.Table, statistics: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """Name files of a table again, with other statistics and without a change of its rows.
+    """Add files of a table to its log again, with other statistics and without a change of rows.
 
     Args:
-        opened: The table. If it has another version by now, the commit fails.
-        files: What `get_add_actions` says of them.
-        statistics: By path; of others only the rows are counted.
+        opened: The table. If it has a newer version by now, the commit fails.
+        files: Their entries from `get_add_actions`.
+        statistics: By path; the other files get only their number of rows.
     """
     actions = [
         AddAction(

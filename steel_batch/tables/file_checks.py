@@ -1,7 +1,7 @@
-"""Is each file that a table's log names there and whole, and does it name each that is there?
+"""Checks that each file listed in a table's log exists and is intact, and that no others exist.
 
-Every file is compared with the record that its run left of it. A file that an OPTIMIZE or the like
-put in the place of others has no record; the log says where it comes from, and it is read.
+Every file is compared with the record that its run left. A file that an OPTIMIZE or the like wrote
+to replace others has no record; the log states where it comes from, and it is read.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from steel_batch.tables.provenance import Rewriting, missing_entries, rewritings
 
 BLOCK_BYTES = 8 << 20
 DAMAGED = ("missing", "truncated", "changed")
-"""Kinds of problems of files whose rows are not looked at any further."""
+"""Kinds of problems after which a file's rows are not checked further."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Problem:
-    """One thing that is wrong."""
+    """One problem found."""
 
     kind: str
     """``missing``, ``truncated``, ``changed``, ``foreign``, ``duplicate``, ``unrecorded``,
@@ -38,19 +38,19 @@ class Problem:
 
 
 def run_of(key: str) -> str | None:
-    """The run that wrote a table's file, from its name."""
+    """The run that wrote a table's file, from the file's name."""
     place = layout.split_table_file(key)
     return None if place is None else place[0]
 
 
 def check_log(store: Lake, table: str) -> Iterator[Problem]:
-    """Log entries that are missing, without which the table cannot be read."""
+    """Report missing log entries without which the table cannot be read."""
     for key in missing_entries(store, table):
         yield Problem(
             kind="missing",
             key=key,
             message="the log lacks this entry, and no version of the table from there on can be "
-            "read: restore it from a backup, or from the bucket's versions",
+            "read: restore it from a backup, or from the bucket's object versions",
         )
 
 
@@ -60,7 +60,7 @@ class FileChecks:
     Args:
         store: The store.
         table: One of `layout.TABLES`.
-        live: The files to check, of those that the log names.
+        live: The files to check, from those listed in the log.
     """
 
     def __init__(self, store: Lake, table: str, live: list[LiveFile]) -> None:
@@ -71,19 +71,19 @@ class FileChecks:
         self._rewritings: dict[str, Rewriting] | None = None
 
     def check(self, file: LiveFile) -> Iterator[Problem]:
-        """What is wrong with one file."""
+        """Report what is wrong with one file."""
         store, record = self._store, self._records.get(file.key)
         found = store.stat(file.key)
         if found is None:
             yield Problem(
-                kind="missing", key=file.key, message="the log names it and it is not there"
+                kind="missing", key=file.key, message="the log lists it, but it does not exist"
             )
             return
         if found.size_bytes != file.bytes:
             yield Problem(
                 kind="truncated",
                 key=file.key,
-                message=f"it has {found.size_bytes} bytes, the log says {file.bytes}",
+                message=f"it has {found.size_bytes} bytes, the log states {file.bytes}",
             )
             return
         if record is None:
@@ -98,17 +98,18 @@ class FileChecks:
             yield Problem(
                 kind="changed",
                 key=file.key,
-                message=f"its SHA-256 is {digest.hexdigest()[:12]}…, it was {record.sha256[:12]}…",
+                message=f"its SHA-256 is {digest.hexdigest()[:12]}…, expected "
+                f"{record.sha256[:12]}…",
             )
         elif file.num_rows != record.num_rows:
             yield Problem(
                 kind="miscounted",
                 key=file.key,
-                message=f"the log says {file.num_rows} rows, its run wrote {record.num_rows}",
+                message=f"the log states {file.num_rows} rows, its run wrote {record.num_rows}",
             )
 
     def _check_rewritten(self, file: LiveFile) -> Iterator[Problem]:
-        """A file that no run has a record of: somebody rewrote others as this one, or put it in."""
+        """Check a file without a run's record: rewritten or added by another program."""
         if self._rewritings is None:
             self._rewritings = {
                 key: rewriting
@@ -120,8 +121,8 @@ class FileChecks:
             yield Problem(
                 kind="unrecorded",
                 key=file.key,
-                message="no run has a record of its digest, and the log does not say that it took "
-                "the place of files of runs",
+                message="no run has a record of its digest, and according to the log it does not "
+                "replace files of runs",
             )
             return
         try:
@@ -135,25 +136,25 @@ class FileChecks:
             yield Problem(
                 kind="miscounted",
                 key=file.key,
-                message=f"the log says {file.num_rows} rows, it has {num_rows}",
+                message=f"the log states {file.num_rows} rows, it has {num_rows}",
             )
         yield from self._check_sums(rewriting, file)
 
     def _check_sums(self, rewriting: Rewriting, file: LiveFile) -> Iterator[Problem]:
-        """An OPTIMIZE has as many rows as what it rewrote; said once, of its first file."""
+        """Compare the rows of an OPTIMIZE with what it rewrote; reported once per OPTIMIZE."""
         if not rewriting.keeps_rows or file.key != min(rewriting.added):
             return
         before = [self._rows_of(key) for key in rewriting.removed]
         after = list(rewriting.added.values())
         if None in before or None in after:
-            return  # of files that no run has a record of, or whose entry is gone
+            return  # files without a run's record, or whose log entry is gone
         num_before, num_after = sum(map(int, filter(None, before))), sum(filter(None, after))
         if num_before != num_after:
             yield Problem(
                 kind="miscounted",
                 key=file.key,
-                message=f"the {rewriting.operation} of version {rewriting.version} put "
-                f"{num_after} rows in the place of {num_before}",
+                message=f"the {rewriting.operation} of version {rewriting.version} replaced "
+                f"{num_before} rows with {num_after}",
             )
 
     def _rows_of(self, key: str) -> int | None:
@@ -167,13 +168,13 @@ class FileChecks:
 
 
 def _count_rows(store: Lake, key: str) -> int:
-    """The rows of a file, all of which are read."""
+    """Count the rows of a file by reading all of them."""
     with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
         return sum(batch.num_rows for batch in parquet.iter_batches())
 
 
 def _records(store: Lake, table: str, live: list[LiveFile]) -> dict[str, DataFile]:
-    """What the runs that wrote these files noted of them, by key."""
+    """The records of these files by the runs that wrote them, by key."""
     runs = {run_of(file.key) for file in live} - {None}
     found: dict[str, DataFile] = {}
     for run in sorted(str(run) for run in runs):
@@ -185,7 +186,7 @@ def _records(store: Lake, table: str, live: list[LiveFile]) -> dict[str, DataFil
 def foreign_files(
     store: Lake, table: str, live: set[str], engine: str | None, date: str | None
 ) -> Iterator[Problem]:
-    """Files in the partitions that the log does not name."""
+    """Report files in the partitions that the log does not list."""
     prefix = f"{table}/engine={engine}/" if engine else f"{table}/engine="
     removed: set[str] | None = None
     for item in store.list_objects(prefix):
@@ -195,20 +196,18 @@ def foreign_files(
             removed = removed_files(store, table)
         if item.key in removed:
             message = (
-                "the log says that it was removed, and readers of the plain files still see its "
+                "the log states that it was removed, but readers of the plain files still see its "
                 "rows: `steel-batch gc` deletes it"
             )
         else:
-            message = (
-                "it lies in a partition and no log names it: readers of the plain files see it"
-            )
+            message = "it is in a partition but in no log: readers of the plain files see it"
         yield Problem(kind="foreign", key=item.key, message=message)
 
 
 def duplicate_images(
     store: Lake, table: str, live: list[LiveFile]
 ) -> Iterator[tuple[tuple[str, str], Problem]]:
-    """Engines and dates where images have more than one row."""
+    """Report engines and dates with images that have more than one row."""
     for (engine, date), files in by_partition(live).items():
         with scratch_database() as con:
             fields = pa.schema([("image_key", pa.string())])
@@ -235,11 +234,11 @@ def _keys(store: Lake, files: list[LiveFile]) -> Iterator[pa.RecordBatch]:
                 store, file.key, pa.schema([("image_key", pa.string())]), kept=file.kept
             )
         except LakeError:
-            continue  # no run has a record of it, or it was changed since it was checked
+            continue  # no run has a record of it, or it was changed after it was checked
 
 
 def by_partition(live: list[LiveFile]) -> Mapping[tuple[str, str], list[LiveFile]]:
-    """Files by their engine and date, in order."""
+    """Files by engine and date, sorted."""
     found: dict[tuple[str, str], list[LiveFile]] = {}
     for file in sorted(live, key=lambda f: (f.engine, f.date, f.key)):
         found.setdefault((file.engine, file.date), []).append(file)

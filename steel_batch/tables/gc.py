@@ -1,7 +1,7 @@
-"""What can be deleted: staging of runs that are over, files that no log names, half-written ones.
+"""Finds what can be deleted: staging of finished runs, files in no log, incomplete writes.
 
-Nothing that a reader or a run that can be continued needs is touched. Each engine and date is
-cleaned under its lock, so a run that is at work is left alone.
+Nothing that a reader or a resumable run needs is touched. Each engine and date is cleaned under its
+lock, so a run in progress is left alone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from steel_batch.tables.file_checks import run_of
 
 _PLACE: Final = re.compile(r"[^/]+/engine=(?P<engine>[^/]+)/date=(?P<date>[^/]+)/")
 HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
-"""What was begun so long ago has no writer any more: the largest file takes minutes."""
+"""A write that began this long ago has no live writer: the largest file takes minutes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,19 +32,19 @@ class Garbage:
     bytes: int
     reason: str
     engine: str
-    """Empty, as is the date, for what is of no engine and date: half-written objects."""
+    """Empty, like the date, for objects without an engine and date: incomplete writes."""
     date: str
 
 
 def find_garbage(
     store: Lake, *, engine: str | None = None, date: str | None = None
 ) -> Iterator[Garbage]:
-    """Everything that may be deleted, and why; of a whole store, or of one engine and date.
+    """List everything that may be deleted, and why, in a whole store or for one engine and date.
 
     Of a run that landed: its staged and merged files. Of one that was abandoned for a later run:
-    its receipts as well. In the tables' folders: files that a run of ours wrote and no log names,
-    which a run that is at work may be about to commit, and files that the log says were removed.
-    Of a whole store also what was half written for more than a day.
+    its receipts as well. In the tables' folders: files that one of our runs wrote and no log lists
+    (a run in progress may be about to commit them), and files that were removed according to the
+    log. In a whole store also writes that have been incomplete for more than a day.
     """
     if engine is None or date is None:
         place, ids = "engine=", list(list_runs(store))
@@ -59,7 +59,7 @@ def find_garbage(
 
 
 def _unnamed(store: Lake, table: str, place: str) -> Iterator[Garbage]:
-    """Files that a table's log does not name, of runs of ours or removed by whoever."""
+    """Files that a table's log does not list: written by our runs, or removed by any program."""
     live = {file.key for file in all_live_files(store, table)}
     removed: set[str] | None = None
     lost: dict[str, bool] = {}
@@ -73,7 +73,7 @@ def _unnamed(store: Lake, table: str, place: str) -> Iterator[Garbage]:
                 removed = removed_files(store, table)
             if match is not None and item.key in removed:
                 yield Garbage(
-                    key=item.key, bytes=item.size_bytes, reason="the log says that it was removed",
+                    key=item.key, bytes=item.size_bytes, reason="removed according to the log",
                     engine=match["engine"], date=match["date"],
                 )  # fmt: skip
             continue
@@ -83,11 +83,11 @@ def _unnamed(store: Lake, table: str, place: str) -> Iterator[Garbage]:
         if run not in lost:
             lost[run] = _is_lost(store, table, run)
         if not lost[run]:
-            yield _garbage(item, run, "no log names it")
+            yield _garbage(item, run, "in no log")
 
 
 def _is_lost(store: Lake, table: str, run_id: str) -> bool:
-    """Whether a run committed to a table and its log does not have it: its files bring it back."""
+    """Whether a run committed to a table whose log lost it: its files are needed to restore it."""
     return read_run(store, run_id).result is not None and not landed(store, table, run_id)
 
 
@@ -106,13 +106,13 @@ def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
 
 
 def _half_written(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:
-    reason = "its writer left it half written"
+    reason = "its writer left it incomplete"
     for item in store.sweep(HALF_WRITTEN_SECONDS, dry_run=dry_run):
         yield Garbage(key=item.key, bytes=item.size_bytes, reason=reason, engine="", date="")
 
 
 def _probes(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:
-    """What commands that were killed left of their race for whether the store decides."""
+    """Objects that killed commands left from testing whether the store decides between writers."""
     for item in store.list_objects(layout.probe_file("")):
         age = store.age_seconds(item.key)
         if age is not None and age > HALF_WRITTEN_SECONDS:
@@ -128,7 +128,7 @@ def _garbage(item: LakeObject, run_id: str, reason: str) -> Garbage:
 
 
 def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
-    """Delete the garbage; yields what was deleted. Dates that a run holds are left for later."""
+    """Delete the garbage; yields what was deleted. Dates locked by a run are left for later."""
     places = sorted({(g.engine, g.date) for g in find_garbage(store) if g.engine})
     yield from _half_written(store, dry_run=False)
     for engine, date in places:
@@ -142,7 +142,7 @@ def collect(store: Lake, *, lease_seconds: float = 60.0) -> Iterator[Garbage]:
             with lease:
                 if lease.took_over:
                     fence(store, engine, date)
-                # Again, now that nobody else works there: what was garbage may be in use by now.
+                # Checked again under the lock: what was garbage may be in use by now.
                 found = list(find_garbage(store, engine=engine, date=date))
                 lease.check()
                 store.delete(g.key for g in found)

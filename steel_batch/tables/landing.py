@@ -1,9 +1,9 @@
 """The end of a run: its rows land in the three tables, and what was staged is deleted.
 
-A run's rows and entries take the place of earlier ones of the same images, where it was planned to
-score them again: files that hold such rows are written anew without them, and the commit that adds
-the new files removes the old ones. They are deleted before the next table's turn: until then a
-plain glob shows their rows twice.
+If a run was planned to score images again, its rows and entries replace the earlier ones: files
+with such rows are rewritten without them, and the commit that adds the new files removes the old
+ones. Those are deleted before the next table is committed; until then a plain glob shows their rows
+twice.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ from steel_batch.tables.summary import FIELDS, summarize
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 _PLACED = pa.schema([("file", pa.int64()), ("place", pa.int64()), *KEY])
 NUM_CHANGES: Final = 10
-"""How often a change is made again that somebody else's rewriting of the table overtakes."""
+"""How often a change is computed again because another writer rewrote the table meanwhile."""
 NUM_LOOKS: Final = 3
-"""How often a run that was committed is committed again where the tables do not have it."""
+"""How often a committed run is committed again because the tables do not contain it."""
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +67,9 @@ class Change:
 
     added: list[DataFile]
     replaced: list[LiveFile]
-    """Files that the added ones take the place of."""
+    """Files that the added ones replace."""
     seen: list[LiveFile] | None = None
-    """The date's files that this was made from, where it depends on all of them."""
+    """The date's files that this was computed from, if it depends on all of them."""
 
 
 def land_run(
@@ -81,7 +81,7 @@ def land_run(
     events: Events,
     lease: Lease,
 ) -> int:
-    """Commit a run to the three tables: predictions first. Each commit happens once.
+    """Commit a run to the three tables, predictions first. Each commit happens once.
 
     Before this returns, the logs of all three are read again: a store that lets two writers of one
     entry both succeed may have lost any of them since.
@@ -90,17 +90,17 @@ def land_run(
         store: The store.
         record: The run.
         files: The merged predictions.
-        bad_shards: Shards whose receipts name images in quarantine.
-        classes: The names of the engine's classes.
-        events: Told of each commit.
+        bad_shards: Shards whose receipts name quarantined images.
+        classes: Names of the engine's classes.
+        events: Receives an event for each commit.
         lease: Checked before anything becomes visible and before anything is deleted.
 
     Returns:
-        The version of the predictions that has the run's rows.
+        The version of the predictions that contains the run's rows.
 
     Raises:
         CommitConflictError: It surely failed.
-        CommitUnknownError: Nobody knows; the same call may be repeated.
+        CommitUnknownError: The outcome is unknown; the same call may be repeated.
         LockHeldError: The lock was lost.
     """
     landing = _Landing(store, record, files, bad_shards, classes, lease)
@@ -111,16 +111,16 @@ def land_run(
             if not lost:
                 return versions[layout.PREDICTIONS]
             log.warning(
-                "run %s was committed to %s, and the log does not have it any more: another writer "
-                "replaced its entry; it is committed again",
+                "run %s was committed to %s, but the log no longer contains it: another writer "
+                "replaced its entry; committing again",
                 record.run_id,
                 " and ".join(lost),
             )
     raise CommitUnknownError(
         f"run {record.run_id} was committed to {' and '.join(lost)} {NUM_LOOKS} times, and each "
-        "time the log lost it: another writer replaces its entries, and the store lets it. Nothing "
-        "of the run is deleted. Stop the other writers and run the same command again; "
-        "`steel-batch doctor --store` says whether the store decides between two writers."
+        "time the log lost it: another writer replaces its entries, and the store allows it. "
+        "Nothing of the run is deleted. Stop the other writers and run the same command again; "
+        "`steel-batch doctor --store` shows whether the store decides between two writers."
     )
 
 
@@ -142,7 +142,7 @@ class _Landing:
         self._check_lock = lease.check
 
     def land_tables(self, events: Events) -> dict[str, int]:
-        """Commit to each table that does not have the run; versions by table."""
+        """Commit to each table that does not contain the run; return versions by table."""
         record, versions = self._record, {}
         changes: dict[str, Callable[[int], Change]] = {
             layout.PREDICTIONS: self._predictions,
@@ -164,7 +164,7 @@ class _Landing:
         return versions
 
     def _land(self, table: str, change: Callable[[int], Change]) -> tuple[int | None, set[str]]:
-        """Commit one table's change: its version, if there is anything to change; what it added."""
+        """Commit one table's change; return its version, if it changed, and the added files."""
         store, run_id = self._store, self._record.run_id
         for number in range(NUM_CHANGES):
             made = change(_next_attempt(store, run_id, table))
@@ -175,7 +175,7 @@ class _Landing:
             if not (made.added or made.replaced or table == layout.PREDICTIONS):
                 break
             try:
-                with interrupt.shielded():  # a glob sees what is published, so it is committed too
+                with interrupt.shielded():  # a glob sees published files, so commit them too
                     version = land(
                         store, table, run_id, made.added, replaced=made.replaced, seen=made.seen,
                         before=self._check_lock, is_new=True,
@@ -183,7 +183,7 @@ class _Landing:
             except StaleChangeError as error:
                 if number == NUM_CHANGES - 1:
                     raise
-                log.info("the change is made again: %s", error)
+                log.info("computing the change again: %s", error)
             else:
                 return version, {file.target for file in made.added}
         return None, set()
@@ -194,7 +194,7 @@ class _Landing:
         return dataclasses.replace(change, added=[*files, *change.added])
 
     def _summaries(self, attempt: int) -> Change:
-        # Over all runs of the date, in the place of the summary before.
+        # Over all runs of the date; replaces the previous summary.
         store, record, table = self._store, self._record, layout.CLASS_SUMMARIES
         before = live_files(store, table, record.engine, record.date)
         rows = read_rows(store, layout.PREDICTIONS, record.engine, record.date, FIELDS)
@@ -211,7 +211,7 @@ class _Landing:
 
 
 def _next_attempt(store: Lake, run_id: str, table: str) -> int:
-    """An attempt whose files have names of their own: an earlier one may have published some."""
+    """An attempt number with unused file names: an earlier attempt may have published some."""
     listed = load_files(store, run_id, table)
     if listed is None:
         return 0
@@ -220,7 +220,7 @@ def _next_attempt(store: Lake, run_id: str, table: str) -> int:
 
 
 def _renamed(file: DataFile, attempt: int) -> DataFile:
-    """A merged file, for the place that it has in this attempt."""
+    """A merged file, with its key in this attempt."""
     place = layout.split_table_file(file.target)
     if place is None or not attempt:
         return file
@@ -239,10 +239,10 @@ def delete_staged(store: Lake, run_id: str) -> None:
 def _without_planned(
     store: Lake, record: RunRecord, table: str, first_number: int, attempt: int
 ) -> Change:
-    """Rewrite the committed files that hold images of this run's plan, without those."""
+    """Rewrite the committed files that contain images of this run's plan, without those images."""
     settings = record.settings
     is_replacing = settings["rescore_changed"] or settings["retry_quarantined"]
-    # A quarantined image that is another one by now is planned like a new one.
+    # A quarantined image that has changed since is planned like a new one.
     if not (is_replacing or table == layout.QUARANTINE):
         return Change([], [])
     files = live_files(store, table, record.engine, record.date)
@@ -276,13 +276,13 @@ def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
 
 
 def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBatch]:
-    """The keys of files with where they stand: which file, which row."""
+    """The keys in some files with their positions: which file, which row."""
     for number, file in enumerate(files):
         place = 0
         for batch in read_file(store, file.key, KEY):
             places, keys = np.arange(place, place + batch.num_rows), batch["image_key"]
             place += batch.num_rows
-            if file.kept is not None and len(places):  # deleted rows are not written anew
+            if file.kept is not None and len(places):  # deleted rows are not written again
                 is_kept = select(file.kept, int(places[0]), len(places))
                 places, keys = places[is_kept], keys.filter(pa.array(is_kept))
             columns = [np.full(len(places), number), places, keys]
@@ -290,9 +290,9 @@ def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBa
 
 
 def _fields_of(store: Lake, key: str, table: str) -> pa.Schema:
-    """The columns of a table's files, and behind them those that a file has and this build lacks.
+    """The columns of a table's files, followed by columns of a file that this build does not know.
 
-    A column that somebody added is not lost when the file is written anew.
+    So a column that somebody added is not lost when the file is rewritten.
     """
     with store.open_input(key) as stream:
         found = pq.read_schema(stream)
@@ -303,7 +303,7 @@ def _fields_of(store: Lake, key: str, table: str) -> pa.Schema:
 def _rows_at(
     store: Lake, key: str, fields: pa.Schema, places: npt.NDArray[np.int64]
 ) -> Iterator[pa.Table]:
-    """The rows of a file at some places, which are in order."""
+    """The rows of a file at some sorted positions."""
     with store.open_input(key) as stream, pq.ParquetFile(stream) as file:
         start = 0
         for group in range(file.num_row_groups):
@@ -314,7 +314,7 @@ def _rows_at(
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> Iterator[pa.Table]:
-    """The entries of some receipts, of few of them at a time."""
+    """The quarantine entries of some receipts, few receipts at a time."""
     for start in range(0, len(bad_shards), READ_AT_ONCE):
         shards = bad_shards[start : start + READ_AT_ONCE]
         keys = [layout.receipt_file(record.run_id, shard) for shard in shards]

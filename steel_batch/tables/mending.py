@@ -1,9 +1,9 @@
-"""Commits that a table lost, found and put back.
+"""Finds commits that a table lost, and restores them.
 
-A run that is over has its transaction in the tables' logs. Where a log entry is gone, because the
-store let another writer replace it or somebody deleted it, the run's files may still lie in the
-table's folder, and its receipts are kept in any case. So what can be put back without scoring is
-put back; images that have neither a row nor a quarantine entry then are new to the next plan.
+A finished run has its transaction in the tables' logs. If a log entry is gone, because the store
+let another writer replace it or because somebody deleted it, the run's files may still be in the
+table's folder, and its receipts are kept in any case. So whatever can be restored without scoring
+is restored; images that then have neither a row nor a quarantine entry are new to the next plan.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ log = logging.getLogger(__name__)
 
 
 def missing_tables(store: Lake, run_id: str, has: Callable[[str], bool]) -> list[str]:
-    """The tables that a run which is over should be in, and is not.
+    """The tables that should contain a finished run but do not.
 
     Args:
         store: The store.
         run_id: The run.
-        has: Whether a table's log has the run's transaction.
+        has: Whether a table's log contains the run's transaction.
     """
     return [table for table in layout.TABLES if not has(table) and _changes(store, run_id, table)]
 
 
 def _changes(store: Lake, run_id: str, table: str) -> bool:
-    """Whether a run that is over committed to a table: to the quarantine not every run does."""
+    """Whether a finished run committed to a table: not every run commits to the quarantine."""
     if table != layout.QUARANTINE:
         return True
     return bool(load_files(store, run_id, table) or load_replaced(store, run_id, table))
@@ -47,22 +47,22 @@ def _changes(store: Lake, run_id: str, table: str) -> bool:
 def mend_date(
     store: Lake, engine: str, date: str, classes: Sequence[str], lease: Lease
 ) -> list[str]:
-    """Put back what the tables lost of an engine's and date's runs.
+    """Restore what the tables lost of the runs of an engine and date.
 
-    Runs that landed in the predictions and not in the other tables are finished, too.
+    Runs that landed in the predictions but not in the other tables are completed, too.
 
     Args:
         store: The store.
         engine: The engine's name.
         date: YYYY-MM-DD.
-        classes: The names of the engine's classes.
+        classes: Names of the engine's classes.
         lease: The date's lock, held by the caller.
 
     Returns:
-        The runs of which something was put back.
+        The runs of which something was restored.
 
     Raises:
-        CommitError: A commit failed or nobody knows.
+        CommitError: A commit failed, or its outcome is unknown.
         LockHeldError: The lock was lost.
     """
     ids = runs_of(store, engine, date)
@@ -78,11 +78,11 @@ def mend_date(
             back = _restore(store, table, over, found[table], lease)
             found[table] |= set(back)
             mended |= set(back)
-            # Where its rows are not back, neither its summary nor its entries are of any use.
+            # If its rows are not restored, its summary and entries are of no use.
             over = [run_id for run_id in over if run_id in found[layout.PREDICTIONS]]
     newest = next((i for i in reversed(ids) if i in found[layout.PREDICTIONS]), None)
     is_continued = newest == last.run_id and last.result is None
-    if newest is None or is_continued:  # the command goes on with that run itself
+    if newest is None or is_continued:  # the command continues with that run itself
         return sorted(mended)
     if missing_tables(store, newest, lambda table: newest in found[table]):
         _finish(store, newest, classes, lease)
@@ -93,9 +93,9 @@ def mend_date(
 def _restore(
     store: Lake, table: str, over: Sequence[str], in_log: Collection[str], lease: Lease
 ) -> list[str]:
-    """Commit files again that still lie in a table's folder, as their log entry is lost.
+    """Commit files again that are still in a table's folder but whose log entry is lost.
 
-    Only where no later run landed: that one may have scored the same images again.
+    Only if no later run landed: that one may have scored the same images again.
     """
     lost: list[str] = []
     for run_id in reversed(over):
@@ -105,7 +105,7 @@ def _restore(
             lost.insert(0, run_id)
     if not lost:
         return []
-    log.warning("%s: committed, and not in the log of %s", ", ".join(lost), table)
+    log.warning("%s: committed, but missing from the log of %s", ", ".join(lost), table)
     ensure_tables(store)
     engine, date, _ = layout.split_run_id(lost[0])
     live = {file.key: file for file in live_files(store, table, engine, date)}
@@ -118,24 +118,24 @@ def _restore(
     for file in (file for files in kept.values() for file in files):
         there = store.stat(file.target)
         if there is None or there.size_bytes != file.bytes:
-            log.warning("%s is not there any more, so it is made again", file.target)
+            log.warning("%s no longer exists, so it is merged again", file.target)
             return []
     with commit_turn(store):
         for run_id in lost:
             files = [dataclasses.replace(file, merged=file.target) for file in kept[run_id]]
             out = [live[key] for key in replaced[run_id] if key in live]
             land(store, table, run_id, files, replaced=out, before=lease.check)
-            log.warning("run %s is back in the log of %s", run_id, table)
+            log.warning("run %s is restored to the log of %s", run_id, table)
     return lost
 
 
 def _finish(store: Lake, run_id: str, classes: Sequence[str], lease: Lease) -> None:
-    """Commit what a run lacks in the tables behind the predictions."""
+    """Commit what a run lacks in the tables other than the predictions."""
     record = read_run(store, run_id).record
     if record is None:
         raise LakeError(
             f"{store.uri(layout.run_file(run_id, 'run.json'))} is missing, and the run's summary "
-            "or quarantine cannot be made again without it: restore it from a backup."
+            "or quarantine cannot be rebuilt without it: restore it from a backup."
         )
     ensure_tables(store)
     events = Events(store, run_id)
@@ -147,7 +147,7 @@ def _finish(store: Lake, run_id: str, classes: Sequence[str], lease: Lease) -> N
 
 
 def _receipts(store: Lake, run_id: str) -> Iterator[tuple[int, bool]]:
-    """Each shard of a run, and whether it has images in quarantine; staged rows may be deleted."""
+    """Yield each shard of a run, and whether it has quarantined images; needs no staged rows."""
     keys = [item.key for item in store.list_objects(layout.receipts_dir(run_id))]
     for start in range(0, len(keys), READ_AT_ONCE):
         batch = keys[start : start + READ_AT_ONCE]

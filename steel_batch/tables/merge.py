@@ -1,7 +1,7 @@
-"""From staged shards to few large files: the merge, without Ray.
+"""Merges staged shards into few large files, without Ray.
 
 A plan is ordered by line and key, so the output is the staged files one after the other. The cut
-into files depends on the receipts alone, and each file is complete before anybody can see it.
+into files depends only on the receipts, and each file is complete before anybody can see it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from steel_batch.runs.receipt import Receipt
 from steel_batch.tables.statistics import columns_with_nan, file_statistics
 
 ROW_GROUP_ROWS: Final = 32_768
-"""Most rows of a row group; a row group never spans two lines, so that a line is cheap to read."""
+"""Maximum rows of a row group; a row group never spans two lines, so one line is cheap to read."""
 READ_AT_ONCE: Final = 64
 """Staged files held in memory at once."""
 
 
 class DamagedShardError(SteelBatchError):
-    """A shard's receipt or staged file is not what it was; the shard must be scored again.
+    """A shard's receipt or staged file is damaged; the shard must be scored again.
 
     Args:
         message: What was found.
@@ -46,11 +46,11 @@ class DamagedShardError(SteelBatchError):
 
 
 class DamagedShardsError(SteelBatchError):
-    """A file cannot be merged before its damaged shards are scored again.
+    """A file cannot be merged until its damaged shards have been scored again.
 
     Args:
-        message: How many there are, and what was found of one.
-        shards: Per damaged shard, what was found.
+        message: How many there are, and what was found in one of them.
+        shards: What was found, per damaged shard.
     """
 
     def __init__(self, message: str = "", *, shards: Mapping[int, str] | None = None) -> None:
@@ -63,7 +63,7 @@ class DataFile:
     """One complete file that a commit will add to a table."""
 
     merged: str
-    """Where it lies until it is published."""
+    """Its key until it is published."""
     target: str
     """Its key in the table."""
     bytes: int
@@ -82,11 +82,11 @@ Cut = tuple[int, range]
 
 
 def cut_files(staged_bytes: npt.NDArray[np.int64], target_bytes: int) -> list[range]:
-    """Cut a run's shards into ranges whose staged rows make one file each.
+    """Split a run's shards into ranges whose staged rows form one file each.
 
     Args:
-        staged_bytes: Size of each shard's staged rows, in the order of shards; 0 for none.
-        target_bytes: A file grows up to this size; one larger shard is a file of its own.
+        staged_bytes: Size of each shard's staged rows, in shard order; 0 for none.
+        target_bytes: Maximum size of a file; a larger single shard becomes a file of its own.
     """
     ranges: list[range] = []
     start = size = 0
@@ -132,7 +132,7 @@ def write_file(
         fields: The file's schema.
         tables: The rows, in order.
         merged: The key to write.
-        target: The key that it is meant for.
+        target: Its future key in the table.
     """
     footers: list[pq.FileMetaData] = []
     with_nan: set[str] = set()
@@ -159,7 +159,7 @@ def write_file(
 
 
 def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
-    """The rows of shards, in order. Behind a damaged one the others are but looked at."""
+    """Yield the rows of shards, in order. After a damaged one, the others are only checked."""
     damaged: dict[int, str] = {}
     for start in range(shards.start, shards.stop, READ_AT_ONCE):
         batch = range(start, min(start + READ_AT_ONCE, shards.stop))
@@ -181,8 +181,8 @@ def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
                 damaged[receipt.shard] = error.message
                 continue
             if not damaged:
-                # A run that an earlier build began has staged rows without the newest columns.
-                # `pq.read_table` takes half as long again for the few rows of a shard.
+                # If an earlier build started the run, staged rows lack the newest columns.
+                # `pq.read_table` takes 50 % longer for the few rows of a shard.
                 table = pq.ParquetFile(pa.BufferReader(rows)).read(use_threads=False)
                 yield schema.conform(table, schema.PREDICTIONS)
     if damaged:
@@ -218,7 +218,7 @@ def _rows(data: bytes | LakeError, receipt: Receipt) -> bytes:
     found = hashlib.sha256(rows).hexdigest()
     if found != receipt.staged_sha256:
         raise DamagedShardError(
-            f"{receipt.staged} has digest {found[:12]}, its receipt says "
+            f"{receipt.staged} has digest {found[:12]}, but its receipt states "
             f"{receipt.staged_sha256[:12]}.",
             shard=receipt.shard,
         )
@@ -242,7 +242,7 @@ def _row_groups(tables: Iterable[pa.Table], by_line: bool) -> Iterator[pa.Table]
 
 
 def _parts(table: pa.Table, by_line: bool) -> Iterator[pa.Table]:
-    """A table cut where its line changes, and wherever it is too large for a row group."""
+    """Split a table where its line changes, and where it exceeds the size of a row group."""
     for part in _split_lines(table) if by_line else [table]:
         for start in range(0, part.num_rows, ROW_GROUP_ROWS):
             yield part.slice(start, ROW_GROUP_ROWS)
@@ -259,7 +259,7 @@ def _split_lines(table: pa.Table) -> Iterator[pa.Table]:
 
 
 class _Digest(io.RawIOBase):
-    """Passes writes on, counting and hashing them."""
+    """Passes writes through, counting and hashing them."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -281,13 +281,13 @@ class _Digest(io.RawIOBase):
 
 
 def save_files(store: Lake, run_id: str, table: str, files: Sequence[DataFile]) -> None:
-    """Make the list of the files that a run adds to a table durable; they are complete."""
+    """Make the list of complete files that a run adds to a table durable."""
     text = json.dumps([file.to_json() for file in files], sort_keys=True)
     store.write(layout.files_list(run_id, table), text.encode())
 
 
 def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
-    """The files that a run adds to a table, or None where that is not settled yet."""
+    """The files that a run adds to a table; None if that is not decided yet."""
     try:
         text = store.read(layout.files_list(run_id, table))
     except MissingObjectError:
@@ -296,12 +296,12 @@ def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
 
 
 def save_replaced(store: Lake, run_id: str, table: str, keys: Sequence[str]) -> None:
-    """Make the list of the files durable that a run's files take the place of."""
+    """Make the list of files that a run's files replace durable."""
     store.write(layout.replaced_list(run_id, table), json.dumps(sorted(keys)).encode())
 
 
 def load_replaced(store: Lake, run_id: str, table: str) -> list[str]:
-    """The keys of the files that a run's files take the place of, as far as that is settled."""
+    """The keys of the files that a run's files replace, as far as that is decided."""
     try:
         return [str(key) for key in json.loads(store.read(layout.replaced_list(run_id, table)))]
     except MissingObjectError:

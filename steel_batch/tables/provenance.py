@@ -1,7 +1,7 @@
-"""What a table's log says of itself: entries that are missing, and where files came from.
+"""Reads a table's log itself, for missing entries and the origin of files.
 
-delta-rs answers what is in a table now. `verify` also asks which entry brought a file, and whether
-entries are missing, so it reads the log's JSON entries itself. It never writes any.
+delta-rs shows what a table contains now. `verify` also needs to know which entry added a file, and
+whether entries are missing, so it reads the log's JSON entries. It never writes any.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ _CHECKPOINT = re.compile(r"(?P<version>\d{20})\.checkpoint\..*parquet")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewriting:
-    """An entry of a log that put files in the place of others."""
+    """A log entry that replaced files with others."""
 
     version: int
     operation: str
     added: dict[str, int | None]
-    """Keys of the files that it added, with their rows where it says them."""
+    """Keys of the files that it added, with their rows if it states them."""
     removed: tuple[str, ...]
     keeps_rows: bool
-    """Whether it says of itself that the rows are the same, as an OPTIMIZE does."""
+    """Whether it states that the rows did not change, as an OPTIMIZE does."""
 
 
 def missing_entries(store: Lake, table: str) -> list[str]:
-    """The keys of log entries without which no version of the table can be read.
+    """The keys of missing log entries without which no version of the table can be read.
 
-    Entries behind a checkpoint are not needed and may have been cleaned up.
+    Entries before a checkpoint are not needed and may have been cleaned up.
     """
     versions, checkpoints = set(), [-1]
     folder = f"{table}/_delta_log/"
@@ -66,7 +66,7 @@ def rewritings(store: Lake, table: str) -> Iterator[Rewriting]:
             batch, store.read_many([ReadRequest(key=key) for key in batch]), strict=True
         ):
             if isinstance(data, LakeError):
-                continue  # cleaned up since it was listed
+                continue  # cleaned up after it was listed
             found = _rewriting(table, int(key[len(folder) : -len(".json")]), data)
             if found is not None:
                 yield found

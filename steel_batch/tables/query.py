@@ -1,7 +1,7 @@
-"""SQL over a store's tables: DuckDB over the files that Delta says are there.
+"""SQL over a store's tables: DuckDB reads the files that Delta lists.
 
-Which of them a question needs is told by their partitions and by their own footers, never by what
-the log says of their columns: see `tables.statistics`.
+Files are selected by their partitions and their own footers, never by the column statistics in the
+log: see `tables.statistics`.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from steel_batch.tables.commit import SCHEMAS, LiveFile, files_of, open_table, r
 from steel_batch.tables.evolution import missing_columns
 
 _UNREADABLE: Final = "reading the stream registered as"
-"""What DuckDB says where it was not it that failed, but what it reads from."""
+"""Part of DuckDB's message if the failure is not its own but that of the stream it reads."""
 
 
 def run_query(store: Lake, sql: str) -> pa.Table:
-    """Answer a question about `predictions`, `class_summaries` and `quarantine`.
+    """Run a query over `predictions`, `class_summaries` and `quarantine`.
 
     The tables are views of the newest committed version of each, with the partition columns
-    `engine` and `date`; only the columns and files that the question needs are read.
+    `engine` and `date`; only the columns and files that the query needs are read.
 
     Raises:
         ConfigError: The SQL is wrong; the message is DuckDB's.
@@ -51,15 +51,15 @@ def run_query(store: Lake, sql: str) -> pa.Table:
             found = con.sql(sql)
             if found is None:
                 raise ConfigError(
-                    "the query cannot be answered: it gives no rows. The tables are read with "
-                    "SELECT; nothing here changes them."
+                    "the query cannot be answered: it returns no rows. Use SELECT; tables cannot "
+                    "be changed here."
                 )
             return found.to_arrow_table()
     except duckdb.Error as error:
         if _UNREADABLE in str(error):
             raise LakeError(
                 f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
-                f"--store {store.url}` names every such file; bring back a copy of them."
+                f"--store {store.url}` lists every such file; restore them from a backup."
             ) from error
         raise ConfigError(f"the query cannot be answered: {error}") from error
     finally:
@@ -68,20 +68,20 @@ def run_query(store: Lake, sql: str) -> pa.Table:
 
 
 def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> ds.Dataset:
-    """The rows of a table in the version that is open, as Arrow reads them.
+    """The rows of a table in the opened version, as an Arrow dataset.
 
     Args:
         store: The store.
         table: One of `layout.TABLES`.
         opened: That table.
-        scratch: A folder for copies of files with deleted rows, as Arrow knows none; needed as
-            long as the dataset is.
+        scratch: A folder for copies of files with deleted rows, which Arrow does not support; must
+            exist as long as the dataset is used.
 
     Raises:
         LakeError: A file with deleted rows cannot be read.
     """
     found = pa.schema(opened.schema().to_arrow())
-    # A store that was last written by an earlier build has null in the columns that are new.
+    # If an earlier build wrote the store last, new columns are null.
     fields = pa.schema([*found, *missing_columns(opened, SCHEMAS[table])])
     files = files_of(opened, table)
     sizes = {file.key.removeprefix(f"{table}/"): file.bytes for file in files}
@@ -115,7 +115,7 @@ def _dataset(
 
 
 def _copy_kept(store: Lake, file: LiveFile, target: Path) -> str:
-    """Copy the rows of a file that were not deleted."""
+    """Copy a file without its deleted rows."""
     with store.open_input(file.key) as stream:
         fields = pq.read_schema(stream)
     with pq.ParquetWriter(target, fields) as writer:

@@ -1,8 +1,8 @@
-"""Is what each run committed in the tables: its transaction, its images, its date's summary?
+"""Checks that the tables contain what each run committed: transaction, images, summary.
 
-A log can lose an entry on any store: another writer may replace it where the store does not decide
-between two, and anybody may delete it. The other checks see nothing of that, as a table without an
-entry is a sound table.
+A log can lose an entry on any store: another writer may replace it if the store does not decide
+between two, and anybody may delete it. The other checks do not notice, as a table without an entry
+is a valid table.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from steel_batch.tables.merge import load_files
 from steel_batch.tables.summary import FIELDS, summarize
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
-MEND = "`steel-batch backfill --recheck` over that date, or `score` of it, mends that"
+MEND = "`steel-batch backfill --recheck` over that date, or `score` of it, repairs this"
 
 
 def check_counts(
     store: Lake, run_id: str, record: RunRecord, result: RunResult
 ) -> Iterator[Problem]:
-    """Whether a run's numbers add up: planned = predicted + quarantined, as its files say too."""
+    """Check that a run's numbers add up: planned = predicted + quarantined, in its files too."""
     planned, scored, quarantined = record.num_images, result.num_scored, result.num_quarantined
     merged = sum(file.num_rows for file in load_files(store, run_id, layout.MERGED) or ())
-    # Its other files of the quarantine hold entries of earlier runs.
+    # Its other quarantine files hold entries of earlier runs.
     places = [
         (file, layout.split_table_file(file.target))
         for file in load_files(store, run_id, layout.QUARANTINE) or ()
@@ -51,12 +51,12 @@ def check_counts(
 def check_transactions(
     store: Lake, runs: Sequence[Run], unreadable: Collection[str]
 ) -> Iterator[Problem]:
-    """Whether the logs have what runs that are over committed, or a later run made up for it.
+    """Check that the logs contain what finished runs committed, or a later run scored it again.
 
     Args:
         store: The store.
-        runs: Runs that are over.
-        unreadable: Tables whose log cannot be read, of which nothing is said.
+        runs: Finished runs.
+        unreadable: Tables with an unreadable log, which are skipped.
     """
     ids = [run.run_id for run in runs]
     found = {
@@ -65,7 +65,7 @@ def check_transactions(
     }
     for run_id in ids:
         lost = missing_tables(store, run_id, lambda table, run_id=run_id: run_id in found[table])  # type: ignore[misc]
-        lost = [table for table in lost if table != layout.CLASS_SUMMARIES]  # held by its content
+        lost = [table for table in lost if table != layout.CLASS_SUMMARIES]  # checked by content
         if not lost:
             continue
         where = " and ".join(lost)
@@ -76,7 +76,7 @@ def check_transactions(
             yield Problem(
                 kind="lost",
                 key=key,
-                message=f"it was committed, and the log of {where} does not have it; its images "
+                message=f"it was committed, but the log of {where} does not contain it; its images "
                 f"cannot be looked up: {error}",
             )
             continue
@@ -84,14 +84,15 @@ def check_transactions(
             yield Problem(
                 kind="lost",
                 key=key,
-                message=f"it was committed, and the log of {where} does not have it: {num_missing} "
-                f"of its images have neither a row nor a quarantine entry, for example {example}. "
+                message=f"it was committed, but the log of {where} does not contain it: "
+                f"{num_missing} of its images have neither a row nor a quarantine entry, for "
+                f"example {example}. "
                 f"{MEND}",
             )
 
 
 def _without_row(store: Lake, run_id: str) -> tuple[int, str | None]:
-    """How many images of a run's plan no table knows, and one of them."""
+    """How many images of a run's plan are in no table, and one of them."""
     engine, date, _ = layout.split_run_id(run_id)
 
     def planned() -> Iterator[pa.RecordBatch]:
@@ -114,7 +115,7 @@ def _without_row(store: Lake, run_id: str) -> tuple[int, str | None]:
 def check_quarantine(
     store: Lake, predictions: list[LiveFile], quarantine: list[LiveFile]
 ) -> Iterator[Problem]:
-    """Whether an image has either a row or a quarantine entry."""
+    """Check that no image has both a row and a quarantine entry."""
     rows, entries = by_partition(predictions), by_partition(quarantine)
     for engine, date in sorted(rows.keys() & entries.keys()):
         with scratch_database() as con:
@@ -140,7 +141,7 @@ def _keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBatch]:
 def check_summaries(
     store: Lake, predictions: list[LiveFile], summaries: list[LiveFile]
 ) -> Iterator[Problem]:
-    """Whether each date that has predictions has the summary of just those."""
+    """Check that each date with predictions has a matching summary."""
     rows, made = by_partition(predictions), by_partition(summaries)
     for (engine, date), files in rows.items():
         if not sum(file.num_rows for file in files):
@@ -148,7 +149,7 @@ def check_summaries(
         key = f"{layout.CLASS_SUMMARIES}/{layout.partition(engine, date)}"
         found = _read(store, made.get((engine, date), []), schema.CLASS_SUMMARIES)
         if not found.num_rows:
-            message = f"the date has predictions and no summary. {MEND}"
+            message = f"the date has predictions but no summary. {MEND}"
             yield Problem(kind="lost", key=key, message=message)
             continue
         names = {row["class_id"]: row["class_name"] for row in found.to_pylist()}
@@ -158,7 +159,7 @@ def check_summaries(
         expected = summarize(batches, [names[class_id] for class_id in sorted(names)], "")
         difference = _difference(found, expected)
         if difference is not None:
-            message = f"its summary is not that of its predictions: {difference}. {MEND}"
+            message = f"its summary does not match its predictions: {difference}. {MEND}"
             yield Problem(kind="miscounted", key=key, message=message)
 
 
@@ -170,7 +171,7 @@ def _read(store: Lake, files: Sequence[LiveFile], fields: pa.Schema) -> pa.Table
 
 
 def _difference(found: pa.Table, expected: pa.Table) -> str | None:
-    """The first count in which two summaries differ; None where they are the same."""
+    """The first count in which two summaries differ; None if they are equal."""
     counts = [
         field.name
         for field in expected.schema
@@ -182,7 +183,7 @@ def _difference(found: pa.Table, expected: pa.Table) -> str | None:
         if one != other:
             place = f"line {line}, class {class_id}"
             if one is None or other is None:
-                return f"{place} is in the {'predictions' if one is None else 'summary'} only"
+                return f"{place} is only in the {'predictions' if one is None else 'summary'}"
             name, a, b = next(
                 (n, a, b) for n, a, b in zip(counts, one, other, strict=True) if a != b
             )

@@ -1,9 +1,9 @@
-"""What a table's log says of a file's columns: least value, greatest value and nulls.
+"""What a table's log states about a file's columns: minimum, maximum and number of nulls.
 
-Readers leave files out by these statistics. Where a file has bounds of some columns only,
-deltalake takes each missing one for ``column >= null``, by which Arrow leaves the file out,
-whatever it holds. So a file has bounds and nulls of every column that can have them, or it has
-none. Bounds are exact: some readers answer ``min`` and ``max`` from them.
+Readers skip files by these statistics. If a file has bounds for only some columns, deltalake reads
+each missing one as ``column >= null``, for which Arrow skips the file, whatever it contains. So a
+file gets bounds and nulls for every column that can have them, or for none. Bounds are exact: some
+readers answer ``min`` and ``max`` from them.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 MAX_TEXT_BYTES: Final = 1024
-"""A longer text is not repeated in the log: its file has no bounds."""
+"""A longer text is not copied into the log: its file gets no bounds."""
 
 
 def file_statistics(
     footer: pq.FileMetaData, fields: pa.Schema, *, with_nan: Collection[str] = ()
 ) -> dict[str, Any]:
-    """The statistics of a Parquet file, as Delta's log has them.
+    """The statistics of a Parquet file in the form of Delta's log.
 
     Args:
         footer: The file's metadata.
-        fields: The table's columns, without those of its partitions. The file's rows are null in
-            those that it lacks.
-        with_nan: Columns with a NaN, of which a footer says nothing. There is no bound to NaN.
+        fields: The table's columns, without those of its partitions. Columns that the file lacks
+            are null in all of its rows.
+        with_nan: Columns with a NaN, which a footer does not show. NaN has no bound.
 
     Returns:
         ``numRecords``; and ``minValues``, ``maxValues`` and ``nullCount`` of every scalar column,
-        or none of these three where one of the columns has no exact bounds.
+        or none of these three if one of the columns has no exact bounds.
     """
     places = {footer.schema.column(place).path: place for place in range(footer.num_columns)}
     least: dict[str, Any] = {}
@@ -63,7 +63,7 @@ def file_statistics(
 
 
 def rows_only(num_rows: int | None) -> dict[str, Any]:
-    """Statistics by which no reader leaves a file out."""
+    """Statistics by which no reader skips a file."""
     return {} if num_rows is None else {"numRecords": num_rows}
 
 
@@ -71,7 +71,7 @@ def cover(statistics: dict[str, Any], own: pa.Schema, fields: pa.Schema) -> dict
     """A file's statistics for a table that may have more columns than the file.
 
     Args:
-        statistics: What is known of the file.
+        statistics: The file's statistics.
         own: The file's columns.
         fields: The table's columns, without those of its partitions.
     """
@@ -87,7 +87,7 @@ def cover(statistics: dict[str, Any], own: pa.Schema, fields: pa.Schema) -> dict
 
 
 def columns_with_nan(table: pa.Table) -> list[str]:
-    """The floating-point columns of a table that hold a NaN."""
+    """The floating-point columns of a table that contain a NaN."""
     return [
         field.name
         for field in table.schema
@@ -96,10 +96,10 @@ def columns_with_nan(table: pa.Table) -> list[str]:
 
 
 def are_complete(files: pa.Table) -> pa.ChunkedArray:
-    """Of each file, whether readers of its statistics find all of its rows.
+    """For each file, whether readers of its statistics find all of its rows.
 
     Args:
-        files: What `DeltaTable.get_add_actions` says, not flattened.
+        files: Result of `DeltaTable.get_add_actions`, not flattened.
     """
     if files.num_rows == 0 or "min" not in files.column_names:
         return pa.chunked_array([[True] * files.num_rows], pa.bool_())
@@ -122,15 +122,15 @@ def are_complete(files: pa.Table) -> pa.ChunkedArray:
 
 
 def _has_no_bounds(kind: pa.DataType) -> bool:
-    """Whether no reader expects bounds of a type."""
+    """Whether no reader expects bounds for a type."""
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_map(kind))
 
 
 def _bounds(footer: pq.FileMetaData, place: int) -> tuple[list[Any], int]:
-    """Least and greatest values of a column's row groups, and its nulls.
+    """Minimum and maximum of a column per row group, and its number of nulls.
 
     Raises:
-        ValueError: Some are not known, or cannot be said in JSON as they are.
+        ValueError: Some are unknown, or cannot be represented exactly in JSON.
     """
     values: list[Any] = []
     num_nulls = 0

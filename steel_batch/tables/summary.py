@@ -1,7 +1,7 @@
-"""Class summaries: what one engine saw on one date, per line and class.
+"""Class summaries: what one engine found on one date, per line and class.
 
-Everything is aggregated by DuckDB while it reads: areas are counted by value (an area is at most
-an image's pixels), so quantiles are exact and memory does not grow with images.
+DuckDB aggregates everything while it reads: areas are counted by value (an area is at most an
+image's pixels), so quantiles are exact and memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ FIELDS = pa.schema(
         ),
     ]
 )
-"""What is read of `schema.PREDICTIONS`."""
+"""The columns of `schema.PREDICTIONS` that are read."""
 
 
 def summarize(
@@ -83,13 +83,13 @@ def summarize(
     """Aggregate predictions per line and class.
 
     Args:
-        predictions: `FIELDS` of the predictions; read once, spilled to disk where it is much.
-        classes: The classes' names, the first being class 1.
-        run_id: The run that the summary is made by.
+        predictions: `FIELDS` of the predictions; read once, spilled to disk if large.
+        classes: Names of the classes, starting with class 1.
+        run_id: The run that makes the summary.
 
     Returns:
-        A table of `schema.CLASS_SUMMARIES`, one row per line and class, also for classes and lines
-        without a defect; sorted by line and class.
+        A table of `schema.CLASS_SUMMARIES`, one row per line and class, including those without a
+        defect; sorted by line and class.
     """
     with scratch_database() as con:
         names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})

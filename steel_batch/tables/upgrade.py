@@ -1,7 +1,7 @@
-"""A store of an earlier build as this build would have written it, as far as its logs go.
+"""Brings the logs of an earlier build's store to the state that this build would have written.
 
 A run does what readers need before it commits (`evolution.evolve`), without reading a file. Here
-the bounds that it takes back are made again, of every column, from each file's footer.
+the bounds that it removes are recomputed, for every column, from each file's footer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from steel_batch.tables.statistics import columns_with_nan, file_statistics
 log = logging.getLogger(__name__)
 
 READ_AT_ONCE: Final = 16
-"""Footers that are read at the same time."""
+"""Footers that are read concurrently."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +43,9 @@ class Upgrade:
 
     table: str
     is_changed: bool
-    """Whether columns were added or wrong bounds were taken back."""
+    """Whether columns were added or wrong bounds were removed."""
     num_bounded: int
-    """Files whose bounds of all columns were put into the log."""
+    """Number of files that got bounds of all columns in the log."""
     unreadable: tuple[str, ...]
     """Keys of files that are missing or damaged; they are left as they are."""
 
@@ -60,10 +60,10 @@ def count_hiding_files(store: Lake, table: str) -> int:
 
 
 def upgrade_table(store: Lake, table: str) -> Upgrade:
-    """Bring one table up to date. No row changes, and any reader may read meanwhile.
+    """Bring one table up to date. No row changes, and readers may read meanwhile.
 
     Raises:
-        LakeError: There is no such table, it is none of ours, or its log cannot be written.
+        LakeError: There is no such table, it is not ours, or its log cannot be written.
     """
     is_changed = evolve(partial(open_table, store, table), SCHEMAS[table])
     known: dict[str, dict[str, Any]] = {}
@@ -99,13 +99,13 @@ def upgrade_table(store: Lake, table: str) -> Upgrade:
                 unreadable=tuple(f"{table}/{path}" for path in sorted(unreadable)),
             )
     raise LakeError(
-        f"the bounds of the files of {store.uri(table)} cannot be put into its log: "
+        f"the bounds of the files of {store.uri(table)} cannot be written to its log: "
         f"{paragraph_of(failures[-1])}. Run the same command again."
     ) from failures[-1]
 
 
 def _statistics(store: Lake, table: str, columns: pa.Schema, path: str) -> dict[str, Any] | None:
-    """The statistics of a file that is committed; None where it cannot be read."""
+    """The statistics of a committed file; None if it cannot be read."""
     key = f"{table}/{path}"
     try:
         with store.open_input(key) as stream, pq.ParquetFile(stream) as file:

@@ -1,8 +1,8 @@
-"""Is everything that was committed still there, whole, and once?
+"""Checks that everything committed still exists, intact and exactly once.
 
-Every file that a table's log names is compared with the record that its run left of it: there, as
-long, with the same digest and rows. Files that no log names are reported, and so are images with
-two rows, and runs whose numbers do not add up: planned = predicted + quarantined.
+Every file listed in a table's log is compared with the record that its run left: existence, size,
+digest and rows. Files that no log lists are reported, and so are images with two rows, and runs
+whose numbers do not add up: planned = predicted + quarantined.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ __all__ = ["Problem", "Verification", "run_of", "verify"]
 
 @dataclass(slots=True, kw_only=True)
 class Verification:
-    """The check of a store: iterate it once for what is wrong, then the counts are complete."""
+    """The check of a store: iterate it once for problems; the counts are complete afterwards."""
 
     store: Lake
     engine: str | None
     date: str | None
     num_runs: int = 0
-    """Runs that are over, whose numbers were compared."""
+    """Finished runs whose numbers were compared."""
     num_files: int = 0
     """Committed files of the three tables."""
     num_rows: int = 0
-    """What the logs say that these files hold."""
+    """Rows of these files according to the logs."""
     num_hiding: int = 0
-    """Files whose bounds in the log make some readers miss rows (`tables.statistics`). They are
-    whole, so this is no problem of the store's; `steel-batch upgrade` corrects the log."""
+    """Files whose bounds in the log make some readers miss rows (`tables.statistics`). The files
+    are intact, so this is not a problem of the store; `steel-batch upgrade` corrects the log."""
 
     def __iter__(self) -> Iterator[Problem]:
         """Yield every problem.
 
         Raises:
-            ConfigError: The date is none, or nothing is committed for the engine or date.
+            ConfigError: The date is invalid, or nothing is committed for the engine or date.
             LakeError: There are no tables.
         """
         if self.date is not None:
@@ -104,7 +104,7 @@ class Verification:
         over, busy = yield from self._check_runs()
         yield from check_transactions(store, over, unreadable)
         if not unreadable:
-            # Of a date whose files are damaged, or whose run is about to commit, nothing follows.
+            # Of a date with damaged files, or a run about to commit, nothing can be concluded.
             rows, summaries, entries = (
                 [f for f in sound[table] if (f.engine, f.date) not in damaged | busy]
                 for table in layout.TABLES
@@ -115,7 +115,7 @@ class Verification:
     def _check_runs(
         self,
     ) -> Generator[Problem, None, tuple[list[Run], set[tuple[str, str]]]]:
-        """Runs that are over, and the engines and dates where one is not."""
+        """Finished runs, and the engines and dates with an unfinished one."""
         over, busy = [], set()
         for run_id in list_runs(self.store):
             engine, date, _ = layout.split_run_id(run_id)
@@ -134,7 +134,7 @@ class Verification:
         return over, busy
 
     def _check_place(self) -> None:
-        """Refuse a store, engine or date that was mistyped: nothing is wrong with nothing."""
+        """Refuse a mistyped store, engine or date, which would pass every check."""
         open_table(self.store, layout.PREDICTIONS)
         live = all_live_files(self.store, layout.PREDICTIONS)
         engines = sorted({file.engine for file in live})
@@ -146,7 +146,7 @@ class Verification:
             )
         if self.date is not None:
             dates = sorted({file.date for file in live if self.engine in (None, file.engine)})
-            known = f": its dates reach from {dates[0]} to {dates[-1]}" if dates else ""
+            known = f": it has dates from {dates[0]} to {dates[-1]}" if dates else ""
             of = f" and engine {self.engine}" if self.engine is not None else ""
             raise ConfigError(
                 f"nothing is committed for the date {self.date}{of} in {self.store.url}{known}."
@@ -154,9 +154,9 @@ class Verification:
 
 
 def verify(store: Lake, *, engine: str | None = None, date: str | None = None) -> Verification:
-    """Check a store, or one engine or date of it; iterating the answer yields what is wrong.
+    """Check a store, or one engine or date of it; iterate the result for its problems.
 
-    Reads every committed byte once. A run that goes on meanwhile is not disturbed; files that it
-    has published and not committed yet look foreign.
+    Reads every committed byte once. A run in progress is not disturbed; files that it has published
+    but not committed yet are reported as foreign.
     """
     return Verification(store=store, engine=engine, date=date)

@@ -54,7 +54,7 @@ def test_a_store_that_was_never_scored_into_says_so(steel_batch: Command, tmp_pa
     assert (mistyped.code, "there is no store at" in refused(mistyped)) == (2, True)
     Lake(str(tmp_path)).write("registry/a/card.json", b"{}")
     empty = steel_batch("query", "SELECT 1", "--store", tmp_path)
-    assert (empty.code, "nothing was scored into this store yet" in refused(empty)) == (1, True)
+    assert (empty.code, "nothing has been scored into" in refused(empty)) == (1, True)
 
 
 def test_each_run_without_a_result_says_why(steel_batch: Command, tmp_path: Path) -> None:

@@ -339,7 +339,7 @@ def test_a_committed_file_that_is_damaged_is_named_to_the_next_plan(
         damaged = data[:-50] if damage == "cut off" else data[:4] + b"\x55" * 400 + data[404:]
         folder.write(file.key, damaged)
     with pytest.raises(
-        LakeError, match=f"{file.key} is committed and cannot be read: .* verify` n"
+        LakeError, match=f"{file.key} is committed but cannot be read: .* verify` l"
     ):
         list(known_images(folder, ENGINE, DATE))
     with pytest.raises(LakeError, match=r"^a committed file cannot be read: .*verify --") as it:
@@ -394,7 +394,7 @@ def test_unknown_commit_deletes_nothing(behind: tuple[Lake, LogProxy], faults: l
     store, proxy = behind
     record, files = ready(store)
     proxy.faults = faults
-    with pytest.raises(CommitUnknownError, match="nobody knows") as raised:
+    with pytest.raises(CommitUnknownError, match="it is unknown") as raised:
         land(store, PREDICTIONS, record.run_id, files, attempts=2)
     assert str(raised.value).isprintable(), "one paragraph, without a terminal's colours"
     assert {file.target for file in files} <= keys_of(store, "predictions/")

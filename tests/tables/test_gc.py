@@ -106,7 +106,7 @@ def test_staging_of_landed_and_abandoned_runs_and_orphaned_files_are_found(store
     assert set(found) == landed | abandoned | {orphan}
     assert {found[key] for key in landed} == {"its run landed"}
     assert {reason for key, reason in found.items() if key.startswith("predictions/")} == {
-        "no log names it"
+        "in no log"
     }
     assert {
         reason for key, reason in found.items() if key.startswith("runs/") and key not in landed
@@ -138,7 +138,7 @@ def test_what_a_writer_left_half_written_is_collected_after_a_day(store: Lake) -
         began = path.stat().st_mtime - age_hours * 3600
         os.utime(path, (began, began))
     expected = Garbage(
-        key=f"{SCRATCH}/old", bytes=5, reason="its writer left it half written", engine="", date=""
+        key=f"{SCRATCH}/old", bytes=5, reason="its writer left it incomplete", engine="", date=""
     )
     assert list(find_garbage(store)) == [expected]
     assert list(find_garbage(store, engine=ENGINE, date=DATE)) == []
@@ -275,7 +275,7 @@ def test_a_replaced_file_is_garbage_once_its_successor_is_committed(store: Lake)
     copy = store.read(before.key)
     finish(store, record, merge(store, record))
     store.write(before.key, copy)  # as if the run had been killed before its sweep
-    assert garbage(store) == {before.key: "no log names it"}
+    assert garbage(store) == {before.key: "in no log"}
     assert collected(store) == {before.key}
     assert list(verify(store)) == []
 

@@ -94,8 +94,8 @@ def test_a_store_without_tables_is_refused_and_one_without_rows_is_not(tmp_path:
         ({"engine": "demo"},
          f"committed for engine 'demo': expected <model>-<12 hex>, for example {ENGINE}"),
         ({"engine": "other-ffffffffffff"}, "nothing is committed for engine 'other-ffffffffffff'"),
-        ({"date": "2026-11-12"}, "nothing is committed for the date 2026-11-12 in .*: its dates "
-         f"reach from {DATE} to {OTHER_DATE}"),
+        ({"date": "2026-11-12"}, "nothing is committed for the date 2026-11-12 in .*: it has "
+         f"dates from {DATE} to {OTHER_DATE}"),
         ({"date": "2026-11-12", "engine": ENGINE}, f"for the date 2026-11-12 and engine {ENGINE}"),
         ({"date": "12.11.2026"}, "'12.11.2026' is not YYYY-MM-DD"),
         ({"date": "2026-13-45"}, "there is no date 2026-13-45"),
