@@ -5,14 +5,21 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow lint bench docs clean browser machines
+.PHONY: demo test test-without-ray test-with-ray test-slow lint bench docs clean browser machines
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
+# Both parts at once: a test with Ray often waits for processes, and the other part has the cores.
 test: $(VENV)/.test browser machines
+	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-with-ray
+
+test-without-ray: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2 -m "not ray and not slow and not gpu"
-	$(BIN)/python -m pytest -m "ray and not slow and not gpu"
+
+# A file stays in one process: its tests share what they set up, and a cluster.
+test-with-ray: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not slow and not gpu"
 
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'

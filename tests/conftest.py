@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -31,6 +32,11 @@ from tests.tiny_engine import write_tiny_engine
 PATTERN = "line={line}/date={date}/{image_id}.png"
 DATE = "2026-11-21"
 S3_START_SECONDS = 120.0
+KEPT_WORKERS = {
+    "RAY_num_workers_soft_limit": "8",
+    "RAY_idle_worker_killing_time_threshold_ms": "3600000",
+}
+"""Ray keeps its idle processes for the next run: else it ends them, and starts as many again."""
 
 # `make test` draws the same examples every time, `make test-slow` others.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
@@ -164,13 +170,21 @@ def new_bucket(endpoint: str) -> str:
     return f"s3://{name}"
 
 
-@pytest.fixture(params=["folder", pytest.param("s3", marks=pytest.mark.s3)])
+KINDS_OF_LAKE = ["folder", pytest.param("s3", marks=pytest.mark.s3)]
+
+
+@pytest.fixture(params=KINDS_OF_LAKE)
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     """An empty lake of each kind."""
+    return empty_lake(request, tmp_path)
+
+
+def empty_lake(request: pytest.FixtureRequest, folder: Path) -> Lake:
+    """An empty lake of the kind that a fixture asks for."""
     if request.param == "folder":
-        return Lake(str(tmp_path / "lake"))
-    url = request.getfixturevalue("bucket")
-    return Lake(f"{url}/some/prefix", endpoint_url=request.getfixturevalue("s3_endpoint"))
+        return Lake(str(folder / "lake"))
+    endpoint = request.getfixturevalue("s3_endpoint")
+    return Lake(f"{new_bucket(endpoint)}/some/prefix", endpoint_url=endpoint)
 
 
 @pytest.fixture(scope="session")
@@ -205,7 +219,11 @@ def fill_lake(
 @pytest.fixture(scope="session")
 def ray_cluster(s3_endpoint: str) -> Iterator[None]:
     """Ray on this machine, shared by the tests that score; sees the S3 server's credentials."""
-    with joined_cluster(None):
+    with contextlib.ExitStack() as cluster:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in KEPT_WORKERS.items():
+                patch.setenv(name, value)
+            cluster.enter_context(joined_cluster(None))
         yield
 
 

@@ -123,8 +123,8 @@ def once(*run_ids: str | None) -> dict[str, list[str | None]]:
 @pytest.mark.parametrize(
     ("num_processes", "lake"),
     [
-        pytest.param(2, "folder", marks=pytest.mark.slow),
-        pytest.param(8, "folder"),
+        (3, "folder"),
+        pytest.param(8, "folder", marks=pytest.mark.slow),
         pytest.param(8, "s3", marks=[pytest.mark.slow, pytest.mark.s3]),
     ],
     indirect=["lake"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +19,21 @@ import s3fs
 from deltalake import DeltaTable
 
 from steel_batch import schema
+from steel_batch.config import ScoreConfig
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import score
 from steel_batch.registry.card import Card
+from steel_batch.runs.record import RunResult
 from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
+    KINDS_OF_LAKE,
     PATTERN,
     band_image,
     committed_rows,
+    empty_lake,
     fill_lake,
     png,
     run_score,
@@ -51,23 +56,46 @@ def store(lake: Lake) -> Lake:
     return Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
 
 
-def test_every_image_gets_one_row_and_a_second_run_adds_none(
-    images: Lake, store: Lake, tiny_engine: Path
-) -> None:
-    config = score_config(images, store, tiny_engine)
-    result = run_score(config)
+@dataclass(frozen=True)
+class Scored:
+    """A run over thirty images, which tests look at and leave as it is."""
+
+    lake: Lake
+    store: Lake
+    config: ScoreConfig
+    result: RunResult
+
+
+@pytest.fixture(scope="module", params=KINDS_OF_LAKE)
+def scored(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    tiny_engine: Path,
+    ray_cluster: None,
+) -> Scored:
+    """The store is next to the images, and a part of their keys is a tag."""
+    lake = empty_lake(request, tmp_path_factory.mktemp("scored"))
+    fill_lake(Lake(f"{lake.url}/images", endpoint_url=lake.endpoint_url), num_images=30)
+    store = Lake(f"{lake.url}/store", endpoint_url=lake.endpoint_url)
+    config = score_config(lake, store, tiny_engine, key_pattern=f"{{place}}/{PATTERN}")
+    return Scored(lake, store, config, run_score(config))
+
+
+def test_every_image_gets_one_row_and_a_second_run_adds_none(scored: Scored) -> None:
+    result = scored.result
     assert (result.num_images, result.num_scored, result.num_quarantined) == (30, 30, 0)
     assert result.num_shards == 4
     assert result.committed
-    rows = committed_rows(store)
+    rows = committed_rows(scored.store)
     assert [row["image_key"] for row in rows] == [
-        f"line={1 + i % 2}/date={DATE}/im{i:05d}.png" for i in (*range(0, 30, 2), *range(1, 30, 2))
+        f"images/line={1 + i % 2}/date={DATE}/im{i:05d}.png"
+        for i in (*range(0, 30, 2), *range(1, 30, 2))
     ]
     assert {str(row["date"]) for row in rows} == {DATE}
-    again = run_score(config)
+    again = run_score(scored.config)
     assert again.run_id is None
     assert again.num_committed_before == 30
-    assert committed_rows(store) == rows
+    assert committed_rows(scored.store) == rows
 
 
 @pytest.mark.quick("folder")
@@ -157,14 +185,11 @@ def pairs(tags: Any) -> dict[str, str]:
 READERS = (by_duckdb, by_pandas, by_polars, by_deltalake)
 
 
-def test_four_readers_see_the_same_rows(
-    images: Lake, store: Lake, lake: Lake, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_four_readers_see_the_same_rows(scored: Scored, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each as the README has it: S3 is found by the environment."""
+    store = scored.store
     if store.endpoint_url:
         monkeypatch.setenv("AWS_ENDPOINT_URL", store.endpoint_url)
-    config = score_config(lake, store, tiny_engine, key_pattern=f"{{place}}/{PATTERN}")
-    run_score(config)
     columns = {"engine", "date", *schema.PREDICTIONS.names}
     found = []
     for reader in READERS:
@@ -177,20 +202,16 @@ def test_four_readers_see_the_same_rows(
     assert sum(len(row["defects"]) for row in found[0]) > 20
 
 
-def test_rows_hold_exactly_the_masks_of_the_engine(
-    images: Lake, store: Lake, tiny_engine: Path
-) -> None:
-    run_score(score_config(images, store, tiny_engine))
+def test_rows_hold_exactly_the_masks_of_the_engine(scored: Scored, tiny_engine: Path) -> None:
     card = Card.from_json((tiny_engine / "card.json").read_bytes(), source="card")
     runtime = OrtRuntime(
         (tiny_engine / "model.onnx").read_bytes(), card, precision="fp32", batch_size=1,
         num_threads=1,
     )  # fmt: skip
     num_defects = 0
-    for row in committed_rows(store):
-        image_HW = cv2.imdecode(
-            np.frombuffer(images.read(str(row["image_key"])), np.uint8), cv2.IMREAD_GRAYSCALE
-        )
+    for row in committed_rows(scored.store):
+        data = scored.lake.read(str(row["image_key"]))
+        image_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
         with runtime.acquire() as slot:
             slot.image_NHW[0] = image_HW
             output = slot.infer(1)
@@ -215,11 +236,8 @@ def test_rows_hold_exactly_the_masks_of_the_engine(
     assert num_defects > 20
 
 
-@pytest.mark.quick("folder")
-def test_files_have_the_schema_and_row_groups_of_one_line(
-    images: Lake, store: Lake, tiny_engine: Path
-) -> None:
-    result = run_score(score_config(images, store, tiny_engine))
+def test_files_have_the_schema_and_row_groups_of_one_line(scored: Scored) -> None:
+    store, result = scored.store, scored.result
     (item,) = [i for i in store.list_objects("predictions/engine=") if "part-" in i.key]
     assert item.key.endswith(
         f"engine={result.engine}/date={DATE}/part-{result.run_id}-00000.parquet"
@@ -355,11 +373,8 @@ def test_small_files_are_cut_by_size(images: Lake, store: Lake, tiny_engine: Pat
     assert len(committed_rows(store)) == 30
 
 
-@pytest.mark.quick("folder")
-def test_what_was_staged_is_gone_and_what_happened_is_kept(
-    images: Lake, store: Lake, tiny_engine: Path
-) -> None:
-    result = run_score(score_config(images, store, tiny_engine))
+def test_what_was_staged_is_gone_and_what_happened_is_kept(scored: Scored) -> None:
+    store, result = scored.store, scored.result
     names = [item.key.split("/", 2)[2] for item in store.list_objects(f"runs/{result.run_id}/")]
     assert sorted(n for n in names if not n.startswith("receipts/")) == [
         "events.jsonl", "files/class_summaries.json", "files/merged.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +45,18 @@ KEYS = sorted(image_keys(12))
 PREDICTIONS = layout.PREDICTIONS
 
 
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("committed") / "store"
+    commit_run(Lake(str(path)), image_keys(14), bad=image_keys(2, first=12), merge_bytes=1)
+    return path
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Lake:
+def store(committed: Path, tmp_path: Path) -> Lake:
     """Two files of predictions with twelve rows, and entries of two images in quarantine."""
-    store = Lake(str(tmp_path / "store"))
-    commit_run(store, image_keys(14), bad=image_keys(2, first=12), merge_bytes=1)
-    return store
+    shutil.copytree(committed, tmp_path / "store")
+    return Lake(str(tmp_path / "store"))
 
 
 def keys_in(store: Lake, table: str = PREDICTIONS, where: str = "true") -> list[str]:
