@@ -15,11 +15,11 @@ test: $(VENV)/.test browser machines
 	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-with-ray
 
 test-without-ray: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 -m "not ray and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --durations 10 -m "not ray and not slow and not gpu"
 
 # A file stays in one process: its tests share what they set up, and a cluster.
 test-with-ray: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "ray and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m "ray and not slow and not gpu"
 
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'

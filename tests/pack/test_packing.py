@@ -87,6 +87,7 @@ def test_what_was_packed_is_read_as_it_was_loose(images: Lake, out: Lake, suffix
     assert read_all(out, found) == {f"im{i:03d}": content(i) for i in range(NUM_IMAGES)}
 
 
+@pytest.mark.quick("folder-tar", "folder-parquet")
 @pytest.mark.parametrize("suffix", ["tar", "parquet"])
 def test_the_same_images_give_the_same_bytes(images: Lake, out: Lake, suffix: str) -> None:
     run(config(images, out, format=suffix))
@@ -95,6 +96,7 @@ def test_the_same_images_give_the_same_bytes(images: Lake, out: Lake, suffix: st
     assert everything(out) == everything(other)
 
 
+@pytest.mark.quick("folder")
 def test_tars_are_no_larger_than_stated_and_open_anywhere(images: Lake, out: Lake) -> None:
     result = run(config(images, out))
     sizes = {i.key: i.size_bytes for i in out.list_objects() if i.key.endswith(".tar")}
@@ -112,6 +114,7 @@ def test_tars_are_no_larger_than_stated_and_open_anywhere(images: Lake, out: Lak
     assert len(names) == NUM_IMAGES
 
 
+@pytest.mark.quick("folder")
 def test_a_parquet_shard_is_read_by_row_groups(images: Lake, out: Lake, tmp_path: Path) -> None:
     big = Lake(str(tmp_path / "big"))
     for i in range(5):
@@ -124,6 +127,7 @@ def test_a_parquet_shard_is_read_by_row_groups(images: Lake, out: Lake, tmp_path
         assert file.schema_arrow.names == ["key", "image_id", "tags", "bytes", "image"]
 
 
+@pytest.mark.quick("folder")
 def test_the_index_says_what_a_shard_holds(images: Lake, out: Lake) -> None:
     run(config(images, out))
     key = "line=0/date=2026-11-20/shard-00000.tar"
@@ -155,6 +159,7 @@ def test_a_packing_that_was_stopped_is_continued(images: Lake, out: Lake) -> Non
     assert run(config(images, out)).num_kept == result.num_shards
 
 
+@pytest.mark.quick("folder-index", "folder-shard", "folder-tail", "s3-tail")
 @pytest.mark.parametrize("damage", ["index", "shard", "tail"])
 def test_a_shard_that_is_not_what_its_index_says_is_packed_again(
     images: Lake, out: Lake, damage: str
@@ -172,6 +177,7 @@ def test_a_shard_that_is_not_what_its_index_says_is_packed_again(
     assert everything(out) == whole
 
 
+@pytest.mark.quick("folder")
 def test_late_images_change_only_what_must_change(images: Lake, out: Lake) -> None:
     first = run(config(images, out))
     images.write("site=ä/line=1/date=2026-11-21/zz.jpg", b"late")
@@ -180,6 +186,7 @@ def test_late_images_change_only_what_must_change(images: Lake, out: Lake) -> No
     assert again.num_kept >= first.num_shards - 1
 
 
+@pytest.mark.quick("folder")
 def test_shards_that_would_count_images_twice_are_reported(images: Lake, out: Lake) -> None:
     run(config(images, out))
     with pytest.raises(ConfigError, match=r"more shards are of an earlier packing.*delete those"):
@@ -237,6 +244,7 @@ def test_tars_can_be_packed_into_parquet(images: Lake, out: Lake) -> None:
     assert read_all(other, found) == {f"im{i:03d}": content(i) for i in range(NUM_IMAGES)}
 
 
+@pytest.mark.quick("folder")
 def test_settings_that_cannot_be_are_refused(images: Lake, out: Lake) -> None:
     for changes, said in [
         ({"format": "zip"}, "tar or parquet"),
