@@ -138,9 +138,10 @@ def test_a_long_query_ends_at_once(store: Lake) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("num", num_trials(2))
+@pytest.mark.parametrize("num", num_trials(1))
 @pytest.mark.parametrize("name", ["score", "backfill"])
 def test_scoring(num: int, name: str, images: Lake, tmp_path: Path, tiny_engine: Path) -> None:
+    """The first is a SIGINT; `test_lost_workers` and `test_backfill` have a SIGTERM of each."""
     for date in DATES:
         fill_lake(images, num_images=NUM_IMAGES // len(DATES), date=date)
     store = Lake(str(tmp_path / "store"))

@@ -56,8 +56,8 @@ def store(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "store"))
 
 
-@pytest.mark.parametrize("num_dates", [12, 30])
-@pytest.mark.quick("12")
+@pytest.mark.parametrize("num_dates", [8, 30])
+@pytest.mark.quick("8")
 def test_dates_interrupted_twice_are_each_committed_once(
     num_dates: int, images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
