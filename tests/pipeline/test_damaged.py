@@ -109,7 +109,9 @@ def test_a_store_that_keeps_damaging_is_named_and_what_is_whole_is_kept(
     store = DamagingLake(config.store, notes=notes, num_damages=9)
     with pytest.raises(LakeError, match=r"of 2 shards is not what .* written 2 times") as raised:
         complete(config, store)
-    assert f"/shards/000000{DAMAGED[0]}-" in str(raised.value)
+    named = re.findall(r"/shards/(\d+)-", str(raised.value))
+    assert {int(shard) for shard in named} <= set(DAMAGED), "whichever was merged first"
+    assert named
     assert str(raised.value).isprintable()
     assert committed_rows(store) == []
     assert {what: n for what, n in store.writes().items() if "shard" in what} == {
