@@ -10,16 +10,17 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-# Both parts at once: a test with Ray often waits for processes, and the other part has the cores.
+# Both parts at once: tests with Ray often wait for processes, and the others have the cores.
 test: $(VENV)/.test browser machines
 	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-with-ray
 
+# A file stays in one process: its tests share what they set up, its servers and its cluster.
+test-without-ray test-with-ray: PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 test-without-ray: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --durations 10 -m "not ray and not slow and not gpu"
+	$(PYTEST) -m "not ray and not slow and not gpu"
 
-# A file stays in one process: its tests share what they set up, and a cluster.
 test-with-ray: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadfile --durations 10 -m "ray and not slow and not gpu"
+	$(PYTEST) -m "ray and not slow and not gpu"
 
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'
