@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,8 @@ from steel_batch.errors import ConfigError, TooManyBadImagesError, TransientLake
 from steel_batch.lake import Lake
 from steel_batch.tables.verify import verify
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
+from tests.cli.command_line import Command
+from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import (
     DATE,
     band_image,
@@ -192,23 +192,16 @@ def invoke(*arguments: str) -> str:
 
 
 def test_the_commands_exit_3_list_the_quarantine_and_try_it_again(
-    half_bad: Lake, store: Lake, tiny_engine: Path
+    half_bad: Lake, store: Lake, tiny_engine: Path, steel_batch: Command
 ) -> None:
     flags = [
         "--images", half_bad.url, "--store", store.url, "--engine", str(tiny_engine),
         "--key-pattern", PATTERN, "--date", DATE, "--ray-address", cluster_address(),
         "--output", "json",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "steel_batch.cli", "score", *flags],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 3
-    assert done.stdout == ""
-    assert "Traceback" not in done.stderr
-    assert "8 of 16" in done.stderr
+    done = steel_batch("score", *flags)
+    assert (done.code, done.out) == (3, "")
+    assert "8 of 16" in done.err
     assert json.loads(invoke("score", *flags, "--max-bad", "0.5"))["num_quarantined"] == 8
 
     where = ["quarantine", "list", "--store", store.url]

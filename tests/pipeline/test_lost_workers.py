@@ -83,8 +83,8 @@ def _workers(title: str) -> Iterator[int]:
                 yield pid
 
 
+@pytest.mark.slow  # `test_kill` kills a driver at chosen steps, after a receipt among others
 @pytest.mark.parametrize("number", [1, 5])
-@pytest.mark.quick("5")
 def test_the_driver_killed_after_a_receipt_loses_no_receipt(
     number: int, images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
 ) -> None:
