@@ -1,1 +1,1 @@
-"""Engines: the contract they keep, and the runtimes that execute them."""
+"""Engines: the contract that they fulfil, and the runtimes that execute them."""

@@ -1,6 +1,6 @@
-"""Make the plan that a machine misses: compile it, check it against ONNX Runtime, and keep it.
+"""Makes a missing compiled plan: compiles it, checks it against ONNX Runtime, and stores it.
 
-A builder holds a lease, so of several actors that miss the same plan one builds it.
+A builder holds a lease, so if several actors miss the same compiled plan, one builds it.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ from steel_batch.registry.versions import Engine
 from steel_batch.synthetic import render
 
 BUILD_WAIT_SECONDS: Final = 1800.0
-"""How long an actor waits for another one's build of the same plan."""
+"""How long an actor waits for another actor's build of the same compiled plan."""
 NUM_CHECKED: Final = 8
-"""Images that a plan is compared on, whatever its batch."""
+"""Images that a compiled plan is compared on, whatever its batch size."""
 LARGEST_DIFFERING_SHARE: Final = {"fp32": 0.0005, "fp16": 0.005, "int8": 0.05}
-"""Of all pixels on the images of the check: more than this is a wrong plan, not rounding."""
+"""Share of all pixels on the checked images: beyond this, the compiled plan is wrong."""
 LARGEST_PEAK_DIFFERENCE: Final = {"fp32": 0.005, "fp16": 0.02, "int8": 0.1}
-"""The mean over images and classes; single peaks of FP16 plans were off by 0.0003 to 0.017."""
+"""The mean over images and classes; single peaks of FP16 plans differed by 0.0003 to 0.017."""
 SMALLEST_DEFECT_SHARE: Final = 0.001
-"""With fewer pixels marked than this, a plan is not asked to be better than an empty mask."""
+"""With fewer defect pixels than this, the compiled plan need not beat an empty mask."""
 LARGEST_MISCOUNTED_SHARE: Final = 0.1
-"""Of images and classes: pixels that lie on the threshold may be counted and not marked."""
+"""Share of images and classes: pixels exactly at the threshold may be counted but not marked."""
 
 Notify = Callable[[str], None]
 
@@ -61,7 +61,7 @@ log = logging.getLogger(__name__)
 
 
 def usual_precision(engine: Engine, runtime: str) -> str:
-    """What ``auto`` means: fp16 where the engine has that graph or the builder needs none.
+    """What ``auto`` means: fp16 if the engine has that graph or the builder does not need it.
 
     Raises:
         ConfigError: The bindings are missing.
@@ -79,32 +79,32 @@ def build(
     batch_size: int = GPU_BATCH_SIZE,
     notify: Notify = lambda _: None,
 ) -> PlanRecord:
-    """Build a plan for this machine, check it against ONNX Runtime, and keep it with its record.
+    """Build a compiled plan for this machine, check it, and store it with its record.
 
-    It is checked wherever there is a GPU to run it. A plan of the same name that is there already
-    is kept, and nothing is built.
+    It is checked against ONNX Runtime if there is a GPU to run it. An existing compiled plan of the
+    same name is kept, and nothing is built.
 
     Args:
-        engine: Whose.
+        engine: The engine to compile.
         runtime: ``tensorrt`` needs this machine's GPU; ``tensorrt_rtx`` needs none.
-        precision: Which.
+        precision: ``fp32``, ``fp16`` or ``int8``.
         batch_size: Images of every inference.
-        notify: Told what is being done.
+        notify: Called with messages about progress.
 
     Returns:
-        The record that stands: another builder's, if that one was first.
+        The stored record: another builder's, if that one was first.
 
     Raises:
         ConfigError: The bindings or the GPU are missing.
-        EngineError: The GPU gives this process no context, the plan cannot be built, or it does
-            not say what ONNX Runtime says.
+        EngineError: The GPU refuses a context to this process, the plan cannot be built, or it
+            disagrees with ONNX Runtime.
     """
     trt = import_tensorrt(runtime)
     machine = find_machine(runtime)
     name = plan_name(machine, precision, batch_size)
     for standing in list_plans(engine):
         if standing.name == name:
-            notify(f"{name} is there already; delete its record to have it built again")
+            notify(f"{name} already exists; to rebuild it, delete its record")
             return standing
     source = graph_precision(trt, precision)
     graph = engine.read_graph(source)
@@ -159,31 +159,31 @@ def ensure_plan(
     batch_size: int | None,
     notify: Notify = log.warning,
 ) -> PlanRecord:
-    """The plan that fits this machine; the first to miss it builds it, the others wait for that.
+    """Return the compiled plan that fits this machine; if there is none, build it or wait for it.
 
     Args:
-        engine: Whose.
+        engine: The engine.
         runtime: ``tensorrt`` or ``tensorrt_rtx``.
-        precision: Which.
-        batch_size: Which; None takes the usual one of those that are there.
-        notify: Told what is being done or waited for, where the plan is not there.
+        precision: ``fp32``, ``fp16`` or ``int8``.
+        batch_size: Images of every inference; None takes the usual one of the existing plans.
+        notify: Called with messages about building and waiting.
 
     Raises:
         ConfigError: The bindings or the GPU are missing.
-        EngineError: The GPU gives this process no context, or the plan cannot be built.
-        LockHeldError: Somebody else has been building it for half an hour.
+        EngineError: The GPU refuses a context to this process, or the plan cannot be built.
+        LockHeldError: Another process has been building it for half an hour.
     """
     machine = find_machine(runtime)
     try:
         return find_plan(engine, machine, precision=precision, batch_size=batch_size)
     except EngineMismatchError as error:
-        notify(f"{error} That is done now.")
+        notify(f"{error} Building it now.")
     name = plan_name(machine, precision, batch_size or GPU_BATCH_SIZE)
     for wait_seconds in (0.0, BUILD_WAIT_SECONDS):
         lease = Lease(
             engine.plan_home,
             layout.plan_lock(engine.card.name, name),
-            what=f"plan {name} of engine {engine.card.name}",
+            what=f"compiled plan {name} of engine {engine.card.name}",
             wait_seconds=wait_seconds,
         )
         try:
@@ -192,7 +192,7 @@ def ensure_plan(
         except LockHeldError:
             if wait_seconds:
                 raise
-            notify(f"waiting for plan {name}, which another actor is building")
+            notify(f"waiting for compiled plan {name}, which another actor is building")
     raise AssertionError("the second attempt returns or raises")
 
 
@@ -214,7 +214,7 @@ def _find_or_build(
 def _check(
     engine: Engine, plan: bytes, runtime: str, precision: str, batch_size: int
 ) -> tuple[dict[str, Any], int]:
-    """Compare a plan with the master graph on synthetic strips; also what a slot of it takes."""
+    """Compare a compiled plan with the master graph on synthetic strips; also measure its slots."""
     card = engine.card
     strips = [render(0, i).image_HW for i in range(NUM_CHECKED)]
     images_NHW = np.stack([fit_to(strip, card.height, card.width, "fit") for strip in strips])
@@ -231,7 +231,7 @@ def _check(
 
 
 def _run(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) -> Output:
-    """What a runtime says of images, in as many batches as it takes; the runtime is closed."""
+    """Run images in as many batches as needed, then close the runtime; return its output."""
     starts = range(0, len(images_NHW), runtime.batch_size)
     try:
         said = [_infer(runtime, images_NHW[k : k + runtime.batch_size]) for k in starts]
@@ -245,9 +245,9 @@ def _run(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) ->
 
 
 def _infer(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) -> Output:
-    """What a runtime says of one batch, copied.
+    """Run one batch and return a copy of its output.
 
-    Pinned memory is freed with its last array, which is to be the runtime's own.
+    Pinned memory is freed with its last array, so only the runtime may keep arrays of it.
     """
     num = len(images_NHW)
     with runtime.acquire() as slot:
@@ -261,20 +261,20 @@ def _infer(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) 
 
 
 def compare(expected: Output, found: Output, *, precision: str, engine: str) -> dict[str, Any]:
-    """Compare what a plan says with what the master graph says, of the same images.
+    """Compare a compiled plan's output with the master graph's, for the same images.
 
     Args:
-        expected: The master graph's.
-        found: The plan's.
-        precision: Of the plan.
-        engine: For messages.
+        expected: Output of the master graph.
+        found: Output of the compiled plan.
+        precision: Precision of the compiled plan.
+        engine: Name of the engine, for messages.
 
     Returns:
-        How far they are apart, for the plan's record.
+        The differences, for the compiled plan's record.
 
     Raises:
-        EngineError: Farther than rounding explains, no nearer than a mask without any defect, or
-            with peaks that are not finite.
+        EngineError: They differ by more than rounding explains, the output is no better than an
+            empty mask, or peaks are not finite.
     """
     share = float(np.mean(expected.mask_NHW != found.mask_NHW))
     marked = float(np.mean(expected.mask_NHW != 0))
@@ -289,20 +289,22 @@ def compare(expected: Output, found: Output, *, precision: str, engine: str) -> 
     wrong = []
     if share > allowed or is_empty:
         wrong.append(
-            f"{share:.3%} of all pixels differ, where {allowed:.3%} may and {marked:.3%} are "
-            "defects"
+            f"{share:.3%} of all pixels differ, where at most {allowed:.3%} may and {marked:.3%} "
+            "are defects"
         )
     if miscounted > LARGEST_MISCOUNTED_SHARE:
-        wrong.append(f"{miscounted:.1%} of its counts per image and class are not of its masks")
+        wrong.append(f"{miscounted:.1%} of its counts per image and class do not match its masks")
     if not np.isfinite(apart):
         wrong.append("some peaks are not finite")
     elif apart > allowed_apart:
-        wrong.append(f"its peaks differ by {apart:.4f} on average, where {allowed_apart} may be")
+        wrong.append(
+            f"its peaks differ by {apart:.4f} on average, at most {allowed_apart} expected"
+        )
     if wrong:
         raise EngineError(
-            f"the {precision} plan of engine {engine} disagrees with ONNX Runtime: "
-            f"{'; '.join(wrong)}. It is not kept. Build another precision, or with another version "
-            "of TensorRT."
+            f"the compiled {precision} plan of engine {engine} disagrees with ONNX Runtime: "
+            f"{'; '.join(wrong)}. It is not kept. Build it in another precision, or with another "
+            "version of TensorRT."
         )
     return {
         "num_images": len(pixels_NP),

@@ -1,7 +1,7 @@
-"""Whether a machine can run an engine: driver, GPU, TensorRT, plan and memory, or the graph.
+"""Checks whether a machine can run an engine: driver, GPU, TensorRT, plan and memory, or the graph.
 
-Each check gives findings and raises none of our errors, so that one look shows all that is missing.
-Nothing is changed.
+Each check returns findings and raises none of our errors, so that one pass shows all that is
+missing. Nothing is changed.
 """
 
 from __future__ import annotations
@@ -46,21 +46,21 @@ PACKAGES: Final = (
     "onnxruntime",
 )
 MEMORY_WAIT_SECONDS: Final = 5.0
-"""How long memory is waited for that processes which just ended are giving back."""
+"""How long to wait for memory that processes which just ended are giving back."""
 MIB: Final = 1 << 20
 
 
 def check_packages(version: str) -> Finding:
-    """The versions that a run depends on.
+    """Check the versions that a run depends on.
 
     Args:
-        version: `installed` where the command was given: this machine's must be the same.
+        version: `installed` on the machine of the command: this machine's must be equal.
     """
     if version != installed():
         return Finding(
             name="packages",
             state="wrong",
-            found=f"steel-batch {installed()} is here, and {version} where the command was given.",
+            found=f"this machine has steel-batch {installed()}, the command has {version}.",
             remedy="Install the same steel-batch on every node.",
         )
     found = [f"steel-batch {installed()}"]
@@ -80,13 +80,13 @@ def check_gpu(
     batch_size: int | None,
     num_slots: int = NUM_SLOTS,
 ) -> list[Finding]:
-    """Driver, GPU, TensorRT, plan and memory, as far as each can be seen without the one before.
+    """Check driver, GPU, TensorRT, compiled plan and memory, up to the first that fails.
 
     Args:
-        engine: Which is to be scored with; without it, plan and memory are left out.
+        engine: The engine to score with; without it, plan and memory are not checked.
         runtime: ``tensorrt`` or ``tensorrt_rtx``.
-        precision: Which, or ``auto``.
-        batch_size: Which; None takes that of the plan that is there.
+        precision: ``fp32``, ``fp16``, ``int8`` or ``auto``.
+        batch_size: Images of one inference; None takes that of the existing compiled plan.
         num_slots: Batches in flight on the GPU.
     """
     gpu: Gpu | None = None
@@ -137,17 +137,17 @@ def check_plan(
     batch_size: int | None,
     source_precision: str,
 ) -> tuple[Finding, PlanRecord | None]:
-    """Whether an engine has a plan for a machine, or one can be built there.
+    """Check whether an engine has a compiled plan for a machine, or one can be built there.
 
     Args:
-        engine: Whose.
-        machine: Where it is to run.
-        precision: Which.
-        batch_size: Which; None takes the usual one of those that are there.
+        engine: The engine.
+        machine: The machine that is to run it.
+        precision: Precision of the compiled plan.
+        batch_size: Images of every inference; None takes the usual one of the existing plans.
         source_precision: The graph that the machine's TensorRT builds it from.
 
     Returns:
-        What was found, and the record of the plan that fits.
+        The finding, and the record of the compiled plan that fits.
     """
     try:
         record = find_plan(engine, machine, precision=precision, batch_size=batch_size)
@@ -161,39 +161,41 @@ def check_plan(
         engine.card.graph(source_precision)
         builder = holder_of(engine.plan_home, layout.plan_lock(engine.card.name, name))
     except EngineError as error:
-        found = f"plan {name} is missing and cannot be built: {error.message}"
+        found = f"compiled plan {name} is missing and cannot be built: {error.message}"
         remedy = "Give another --precision, or register a version that has that graph."
         return Finding(name="plan", state="wrong", found=found, remedy=remedy), None
     except LakeError as error:
         return wrong("plan", error), None
     if builder is None:
-        found = f"plan {name} is missing: the first actor builds it, in one to five minutes"
+        found = (
+            f"compiled plan {name} is missing: the first actor builds it, in one to five minutes"
+        )
     else:
-        found = f"plan {name} is missing: actors wait for {builder}, that is building it"
+        found = f"compiled plan {name} is missing: actors wait for {builder}, which is building it"
     return Finding(name="plan", state="note", found=found, remedy=missing), None
 
 
 def _check_file(engine: Engine, record: PlanRecord, machine: Machine) -> Finding:
-    """Whether a plan's file is there and of this GPU; its digest is checked where it is loaded."""
+    """Check that a compiled plan's file exists and is for this GPU; its digest is checked later."""
     key = f"{engine.plan_folder}/{record.file}"
     item = engine.plan_home.stat(key)
     command = build_command(engine, record.runtime, record.precision, record.batch_size)
     if item is None or item.size_bytes != record.size_bytes:
-        size = "is not there" if item is None else f"has {item.size_bytes:,} bytes"
+        size = "does not exist" if item is None else f"has {item.size_bytes:,} bytes"
         return Finding(
             name="plan",
             state="wrong",
-            found=f"{engine.plan_home.uri(key)} {size}, and its record says "
+            found=f"{engine.plan_home.uri(key)} {size}, but its record states "
             f"{record.size_bytes:,} bytes.",
-            remedy=f"Delete the record {record.name}.json, and on such a GPU, run: {command}",
+            remedy=f"Delete the record {record.name}.json, then run on such a GPU: {command}",
         )
     if record.compute_capability != ANY_GPU and record.device_name != machine.device_name:
         return Finding(
             name="plan",
             state="note",
-            found=f"{record.name} was built on {record.device_name}, and this is "
+            found=f"{record.name} was built on {record.device_name}, but this is "
             f"{machine.device_name}: it may run slower here than one built on this GPU",
-            remedy=f"For one of this GPU, delete the record {record.name}.json and run here: "
+            remedy=f"To build one for this GPU, delete the record {record.name}.json and run here: "
             f"{command}",
         )
     return Finding(
@@ -224,11 +226,11 @@ def check_memory(
     *,
     num_slots: int = NUM_SLOTS,
 ) -> Finding:
-    """Whether a GPU's free memory holds a plan with all of its batches in flight.
+    """Check whether a GPU's free memory holds a compiled plan with all of its batches in flight.
 
-    What a batch takes is stated by the plan's record, which the plan itself gave when it was
-    checked. Where the record does not state it, only pixels are counted: a lower bound. What the
-    plan then really takes is found out, and named, when it is set up.
+    The memory of a batch is stated in the plan's record, measured when the plan was checked. If the
+    record does not state it, only pixels are counted: a lower bound. Then what the plan really
+    takes only shows, with a clear error, when it is set up.
     """
     slot = record.slot_bytes or record.batch_size * (2 * card.height * card.width)
     needed = record.size_bytes + num_slots * slot
@@ -246,7 +248,7 @@ def check_memory(
         name="memory",
         state="wrong",
         found=f"{found}.",
-        remedy=f"{smaller} what else uses this GPU: `nvidia-smi` lists it.",
+        remedy=f"{smaller} other processes on this GPU: list them with `nvidia-smi`.",
     )
 
 
@@ -266,22 +268,22 @@ def _check_driver(gpu: Gpu | None) -> Finding:
 
 
 def check_unused_gpu() -> Finding:
-    """What becomes of this machine's GPU, where ONNX Runtime scores."""
+    """What happens to this machine's GPU if ONNX Runtime scores."""
     answered, said = _ask_nvidia_smi("name")
     if not answered:
         return Finding(name="GPU", state="note", found="no GPU: ONNX Runtime on the CPU will score")
     absent = [name for name in ("tensorrt", "pycuda") if importlib.util.find_spec(name) is None]
-    why = f"without {' and '.join(absent)}" if absent else "as it was asked for"
+    why = f"without {' and '.join(absent)}" if absent else "as requested"
     return Finding(
         name="GPU",
         state="note",
-        found=f"{said.splitlines()[0]} is left out: ONNX Runtime on the CPU will score, {why}.",
+        found=f"{said.splitlines()[0]} is not used: ONNX Runtime on the CPU will score, {why}.",
         remedy="To score on the GPU: pip install 'steel-batch[gpu]'" if absent else "",
     )
 
 
 def check_graph(engine: Engine, precision: str) -> Finding:
-    """Whether ONNX Runtime loads an engine's graph, which is the one that its card states."""
+    """Check that ONNX Runtime loads an engine's graph, and that it is the one in its card."""
     precision = "fp32" if precision == "auto" else precision
     try:
         data = engine.read_graph(precision)
@@ -298,17 +300,17 @@ def check_graph(engine: Engine, precision: str) -> Finding:
 
 
 def _ask_nvidia_smi(field: str) -> tuple[bool, str]:
-    """A line per GPU; or False, and why not."""
+    """True and a line per GPU; or False and the reason."""
     command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
     try:
         done = subprocess.run(  # noqa: S603 # nothing in it comes from outside
             command, capture_output=True, text=True, timeout=10, check=False
         )
     except FileNotFoundError:
-        return False, "there is no nvidia-smi here"
+        return False, "nvidia-smi is not installed here"
     except (OSError, subprocess.TimeoutExpired) as error:
         return False, f"nvidia-smi does not run ({error})"
     said = " ".join(done.stdout.split("\n")).strip()
     if done.returncode or not said:
-        return False, f"nvidia-smi says: {(said or done.stderr.strip()).rstrip('.')}"
+        return False, f"nvidia-smi reports: {(said or done.stderr.strip()).rstrip('.')}"
     return True, done.stdout.strip()

@@ -1,8 +1,8 @@
 """Compiled plans of an engine: the records that vouch for them, and which one fits this machine.
 
-A plan is code for one GPU, so it is loaded only if a record beside it states its SHA-256. Records
-are put once and never changed; together with ``card.json`` they are the engine's card. See
-docs/decisions/plans.md.
+A compiled plan is code for one GPU, so it is loaded only if a record next to it states its SHA-256.
+Records are written once and never changed; together with ``card.json`` they are the engine's card.
+See docs/decisions/plans.md.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from steel_batch.registry.signatures import check_signature, sign
 from steel_batch.registry.versions import Engine
 
 ANY_GPU: Final = "any"
-"""The compute capability of a plan that is finished on the GPU that loads it."""
+"""The compute capability of a compiled plan that is completed on the GPU that loads it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Machine:
-    """What a plan must have been built for to run here."""
+    """What a compiled plan must have been built for to run here."""
 
     runtime: str
     """``tensorrt`` or ``tensorrt_rtx``."""
@@ -34,7 +34,7 @@ class Machine:
     compute_capability: str
     """Such as ``9.0``, or ``any``."""
     device_name: str = ""
-    """Empty where there is no GPU to run a plan on."""
+    """Empty if there is no GPU to run a compiled plan on."""
 
     @property
     def short_name(self) -> str:
@@ -44,7 +44,7 @@ class Machine:
         return f"{self.runtime}{self.runtime_version}-{gpu}"
 
     def __str__(self) -> str:
-        """For messages."""
+        """A description for messages."""
         is_any = self.compute_capability == ANY_GPU
         capability = "" if is_any else f"compute capability {self.compute_capability}"
         gpu = ", ".join(filter(None, (self.device_name, capability))) or "any GPU"
@@ -53,38 +53,38 @@ class Machine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PlanRecord:
-    """One compiled plan: what it is, what it is for, and how it was made."""
+    """Record of one compiled plan: what it is, what it is for, and how it was made."""
 
     file: str
-    """Its name beside the record."""
+    """Its file name, next to the record."""
     sha256: str
     size_bytes: int
     engine: str
     graph_sha256: str
-    """The ONNX file that it was compiled from."""
+    """SHA-256 of the ONNX file that it was compiled from."""
     runtime: str
     runtime_version: str
     compute_capability: str
     """Such as ``9.0``, or ``any``."""
     device_name: str
-    """The GPU that it was built on; empty where there was none."""
+    """The GPU that it was built on; empty if there was none."""
     precision: str
     batch_size: int
     """Images of every inference; a smaller batch is padded."""
     strongly_typed: bool
     layers: Mapping[str, int] = field(default_factory=dict)
-    """How many layers put out each type."""
+    """How many layers output each type."""
     build_seconds: float
     slot_bytes: int = 0
-    """GPU memory of one batch in flight, without the weights; 0 where the plan could not be run."""
+    """GPU memory of one batch in flight, without the weights; 0 if the plan could not be run."""
     check: Mapping[str, Any] = field(default_factory=dict)
-    """How it agrees with ONNX Runtime on the same images; empty where it could not be run."""
+    """Differences from ONNX Runtime on the same images; empty if the plan could not be run."""
     host: str
     created: str
 
     @property
     def name(self) -> str:
-        """What it is for, in one word; the record's file is named so."""
+        """What it is for, in one word; also the name of the record's file."""
         return plan_name(
             Machine(
                 runtime=self.runtime,
@@ -96,7 +96,7 @@ class PlanRecord:
         )
 
     def fits(self, machine: Machine) -> bool:
-        """Whether it runs there."""
+        """Whether it runs on a machine."""
         return (
             self.runtime == machine.runtime
             and self.runtime_version == machine.runtime_version
@@ -104,23 +104,29 @@ class PlanRecord:
         )
 
     def to_json(self) -> bytes:
-        """The record as indented JSON."""
+        """Serialise the record as indented JSON."""
         fields = dataclasses.asdict(self)
         return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
     def from_json(cls, text: bytes, *, source: str) -> PlanRecord:
-        """Read a record strictly.
+        """Parse a record strictly.
 
         Raises:
-            EngineError: It is none.
+            EngineError: It is not a valid record.
         """
         try:
             record = cls(**json.loads(text))
         except (ValueError, TypeError) as error:
-            raise EngineError(f"{source} is not the record of a plan: {error!r}.") from error
+            raise EngineError(
+                f"{source} is not a valid record of a compiled plan: {error!r}. Delete it and "
+                "build the plan again."
+            ) from error
         if "/" in record.file or record.file.startswith("."):
-            raise EngineError(f"{source} names {record.file!r}, which is not a plain file name.")
+            raise EngineError(
+                f"{source} names {record.file!r}, which is not a plain file name. Delete it and "
+                "build the plan again."
+            )
         return record
 
 
@@ -130,7 +136,7 @@ def plan_name(machine: Machine, precision: str, batch_size: int) -> str:
 
 
 def list_plans(engine: Engine) -> list[PlanRecord]:
-    """Every plan of an engine, oldest first."""
+    """Every compiled plan of an engine, oldest first."""
     prefix = f"{engine.plan_folder}/"
     records = []
     for item in engine.plan_home.list_objects(prefix):
@@ -144,7 +150,7 @@ def list_plans(engine: Engine) -> list[PlanRecord]:
             if record.engine != engine.card.name or f"{record.name}.json" != name:
                 raise EngineError(
                     f"{source} is the record of plan {record.name} of engine {record.engine}: it "
-                    f"does not belong to engine {engine.card.name} under this name."
+                    f"does not belong to engine {engine.card.name} under this name. Delete it."
                 )
             records.append(record)
     return sorted(records, key=lambda record: (record.created, record.name))
@@ -153,17 +159,18 @@ def list_plans(engine: Engine) -> list[PlanRecord]:
 def find_plan(
     engine: Engine, machine: Machine, *, precision: str, batch_size: int | None
 ) -> PlanRecord:
-    """The plan that fits a machine.
+    """Find the compiled plan that fits a machine.
 
     Args:
-        engine: Whose.
-        machine: Where it is to run.
-        precision: Which.
-        batch_size: Which; None takes the one of `GPU_BATCH_SIZE`, else the largest.
+        engine: The engine.
+        machine: The machine that is to run it.
+        precision: Precision of the compiled plan.
+        batch_size: Images of every inference; None takes `GPU_BATCH_SIZE` if there is such a plan,
+            else the largest.
 
     Raises:
-        EngineMismatchError: There is none; the message names both sides and the command that
-            builds it.
+        EngineMismatchError: There is none; the message names what exists, the machine and the
+            command that builds it.
     """
     plans = list_plans(engine)
     fitting = [
@@ -179,37 +186,37 @@ def find_plan(
 
 
 def read_plan(engine: Engine, record: PlanRecord) -> bytes:
-    """A plan's bytes, which are those that its record vouches for.
+    """Read a compiled plan, and check it against its record.
 
     Raises:
-        EngineError: The file is missing or another one.
+        EngineError: The file is missing or has changed.
     """
     key = f"{engine.plan_folder}/{record.file}"
     try:
         data = engine.plan_home.read(key)
     except MissingObjectError as error:
         raise EngineError(
-            f"engine {engine.card.name}: {engine.plan_home.uri(key)} is not there, though its "
-            f"record is. Delete the record {record.name}.json and build the plan again."
+            f"engine {engine.card.name}: {engine.plan_home.uri(key)} does not exist, but its "
+            f"record does. Delete the record {record.name}.json and build the plan again."
         ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != record.sha256:
         raise EngineError(
             f"engine {engine.card.name}: {engine.plan_home.uri(key)} has SHA-256 {found[:12]}…, "
-            f"its record says {record.sha256[:12]}…: the file was changed and is not loaded. "
+            f"but its record states {record.sha256[:12]}…: the file was changed and is not loaded. "
             f"Delete it and the record {record.name}.json, and build the plan again."
         )
     return data
 
 
 def put_plan(engine: Engine, record: PlanRecord, plan: bytes) -> PlanRecord:
-    """Keep a plan. Where somebody kept one of the same name first, that one stands.
+    """Store a compiled plan. If one of the same name already exists, that one is kept.
 
-    The file's name holds its digest, so whoever writes it writes the same bytes, also over a file
-    that was damaged; the record decides.
+    The file's name contains its digest, so every writer writes the same bytes, also over a damaged
+    file; the record decides.
 
     Returns:
-        The record that stands.
+        The stored record.
     """
     store, folder = engine.plan_home, engine.plan_folder
     store.write(f"{folder}/{record.file}", plan)
@@ -225,13 +232,13 @@ def put_plan(engine: Engine, record: PlanRecord, plan: bytes) -> PlanRecord:
 
 
 def plan_file(name: str, plan: bytes) -> tuple[str, str]:
-    """The file name and SHA-256 of a plan."""
+    """The file name and SHA-256 of a compiled plan."""
     sha256 = hashlib.sha256(plan).hexdigest()
     return f"{name}-{sha256[:12]}.plan", sha256
 
 
 def build_command(engine: Engine, runtime: str, precision: str, batch_size: int | None) -> str:
-    """The command that builds a plan where it is run."""
+    """The command that builds a compiled plan on the machine where it is run."""
     flags = f"--runtime {runtime} --precision {precision}"
     if batch_size is not None:
         flags += f" --batch-size {batch_size}"
@@ -252,7 +259,7 @@ def _explain(
         for p in plans
     )
     return (
-        f"engine {engine.card.name} has no {precision} plan{batch} for {machine}. It has: "
-        f"{have or 'no plans at all'}. On this machine, run: "
+        f"engine {engine.card.name} has no compiled {precision} plan{batch} for {machine}. It has: "
+        f"{have or 'no compiled plans'}. On this machine, run: "
         f"{build_command(engine, machine.runtime, precision, batch_size)}"
     )

@@ -1,8 +1,8 @@
-"""ONNX bytes in, a plan out: TensorRT's builder, from 8.5 to 11, and that of TensorRT for RTX.
+"""Compiles ONNX bytes with the builders of TensorRT, 8.5 to 11, and of TensorRT for RTX.
 
-From 10 on TensorRT's networks are strongly typed: types are those of the FP16 or Q/DQ graph. Before
-that the master graph is compiled with a flag that permits the lower precision, and the types of the
-input and the outputs are left as the graph has them.
+From version 10 on, TensorRT's networks are strongly typed: types are those of the FP16 or Q/DQ
+graph. Before that, the master graph is compiled with a flag that permits the lower precision, and
+the types of the input and the outputs stay as in the graph.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from steel_batch.errors import EngineError
 
 WORKSPACE_BYTES: Final = 4 << 30
 _FLAGS: Final = {"fp32": (), "fp16": ("FP16",), "int8": ("FP16", "INT8")}
-"""What a builder that does not know strong types is permitted."""
+"""Flags of a builder without strong types."""
 _TYPES: Final = re.compile(r"fp8|bf16|fp16|half|fp32|float|uint8|int8|int32|int64|bool", re.I)
 _SAME_TYPE: Final = {"half": "fp16", "float": "fp32"}
 
@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BuiltPlan:
-    """What the builder made."""
+    """Result of the builder."""
 
     plan: bytes
     timing_cache: bytes
-    """For the next build on such a machine; empty where there is no such thing."""
+    """For the next build on such a machine; empty if the builder has none."""
     strongly_typed: bool
     layers: Mapping[str, int]
-    """How many layers put out each type, in the network that was compiled."""
+    """How many layers output each type, in the network that was compiled."""
     seconds: float
 
 
@@ -50,7 +50,7 @@ def is_strongly_typed(trt: ModuleType) -> bool:
 
 
 def graph_precision(trt: ModuleType, precision: str) -> str:
-    """Which of an engine's graphs a plan of a precision is compiled from."""
+    """Precision of the engine's graph that a compiled plan is made from."""
     return "fp32" if precision == "fp16" and not is_strongly_typed(trt) else precision
 
 
@@ -68,11 +68,11 @@ def compile_graph(
         graph: The graph of `graph_precision`.
         trt: The bindings, with their builder.
         precision: ``fp32``, ``fp16`` or ``int8``.
-        batch_size: Of every inference.
-        timing_cache: Of an earlier build on such a machine; makes this one faster.
+        batch_size: Images of every inference.
+        timing_cache: Cache of an earlier build on such a machine; makes this one faster.
 
     Raises:
-        EngineError: TensorRT does not parse the graph or cannot build it.
+        EngineError: TensorRT cannot parse the graph or build it.
     """
     started = time.monotonic()
     logger = open_logger(trt)
@@ -80,7 +80,7 @@ def compile_graph(
     name = f"{trt.__name__.removesuffix('_bindings')} {trt.__version__}"
     try:
         builder = trt.Builder(logger)
-    except TypeError as error:  # how the bindings say that there is none
+    except TypeError as error:  # how the bindings report that there is none
         raise EngineError(f"{name} has no builder on this machine: {_why(logger)}.") from error
     strongly_typed = is_strongly_typed(trt)
     network = builder.create_network(_network_flags(trt))
@@ -88,9 +88,9 @@ def compile_graph(
     if not parser.parse(graph):
         reasons = [_parse_error(parser.get_error(i)) for i in range(parser.num_errors)]
         raise EngineError(
-            f"{name} does not parse the {precision} graph: "
+            f"{name} cannot parse the {precision} graph: "
             f"{'; '.join(reasons[:3]) or 'it gives no reason'}. Export it with training/export.py, "
-            "whose operators every TensorRT from 8.5 on takes."
+            "which uses only operators that every TensorRT from 8.5 on supports."
         )
     image = network.get_input(0)
     image.shape = (batch_size, *tuple(image.shape)[1:])
@@ -105,7 +105,8 @@ def compile_graph(
     serialized = builder.build_serialized_network(network, config)
     if serialized is None:
         raise EngineError(
-            f"{name} cannot build a {precision} plan for batches of {batch_size}: {_why(logger)}."
+            f"{name} cannot build a {precision} plan for batches of {batch_size}: {_why(logger)}. "
+            "Try a smaller --batch-size or another --precision."
         )
     return BuiltPlan(
         plan=bytes(serialized),
@@ -117,9 +118,9 @@ def compile_graph(
 
 
 def compiled_layers(trt: ModuleType, plan: bytes) -> dict[str, int]:
-    """How many layers of a plan put out each type; empty where TensorRT does not say.
+    """How many layers of a compiled plan output each type; empty if TensorRT does not report it.
 
-    The plan is loaded for it, so the GPU's context is current.
+    The plan is loaded for this, so the GPU's context must be current.
     """
     logger = open_logger(trt)
     runtime = trt.Runtime(logger)
@@ -128,24 +129,24 @@ def compiled_layers(trt: ModuleType, plan: bytes) -> dict[str, int]:
         return {}
     inspector = cuda_engine.create_engine_inspector()
     text = inspector.get_engine_information(trt.LayerInformationFormat.JSON)
-    del inspector  # which would outlive the plan that it is of
+    del inspector  # or it would outlive its plan
     return layer_types(text)
 
 
 def layer_types(text: str) -> dict[str, int]:
-    """Count the types that layers put out, in what TensorRT's inspector says of a plan.
+    """Count the output types of layers in the report of TensorRT's inspector.
 
     Args:
-        text: JSON. Its fields have changed with the versions: 8.5 writes the type into
+        text: JSON. Its fields have changed between versions: 8.5 writes the type into
             ``Format/Datatype``, others into fields of their own.
     """
     try:
         entries = json.loads(text)["Layers"]
     except (ValueError, KeyError, TypeError) as error:
-        log.info("the inspector's answer is not understood: %r", error)
+        log.info("cannot read the inspector's report: %r", error)
         return {}
     found = []
-    for entry in entries:  # layers, or with little verbosity only their names
+    for entry in entries:  # layers, or only their names at low verbosity
         outputs = entry.get("Outputs") if isinstance(entry, dict) else None
         if outputs:
             fields = {k.lower(): str(v) for k, v in outputs[0].items()}
@@ -172,8 +173,8 @@ def _count_types(texts: Iterable[str]) -> dict[str, int]:
 
 
 def _use_timing_cache(trt: ModuleType, config: Any, known: bytes) -> Any:
-    """Let the builder use what earlier builds timed; None where it times nothing."""
-    if trt.__name__.startswith("tensorrt_rtx"):  # kernels are chosen when a plan is loaded
+    """Let the builder use the timings of earlier builds; None if it does not time anything."""
+    if trt.__name__.startswith("tensorrt_rtx"):  # selects kernels when a plan is loaded
         return None
     for content in (known, b""):  # a cache of another machine is refused
         cache = config.create_timing_cache(content)
@@ -183,11 +184,11 @@ def _use_timing_cache(trt: ModuleType, config: Any, known: bytes) -> Any:
 
 
 def _choose_kernels(trt: ModuleType, config: Any, precision: str) -> None:
-    """Leave cuBLAS and cuDNN out, as TensorRT does by itself from 10 on: nodes then need neither.
+    """Exclude cuBLAS and cuDNN, as TensorRT does by default from 10 on: nodes then need neither.
 
     With a cuBLAS that it cannot use, 8.5 builds no plan at all. INT8 plans are built without
-    convolutions that are compiled meanwhile: that takes 8.5 two to five minutes, and with them two
-    were given up after four and five.
+    convolutions that are compiled at build time: that takes 8.5 two to five minutes; with them, two
+    builds were stopped after four and five.
     """
     own = config.get_tactic_sources()
     left_out = ["CUBLAS", "CUBLAS_LT", "CUDNN"]
@@ -214,5 +215,5 @@ def _parse_error(parse_error: Any) -> str:
 
 
 def _why(logger: Any) -> str:
-    """TensorRT's last errors: earlier ones are of attempts that it did without."""
+    """TensorRT's last errors: earlier ones come from attempts that it did without."""
     return "; ".join(logger.take_errors()[-3:]) or "it gives no reason"

@@ -1,4 +1,4 @@
-"""What one check of a machine found."""
+"""Result of one check of a machine."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ State = Literal["ok", "note", "wrong"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What one check found."""
+    """Result of one check."""
 
     name: str
-    """What was looked at: one word or two."""
+    """What was checked, in one or two words."""
     state: State
-    """``wrong`` keeps a run from scoring; a ``note`` is worth knowing and does not."""
+    """``wrong`` prevents scoring; a ``note`` is worth knowing but does not."""
     found: str
-    """What is there. Where an error says it, also what is needed and what to do."""
+    """What was found. If it comes from an error, also what is needed and what to do."""
     remedy: str = ""
-    """What is needed and the command that mends it, where `found` does not say so."""
+    """What is needed and the command that repairs it, if `found` does not state it."""
 
     @property
     def text(self) -> str:
-        """All of it as one paragraph."""
+        """All of it, as one paragraph."""
         return f"{self.found.rstrip('.')}. {self.remedy}".strip()
 
     @property
     def is_ok(self) -> bool:
-        """Whether there is nothing to say."""
+        """Whether there is nothing to report."""
         return self.state == "ok"
 
 
 def wrong(name: str, error: SteelBatchError) -> Finding:
-    """What an error says, as a finding."""
+    """Convert an error to a finding."""
     return Finding(name=name, state="wrong", found=error.message)
 
 

@@ -1,9 +1,9 @@
-"""The GPU of this process through PyCUDA, and its context.
+"""The GPU of this process, through PyCUDA, and its context.
 
-The primary context is the one that the CUDA runtime has as well, so TensorRT, PyTorch and decoders
-share it. It is retained once and kept as long as the process lives. Each call pushes it, because
-Ray calls one actor from many threads: what is pushed in one is not current in the other, and what
-is left pushed aborts the process at its exit.
+The primary context is the one that the CUDA runtime uses as well, so TensorRT, PyTorch and decoders
+share it. It is retained once, for the lifetime of the process. Each call pushes it, because Ray
+calls one actor from many threads: a context pushed in one thread is not current in another, and one
+that is left pushed aborts the process at exit.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Any, Final
 from steel_batch.errors import EngineError, MachineError
 
 NON_BLOCKING: Final = 1
-"""CU_STREAM_NON_BLOCKING, which PyCUDA has no name for: never waits for the default stream."""
+"""CU_STREAM_NON_BLOCKING, missing in PyCUDA: the stream never waits for the default stream."""
 OTHERWISE: Final = ", or give --runtime onnxruntime."
-"""How messages end that say what a GPU runtime lacks. Who cannot follow it ends them otherwise."""
+"""End of messages about what a GPU runtime lacks; replaced where it does not apply."""
 
 
 def load_driver() -> Any:
-    """PyCUDA's driver API, initialised, with a GPU there.
+    """PyCUDA's driver API, initialised, if there is a GPU.
 
     Raises:
         ConfigError: PyCUDA, the driver or a GPU is missing.
     """
     try:
-        import pycuda.driver as cuda  # only where a GPU is wanted
+        import pycuda.driver as cuda  # only if a GPU is needed
     except (ImportError, OSError) as error:
         raise MachineError(
             f"the TensorRT runtimes need PyCUDA, which cannot be imported here ({error}). Install "
             "steel-batch[gpu] on every GPU node (PyCUDA is compiled from source and needs CUDA's "
             f"headers){OTHERWISE}"
         ) from error
-    # Kernels are loaded when they are first used: TensorRT 8.5 would load all of its own at once.
+    # Load kernels on first use: TensorRT 8.5 would load all of its own at once.
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
-    # With CUDA's usual eight queues for all streams, what one batch decodes waits for what others
-    # infer.
+    # With CUDA's default of eight queues for all streams, decoding of one batch waits for inference
+    # of others.
     os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
     try:
         cuda.init()
@@ -57,7 +57,7 @@ def load_driver() -> Any:
 
 
 class Gpu:
-    """The first GPU that this process sees; get it from `open_gpu`.
+    """The first GPU that is visible to this process; created by `open_gpu`.
 
     Args:
         cuda: PyCUDA's driver API, initialised.
@@ -71,12 +71,12 @@ class Gpu:
         self.compute_capability = f"{major}.{minor}"
         version = int(cuda.get_driver_version())
         self.cuda_version = f"{version // 1000}.{version % 1000 // 10}"
-        """The newest CUDA that the driver runs, such as ``12.8``."""
+        """The newest CUDA version that the driver supports, such as ``12.8``."""
         self._context = device.retain_primary_context()
 
     @contextlib.contextmanager
     def current(self) -> Iterator[None]:
-        """Make the context this thread's for a `with` block. Blocks nest."""
+        """Make the context current in this thread for a `with` block. Blocks nest."""
         self._context.push()
         try:
             yield
@@ -84,7 +84,7 @@ class Gpu:
             self.cuda.Context.pop()
 
     def memory(self) -> tuple[int, int]:
-        """Free and total bytes.
+        """Free and total memory in bytes.
 
         Raises:
             EngineError: The GPU does not answer.
@@ -93,23 +93,26 @@ class Gpu:
             with self.current():
                 free, total = self.cuda.mem_get_info()
         except self.cuda.Error as error:
-            raise EngineError(f"{self.name} does not answer: {error}.") from error
+            raise EngineError(
+                f"{self.name} does not answer: {error}. Check `nvidia-smi` and the kernel's log."
+            ) from error
         return int(free), int(total)
 
 
 @functools.cache
 def open_gpu() -> Gpu:
-    """The first GPU that this process sees, the same object each time.
+    """The first GPU that is visible to this process, the same object each time.
 
     Raises:
         ConfigError: PyCUDA, the driver or a GPU is missing.
-        EngineError: The GPU gives no context: it is full, or another process has it for itself.
+        EngineError: The GPU refuses a context: it is full, or another process uses it exclusively.
     """
     cuda = load_driver()
     try:
         return Gpu(cuda)
     except cuda.Error as error:
         raise EngineError(
-            f"the GPU gives this process no context ({error}): it is out of memory or another "
-            "process has it for itself; see `nvidia-smi`."
+            f"the GPU refuses a context to this process ({error}): it is out of memory, or another "
+            "process uses it exclusively. Check the processes in `nvidia-smi` and end those that "
+            "should not be there."
         ) from error

@@ -1,7 +1,7 @@
-"""Which steel-batch this machine has: the version, and a digest of its code.
+"""Which steel-batch is installed on this machine: the version, and a digest of its code.
 
-Two installs of one version from two commits differ in the code alone, and then a node of the
-cluster could score in another way than the command that started it expects.
+Two installations of one version from different commits differ only in the code; then a node of the
+cluster could score differently than the command that started it expects.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ DIGEST_CHARS: Final = 8
 
 @functools.cache
 def installed() -> str:
-    """Version and code of this install, such as ``0.1.0 (code 1f2e3d4c)``."""
+    """Version and code of this installation, such as ``0.1.0 (code 1f2e3d4c)``."""
     return f"{__version__} (code {digest_code(Path(__file__).parents[1])})"
 
 
 def digest_code(package: Path) -> str:
-    """The digest of a package's Python files, by name and content.
+    """A digest of a package's Python files, by name and content.
 
     Args:
-        package: Its folder. Files without the suffix ``.py`` are left out.
+        package: Folder of the package. Files without the suffix ``.py`` are ignored.
     """
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):

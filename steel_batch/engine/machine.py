@@ -1,7 +1,7 @@
-"""What this machine runs plans with: TensorRT's bindings, their version, and the GPU.
+"""What this machine runs compiled plans with: TensorRT's bindings, their version, and the GPU.
 
-`tensorrt` and `tensorrt_rtx` are the same API under two names. Nothing is imported before one of
-these runtimes is asked for.
+`tensorrt` and `tensorrt_rtx` are the same API under two names. Nothing is imported until one of
+these runtimes is requested.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ MODULES: Final = {
     "tensorrt": ("tensorrt", "tensorrt_bindings"),
     "tensorrt_rtx": ("tensorrt_rtx", "tensorrt_rtx_bindings"),
 }
-"""Where a runtime's bindings are: their package of libraries has a module of its own, or not."""
+"""Modules of each runtime's bindings, and the module of its libraries' package, if there is one."""
 _OF_ANOTHER_MODEL: Final = "different models of devices"
-"""What TensorRT says where it loads a plan that was built on another model of GPU."""
+"""TensorRT's message if a plan was built on another GPU model."""
 
 log = logging.getLogger(__name__)
 
 
 def import_tensorrt(runtime: str) -> ModuleType:
-    """The bindings of a runtime.
+    """Import the bindings of a runtime.
 
     Raises:
         ConfigError: They are not installed, or their library cannot be loaded.
@@ -51,10 +51,10 @@ def import_tensorrt(runtime: str) -> ModuleType:
 
 @functools.cache
 def open_logger(trt: ModuleType) -> Any:
-    """The logger of a TensorRT, which writes to Python's and keeps the last errors.
+    """The logger of a TensorRT module, which forwards to Python's and keeps the last errors.
 
-    TensorRT gives what happens to the first logger of the process, whichever it is given later, so
-    there is one and it stays.
+    TensorRT reports to the first logger of the process, whichever it is given later, so there is
+    one, and it is kept.
     """
 
     class PythonLogger(trt.ILogger):  # type: ignore[misc, name-defined] # the module is an argument
@@ -71,7 +71,7 @@ def open_logger(trt: ModuleType) -> Any:
                 log.log(level, "TensorRT: %s", message)
 
         def take_errors(self) -> list[str]:
-            """The errors since they were last taken, oldest first: the first is the cause."""
+            """Take the errors since the last call, oldest first: the first is the cause."""
             errors = list(self._errors)
             self._errors.clear()
             return errors
@@ -80,7 +80,7 @@ def open_logger(trt: ModuleType) -> Any:
 
 
 def check_start(runtime: str) -> None:
-    """Have TensorRT start, as it does not with a driver that is too old for its CUDA.
+    """Check that TensorRT starts, which it does not if the driver is too old for its CUDA.
 
     Raises:
         ConfigError: The bindings are missing, or it does not start.
@@ -89,24 +89,24 @@ def check_start(runtime: str) -> None:
     logger = open_logger(trt)
     logger.take_errors()
     started = None
-    with contextlib.suppress(TypeError, RuntimeError):  # how the bindings say that there is none
+    with contextlib.suppress(TypeError, RuntimeError):  # how the bindings report that there is none
         started = trt.Runtime(logger)
     if started is None:
         reason = (logger.take_errors() or ["it gives no reason"])[0]
         raise MachineError(
             f"{runtime} {trt.__version__} does not start on this machine: {reason}. Install a "
-            "newer driver of NVIDIA's, or a TensorRT for the CUDA that this one knows."
+            "newer NVIDIA driver, or a TensorRT for the CUDA version of this driver."
         )
 
 
 def find_machine(runtime: str) -> Machine:
-    """What this machine runs plans with, by which they are named and locked.
+    """Describe what this machine runs plans with; plans are named and locked by it.
 
-    The plans of TensorRT for RTX are for any GPU, and one is not needed to build them.
+    The plans of TensorRT for RTX are for any GPU, and none is needed to build them.
 
     Raises:
         ConfigError: The bindings are missing; for ``tensorrt`` also PyCUDA, the driver or a GPU.
-        EngineError: The GPU gives this process no context.
+        EngineError: The GPU refuses a context to this process.
     """
     trt = import_tensorrt(runtime)
     if runtime == "tensorrt_rtx":

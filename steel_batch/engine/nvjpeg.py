@@ -1,7 +1,8 @@
-"""JPEGs decoded on the GPU, with nvJPEG, straight into an engine's input.
+"""Decodes JPEGs on the GPU, with nvJPEG, directly into an engine's input.
 
-nvJPEG's functions are called by ctypes, which holds up no other thread: one call is a batch. Only
-this module knows them. What the GPU does not decode is left to the CPU, whose answer counts.
+nvJPEG's functions are called through ctypes, which blocks no other thread; one call decodes a
+batch. Only this module uses them. What the GPU cannot decode is left to the CPU, whose result is
+authoritative.
 
 Source: https://docs.nvidia.com/cuda/nvjpeg/index.html. Shape suffixes: N images of a batch, H rows,
 W columns.
@@ -27,9 +28,9 @@ log = logging.getLogger(__name__)
 
 _GPU_HYBRID, _HARDWARE = 2, 3
 _BACKENDS: Final = (_HARDWARE, _GPU_HYBRID)
-"""nvjpegBackend_t: the decoder beside the GPU's other units, and those units where it has none."""
+"""nvjpegBackend_t: the GPU's hardware decoder, and its compute units if it has none."""
 _OUTPUT_Y: Final = 2
-"""nvjpegOutputFormat_t: brightness alone."""
+"""nvjpegOutputFormat_t: luminance only."""
 _STATUS: Final = (
     "success", "not initialized", "invalid parameter", "bad JPEG", "JPEG not supported",
     "allocation failed", "execution failed", "not for this GPU", "internal error",
@@ -39,7 +40,7 @@ _STATUS: Final = (
 _VERSION_PARTS: Final = (0, 1, 2)
 """libraryPropertyType_t: major version, minor version, patch level."""
 _NO_JPEG_UNIT: Final = (7, 9)
-"""What nvjpegCreateEx answers where a GPU has no hardware decoder, which is no fault."""
+"""What nvjpegCreateEx returns if a GPU has no hardware decoder, which is not an error."""
 FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegCreateEx": (c_int, c_void_p, c_void_p, c_uint, POINTER(c_void_p)),
     "nvjpegDestroy": (c_void_p,),
@@ -49,24 +50,24 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegDecodeBatchedInitialize": (c_void_p, c_void_p, c_int, c_int, c_int),
     "nvjpegDecodeBatched": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
 }
-"""What is used of nvJPEG, with the kinds of its arguments."""
+"""The functions of nvJPEG that are used, with the types of their arguments."""
 
 
 class _Image(ctypes.Structure):
-    """nvjpegImage_t: where an image's channels go."""
+    """nvjpegImage_t: where an image's channels are written."""
 
     _fields_ = (("channel", c_void_p * 4), ("pitch", c_size_t * 4))
 
 
 @functools.cache
 def load_nvjpeg() -> ctypes.CDLL:
-    """NVIDIA's nvJPEG, from its package or from an installed CUDA.
+    """Load NVIDIA's nvJPEG, from its package or from an installed CUDA.
 
     Raises:
-        ConfigError: There is none.
+        ConfigError: It is not installed or cannot be loaded.
     """
     try:
-        from cuda.pathfinder import load_nvidia_dynamic_lib  # only where a GPU decodes
+        from cuda.pathfinder import load_nvidia_dynamic_lib  # only if a GPU decodes
 
         path = load_nvidia_dynamic_lib("nvjpeg").abs_path
         if path is None:
@@ -83,7 +84,7 @@ def load_nvjpeg() -> ctypes.CDLL:
 
 
 def find_version(library: ctypes.CDLL) -> str:
-    """The version of nvJPEG, such as ``13.0.1``; it needs no GPU."""
+    """The version of nvJPEG, such as ``13.0.1``; needs no GPU."""
     parts = []
     for kind in _VERSION_PARTS:
         part = c_int()
@@ -93,13 +94,13 @@ def find_version(library: ctypes.CDLL) -> str:
 
 
 class GpuDecoder:
-    """Decodes a batch's JPEGs to gray into device memory. One thread at a time may use it.
+    """Decodes a batch's JPEGs to gray in device memory. Used by one thread at a time.
 
     Args:
-        gpu: Whose context is current, here and in each call.
-        stream: PyCUDA's; what it is given after `decode` sees the pixels.
-        address: Of the batch in the device's memory, which outlives the decoder.
-        shape_NHW: Of that memory, one byte a pixel.
+        gpu: The GPU; its context is current, here and in each call.
+        stream: A stream of PyCUDA; work that it gets after `decode` sees the pixels.
+        address: Address of the batch in the device's memory, which outlives the decoder.
+        shape_NHW: Shape of that memory, one byte per pixel.
 
     Raises:
         ConfigError: nvJPEG is missing.
@@ -120,31 +121,31 @@ class GpuDecoder:
         self._batch_size = 0
         self._handle, self._state = c_void_p(), c_void_p()
         self.hardware_status = 0
-        """nvjpegStatus_t: why the hardware decoder does not decode; 0 where it does."""
+        """nvjpegStatus_t: why the hardware decoder is not used; 0 if it is."""
         self._create()
 
     @property
     def is_hardware(self) -> bool:
-        """Whether the hardware decoder decodes, and not what networks compute on."""
+        """Whether the hardware decoder decodes, rather than the compute units."""
         return self.hardware_status == 0
 
     @property
     def name(self) -> str:
-        """``nvjpeg <version>`` and whether its hardware decoder or the GPU's other units decode."""
+        """``nvjpeg <version>``, and ``hardware`` or ``cuda`` for the unit that decodes."""
         return f"nvjpeg {self._version} {'hardware' if self.is_hardware else 'cuda'}"
 
     def decode(self, jpegs: Mapping[int, Any]) -> dict[int, Any]:
-        """Decode JPEGs, each into its image of the batch, before what the stream is given next.
+        """Decode JPEGs, each into its image of the batch, before the stream's next work.
 
-        The memory has to be idle: nvJPEG does not wait for what the stream was given before.
+        The memory must be idle: nvJPEG does not wait for the stream's earlier work.
 
         Args:
-            jpegs: Plain ones of the batch's height and width (`jpeg.is_plain_jpeg`) that are whole
-                by their structure (`decode.check_jpeg`), by their place in the batch.
+            jpegs: Plain JPEGs of the batch's height and width (`jpeg.is_plain_jpeg`) that are
+                complete by their structure (`decode.check_jpeg`), by their index in the batch.
 
         Returns:
-            Those that are decoded, to be kept until the stream has come so far. The memory of the
-            others holds anything.
+            Those that are decoded, to be kept until the stream has reached this point. The memory
+            of the others is undefined.
 
         Raises:
             cuda.Error: The GPU failed; this process cannot use it any more.
@@ -164,13 +165,13 @@ class GpuDecoder:
             self._call("nvjpegDecodeBatched", handle, state, addresses, lengths, images, stream)
         except RuntimeError as error:
             log.warning("the GPU decodes none of %d JPEGs: %s", num, error)
-            self._batch_size = 0  # as nvJPEG's state has to be set up anew
-            self._gpu.cuda.Context.synchronize()  # it may have begun with some
+            self._batch_size = 0  # nvJPEG's state must be set up again
+            self._gpu.cuda.Context.synchronize()  # it may have started some of them
             return {}
         return taken
 
     def free(self) -> None:
-        """Free what the decoder holds; the stream is idle and the GPU's context is current."""
+        """Free the decoder's memory; the stream is idle and the GPU's context is current."""
         if self._state:
             self._library.nvjpegJpegStateDestroy(self._state)
         if self._handle:
@@ -206,18 +207,18 @@ def _name_of(status: int) -> str:
 
 
 def check_decoder(height: int, width: int) -> None:
-    """Decode one strip on this process's GPU and compare it with the CPU's.
+    """Decode one strip on this process's GPU and compare it with the CPU's result.
 
-    A hardware decoder that is there and not to be had is logged.
+    A hardware decoder that exists but cannot be used is logged.
 
     Args:
-        height: Of the images to come.
-        width: Of the images to come.
+        height: Height of the images to come.
+        width: Width of the images to come.
 
     Raises:
-        ConfigError: PyCUDA or a GPU is missing, or nvJPEG is, does not start or does not decode
-            here.
-        EngineError: The GPU gives this process no context, or fails.
+        ConfigError: PyCUDA or a GPU is missing; or nvJPEG is missing, does not start or does not
+            decode here.
+        EngineError: The GPU refuses a context to this process, or fails.
     """
     gpu = open_gpu()
     noise_HW = np.random.default_rng(1).integers(0, 256, (height, width), dtype=np.uint8)
@@ -228,27 +229,27 @@ def check_decoder(height: int, width: int) -> None:
             found_HW = _decode_one(gpu, jpeg, height, width)
     except gpu.cuda.Error as error:
         raise EngineError(
-            f"{gpu.name} failed while it decoded one JPEG: {error}. See `nvidia-smi` and the "
-            "kernel's log for its state, then run the same command again; if it fails again, with "
+            f"{gpu.name} failed while it decoded one JPEG: {error}. Check `nvidia-smi` and the "
+            "kernel's log, then run the same command again; if it fails again, add "
             "--decode cpu."
         ) from error
     except RuntimeError as error:
         raise MachineError(
-            f"nvJPEG does not work on {gpu.name}: {error}. Install steel-batch[gpu] in its present "
-            "version, or give --decode cpu."
+            f"nvJPEG does not work on {gpu.name}: {error}. Install the present version of "
+            "steel-batch[gpu], or give --decode cpu."
         ) from error
     if found_HW is None or (difference := int(np.abs(found_HW - expected_HW).max())) > 1:
         found = "nothing" if found_HW is None else f"pixels that differ by {difference}"
         raise MachineError(
-            f"of a JPEG of {width}×{height} pixels nvJPEG makes {found} on {gpu.name}, where those "
-            "of the CPU were expected, give or take one: give --decode cpu."
+            f"nvJPEG decodes a JPEG of {width}×{height} pixels to {found} on {gpu.name}; expected "
+            "the CPU's pixels within one gray level. Give --decode cpu."
         )
 
 
 def _decode_one(
     gpu: Gpu, jpeg: npt.NDArray[np.uint8], height: int, width: int
 ) -> npt.NDArray[np.uint8] | None:
-    """Decode one JPEG into memory of its own, or nothing; the GPU's context is current."""
+    """Decode one JPEG into memory of its own; None if it is not decoded. The context is current."""
     cuda = gpu.cuda
     found_HW = np.zeros((height, width), np.uint8)
     memory = cuda.mem_alloc(found_HW.nbytes)
@@ -257,8 +258,8 @@ def _decode_one(
         decoder = GpuDecoder(gpu, stream, int(memory), (1, height, width))
         if decoder.hardware_status not in (0, *_NO_JPEG_UNIT):
             log.warning(
-                "nvJPEG does not get the hardware decoder of %s (%s), so JPEGs are decoded by what "
-                "networks compute on: a container needs "
+                "nvJPEG cannot use the hardware decoder of %s (%s), so JPEGs are decoded by the "
+                "units that also run the network: a container needs "
                 "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video",
                 gpu.name,
                 _name_of(decoder.hardware_status),

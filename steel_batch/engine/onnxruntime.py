@@ -17,20 +17,20 @@ from steel_batch.registry.graph import open_session
 
 
 class OrtRuntime:
-    """See `contract.Runtime`.
+    """An engine on the CPU; see `contract.Runtime`.
 
-    Every thread has a batch of its own: a core that shares a layer with others waits for the
-    slowest of them at its end.
+    Every thread infers a batch of its own: cores that share a layer wait for the slowest at its
+    end.
 
     Args:
         graph: ONNX bytes.
         card: The engine's card.
-        precision: What the graph is.
+        precision: Precision of the graph.
         batch_size: Images of one `infer`.
         num_threads: Batches in flight, each inferred by the thread that holds it.
 
     Raises:
-        EngineError: The graph cannot be loaded or does not keep the contract.
+        EngineError: The graph cannot be loaded or does not fulfil the contract.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class OrtRuntime:
 
     @property
     def provenance(self) -> Provenance:
-        """What makes the rows of its batches."""
+        """What produces the rows of its batches."""
         return self._provenance
 
     def acquire(self) -> AbstractContextManager[OrtSlot]:
@@ -76,12 +76,12 @@ class OrtRuntime:
         return self._ring.acquire()
 
     def close(self) -> None:
-        """Wait for the batches in flight; the session goes with the last slot."""
+        """Wait for the batches in flight; the session is freed with the last slot."""
         self._ring.close()
 
 
 class OrtSlot:
-    """See `contract.Slot`."""
+    """Buffers of one batch on the CPU; see `contract.Slot`."""
 
     def __init__(self, session: ort.InferenceSession, shape: tuple[int, int, int, int]) -> None:
         self._session = session
@@ -89,15 +89,15 @@ class OrtSlot:
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
-        """Where the batch's pixels go."""
+        """Where to write the batch's pixels."""
         return self._input[:, 0]
 
     @property
     def jpeg_decoder(self) -> None:
-        """Nothing."""
+        """None: JPEGs are decoded on the CPU."""
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:  # noqa: ARG002
-        """Nothing: pixels come from the CPU anyway."""
+        """Load nothing: pixels come from the CPU."""
         return frozenset()
 
     def infer(self, num_images: int) -> Output:

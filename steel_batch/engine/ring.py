@@ -1,4 +1,4 @@
-"""Which batches are in flight: a fixed ring of slots that threads take and give back."""
+"""Slots for batches in flight: a fixed ring that threads acquire and release."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ S = TypeVar("S")
 
 
 class SlotRing(Generic[S]):
-    """Lends each slot to one thread at a time, the one that was idle longest first.
+    """Lends each slot to one thread at a time, the longest idle slot first.
 
     Args:
-        slots: What is lent.
+        slots: The slots.
     """
 
     def __init__(self, slots: Sequence[S]) -> None:
@@ -51,11 +51,11 @@ class SlotRing(Generic[S]):
             with self._changed:
                 self._free.append(slot)
                 self._num_held -= 1
-                # One slot is for one thread: each that wakes waits for the interpreter's lock.
+                # One slot wakes one thread: each woken thread waits for the interpreter's lock.
                 self._changed.notify()
 
     def close(self) -> list[S]:
-        """Refuse new holders, wait for those in flight, and hand over the slots to be freed.
+        """Refuse new holders, wait for those in flight, and return the slots to be freed.
 
         Returns:
             Every slot, to exactly one caller; later calls get none.
@@ -64,7 +64,7 @@ class SlotRing(Generic[S]):
             self._closed = True
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._num_held == 0)
-            self._changed.notify()  # whoever else closes it
+            self._changed.notify()  # for another thread that closes it
             slots = list(self._free)
             self._free.clear()
         return slots

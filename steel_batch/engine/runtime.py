@@ -1,4 +1,4 @@
-"""Which runtime executes an engine on this machine."""
+"""Selects and opens the runtime that executes an engine on this machine."""
 
 from __future__ import annotations
 
@@ -22,13 +22,15 @@ log = logging.getLogger(__name__)
 
 
 def wants_gpu(runtime: str) -> bool:
-    """Whether a runtime's actors need a GPU; ``auto`` takes one where TensorRT and one are here.
+    """Whether a runtime's actors need a GPU; ``auto`` does if TensorRT and a GPU are present.
 
     Raises:
         ConfigError: There is no runtime of that name.
     """
     if runtime not in RUNTIMES:
-        raise ConfigError(f"--runtime {runtime!r} is none of {', '.join(RUNTIMES)}.")
+        raise ConfigError(
+            f"--runtime {runtime!r} is unknown; expected one of {', '.join(RUNTIMES)}."
+        )
     if runtime != "auto":
         return runtime != "onnxruntime"
     return shutil.which("nvidia-smi") is not None and (
@@ -38,21 +40,21 @@ def wants_gpu(runtime: str) -> bool:
 
 
 def decodes_on_gpu(decode: str, *, runtime: str) -> bool:
-    """Whether an actor's JPEGs are to be decoded on its GPU, if that can.
+    """Whether an actor's JPEGs are to be decoded on its GPU, if the GPU can.
 
     Args:
         decode: One of `DECODES`.
-        runtime: Of the actor, never ``auto``.
+        runtime: Runtime of the actor, never ``auto``.
 
     Raises:
-        ConfigError: There is no such way, or the GPU is asked for where the CPU scores.
+        ConfigError: `decode` is unknown, or ``gpu`` is requested but the CPU scores.
     """
     if decode not in DECODES:
-        raise ConfigError(f"--decode {decode!r} is none of {', '.join(DECODES)}.")
+        raise ConfigError(f"--decode {decode!r} is unknown; expected one of {', '.join(DECODES)}.")
     if runtime == "onnxruntime":
         if decode == "gpu":
             raise ConfigError(
-                "--decode gpu was asked for and ONNX Runtime scores, on CPUs: give "
+                "--decode gpu cannot be combined with ONNX Runtime, which scores on CPUs: give "
                 "--runtime tensorrt, or --decode cpu."
             )
         return False
@@ -71,31 +73,31 @@ def open_runtime(
 ) -> Runtime:
     """Load an engine on this machine.
 
-    A GPU that has no plan of the engine gets one, built by whoever comes first: one to five minutes
-    in which the others wait.
+    If the engine has no compiled plan for the GPU, the first actor builds one, in one to five
+    minutes, while the others wait.
 
     Args:
-        engine: Which engine.
+        engine: The engine.
         runtime: One of `RUNTIMES`.
-        precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's usual one.
-        batch_size: Images of one inference; None for the runtime's usual number.
-        num_threads: CPU threads of the actor: batches in flight where the CPU infers.
-        decode: One of `DECODES`: where JPEGs become pixels. ``auto`` is the GPU where it decodes.
+        precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's default.
+        batch_size: Images of one inference; None for the runtime's default.
+        num_threads: CPU threads of the actor: batches in flight if the CPU infers.
+        decode: One of `DECODES`: where JPEGs are decoded. ``auto`` is the GPU if it can.
         num_slots: Batches in flight on a GPU.
 
     Raises:
-        EngineError: The engine's files are missing, damaged or do not keep the contract, or the GPU
-            does not work.
-        ConfigError: A GPU runtime or its decoder is asked for where packages, the driver or a GPU
-            is missing.
-        EngineMismatchError: The plan that fits by its record does not load.
+        EngineError: The engine's files are missing, damaged or do not fulfil the contract, or the
+            GPU does not work.
+        ConfigError: A GPU runtime or its decoder is requested, but packages, the driver or a GPU
+            are missing.
+        EngineMismatchError: A compiled plan that fits by its record does not load.
         LockHeldError: Another actor has been building the missing plan for half an hour.
     """
     card = engine.card
     if wants_gpu(runtime):
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
-        open_gpu()  # or TensorRT for RTX, whose builder needs none, builds a plan for nothing
+        open_gpu()  # or TensorRT for RTX, whose builder needs no GPU, would build a useless plan
         decodes_jpegs = decodes_on_gpu(decode, runtime=runtime) and _can_decode(card, decode)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
@@ -119,7 +121,7 @@ def open_runtime(
 
 
 def _can_decode(card: Card, decode: str) -> bool:
-    """Whether this process's GPU decodes an engine's images; an error only where it is to."""
+    """Whether this process's GPU decodes an engine's images; raises only if it is required to."""
     try:
         check_decoder(card.height, card.width)
     except ConfigError as error:

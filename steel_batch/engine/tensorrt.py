@@ -1,9 +1,9 @@
-"""TensorRT, from 8.5 to 11, and TensorRT for RTX, through one code path.
+"""TensorRT, 8.5 to 11, and TensorRT for RTX, in one code path.
 
-The bindings are an argument: `tensorrt` and `tensorrt_rtx` are the same API under two names, of
-which this module uses what both of them have.
+The bindings are an argument: `tensorrt` and `tensorrt_rtx` are the same API under two names, and
+this module uses only what both provide.
 
-A slot is everything of one batch in flight, so that decoding into one, copies of a second and the
+A slot holds everything of one batch in flight, so that decoding into one, copying a second and the
 network of a third overlap. Shape suffixes: N images, C classes, H rows, W columns.
 """
 
@@ -31,27 +31,27 @@ from steel_batch.errors import DeviceError, EngineError, EngineMismatchError
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 NUM_SLOTS: Final = 6
-"""Some are filled while others wait for the network, so that it never does."""
+"""Enough that some are filled while others wait for the network, which never waits."""
 
 log = logging.getLogger(__name__)
 
 
 class TrtRuntime:
-    """A deserialised plan with its ring of slots.
+    """A deserialised compiled plan with its ring of slots.
 
     Args:
-        plan: The plan's bytes, whose digest was checked: a plan is code.
+        plan: The plan's bytes, after checking their digest: a plan is code.
         card: The engine's card.
-        runtime: Of `machine.MODULES`.
-        batch_size: Of the plan.
-        precision: Of the plan.
+        runtime: A key of `machine.MODULES`.
+        batch_size: Batch size of the plan.
+        precision: Precision of the plan.
         num_slots: Batches in flight.
         decodes_jpegs: Whether plain JPEGs are decoded on the GPU.
 
     Raises:
         ConfigError: This machine has no GPU, driver, bindings or PyCUDA.
-        EngineMismatchError: The plan is for another GPU or TensorRT.
-        EngineError: It is no plan of this engine, or the GPU has too little memory for it.
+        EngineMismatchError: The plan is for another GPU or TensorRT version.
+        EngineError: It is not a plan of this engine, or the GPU has too little memory for it.
     """
 
     def __init__(
@@ -103,9 +103,9 @@ class TrtRuntime:
             raise EngineError(
                 f"engine {card.name} in batches of {batch_size}, {num_slots} of them in flight, "
                 f"cannot be set up on {machine.device_name} ({reason}). It needs "
-                f"{num_slots * needed >> 20:,} MiB and its weights, and without it {free >> 20:,} "
-                f"of {total >> 20:,} MiB are free. Give a smaller --batch-size, or end what else "
-                "uses this GPU."
+                f"{num_slots * needed >> 20:,} MiB plus its weights; apart from it, {free >> 20:,} "
+                f"of {total >> 20:,} MiB are free. Give a smaller --batch-size, or end other "
+                "processes on this GPU."
             ) from error
         except BaseException:
             self._free(slots)
@@ -119,27 +119,27 @@ class TrtRuntime:
 
     @property
     def batch_size(self) -> int:
-        """The most images of one `infer`."""
+        """Maximum number of images of one `infer`."""
         return self._batch_size
 
     @property
     def num_slots(self) -> int:
-        """How many batches can be in flight."""
+        """Number of batches that can be in flight."""
         return self._ring.num_slots
 
     @property
     def slot_bytes(self) -> int:
-        """GPU memory of one batch in flight, as the plan states it, without the weights."""
+        """GPU memory of one batch in flight, as stated by the plan, without the weights."""
         return self._slot_bytes
 
     @property
     def description(self) -> str:
-        """Runtime, version, device, precision and batch, and what decodes JPEGs if the GPU does."""
+        """Runtime, version, device, precision, batch size, and the GPU's JPEG decoder if any."""
         return self._description
 
     @property
     def provenance(self) -> Provenance:
-        """What makes the rows of its batches."""
+        """What produces the rows of its batches."""
         return self._provenance
 
     def acquire(self) -> AbstractContextManager[TrtSlot]:
@@ -156,21 +156,21 @@ class TrtRuntime:
         try:
             self._runtime = trt.Runtime(self._logger)
             self._cuda_engine = self._runtime.deserialize_cuda_engine(plan)
-        except (TypeError, RuntimeError) as error:  # how the bindings report what gave them nothing
+        except (TypeError, RuntimeError) as error:  # how the bindings report a null result
             log.info("TensorRT: %s", error)
         if self._cuda_engine is None:
             reasons = self._logger.take_errors()
             if any("out of memory" in reason.lower() for reason in reasons):
                 raise MemoryError("loading the plan")
             raise EngineMismatchError(
-                f"{machine} refuses the plan of engine {card.name}: "
-                f"{(reasons or ['it gives no reason'])[0]}. See `nvidia-smi` whether the GPU is "
-                "well; if it is, the plan is for another GPU or version: delete it and its record, "
-                "and run `steel-batch build-engine` here."
+                f"{machine} refuses the compiled plan of engine {card.name}: "
+                f"{(reasons or ['it gives no reason'])[0]}. Check the GPU with `nvidia-smi`. If it "
+                "is healthy, this compiled plan was built for another GPU or TensorRT version: "
+                "delete the plan and its record, then run `steel-batch build-engine` here."
             )
 
     def _needed_bytes(self, card: Card) -> int:
-        """What one slot takes of the GPU, as far as it is known."""
+        """GPU memory of one slot, as far as it is known."""
         names = ("device_memory_size_v2", "device_memory_size")  # 11 has the first, 8.5 the second
         known = [getattr(self._cuda_engine, name, None) for name in names]
         activations = next((int(size) for size in known if size is not None), 0)
@@ -178,9 +178,9 @@ class TrtRuntime:
         return activations + images + 8 * self._batch_size * len(card.classes)
 
     def _free(self, slots: list[TrtSlot], error: BaseException | None = None) -> None:
-        """Free slots, engine and runtime, in this order: each needs the next.
+        """Free slots, engine and runtime, in this order: each depends on the next.
 
-        The frames that an error came through hold the engine too, and let go of it.
+        The frames that an error passed through also hold the engine; they are cleared.
         """
         try:
             with self._gpu.current():
@@ -190,28 +190,28 @@ class TrtRuntime:
                     slots.pop().free()
                 self._cuda_engine = None
                 self._runtime = None
-        except self._gpu.cuda.Error as error:  # after a fault nothing can be freed but by exit
-            log.warning("%s does not free its memory: %s", self._gpu.name, error)
+        except self._gpu.cuda.Error as error:  # after a fault, only exit frees memory
+            log.warning("%s cannot free its memory: %s", self._gpu.name, error)
 
 
 class TrtSlot:
-    """See `contract.Slot`: pinned and device memory, a stream and an execution context.
+    """Pinned and device memory, a stream and an execution context; see `contract.Slot`.
 
-    The plan's batch is fixed: of a smaller batch, what is left over is scored with whatever lies
-    there and not copied out.
+    The plan's batch size is fixed: of a smaller batch, the unused part is scored with whatever is
+    in memory and not copied out.
 
     Args:
-        gpu: Whose context is current.
-        cuda_engine: TensorRT's.
-        logger: TensorRT's.
+        gpu: The GPU; its context is current.
+        cuda_engine: TensorRT's engine.
+        logger: TensorRT's logger.
         card: The engine's card.
-        batch_size: Of the plan.
+        batch_size: Batch size of the plan.
         decodes_jpegs: See `TrtRuntime`.
 
     Raises:
-        MemoryError: The GPU has not enough for the execution context.
-        RuntimeError: The decoder of JPEGs does not start.
-        EngineError: The plan takes no such batch.
+        MemoryError: The GPU lacks memory for the execution context.
+        RuntimeError: The JPEG decoder does not start.
+        EngineError: The plan does not accept such a batch.
     """
 
     def __init__(
@@ -248,22 +248,22 @@ class TrtSlot:
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
-        """Where the batch's pixels go, in pinned memory."""
+        """Where to write the batch's pixels, in pinned memory."""
         pixels: npt.NDArray[np.uint8] = self._host[IMAGE][:, 0]
         return pixels
 
     @property
     def has_jpeg_unit(self) -> bool:
-        """Whether JPEGs are decoded by a unit beside those that the network needs."""
+        """Whether JPEGs are decoded by a unit that the network does not need."""
         return self._decoder is not None and self._decoder.is_hardware
 
     @property
     def jpeg_decoder(self) -> str | None:
-        """NVIDIA's decoder with its version and the unit that it works on, if the GPU decodes."""
+        """NVIDIA's decoder, its version and the unit that decodes; None if the GPU does not."""
         return None if self._decoder is None else self._decoder.name
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
-        """Let the GPU decode JPEGs straight into the engine's input, before the next `infer`.
+        """Let the GPU decode JPEGs directly into the engine's input, before the next `infer`.
 
         Raises:
             DeviceError: The GPU failed; this process cannot use it any more.
@@ -276,18 +276,18 @@ class TrtSlot:
                 self._loaded = self._decoder.decode(jpegs)
         except self._gpu.cuda.Error as error:
             raise DeviceError(
-                f"{self._gpu.name} failed while it decoded JPEGs: {error}. See `nvidia-smi` and "
-                "the kernel's log for its state, then run the same command again; if it fails "
-                "again, with --decode cpu."
+                f"{self._gpu.name} failed while it decoded JPEGs: {error}. Check `nvidia-smi` and "
+                "the kernel's log, then run the same command again; if it fails again, add "
+                "--decode cpu."
             ) from error
         return frozenset(self._loaded)
 
     def infer(self, num_images: int) -> Output:
-        """Copy in what `load_jpegs` has not loaded, run, copy out, and wait without the GIL.
+        """Copy in what `load_jpegs` did not load, run, copy out, and wait without the GIL.
 
         Raises:
             DeviceError: The GPU failed; this process cannot use it any more.
-            EngineError: TensorRT does not start the batch.
+            EngineError: TensorRT cannot start the batch.
         """
         try:
             with self._gpu.current():
@@ -296,11 +296,11 @@ class TrtSlot:
                 self._done.synchronize()
         except self._gpu.cuda.Error as error:
             raise DeviceError(
-                f"{self._gpu.name} failed while it scored a batch: {error}. See `nvidia-smi` and "
-                "the kernel's log for its state, then run the same command again."
+                f"{self._gpu.name} failed while it scored a batch: {error}. Check `nvidia-smi` and "
+                "the kernel's log, then run the same command again."
             ) from error
         except BaseException:
-            # What the stream was given may still read the next batch's pixels, or write its masks.
+            # Work in the stream may still read the next batch's pixels, or write its masks.
             with contextlib.suppress(self._gpu.cuda.Error), self._gpu.current():
                 self._stream.synchronize()
             raise
@@ -313,9 +313,9 @@ class TrtSlot:
         )
 
     def free(self) -> None:
-        """Free what the slot holds; the GPU's context is current.
+        """Free the slot's memory; the GPU's context is current.
 
-        Pinned memory goes with the last array that shows it.
+        Pinned memory is freed with the last array that refers to it.
         """
         if self._decoder is not None:
             self._decoder.free()
@@ -346,12 +346,12 @@ class TrtSlot:
         ]
         if not all(taken):
             raise EngineError(
-                f"the plan of engine {card.name} does not take batches of {batch_size}, as its "
-                "record says. Delete both and build it again."
+                f"the compiled plan of engine {card.name} does not accept batches of {batch_size}, "
+                "although its record states them. Delete both and build the plan again."
             )
 
     def _give(self, num_images: int) -> None:
-        """Give the stream the work of a batch."""
+        """Put the work of a batch on the stream."""
         cuda, stream = self._gpu.cuda, self._stream
         image_NHW, address = self._host[IMAGE], int(self._device[IMAGE])
         for part in missing_parts(num_images, self._loaded):
@@ -359,13 +359,16 @@ class TrtSlot:
             cuda.memcpy_htod_async(start, image_NHW[part], stream)
         if not self._context.execute_async_v3(stream.handle):
             reasons = self._logger.take_errors() or ["it gives no reason"]
-            raise EngineError(f"TensorRT does not start a batch: {'; '.join(reasons)}.")
+            raise EngineError(
+                f"TensorRT cannot start a batch: {'; '.join(reasons)}. Check `nvidia-smi`, then "
+                "run the same command again."
+            )
         for name in (MASK, PEAK, COUNT):
             cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
 
 
 def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:
-    """The images of a batch that are not loaded, in as few parts as there are gaps."""
+    """The images of a batch that are not loaded, as contiguous slices."""
     edges = [-1, *sorted(place for place in loaded if place < num_images), num_images]
     return [
         slice(before + 1, after)
@@ -399,6 +402,6 @@ def _check_plan(trt: ModuleType, cuda_engine: Any, card: Card, batch_size: int) 
             wrong.append(f"{name} is {list(found)}, not {list(shape)}")
     if wrong:
         raise EngineError(
-            f"the plan of engine {card.name} does not keep the engine's contract: "
+            f"the compiled plan of engine {card.name} does not fulfil the engine's contract: "
             f"{'; '.join(wrong)}. Delete it and build it again."
         )

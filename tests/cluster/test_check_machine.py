@@ -64,7 +64,7 @@ def test_another_version_than_the_command_s_is_wrong() -> None:
     assert f"steel-batch {installed()}, ray " in check_packages(installed()).found
     finding = check_packages("9.8.7")
     assert finding.state == "wrong"
-    assert f"steel-batch {installed()} is here, and 9.8.7 where" in finding.found
+    assert f"steel-batch {installed()}, the command has 9.8.7" in finding.found
     assert finding.remedy == "Install the same steel-batch on every node."
 
 

@@ -86,7 +86,7 @@ def test_a_plan_of_another_model_of_gpu_runs_and_both_are_named(engine: Engine) 
     record = put_plan(engine, record_of(other), b"code")
     finding, found = plan_of(engine)
     assert (finding.state, found) == ("note", record)
-    assert "was built on NVIDIA H100 80GB HBM3, and this is NVIDIA H200: it may run slower" in (
+    assert "was built on NVIDIA H100 80GB HBM3, but this is NVIDIA H200: it may run slower" in (
         finding.found
     )
     assert finding.remedy.endswith("--runtime tensorrt --precision fp16 --batch-size 32")
@@ -144,7 +144,7 @@ def test_a_record_whose_plan_is_gone_or_cut_is_wrong(engine: Engine, left: bytes
         engine.plan_home.delete([key])
     finding, _ = plan_of(engine)
     assert finding.state == "wrong"
-    assert ("has 3 bytes" if left else "is not there") in finding.found
+    assert ("has 3 bytes" if left else "does not exist") in finding.found
     assert "steel-batch build-engine" in finding.remedy
 
 
@@ -152,7 +152,7 @@ def test_a_record_that_is_none_is_wrong(engine: Engine) -> None:
     engine.plan_home.write(f"{engine.plan_folder}/some.json", b"{}")
     finding, _ = plan_of(engine)
     assert finding.state == "wrong"
-    assert "is not the record of a plan" in finding.found
+    assert "is not a valid record of a compiled plan" in finding.found
 
 
 def test_memory_that_holds_the_batches_in_flight_to_the_byte_is_enough() -> None:
@@ -170,7 +170,7 @@ def test_memory_that_holds_the_batches_in_flight_to_the_byte_is_enough() -> None
 def test_too_little_memory_names_the_batch_that_fits() -> None:
     record = record_of(H200, size_bytes=100 * MIB)
     finding = check_memory(record, CARD, 2100 * MIB, 8000 * MIB, num_slots=4)
-    assert finding.remedy.startswith("Give --batch-size 16 or less, or end what else uses this GPU")
+    assert finding.remedy.startswith("Give --batch-size 16 or less, or end other processes on")
     assert check_memory(record, CARD, 50 * MIB, 8000 * MIB, num_slots=4).remedy.startswith(
         "End what else"
     )

@@ -45,7 +45,7 @@ def test_a_graph_that_is_not_parsed_is_explained_in_one_paragraph(
     with pytest.raises(EngineError, match=message) as refused:
         compile_graph(graph, trt=trt, precision="fp16", batch_size=8)
     text = str(refused.value)
-    assert text.startswith(f"tensorrt_rtx {trt.__version__} does not parse the fp16 graph: ")
+    assert text.startswith(f"tensorrt_rtx {trt.__version__} cannot parse the fp16 graph: ")
     assert "\n" not in text
     assert ".." not in text
 

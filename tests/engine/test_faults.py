@@ -62,11 +62,11 @@ def test_a_batch_that_is_given_up_is_waited_for_before_its_slot_is_lent_again(ca
     assert calls.names[-1] == "Stream.synchronize"
     calls.names.clear()
     calls.refusals["execute_async_v3"] = False
-    with pytest.raises(EngineError, match="does not start a batch"), runtime.acquire() as slot:
+    with pytest.raises(EngineError, match="cannot start a batch"), runtime.acquire() as slot:
         slot.infer(BATCH)
     assert calls.names[-1] == "Stream.synchronize"
     calls.faults["Stream.synchronize"] = CudaError("an illegal memory access")
-    with pytest.raises(EngineError, match="does not start a batch"), runtime.acquire() as slot:
+    with pytest.raises(EngineError, match="cannot start a batch"), runtime.acquire() as slot:
         slot.infer(BATCH)
 
 
@@ -87,8 +87,9 @@ def test_a_plan_that_does_not_load_is_not_deleted_before_the_gpu_is_looked_at(
     calls.refusals["deserialize_cuda_engine"] = None
     with pytest.raises(
         EngineMismatchError,
-        match=r"refuses the plan of engine tiny-.*: it gives no reason\. See `nvidia-smi` whether "
-        r"the GPU is well; if it is, .*delete it and its record, and run `steel-batch build",
+        match=r"refuses the compiled plan of engine tiny-.*: it gives no reason\. Check the "
+        r"GPU with `nvidia-smi`. If it is healthy, .*delete the plan and its record, then run "
+        r"`steel-batch build",
     ):
         open_trt()
 

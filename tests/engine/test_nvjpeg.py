@@ -94,5 +94,7 @@ def test_the_gpu_is_not_to_decode_what_another_decoder_makes() -> None:
 
 
 def test_an_unknown_way_of_decoding_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="--decode 'tpu' is none of auto, gpu, cpu"):
+    with pytest.raises(
+        ConfigError, match="--decode 'tpu' is unknown; expected one of auto, gpu, cpu"
+    ):
         decodes_on_gpu("tpu", runtime="tensorrt")

@@ -168,7 +168,7 @@ def test_close_frees_from_any_thread_and_twice_is_fine(engine: Engine, record: P
 def test_a_damaged_plan_is_refused(engine: Engine, record: PlanRecord) -> None:
     plan = bytearray(read_plan(engine, record))
     plan[:64] = bytes(64)
-    with pytest.raises(EngineMismatchError, match=r"refuses the plan.*build-engine"):
+    with pytest.raises(EngineMismatchError, match=r"refuses the compiled plan.*build-engine"):
         TrtRuntime(bytes(plan), CARD, runtime="tensorrt", batch_size=BATCH, precision="fp16")
 
 
