@@ -17,6 +17,7 @@ The branches follow what the caller does about them::
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   ├── UndecidedStoreError stop: two writers at once would lose each other's writes
+    │   ├── FormatError        stop: a newer build wrote a file; it is neither read nor replaced
     │   └── TransientLakeError retry, then fail the shard
     ├── EngineError            stop: the engine's files are missing, damaged or unusable
     │   ├── EngineMismatchError stop before any work: another GPU, runtime or version
@@ -161,6 +162,10 @@ class ChangedObjectError(LakeError):
 
 class UndecidedStoreError(LakeError):
     """The store lets two writers of one object both succeed, or refuses to decide between them."""
+
+
+class FormatError(LakeError):
+    """A durable file is of a format that this build does not read; it must not be replaced."""
 
 
 class TransientLakeError(LakeError):

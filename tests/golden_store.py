@@ -11,6 +11,7 @@ from steel_batch.lake import Lake
 from tests.golden.make_store import draw_lake
 
 GOLDEN: Final = Path(__file__).parent / "golden" / "store_2026_11_28"
+MADE_IN: Final = "/srv/steel"
 GOLDEN_ENGINE: Final = "tiny-45e890118068"
 
 
@@ -24,8 +25,13 @@ class GoldenPlaces:
 
 
 def copy_golden_store(folder: Path) -> GoldenPlaces:
-    """Copy the golden store into a folder and draw its lake beside it."""
+    """Copy the golden store into a folder and draw its lake beside it.
+
+    Records name the folders that they were written in: these move along.
+    """
     shutil.copytree(GOLDEN, folder, dirs_exist_ok=True)
+    for record in folder.glob("store/runs/*/run.json"):
+        record.write_text(record.read_text().replace(MADE_IN, str(folder)))
     draw_lake(folder / "lake")
     return GoldenPlaces(
         store=Lake(str(folder / "store")), engine=folder / "engine", images=folder / "lake"

@@ -15,8 +15,10 @@ import torch
 from torch import Tensor
 
 from steel_batch.errors import ConfigError
+from steel_batch.lake.format_version import FileFormat
 from training.recipe import TrainConfig
 
+FORMAT: Final = FileFormat("a checkpoint")
 FREE: Final = frozenset(
     {"cache_bytes", "checkpoint_steps", "compile", "device", "fp16", "int8", "num_loaders",
      "num_threads", "patience", "report_steps"}
@@ -46,7 +48,7 @@ def write_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> 
     """Replace the checkpoint at `path`, atomically, whoever else does so at the same time."""
     scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
-        torch.save({**state, "recipe": _settings(config)}, scratch)
+        torch.save(FORMAT.stamp({**state, "recipe": _settings(config)}), scratch)
         scratch.replace(path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -64,12 +66,14 @@ def read_checkpoint(
         source: Where the file comes from, for messages.
 
     Raises:
+        FormatError: It is of a newer format.
         ConfigError: It is damaged, or of another recipe; continuing would mix two runs.
     """
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+        found = torch.load(path, map_location=device, weights_only=True)
+        state = FORMAT.open(found, source=source)
         before = json.loads(state.pop("recipe"))
     except UNREADABLE as error:
         raise ConfigError(

@@ -23,7 +23,7 @@ from training.dataset import Dataset, split
 from training.distributed import train_on_cluster
 from training.export import export_graph
 from training.inputs import Inputs, JobConfig, find_inputs
-from training.journal import OnStep
+from training.journal import OnStep, read_journal
 from training.model import ContractGraph, Segmenter, check_sizes
 from training.pace import Pace
 from training.recipe import TrainConfig
@@ -113,8 +113,7 @@ def run_job(
             on_stage=on_stage,
         )
         on_stage("registering")
-        journal = (folder / "metrics.jsonl").read_text().splitlines()
-        page = render_report(product, parts.test, [json.loads(line) for line in journal])
+        page = render_report(product, parts.test, read_journal(folder / "metrics.jsonl"))
         card = register_product(store, product, page)
     return JobResult(
         card=card,

@@ -74,7 +74,11 @@ def train(
     loaded = read_checkpoint(checkpoint, config, place.device, source or str(checkpoint))
     if loaded is not None:
         state.load(loaded)
-    journal = Journal(folder / "metrics.jsonl", state.step, on_step, enabled=place.is_first)
+    journal = Journal(
+        folder / "metrics.jsonl", state.step, on_step,
+        source=f"{(source or str(checkpoint)).rpartition('/')[0]}/metrics.jsonl",
+        enabled=place.is_first,
+    )  # fmt: skip
     examples = Examples(dataset, dataset.size, config.cache_bytes)
     held_out = (
         Examples(validation, dataset.size, config.cache_bytes) if validation is not None else None

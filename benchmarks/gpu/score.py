@@ -131,7 +131,10 @@ def middle_images_per_second(store: Lake, run_id: str) -> float:
 
     0 where that is too few shards to tell.
     """
-    found = [Receipt.from_json(store.read(f.key)) for f in store.list_objects(receipts_dir(run_id))]
+    found = [
+        Receipt.from_json(store.read(f.key), source=f.key)
+        for f in store.list_objects(receipts_dir(run_id))
+    ]
     found.sort(key=lambda receipt: receipt.scored_at)
     at = [datetime.datetime.fromisoformat(receipt.scored_at).timestamp() for receipt in found]
     num_done = np.cumsum([receipt.num_images for receipt in found])

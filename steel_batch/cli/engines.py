@@ -24,7 +24,7 @@ from steel_batch.cli.output import (
     single_writer_option,
 )
 from steel_batch.cli.values import PLACE
-from steel_batch.errors import EngineError
+from steel_batch.errors import EngineError, FormatError
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
 from steel_batch.registry import aliases
@@ -59,16 +59,18 @@ def engines() -> None:
 @endpoint_option
 @output_option
 def list_(store: str, endpoint_url: str | None, output: str) -> None:
-    """List every version of every model, and its aliases; exit 1 where a card is damaged."""
+    """List every version of every model, and its aliases; exit 1 where a card cannot be read."""
     lake = existing_store(store, endpoint_url)
     rows, errors = [], []
     for model in list_models(lake):
         named = list_aliases(lake, model)
         for version, card in list_versions(lake, model).items():
-            created = card.created if isinstance(card, Card) else "card is damaged"
+            is_newer = isinstance(card, FormatError)
+            unread = "card is of a newer format" if is_newer else "card is damaged"
+            created = card.created if isinstance(card, Card) else unread
             names = [alias for alias, meant in named.items() if meant == version]
             rows.append({"engine": f"{model}-{version}", "created": created, "aliases": names})
-            if isinstance(card, EngineError):
+            if not isinstance(card, Card):
                 errors.append(str(card))
     shipped = load_engine("demo", store=None).card
     rows.append({"engine": shipped.name, "created": shipped.created, "aliases": []})

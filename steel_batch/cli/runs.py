@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
@@ -23,11 +23,11 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.values import DATES
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, FormatError
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import holder_of
 from steel_batch.runs.events import last_end, read_events
-from steel_batch.runs.record import Run, list_runs, read_runs, runs_of
+from steel_batch.runs.record import Run, list_runs, newest_runs, read_run, read_runs, runs_of
 
 SHORT: Final = {
     "TooManyBadImagesError": "too many bad images",
@@ -57,8 +57,17 @@ def runs() -> None:
 def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -> None:
     """List the runs of a store, by date, and why those ended that committed nothing."""
     lake = existing_store(store, endpoint_url)
-    found = list(read_runs(lake, list(list_runs(lake, date or ""))))
-    ends = [_how_it_ended(lake, run) for run in found]
+    ids = list(list_runs(lake, date or ""))
+    newest = newest_runs(ids)
+    found, errors = [], []
+    for run_id in ids:
+        try:
+            run = read_run(lake, run_id, is_newest=run_id in newest)
+            found.append((run, _how_it_ended(lake, run)))
+        except FormatError as error:
+            errors.append(error.message)
+            end = _End("unreadable", error.message, _first_sentence(error.message))
+            found.append((Run(run_id=run_id, record=None, result=None), end))
     if output == "json":
         print_json(
             [
@@ -68,17 +77,22 @@ def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -
                     "reason": end.reason,
                     "result": None if run.result is None else run.result.to_json(),
                 }
-                for run, end in zip(found, ends, strict=True)
+                for run, end in found
             ]
         )
-        return
-    if not found:
+    elif found:
+        _print_runs(found)
+    else:
         answer.print(f"no runs{f' of {date}' if date else ''} in {lake.url}")
-        return
+    if errors:
+        raise FormatError(" ".join(errors))
+
+
+def _print_runs(found: Sequence[tuple[Run, _End]]) -> None:
     table = Table("run", "state", "images", "quarantined", "seconds", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
-    for run, end in zip(found, ends, strict=True):
+    for run, end in found:
         images = run.record.num_images if run.record else 0
         result = run.result
         table.add_row(
@@ -96,8 +110,8 @@ class _End:
     """How a run stands, for who looks at it the morning after."""
 
     state: str
-    """``committed``, ``running``, ``failed``, ``interrupted``, ``killed``, ``unplanned`` or
-    ``abandoned``."""
+    """``committed``, ``running``, ``failed``, ``interrupted``, ``killed``, ``unplanned``,
+    ``abandoned``, or ``unreadable`` where a newer build wrote it."""
     reason: str | None = None
     """Why it has no result: the whole message."""
     short: str = ""

@@ -235,7 +235,9 @@ class ShardStream:
                     if kind := row.pop("error"):
                         raise getattr(errors, kind, SteelBatchError)(row["failure"])
                     text = row.pop("receipt")
-                    receipt = None if text is None else Receipt.from_json(text.encode())
+                    receipt = None
+                    if text is not None:
+                        receipt = Receipt.from_json(text, source="what an actor answered")
                     yield ShardResult(receipt=receipt, **row)
             if error := result_of(self._dispatcher.refusal.remote()):
                 raise error

@@ -17,9 +17,11 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.config import GPU_BATCH_SIZE
 from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
+from steel_batch.lake.format_version import FileFormat
 from steel_batch.registry.signatures import check_signature, sign
 from steel_batch.registry.versions import Engine
 
+FORMAT: Final = FileFormat("the record of a compiled plan")
 ANY_GPU: Final = "any"
 """The compute capability of a compiled plan that is completed on the GPU that loads it."""
 
@@ -105,7 +107,7 @@ class PlanRecord:
 
     def to_json(self) -> bytes:
         """Serialise the record as indented JSON."""
-        fields = dataclasses.asdict(self)
+        fields = FORMAT.stamp(dataclasses.asdict(self))
         return (json.dumps(fields, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -113,10 +115,11 @@ class PlanRecord:
         """Parse a record strictly.
 
         Raises:
+            FormatError: It has a newer format.
             EngineError: It is not a valid record.
         """
         try:
-            record = cls(**json.loads(text))
+            record = cls(**FORMAT.load(text, source=source))
         except (ValueError, TypeError) as error:
             raise EngineError(
                 f"{source} is not a valid record of a compiled plan: {error!r}. Delete it and "

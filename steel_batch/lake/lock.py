@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import json
 import logging
 import os
 import socket
@@ -26,10 +25,12 @@ from typing import Final, Literal
 from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import series
+from steel_batch.lake.format_version import FileFormat
 from steel_batch.lake.lake import Lake
 from steel_batch.lake.retry import Retry
 from steel_batch.lake.turns import Turn
 
+FORMAT: Final = FileFormat("the entry of a lock")
 CLOCK_SKEW_SECONDS: Final = 2.0
 """Added to a lease before it is taken over: stores report times in whole seconds."""
 POLL_SECONDS: Final = 0.5
@@ -229,7 +230,7 @@ class Lease:
             released=released,
             lease_seconds=self._lease_seconds,
         )
-        text = json.dumps(asdict(entry)).encode()
+        text = FORMAT.dump(asdict(entry))
         is_new = series.put_next(store, self._name, self._number + 1, text)
         # The newest entry decides. It is another holder's if this write came so late that others
         # have held the lease and pruned its number. It is an earlier one of ours if an attempt
@@ -317,13 +318,13 @@ def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
     if found is None:
         return 0, None
     number, text = found
+    source = store.uri(series.entry_key(name, number))
     try:
-        return number, Holder(**json.loads(text))
+        return number, Holder(**FORMAT.load(text, source=source))
     except (ValueError, TypeError) as error:
-        key = store.uri(series.entry_key(name, number))
         raise LakeError(
-            f"{key} is not a lock entry that this version can read: {error}. If no run of this "
-            "engine and date is running, delete it."
+            f"{source} is not a valid lock entry: {error}. If no run of this engine and date is "
+            "running, delete it."
         ) from error
 
 

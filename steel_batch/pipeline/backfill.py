@@ -31,16 +31,18 @@ from steel_batch.cluster.stream import ShardResult, ShardStream
 from steel_batch.config import ScoreConfig, canonical_place
 from steel_batch.errors import ConfigError, LakeError, NoImagesError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.format_version import FileFormat
 from steel_batch.lake.probe import writable
 from steel_batch.pipeline.actors import scoring_setup
 from steel_batch.pipeline.run import DateRun
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.runs.events import Rate
-from steel_batch.runs.record import RunResult, latest_result
+from steel_batch.runs.record import RESULT, RunResult, latest_result
 from steel_batch.sources.contract import Source
 from steel_batch.sources.open import open_source
 from steel_batch.tables.commit import ensure_tables
 
+ENTRY: Final = FileFormat("a date of a backfill")
 PARTS_PER_DATE: Final = 16
 """Read tasks of one date: they are made before it is planned, so all dates have as many."""
 SEEN: Final = ("num_changed", "num_left_out", "example_left_out")
@@ -214,8 +216,9 @@ class _Backfill:
         self._started = time.monotonic()
 
     def run(self) -> list[DateOutcome]:
+        done = self._read_ledger()  # also where it is checked again: a newer one is refused
         if not self._settings.recheck:
-            self._read_ledger()
+            self._outcomes |= done
         todo = [date for date in self._dates if date not in self._outcomes]
         self._num_before = len(self._outcomes)
         self._tell()
@@ -348,26 +351,34 @@ class _Backfill:
     def _date_run(self, date: str) -> DateRun:
         return DateRun(self._config, self._engine, self._source, self._store, date, lambda _: None)
 
-    def _read_ledger(self) -> None:
+    def _read_ledger(self) -> dict[str, DateOutcome]:
+        """The dates that are done, by the store."""
         found = {
             item.key.rpartition("/")[2].removesuffix(".json"): item.key
             for folder in reversed(self._folders)
             for item in self._store.list_objects(f"{folder}/")
         }
         done = [date for date in self._dates if date in found]
+        outcomes = {}
         for date, data in zip(
             done, self._store.read_many([ReadRequest(key=found[d]) for d in done]), strict=True
         ):
             if isinstance(data, LakeError):
                 raise data
-            entry = json.loads(data)
-            self._outcomes[date] = DateOutcome(
-                date=date,
-                state="done before",
-                seconds=entry["seconds"],
-                was_listed=False,
-                result=RunResult.from_json(json.dumps(entry["result"]).encode()),
+            source = self._store.uri(found[date])
+            try:
+                entry = ENTRY.load(data, source=source)
+                result = RunResult.from_json(json.dumps(entry["result"]), source=source)
+                seconds = float(entry["seconds"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise LakeError(
+                    f"{source} is damaged: {error!r}. Delete it: the same command finds what the "
+                    "date's runs did."
+                ) from error
+            outcomes[date] = DateOutcome(
+                date=date, state="done before", seconds=seconds, was_listed=False, result=result
             )
+        return outcomes
 
     def _succeed(self, date: str, result: RunResult | None, started: float) -> None:
         if result is None:
@@ -383,9 +394,8 @@ class _Backfill:
                 result = dataclasses.replace(before, **seen)
                 seconds, state = before.seconds, "done before"
         if not is_noted:
-            entry = {"seconds": seconds, "result": result.to_json()}
-            text = json.dumps(entry, indent=1, sort_keys=True)
-            self._store.write(key, text.encode())
+            entry = {"seconds": seconds, "result": RESULT.stamp(result.to_json())}
+            self._store.write(key, ENTRY.dump(entry, indent=1))
         self._outcomes[date] = DateOutcome(date=date, state=state, seconds=seconds, result=result)
 
     def _fail(self, date: str, error: Exception, started: float) -> None:

@@ -22,7 +22,13 @@ from steel_batch.cluster.join import joined_cluster
 from steel_batch.cluster.merging import merge_files
 from steel_batch.cluster.stream import SHARDS_PER_READ, ShardResult, ShardStream
 from steel_batch.config import ALL_DATES, ScoreConfig
-from steel_batch.errors import LakeError, NoImagesError, TooManyBadImagesError, TransientLakeError
+from steel_batch.errors import (
+    FormatError,
+    LakeError,
+    NoImagesError,
+    TooManyBadImagesError,
+    TransientLakeError,
+)
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
 from steel_batch.lake.probe import writable
@@ -150,7 +156,7 @@ class DateRun:
         """Take the lock: the first that is written, before any work."""
         try:
             undo.enter_context(self._lease)
-        except TransientLakeError:
+        except (FormatError, TransientLakeError):
             raise
         except LakeError as error:
             raise LakeError(

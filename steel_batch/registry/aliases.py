@@ -9,17 +9,19 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import getpass
-import json
 import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from steel_batch import layout
 from steel_batch.errors import CommitConflictError, EngineError
 from steel_batch.lake import Lake, series
+from steel_batch.lake.format_version import FileFormat
 from steel_batch.registry.signatures import check_signature, sign
+
+FORMAT: Final = FileFormat("an entry of an alias")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,6 +51,7 @@ def current(
     """The newest entry, or None if there is no such alias.
 
     Raises:
+        FormatError: The entry has a newer format.
         EngineError: The entry is invalid, or lacks a required signature.
     """
     name = layout.alias_series(model, alias)
@@ -147,7 +150,7 @@ def move(
         forced=forced,
         checks=dict(checks or {}),
     )
-    data = json.dumps(dataclasses.asdict(entry), indent=1, sort_keys=True).encode()
+    data = FORMAT.dump(dataclasses.asdict(entry), indent=1)
     name = layout.alias_series(model, alias)
     sign(store, series.entry_key(name, entry.number), data)
     if not series.put_next(store, name, entry.number, data):
@@ -161,12 +164,12 @@ def move(
 
 
 def _parse(store: Lake, name: str, number: int, data: bytes) -> AliasEntry:
+    source = store.uri(series.entry_key(name, number))
     try:
-        return AliasEntry(**{**json.loads(data), "number": number})
+        return AliasEntry(**{**FORMAT.load(data, source=source), "number": number})
     except (ValueError, TypeError) as error:
         raise EngineError(
-            f"{store.uri(series.entry_key(name, number))} is not a valid entry of an alias: "
-            f"{error!r}. Restore it from a backup."
+            f"{source} is not a valid entry of an alias: {error!r}. Restore it from a backup."
         ) from error
 
 

@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from steel_batch.errors import EngineError
+from steel_batch.lake.format_version import FileFormat
 
 MAX_CLASSES = 8
 IMAGE, MASK, PEAK, COUNT = "image", "mask", "peak", "count"
 PRECISIONS = ("fp32", "fp16", "int8")
-FORMAT = 2
+FORMAT: Final = FileFormat("an engine card", newest=2)
 """Format of the card. In format 1, a version is a digest of its graphs and post-processing only."""
 
 
@@ -62,7 +63,7 @@ class Card:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    format: int = FORMAT
+    format: int = FORMAT.newest
 
     @classmethod
     def of(cls, graphs: Mapping[str, bytes], files: Mapping[str, str], **fields: Any) -> Card:
@@ -127,18 +128,13 @@ class Card:
             source: Where it is stored, for messages.
 
         Raises:
+            FormatError: It has a newer format.
             EngineError: A field is missing, unknown or of the wrong type, the settings contradict
                 each other, or settings or graphs do not match the version.
         """
         try:
             raw = json.loads(text)
-            form = raw.get("format", 1)
-            if form not in range(1, FORMAT + 1):
-                raise EngineError(
-                    f"{source} is an engine card of format {form!r}; this steel-batch reads "
-                    f"formats up to {FORMAT}. Update steel-batch on this machine and on the "
-                    "cluster's nodes."
-                )
+            form = FORMAT.check(raw.get("format", 1), source=source)
             post = raw.pop("post_process")
             card = cls(
                 **{

@@ -21,9 +21,11 @@ from typing import Final
 from steel_batch import layout
 from steel_batch.errors import ConfigError, EngineError, MissingObjectError
 from steel_batch.lake import Lake
+from steel_batch.lake.format_version import FileFormat
 
 KEY_VARIABLE: Final = "STEEL_BATCH_SIGNING_KEY"
 MIN_KEY_CHARS: Final = 32
+FORMAT: Final = FileFormat("a signature", newest=2)
 _PURPOSE: Final = b"steel_batch registry 1"
 
 
@@ -40,12 +42,14 @@ def sign(store: Lake, key: str, document: bytes) -> bool:
 
     Raises:
         ConfigError: The signing key is too short.
+        FormatError: The existing signature has a newer format.
     """
     secret = _secret()
     if secret is None:
         return False
-    text = _signature(secret, key, document) + "\n"
-    store.write(_file(key, document), text.encode())
+    place = _file(key, document)
+    _read(store, place)  # one of a newer format is not replaced
+    store.write(place, FORMAT.dump({"hmac_sha256": _signature(secret, key, document)}))
     return True
 
 
@@ -61,20 +65,20 @@ def check_signature(store: Lake, key: str, document: bytes, *, is_required: bool
     Raises:
         ConfigError: A signature is required and this process has no key to check it with.
         EngineError: The signature was not made with this key, or there is none.
+        FormatError: The signature has a newer format.
     """
     if is_required:
         require_key()
     secret = _secret()
     if secret is None:
         return
-    try:
-        found = store.read(_file(key, document)).decode("ascii", "replace").strip()
-    except MissingObjectError:
+    found = _read(store, _file(key, document))
+    if found is None:
         if is_required:
             raise EngineError(
                 f"{store.uri(key)} has no signature, but --require-signed is set. Check who wrote "
                 "it and what it contains, then sign it with `steel-batch engines sign`."
-            ) from None
+            )
         return
     if not hmac.compare_digest(found, _signature(secret, key, document)):
         raise EngineError(
@@ -132,6 +136,20 @@ def _secret() -> bytes | None:
             "key with: python -c 'import secrets; print(secrets.token_hex(32))'"
         )
     return text.encode()
+
+
+def _read(store: Lake, place: str) -> str | None:
+    """The signature in a file, or None where there is none; of a damaged file, no signature."""
+    try:
+        text = store.read(place).decode("ascii", "replace").strip()
+    except MissingObjectError:
+        return None
+    if not text.startswith("{"):  # format 1 was the bare digits
+        return text
+    try:
+        return str(FORMAT.load(text, source=store.uri(place)).get("hmac_sha256"))
+    except ValueError:
+        return text
 
 
 def _signature(secret: bytes, key: str, document: bytes) -> str:

@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from steel_batch import layout
-from steel_batch.errors import ConfigError, EngineError, LakeError, MissingObjectError
+from steel_batch.errors import (
+    ConfigError,
+    EngineError,
+    FormatError,
+    LakeError,
+    MissingObjectError,
+)
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.card import Card
@@ -203,17 +209,17 @@ def list_models(store: Lake) -> list[str]:
     return sorted(folder.split("/")[1] for folder in store.list_dirs("registry/"))
 
 
-def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError]:
+def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError | FormatError]:
     """The card of each version of a model, oldest first.
 
-    A damaged card is represented by its error, before the others.
+    A card that is damaged or has a newer format is represented by its error, before the others.
     """
-    found: dict[str, Card | EngineError] = {}
+    found: dict[str, Card | EngineError | FormatError] = {}
     for version in _versions(store, model):
         folder = layout.version_dir(model, version)
         try:
             found[version] = _load(store, folder, folder, store).card
-        except EngineError as error:
+        except (EngineError, FormatError) as error:
             found[version] = error
     return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "created", ""), item[0])))
 

@@ -16,9 +16,11 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.errors import LakeError, MissingObjectError
 from steel_batch.lake import Lake
+from steel_batch.lake.format_version import FileFormat
 
 MAX_EVENTS: Final = 20_000
 """Maximum number of events kept per run; beyond it, events from the middle are dropped."""
+FORMAT: Final = FileFormat("the events of a run")
 FLUSH_SECONDS: Final = 10.0
 RATE_SECONDS: Final = 20.0
 
@@ -91,6 +93,9 @@ class Events:
 
     An object store cannot append, so the whole file is written, at most every `FLUSH_SECONDS` and
     at the end. If the store fails here, events are lost, but the run continues without much delay.
+
+    Raises:
+        FormatError: An earlier attempt wrote a newer format.
     """
 
     def __init__(self, store: Lake, run_id: str) -> None:
@@ -100,10 +105,7 @@ class Events:
         self._key = layout.run_file(run_id, "events.jsonl")
         self._lock = threading.Lock()
         self._flushed = 0.0
-        try:
-            self._lines = store.read(self._key).decode().splitlines()
-        except MissingObjectError:
-            self._lines = []
+        self._lines = _lines_of(store, self._key)
 
     def add(self, event: str, **fields: Any) -> None:
         """Record an event; `fields` are plain JSON values."""
@@ -127,7 +129,7 @@ class Events:
         """Write the file."""
         with self._lock:
             self._flushed = time.monotonic()
-            data = ("\n".join(self._lines) + "\n").encode()
+            data = "".join(f"{line}\n" for line in (FORMAT.header, *self._lines)).encode()
         try:
             self._store.write(self._key, data)
         except LakeError as error:
@@ -169,10 +171,27 @@ def last_end(events: Sequence[Mapping[str, Any]]) -> AttemptEnd:
 
 
 def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:
-    """A run's events, oldest first."""
+    """A run's events, oldest first.
+
+    Raises:
+        FormatError: They are of a newer format.
+        LakeError: They are damaged.
+    """
+    key = layout.run_file(run_id, "events.jsonl")
+    for line in _lines_of(store, key):
+        try:
+            yield json.loads(line)
+        except ValueError as error:
+            raise LakeError(
+                f"{store.uri(key)} is damaged: {error}. It only tells what happened: restore it "
+                "from a backup, or delete it."
+            ) from error
+
+
+def _lines_of(store: Lake, key: str) -> list[str]:
     try:
-        data = store.read(layout.run_file(run_id, "events.jsonl"))
+        return FORMAT.lines(
+            store.read(key).decode(errors="replace").splitlines(), source=store.uri(key)
+        )
     except MissingObjectError:
-        return
-    for line in data.decode().splitlines():
-        yield json.loads(line)
+        return []

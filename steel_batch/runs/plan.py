@@ -31,12 +31,15 @@ from steel_batch.config import canonical_place
 from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
+from steel_batch.lake.format_version import FileFormat
 from steel_batch.runs.other_keys import find_other_keys
 from steel_batch.sources.image_ref import ImageRef, ref_batches
 
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
 BATCH_ROWS: Final = 8192
+FORMAT: Final = FileFormat("the plan of a run")
+"""Of the footer's entry and of the columns."""
 _KEY: Final = b"steel_batch.plan"
 _RETRY: Final = "retry_quarantined"
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
@@ -186,7 +189,7 @@ def _write(
             example_other_keys=example,
             settings=settings,
         )
-        writer.add_key_value_metadata({_KEY: json.dumps(dataclasses.asdict(info)).encode()})
+        writer.add_key_value_metadata({_KEY: FORMAT.dump(dataclasses.asdict(info))})
     return info
 
 
@@ -294,6 +297,7 @@ class Plan:
 
     Raises:
         PlanMismatchError: Its footer has another digest.
+        FormatError: It has a newer format.
         LakeError: It cannot be read, here or in a method; the message states the reason.
     """
 
@@ -302,7 +306,8 @@ class Plan:
         self._url = store.uri(key)
         with self._readable():
             self._file = pq.ParquetFile(store.open_input(key), page_checksum_verification=True)
-            self.info = PlanInfo(**json.loads(self._file.metadata.metadata[_KEY]))
+            footer = self._file.metadata.metadata[_KEY]
+            self.info = PlanInfo(**FORMAT.load(footer, source=self._url))
         if digest not in (None, self.info.digest):
             raise PlanMismatchError(
                 f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run started "

@@ -10,17 +10,19 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from steel_batch import layout
 from steel_batch.errors import LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.format_version import FileFormat
 
 READ_AT_ONCE: Final = 1024
+FORMAT: Final = FileFormat("a receipt")
+"""Of the receipt and of the columns of its staged rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,17 +59,18 @@ class Receipt:
 
     def to_json(self) -> bytes:
         """Serialise the receipt as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self), sort_keys=True).encode()
+        return FORMAT.dump(dataclasses.asdict(self))
 
     @classmethod
-    def from_json(cls, text: bytes) -> Receipt:
+    def from_json(cls, text: str | bytes, *, source: str) -> Receipt:
         """Parse a receipt.
 
         Raises:
-            ValueError: It is damaged or has another version.
+            FormatError: It has a newer format.
+            ValueError: It is damaged.
         """
         try:
-            raw: Mapping[str, Any] = json.loads(text)
+            raw = FORMAT.load(text, source=source)
             return cls(
                 **{
                     **raw,
@@ -96,22 +99,36 @@ def put_receipt(store: Lake, receipt: Receipt) -> Receipt:
     key = layout.receipt_file(receipt.run_id, receipt.shard)
     if store.put_if_absent(key, receipt.to_json()):
         return receipt
-    return Receipt.from_json(store.read(key))
+    return Receipt.from_json(store.read(key), source=store.uri(key))
 
 
 def quarantined_images(store: Lake, run_id: str) -> Iterator[QuarantinedImage]:
     """Yield the images that a run quarantined so far, committed or not, in the order of its shards.
 
-    Receipts that cannot be read are skipped; nothing is deleted.
+    Damaged receipts are skipped; nothing is deleted.
+
+    Raises:
+        FormatError: A receipt has a newer format.
     """
     keys = iter(sorted(item.key for item in store.list_objects(layout.receipts_dir(run_id))))
     while batch := list(islice(keys, READ_AT_ONCE)):
-        for data in store.read_many([ReadRequest(key=key) for key in batch]):
+        found = store.read_many([ReadRequest(key=key) for key in batch])
+        for key, data in zip(batch, found, strict=True):
             if isinstance(data, LakeError) and not isinstance(data, MissingObjectError):
                 raise data
             if isinstance(data, bytes):
                 with contextlib.suppress(ValueError):
-                    yield from Receipt.from_json(data).quarantined
+                    yield from Receipt.from_json(data, source=store.uri(key)).quarantined
+
+
+def check_formats(store: Lake, run_id: str) -> None:
+    """Refuse a run with a receipt that this build does not read; damaged ones pass.
+
+    Raises:
+        FormatError: One is of a newer format.
+    """
+    for _ in quarantined_images(store, run_id):
+        pass
 
 
 def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receipt]:
@@ -120,6 +137,9 @@ def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receip
     A receipt that is damaged, belongs to another plan, or whose staged file is missing or has
     another size is deleted, so that its shard is scored again. The digest of the staged file is
     checked when it is merged. Only the holder of the run's lock may call this.
+
+    Raises:
+        FormatError: A receipt has a newer format; it is not deleted.
     """
     staged = {
         item.key: item.size_bytes for item in store.list_objects(f"{layout.RUNS}/{run_id}/shards/")
@@ -132,7 +152,9 @@ def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receip
         ):
             if isinstance(data, LakeError) and not isinstance(data, MissingObjectError):
                 raise data
-            receipt = None if isinstance(data, LakeError) else _valid(data, plan_digest, staged)
+            receipt = None
+            if not isinstance(data, LakeError):
+                receipt = _valid(data, store.uri(key), plan_digest, staged)
             if receipt is None:
                 invalid.append(key)
             else:
@@ -140,9 +162,9 @@ def read_receipts(store: Lake, run_id: str, plan_digest: str) -> Iterator[Receip
         store.delete(invalid)
 
 
-def _valid(data: bytes, plan_digest: str, staged: Mapping[str, int]) -> Receipt | None:
+def _valid(data: bytes, source: str, plan_digest: str, staged: Mapping[str, int]) -> Receipt | None:
     try:
-        receipt = Receipt.from_json(data)
+        receipt = Receipt.from_json(data, source=source)
     except ValueError:
         return None
     whole = receipt.staged is None or staged.get(receipt.staged) == receipt.staged_bytes

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from steel_batch import layout
 from steel_batch.errors import ConfigError, LakeError, MissingObjectError
 from steel_batch.lake import Lake
+from steel_batch.lake.format_version import FileFormat
 
 T = TypeVar("T")
+RECORD: Final = FileFormat("the record of a run")
+RESULT: Final = FileFormat("the result of a run")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,9 +100,14 @@ class RunResult:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, text: bytes) -> RunResult:
-        """Read a result."""
-        raw = json.loads(text)
+    def from_json(cls, text: str | bytes, *, source: str) -> RunResult:
+        """Read a result.
+
+        Raises:
+            FormatError: It is of a newer format.
+            ValueError, TypeError, KeyError: It is damaged.
+        """
+        raw = RESULT.load(text, source=source)
         return cls(**{**raw, "classes": tuple(ClassCount(**c) for c in raw["classes"])})
 
 
@@ -127,24 +134,34 @@ class Run:
 
 
 def read_runs(store: Lake, run_ids: Sequence[str]) -> Iterator[Run]:
-    """Read runs in the given order; `run_ids` must hold all runs of their engines and dates."""
-    newest = {layout.split_run_id(run_id)[:2]: run_id for run_id in run_ids}
-    for run_id in run_ids:
-        run = read_run(store, run_id)
-        is_newest = newest[layout.split_run_id(run_id)[:2]] == run_id
-        yield dataclasses.replace(run, is_newest=is_newest)
-
-
-def read_run(store: Lake, run_id: str) -> Run:
-    """Read a run's record and result, as far as they exist; the run is assumed to be the newest.
+    """Read runs in the given order; `run_ids` must hold all runs of their engines and dates.
 
     Raises:
-        LakeError: One of them is damaged or has another version.
+        LakeError: A file of a run is damaged.
+        FormatError: A file of a run has a newer format.
+    """
+    newest = newest_runs(run_ids)
+    for run_id in run_ids:
+        yield read_run(store, run_id, is_newest=run_id in newest)
+
+
+def newest_runs(run_ids: Iterable[str]) -> set[str]:
+    """The last run of each engine and date; `run_ids` are in order."""
+    return set({layout.split_run_id(run_id)[:2]: run_id for run_id in run_ids}.values())
+
+
+def read_run(store: Lake, run_id: str, *, is_newest: bool = True) -> Run:
+    """Read a run's record and result, as far as they exist.
+
+    Raises:
+        LakeError: One of them is damaged.
+        FormatError: One of them has a newer format.
     """
     return Run(
         run_id=run_id,
         record=_read(store, layout.run_file(run_id, "run.json"), _to_record),
         result=_read(store, layout.run_file(run_id, "result.json"), RunResult.from_json),
+        is_newest=is_newest,
     )
 
 
@@ -183,27 +200,27 @@ def runs_of(store: Lake, engine: str, date: str) -> list[str]:
 
 def put_record(store: Lake, record: RunRecord) -> bool:
     """Record a new run; False if its number is taken."""
-    text = json.dumps(dataclasses.asdict(record), indent=1, sort_keys=True)
-    return store.put_if_absent(layout.run_file(record.run_id, "run.json"), text.encode())
+    data = RECORD.dump(dataclasses.asdict(record), indent=1)
+    return store.put_if_absent(layout.run_file(record.run_id, "run.json"), data)
 
 
 def put_result(store: Lake, result: RunResult) -> None:
     """Record the result of a run; an existing result is kept."""
-    text = json.dumps(result.to_json(), indent=1, sort_keys=True)
-    store.put_if_absent(layout.run_file(str(result.run_id), "result.json"), text.encode())
+    data = RESULT.dump(result.to_json(), indent=1)
+    store.put_if_absent(layout.run_file(str(result.run_id), "result.json"), data)
 
 
-def _to_record(text: bytes) -> RunRecord:
-    return RunRecord(**json.loads(text))
+def _to_record(text: bytes, *, source: str) -> RunRecord:
+    return RunRecord(**RECORD.load(text, source=source))
 
 
-def _read(store: Lake, key: str, parse: Callable[[bytes], T]) -> T | None:
+def _read(store: Lake, key: str, parse: Callable[..., T]) -> T | None:
     try:
-        return parse(store.read(key))
+        return parse(store.read(key), source=store.uri(key))
     except MissingObjectError:
         return None
     except (ValueError, TypeError, KeyError) as error:
         raise LakeError(
-            f"{store.uri(key)} is damaged or was not written by this version of steel-batch: "
-            f"{error!r}. Restore it from a backup, or move its run's folder out of the store."
+            f"{store.uri(key)} is damaged: {error!r}. Restore it from a backup, or move its run's "
+            "folder out of the store."
         ) from error

@@ -17,18 +17,18 @@ from typing import Final
 
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
+from steel_batch.lake.format_version import FileFormat
 
 INDEX_SUFFIX: Final = ".idx"
 TAIL_BYTES: Final = 16 << 10
-FORMAT: Final = "steel-batch-index"
+NAME: Final = "steel-batch-index"
+FORMAT: Final = FileFormat("the index of a shard")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardHead:
     """Description of a shard: the first line of its index."""
 
-    format: str = FORMAT
-    version: int = 1
     bytes: int
     """The shard's size."""
     tail_sha256: str
@@ -52,7 +52,8 @@ class Entry:
 
 def index_bytes(head: ShardHead, entries: list[Entry]) -> bytes:
     """Serialise an index; the same content always gives the same bytes."""
-    lines = [json.dumps(dataclasses.asdict(head), sort_keys=True)]
+    fields = {"format": NAME, "version": FORMAT.newest, **dataclasses.asdict(head)}
+    lines = [json.dumps(fields, sort_keys=True)]
     lines += [
         json.dumps([e.name, e.offset, e.bytes, e.sha256], ensure_ascii=False) for e in entries
     ]
@@ -76,15 +77,17 @@ class Index:
         """The first line.
 
         Raises:
-            ConfigError: It is not an index, or of an unknown version.
+            FormatError: It has a newer format.
+            ConfigError: It is not an index, or damaged.
         """
         try:
-            head = ShardHead(**json.loads(self.data.partition(b"\n")[0]))
+            fields = dict(json.loads(self.data.partition(b"\n")[0]))
+            if fields.pop("format", None) != NAME:
+                raise ValueError(f"its first line does not state the format {NAME!r}")
+            FORMAT.check(fields.pop("version", None), source=f"the index {self.key}")
+            return ShardHead(**fields)
         except (ValueError, TypeError) as error:
             raise self._damaged(str(error)) from error
-        if head.format != FORMAT or head.version != 1:
-            raise self._damaged(f"format {head.format!r}, version {head.version!r}")
-        return head
 
     def entries(self) -> Iterator[Entry]:
         """Yield every image, in the shard's order.

@@ -1,7 +1,8 @@
 """Finds what can be deleted: staging of finished runs, files in no log, incomplete writes.
 
 Nothing that a reader or a resumable run needs is touched. Each engine and date is cleaned under its
-lock, so a run in progress is left alone.
+lock, so a run in progress is left alone. If a run has a file that a newer build wrote, nothing in
+the store is deleted: what such a run needs is not known here.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from steel_batch import layout
 from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.lake.lock import Lease
+from steel_batch.runs.receipt import check_formats
 from steel_batch.runs.record import list_runs, read_run, read_runs, runs_of
 from steel_batch.tables.commit import all_live_files, fence, landed, removed_files
 from steel_batch.tables.file_checks import run_of
@@ -45,6 +47,9 @@ def find_garbage(
     its receipts as well. In the tables' folders: files that one of our runs wrote and no log lists
     (a run in progress may be about to commit them), and files that were removed according to the
     log. In a whole store also writes that have been incomplete for more than a day.
+
+    Raises:
+        FormatError: A run has a file of a newer format.
     """
     if engine is None or date is None:
         place, ids = "engine=", list(list_runs(store))
@@ -98,6 +103,7 @@ def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
             folders, reason = ("shards", "merged"), "its run landed"
         elif run.state == "abandoned":
             folders, reason = ("shards", "merged", "receipts"), "its run was abandoned"
+            check_formats(store, run.run_id)
         else:
             continue
         for folder in folders:

@@ -319,14 +319,30 @@ def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> I
         shards = bad_shards[start : start + READ_AT_ONCE]
         keys = [layout.receipt_file(record.run_id, shard) for shard in shards]
         rows = []
-        for data in store.read_many([ReadRequest(key=key) for key in keys]):
-            if isinstance(data, LakeError):
-                raise data
-            receipt = Receipt.from_json(data)
+        found = store.read_many([ReadRequest(key=key) for key in keys])
+        for key, data in zip(keys, found, strict=True):
+            receipt = whole_receipt(store, key, data)
             at = datetime.datetime.fromisoformat(receipt.scored_at)
             for image in receipt.quarantined:
                 rows.append({**dataclasses.asdict(image), "run_id": record.run_id, "at": at})
         yield pa.Table.from_pylist(rows, schema=schema.QUARANTINE)
+
+
+def whole_receipt(store: Lake, key: str, data: bytes | LakeError) -> Receipt:
+    """A receipt that was read of a run whose staged rows may be deleted: it cannot be made again.
+
+    Raises:
+        LakeError: It cannot be read, or is damaged or of a newer format.
+    """
+    if isinstance(data, LakeError):
+        raise data
+    try:
+        return Receipt.from_json(data, source=store.uri(key))
+    except ValueError as error:
+        raise LakeError(
+            f"{store.uri(key)} is damaged ({error}), and its run's quarantine cannot be written "
+            "without it: restore it from a backup."
+        ) from error
 
 
 def _write(

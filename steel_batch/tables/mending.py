@@ -9,7 +9,6 @@ is restored; images that then have neither a row nor a quarantine entry are new 
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 
@@ -20,7 +19,7 @@ from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
 from steel_batch.runs.record import read_run, runs_of
 from steel_batch.tables.commit import commit_turn, ensure_tables, land, landed_runs, live_files
-from steel_batch.tables.landing import land_run
+from steel_batch.tables.landing import land_run, whole_receipt
 from steel_batch.tables.merge import READ_AT_ONCE, load_files, load_replaced
 
 log = logging.getLogger(__name__)
@@ -151,8 +150,7 @@ def _receipts(store: Lake, run_id: str) -> Iterator[tuple[int, bool]]:
     keys = [item.key for item in store.list_objects(layout.receipts_dir(run_id))]
     for start in range(0, len(keys), READ_AT_ONCE):
         batch = keys[start : start + READ_AT_ONCE]
-        for data in store.read_many([ReadRequest(key=key) for key in batch]):
-            if isinstance(data, LakeError):
-                raise data
-            raw = json.loads(data)
-            yield int(raw["shard"]), bool(raw["quarantined"])
+        found = store.read_many([ReadRequest(key=key) for key in batch])
+        for key, data in zip(batch, found, strict=True):
+            receipt = whole_receipt(store, key, data)
+            yield receipt.shard, bool(receipt.quarantined)

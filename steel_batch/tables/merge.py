@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final
@@ -23,9 +22,12 @@ import pyarrow.parquet as pq
 from steel_batch import layout, schema
 from steel_batch.errors import LakeError, MissingObjectError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.format_version import FileFormat
 from steel_batch.runs.receipt import Receipt
 from steel_batch.tables.statistics import columns_with_nan, file_statistics
 
+FILES: Final = FileFormat("the list of a run's files", newest=2, bare="files")
+REPLACED: Final = FileFormat("the list of the files that a run replaces", newest=2, bare="keys")
 ROW_GROUP_ROWS: Final = 32_768
 """Maximum rows of a row group; a row group never spans two lines, so one line is cheap to read."""
 READ_AT_ONCE: Final = 64
@@ -167,7 +169,8 @@ def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
         staged = []
         for shard, data in zip(batch, _read_all(store, keys), strict=True):
             try:
-                receipt = _receipt(_whole(data, shard), shard)
+                key = layout.receipt_file(run_id, shard)
+                receipt = _receipt(_whole(data, shard), shard, store.uri(key))
             except DamagedShardError as error:
                 damaged[shard] = error.message
             else:
@@ -204,9 +207,9 @@ def _whole(data: bytes | LakeError, shard: int) -> bytes:
     return data
 
 
-def _receipt(text: bytes, shard: int) -> Receipt:
+def _receipt(text: bytes, shard: int, source: str) -> Receipt:
     try:
-        return Receipt.from_json(text)
+        return Receipt.from_json(text, source=source)
     except ValueError as error:
         raise DamagedShardError(
             f"the receipt of shard {shard:07d}: {error}.", shard=shard
@@ -282,27 +285,51 @@ class _Digest(io.RawIOBase):
 
 def save_files(store: Lake, run_id: str, table: str, files: Sequence[DataFile]) -> None:
     """Make the list of complete files that a run adds to a table durable."""
-    text = json.dumps([file.to_json() for file in files], sort_keys=True)
-    store.write(layout.files_list(run_id, table), text.encode())
+    data = FILES.dump({"files": [file.to_json() for file in files]})
+    store.write(layout.files_list(run_id, table), data)
 
 
 def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
-    """The files that a run adds to a table; None if that is not decided yet."""
+    """The files that a run adds to a table; None if that is not decided yet.
+
+    Raises:
+        FormatError: The list has a newer format.
+        LakeError: It is damaged.
+    """
+    found = _load(store, layout.files_list(run_id, table), FILES)
     try:
-        text = store.read(layout.files_list(run_id, table))
-    except MissingObjectError:
-        return None
-    return [DataFile(**raw) for raw in json.loads(text)]
+        return None if found is None else [DataFile(**raw) for raw in found["files"]]
+    except (KeyError, TypeError) as error:
+        raise _damaged(store, layout.files_list(run_id, table), error) from error
 
 
 def save_replaced(store: Lake, run_id: str, table: str, keys: Sequence[str]) -> None:
-    """Make the list of files that a run's files replace durable."""
-    store.write(layout.replaced_list(run_id, table), json.dumps(sorted(keys)).encode())
+    """Make the list of the files durable that a run's files take the place of."""
+    store.write(layout.replaced_list(run_id, table), REPLACED.dump({"keys": sorted(keys)}))
 
 
 def load_replaced(store: Lake, run_id: str, table: str) -> list[str]:
-    """The keys of the files that a run's files replace, as far as that is decided."""
+    """The keys of the files that a run's files take the place of, as far as that is settled.
+
+    Raises:
+        FormatError: The list has a newer format.
+        LakeError: It is damaged.
+    """
+    found = _load(store, layout.replaced_list(run_id, table), REPLACED)
     try:
-        return [str(key) for key in json.loads(store.read(layout.replaced_list(run_id, table)))]
+        return [] if found is None else [str(key) for key in found["keys"]]
+    except (KeyError, TypeError) as error:
+        raise _damaged(store, layout.replaced_list(run_id, table), error) from error
+
+
+def _load(store: Lake, key: str, form: FileFormat) -> dict[str, Any] | None:
+    try:
+        return form.load(store.read(key), source=store.uri(key))
     except MissingObjectError:
-        return []
+        return None
+    except ValueError as error:
+        raise _damaged(store, key, error) from error
+
+
+def _damaged(store: Lake, key: str, error: Exception) -> LakeError:
+    return LakeError(f"{store.uri(key)} is damaged: {error!r}. Restore it from a backup.")

@@ -6,6 +6,8 @@ Run it with that build, on Linux as root, in a folder whose path may be seen in 
     cd ../old && unshare --uts sh -c 'hostname node-1 &&
         PYTHONPATH=. python3 ../main/tests/golden/make_store.py /srv/steel'
 
+The run of `INTERRUPTED` is killed when its first receipts are there, so it is unfinished.
+
 The lake is drawn anew wherever it is needed (`draw_lake`): same bytes, same times of writing.
 """
 
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -21,6 +24,8 @@ import numpy as np
 
 PATTERN = "line={line}/date={date}/{camera}-{image_id}.png"
 DATES = ("2026-11-20", "2026-11-21")
+INTERRUPTED = "2026-11-22"
+"""A date whose run was killed."""
 NUM_IMAGES = 12
 NUM_LATE = 4
 WRITTEN_AT = 1_795_000_000
@@ -69,22 +74,48 @@ def draw_lake(lake: Path, *, late: bool = True) -> None:
         write_image(lake, key_of(7, DATES[1]), draw_image(998), at=WRITTEN_AT + 60)
 
 
+def draw_interrupted(lake: Path) -> None:
+    """The images of the date whose run was killed."""
+    for number in range(NUM_IMAGES):
+        write_image(lake, key_of(number, INTERRUPTED), draw_image(200 + number))
+
+
+def score_command(root: Path, shard_images: int) -> list[str]:
+    """The command that scores, but for the date."""
+    return [
+        sys.executable, "-m", "steel_batch.cli", "score", "--images", str(root / "lake"),
+        "--key-pattern", PATTERN, "--engine", str(root / "engine"), "--store", str(root / "store"),
+        "--max-bad", "0.5", "--runtime", "onnxruntime", "--shard-images", str(shard_images),
+        "--num-actors", "1",
+    ]  # fmt: skip
+
+
+def score_until_killed(root: Path) -> None:
+    """Begin the run of `INTERRUPTED` in shards of one image, and kill it at its first receipt."""
+    draw_interrupted(root / "lake")
+    command = [*score_command(root, 1), "--date", INTERRUPTED]
+    with subprocess.Popen(command) as process:
+        receipts = f"runs/{INTERRUPTED}-*/receipts/*.json"
+        while process.poll() is None and not any((root / "store").glob(receipts)):
+            time.sleep(0.001)
+        process.kill()
+    if any((root / "store").glob(f"runs/{INTERRUPTED}-*/result.json")):
+        raise SystemExit("the run was over before it was killed: try again")
+
+
 def main(root: Path) -> None:
-    """Draw the lake, write the engine and score: two dates, a late run, a changed image."""
+    """Draw the lake, write the engine and score: two dates, a late run, a changed image, a kill."""
     from tests.tiny_engine import write_tiny_engine
 
     write_tiny_engine(root / "engine", precisions=("fp32", "fp16"))
-    score = [
-        sys.executable, "-m", "steel_batch.cli", "score", "--images", str(root / "lake"),
-        "--key-pattern", PATTERN, "--engine", str(root / "engine"), "--store", str(root / "store"),
-        "--max-bad", "0.5", "--runtime", "onnxruntime", "--shard-images", "8", "--num-actors", "1",
-    ]  # fmt: skip
+    score = score_command(root, 8)
     draw_lake(root / "lake", late=False)
     for date in DATES:
         subprocess.run([*score, "--date", date], check=True)
     draw_lake(root / "lake")
     subprocess.run([*score, "--date", DATES[0]], check=True)
     subprocess.run([*score, "--date", DATES[1], "--rescore-changed"], check=True)
+    score_until_killed(root)
 
 
 if __name__ == "__main__":

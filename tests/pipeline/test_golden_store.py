@@ -11,12 +11,25 @@ import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable
 
-from steel_batch.config import ScoreConfig
+from steel_batch import layout
+from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.lake import Lake
+from steel_batch.pipeline.backfill import BackfillConfig, backfill
+from steel_batch.runs.receipt import read_receipts
+from steel_batch.runs.record import read_run
 from steel_batch.tables.query import run_query
 from steel_batch.tables.verify import verify
 from tests.conftest import run_score
-from tests.golden.make_store import DATES, PATTERN, draw_image, key_of, write_image
+from tests.golden.make_store import (
+    DATES,
+    INTERRUPTED,
+    NUM_IMAGES,
+    PATTERN,
+    draw_image,
+    draw_interrupted,
+    key_of,
+    write_image,
+)
 from tests.golden_store import GOLDEN_ENGINE, GoldenPlaces, copy_golden_store
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -53,7 +66,7 @@ def test_a_later_run_adds_late_images_and_rows_of_before_show_null(golden: Golde
     for number in range(50, 53):
         write_image(golden.images, key_of(number, DATES[1]), draw_image(number))
     done = run_score(config(golden, DATES[1], precision="fp16"))
-    assert (done.run_id[-4:], done.num_images, done.num_scored) == ("0003", 3, 3)
+    assert (str(done.run_id)[-4:], done.num_images, done.num_scored) == ("0003", 3, 3)
     assert by_runtime(golden.store) == [(DATES[0], None, 15), (DATES[1], "fp16", 3),
                                         (DATES[1], None, 11)]  # fmt: skip
     assert list(verify(golden.store)) == []
@@ -119,3 +132,41 @@ def test_nothing_new_is_found_where_nothing_is(golden: GoldenPlaces) -> None:
     done = run_score(config(golden, DATES[0]))
     assert (done.num_images, done.run_id) == (0, None)
     assert done.engine == GOLDEN_ENGINE
+
+
+def test_a_run_that_was_killed_is_resumed_with_the_receipts_it_has(golden: GoldenPlaces) -> None:
+    draw_interrupted(golden.images)
+    run_id = layout.run_id(GOLDEN_ENGINE, INTERRUPTED, 1)
+    record = read_run(golden.store, run_id).record
+    assert record is not None
+    before = list(read_receipts(golden.store, run_id, record.plan_digest))
+    assert 0 < len(before) < record.num_shards
+    done = run_score(config(golden, INTERRUPTED, shard_images=1))
+    assert (done.run_id, done.num_scored) == (run_id, NUM_IMAGES)
+    assert done.num_resumed_images == len(before)
+    assert list(verify(golden.store)) == []
+    rows = run_query(
+        golden.store, f"SELECT image_key, precision FROM predictions WHERE date = '{INTERRUPTED}'"
+    )
+    # What that build scored does not say by what; the rest was scored now.
+    assert sorted(str(precision) for precision in rows["precision"].to_pylist()) == (
+        ["None"] * len(before) + ["fp32"] * (NUM_IMAGES - len(before))
+    )
+
+
+def test_a_backfill_rechecks_old_dates_and_adds_a_new_one(golden: GoldenPlaces) -> None:
+    new = "2026-11-23"
+    for number in range(3):
+        write_image(golden.images, key_of(number, new), draw_image(300 + number))
+    write_image(golden.images, key_of(60, DATES[0]), draw_image(60))
+    settings = config(golden, ALL_DATES)
+    for expected in (
+        {DATES[0]: "committed", DATES[1]: "done before", new: "committed"},
+        dict.fromkeys((*DATES, new), "committed"),
+    ):
+        outcomes = backfill(settings, BackfillConfig(recheck=True), lambda _: None)
+        assert {outcome.date: outcome.state for outcome in outcomes} == expected
+        assert list(verify(golden.store)) == []
+        assert by_runtime(golden.store) == [
+            (DATES[0], "fp32", 1), (DATES[0], None, 15), (DATES[1], None, 11), (new, "fp32", 3)
+        ]  # fmt: skip

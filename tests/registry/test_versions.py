@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.errors import ConfigError, EngineError
+from steel_batch.errors import ConfigError, EngineError, FormatError
 from steel_batch.lake import Lake
 from steel_batch.registry import aliases
 from steel_batch.registry.registration import register
@@ -233,7 +233,9 @@ def test_a_card_of_a_newer_format_is_refused_by_name(lake: Lake) -> None:
     promoted(lake)
     key = layout.card_file("tiny", CARD.version)
     lake.write(key, lake.read(key).replace(b'"format": 2', b'"format": 3'))
-    with pytest.raises(EngineError, match=f"{key} is an engine card of format 3; .* up to 2"):
+    with pytest.raises(
+        FormatError, match=f"{key} is an engine card of format 3; .* formats 1 to 2"
+    ):
         load_engine(CARD.name, store=lake)
 
 

@@ -105,7 +105,7 @@ def test_a_damaged_file_of_a_run_is_named(
     lake = Lake(str(tmp_path_factory.mktemp("damaged")))
     key = layout.run_file(layout.run_id(ENGINE, DATE, 1), name)
     lake.write(key, text)
-    with pytest.raises(LakeError, match=f"{key} is not"):
+    with pytest.raises(LakeError, match=f"{key} is damaged"):
         read_run(lake, layout.run_id(ENGINE, DATE, 1))
 
 

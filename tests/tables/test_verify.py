@@ -211,7 +211,7 @@ def test_the_same_image_of_two_dates_or_engines_is_no_duplicate(store: Lake) -> 
 
 def rewrite_result(store: Lake, change: Callable[[RunResult], RunResult]) -> str:
     key = layout.run_file(layout.run_id(ENGINE, DATE, 1), "result.json")
-    changed = change(RunResult.from_json(store.read(key)))
+    changed = change(RunResult.from_json(store.read(key), source=key))
     store.write(key, json.dumps(changed.to_json()).encode())
     return key
 

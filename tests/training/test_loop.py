@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 import torch
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, FormatError
 from steel_batch.lake import Lake
 from tests.training.bands import open_bands
 from training.augment import AugmentConfig
 from training.batches import Examples, Sampler, make_ahead
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.dataset import Dataset, open_dataset
+from training.journal import read_journal
 from training.loop import naming_what_does_not_fit, train
 from training.model import Segmenter
 from training.recipe import ModelConfig, TrainConfig
@@ -66,9 +67,43 @@ def same_weights(first: Segmenter, second: Segmenter) -> bool:
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
-    text = (folder / "metrics.jsonl").read_text()
     timed = "images_per_second"
-    return [{k: v for k, v in json.loads(line).items() if k != timed} for line in text.splitlines()]
+    journal = read_journal(folder / "metrics.jsonl")
+    return [{k: v for k, v in record.items() if k != timed} for record in journal]
+
+
+def test_checkpoint_and_figures_of_a_newer_build_are_refused_and_kept(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    train_until(6, dataset, RECIPE, tmp_path)
+    checkpoint, figures = tmp_path / "checkpoint.pt", tmp_path / "metrics.jsonl"
+    state = torch.load(checkpoint, weights_only=True)
+    assert state["format"] == 1
+    header, *rest = figures.read_text().splitlines()
+    assert json.loads(header) == {"format": 1}
+    figures.write_text("\n".join(['{"format": 99}', *rest, ""]))
+    newer = figures.read_bytes()
+    with pytest.raises(FormatError, match=f"{figures} is the journal of a training of format 99"):
+        train(dataset, RECIPE, tmp_path, validation=dataset)
+    assert figures.read_bytes() == newer
+    torch.save({**state, "format": 99}, checkpoint)
+    newer = checkpoint.read_bytes()
+    with pytest.raises(FormatError, match=f"{checkpoint} is a checkpoint of format 99"):
+        train(dataset, RECIPE, tmp_path, validation=dataset)
+    assert checkpoint.read_bytes() == newer
+
+
+def test_a_training_that_an_earlier_build_began_is_continued(
+    dataset: Dataset, undisturbed: Segmenter, tmp_path: Path
+) -> None:
+    train_until(6, dataset, RECIPE, tmp_path)
+    checkpoint, figures = tmp_path / "checkpoint.pt", tmp_path / "metrics.jsonl"
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({name: value for name, value in state.items() if name != "format"}, checkpoint)
+    figures.write_text("".join(figures.read_text().splitlines(keepends=True)[1:]))
+    again = train(dataset, RECIPE, tmp_path, validation=dataset)
+    assert same_weights(again, undisturbed)
+    assert [line["step"] for line in lines(tmp_path)] == [2, 3, 4, 6, 6]
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_figures(
@@ -160,7 +195,7 @@ def test_the_first_of_equal_averages_is_best_and_patience_ends_the_run(
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    train_until(4, dataset, RECIPE, tmp_path)
+    train_until(6, dataset, RECIPE, tmp_path)
     changed = dataclasses.replace(RECIPE, seed=1, augment=AugmentConfig(crop_width=64))
     with pytest.raises(ConfigError, match=r"another recipe \(augment, seed differ\)"):
         train(dataset, changed, tmp_path)
