@@ -1,8 +1,8 @@
-"""Where a Ray cluster is, whether it answers, and the token that it asks for.
+"""Where a Ray cluster is, whether it answers, and the token that it requires.
 
-Ray itself waits in silence for minutes where a head does not answer, looks for a token only where
-the address is ``auto``, and then uses it also where the cluster has none, whose actors it cannot
-start so. Here the head is asked first.
+If a head does not answer, Ray itself waits silently for minutes. It looks for a token only if the
+address is ``auto``, and then uses it even if the cluster has none, whose actors then cannot start.
+So the head is asked first.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ POLL_SECONDS: Final = 0.25
 
 @contextlib.contextmanager
 def reached(address: str, *, seconds: float) -> Iterator[str]:
-    """The address of a head that answers, signed in to where it asks for a token.
+    """Yield the address of a head that answers, with a token if it requires one.
 
     A token is looked for where Ray does: ``RAY_AUTH_TOKEN``, ``RAY_AUTH_TOKEN_PATH``,
-    ``~/.ray/auth_token``. Within the block, Ray's mode is the one that the cluster has, unless
-    ``RAY_AUTH_MODE`` says another.
+    ``~/.ray/auth_token``. Within the block, Ray's authentication mode is that of the cluster,
+    unless ``RAY_AUTH_MODE`` is set.
 
     Args:
-        address: ``host:port``; ``auto`` for the cluster that runs here. Others are left to Ray.
-        seconds: How long nothing may answer.
+        address: ``host:port``; ``auto`` for the cluster on this machine. Other forms are left to
+            Ray.
+        seconds: How long to wait for an answer.
 
     Raises:
-        OSError: Nothing answers there, or ``auto`` finds none, or more than one.
-        RayError: The cluster asks for a token, and there is none, or it is another one.
+        OSError: Nothing answers there, or ``auto`` finds no cluster, or more than one.
+        RayError: The cluster requires a token, and it is missing or wrong.
     """
     if address == "auto":
         address = str(canonicalize_bootstrap_address_or_die(address))
@@ -58,9 +59,9 @@ def reached(address: str, *, seconds: float) -> Iterator[str]:
 
 
 def with_token_if_asked(ask: Callable[[], Answer]) -> Answer:
-    """Ask a cluster something; where it asks for a token, with the one that Ray finds.
+    """Make a request to a cluster; if it requires a token, repeat it with the one that Ray finds.
 
-    Where ``RAY_AUTH_MODE`` says whether to send a token, that is done.
+    If ``RAY_AUTH_MODE`` is set, it decides whether a token is sent.
     """
     try:
         return ask()
@@ -78,15 +79,16 @@ def with_token_if_asked(ask: Callable[[], Answer]) -> Answer:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether a cluster asks for a token; the error's class is not in every version of Ray."""
+    """Whether a cluster requires a token; not every version of Ray has the error's class."""
     return type(error).__name__ == "AuthenticationError"
 
 
 @contextlib.contextmanager
 def own_token() -> Iterator[None]:
-    """Have a cluster that is started here ask for a token that nobody else has.
+    """Let a cluster that is started here require a token that nobody else has.
 
-    Ray 2.59 and later write one to ``~/.ray/auth_token`` otherwise, for every cluster of this user
+    Otherwise Ray 2.59 and later write one to ``~/.ray/auth_token``, for every later cluster of this
+    user, and fail if that cannot be written. An existing token is used.
     that is started later, and fail where that cannot be written. One that is there is taken.
     """
     with _mode_kept():
@@ -109,14 +111,14 @@ def has_token() -> bool:
 
 
 def _loader() -> Any:
-    """What finds Ray's token; None in versions that know none."""
+    """Ray's class that finds the token; None in versions without tokens."""
     kind = getattr(ray._raylet, "AuthenticationTokenLoader", None)
     return None if kind is None else kind.instance()
 
 
 @contextlib.contextmanager
 def _mode_kept() -> Iterator[None]:
-    """Have Ray's mode after the block as it was before: Ray, too, sets it."""
+    """Restore Ray's authentication mode after the block; Ray changes it, too."""
     before = os.environ.get(MODE)
     try:
         yield
@@ -129,7 +131,7 @@ def _mode_kept() -> Iterator[None]:
 
 
 def _await_listener(host: str, port: int, give_up: float) -> None:
-    """Wait until something listens at a port."""
+    """Wait until a process listens on a port."""
     while True:
         left = max(POLL_SECONDS, give_up - time.monotonic())
         try:
@@ -143,7 +145,7 @@ def _await_listener(host: str, port: int, give_up: float) -> None:
 
 
 def _ask(address: str, give_up: float) -> None:
-    """Ask a head something, in a thread: Ray waits for 40 s for an answer, and cannot be stopped.
+    """Ask a head, in a thread: Ray waits 40 s for an answer, and cannot be stopped.
 
     Raises:
         TimeoutError: It does not answer.

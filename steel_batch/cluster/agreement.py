@@ -1,7 +1,7 @@
 """What every node that works for a run must have in common with the machine of the command.
 
-A node may join at any time, installed and mounted by other hands. So each process looks at its own
-node when it begins to work, instead of the driver at all nodes before.
+A node may join at any time, installed and mounted by other people. So each process checks its own
+node when it starts to work, instead of the driver checking all nodes beforehand.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from steel_batch.errors import ConfigError, MachineError, SteelBatchError
 from steel_batch.lake import Lake
 
 MAX_ENTRIES: Final = 64
-"""Names of a folder that are remembered; one that is seen is enough."""
+"""Names of a folder that are recorded; finding one of them is enough."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,11 +29,11 @@ class Agreement:
     """See `installed`."""
     host: str
     folders: Mapping[str, tuple[str, ...]]
-    """Per folder that is not in an object store, some names of what lies in it."""
+    """Per folder that is not in an object store, some names of its entries."""
 
     @classmethod
     def of_this_machine(cls, *lakes: Lake) -> Agreement:
-        """What this machine has.
+        """Record what this machine has.
 
         Args:
             lakes: Where a run reads and writes. Those in S3 are the same for every machine.
@@ -49,26 +49,26 @@ class Agreement:
         """Make sure that this machine has the same.
 
         Raises:
-            MachineError: It has another steel-batch, or lacks a folder: what is not mounted looks
-                like an empty folder, and its images like images that are gone.
+            MachineError: It has another steel-batch, or lacks a folder: an unmounted folder looks
+                empty, and its images look missing.
         """
         if self.install != installed():
             raise MachineError(
-                f"steel-batch {installed()} is installed here, and {self.install} on {self.host}, "
-                "where the command runs. Install the same one on every node and start Ray again."
+                f"steel-batch {installed()} is installed here, but {self.install} on {self.host}, "
+                "where the command runs. Install the same one on every node and restart Ray."
             )
         for folder, names in self.folders.items():
             if names and not any((Path(folder) / name).exists() for name in names):
                 raise MachineError(
-                    f"nothing is here of what the folder {folder} has on {self.host}, where the "
-                    f"command runs, such as {names[0]!r}. Mount it at the same path on every node, "
-                    "or keep images and store in S3."
+                    f"the folder {folder} lacks here what it has on {self.host}, where the command "
+                    f"runs, such as {names[0]!r}. Mount it at the same path on every node, or keep "
+                    "images and store in S3."
                 )
 
     def blame(self, error: SteelBatchError) -> SteelBatchError:
-        """The same error, with this node's name where it is another one than the command's.
+        """The same error, with this node's name if it is not the command's machine.
 
-        There, what a flag asks for may be right and only this node without it.
+        What a flag requests may be available there, and only missing on this node.
         """
         here = platform.node()
         if here == self.host:
@@ -78,6 +78,6 @@ class Agreement:
 
 
 def _names_in(folder: Path) -> tuple[str, ...]:
-    if not folder.is_dir():  # a manifest's file, or a store that is not made yet
+    if not folder.is_dir():  # a manifest's file, or a store that does not exist yet
         return ()
     return tuple(path.name for path in itertools.islice(folder.iterdir(), MAX_ENTRIES))

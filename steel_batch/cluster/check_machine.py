@@ -1,8 +1,8 @@
-"""What a machine must have to score with an engine, and what of it is here.
+"""Checks what a machine needs to score with an engine.
 
-Each check gives findings and raises none of our errors, so that one look shows all that is missing.
-Nothing is changed; to see that the store can be written, one small object, or the folder for it, is
-made and deleted.
+Each check returns findings and raises none of our errors, so that one pass shows all that is
+missing. Nothing is changed; to test that the store can be written, one small object, or the folder
+for it, is created and deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from steel_batch.registry.versions import Engine
 from steel_batch.sources.manifest import is_manifest
 
 IMPATIENT: Final = Retry(total_seconds=10.0, unreachable_seconds=10.0, max_refusals=2)
-"""Somebody waits for the answer."""
+"""Short limits, as somebody waits for the answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,20 +35,20 @@ class Wanted:
     """What a machine is to do. Ray ships it to the nodes."""
 
     engine: Engine | None
-    """None where it could not be loaded: what depends on it is left out."""
+    """None if it could not be loaded: checks that depend on it are skipped."""
     runtime: str | None
-    """The one to score with, never ``auto``; None for a machine that only reads."""
+    """The runtime to score with, never ``auto``; None for a machine that only reads."""
     precision: str = "auto"
     batch_size: int | None = None
     store: Lake | None = None
     images: str | None = None
     endpoint_url: str | None = None
     version: str = field(default_factory=installed)
-    """Of steel-batch, where the command was given."""
+    """Version of steel-batch on the machine of the command."""
 
 
 def check(wanted: Wanted) -> list[Finding]:
-    """Look at everything that this machine needs for what is wanted of it."""
+    """Check everything that this machine needs for what it is to do."""
     findings = [_check_python(), check_packages(wanted.version)]
     if wanted.runtime is not None and wants_gpu(wanted.runtime):
         findings += check_gpu(
@@ -74,7 +74,7 @@ def _check_python() -> Finding:
 
 
 def describe_engine(engine: Engine) -> Finding:
-    """An engine that could be loaded."""
+    """Describe an engine that could be loaded."""
     card = engine.card
     precisions = ", ".join(graph.precision for graph in card.graphs)
     return Finding(
@@ -86,7 +86,7 @@ def describe_engine(engine: Engine) -> Finding:
 
 
 def check_store(store: Lake) -> Finding:
-    """Whether the store can be written, and lets of two writers of one object only one win."""
+    """Check that the store can be written, and lets only one of two writers of an object win."""
     if not store.is_s3 and not Path(store.url).exists():
         return _check_new_folder(Path(store.url))
     try:
@@ -98,7 +98,7 @@ def check_store(store: Lake) -> Finding:
             name="store",
             state="wrong",
             found=f"{store.url} does not decide between two writers: {flaw}. Two runs could hold "
-            "one lock, and lose each other's commits.",
+            "one lock and lose each other's commits.",
             remedy=ADVICE,
         )
     return Finding(
@@ -110,26 +110,28 @@ def check_store(store: Lake) -> Finding:
 
 def _check_new_folder(folder: Path) -> Finding:
     above = next(parent for parent in folder.parents if parent.exists())
-    # Rights alone do not tell: nobody makes a folder in /proc, or on a disk that is read-only.
+    # Permissions alone are not enough: nobody can create a folder in /proc or on a read-only disk.
     with contextlib.suppress(OSError):
         Path(tempfile.mkdtemp(prefix=".steel-batch-", dir=above)).rmdir()
         return Finding(
-            name="store", state="note", found=f"{folder} is not there yet: the first run makes it"
+            name="store",
+            state="note",
+            found=f"{folder} does not exist yet: the first run creates it",
         )
     return Finding(
         name="store",
         state="wrong",
-        found=f"{folder} is not there and cannot be made: {above} is not a folder that can be "
+        found=f"{folder} does not exist and cannot be created: {above} is not a folder that can be "
         "written. Check --store and the permissions.",
     )
 
 
 def check_images(images: str, endpoint_url: str | None) -> Finding:
-    """Whether the lake can be listed and has an object, or the manifest is there."""
+    """Check that the lake can be listed and has an object, or that the manifest exists."""
     try:
         lake = Lake(images, endpoint_url=endpoint_url, retry=IMPATIENT)
         if is_manifest(images, endpoint_url):
-            return Finding(name="images", state="ok", found=f"{images} is there")
+            return Finding(name="images", state="ok", found=f"{images} exists")
         first = next(lake.list_objects(), None)
     except SteelBatchError as error:
         return wrong("images", error)
@@ -137,6 +139,6 @@ def check_images(images: str, endpoint_url: str | None) -> Finding:
         return Finding(
             name="images",
             state="wrong",
-            found=f"{lake.url} is empty or not there: check --images.",
+            found=f"{lake.url} is empty or does not exist: check --images.",
         )
     return Finding(name="images", state="ok", found=f"{lake.url} can be listed")

@@ -1,4 +1,4 @@
-"""The checks of `cluster.check_machine` on the nodes of the joined Ray cluster."""
+"""Runs the checks of `cluster.check_machine` on the nodes of the joined Ray cluster."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from steel_batch.engine.finding import Finding
 from steel_batch.engine.runtime import wants_gpu
 
 PROBE_SECONDS: Final = 20.0
-"""How long a node may take; a process that loads TensorRT for the first time needs some of it."""
+"""Time limit per node; a process that loads TensorRT for the first time needs some of it."""
 GPU_SHARE: Final = 0.01
-"""What a probe claims of a GPU, so that Ray shows it one; a GPU that is all taken has not that."""
+"""Share of a GPU that a probe claims, so that Ray shows it one; a fully claimed GPU has no room."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,13 +30,13 @@ class NodeReport:
 
 
 def check_nodes(wanted: Wanted, *, seconds: float = PROBE_SECONDS) -> list[NodeReport]:
-    """Look at every node that is alive, all at once.
+    """Check every node that is alive, all at once.
 
-    Where the runtime takes GPUs, nodes without one are looked at as those that only read.
+    If the runtime uses GPUs, nodes without one are checked as nodes that only read.
 
     Args:
         wanted: What the nodes are to do.
-        seconds: How long they have.
+        seconds: Time limit.
     """
     reads = dataclasses.replace(wanted, runtime=None)
     on_gpu = wanted.runtime is not None and wants_gpu(wanted.runtime)
@@ -56,20 +56,20 @@ def check_nodes(wanted: Wanted, *, seconds: float = PROBE_SECONDS) -> list[NodeR
 class _Probe:
     node: Mapping[str, Any]
     look: Callable[..., list[Finding]]
-    """Its module is imported where it runs: the less that takes, the sooner it answers."""
+    """Its module is imported on the node: the less it imports, the sooner it answers."""
     arguments: Mapping[str, Any]
     on_gpu: bool
 
 
 def _probe(probes: Sequence[_Probe], seconds: float) -> list[NodeReport]:
-    """Have each node look at itself; one that does not answer is a finding."""
+    """Let each node check itself; a node that does not answer is a finding."""
     asked = {}
     for probe in probes:
         task = ray.remote(
             num_cpus=0,
             num_gpus=GPU_SHARE if probe.on_gpu else 0,
-            max_calls=1 if probe.on_gpu else 0,  # what stays of a process keeps GPU memory
-            max_retries=3,  # and the next probe may still be given to one that just ends
+            max_calls=1 if probe.on_gpu else 0,  # a process that stays alive keeps GPU memory
+            max_retries=3,  # and the next probe may still be sent to one that is just ending
             scheduling_strategy=NodeAffinitySchedulingStrategy(probe.node["NodeID"], soft=False),
         )(probe.look)
         asked[task.remote(**probe.arguments)] = probe
@@ -97,7 +97,7 @@ def _findings(ref: Any) -> list[Finding]:
             Finding(
                 name="Ray",
                 state="wrong",
-                found=f"the node cannot be looked at: {type(cause).__name__}: {reason}.",
+                found=f"the node cannot be checked: {type(cause).__name__}: {reason}.",
                 remedy="Install the same steel-batch, Python and Ray on every node.",
             )
         ]
@@ -106,7 +106,7 @@ def _findings(ref: Any) -> list[Finding]:
 
 def _no_answer(on_gpu: bool, seconds: float) -> Finding:
     if on_gpu:
-        found = f"no GPU of this node was free within {seconds:g} s, so it was not looked at"
+        found = f"no GPU of this node was free within {seconds:g} s, so it was not checked"
         return Finding(name="Ray", state="note", found=found)
     return Finding(name="Ray", state="wrong", found=f"the node did not answer within {seconds:g} s")
 

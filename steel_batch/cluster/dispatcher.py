@@ -1,6 +1,6 @@
-"""Who hands works to the read tasks, and counts how often each shard was started.
+"""Hands work to the read tasks, and counts how often each shard was started.
 
-A module of its own that imports next to nothing: the process of this actor is there at once.
+A module of its own that imports almost nothing, so that this actor's process starts at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from steel_batch.errors import SteelBatchError
 
 PATIENCE_SECONDS: Final = 10.0
-"""How long the other scoring actors are waited for, once one has said that it can score or not."""
+"""How long to wait for the other scoring actors, once one has reported ready or failed."""
 _POLL_SECONDS: Final = 0.1
 
 
@@ -27,31 +27,31 @@ class Work:
     run_id: str
     plan_digest: str
     pending: Mapping[int, Sequence[int]]
-    """Per row group of the plan, its shards that are to be scored."""
+    """Per row group of the plan, its shards that are still to be scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """How far the scoring actors are."""
+    """Start-up of the scoring actors."""
 
     is_over: bool
     """Whether reading may begin, or never will."""
     is_refused: bool = False
     """Whether it never will, because an actor cannot score."""
     num_answers: int
-    """Actors that have loaded the engine, or said why they cannot."""
+    """Actors that have loaded the engine, or reported why they cannot."""
     notes: Sequence[str]
-    """What takes them long."""
+    """What delays them."""
 
 
 class Dispatcher:
-    """Hands works to the read tasks, and counts how often each shard was started.
+    """Hands work to the read tasks, and counts how often each shard was started.
 
-    An actor of its own: what kills a scoring actor does not reach it.
+    An actor of its own: whatever kills a scoring actor does not reach it.
 
     Args:
-        num_awaited: Scoring actors that have to say that they can score before any work is handed
-            out. Once one has, the others have `patience`; if one cannot, no work is.
+        num_awaited: Scoring actors that must report before any work is handed out. Once one is
+            ready, the others have `patience`; if one cannot score, no work is handed out.
         patience: In seconds.
     """
 
@@ -68,16 +68,16 @@ class Dispatcher:
             self._is_over.set()
 
     async def note(self, text: str) -> None:
-        """Say what takes an actor long; what several say counts once."""
+        """Record what delays an actor; the same text from several actors counts once."""
         self._notes[text] = None
 
     async def load(self, actor: str) -> int:
-        """Note that an actor begins to load the engine; how often it has without an answer."""
+        """Record that an actor begins to load the engine; return its number of loads so far."""
         self._loads[actor] += 1
         return self._loads[actor]
 
     async def answer(self, actor: str, node: str, error: SteelBatchError | None) -> None:
-        """Say that an actor can score, or why it cannot; one that Ray restarted says it again."""
+        """Record that an actor is ready, or why it is not; a restarted actor reports again."""
         del self._loads[actor]
         if self._is_over.is_set():
             return
@@ -88,7 +88,7 @@ class Dispatcher:
             asyncio.get_running_loop().call_later(self._patience, self._is_over.set)
 
     async def opening(self, num_notes: int) -> Opening:
-        """How far the actors are, once that is over or there are more notes than so many."""
+        """The state of the actors, once start-up is over or there are more than `num_notes`."""
         while not self._is_over.is_set() and len(self._notes) <= num_notes:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._is_over.wait(), _POLL_SECONDS)
@@ -100,7 +100,7 @@ class Dispatcher:
         )
 
     async def refusal(self) -> SteelBatchError | None:
-        """Why no work is handed out; what becomes of actors later changes nothing about it."""
+        """Why no work is handed out; later changes of the actors do not affect it."""
         nodes: defaultdict[tuple[type[SteelBatchError], str], list[str]] = defaultdict(list)
         for node, error in self._answers.values():
             if error is not None:
@@ -115,17 +115,17 @@ class Dispatcher:
         )
 
     async def put(self, index: int, work: Work | None) -> None:
-        """Say what a work is; None where there is nothing to do, or no more."""
+        """Set a work item; None if there is nothing, or nothing more, to do."""
         self._works[index] = work
         self._is_there[index].set()
 
     async def put_if_unknown(self, index: int, work: Work | None) -> None:
-        """Say what a work is, unless that was said."""
+        """Set a work item, unless it was already set."""
         if index not in self._works:
             await self.put(index, work)
 
     async def take(self, index: int, part: int, num_parts: int) -> Work | None:
-        """One part of a work, as soon as it is known what that is and the actors can score it."""
+        """One part of a work item, as soon as it is set and the actors are ready."""
         await self._is_over.wait()
         if await self.refusal() is not None:
             return None
@@ -137,10 +137,10 @@ class Dispatcher:
         return dataclasses.replace(work, pending={g: work.pending[g] for g in groups})
 
     async def start(self, run_id: str, shard: int) -> int:
-        """Note a start; returns which one it is, from 1."""
+        """Record a start of a shard; return its number, from 1."""
         self._started[run_id, shard] += 1
         return self._started[run_id, shard]
 
     async def finish(self, run_id: str, shard: int) -> None:
-        """Forget a shard that is done."""
+        """Forget a finished shard."""
         del self._started[run_id, shard]

@@ -1,4 +1,4 @@
-"""The Ray cluster that a run uses: joined or started, and how scoring actors fit on it."""
+"""Joins or starts the Ray cluster of a run, and decides how scoring actors fit on it."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from steel_batch.silence import STDERR, silenced, stdout_replaced
 log = logging.getLogger(__name__)
 
 SHARED_SLOTS = 3
-"""Batches in flight of each of several actors of a GPU."""
+"""Batches in flight per actor, if several actors share a GPU."""
 LEFT_CPUS = 2 * READ_CPUS
-"""Of an actor's CPUs, what it does not claim, so that something is read beside it."""
+"""CPUs of an actor that it does not claim, so that read tasks run next to it."""
 HOW_TO_SIGN_IN = (
     "Set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token, or "
     "put it into ~/.ray/auth_token; on the head, `ray get-auth-token` prints it."
@@ -42,17 +42,16 @@ HOW_TO_SIGN_IN = (
 
 @contextlib.contextmanager
 def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterator[None]:
-    """Join the Ray cluster at `address` or ``RAY_ADDRESS``, or start one here, and leave it.
+    """Join the Ray cluster at `address` or ``RAY_ADDRESS``, or start one here; leave it afterwards.
 
-    Does nothing where this process is connected already.
+    Does nothing if this process is already connected.
 
     Args:
-        address: The head's, or None.
-        wait_seconds: How long nothing may answer there; Ray alone would wait for a quarter of an
-            hour.
+        address: Address of the head, or None.
+        wait_seconds: How long to wait for an answer; Ray alone would wait for a quarter of an hour.
 
     Raises:
-        ConfigError: There is no cluster at the address, or it does not let this process in.
+        ConfigError: There is no cluster at the address, or it refuses this process.
     """
     if ray.is_initialized():
         yield
@@ -62,7 +61,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     with contextlib.ExitStack() as signed_in:
         _init(address, wait_seconds, signed_in)
-        with stdout_replaced(Notices()):  # some of them come late
+        with stdout_replaced(Notices()):  # some notices arrive late
             try:
                 interrupt.check()  # joining takes seconds
                 yield
@@ -80,7 +79,7 @@ def _init(address: str | None, wait_seconds: float, signed_in: contextlib.ExitSt
             signed_in.enter_context(own_token())
         else:
             found = signed_in.enter_context(reached(address, seconds=wait_seconds))
-        # Ray's native notices stay off a terminal that shows progress; errors are exceptions.
+        # Keep Ray's native notices off a terminal that shows progress; errors are exceptions.
         with silenced(STDERR), _own_sigterm():
             ray.init(
                 # Without "local", Ray joins whatever cluster was last seen on this machine.
@@ -91,7 +90,10 @@ def _init(address: str | None, wait_seconds: float, signed_in: contextlib.ExitSt
             )
     except (OSError, RuntimeError, ValueError, RayError) as error:
         if address is None:
-            raise ClusterError(f"Ray does not start: {first_sentence(error)}") from error
+            raise ClusterError(
+                f"Ray does not start: {first_sentence(error)} Check the node's memory and disk, "
+                "and the logs in Ray's session folder."
+            ) from error
         advice = (
             "Give the address of its head, such as head:6379, with --ray-address or RAY_ADDRESS, "
             "or none to run on this machine."
@@ -111,7 +113,7 @@ def first_sentence(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does in this process: Ray's own handler exits with code 15."""
+    """Keep this process's SIGTERM handler: Ray's own exits with code 15."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -120,10 +122,10 @@ def _own_sigterm() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ignore further signals of impatient people: of a shutdown cut short, Ray makes exit 1.
+    """Ignore further signals of impatient people: Ray turns an interrupted shutdown into exit 1.
 
-    For about a second of it, Ray lets a SIGTERM end the process all the same, but not where
-    `interrupt` is installed: every thread blocks the signals there, Ray's own included.
+    For about a second of it, Ray still lets a SIGTERM end the process, but not if `interrupt` is
+    installed: then every thread blocks the signals, including Ray's own threads.
     """
     if interrupt.is_installed() or threading.current_thread() is not threading.main_thread():
         yield
@@ -139,9 +141,9 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def choose_runtime(runtime: str) -> str:
-    """The runtime of the scoring actors: ``auto`` is what the joined cluster's GPU nodes can run.
+    """Choose the runtime of the scoring actors: ``auto`` is what the cluster's GPU nodes can run.
 
-    The machine that starts a run often has no GPU, and what is installed on it says nothing.
+    The machine that starts a run often has no GPU, so what is installed on it does not matter.
 
     Raises:
         ConfigError: There is no runtime of that name.
@@ -174,14 +176,14 @@ def choose_runtime(runtime: str) -> str:
 
 
 def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
-    """How many scoring actors the cluster has room for.
+    """Compute how many scoring actors the cluster has room for.
 
     On GPUs, one actor each or as many as share one, with their part of the node's CPUs for
     decoding. On CPUs, actors of at most four CPUs each. Both leave a part of every node to the read
     tasks.
 
     Raises:
-        ConfigError: Not one actor fits.
+        ConfigError: Not even one actor fits.
     """
     total = ray.cluster_resources()
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -189,9 +191,9 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     if on_gpu:
         if num_gpus < 1 and (config.num_actors is None or not _may_grow(config)):
             raise MachineError(
-                "the TensorRT runtime was asked for and the Ray cluster has no GPU: start Ray on "
-                "a GPU node; join a cluster with --ray-address, and give --num-actors N where it "
-                "adds nodes when they are asked for; or give --runtime onnxruntime."
+                "the TensorRT runtime needs a GPU and the Ray cluster has none: start Ray on a GPU "
+                "node; or join a cluster with --ray-address, and give --num-actors N if it adds "
+                "nodes on demand; or give --runtime onnxruntime."
             )
         per_gpu = min(
             (n.get("CPU", 1.0) / n["GPU"] for n in nodes if n.get("GPU", 0) >= 1),
@@ -210,14 +212,14 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
     smallest = min((n["CPU"] for n in nodes if n.get("CPU", 0.0) >= 1), default=MAX_CPUS_PER_ACTOR)
     cpus = config.cpus_per_actor or min(MAX_CPUS_PER_ACTOR, smallest)
     room = sum(int(node.get("CPU", 0.0) // cpus) for node in nodes)
-    # Of more actors than there is room for, as many as fit by their claims come to one node.
+    # If there are more actors than room, each node gets as many as fit by their claims.
     left = LEFT_CPUS if (config.num_actors or 0) <= room else LEFT_CPUS * cpus / smallest
     if room < 1 and config.num_actors is None:
         largest = max(node.get("CPU", 0.0) for node in nodes)
         raise MachineError(
             f"no node of the Ray cluster has {cpus:g} CPUs for one scoring actor; the largest of "
             f"{len(nodes)} has {largest:g}. Give a smaller --cpus-per-actor, or --num-actors N "
-            "where the cluster adds nodes when they are asked for."
+            "if the cluster adds nodes on demand."
         )
     return ActorPool(
         num_actors=config.num_actors or room,

@@ -1,4 +1,4 @@
-"""Staged shards into files, as Ray tasks."""
+"""Merges staged shards into files, as Ray tasks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 MERGES_AT_ONCE: Final = 32
 MERGE_CPUS: Final = 0.25
-"""What a merge claims: it mostly waits for the store."""
+"""CPUs that a merge claims: it mostly waits for the store."""
 
 
 def _merge(
@@ -33,7 +33,7 @@ def _merge(
         found = merge_shards(store, run_id, number, shards)
     except DamagedShardsError as error:
         found = error
-    except SteelBatchError as error:  # raised, Ray would give it a traceback for a message
+    except SteelBatchError as error:  # if raised, Ray would put a traceback into its message
         found = agreement.blame(error)
     return found, meter.take()
 
@@ -44,16 +44,16 @@ def merge_files(
     cuts: Sequence[Cut],
     on_file: Callable[[Mapping[str, int]], None],
 ) -> tuple[dict[Cut, DataFile], dict[int, str]]:
-    """Merge shards into files, many at once. An error cancels the merges that run.
+    """Merge shards into files, many at once. An error cancels the running merges.
 
     Args:
         store: The store.
         run_id: The run.
         cuts: The files.
-        on_file: Called as each file is done, with what its requests met with (`Lake.counts`).
+        on_file: Called with each finished file and its counts of requests (`Lake.counts`).
 
     Returns:
-        The files that are complete, and of the shards of the others what was found damaged.
+        The complete files, and the damage found in shards of the others.
 
     Raises:
         LakeError: The store failed for good.
@@ -77,7 +77,7 @@ def merge_files(
             if isinstance(result, DataFile):
                 files[cut] = result
             elif isinstance(result, DamagedShardsError):
-                log.warning("file %d is not merged: %s", cut[0], result)
+                log.warning("cannot merge file %d: %s", cut[0], result)
                 damaged |= result.shards
             else:
                 raise result

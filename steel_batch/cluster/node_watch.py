@@ -1,4 +1,4 @@
-"""Says so while no node of the cluster can score, as a run waits for one without an end."""
+"""Warns while no node of the cluster can score, as a run then waits without end."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 10.0
 LEAVE_SECONDS: Final = 1.0
-"""How long the end of a stream waits for a look that is under way."""
+"""How long the end of a stream waits for a check in progress."""
 
 
 class NodeWatch:
-    """Looks at the cluster's nodes from a thread: a `with` block.
+    """Checks the cluster's nodes from a thread: a `with` block.
 
     Args:
-        num_cpus: What one scoring actor claims.
-        num_gpus: The same.
-        seconds: Between two looks.
+        num_cpus: CPUs that one scoring actor claims.
+        num_gpus: GPUs that it claims.
+        seconds: Time between two checks.
     """
 
     def __init__(self, *, num_cpus: float, num_gpus: float, seconds: float = LOOK_SECONDS) -> None:
@@ -31,12 +31,12 @@ class NodeWatch:
         self._thread = threading.Thread(target=self._watch, name="nodes", daemon=True)
 
     def __enter__(self) -> NodeWatch:
-        """Begin to look."""
+        """Start checking."""
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Look no more."""
+        """Stop checking."""
         self._stop.set()
         self._thread.join(LEAVE_SECONDS)
 
@@ -66,12 +66,12 @@ class NodeWatch:
 def nodes_that_fit(
     nodes: Sequence[Mapping[str, Any]], num_cpus: float, num_gpus: float
 ) -> list[str]:
-    """The names of those that are alive and have room for one scoring actor when idle.
+    """Names of the live nodes that have room for one scoring actor when idle.
 
     Args:
-        nodes: As `ray.nodes` gives them.
-        num_cpus: What one actor claims.
-        num_gpus: The same.
+        nodes: The result of `ray.nodes`.
+        num_cpus: CPUs that one actor claims.
+        num_gpus: GPUs that it claims.
     """
     return [
         node["NodeManagerHostname"]

@@ -1,7 +1,7 @@
-"""What Ray prints of lost nodes and failed tasks: one line each, on stderr.
+"""Ray's notices about lost nodes and failed tasks: one line each, on stderr.
 
-Ray prints it to stdout, which is for results, and with the log and the stack trace of the process
-that ended. Those stay in the logs of Ray's session on that node.
+Ray prints them to stdout, which is for results, with the log and the stack trace of the process
+that ended. Those remain in the logs of Ray's session on that node.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ _TRACE: Final = "Traceback (most recent call last):"
 
 
 class Notices(io.TextIOBase):
-    """A stand-in for stdout while this process is connected to a cluster."""
+    """A replacement of stdout while this process is connected to a cluster."""
 
     def write(self, text: str) -> int:
-        """Pass on a notice; what `print` writes at once is one."""
+        """Forward a notice; each call of `print` is one notice."""
         sys.stderr.write(first_line(text) if text.strip() else text)
         return len(text)
 
     def flush(self) -> None:
-        """Have stderr show what it has."""
+        """Flush stderr."""
         sys.stderr.flush()
 
 
 def first_line(notice: str) -> str:
-    """What a notice is about; where it goes on with a trace, the reason that ends it."""
+    """The first line of a notice; if a trace follows, with the reason that ends it."""
     text = _COLOUR.sub("", notice)
     line, *rest = text.strip().splitlines()
     if line.endswith(_TRACE):
@@ -41,9 +41,9 @@ def first_line(notice: str) -> str:
 
 
 def keep_traces_off_the_terminal() -> None:
-    """Have Ray Data write its stack traces to its log file alone: the errors reach us too.
+    """Let Ray Data write its stack traces only to its log file: the errors reach us anyway.
 
-    A handler that belongs to the root logger as well is left as it is: it shows our own messages.
+    A handler that also belongs to the root logger is left alone: it shows our own messages.
     """
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler) and handler not in logging.root.handlers:

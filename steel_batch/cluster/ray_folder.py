@@ -1,7 +1,7 @@
-"""The folder in which Ray keeps its logs and sockets: one that is full stops a run without a word.
+"""The folder of Ray's logs and sockets: if it is full, a run stops without a message.
 
-Ray starts its processes with a full disk, and what needs a file then fails and is tried again for
-ever: a run stays at "starting".
+Ray starts its processes on a full disk; whatever needs a file then fails and is retried without
+end, and a run stays at "starting".
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Final
 from steel_batch.errors import MachineError
 
 LEAST_BYTES: Final = 64 << 20
-"""What must be free: a run of an hour writes some 10 MB of logs."""
+"""Space that must be free: a run of an hour writes some 10 MB of logs."""
 
 
 def check_ray_folder(*, least_bytes: int = LEAST_BYTES) -> None:
-    """Refuse to start Ray here where its folder cannot take what it writes.
+    """Refuse to start Ray here if its folder lacks space.
 
     Args:
-        least_bytes: What must be free.
+        least_bytes: Space that must be free.
 
     Raises:
-        MachineError: It names the folder, and what is free.
+        MachineError: It names the folder, and its free space.
     """
     folder = Path(os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
-    remedy = "Make room there, or set RAY_TMPDIR to a folder of another disk."
+    remedy = "Free space there, or set RAY_TMPDIR to a folder on another disk."
     try:
         folder.mkdir(parents=True, exist_ok=True)
         num_free = shutil.disk_usage(folder).free

@@ -2,14 +2,14 @@
 
 One row of the dataset is one shard. Read tasks turn parts of plans into shards of compressed bytes;
 scoring actors, each with one engine, turn a shard into staged rows and a receipt. A shard that
-cannot be read or staged comes back as a failure in its row: an exception would end the whole
+cannot be read or staged comes back with its failure in the row: an exception would end the whole
 dataset.
 
-Ray restarts an actor that died and repeats what it was doing, for ever if the input kills it. An
-actor that an image holds up ends itself, and so does one whose GPU fails. So every start of a shard
-is counted outside of the actor, and from the second start on the shard's images are decoded in
-child processes, where the one that kills or holds up can be found. What ends the process all the
-same fails its shard in the end.
+Ray restarts an actor that died and repeats its task, without end if the input kills it. An actor
+ends itself if an image hangs it or its GPU fails. So every start of a shard is counted outside the
+actor, and from the second start on, the shard's images are decoded in child processes, where the
+image that crashes or hangs can be found. If the process still ends, the shard fails after a number
+of starts.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
 log = logging.getLogger(__name__)
 
 MOST_STARTS: Final = 10
-"""Starts of one shard after which what ends its process is no image, nor a node that was lost."""
+"""Starts of one shard after which neither an image nor a lost node can be the reason."""
 MOST_LOADS: Final = 5
 """Starts of one actor, without one that loaded the engine, after which the engine is to blame."""
 
@@ -65,31 +65,31 @@ class Setup:
     engine: Engine
     decoder: str
     bits: int | None
-    """Of samples of 16 bits; see `images.depth`."""
+    """Bits in use of 16-bit samples; see `images.depth`."""
     decode_seconds: float
     decode: str
     runtime: str
     precision: str
     batch_size: int | None
     shard_bytes: int
-    """Of the largest shard, unless one image is larger."""
+    """Size of the largest shard, unless a single image is larger."""
     num_threads: int
     num_slots: int
-    """Batches in flight of each actor on a GPU."""
+    """Batches in flight per actor on a GPU."""
     agreement: Agreement
     """What each node must have in common with the machine of the command."""
 
 
 RESULT = pa.schema([("result", pa.binary())])
-"""JSON: what `stream.ShardResult` says, and under ``error`` the kind of what keeps an actor from
-scoring anything. One column, as each costs the scoring actor as much as some images."""
+"""JSON: the fields of `stream.ShardResult`; if an actor cannot score at all, ``error`` has the kind
+of error. One column, as each costs the scoring actor as much as several images."""
 
 
 class ReadStage:
-    """Parts of works in, shards of compressed bytes out."""
+    """Turns parts of work items into shards of compressed bytes."""
 
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
-        # Not the engine: its files may travel with it, and every task is sent all of this.
+        # Without the engine: its files may travel with it, and every task is sent all of this.
         self._lake, self._store, self._agreement = setup.lake, setup.store, setup.agreement
         card = setup.engine.card
         self._jpeg_size = (card.height, card.width) if setup.decoder == DECODER else None
@@ -98,7 +98,7 @@ class ReadStage:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Read the wanted shards of each part, one row group of the plan after the other."""
         for row in batch.to_pylist():
-            # While it waits in here, Ray lends the task's CPU to others.
+            # While this waits, Ray lends the task's CPU to others.
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))
             if work is None:
                 continue
@@ -126,7 +126,7 @@ class ReadStage:
 
 
 class ScoreStage:
-    """Shards of compressed bytes in, receipts out: one actor with one engine."""
+    """Turns shards of compressed bytes into receipts: one actor with one engine."""
 
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
@@ -136,18 +136,18 @@ class ScoreStage:
         try:
             if ray.get(dispatcher.load.remote(actor)) > MOST_LOADS:
                 raise EngineError(
-                    f"loading the engine ended its process {MOST_LOADS} times: memory is used up, "
-                    "or the runtime crashes. The logs of Ray's workers say more."
+                    f"loading the engine ended its process {MOST_LOADS} times: it is out of "
+                    "memory, or the runtime crashes. Check the logs of Ray's workers."
                 )
             setup.agreement.check()
             self._scorer = _open_scorer(setup, dispatcher.note.remote)
-        except SteelBatchError as caught:  # raised here, Ray would leave but its words, and restart
+        except SteelBatchError as caught:  # Ray would keep only its text, and restart the actor
             self._scorer, error = setup.agreement.blame(caught), caught
         dispatcher.answer.remote(actor, platform.node(), error)
         self._meter = Meter(setup.store)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Score the shards of a batch, which holds one."""
+        """Score the shards of a batch, which holds one shard."""
         results = [self._score(ShardInput.from_wire(batch, row)) for row in range(batch.num_rows)]
         return pa.table([[json.dumps(result).encode() for result in results]], schema=RESULT)
 
@@ -169,28 +169,28 @@ class ScoreStage:
         if attempt > MOST_STARTS:
             self._dispatcher.finish.remote(shard.run_id, shard.shard)
             return row | {
-                "failure": f"scoring it ended its process {MOST_STARTS} times, also where its "
-                "images were decoded in processes of their own: memory is used up, or the engine "
-                "or the GPU fails. The logs of Ray's workers say more.",
+                "failure": f"scoring it ended its process {MOST_STARTS} times, even with its "
+                "images decoded in child processes: it is out of memory, or the engine or the GPU "
+                "fails. Check the logs of Ray's workers.",
                 "transient": True,
             }
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
         except DeviceError as error:  # another process may use the GPU, or find that it is gone
-            log.error("ending, so that the actor is started anew: %s", error)
+            log.error("ending this process, so that the actor is restarted: %s", error)
             os._exit(EXIT_CODE)
         except SteelBatchError as error:
             row |= _failure(error)
         else:
             row["receipt"] = receipt.to_json().decode()
-        # Of the shards that are in work at once, the first that is done has the others' so far.
+        # Of concurrent shards, the first to finish also reports the others' counts so far.
         row["counts"] = dict(Counter(shard.counts) + Counter(self._meter.take()))
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return row
 
 
 def _failure(error: SteelBatchError) -> dict[str, Any]:
-    """What a row says of an error: of the lake, it costs a try; another one ends the run."""
+    """A row's fields for an error: errors of the lake cost an attempt, others end the run."""
     return {
         "failure": error.message,
         "transient": isinstance(error, TransientLakeError),
@@ -224,10 +224,10 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
 
 
 def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
-    """See that this process's GPU can score, before it is loaded with anything.
+    """Check that this process's GPU can score, before anything is loaded.
 
     Raises:
-        ConfigError: It cannot; the message says what is here and what mends it.
+        ConfigError: It cannot; the message states what was found and how to repair it.
     """
     findings = [
         *check_gpu(

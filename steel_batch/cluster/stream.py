@@ -1,6 +1,6 @@
-"""The stages as a Ray Dataset: works in, what became of each shard out.
+"""The stages as a Ray Dataset: work items in, the result of each shard out.
 
-What a work is may be said while the dataset runs, so one pool of warm actors scores one date or a
+Work items may be set while the dataset runs, so one pool of warm actors scores one date or a
 thousand.
 """
 
@@ -34,40 +34,40 @@ from steel_batch.runs.receipt import Receipt
 log = logging.getLogger(__name__)
 
 READ_CPUS: Final = 0.25
-"""What a read task claims: it mostly waits for the store."""
+"""CPUs that a read task claims: it mostly waits for the store."""
 SHARDS_PER_READ: Final = 8
-"""What one read task is to have at least: beginning one costs as much as reading a small shard."""
+"""Minimum number of shards per read task: starting one costs as much as reading a small shard."""
 SHARDS_AHEAD: Final = 64
-"""Shards of the largest size that may lie in the cluster's memory for each actor: what is read
-further ahead takes CPUs and fresh memory from what is scored now."""
+"""Shards of the largest size that may be in the cluster's memory for each actor: reading further
+ahead takes CPUs and fresh memory from what is scored now."""
 BLOCK_BYTES: Final = 1 << 20
-"""Less than any shard, so that every shard is a block and goes to whichever actor is free."""
-NO_ACTOR: Final = "no GPU is ready yet: one that is in use, or a node that is added, is waited for"
+"""Smaller than any shard, so that every shard is a block and goes to whichever actor is free."""
+NO_ACTOR: Final = "no GPU is ready yet: waiting for one that is in use, or for a node to be added"
 SLOW_START: Final = "the cluster is slow to start a process"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Supply:
-    """What is on its way to each scoring actor, so that it never waits."""
+    """How much is on its way to each scoring actor, so that it never waits."""
 
     reads: int
-    """Read tasks at a time; each reads and checks 1,000 to 2,000 images a second."""
+    """Concurrent read tasks; each reads and checks 1,000 to 2,000 images per second."""
     in_work: int
-    """Shards in work at once, so that nothing drains at a shard's end."""
+    """Concurrent shards of an actor, so that the device is busy at a shard's end."""
     in_flight: int
-    """Shards sent to it, in work or waiting in its node's memory. Ray Data sends new ones eight
-    times a second; what one actor has, no other one can take."""
+    """Shards sent to an actor, in progress or waiting in its node's memory. Ray Data sends new ones
+    eight times per second; a shard sent to one actor cannot move to another."""
 
 
 ON_GPU: Final = Supply(reads=8, in_work=8, in_flight=32)
-"""10,000 images a second and more."""
+"""For 10,000 images per second and more."""
 ON_CPU: Final = Supply(reads=2, in_work=2, in_flight=4)
-"""A shard takes seconds."""
+"""Here a shard takes seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActorPool:
-    """How many scoring actors there are and what each claims."""
+    """How many scoring actors there are, and what each claims."""
 
     num_actors: int
     num_cpus: float
@@ -78,18 +78,18 @@ class ActorPool:
 
     @property
     def supply(self) -> Supply:
-        """What keeps one of them busy."""
+        """How much keeps one of them busy."""
         return ON_GPU if self.num_gpus else ON_CPU
 
     @property
     def num_reads(self) -> int:
-        """Read tasks at a time that keep all of them busy."""
+        """Concurrent read tasks that keep all of them busy."""
         return self.num_actors * self.supply.reads
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
-    """What became of one shard."""
+    """Result of one shard."""
 
     run_id: str
     shard: int
@@ -97,21 +97,21 @@ class ShardResult:
     failure: str | None = None
     transient: bool = True
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """What the requests met with that it took to read and to stage it; see `Lake.counts`."""
+    """Counts of the requests to read and stage it; see `Lake.counts`."""
 
 
 class ShardStream:
-    """Scores works on the cluster with one pool of actors: a `with` block.
+    """Scores work items on the cluster with one pool of actors: a `with` block.
 
-    Where GPUs score, nothing is read before their actors have loaded the engine: an actor that
-    cannot ends the stream.
+    If GPUs score, nothing is read before their actors have loaded the engine: an actor that cannot
+    load it ends the stream.
 
     Args:
-        setup: Engine, places and how to run.
+        setup: Engine, places and settings.
         pool: The scoring actors.
-        num_works: How many works there will be; they are begun in order.
-        num_parts: Into how many tasks the reading of each work is divided.
-        observe: Told how far the actors on GPUs are, from a thread, until reading begins.
+        num_works: Number of work items; they are started in order.
+        num_parts: Number of read tasks per work item.
+        observe: Called from a thread with the state of the actors on GPUs, until reading begins.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class ShardStream:
             for index in range(num_works)
             for part in range(num_parts)
         ]
-        # On the driver's own node: the loss of any other one costs shards and not the run.
+        # On the driver's own node: losing any other node costs shards and not the run.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._num_awaited = pool.num_actors if pool.num_gpus else 0
         self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote(
@@ -140,22 +140,22 @@ class ShardStream:
         self._nodes = NodeWatch(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
 
     def __enter__(self) -> ShardStream:
-        """Begin to watch the actors."""
+        """Start to watch the actors."""
         self._watcher.start()
         self._nodes.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop the dataset and watching, however far they are."""
+        """Stop the dataset and the watch, whatever their progress."""
         if self._results is not None:
-            self._results.close()  # else it goes on until Python collects it, also without Ray
+            self._results.close()  # or it continues until Python collects it, even without Ray
         self._nodes.__exit__()
         with contextlib.suppress(ray.exceptions.RayError):
             ray.kill(self._dispatcher)
         self._watcher.join()
 
     def _watch_opening(self) -> None:
-        """Tell how far the actors are, until they have answered or the stream ends."""
+        """Report the state of the actors, until all have answered or the stream ends."""
         num_notes = 0
         with contextlib.suppress(ray.exceptions.RayError):
             while True:
@@ -170,25 +170,25 @@ class ShardStream:
                 num_notes = len(opening.notes)
             if opening.num_answers < self._num_awaited:
                 log.warning(
-                    "%d of %d scoring actors are ready; the others are not waited for: their GPUs "
+                    "%d of %d scoring actors are ready; starting without the others, whose GPUs "
                     "may be in use.",
                     opening.num_answers,
                     self._num_awaited,
                 )
 
     def put(self, index: int, work: Work | None) -> None:
-        """Say what a work is; None ends it, as far as it is not begun. From any thread."""
-        self._dispatcher.put.remote(index, work)  # not waited for: its process may just start
+        """Set a work item; None ends it, unless it has started. Callable from any thread."""
+        self._dispatcher.put.remote(index, work)  # not awaited: its process may just be starting
 
     def put_if_unknown(self, index: int, work: Work | None) -> None:
-        """Say what a work is, unless that was said. From any thread."""
+        """Set a work item, unless it was already set. Callable from any thread."""
         self._dispatcher.put_if_unknown.remote(index, work)
 
     def results(self) -> Iterator[ShardResult]:
-        """What becomes of each shard of each work, as it happens; asked for once.
+        """Yield the result of each shard of each work item as it finishes; to be called once.
 
         Raises:
-            ClusterError: Ray gave up: what has a receipt is kept.
+            ClusterError: Ray gave up: shards with a receipt are kept.
             Interrupted: A signal asked to stop.
             SteelBatchError: An actor cannot score.
         """
@@ -246,14 +246,14 @@ class ShardStream:
 class _StopWhenAsked(ExecutionCallback):  # type: ignore[misc]
     """Ends a dataset when a signal asks to stop.
 
-    Ray Data calls it some ten times a second, and what it raises comes to the consumer, which may
-    wait for the next block for minutes.
+    Ray Data calls it some ten times per second, and its exception reaches the consumer, which might
+    otherwise wait minutes for the next block.
     """
 
     def on_execution_step(self, executor: object) -> None:  # noqa: ARG002 - Ray Data gives it
-        """Look whether a signal asked to stop."""
+        """Check whether a signal asked to stop."""
         if interrupt.is_requested():
-            # Else it takes this for a bug of its own, and prints a traceback.
+            # Or it would report this as a bug of its own, and print a traceback.
             logging.getLogger("ray.data").setLevel(logging.CRITICAL)
             raise RuntimeError("a signal asked to stop")
 
@@ -264,13 +264,13 @@ def _configure_data(memory_bytes: int) -> None:
     context.execution_options.resource_limits = ExecutionResources.for_limits(
         object_store_memory=memory_bytes
     )
-    # A date may be planned, and a plan built, for longer than Ray takes to call that a failure.
+    # Planning a date or building a compiled plan may take longer than Ray waits before it fails.
     context.execution_no_progress_timeout_s = -1
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.execution_options.preserve_order = False
     callbacks = getattr(context, "custom_execution_callback_classes", None)
-    if callbacks is not None and _StopWhenAsked not in callbacks:  # older: at the next block
+    if callbacks is not None and _StopWhenAsked not in callbacks:  # older Ray: at the next block
         callbacks.append(_StopWhenAsked)
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)

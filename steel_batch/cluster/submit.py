@@ -1,4 +1,4 @@
-"""Hand a command to a Ray cluster as a job, and follow it."""
+"""Submits a command to a Ray cluster as a job, and follows it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from steel_batch.errors import ClusterError, ConfigError, MachineError
 LOOK_SECONDS: Final = 10.0
 CONNECT_SECONDS: Final = 10.0
 MAX_MISSES: Final = 4
-"""Looks in a row that fail where the head is gone: after a minute or so."""
+"""Consecutive failed checks before the head counts as gone: after about a minute."""
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
 _NOTICE: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \S+\.py:\d+ -- ")
-"""How lines begin in which Ray says what it does; those of the command itself do not."""
+"""Start of the lines in which Ray reports what it does; the command's own lines do not match."""
 
 
 class ClusterJobs:
@@ -33,10 +33,10 @@ class ClusterJobs:
 
     Args:
         address: The head's jobs server, ``http://head:8265``.
-        look_seconds: How often it is looked at whether that answers, while a job is followed.
+        look_seconds: How often the server is checked while a job is followed.
 
     Raises:
-        ConfigError: No jobs server answers there, or it asks for a token.
+        ConfigError: No jobs server answers there, or it requires a token.
     """
 
     def __init__(self, address: str, *, look_seconds: float = LOOK_SECONDS) -> None:
@@ -46,7 +46,7 @@ class ClusterJobs:
             "`ray dashboard cluster.yaml` forwards it to this machine."
         )
         if not address.startswith(("http://", "https://")):  # Ray would look for a cluster there
-            raise ConfigError(f"--address {address!r} is no URL: {expected}")
+            raise ConfigError(f"--address {address!r} is not a URL: {expected}")
         _hush()
         try:
             self._client = with_token_if_asked(lambda: JobSubmissionClient(address))
@@ -54,15 +54,15 @@ class ClusterJobs:
             raise MachineError(f"no jobs server of Ray answers at {address}: {expected}") from error
         except (RuntimeError, OSError, ValueError, LookupError, RayError) as error:
             raise MachineError(
-                f"the jobs server at {address} does not take this client: {first_sentence(error)} "
+                f"the jobs server at {address} rejects this client: {first_sentence(error)} "
                 f"{HOW_TO_SIGN_IN if is_refusal(error) else f'If it is none, {expected}'}"
             ) from error
 
     def submit(self, arguments: Sequence[str]) -> str:
-        """Start ``steel-batch`` with these arguments on the head; returns the job's id.
+        """Start ``steel-batch`` with these arguments on the head; return the job's id.
 
         Raises:
-            ClusterError: The cluster refused it.
+            ClusterError: The cluster rejected it.
         """
         entrypoint = shlex.join(["python", "-m", "steel_batch.cli", *arguments])
         try:
@@ -73,11 +73,11 @@ class ClusterJobs:
             ) from error
 
     def follow(self, job: str, on_text: Callable[[str], None]) -> int:
-        """Wait for a job to end, passing on what it prints; returns its exit code.
+        """Wait for a job to end, forwarding its output; return its exit code.
 
         Raises:
-            ClusterError: The connection was lost; the job goes on.
-            Interrupted: A signal asked to stop; the job goes on.
+            ClusterError: The connection was lost; the job continues.
+            Interrupted: A signal asked to stop; the job continues.
         """
         lines = _Lines(on_text)
 
@@ -104,18 +104,19 @@ class ClusterJobs:
             raise
         except (RuntimeError, OSError, RayError, aiohttp.ClientError) as error:
             raise ClusterError(
-                f"lost sight of job {job} on {self._address}: {first_sentence(error)} If the "
-                f"head is alive, it goes on there; `ray job logs {job} --follow` shows it. If the "
-                "head is gone, start it and submit the same command again: what is scored is kept."
+                f"lost the connection to job {job} on {self._address}: {first_sentence(error)} If "
+                f"the head is alive, the job continues there: follow it with `ray job logs {job} "
+                "--follow`. If the head is gone, start it and submit the same command again: what "
+                "is scored is kept."
             ) from error
         finally:
             lines.end()
         return _exit_code(details)
 
     async def _until_silent(self) -> None:
-        """Look at the jobs server now and then, until it does not take a connection any more.
+        """Check the jobs server regularly, until it accepts no connection any more.
 
-        A head that lost its power closes no connection, and Ray's client waits on for ever.
+        A head that lost its power closes no connection, and Ray's client would wait without end.
         """
         place = urlsplit(self._address)
         port = place.port or (443 if place.scheme == "https" else 80)
@@ -134,7 +135,7 @@ class ClusterJobs:
 
 
 class _Lines:
-    """Passes on what a job prints by whole lines, without Ray's own of what it does."""
+    """Forwards a job's output in whole lines, without Ray's own messages."""
 
     def __init__(self, on_text: Callable[[str], None]) -> None:
         self._on_text = on_text
@@ -147,14 +148,14 @@ class _Lines:
             self._on_text(kept)
 
     def end(self) -> None:
-        """Pass on a last line that has no end."""
+        """Forward a last line without a line end."""
         if self._rest:
             self._on_text(self._rest)
         self._rest = ""
 
 
 def _exit_code(details: JobDetails) -> int:
-    """The code of a job's command; of one that a signal ended, what a shell makes of it."""
+    """The exit code of a job's command; if a signal ended it, the code that a shell would use."""
     code = details.driver_exit_code
     if code is None:
         return _EXIT_CODES.get(details.status, 1)
@@ -162,7 +163,7 @@ def _exit_code(details: JobDetails) -> int:
 
 
 def _hush() -> None:
-    """Keep what Ray's client says of itself off stderr; its warnings stay."""
+    """Keep the informational messages of Ray's client off stderr; its warnings stay."""
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.partition(".")[0] == "ray" and isinstance(logger, logging.Logger):
             logger.setLevel(max(logger.level, logging.WARNING))

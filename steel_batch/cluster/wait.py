@@ -1,4 +1,4 @@
-"""Waiting for what Ray's tasks return, so that a signal can end it."""
+"""Waits for results of Ray tasks in a way that a signal can end."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import ray
 from steel_batch import interrupt
 
 POLL_SECONDS: Final = 0.25
-"""A signal is looked at as often."""
+"""How often signals are checked."""
 
 
 def wait_for(
     refs: Sequence[Any], *, num_returns: int = 1, seconds: float | None = None
 ) -> list[Any]:
-    """Those of `refs` that are there, as soon as they are as many.
+    """Return the finished ones of `refs`, once there are `num_returns` of them.
 
     Args:
-        refs: Of tasks or actors' methods.
+        refs: Results of tasks or actor methods.
         num_returns: How many to wait for.
-        seconds: How long to wait; None is without end.
+        seconds: How long to wait; None waits without end.
 
     Raises:
         Interrupted: A signal asked to stop.
@@ -37,7 +37,7 @@ def wait_for(
 
 
 def result_of(ref: Any) -> Any:
-    """What a task returned or raised, once it has.
+    """Wait for a task; return what it returned, or raise what it raised.
 
     Raises:
         Interrupted: A signal asked to stop.

@@ -1,1 +1,1 @@
-"""Loose images packed into shards: few large objects instead of many small ones."""
+"""Packs single images into shards: few large objects instead of many small ones."""

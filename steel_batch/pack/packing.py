@@ -1,9 +1,9 @@
-"""Packing: sort, cut, write each shard whole, and its index last.
+"""Packing: sort, cut, write each shard completely, and its index last.
 
-Images go into one folder for each line and date, in the order of their keys, so the same images
-give the same shards whatever the listing's order. A shard whose index says that it was packed from
-the same keys, sizes and etags is kept: a packing that was stopped is continued by the same command.
-Memory grows neither with images nor with shards.
+Images go into one folder per line and date, in key order, so the same images give the same shards
+in whatever order they are listed. A shard whose index states that it was packed from the same keys,
+sizes and etags is kept: the same command resumes a packing that was interrupted. Memory grows with
+neither images nor shards.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ FORMATS: Final = ("tar", "parquet")
 MIN_SHARD_BYTES: Final = 1 << 10
 MAX_SHARD_IMAGES: Final = 100_000
 FOLDER_NAMES: Final = {"line", "date", "year", "month", "day", "image_id"}
-"""Placeholders of which the folders and the names of members tell as much."""
+"""Placeholders whose values are also in the names of folders and members."""
 READ_BYTES: Final = 16 << 20
-"""Images that are held by each thread."""
+"""Bytes of images that each thread holds in memory."""
 IMAGE_FIELDS: Final = pa.schema(
     [pa.field("date", pa.string()), *(f for f in schema.PLAN if f.name != "shard")]
 )
@@ -70,20 +70,20 @@ class PackConfig:
     """One `pack` command."""
 
     images: str
-    """As of `score`."""
+    """As in `score`."""
     key_pattern: str | None = None
     date: str = ALL_DATES
-    """YYYY-MM-DD, or ``all`` for every image, also of no date."""
+    """YYYY-MM-DD, or ``all`` for every image, including those without a date."""
     out: str
     format: str = "tar"
     shard_bytes: int = 256 << 20
-    """Most bytes of one shard (of its images, for Parquet); a single larger image is one alone."""
+    """Maximum size of a shard (of its images, for Parquet); a larger image gets its own shard."""
     num_threads: int = 4
-    """Shards that are written at one time."""
+    """Shards that are written concurrently."""
     endpoint_url: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse values that nothing can be packed with."""
+        """Refuse invalid values."""
         if self.format not in FORMATS:
             raise ConfigError(f"--format is {self.format!r}, expected {' or '.join(FORMATS)}.")
         if self.shard_bytes < MIN_SHARD_BYTES:
@@ -96,31 +96,31 @@ class PackConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackedShard:
-    """One shard that is there, with its index."""
+    """One complete shard, with its index."""
 
     key: str
     num_images: int
     bytes: int
     is_new: bool
-    """Whether it was written now; else it was kept."""
+    """Whether it was written now; otherwise it was kept."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackResult:
-    """What was packed."""
+    """Result of a packing."""
 
     out: str
     format: str
     num_images: int
     num_shards: int
     num_kept: int
-    """Shards that were there already, of the same images."""
+    """Existing shards of the same images."""
     bytes: int
     key_pattern: str
-    """What `score` needs to read the shards as their images were read."""
+    """The key pattern with which `score` reads the shards like their images."""
     seconds: float
     num_left_out: int = 0
-    """Objects and folders that are no image by the key pattern or by their names."""
+    """Objects and folders that are not images, by the key pattern or by their names."""
     example_left_out: str | None = None
 
 
@@ -135,12 +135,13 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
 
     Args:
         config: The command.
-        observe: Told of each shard, as it is done.
+        observe: Called with each finished shard.
 
     Raises:
-        ConfigError: There are no images, or they cannot be packed so; or `out` holds other shards.
-        LakeError: An image changed meanwhile, or a store failed. What is packed is whole: the same
-            command continues.
+        ConfigError: There are no images, or they cannot be packed this way; or `out` holds other
+            shards.
+        LakeError: An image changed meanwhile, or a store failed. What is packed is complete; the
+            same command resumes.
     """
     started = time.monotonic()
     _check_named(config)
@@ -171,33 +172,33 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
 
 
 def _check_named(config: PackConfig) -> None:
-    """Refuse images inside of containers whose names a tar could not say.
+    """Refuse images in containers if a tar cannot hold their names.
 
     Raises:
-        ConfigError: It says what to give instead.
+        ConfigError: A tar cannot; the message states what to give instead.
     """
     objects, hash_, _ = (config.key_pattern or "").partition("#")
     if config.format != "tar":
         return
     if objects.endswith(".parquet"):
         raise ConfigError(
-            f"--format tar cannot hold what {config.key_pattern!r} names: rows of a Parquet file "
-            "have no names, and members of a tar have nothing else. Give --format parquet, or pack "
-            "the loose images again."
+            f"--format tar cannot hold the images of {config.key_pattern!r}: rows of a Parquet "
+            "file have no names, but members of a tar need them. Give --format parquet, or pack "
+            "the original images again."
         )
     if objects.endswith(".tar") and not hash_:
         raise ConfigError(
-            f"--format tar needs to know how the members of {config.key_pattern!r} are named: give "
-            f"the pattern of their names behind '#', such as '{config.key_pattern}#"
-            "{image_id}.jpg' with '*/' before {image_id} for each folder in them; or give --format "
-            "parquet."
+            f"--format tar needs the names of the members of {config.key_pattern!r}: add a pattern "
+            f"for them after '#', such as '{config.key_pattern}#"
+            "{image_id}.jpg', with '*/' before {image_id} for each folder in them; or give "
+            "--format parquet."
         )
 
 
 def _load(
     con: duckdb.DuckDBPyConnection, config: PackConfig, source: Source
 ) -> tuple[Selection, bool, bool]:
-    """List the images into a table; what was listed, and whether it has lines and dates."""
+    """List the images into a table; return what was listed, and whether it has lines and dates."""
     date = None if config.date == ALL_DATES else config.date
     images = source.select(date)
     refs = images if date is None else Dated(images, config.images, config.key_pattern, date)
@@ -210,13 +211,13 @@ def _load(
         if num not in (0, num_images):
             raise ConfigError(
                 f"{num_images - num:,} of {num_images:,} images have no {name}, the others have one"
-                ": shards are of one line and date, so pack them apart."
+                ": a shard holds one line and date, so pack the two groups separately."
             )
     return images, with_values[0] > 0, with_values[1] > 0
 
 
 def _cut(con: duckdb.DuckDBPyConnection, config: PackConfig) -> Iterator[_Shard]:
-    """Shards of one line and date each, as large as they may be, in order."""
+    """Yield shards of one line and date each, as large as allowed, in order."""
     reader = con.sql(
         "SELECT * FROM images ORDER BY date NULLS FIRST, line NULLS FIRST, image_key"
     ).to_arrow_reader(8192)
@@ -249,16 +250,17 @@ def _folder(row: dict[str, Any]) -> str:
     parts = [f"{name}={row[name]}/" for name in ("line", "date") if row[name] is not None]
     if any(part.count("/") > 1 or "\\" in part or "\0" in part for part in parts):
         raise InputError(
-            f"{row['image_key']} has the line {row['line']!r}, which cannot be a folder's name."
+            f"{row['image_key']} has the line {row['line']!r}, which cannot be a folder's name: "
+            "change --key-pattern so that the line has no '/', '\\' or NUL."
         )
     return "".join(parts)
 
 
 def _pattern(config: PackConfig, *, has_line: bool, has_date: bool) -> str:
-    """The shortest pattern that reads of the shards what `config.key_pattern` read of the images.
+    """The shortest pattern that reads from the shards what `config.key_pattern` read from images.
 
-    A tar's members say their tags, and an image_id that is not the name without its suffix, to that
-    pattern alone; line and date stand in the folders.
+    Only that pattern can read a tar member's tags, or an image_id that is not its name without the
+    suffix; line and date are in the folders.
     """
     folders = ("line={line}/" if has_line else "") + ("date={date}/" if has_date else "")
     members = ""
@@ -270,15 +272,16 @@ def _pattern(config: PackConfig, *, has_line: bool, has_date: bool) -> str:
 
 
 def _refuse_others(out: Lake, suffix: str, made: set[str]) -> None:
-    """Shards in the same folders that an earlier packing made of images that are gone since."""
+    """Refuse shards in the same folders from an earlier packing of images that are gone."""
     for folder in sorted({key.rpartition("shard-")[0] for key in made}):
         found = {o.key for o in out.list_objects(f"{folder}shard-") if o.key.endswith(f".{suffix}")}
         others = sorted(found - made)
         if others:
             raise InputError(
-                f"{out.uri(others[0])} and {len(others) - 1} more shards are of an earlier packing "
-                "and hold images that are packed elsewhere now, or are gone. All of today's are "
-                "packed: delete those others and their indexes, or their images count twice."
+                f"{out.uri(others[0])} and {len(others) - 1} more shards are from an earlier "
+                "packing and hold images that are now packed elsewhere, or are gone. All of "
+                "today's are packed: delete those others and their indexes, or their images count "
+                "twice."
             )
 
 
@@ -290,7 +293,7 @@ class _Packer:
         self._members = KeyPattern(config.key_pattern) if config.format == "tar" else None
 
     def pack(self, shard: _Shard) -> Iterator[PackedShard]:
-        """Write a shard and its index, or find that they are there."""
+        """Write a shard and its index, or find that they exist."""
         rows = shard.refs.to_pylist()
         self._check_names(rows)
         inputs = _inputs_sha256(rows)
@@ -300,7 +303,7 @@ class _Packer:
                 key=shard.key, num_images=found.num_images, bytes=found.bytes, is_new=False
             )
             return
-        # An index must never lie beside a shard that it is not of.
+        # An index must never be next to a shard that it does not describe.
         self._out.delete([shard.key + INDEX_SUFFIX])
         entries: list[Entry] = []
         with self._out.open_output(shard.key) as stream:
@@ -320,7 +323,8 @@ class _Packer:
         if written is None or written.size_bytes != counted.num_bytes:
             raise LakeError(
                 f"{self._out.uri(shard.key)} has {written.size_bytes if written else 'no'} bytes "
-                f"after {counted.num_bytes} were written: does something else write there?"
+                f"after {counted.num_bytes} were written: check whether another program writes to "
+                "--out, then run again."
             )
         head = ShardHead(
             bytes=counted.num_bytes,
@@ -334,7 +338,7 @@ class _Packer:
         )
 
     def _find(self, key: str, inputs: str) -> ShardHead | None:
-        """What the index says, if it and the shard are there and are of these images."""
+        """The index, if it and the shard exist and belong to these images."""
         index = key + INDEX_SUFFIX
         try:
             head = Index(self._out.read(index), index).head
@@ -355,7 +359,7 @@ class _Packer:
     def _contents(
         self, refs: pa.Table, rows: list[dict[str, Any]]
     ) -> Iterator[tuple[dict[str, Any], bytes]]:
-        """Each image's bytes, some at a time."""
+        """Yield each image's bytes, some images at a time."""
         start = num_bytes = 0
         for stop, row in enumerate(rows, 1):
             num_bytes += row["bytes"]
@@ -372,9 +376,9 @@ class _Packer:
         if isinstance(data, ImageError):
             raise InputError(
                 f"{row['image_key']} cannot be packed: {data.message} Give a --key-pattern that "
-                "leaves it out, or remove it."
+                "excludes it, or remove it."
             )
-        # The size of a Parquet row is known only where its file says it.
+        # The size of a Parquet row is only known if its file states it.
         is_row = row["offset"] is not None and row["object_key"].endswith(".parquet")
         if not is_row and len(data) != row["bytes"]:
             raise LakeError(
@@ -385,7 +389,7 @@ class _Packer:
         return data
 
     def _check_names(self, rows: list[dict[str, Any]]) -> None:
-        """Refuse what a tar, which keeps but names, would lose."""
+        """Refuse what a tar would lose, as it keeps only names."""
         if self._members is None:
             return
         for row in rows:
@@ -395,8 +399,8 @@ class _Packer:
                 said = ref_of(fields, LakeObject(key=row["image_key"], size_bytes=0, etag=""))
             if said is None or (said.image_id, said.tags) != (row["image_id"], dict(row["tags"])):
                 raise ConfigError(
-                    f"{row['image_key']} has an image_id or tags that its name does not say, and "
-                    "members of a tar have nothing but names: use --format parquet."
+                    f"{row['image_key']} has an image_id or tags that are not in its name, and "
+                    "members of a tar keep only their names: use --format parquet."
                 )
 
 

@@ -1,4 +1,4 @@
-"""How a shard is written: tar or Parquet, the same bytes for the same images."""
+"""Writes a shard as tar or Parquet; the same images give the same bytes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from steel_batch import schema
 from steel_batch.sources.tar_index import TAIL_BYTES
 
 ROW_GROUP_BYTES: Final = 8 << 20
-"""Images of one row group, which is what a reader of one image has to read."""
+"""Size of a row group's images; a reader of one image reads a whole row group."""
 END_BYTES: Final = 2 * tarfile.BLOCKSIZE
-"""The mark at the end of a tar."""
+"""The end mark of a tar."""
 
 COLUMNS: Final = pa.schema(
     [
@@ -30,25 +30,25 @@ COLUMNS: Final = pa.schema(
         pa.field("image", pa.binary(), nullable=False),
     ]
 )
-"""Of a Parquet shard; `key` is the image's key before it was packed. A column that no image of the
-shard has a value for is left out."""
+"""Columns of a Parquet shard; `key` is the image's key before it was packed. A column without a
+value for any image of the shard is left out."""
 
 
 class ShardWriter(Protocol):
     """Writes one shard's images in order."""
 
     def add(self, row: dict[str, Any], data: bytes) -> int:
-        """Write an image; returns its first byte or its row."""
+        """Write an image; return its first byte or its row."""
 
     def close(self) -> None:
         """Write what comes after the last image; the stream stays open."""
 
     def abandon(self) -> None:
-        """Free what it holds, where the shard is given up; the stream takes no more bytes."""
+        """Free the writer's memory if the shard is given up; the stream accepts no more bytes."""
 
 
 class TarWriter:
-    """A USTAR archive, with PAX headers for names that USTAR cannot say."""
+    """A USTAR archive, with PAX headers for names that USTAR cannot hold."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -73,19 +73,19 @@ class TarWriter:
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """A regular file's header, without an owner or a time of change."""
+    """Header of a regular file, without an owner or a time of change."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
 
 
 def tar_bytes(name: str, size: int) -> int:
-    """What a file takes up in a tar."""
+    """Size of a file in a tar, with its header and padding."""
     return len(tar_header(name, size)) + size + -size % tarfile.BLOCKSIZE
 
 
 class ParquetWriter:
-    """A Parquet file whose row groups can each be read by one range; images are not compressed."""
+    """A Parquet file whose row groups can each be read as one range; images are not compressed."""
 
     def __init__(self, stream: BinaryIO, *, left_out: frozenset[str] = frozenset()) -> None:
         self._schema = pa.schema([f for f in COLUMNS if f.name not in left_out])
@@ -114,7 +114,7 @@ class ParquetWriter:
         self._writer.close()
 
     def abandon(self) -> None:
-        """See `ShardWriter`: pyarrow's writer would write its footer when it is collected."""
+        """See `ShardWriter`; pyarrow's writer would write its footer when it is collected."""
         with contextlib.suppress(pa.ArrowException, OSError, ValueError):
             self._writer.close()
 
@@ -125,7 +125,7 @@ class ParquetWriter:
 
 
 class CountedStream(io.RawIOBase):
-    """Passes bytes on, and knows how many there were and the digest of the last ones."""
+    """Passes bytes through, and keeps their number and the digest of the last ones."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -134,15 +134,15 @@ class CountedStream(io.RawIOBase):
         self.num_bytes = 0
 
     def abandon(self) -> None:
-        """Pass nothing on any more."""
+        """Pass nothing through any more."""
         self._is_abandoned = True
 
     def writable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def tell(self) -> int:
-        """How many bytes were written."""
+        """Number of bytes written."""
         return self.num_bytes
 
     def write(self, data: Any) -> int:
@@ -156,5 +156,5 @@ class CountedStream(io.RawIOBase):
         return len(chunk)
 
     def tail_sha256(self) -> str:
-        """As `tar_index.tail_sha256` will find it."""
+        """The digest that `tar_index.tail_sha256` will compute."""
         return hashlib.sha256(self._tail).hexdigest()

@@ -68,7 +68,9 @@ def test_a_damaged_engine_is_listed_among_the_others(
     for output in ("text", "json"):
         listed = steel_batch("engines", "list", *store, "--output", output)
         assert listed.code == 1
-        assert listed.err.startswith(f"Error: {tmp_path}/store/{key} is not an engine card: it has")
+        assert listed.err.startswith(
+            f"Error: {tmp_path}/store/{key} is not a valid engine card: it has"
+        )
         assert all(name in listed.out for name in (*others, shipped_name()))
     damaged = next(row for row in listed.json if row["engine"] == first)
     assert damaged["created"] == "card is damaged"
@@ -105,7 +107,7 @@ def test_an_alias_is_promoted_and_rolled_back(steel_batch: Command, registry: An
     assert (again.code, again.err) == (0, "")
     assert f"tiny@production means {better} already" in again.out
     text = refused(steel_batch("engines", "promote", worse, *store))
-    assert f"{worse} is not promoted, tiny@production still means {better}" in text
+    assert f"{worse} is not promoted; tiny@production still points to {better}" in text
     without = steel_batch("engines", "promote", worse, *store, "--force")
     assert without.code == 2
     assert '--why "…"' in without.err

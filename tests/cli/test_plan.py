@@ -152,7 +152,7 @@ def test_images_that_say_no_date_are_counted_before_they_become_one(
         ("--images", "EMPTY", "/empty: check --images"),
         ("--images", "s3://", "names no bucket"),
         ("--images", "", "'' names no place"),
-        ("--images", "s3:/b/x", "'s3:/b/x' lacks the '//'"),
+        ("--images", "s3:/b/x", "'s3:/b/x' lacks '//'"),
         ("--store", "", "'' names no place"),
         ("--store", "  ", "names no place: expected a folder or s3://bucket/prefix"),
         ("--images", "gs://b/x", "gs://b/x"),

@@ -43,7 +43,9 @@ def test_a_folder_that_is_not_mounted_is_no_folder_whose_images_are_gone(
         images.mkdir()
     if state == "another one":
         (images / "lost+found").mkdir()
-    with pytest.raises(MachineError, match=f"of what the folder {images} has on {platform.node()}"):
+    with pytest.raises(
+        MachineError, match=f"the folder {images} lacks here what it has on {platform.node()}"
+    ):
         told.check()
 
 

@@ -77,7 +77,7 @@ def test_asking_a_store_leaves_nothing_in_it(lake: Lake) -> None:
 def test_a_folder_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
     finding = check_store(Lake(str(tmp_path / "a" / "store")))
     assert finding.state == "note"
-    assert "the first run makes it" in finding.found
+    assert "the first run creates it" in finding.found
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").write_text("no folder")
     finding = check_store(Lake(str(tmp_path / "file" / "store")))
@@ -90,7 +90,9 @@ def test_a_folder_that_cannot_be_made_is_found_whatever_the_rights_say() -> None
     """Root may write anywhere by its rights, and nobody makes a folder there."""
     finding = check_store(Lake("/proc/nope/store"))
     assert finding.state == "wrong"
-    assert finding.found.startswith("/proc/nope/store is not there and cannot be made: /proc is ")
+    assert finding.found.startswith(
+        "/proc/nope/store does not exist and cannot be created: /proc is "
+    )
 
 
 @pytest.mark.s3
@@ -109,7 +111,7 @@ def test_a_server_that_ignores_conditions_is_wrong(bucket: str, s3_endpoint: str
         proxy.ignored_headers.add("if-none-match")
         finding = check_store(lake)
         assert finding.state == "wrong"
-        assert "8 were told that they had (it ignores If-None-Match" in finding.found
+        assert "8 were told that they had succeeded (it ignores If-None-Match" in finding.found
         assert "--unsafe-single-writer" in finding.remedy
         assert list(lake.list_objects()) == []
 
@@ -117,7 +119,7 @@ def test_a_server_that_ignores_conditions_is_wrong(bucket: str, s3_endpoint: str
 def test_an_empty_lake_is_wrong_and_a_manifest_is_not(lake: Lake) -> None:
     finding = check_images(lake.url, lake.endpoint_url)
     assert (finding.state, finding.remedy) == ("wrong", "")
-    assert finding.found == f"{lake.url} is empty or not there: check --images."
+    assert finding.found == f"{lake.url} is empty or does not exist: check --images."
     lake.write("night.csv", b"key\nx.png\n")
     assert check_images(lake.uri("night.csv"), lake.endpoint_url).found.endswith("csv is there")
     assert check_images(lake.url, lake.endpoint_url).found.endswith("can be listed")
@@ -155,6 +157,6 @@ def test_doctor_names_what_the_gpu_lacks_in_lines_that_are_not_cut(tmp_path: Pat
     assert done.exit_code == 1
     assert "driver: Install NVIDIA's driver, give the container its GPU (" in done.stdout
     assert "Install steel-batch[gpu] on every GPU node" in done.stdout
-    assert f"{tmp_path}/nowhere is empty or not there: check --images." in done.stdout
+    assert f"{tmp_path}/nowhere is empty or does not exist: check --images." in done.stdout
     assert "\nimages: " not in done.stdout, "said once"
     assert done.stderr == "4 wrong\n"

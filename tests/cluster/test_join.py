@@ -83,7 +83,7 @@ def test_a_head_without_cpus_is_no_room_but_what_is_asked_for_may_come(placed: P
     assert cpu.startswith("error: no node of the Ray cluster has 4 CPUs for one scoring actor; ")
     assert "the largest of 1 has 0. Give a smaller --cpus-per-actor, or --num-actors N" in cpu
     assert cpu_asked == "3 actors, CPUs, GPUs, threads, slots (3.5, 0.0, 4, 1)"
-    assert gpu.startswith("error: the TensorRT runtime was asked for and the Ray cluster has no ")
+    assert gpu.startswith("error: the TensorRT runtime needs a GPU and the Ray cluster has none: ")
     assert gpu_asked == gpu  # nothing joins what this process started itself
     assert joined == "3 actors, CPUs, GPUs, threads, slots (3, 1.0, 3, 6)"
 

@@ -38,6 +38,6 @@ def test_a_node_without_a_fitting_install_is_named(kind: type[Exception], cause:
 
 
 def test_another_failure_of_ray_is_one_of_the_cluster() -> None:
-    expected = "What has its receipt is kept: run the same"
+    expected = "What is scored is kept: run the same"
     with pytest.raises(ClusterError, match=expected), ray_errors():
         raise ray.exceptions.RayError("ip=192.0.2.4: the node ran out of memory")

@@ -52,7 +52,7 @@ def server(status: int, text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("address", ["head:8265", "auto", "ray://head:10001", ""])
 def test_an_address_that_is_no_url_is_refused_before_anything_is_asked(address: str) -> None:
-    with pytest.raises(ConfigError, match="is no URL: give that of the head's jobs server"):
+    with pytest.raises(ConfigError, match="is not a URL: give that of the head's jobs server"):
         ClusterJobs(address)
 
 

@@ -16,9 +16,10 @@ from tests.conftest import new_bucket
 pytestmark = pytest.mark.s3
 
 FLAWS = {
-    "ignoring": r"of 8 that created one object at once, 8 were told that they had \(it ignores",
+    "ignoring": r"of 8 writers that created one object at once, 8 were told that they had "
+    r"succeeded \(it ignores",
     "refusing": r"it refuses conditional puts \(.*501|it refuses .*NotImplemented",
-    "late": r"of 8 that created one object at once, \d were told that they had",
+    "late": r"of 8 writers that created one object at once, \d were told that they had",
 }
 
 

@@ -201,7 +201,7 @@ def test_a_dead_head_loses_no_shard_and_the_same_command_continues(
     plant.head.power_off()
     code, text = end_of(job)
     assert code == 1, text
-    assert "lost sight of job" in text
+    assert "lost the connection to job" in text
     assert plant.num_receipts("head") >= num_done
     plant.head.switch_on()
     plant.start_head()
@@ -239,7 +239,7 @@ def lacking(worker: Machine, what: str) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("lacks", "expected"),
     [
-        ("steel-batch", "has no steel-batch that fits this one: ModuleNotFoundError"),
+        ("steel-batch", "has no steel-batch that matches this one: ModuleNotFoundError"),
         ("the same code", "on node worker-1: steel-batch"),
         ("the decoder", "on node worker-1: --decoder 'slow_decoder:slow' is no"),
     ],
@@ -264,6 +264,6 @@ def test_images_on_the_heads_own_disk_are_not_taken_for_missing(plant: Site) -> 
     flags = {"images": folder, "key_pattern": "line={line}/date={date}/{image_id}.jpg"}
     code, text = end_of(plant.submit(*plant.score_command("unmounted", max_bad="1.0", **flags)))
     assert code == 1, text
-    assert f"nothing is here of what the folder {folder} has on head" in text
+    assert f"the folder {folder} lacks here what it has on head" in text
     assert "on node worker-" in text
     assert not any(plant.rows("unmounted").values())

@@ -54,7 +54,9 @@ def test_of_many_that_move_an_alias_at_once_one_does(lake: Lake) -> None:
         "a", *winners
     ]  # fmt: skip
     assert len(winners) == 1
-    with pytest.raises(CommitConflictError, match=f"steel@production was moved to {winners[0]} by"):
+    with pytest.raises(
+        CommitConflictError, match=f"steel@production was just moved to {winners[0]} by"
+    ):
         aliases.move(lake, "steel", "production", seen, version="j", action="promote")
 
 

@@ -326,4 +326,4 @@ def test_a_damaged_card_is_named(tmp_path: Path, text: bytes, reason: str) -> No
     (tmp_path / "card.json").write_bytes(text)
     with pytest.raises(EngineError) as refused:
         load_engine(str(tmp_path), store=None)
-    assert f"{tmp_path}/card.json is not an engine card: {reason}" in str(refused.value)
+    assert f"{tmp_path}/card.json is not a valid engine card: {reason}" in str(refused.value)

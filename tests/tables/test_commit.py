@@ -124,13 +124,15 @@ def test_two_first_runs_may_make_the_tables_at_once(lake: Lake) -> None:
 def test_a_store_without_tables_says_that_nothing_was_scored(lake: Lake) -> None:
     assert all_live_files(lake, PREDICTIONS) == []
     assert not landed(lake, PREDICTIONS, "r")
-    with pytest.raises(LakeError, match=f"no table {lake.url}/predictions: nothing was scored"):
+    with pytest.raises(LakeError, match=f"no table {lake.url}/predictions: nothing has been"):
         open_table(lake, PREDICTIONS)
 
 
 def test_a_store_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(LakeError, match=r"file/store/predictions cannot be made: .*Check --store"):
+    with pytest.raises(
+        LakeError, match=r"file/store/predictions cannot be created: .*Check --store"
+    ):
         ensure_tables(Lake(str(tmp_path / "file" / "store")))
 
 

@@ -262,7 +262,7 @@ def test_a_column_of_another_type_is_named_and_nothing_is_written(folder: Lake) 
     wanted = pa.schema([*SCHEMAS[PREDICTIONS], pa.field("remark", pa.int64())])
     add_column(folder, "remark")
     before = versions(folder)
-    with pytest.raises(LakeError, match=r"column remark .* is string, and this build .* long"):
+    with pytest.raises(LakeError, match=r"column remark .* is string, but this build .* long"):
         evolve(partial(open_table, folder, PREDICTIONS), wanted)
     assert versions(folder) == before
 
