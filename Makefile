@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-without-ray test-with-ray test-slow lint bench docs clean browser machines
+.PHONY: demo test test-without-ray test-with-ray test-slow fuzz lint bench docs clean browser machines
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
@@ -25,6 +25,13 @@ test-with-ray: $(VENV)/.test
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'
 	$(BIN)/python -m pytest --hypothesis-profile random -m "(slow or hypothesis) and not gpu"
+
+# Each reader of what others write, for so many seconds: `make fuzz FUZZ_SECONDS=60`.
+FUZZ_SECONDS := 600
+FUZZ := header tar_index tar parquet inventory manifest card receipt lock
+fuzz: $(VENV)/.test
+	@for target in $(FUZZ); do \
+	  $(BIN)/python -m tests.fuzz.loop $$target --seconds $(FUZZ_SECONDS) || exit 1; done
 
 # Pages are looked at in Debian's chromium; tests that need it are skipped where it cannot be had.
 browser:

@@ -34,6 +34,8 @@ MAX_CPUS_PER_ACTOR: Final = 4.0
 """More threads than this in one CPU engine scale worse than more engines."""
 GREATEST_NUMBER: Final = 10_000_000
 """Of seconds (sixteen weeks) and of CPUs: what is above it is a slip, or infinite."""
+INFER_SECONDS: Final = 300.0
+"""How long an engine may take for one batch, where nobody says otherwise."""
 DECODER = "steel_batch.images.decode:decode_gray"
 """What decodes where nobody says otherwise."""
 FEWEST_BITS, SAMPLE_BITS = 8, 16
@@ -48,6 +50,60 @@ def canonical_place(url: str) -> str:
     if separator and scheme != "file":
         return url.rstrip("/")
     return os.path.realpath(Path(rest if separator else url).expanduser())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """The most that readers take of an input, whoever wrote it, before they refuse it.
+
+    An image beyond one is quarantined; a list or container beyond one stops the planning with one
+    sentence that names the limit. They are no part of the plan: a run may be continued with others.
+    """
+
+    object_bytes: int = 128 << 20
+    """Bytes of one image file: an object, a member of a tar or a value of a Parquet column."""
+    index_bytes: int = 64 << 20
+    """Bytes of an index beside a tar, of an inventory's manifest.json, of a Parquet footer, and of
+    a record of the store."""
+    image_pixels: int = 64_000_000
+    """Pixels of one image, or of one strip or tile of a TIFF: no camera of a strip makes more."""
+    image_channels: int = 4
+    """Samples a pixel."""
+    decoded_bytes: int = 256 << 20
+    """Bytes that a decoder needs for the samples of one image, by its header."""
+    decoder_bytes: int = 2 << 30
+    """Memory that decoding one image in a process of its own may take."""
+    tiff_pieces: int = 100_000
+    """Strips or tiles of one TIFF."""
+    column_bytes: int = 2 << 30
+    """Uncompressed bytes of a Parquet column in one row group."""
+    rows_per_byte: int = 4
+    """Rows of a Parquet file for each of its bytes."""
+    expansion: int = 200
+    """Bytes that each byte of a Parquet page or a compressed inventory may become, beyond the first
+    64 MiB."""
+    text_bytes: int = 64 << 10
+    """Bytes of one key, name or tag in a manifest, an inventory or a Parquet column."""
+    tags: int = 100
+    """Tags of one image."""
+    line_bytes: int = 1 << 20
+    """Bytes of one line of a manifest or an inventory."""
+    tar_members: int = 1_000_000
+    """Members of one tar."""
+    tar_header_bytes: int = 1 << 20
+    """Bytes of the headers of one member of a tar."""
+
+    def __post_init__(self) -> None:
+        """Refuse limits under which nothing could be read."""
+        for each in dataclasses.fields(self):
+            value = getattr(self, each.name)
+            if type(value) is not int or value < 1:
+                name = each.name.replace("_", "-")
+                raise ConfigError(f"the limit {name} is {value!r}, expected 1 or more.")
+
+
+LIMITS: Final = Limits()
+"""The limits where nobody says otherwise."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +176,10 @@ class ScoreConfig:
     """The function that turns an image's bytes into pixels."""
     decode_seconds: float = 30.0
     """How long it may take for one image; on a core of its own the largest takes about one."""
+    infer_seconds: float = INFER_SECONDS
+    """How long the engine may take for one batch."""
+    limits: Limits = LIMITS
+    """The most that is read of an image, a container or a list."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -132,7 +192,7 @@ class ScoreConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
-        for name in ("cpus_per_actor", "lease_seconds", "decode_seconds"):
+        for name in ("cpus_per_actor", "lease_seconds", "decode_seconds", "infer_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= GREATEST_NUMBER:
                 raise ConfigError(

@@ -16,6 +16,7 @@ The branches follow what the caller does about them::
     │   ├── UnsupportedError   the store does not know this kind of request
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
+    │   ├── LargeObjectError   quarantine: the object has more bytes than are read
     │   ├── UndecidedStoreError stop: two writers at once would lose each other's writes
     │   ├── FormatError        stop: a newer build wrote a file; it is neither read nor replaced
     │   └── TransientLakeError retry, then fail the shard
@@ -158,6 +159,10 @@ class MissingObjectError(LakeError):
 
 class ChangedObjectError(LakeError):
     """The object's etag or content is not what was asked for."""
+
+
+class LargeObjectError(LakeError):
+    """The object has more bytes than the reader takes, or than there is memory for."""
 
 
 class UndecidedStoreError(LakeError):

@@ -57,6 +57,15 @@ def chatty(data: Any) -> Image:
     return decode_gray(data)
 
 
+def greedy(data: Any) -> Image:
+    """Needs 4 GiB for a file that says so, and more than there is for one that says very."""
+    if bytes(data).endswith(b"very greedy"):
+        raise MemoryError
+    if bytes(data).endswith(b"greedy"):
+        np.zeros(4 << 30, np.uint8)
+    return decode_gray(data)
+
+
 def raises_value_error(data: Any) -> Image:
     """Fails in a way that the contract does not know."""
     raise ValueError("unknown camera")

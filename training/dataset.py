@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.config import LIMITS
 from steel_batch.errors import (
     ChangedObjectError,
     ConfigError,
@@ -112,7 +113,7 @@ class Dataset:
             SteelBatchError: The image cannot be read or decoded.
         """
         example = self.examples[index]
-        content = self.lake.read(example.key)
+        content = self.lake.read(example.key, max_bytes=LIMITS.object_bytes)
         if hashlib.sha256(content).hexdigest() != example.sha256:
             raise ChangedObjectError(
                 f"{self.lake.uri(example.key)} was replaced since the images were first read. Give "
@@ -233,7 +234,9 @@ def _probe_images(
     with ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "decode") as threads:
         for start in range(0, len(names), READ_IMAGES):
             chunk = names[start : start + READ_IMAGES]
-            contents = lake.read_many([ReadRequest(key=found[name].key) for name in chunk])
+            contents = lake.read_many(
+                [ReadRequest(key=found[name].key, max_bytes=LIMITS.object_bytes) for name in chunk]
+            )
             seen = threads.map(partial(_probe_image, bits=bits), contents)
             for name, result in zip(chunk, seen, strict=True):
                 if isinstance(result, ImageError):

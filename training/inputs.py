@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from steel_batch import layout
+from steel_batch.config import LIMITS
 from steel_batch.errors import ConfigError, ImageError
 from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake, LakeObject
@@ -73,7 +74,7 @@ class Inputs:
         sizes = set()
         for name in names[:: -(-len(names) // NUM_SAMPLED)]:
             try:
-                content = self.lake.read(self.found[name].key)
+                content = self.lake.read(self.found[name].key, max_bytes=LIMITS.object_bytes)
                 sizes.add(decode_gray(content, bits=self.source["bits"]).shape)
             except ImageError:
                 return None

@@ -7,6 +7,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
+from steel_batch.cli.limits import limit_option
 from steel_batch.cli.output import (
     console,
     counted,
@@ -64,6 +65,7 @@ from steel_batch.pack.packing import pack as pack_images
 @click.option(
     "--threads", "num_threads", default=4, show_default=True, help="Shards written at once."
 )
+@limit_option
 @endpoint_option
 @output_option
 def pack(output: str, **options: Any) -> None:

@@ -45,7 +45,12 @@ def plan(output: str, **options: Any) -> None:
     """
     configure_logging(False)
     config = ScoreConfig(**options)
-    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    source = open_source(
+        config.images,
+        config.key_pattern,
+        endpoint_url=config.endpoint_url,
+        limits=config.limits,
+    )
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
     for date in dates_of(config, source):

@@ -13,6 +13,7 @@ import click
 from rich.table import Table
 
 from steel_batch.cli.completion import complete_date, complete_engine
+from steel_batch.cli.limits import LIMIT_NAMES, LIMITS_OF_FILE, check_limit, limit_option
 from steel_batch.cli.output import (
     Command,
     bits_option,
@@ -34,6 +35,7 @@ from steel_batch.config import (
     DECODER,
     DECODES,
     GPU_BATCH_SIZE,
+    INFER_SECONDS,
     MAX_CPUS_PER_ACTOR,
     RUNTIMES,
     ScoreConfig,
@@ -48,6 +50,10 @@ from steel_batch.runs.record import RunResult
 def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
     """Take a file's settings as defaults, without those of `score` that this command lacks."""
     if path is not None:
+        context.meta[LIMITS_OF_FILE] = {
+            name: check_limit(f"--config {path}", name, value)
+            for name, value in read_toml(path, section="limits", names=LIMIT_NAMES).items()
+        }
         own = _settings(context.command)
         found = read_toml(path, section="score", names=_settings(score) | own, is_required=True)
         options = {str(option.name): option for option in score.params + context.command.params}
@@ -87,7 +93,7 @@ def _settings(command: click.Command) -> dict[str, str]:
     return {
         option.opts[-1].removeprefix("--"): str(option.name)
         for option in command.params
-        if isinstance(option, click.Option) and option.name != "config"
+        if isinstance(option, click.Option) and option.name not in ("config", "limits")
     }
 
 
@@ -149,7 +155,8 @@ lake_options = _options(
         callback=_read_config,
         is_eager=True,
         expose_value=False,
-        help="TOML file whose [score] table gives defaults for these options.",
+        help="TOML file whose [score] table gives defaults for these options, and whose [limits] "
+        "table gives limits.",
     ),
     click.option(
         "--images",
@@ -184,6 +191,7 @@ lake_options = _options(
         help="Most bytes of a shard.  [default: 64 MiB]",
     ),
     bits_option,
+    limit_option,
     click.option(
         "--allow-other-keys",
         is_flag=True,
@@ -274,6 +282,13 @@ run_options = _options(
         show_default=True,
         metavar="SECONDS",
         help="How long decoding one image may take before it is quarantined.",
+    ),
+    click.option(
+        "--infer-seconds",
+        default=INFER_SECONDS,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long the engine may take for one batch before its process is ended.",
     ),
     click.option("--verbose", is_flag=True, help="Log what happens to stderr."),
     output_option,

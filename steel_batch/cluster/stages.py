@@ -29,7 +29,7 @@ import ray
 
 from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.dispatcher import Work
-from steel_batch.config import DECODER
+from steel_batch.config import DECODER, Limits
 from steel_batch.engine.check import check_gpu
 from steel_batch.engine.runtime import open_runtime, wants_gpu
 from steel_batch.errors import (
@@ -66,7 +66,10 @@ class Setup:
     decoder: str
     bits: int | None
     """Bits in use of 16-bit samples; see `images.depth`."""
+    limits: Limits
+    """What may be read of an image or a container."""
     decode_seconds: float
+    infer_seconds: float
     decode: str
     runtime: str
     precision: str
@@ -91,6 +94,7 @@ class ReadStage:
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         # Without the engine: its files may travel with it, and every task is sent all of this.
         self._lake, self._store, self._agreement = setup.lake, setup.store, setup.agreement
+        self._limits = setup.limits
         card = setup.engine.card
         self._jpeg_size = (card.height, card.width) if setup.decoder == DECODER else None
         self._dispatcher = dispatcher
@@ -114,10 +118,12 @@ class ReadStage:
             plan = Plan(store, work.run_id, digest=work.plan_digest)
             for group, shards in work.pending.items():
                 refs = plan.read_group(group)
-                for shard in read_shards(lake, work.run_id, work.plan_digest, refs, shards):
+                for shard in read_shards(
+                    lake, work.run_id, work.plan_digest, refs, shards, self._limits
+                ):
                     left.remove(shard.shard)
                     if self._jpeg_size is not None:
-                        shard = check_jpegs(shard, *self._jpeg_size)
+                        shard = check_jpegs(shard, *self._jpeg_size, self._limits)
                     yield dataclasses.replace(shard, counts=meter.take())
         except SteelBatchError as error:
             for number in sorted(left):
@@ -217,7 +223,9 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
         setup.store,
         decoder=setup.decoder,
         bits=setup.bits,
+        limits=setup.limits,
         decode_seconds=setup.decode_seconds,
+        infer_seconds=setup.infer_seconds,
         num_threads=setup.num_threads,
         num_children=min(CHILDREN, BATCHES_PER_SLOT * runtime.num_slots) if on_gpu else 0,
     )

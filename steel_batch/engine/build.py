@@ -6,6 +6,7 @@ A builder holds a lease, so if several actors miss the same compiled plan, one b
 from __future__ import annotations
 
 import datetime
+import hashlib
 import logging
 import platform
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from steel_batch.engine.compiled_plans import (
     plan_file,
     plan_name,
     put_plan,
+    read_timing_cache,
+    timing_cache_key,
 )
 from steel_batch.engine.compiler import (
     compile_graph,
@@ -36,7 +39,7 @@ from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt import TrtRuntime
-from steel_batch.errors import EngineError, EngineMismatchError, LockHeldError, MissingObjectError
+from steel_batch.errors import EngineError, EngineMismatchError, LockHeldError
 from steel_batch.images.decode import fit_to
 from steel_batch.lake.lock import Lease
 from steel_batch.registry.versions import Engine
@@ -108,11 +111,7 @@ def build(
             return standing
     source = graph_precision(trt, precision)
     graph = engine.read_graph(source)
-    cache_key = f"{engine.plan_folder}/{machine.short_name}.cache"
-    try:
-        timing_cache = engine.plan_home.read(cache_key)
-    except MissingObjectError:
-        timing_cache = b""
+    timing_cache = read_timing_cache(engine, machine)
     notify(f"building {name}: takes one to five minutes")
     built = compile_graph(
         graph, trt=trt, precision=precision, batch_size=batch_size, timing_cache=timing_cache
@@ -126,6 +125,7 @@ def build(
         with open_gpu().current():
             layers = compiled_layers(trt, built.plan) or layers
     file, sha256 = plan_file(name, built.plan)
+    cache_sha256 = hashlib.sha256(built.timing_cache).hexdigest() if built.timing_cache else ""
     record = PlanRecord(
         file=file,
         sha256=sha256,
@@ -145,9 +145,11 @@ def build(
         check=check,
         host=platform.node(),
         created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        timing_cache_sha256=cache_sha256,
     )
-    if built.timing_cache:
-        engine.plan_home.write(cache_key, built.timing_cache)
+    if cache_sha256:
+        key = timing_cache_key(engine, machine, cache_sha256)
+        engine.plan_home.write(key, built.timing_cache)
     return put_plan(engine, record, built.plan)
 
 

@@ -7,21 +7,34 @@ See docs/decisions/plans.md.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from steel_batch import layout
 from steel_batch.config import GPU_BATCH_SIZE
-from steel_batch.errors import EngineError, EngineMismatchError, MissingObjectError
+from steel_batch.errors import (
+    EngineError,
+    EngineMismatchError,
+    LargeObjectError,
+    MissingObjectError,
+)
+from steel_batch.lake.documents import record_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.registry.signatures import check_signature, sign
 from steel_batch.registry.versions import Engine
 
-FORMAT: Final = FileFormat("the record of a compiled plan")
+log = logging.getLogger(__name__)
+
+FORMAT: Final = FileFormat("the record of a compiled plan", 2)
+"""2 has the digest of the timing cache."""
+MAX_CACHE_BYTES: Final = 256 << 20
+"""Maximum size of a timing cache; a U-Net has some hundred kilobytes."""
 ANY_GPU: Final = "any"
 """The compute capability of a compiled plan that is completed on the GPU that loads it."""
 
@@ -83,6 +96,9 @@ class PlanRecord:
     """Differences from ONNX Runtime on the same images; empty if the plan could not be run."""
     host: str
     created: str
+    timing_cache_sha256: str = ""
+    """Digest of the measurements of this build, which later builds on such a machine start with;
+    empty if nothing was measured."""
 
     @property
     def name(self) -> str:
@@ -119,10 +135,10 @@ class PlanRecord:
             EngineError: It is not a valid record.
         """
         try:
-            record = cls(**FORMAT.load(text, source=source))
-        except (ValueError, TypeError) as error:
+            record = record_of(cls, FORMAT.load(text, source=source))
+        except ValueError as error:
             raise EngineError(
-                f"{source} is not a valid record of a compiled plan: {error!r}. Delete it and "
+                f"{source} is not a valid record of a compiled plan: {error}. Delete it and "
                 "build the plan again."
             ) from error
         if "/" in record.file or record.file.startswith("."):
@@ -210,6 +226,28 @@ def read_plan(engine: Engine, record: PlanRecord) -> bytes:
             f"Delete it and the record {record.name}.json, and build the plan again."
         )
     return data
+
+
+def read_timing_cache(engine: Engine, machine: Machine) -> bytes:
+    """What the newest build on such a machine timed; empty where no record vouches for any.
+
+    TensorRT reads it as it reads a plan, so it is believed by its digest alone.
+    """
+    for record in reversed(list_plans(engine)):
+        if not record.timing_cache_sha256 or not record.fits(machine):
+            continue
+        with contextlib.suppress(MissingObjectError, LargeObjectError):
+            key = timing_cache_key(engine, machine, record.timing_cache_sha256)
+            data = engine.plan_home.read(key, max_bytes=MAX_CACHE_BYTES)
+            if hashlib.sha256(data).hexdigest() == record.timing_cache_sha256:
+                return data
+            log.warning("%s is not what its build wrote, and is not used", key)
+    return b""
+
+
+def timing_cache_key(engine: Engine, machine: Machine, sha256: str) -> str:
+    """Where a timing cache lies: under a name that says its content."""
+    return f"{engine.plan_folder}/{machine.short_name}-{sha256[:12]}.cache"
 
 
 def put_plan(engine: Engine, record: PlanRecord, plan: bytes) -> PlanRecord:

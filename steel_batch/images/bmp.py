@@ -32,7 +32,9 @@ _OLD_SIZE: Final = 12
 _FIELDS_AT: Final = 14 + 40
 """Right after the oldest header that has masks, and inside the newer headers."""
 _USUAL: Final = {16: (0x7C00, 0x3E0, 0x1F), 32: (0xFF0000, 0xFF00, 0xFF)}
-"""Default masks of red, green and blue, for a file that states none."""
+"""Red, green and blue where nothing is said."""
+_PIXELS_AT_ONCE: Final = 1 << 20
+"""Each takes some thirty bytes on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,14 @@ def read_fields(
     height, pixel_bytes = abs(header.height), header.depth // 8
     content = np.frombuffer(data, np.uint8, header.row_bytes * height, header.offset)
     rows = content.reshape(height, header.row_bytes)[:, : header.width * pixel_bytes]
-    pixels_HW = np.ascontiguousarray(rows).view(f"<u{pixel_bytes}").astype(np.uint32)
-    if header.height > 0:
-        pixels_HW = pixels_HW[::-1]
-    colours = [_scaled(pixels_HW, field) for field in fields]
-    return np.asarray(cv2.cvtColor(np.dstack(colours[::-1]), cv2.COLOR_BGR2GRAY), np.uint8)
+    gray_HW = np.empty((height, header.width), np.uint8)
+    step = max(1, _PIXELS_AT_ONCE // header.width)
+    for top in range(0, height, step):
+        part_HW = np.ascontiguousarray(rows[top : top + step]).view(f"<u{pixel_bytes}")
+        part_HW = part_HW.astype(np.uint32)
+        colours = [_scaled(part_HW, field) for field in fields]
+        gray_HW[top : top + step] = cv2.cvtColor(np.dstack(colours[::-1]), cv2.COLOR_BGR2GRAY)
+    return gray_HW[::-1] if header.height > 0 else gray_HW
 
 
 def _scaled(pixels_HW: npt.NDArray[np.uint32], field: int) -> npt.NDArray[np.uint8]:

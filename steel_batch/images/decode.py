@@ -18,23 +18,28 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
 from steel_batch.images.bmp import read_bmp_header, read_fields
 from steel_batch.images.depth import FEWEST_BITS, SAMPLE_BITS, scale_to_8_bits, to_8_bits
 from steel_batch.images.formats import unsupported
-from steel_batch.images.header import JPEG_MAGIC, Header, probe
+from steel_batch.images.header import JPEG_MAGIC, Header, check_size, probe
 from steel_batch.images.markers import ARITHMETIC, LOSSLESS
 from steel_batch.images.pgm import read_pgm
 from steel_batch.images.tiff import as_read, is_multiplied, is_white_0, read_page
 from steel_batch.images.wholeness import check_whole, with_noise_at_end
 
-MAX_PIXELS: Final = 64_000_000
-"""Larger images are refused by their header: no strip camera produces them."""
 Image = npt.NDArray[np.uint8]
 Decoder = Callable[[Any], Image]
 _GRAY: Final = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION
 _AS_STORED: Final = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
 """Keeps 16 bits. Also, OpenCV decodes 16-bit tiles to noise when it is asked for gray."""
+
+CHEAP_PIXELS: Final = 4_000_000
+"""Larger images of a size that the engine does not take are refused undecoded. Decoding smaller
+ones costs little, and tells what is damaged from what is of another size."""
+_NO_MEMORY: Final = -4
+"""`Error::StsNoMem`, whose name in Python depends on the version."""
 
 cv2.setNumThreads(1)  # images are decoded on our own threads
 # A damaged file is an entry in the quarantine, not a line on stderr. OpenCV moved this in 4.13.
@@ -42,15 +47,23 @@ _set_log_level = cv2.setLogLevel if hasattr(cv2, "setLogLevel") else cv2.utils.l
 _set_log_level(0)
 
 
-def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
-    """Load the decoder named by ``module:function``.
+def load_decoder(
+    name: str,
+    *,
+    bits: int | None = None,
+    limits: Limits = LIMITS,
+    only_size: tuple[int, int] | None = None,
+) -> Decoder:
+    """The function that a ``module:function`` name means.
 
     Any exception that it raises for an image, and any result that is not a gray image, becomes an
     `ImageError`, so that a third-party decoder cannot stop a run.
 
     Args:
         name: The decoder.
-        bits: Bits in use of 16-bit samples. Passed to `decode_gray` only, not to other decoders.
+        bits: See `decode_gray`, as of the others; other decoders are not told.
+        limits: The same.
+        only_size: The same.
 
     Raises:
         ConfigError: There is no such function.
@@ -65,7 +78,7 @@ def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
         ) from error
 
     if decode is decode_gray:
-        decode = partial(decode_gray, bits=bits)
+        decode = partial(decode_gray, bits=bits, limits=limits, only_size=only_size)
 
     def decode_or_refuse(data: Any) -> Image:
         try:
@@ -83,19 +96,24 @@ def load_decoder(name: str, *, bits: int | None = None) -> Decoder:
     return decode_or_refuse
 
 
-def check_jpeg(data: Any) -> None:
-    """Refuse a JPEG that `decode_gray` would refuse before decoding; other formats pass.
+def check_jpeg(data: Any, limits: Limits = LIMITS) -> None:
+    """Refuse a JPEG that `decode_gray` refuses before it looks at pixels; pass other formats.
 
     Raises:
         DecodeError: See `decode_gray`.
     """
     view = memoryview(data).cast("B")
     if bytes(view[: len(JPEG_MAGIC)]) == JPEG_MAGIC:
-        _check(view, probe(view), MAX_PIXELS)
+        _check(view, probe(view, limits), limits)
 
 
 def decode_gray(
-    data: Any, *, max_pixels: int = MAX_PIXELS, is_checked: bool = False, bits: int | None = None
+    data: Any,
+    *,
+    limits: Limits = LIMITS,
+    only_size: tuple[int, int] | None = None,
+    is_checked: bool = False,
+    bits: int | None = None,
 ) -> Image:
     """Decode one image.
 
@@ -106,10 +124,12 @@ def decode_gray(
     an arithmetic-coded JPEG that was cut anywhere.
 
     Args:
-        data: The file, as any buffer; it is not copied.
-        max_pixels: A file whose header states more is refused before memory is allocated.
-        is_checked: Whether the file passed `check_jpeg`.
-        bits: Bits in use of 16-bit samples, 8 to 16; see `depth`. None: not stated.
+        data: The file, as anything with a buffer; it is not copied.
+        limits: Files whose header states more are refused before anything is allocated.
+        only_size: Height and width of an engine that takes no other size: images of another size
+            with more than `CHEAP_PIXELS` are refused before they are decoded. None: any size.
+        is_checked: Whether it passed `check_jpeg`.
+        bits: How many of 16 bits a sample are in use, 8 to 16; see `depth`. None: nobody says so.
 
     Returns:
         Gray pixels, [H, W].
@@ -118,12 +138,16 @@ def decode_gray(
         DecodeError: Its code is ``empty``, ``not_an_image``, ``unsupported_format``,
             ``truncated``, ``too_large``, ``undecodable``, ``multiple_images``, ``unknown_bits`` or
             ``wrong_bits``.
+        ShapeError: It is not of `only_size`.
+        MemoryError: There is not enough.
     """
     view = memoryview(data).cast("B")
-    header = probe(view)
+    header = probe(view, limits)
     if not is_checked or header.format != "JPEG":
-        _check(view, header, max_pixels)
-    image_HW = _pixels(view, header, bits)
+        _check(view, header, limits)
+    if only_size is not None and header.width * header.height > CHEAP_PIXELS:
+        check_shape((header.height, header.width), only_size)
+    image_HW = _pixels(view, header, bits, limits)
     if image_HW is None or image_HW.shape != (header.height, header.width):
         raise DecodeError(
             f"OpenCV cannot decode this {header.format} of {header.width}×{header.height} pixels "
@@ -140,8 +164,8 @@ def decode_gray(
     return image_HW
 
 
-def _pixels(view: memoryview, header: Header, bits: int | None) -> Image | None:
-    """Decode the pixels of a complete file; None if OpenCV returns none."""
+def _pixels(view: memoryview, header: Header, bits: int | None, limits: Limits) -> Image | None:
+    """The pixels of a whole file; None where OpenCV gives none."""
     if header.format == "PGM":
         samples_HW, max_value = read_pgm(view)
         return scale_to_8_bits(samples_HW, max_value, bits, name="PGM")
@@ -150,15 +174,17 @@ def _pixels(view: memoryview, header: Header, bits: int | None) -> Image | None:
         if bmp.own_fields is not None:
             return read_fields(view, bmp, bmp.own_fields)
     if header.format == "TIFF":
-        return _tiff_pixels(view, header, bits)
+        return _tiff_pixels(view, header, bits, limits)
     if header.bit_depth > FEWEST_BITS:
         samples = _imdecode(view, _AS_STORED)
         return None if samples is None else to_8_bits(samples, bits, name=header.format)
     return _imdecode(view)
 
 
-def _tiff_pixels(view: memoryview, header: Header, bits: int | None) -> Image | None:
-    tags, content = read_page(view), as_read(view)
+def _tiff_pixels(
+    view: memoryview, header: Header, bits: int | None, limits: Limits
+) -> Image | None:
+    tags, content = read_page(view, limits), as_read(view, limits)
     if is_multiplied(tags):
         rgba = _imdecode(content, cv2.IMREAD_UNCHANGED)
         if rgba is not None and (rgba[..., -1] != (1 << header.bit_depth) - 1).any():
@@ -174,21 +200,17 @@ def _tiff_pixels(view: memoryview, header: Header, bits: int | None) -> Image | 
     return 255 - image_HW if is_white_0(tags) else image_HW
 
 
-def _check(view: memoryview, header: Header, max_pixels: int) -> None:
-    if max(header.width * header.height, header.piece_px) > max_pixels:
-        piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
-        raise DecodeError(
-            f"{header.format} of {header.width}×{header.height} pixels{piece}; the limit is "
-            f"{max_pixels:,} pixels.",
-            code="too_large",
-        )
-    check_whole(view, header)
+def _check(view: memoryview, header: Header, limits: Limits) -> None:
+    check_size(header, limits)
+    check_whole(view, header, limits)
 
 
 def _imdecode(data: bytes | memoryview, flags: int = _GRAY) -> npt.NDArray[Any] | None:
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error:  # OpenCV returns None for some errors and raises for others
+    except cv2.error as error:  # OpenCV both returns nothing and raises, for reasons of its own
+        if error.code == _NO_MEMORY:
+            raise MemoryError(str(error)) from error
         return None
     return None if pixels is None else np.asarray(pixels)
 
@@ -221,13 +243,23 @@ def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
     if image_HW.shape == (height, width):
         return image_HW
     if resize == "never":
-        raise ShapeError(
-            f"the image is {image_HW.shape[1]}×{image_HW.shape[0]} pixels (width × height); the "
-            f"engine takes {width}×{height} and its card states resize: never."
-        )
+        check_shape((image_HW.shape[0], image_HW.shape[1]), (height, width))
     shrinks = image_HW.shape[0] * image_HW.shape[1] > height * width
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(image_HW, (width, height), interpolation=method), np.uint8)
+
+
+def check_shape(found: tuple[int, int], expected: tuple[int, int]) -> None:
+    """Refuse an image of another height and width than those of an engine that does not resize.
+
+    Raises:
+        ShapeError: It is one.
+    """
+    if found != expected:
+        raise ShapeError(
+            f"the image is {found[1]}×{found[0]} pixels (width × height); the engine takes "
+            f"{expected[1]}×{expected[0]} and its card states resize: never."
+        )
 
 
 def mask_to_source(mask_HW: Image, height: int, width: int) -> Image:

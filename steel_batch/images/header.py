@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import DecodeError
 from steel_batch.images.bmp import read_bmp_header
 from steel_batch.images.formats import NETPBM_BLANKS, name_other, not_an_image, unsupported
-from steel_batch.images.markers import FRAMES, LOSSLESS
+from steel_batch.images.markers import FRAMES, LOSSLESS, PROGRESSIVE
 from steel_batch.images.pgm import PGM_MAGIC, read_pgm_header
 from steel_batch.images.tiff import (
     BITS,
@@ -47,12 +48,42 @@ class Header:
     coding: int = 0
     """The frame marker of a JPEG, which states how its pixels are coded; 0 for other formats."""
 
+    @property
+    def decoded_bytes(self) -> int:
+        """About how much memory a decoder needs for the samples, besides the gray pixels."""
+        sample_bytes = 2 if self.bit_depth > 8 or self.coding in PROGRESSIVE else 1
+        return max(self.width * self.height, self.piece_px) * self.num_channels * sample_bytes
 
-def probe(data: memoryview) -> Header:
+
+def check_size(header: Header, limits: Limits) -> None:
+    """Refuse an image that is larger than a limit, before anything is allocated for it.
+
+    Raises:
+        DecodeError: Code ``too_large``; the message names the limit.
+    """
+    found = (
+        ("image-pixels", max(header.width * header.height, header.piece_px), limits.image_pixels),
+        ("image-channels", header.num_channels, limits.image_channels),
+        ("decoded-bytes", header.decoded_bytes, limits.decoded_bytes),
+    )
+    for name, value, greatest in found:
+        if value > greatest:
+            piece = f", in pieces of {header.piece_px:,}" if header.piece_px else ""
+            raise DecodeError(
+                f"{header.format} of {header.width}×{header.height} pixels{piece} and "
+                f"{header.num_channels} channels of {header.bit_depth} bits; at most "
+                f"{greatest:,} are decoded (limit {name}, which is {value:,} here).",
+                code="too_large",
+            )
+
+
+def probe(data: memoryview, limits: Limits = LIMITS) -> Header:
     """Read a file's header.
 
     Args:
-        data: The file, or its beginning: for JPEG up to the first scan, for TIFF the whole file.
+        data: The file, or its beginning: JPEG may need as far as its first scan and TIFF the
+            whole.
+        limits: Of the header itself; see `check_size` for those of what it states.
 
     Raises:
         DecodeError: Code ``empty``, ``not_an_image``, ``unsupported_format``, ``truncated`` (inside
@@ -64,7 +95,7 @@ def probe(data: memoryview) -> Header:
     for magic, read in _READERS.items():
         if head.startswith(magic):
             try:
-                header = read(data)
+                header = _read_tiff(data, limits) if read is _read_tiff else read(data)
             except (struct.error, IndexError) as error:
                 raise DecodeError(
                     f"the file ends inside its header ({len(data)} bytes).", code="truncated"
@@ -84,11 +115,13 @@ _BARE: Final = frozenset({0x00, 0x01, *range(0xD0, 0xD8)})
 _SCAN, _END = 0xDA, 0xD9
 _STEP_BYTES: Final = 4096
 _DNL: Final = b"\xff\xdc\0\x04"
+_MOST_MARKERS: Final = 100_000
+"""Before the pixels: files have some tens."""
 
 
 def _read_jpeg(data: memoryview) -> Header:
     position = 2
-    while True:
+    for _ in range(_MOST_MARKERS):
         while data[position] != 0xFF:  # libjpeg skips garbage between segments, and so do we
             found = bytes(data[position : position + _STEP_BYTES]).find(b"\xff")
             position += found if found >= 0 else _STEP_BYTES
@@ -105,6 +138,12 @@ def _read_jpeg(data: memoryview) -> Header:
             depth, height, width, num_channels = struct.unpack_from(">BHHB", data, position + 4)
             if depth != 8:
                 raise unsupported(f"a JPEG of {depth} bits")
+            (length,) = struct.unpack_from(">H", data, position + 2)
+            if length != 8 + 3 * num_channels:
+                raise DecodeError(
+                    f"JPEG with a damaged frame's header: {length} bytes for {num_channels} "
+                    "channels."
+                )
             if marker == LOSSLESS and num_channels > 1:
                 raise unsupported("a lossless JPEG in colour")
             if height == 0 and _DNL in bytes(data[position:]):
@@ -113,6 +152,7 @@ def _read_jpeg(data: memoryview) -> Header:
         else:
             (length,) = struct.unpack_from(">H", data, position + 2)
             position += 2 + length
+    raise DecodeError(f"JPEG with more than {_MOST_MARKERS:,} markers before its pixels.")
 
 
 _PNG_CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -131,8 +171,8 @@ def _read_bmp(data: memoryview) -> Header:
     return Header("BMP", bmp.width, abs(bmp.height), bmp.num_channels, depth)
 
 
-def _read_tiff(data: memoryview) -> Header:
-    tags = read_page(data)
+def _read_tiff(data: memoryview, limits: Limits = LIMITS) -> Header:
+    tags = read_page(data, limits)
     check_readable(tags)
     width, height = first(tags, WIDTH, 0), first(tags, HEIGHT, 0)
     rows = first(tags, ROWS_PER_STRIP, height)

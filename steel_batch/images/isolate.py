@@ -1,25 +1,31 @@
 """Decodes in a child process, for images that crash or hang the process that decodes them.
 
-The child reads one file at a time from its standard input and writes the pixels to its standard
-output. If it dies, the next child starts with the image that was being decoded. An image that
-kills a fresh child is the culprit; every other image is decoded. So a culprit costs two children,
-however large the shard. The protocol is lengths and raw bytes; nothing is unpickled.
+The child gets one file at a time on its standard input and gives its pixels back on its standard
+output. It has a limit of memory of its own. If it dies, the next child begins with the image that
+was being decoded: an image that ends a process in which nothing came before it is the culprit,
+every other one is decoded. So a culprit costs two children, however large the shard. The protocol
+is lengths and raw bytes; nothing is unpickled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import resource
 import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import asdict
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ClusterError, DecodeError, ImageError
 from steel_batch.images.decode import Image, load_decoder
 
@@ -40,6 +46,8 @@ def decode_isolated(
     decoder: str,
     *,
     bits: int | None = None,
+    limits: Limits = LIMITS,
+    only_size: tuple[int, int] | None = None,
     seconds_per_image: float = SECONDS_PER_IMAGE,
 ) -> Generator[Image | ImageError]:
     """Decode files in a child process, one after the other, as they are requested.
@@ -47,23 +55,26 @@ def decode_isolated(
     Args:
         contents: The files.
         decoder: The ``module:function`` that decodes one.
-        bits: See `decode.load_decoder`.
-        seconds_per_image: Time limit per image.
+        bits: See `decode.load_decoder`, as of the next two.
+        limits: The memory that one image may take is their `decoder_bytes`.
+        only_size: Height and width of an engine that takes no other size.
+        seconds_per_image: How long one image may take.
 
     Yields:
-        For each file its pixels or its error: the decoder's own, or the code ``crashed_decoder``
-        for a file that killed a fresh child, or ``hung_decoder`` for one that exceeded the time
-        limit in it.
+        Of each file its pixels, or what is wrong with it: the decoder's own error, or the code
+        ``crashed_decoder`` for a file that killed a process of its own, ``hung_decoder`` for one
+        that held it up, or ``too_large`` for one that took more memory than `limits` allow.
 
     Raises:
         ClusterError: No child process could be started; no image is to blame.
     """
     child: _Child | None = None
+    settings = {"bits": bits, "limits": asdict(limits), "only_size": only_size}
     try:
         for data in contents:
             result = None
             while result is None:
-                child = child or _Child(decoder, bits, seconds_per_image)
+                child = child or _Child(decoder, settings, seconds_per_image)
                 result = child.decode(data)
                 if result is None:
                     exit_code, is_culprit = child.end(), child.num_decoded == 0
@@ -124,7 +135,7 @@ class _Child:
         ClusterError: No child could be started.
     """
 
-    def __init__(self, decoder: str, bits: int | None, seconds_per_image: float) -> None:
+    def __init__(self, decoder: str, settings: Mapping[str, Any], seconds_per_image: float) -> None:
         self.num_decoded = 0
         # The child's own alarm fires first, unless the decoder turned it off.
         self._seconds = seconds_per_image + 1
@@ -134,7 +145,7 @@ class _Child:
                 "steel_batch.images.isolate",
                 decoder,
                 str(seconds_per_image),
-                *([] if bits is None else [str(bits)]),
+                json.dumps(settings),
                 stderr=subprocess.DEVNULL,
             )
             if self._answer(len(_READY), START_SECONDS):
@@ -193,10 +204,21 @@ class _Child:
 
 
 def _serve(
-    decoder: str, seconds_per_image: float, bits: int | None, source: BinaryIO, sink: BinaryIO
+    decoder: str,
+    seconds_per_image: float,
+    settings: Mapping[str, Any],
+    source: BinaryIO,
+    sink: BinaryIO,
 ) -> None:
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever code it runs
-    decode = load_decoder(decoder, bits=bits)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever code it is in
+    limits, only_size = Limits(**settings["limits"]), settings["only_size"]
+    decode = load_decoder(
+        decoder,
+        bits=settings["bits"],
+        limits=limits,
+        only_size=None if only_size is None else tuple(only_size),
+    )
+    _limit_memory(limits.decoder_bytes)
     sink.write(_READY)
     sink.flush()
     while length := source.read(_LENGTH.size):
@@ -204,19 +226,35 @@ def _serve(
         signal.setitimer(signal.ITIMER_REAL, seconds_per_image)
         try:
             image_HW = decode(data)
-        except ImageError as error:
+            result = [_HEAD.pack(_PIXELS, *image_HW.shape), image_HW.tobytes()]
+        except (ImageError, MemoryError) as caught:
+            error = _too_large(limits) if isinstance(caught, MemoryError) else caught
             code, message = error.code.encode(), error.message.encode()
             result = [_HEAD.pack(_ERROR, len(code), len(message)), code, message]
-        else:
-            result = [_HEAD.pack(_PIXELS, *image_HW.shape), image_HW.tobytes()]
         signal.setitimer(signal.ITIMER_REAL, 0)
         sink.writelines(result)
         sink.flush()
+        del data, result
+
+
+def _limit_memory(num_bytes: int) -> None:
+    """Let this process have so much more memory than it has; a decoder that wants more fails."""
+    with contextlib.suppress(OSError, ValueError):  # a lower limit is in force already
+        num_pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = num_pages * resource.getpagesize() + num_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _too_large(limits: Limits) -> ImageError:
+    return DecodeError(
+        f"decoding it took more than {limits.decoder_bytes:,} bytes of memory in a process of its "
+        "own (limit decoder-bytes).",
+        code="too_large",
+    )
 
 
 if __name__ == "__main__":
     # Output that a decoder prints must not mix with the pixels.
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        stated_bits = int(sys.argv[3]) if len(sys.argv) > 3 else None
-        _serve(sys.argv[1], float(sys.argv[2]), stated_bits, sys.stdin.buffer, answers)
+        _serve(sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3]), sys.stdin.buffer, answers)

@@ -13,24 +13,41 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.errors import DecodeError
+
 END, SCAN = 0xD9, 0xDA
 FRAMES: Final = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """Frame header markers; each states how the pixels are coded."""
 LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
 _TEMPORARY: Final = 0x01
+_MOST_MARKERS: Final = 1 << 20
+_MOST_FILLING: Final = 8
+"""Of 0xFF among the pixels there is one in some hundred bytes; one in 8 is none that a coder made.
+Below that many it does not matter."""
 
 
 class Markers:
-    """Positions of the markers of a JPEG."""
+    """Where the markers of a JPEG lie.
+
+    Raises:
+        DecodeError: There are more than any image has: noting them would take many times its bytes.
+    """
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
         content = np.frombuffer(data, np.uint8)
-        at = np.flatnonzero(content[:-1] == 0xFF)
+        is_marked = content[:-1] == 0xFF
+        if len(content) > _MOST_MARKERS:
+            num = int(np.count_nonzero(is_marked))
+            if num > max(_MOST_MARKERS, len(content) // _MOST_FILLING):
+                raise DecodeError(f"JPEG of which {num:,} of {len(data):,} bytes are markers.")
+        at = np.flatnonzero(is_marked)
         code = content[at + 1]
         # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
         is_restart = code & 0xF8 == 0xD0
         is_other = (code > 0x00) & (code < 0xFF) & ~is_restart
+        if np.count_nonzero(is_other) > _MOST_MARKERS:
+            raise DecodeError(f"JPEG with more than {_MOST_MARKERS:,} markers.")
         self._restart_at, self._restart = at[is_restart], code[is_restart] & 7
         self._at, self._code = at[is_other].tolist(), code[is_other].tolist()
 

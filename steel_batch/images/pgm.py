@@ -21,6 +21,8 @@ PGM_MAGIC: Final = b"P5"
 _DIGITS: Final = b"0123456789"
 _MOST_DIGITS: Final = 10
 _PADDING: Final = b" \t\r\n\v\f\0"
+_MOST_HEADER_BYTES: Final = 64 << 10
+"""Of comments and blanks, beside three numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def read_pgm_header(data: memoryview) -> PgmHeader:
         DecodeError: The header is damaged.
         IndexError: The file ends inside its header.
     """
+    size, data = len(data), data[:_MOST_HEADER_BYTES]
     position, numbers = len(PGM_MAGIC), []
     for _ in range(3):
         number, position = _read_number(data, position)
@@ -66,7 +69,7 @@ def read_pgm_header(data: memoryview) -> PgmHeader:
     if bytes(data[end : end + 2]) == b"\r\n":
         # One white-space byte ends the header. The file size tells a second one from a pixel.
         longer = PgmHeader(width, height, max_value, end + 2)
-        return longer if len(data) == longer.offset + longer.pixel_bytes else header
+        return longer if size == longer.offset + longer.pixel_bytes else header
     return header
 
 

@@ -54,6 +54,7 @@ def refuse_listed_jpegs(data: memoryview, at: int) -> None:
                 num_images += attributes & _KIND != _THUMBNAIL
             if num_images > 1:
                 raise _several("JPEG", num_images)
+            return  # a list that comes again is as long again
 
 
 def refuse_second_jpeg(data: memoryview, end: int) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import DecodeError
 from steel_batch.images.tiff import (
     BITS,
@@ -36,17 +37,21 @@ from steel_batch.images.tiff import (
     first,
 )
 
+_SHARED_BYTES: Final = 64 << 20
+"""What strips may have in common: writers store equal ones once."""
 
-def check_strips(data: memoryview, tags: Tags) -> None:
-    """Refuse a TIFF with incomplete strips or tiles.
+
+def check_strips(data: memoryview, tags: Tags, limits: Limits = LIMITS) -> None:
+    """Refuse a TIFF whose strips or tiles are not whole.
 
     Args:
         data: The file.
-        tags: Tags of the page that is its image.
+        tags: Of the page that is its image.
+        limits: The most strips or tiles are its `tiff_pieces`.
 
     Raises:
-        struct.error: A strip lies outside the file, or there are too few.
-        DecodeError: A strip does not decode to all of its pixels.
+        struct.error: A strip lies outside of the file, or there are too few.
+        DecodeError: A strip does not decode to all of its pixels, or there are too many.
     """
     if first(tags, PHOTOMETRIC, 0) == YCBCR:  # its channels may differ in size
         return
@@ -54,9 +59,17 @@ def check_strips(data: memoryview, tags: Tags) -> None:
     is_tiled = TILE_OFFSETS in tags
     offsets = tags.get(TILE_OFFSETS if is_tiled else STRIP_OFFSETS, ())
     sizes = tags.get(TILE_BYTES if is_tiled else STRIP_BYTES, ())
-    wanted = _wanted_bytes(tags, is_tiled=is_tiled)
-    if len(offsets) < len(wanted):
+    num_pieces = _num_pieces(tags, is_tiled=is_tiled)
+    if num_pieces > limits.tiff_pieces:
+        raise DecodeError(
+            f"TIFF of {num_pieces:,} strips or tiles; at most {limits.tiff_pieces:,} are read "
+            "(limit tiff-pieces).",
+            code="too_large",
+        )
+    if len(offsets) < num_pieces:
         raise struct.error
+    wanted = _wanted_bytes(tags, is_tiled=is_tiled)
+    left_bytes = len(data) + _SHARED_BYTES
     for i, num_bytes in enumerate(wanted):
         offset = offsets[i]
         size = sizes[i] if i < len(sizes) else len(data) - offset
@@ -64,6 +77,9 @@ def check_strips(data: memoryview, tags: Tags) -> None:
             size = num_bytes
         if offset + size > len(data):
             raise struct.error
+        left_bytes -= size
+        if left_bytes < 0:
+            raise DecodeError("TIFF whose strips or tiles overlap: they are larger than the file.")
         if unpacked_bytes is not None:
             found = unpacked_bytes(data[offset : offset + size], num_bytes)
             if found < num_bytes:
@@ -73,25 +89,37 @@ def check_strips(data: memoryview, tags: Tags) -> None:
                 )
 
 
-def _wanted_bytes(tags: Tags, *, is_tiled: bool) -> list[int]:
-    """How many bytes each strip or tile must decode to."""
+def _num_pieces(tags: Tags, *, is_tiled: bool) -> int:
+    """How many strips or tiles there have to be."""
     width, height = first(tags, WIDTH, 0), first(tags, HEIGHT, 0)
-    num_channels, num_planes = first(tags, CHANNELS, 1), 1
-    if first(tags, PLANES, 1) == SEPARATE_PLANES:
-        num_channels, num_planes = 1, num_channels
-    bits = num_channels * first(tags, BITS, 1)
+    num_planes = first(tags, CHANNELS, 1) if _has_planes(tags) else 1
     if is_tiled:
         tile_width, tile_height = first(tags, TILE_WIDTH, 0), first(tags, TILE_HEIGHT, 0)
         if not tile_width or not tile_height:
-            raise DecodeError("TIFF with tiles of size 0.")
-        num_tiles = -(-width // tile_width) * -(-height // tile_height)
-        return [-(-tile_width * bits // 8) * tile_height] * num_tiles * num_planes
+            raise DecodeError("TIFF with tiles of no size.")
+        return -(-width // tile_width) * -(-height // tile_height) * num_planes
     rows = min(first(tags, ROWS_PER_STRIP, height), height)
     if not rows:
-        raise DecodeError("TIFF with strips of 0 rows.")
+        raise DecodeError("TIFF with strips of no rows.")
+    return -(-height // rows) * num_planes
+
+
+def _wanted_bytes(tags: Tags, *, is_tiled: bool) -> list[int]:
+    """How many bytes each strip or tile has to give."""
+    num_pieces = _num_pieces(tags, is_tiled=is_tiled)
+    bits = first(tags, BITS, 1) * (1 if _has_planes(tags) else first(tags, CHANNELS, 1))
+    if is_tiled:
+        tile_width, tile_height = first(tags, TILE_WIDTH, 0), first(tags, TILE_HEIGHT, 0)
+        return [-(-tile_width * bits // 8) * tile_height] * num_pieces
+    width, height = first(tags, WIDTH, 0), first(tags, HEIGHT, 0)
+    rows = min(first(tags, ROWS_PER_STRIP, height), height)
     row_bytes = -(-width * bits // 8)
     plane = [row_bytes * min(rows, height - top) for top in range(0, height, rows)]
-    return plane * num_planes
+    return plane * (num_pieces // len(plane))
+
+
+def _has_planes(tags: Tags) -> bool:
+    return first(tags, PLANES, 1) == SEPARATE_PLANES
 
 
 def _deflate_bytes(strip: memoryview, wanted: int) -> int:
@@ -121,6 +149,9 @@ _ADDED: Final = np.maximum(np.arange(_NUM_CODES - _FIRST + 2) - 1, 0)
 """Entries added to the table before the nth code after a clear code."""
 _CODE_BITS: Final = 9 + np.searchsorted([511, 1023, 2047], _ADDED + _FIRST, side="right")
 _CODE_AT: Final = np.cumsum(_CODE_BITS) - _CODE_BITS
+_FEW_CLEARS, _CODES_A_CLEAR = 16, 64
+"""Encoders clear their table when it is full, after some 4,000 codes. A strip that clears it for
+every code would take minutes."""
 
 
 def _lzw_bytes(strip: memoryview, wanted: int) -> int:
@@ -133,6 +164,7 @@ def _lzw_bytes(strip: memoryview, wanted: int) -> int:
     content = np.frombuffer(bytes(strip) + b"\0\0\0", np.uint8).astype(np.uint32)
     triples = content[:-2] << 16 | content[1:-1] << 8 | content[2:]
     num_bits, begin, total = 8 * len(strip), 9, 0
+    left_clears = _FEW_CLEARS + num_bits // (9 * _CODES_A_CLEAR)
     if len(strip) < 2 or triples[0] >> 15 != _CLEAR:
         return 0
     while total < wanted:
@@ -143,7 +175,8 @@ def _lzw_bytes(strip: memoryview, wanted: int) -> int:
         ends = np.flatnonzero((codes == _CLEAR) | (codes == _STOP) | (codes > _ADDED[:num] + 258))
         end = int(ends[0]) if len(ends) else num
         total += _string_bytes(codes[:end])
-        if end == num or codes[end] != _CLEAR:
+        left_clears -= 1
+        if end == num or codes[end] != _CLEAR or not left_clears:
             break
         begin = int(at[end] + bits[end])
     return total

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import DecodeError
 from steel_batch.images.formats import unsupported
 
@@ -48,6 +49,8 @@ _RGBA_CHANNELS = _MOST_CHANNELS = 4
 _MOST_SUBDIRECTORIES: Final = 100
 _MOST_PAGES: Final = 10_000
 _SHOWN: Final = 5
+_SHARED_BYTES: Final = 64 << 10
+"""What directories may have in common, as a writer may store equal values once."""
 _IMAGEJ: Final = re.compile(rb"ImageJ=[^\0]*?\nimages=(\d{1,9})\n")
 
 Tags = dict[int, tuple[int, ...]]
@@ -63,36 +66,111 @@ class _Entry:
     position: int
 
 
+class _Directories:
+    """The directories of a file, which together are no larger than the file.
+
+    Directories that overlap would let a small file have any number of values.
+
+    Args:
+        data: The file.
+        limits: The most values of one tag are its `tiff_pieces`.
+    """
+
+    def __init__(self, data: memoryview, limits: Limits) -> None:
+        self.data, self.order = data, "<" if data[0] == ord("I") else ">"
+        self._max_values = limits.tiff_pieces
+        self._left_bytes = len(data) + _SHARED_BYTES
+
+    def first_place(self) -> int:
+        """Where the first page's directory lies."""
+        (place,) = struct.unpack_from(self.order + "I", self.data, 4)
+        return int(place)
+
+    def next_place(self, place: int) -> int:
+        """Where the directory lies that follows another; 0 where there is none."""
+        (num_entries,) = struct.unpack_from(self.order + "H", self.data, place)
+        (following,) = struct.unpack_from(self.order + "I", self.data, place + 2 + 12 * num_entries)
+        return int(following)
+
+    def entries(self, place: int) -> Iterator[_Entry]:
+        """Of a directory's entries those that matter.
+
+        A tag that comes twice counts where it comes first, as in libtiff.
+        """
+        (num_entries,) = struct.unpack_from(self.order + "H", self.data, place)
+        self._spend(2 + 12 * num_entries)
+        seen = set()
+        for at in range(place + 2, place + 2 + 12 * num_entries, 12):
+            tag, kind, num_values = struct.unpack_from(self.order + "HHI", self.data, at)
+            if tag not in _TAGS or tag in seen or kind not in _LETTERS:
+                continue
+            seen.add(tag)
+            position, letter = at + 8, _LETTERS[kind]
+            if num_values * struct.calcsize(letter) > 4:
+                (position,) = struct.unpack_from(self.order + "I", self.data, position)
+            yield _Entry(tag, letter, num_values, position)
+
+    def tags(self, place: int) -> Tags:
+        """What a directory says."""
+        tags = Tags()
+        for entry in self.entries(place):
+            if entry.tag == DESCRIPTION:
+                continue
+            num_bytes = entry.num_values * struct.calcsize(entry.letter)
+            if entry.position + num_bytes > len(self.data):
+                raise struct.error
+            if entry.num_values > self._max_values:
+                raise DecodeError(
+                    f"TIFF with {entry.num_values:,} values of tag {entry.tag}; at most "
+                    f"{self._max_values:,} are read (limit tiff-pieces).",
+                    code="too_large",
+                )
+            self._spend(num_bytes)
+            values = f"{self.order}{entry.num_values}{entry.letter}"
+            tags[entry.tag] = struct.unpack_from(values, self.data, entry.position)
+        return tags
+
+    def _spend(self, num_bytes: int) -> None:
+        self._left_bytes -= num_bytes
+        if self._left_bytes < 0:
+            raise DecodeError(
+                "TIFF whose directories hold more values than the file has bytes: they overlap."
+            )
+
+
 def first(tags: Tags, tag: int, default: int) -> int:
     """The first value of a tag; `default` if the tag is absent."""
     return tags[tag][0] if tags.get(tag) else default
 
 
-def read_page(data: memoryview) -> Tags:
-    """Read the tags of the page that is the image.
+def read_page(data: memoryview, limits: Limits = LIMITS) -> Tags:
+    """What the page that is the image says of where and how its pixels are, by tag.
 
     Pages that declare themselves a smaller copy or a mask of another page are ignored.
 
     Raises:
-        DecodeError: Code ``multiple_images`` unless exactly one page is left.
-        struct.error: The file is too short.
+        DecodeError: Code ``multiple_images`` where it is not one page that is left, ``too_large``
+            where a tag has more values than `limits` allows.
+        struct.error: The file ends before what is needed.
     """
-    return _read_tags(data, _image_directory(data))
+    _, tags = _image_page(_Directories(data, limits))
+    return tags
 
 
-def as_read(data: memoryview) -> bytes | memoryview:
-    """Prepare the file for OpenCV.
+def as_read(data: memoryview, limits: Limits = LIMITS) -> bytes | memoryview:
+    """The same image as OpenCV has to be given it.
 
     Returns:
         A copy that begins with the page that is the image, without orientation and with
         transparency ignored; the data itself if nothing needs to change.
     """
-    order = _order(data)
-    place = _image_directory(data)
+    directories = _Directories(data, limits)
+    order = directories.order
+    place, _ = _image_page(directories)
     changes: list[tuple[str, int, int]] = []
-    if place != struct.unpack_from(order + "I", data, 4)[0]:
+    if place != directories.first_place():
         changes.append((order + "I", 4, place))
-    for entry in _entries(data, place):
+    for entry in directories.entries(place):
         if entry.tag == ORIENTATION and entry.num_values:
             changes.append((order + entry.letter, entry.position, 1))
         if entry.tag == EXTRA_SAMPLES and entry.num_values == 1:
@@ -166,13 +244,9 @@ def is_white_0(tags: Tags) -> bool:
     return first(tags, PHOTOMETRIC, _BLACK_IS_0) == _WHITE_IS_0
 
 
-def _order(data: memoryview) -> str:
-    return "<" if data[0] == ord("I") else ">"
-
-
-def _image_directory(data: memoryview) -> int:
-    """Position of the directory of the page that is the image."""
-    pages = list(itertools.islice(_pages(data), _MOST_PAGES))
+def _image_page(directories: _Directories) -> tuple[int, Tags]:
+    """Where the directory of the page lies that is the image, and what it says."""
+    pages = list(itertools.islice(_pages(directories), _MOST_PAGES))
     full = [page for page in pages if not _is_copy(page[1])] if len(pages) > 1 else pages
     if len(full) != 1 or len(pages) == _MOST_PAGES:
         sizes = ", ".join(_size(tags) for _, tags in pages[:_SHOWN])
@@ -183,7 +257,7 @@ def _image_directory(data: memoryview) -> int:
             code="multiple_images",
         )
     ((place, tags),) = full
-    num_images = max(first(tags, DEPTH, 1), _num_described(data, place))
+    num_images = max(first(tags, DEPTH, 1), _num_described(directories, place))
     if num_images > 1:
         raise DecodeError(
             f"TIFF of {num_images} images of {_size(tags)} in one page; only one per file is "
@@ -191,7 +265,7 @@ def _image_directory(data: memoryview) -> int:
             code="multiple_images",
         )
     for subdirectory in tags.get(SUBDIRECTORIES, ())[:_MOST_SUBDIRECTORIES]:
-        other = _read_tags(data, subdirectory)
+        other = directories.tags(subdirectory)
         if _num_px(other) > _num_px(tags):
             raise DecodeError(
                 f"TIFF with a page of {_size(tags)} pixels that is a smaller copy of an image of "
@@ -199,22 +273,20 @@ def _image_directory(data: memoryview) -> int:
                 "a file of its own.",
                 code="multiple_images",
             )
-    return place
+    return place, tags
 
 
-def _pages(data: memoryview) -> Iterator[tuple[int, Tags]]:
-    """Yield the position of each page's directory, and its tags."""
-    order, seen = _order(data), set[int]()
-    (place,) = struct.unpack_from(order + "I", data, 4)
+def _pages(directories: _Directories) -> Iterator[tuple[int, Tags]]:
+    """Where each page's directory lies, and what it says."""
+    seen, place = set[int](), directories.first_place()
     if place == 0:
         raise DecodeError("TIFF without a page.")
     while place:
         if place in seen:
             raise DecodeError("TIFF with a loop in its list of pages.")
         seen.add(place)
-        yield place, _read_tags(data, place)
-        (num_entries,) = struct.unpack_from(order + "H", data, place)
-        (place,) = struct.unpack_from(order + "I", data, place + 2 + 12 * num_entries)
+        yield place, directories.tags(place)
+        place = directories.next_place(place)
 
 
 def _is_copy(tags: Tags) -> bool:
@@ -223,9 +295,10 @@ def _is_copy(tags: Tags) -> bool:
     return is_reduced or bool(first(tags, KIND, 0) & (_REDUCED | _MASK))
 
 
-def _num_described(data: memoryview, place: int) -> int:
-    """How many images a page's ImageJ description declares, in a file with a single page."""
-    for entry in _entries(data, place):
+def _num_described(directories: _Directories, place: int) -> int:
+    """How many images ImageJ says are in a page's bytes, of a file that states but one page."""
+    data = directories.data
+    for entry in directories.entries(place):
         if entry.tag == DESCRIPTION:
             text = bytes(data[entry.position : entry.position + min(entry.num_values, 400)])
             found = _IMAGEJ.match(text)
@@ -239,34 +312,3 @@ def _num_px(tags: Tags) -> int:
 
 def _size(tags: Tags) -> str:
     return f"{first(tags, WIDTH, 0)}×{first(tags, HEIGHT, 0)}"
-
-
-def _entries(data: memoryview, place: int) -> Iterator[_Entry]:
-    """Yield the entries of a directory that matter here.
-
-    If a tag is repeated, the first one counts, as in libtiff.
-    """
-    order = _order(data)
-    (num_entries,) = struct.unpack_from(order + "H", data, place)
-    seen = set()
-    for at in range(place + 2, place + 2 + 12 * num_entries, 12):
-        tag, kind, num_values = struct.unpack_from(order + "HHI", data, at)
-        if tag not in _TAGS or tag in seen or kind not in _LETTERS:
-            continue
-        seen.add(tag)
-        position, letter = at + 8, _LETTERS[kind]
-        if num_values * struct.calcsize(letter) > 4:
-            (position,) = struct.unpack_from(order + "I", data, position)
-        yield _Entry(tag, letter, num_values, position)
-
-
-def _read_tags(data: memoryview, place: int) -> Tags:
-    order, tags = _order(data), Tags()
-    for entry in _entries(data, place):
-        if entry.tag == DESCRIPTION:
-            continue
-        if entry.position + entry.num_values * struct.calcsize(entry.letter) > len(data):
-            raise struct.error
-        values = f"{order}{entry.num_values}{entry.letter}"
-        tags[entry.tag] = struct.unpack_from(values, data, entry.position)
-    return tags

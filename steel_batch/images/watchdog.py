@@ -1,8 +1,8 @@
-"""Ends a process if its decoder hangs on an image.
+"""Ends a process that one image, or one batch in the engine, holds up.
 
-A thread that is stuck in native code cannot be stopped; its process can. The cluster then restarts
-the scoring actor and decodes its shards in child processes, where the image that hangs is found
-(`isolate`).
+A thread that is stuck in native code cannot be stopped; its process can. The cluster then starts
+the scoring actor anew and its shards are decoded in child processes, where an image that holds
+things up is found (`isolate`). An engine that holds up every process fails its shard in the end.
 """
 
 from __future__ import annotations
@@ -21,38 +21,47 @@ Done = TypeVar("Done")
 
 
 class Watchdog:
-    """A time limit on decoding, enforced by ending the process.
+    """A time limit on work that nothing but the end of the process can enforce.
 
     Thread-safe. The process ends at most a quarter of the limit after the limit has passed.
 
     Args:
-        limit_seconds: How long one image, or a batch of images on a GPU, may take.
+        limit_seconds: How long decoding one image may take, or a batch of them on a GPU, until it
+            is scored.
+        infer_seconds: How long the engine may take for a batch that is decoded.
     """
 
-    def __init__(self, limit_seconds: float) -> None:
-        self._limit_seconds = limit_seconds
-        self._since: dict[int, float] = {}
+    def __init__(self, limit_seconds: float, infer_seconds: float) -> None:
+        self._limit_seconds, self._infer_seconds = limit_seconds, infer_seconds
+        self._works: dict[int, tuple[float, float, str]] = {}
         self._closed = threading.Event()
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
-    def run(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        """Decode an image or a batch, or wait for a GPU to decode it, within the limit."""
-        thread = threading.get_ident()
-        self._since[thread] = time.monotonic()
-        try:
-            return work(subject)
-        finally:
-            del self._since[thread]
+    def decode(self, work: Callable[[Any], Done], subject: Any) -> Done:
+        """Decode one image or a batch, or wait for what a GPU decodes."""
+        return self._run(work, subject, self._limit_seconds, "an image was decoded")
+
+    def infer(self, work: Callable[[Any], Done], subject: Any) -> Done:
+        """Have the engine score a batch that is decoded."""
+        return self._run(work, subject, self._infer_seconds, "the engine was at one batch")
 
     def close(self) -> None:
         """Stop watching."""
         self._closed.set()
 
+    def _run(
+        self, work: Callable[[Any], Done], subject: Any, limit_seconds: float, what: str
+    ) -> Done:
+        thread = threading.get_ident()
+        self._works[thread] = (time.monotonic(), limit_seconds, what)
+        try:
+            return work(subject)
+        finally:
+            del self._works[thread]
+
     def _watch(self) -> None:
-        while not self._closed.wait(self._limit_seconds / 4):
-            begun = min(list(self._since.values()), default=None)
-            if begun is not None and time.monotonic() - begun > self._limit_seconds:
-                log.error(
-                    "decoding an image took more than %g s: ending the process", self._limit_seconds
-                )
-                os._exit(EXIT_CODE)
+        while not self._closed.wait(min(self._limit_seconds, self._infer_seconds) / 4):
+            for begun, limit_seconds, what in list(self._works.values()):
+                if time.monotonic() - begun > limit_seconds:
+                    log.error("%s for more than %g s: ending", what, limit_seconds)
+                    os._exit(EXIT_CODE)

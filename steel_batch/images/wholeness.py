@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import DecodeError
 from steel_batch.images.bmp import read_bmp_header
 from steel_batch.images.header import Header
@@ -34,20 +35,24 @@ _NOISE: Final = _SEEDS.astype(np.uint8).tobytes()
 """Bytes that a JPEG decoder reads as pixels; none is 0xFF."""
 
 
-def check_whole(data: memoryview, header: Header) -> None:
+def check_whole(data: memoryview, header: Header, limits: Limits = LIMITS) -> None:
     """Refuse a file that ends early.
 
     Args:
         data: The file; bytes after its end are fine.
         header: Its header.
+        limits: Of a TIFF's strips or tiles.
 
     Raises:
-        DecodeError: Code ``truncated``; ``undecodable`` for a PNG that fails a checksum, a TIFF
-            whose strips lack pixels or a JPEG with scans out of order; or ``too_large`` for a JPEG
-            with too many scans.
+        DecodeError: Code ``truncated``, ``undecodable`` for a PNG that fails a checksum, a TIFF
+            whose strips do not hold their pixels or a JPEG whose scans are out of order, or
+            ``too_large`` for a JPEG of too many scans or a TIFF of too many strips.
     """
     try:
-        _CHECKS[header.format](data)
+        if header.format == "TIFF":
+            check_strips(data, read_page(data, limits), limits)
+        else:
+            _CHECKS[header.format](data)
     except struct.error as error:
         raise _cut_off(header.format, data) from error
 
@@ -99,10 +104,6 @@ def _check_bmp(data: memoryview) -> None:
         raise _cut_off("BMP", data)
 
 
-def _check_tiff(data: memoryview) -> None:
-    check_strips(data, read_page(data))
-
-
 def _check_webp(data: memoryview) -> None:
     (size,) = struct.unpack_from("<I", data, 4)
     if size + 8 > len(data):
@@ -114,7 +115,6 @@ _CHECKS: Final[dict[str, Callable[[memoryview], None]]] = {
     "JPEG": _check_jpeg,
     "PNG": _check_png,
     "BMP": _check_bmp,
-    "TIFF": _check_tiff,
     "WebP": _check_webp,
     "PGM": check_pgm,
 }

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import BinaryIO, Protocol, TypeVar
 
-from steel_batch.errors import LakeError
+from steel_batch.errors import LakeError, LargeObjectError
 
 T = TypeVar("T")
 
@@ -50,6 +50,13 @@ class ReadRequest:
     length: int | None = None
     etag: str | None = None
     """If given, an object with another etag is a `ChangedObjectError`."""
+    max_bytes: int | None = None
+    """Where given, more bytes than this are a `LargeObjectError`, and none of them is read."""
+
+
+def too_large(what: str, num_bytes: int, max_bytes: int) -> LargeObjectError:
+    """What is raised in place of reading more bytes than are wanted."""
+    return LargeObjectError(f"{what} has {num_bytes:,} bytes; at most {max_bytes:,} are read.")
 
 
 class Backend(Protocol):

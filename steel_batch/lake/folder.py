@@ -18,10 +18,11 @@ from typing import BinaryIO, Final, TypeVar
 from steel_batch.errors import (
     ChangedObjectError,
     LakeError,
+    LargeObjectError,
     MissingObjectError,
     TransientLakeError,
 )
-from steel_batch.lake.contract import LakeObject, ReadRequest
+from steel_batch.lake.contract import LakeObject, ReadRequest, too_large
 from steel_batch.lake.disk import (
     ABSENT,
     NO_LINKS,
@@ -164,12 +165,16 @@ class Folder:
                 is_past_end = request.length is None and request.offset > 0 and wanted <= 0
                 if is_past_end or request.offset + wanted > status.st_size:
                     return ChangedObjectError(f"{path} is shorter than the requested range.")
+                if request.max_bytes is not None and wanted > request.max_bytes:
+                    return too_large(str(path), wanted, request.max_bytes)
                 file.seek(request.offset)
                 data = file.read(wanted)
         except ABSENT:
             return MissingObjectError(f"{path} is not there.")
         except OSError as error:
             return error_of(error, path)
+        except MemoryError:
+            return LargeObjectError(f"{path}: there is no memory for {wanted:,} bytes of it.")
         if len(data) != wanted:
             return TransientLakeError(f"{path}: read {len(data)} bytes, expected {wanted}.")
         self._stats.add("bytes_read", len(data))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from steel_batch.errors import FormatError
+from steel_batch.lake.documents import parse_json
 
 FIELD: Final = "format"
 
@@ -51,7 +52,7 @@ class FileFormat:
             FormatError: It is of a format that this build does not read.
             ValueError: It is not JSON, or not of this kind.
         """
-        found = json.loads(data)
+        found = parse_json(data)
         if self.bare is not None and isinstance(found, list):
             return {self.bare: found}
         return self.open(found, source=source)
@@ -69,7 +70,7 @@ class FileFormat:
         """
         first = None
         with contextlib.suppress(ValueError):  # a damaged line is for who reads the others
-            first = json.loads(lines[0]) if lines else None
+            first = parse_json(lines[0]) if lines else None
         if not isinstance(first, dict) or FIELD not in first:
             return list(lines)
         self.open(first, source=source)

@@ -143,17 +143,24 @@ class Lake:
         return self._backend.age_seconds(_checked(key))
 
     def read(
-        self, key: str, *, offset: int = 0, length: int | None = None, etag: str | None = None
+        self,
+        key: str,
+        *,
+        offset: int = 0,
+        length: int | None = None,
+        etag: str | None = None,
+        max_bytes: int | None = None,
     ) -> bytes:
         """Read an object's bytes.
 
         Raises:
             MissingObjectError: There is none.
             ChangedObjectError: Its etag is not `etag`.
+            LargeObjectError: There are more bytes than `max_bytes`, or no memory for them.
             TransientLakeError: The store kept failing.
             LakeError: The store refused the request.
         """
-        request = ReadRequest(key=key, offset=offset, length=length, etag=etag)
+        request = ReadRequest(key=key, offset=offset, length=length, etag=etag, max_bytes=max_bytes)
         (result,) = self.read_many([request])
         if isinstance(result, LakeError):
             raise result

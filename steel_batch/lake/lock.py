@@ -23,8 +23,10 @@ from types import TracebackType
 from typing import Final, Literal
 
 from steel_batch import interrupt, layout
+from steel_batch.config import GREATEST_NUMBER
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import series
+from steel_batch.lake.documents import record_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.lake.lake import Lake
 from steel_batch.lake.retry import Retry
@@ -34,6 +36,8 @@ FORMAT: Final = FileFormat("the entry of a lock")
 CLOCK_SKEW_SECONDS: Final = 2.0
 """Added to a lease before it is taken over: stores report times in whole seconds."""
 POLL_SECONDS: Final = 0.5
+_LAST_SECOND: Final = 253_402_300_799 - 2 * GREATEST_NUMBER
+"""Of the year 9999, with room for a lease after it."""
 CONFIRM_SECONDS: Final = 1.0
 """`check` asks the store if the last confirmation is older than this."""
 
@@ -57,13 +61,16 @@ class Holder:
     """How long the entry is valid. None in entries of earlier versions: `expires_at` is used."""
 
     def __post_init__(self) -> None:
-        times = [self.acquired_at, self.expires_at]
-        if self.lease_seconds is not None:
-            times.append(self.lease_seconds)
-        if not all(isinstance(seconds, (int, float)) for seconds in times):
-            raise TypeError("its times are not numbers")
-        if not isinstance(self.released, bool):
-            raise TypeError("'released' is neither true nor false")
+        """Refuse times that no clock shows, and leases without end."""
+        lease_seconds = self.lease_seconds
+        if lease_seconds is None:
+            lease_seconds = self.expires_at - time.time()
+        is_time = all(0 <= time <= _LAST_SECOND for time in (self.acquired_at, self.expires_at))
+        if not is_time or lease_seconds > GREATEST_NUMBER:
+            raise ValueError(
+                f"its times make no sense: from {self.acquired_at:g} to {self.expires_at:g} s of "
+                f"Unix, for {lease_seconds:g} s"
+            )
 
     def __str__(self) -> str:
         run = f" (run {self.run_id})" if self.run_id else ""
@@ -320,8 +327,8 @@ def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
     number, text = found
     source = store.uri(series.entry_key(name, number))
     try:
-        return number, Holder(**FORMAT.load(text, source=source))
-    except (ValueError, TypeError) as error:
+        return number, record_of(Holder, FORMAT.load(text, source=source))
+    except ValueError as error:
         raise LakeError(
             f"{source} is not a valid lock entry: {error}. If no run of this engine and date is "
             "running, delete it."

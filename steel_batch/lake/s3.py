@@ -22,11 +22,12 @@ import botocore.exceptions
 from steel_batch.errors import (
     ChangedObjectError,
     LakeError,
+    LargeObjectError,
     MissingObjectError,
     TransientLakeError,
     UnsupportedError,
 )
-from steel_batch.lake.contract import LakeObject, ReadRequest
+from steel_batch.lake.contract import LakeObject, ReadRequest, too_large
 from steel_batch.lake.retry import Retry
 from steel_batch.lake.s3_client import Client
 from steel_batch.lake.s3_faults import ObjectExistsError
@@ -150,7 +151,15 @@ class Bucket:
             options["Range"] = f"bytes={request.offset}-{end}"
         answer = await self._call("get_object", Key=self._root + request.key, **options)
         async with answer["Body"] as body:
-            data: bytes = await body.read()
+            size = answer["ContentLength"]
+            if request.max_bytes is not None and size > request.max_bytes:
+                raise too_large(what, size, request.max_bytes)
+            try:
+                data: bytes = await body.read()
+            except MemoryError as error:
+                raise LargeObjectError(
+                    f"{what}: there is no memory for {size:,} bytes of it."
+                ) from error
         if len(data) != answer["ContentLength"]:
             raise TransientLakeError(
                 f"{what}: read {len(data)} bytes, expected {answer['ContentLength']}."

@@ -7,9 +7,13 @@ compare-and-swap that any store with put-if-absent supports. The history stays r
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from steel_batch.errors import MissingObjectError
+from steel_batch.lake.documents import MAX_BYTES
 from steel_batch.lake.lake import Lake
+
+_MOST_DIGITS: Final = 18
 
 
 def entry_key(series: str, number: int) -> str:
@@ -18,18 +22,22 @@ def entry_key(series: str, number: int) -> str:
 
 
 def numbers(lake: Lake, series: str) -> list[int]:
-    """The numbers of a series, ascending."""
-    names = (item.key.rpartition("/")[2] for item in lake.list_objects(f"{series}/"))
-    return sorted(
-        int(name[:-5]) for name in names if name.endswith(".json") and name[:-5].isdigit()
-    )
+    """The numbers of a series, ascending. Objects of other names are no part of it."""
+    found = []
+    for item in lake.list_objects(f"{series}/"):
+        digits = item.key[len(series) + 1 :].removesuffix(".json")
+        if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS:
+            number = int(digits)
+            if item.key == entry_key(series, number):
+                found.append(number)
+    return sorted(found)
 
 
 def latest(lake: Lake, series: str) -> tuple[int, bytes] | None:
     """Number and content of the newest entry, or None for an empty series."""
     while found := numbers(lake, series):
         try:
-            return found[-1], lake.read(entry_key(series, found[-1]))
+            return found[-1], lake.read(entry_key(series, found[-1]), max_bytes=MAX_BYTES)
         except MissingObjectError:  # pruned after it was listed: there is a newer one
             continue
     return None

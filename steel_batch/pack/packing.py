@@ -18,13 +18,14 @@ import duckdb
 import pyarrow as pa
 
 from steel_batch import schema
-from steel_batch.config import ALL_DATES
+from steel_batch.config import ALL_DATES, LIMITS, Limits
 from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import (
     ConfigError,
     ImageError,
     InputError,
     LakeError,
+    LargeObjectError,
     MissingObjectError,
 )
 from steel_batch.lake import Lake, LakeObject
@@ -81,6 +82,8 @@ class PackConfig:
     num_threads: int = 4
     """Shards that are written concurrently."""
     endpoint_url: str | None = None
+    limits: Limits = LIMITS
+    """What is read of an image, a container or a list."""
 
     def __post_init__(self) -> None:
         """Refuse invalid values."""
@@ -145,7 +148,12 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
     """
     started = time.monotonic()
     _check_named(config)
-    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    source = open_source(
+        config.images,
+        config.key_pattern,
+        endpoint_url=config.endpoint_url,
+        limits=config.limits,
+    )
     out = Lake(config.out, endpoint_url=config.endpoint_url)
     packer = _Packer(config, source.lake, out)
     shards: list[PackedShard] = []
@@ -341,8 +349,9 @@ class _Packer:
         """The index, if it and the shard exist and belong to these images."""
         index = key + INDEX_SUFFIX
         try:
-            head = Index(self._out.read(index), index).head
-        except (MissingObjectError, ConfigError):
+            data = self._out.read(index, max_bytes=self._config.limits.index_bytes)
+            head = Index(data, index).head
+        except (MissingObjectError, LargeObjectError, ConfigError):
             return None
         found = self._out.stat(key)
         if head.inputs_sha256 != inputs or found is None or found.size_bytes != head.bytes:
@@ -365,7 +374,7 @@ class _Packer:
             num_bytes += row["bytes"]
             if num_bytes < READ_BYTES and stop < len(rows):
                 continue
-            read = read_images(self._lake, refs.slice(start, stop - start))
+            read = read_images(self._lake, refs.slice(start, stop - start), self._config.limits)
             for member, data in zip(rows[start:stop], read, strict=True):
                 yield member, self._checked(member, data)
             start, num_bytes = stop, 0

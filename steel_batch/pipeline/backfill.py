@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import Any, Final
 
 from steel_batch import layout
 from steel_batch.cluster.dispatcher import Opening
@@ -31,6 +31,7 @@ from steel_batch.cluster.stream import ShardResult, ShardStream
 from steel_batch.config import ScoreConfig, canonical_place
 from steel_batch.errors import ConfigError, LakeError, NoImagesError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.documents import record_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.lake.probe import writable
 from steel_batch.pipeline.actors import scoring_setup
@@ -51,6 +52,14 @@ MOST_PARTS: Final = 4096
 """Of all dates, or making them would take longer than scoring the first date."""
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """What the ledger records of a date that is done."""
+
+    seconds: float
+    result: dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,16 +376,19 @@ class _Backfill:
                 raise data
             source = self._store.uri(found[date])
             try:
-                entry = ENTRY.load(data, source=source)
-                result = RunResult.from_json(json.dumps(entry["result"]), source=source)
-                seconds = float(entry["seconds"])
-            except (KeyError, TypeError, ValueError) as error:
+                entry = record_of(_Entry, ENTRY.load(data, source=source))
+                result = RunResult.from_fields(entry.result, source=source)
+            except ValueError as error:
                 raise LakeError(
-                    f"{source} is damaged: {error!r}. Delete it: the same command finds what the "
+                    f"{source} is damaged: {error}. Delete it: the same command finds what the "
                     "date's runs did."
                 ) from error
             outcomes[date] = DateOutcome(
-                date=date, state="done before", seconds=seconds, was_listed=False, result=result
+                date=date,
+                state="done before",
+                seconds=entry.seconds,
+                was_listed=False,
+                result=result,
             )
         return outcomes
 

@@ -60,7 +60,12 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
         TooManyBadImagesError: Nothing was committed; receipts are kept.
         LakeError: The lake or the store failed for good; receipts are kept.
     """
-    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    source = open_source(
+        config.images,
+        config.key_pattern,
+        endpoint_url=config.endpoint_url,
+        limits=config.limits,
+    )
     store = writable(
         Lake(config.store, endpoint_url=config.endpoint_url),
         single_writer=config.unsafe_single_writer,
@@ -146,9 +151,11 @@ class DateRun:
             mend_date(store, engine, self._date, self._engine.card.classes, self._lease)
             for table in layout.TABLES:
                 sweep(store, table, engine, self._date, before=self._lease.check)
-            record = unfinished_run(self._config, engine, store, self._date) or self._begin()
+            record = unfinished_run(self._config, engine, store, self._date)
             if record is not None:
                 self._open(record)
+            elif (record := self._begin()) is not None:
+                self._open(record, is_new=True)
             undo.pop_all()
         return self
 
@@ -220,29 +227,35 @@ class DateRun:
         raise LakeError(
             f"what {self._store.url} has of {len(damaged)} shards is not what was written there, "
             f"also after it was written {self._config.shard_attempts} times; for example "
-            f"{next(iter(damaged.values()))} What is whole is kept: run the same command again "
+            f"{damaged[min(damaged)]} What is whole is kept: run the same command again "
             "when the store is mended."
         )
 
-    def _open(self, record: RunRecord) -> None:
+    def _open(self, record: RunRecord, *, is_new: bool = False) -> None:
         self._record = record
         self._events = Events(self._store, record.run_id)
         self._events.add("attempt", host=platform.node(), config=dataclasses.asdict(self._config))
         try:
-            self._resume(record)
+            self._resume(record, is_new=is_new)
         except BaseException as error:
             self._note_end(error)
             raise
 
-    def _resume(self, record: RunRecord) -> None:
-        """Find what earlier attempts at the run did."""
+    def _resume(self, record: RunRecord, *, is_new: bool) -> None:
+        """Find what earlier attempts at the run did; who could write the store is not believed."""
         store = self._store
         is_retry = record.num_retried or record.settings.get("retry_quarantined")
         known_bad = quarantined_keys(store, record.engine, record.date) if is_retry else ()
         self._tally = Tally(
             record, num_classes=len(self._engine.card.classes), known_bad=KeySet(known_bad)
         )
-        for receipt in read_receipts(store, record.run_id, record.plan_digest):
+        for receipt in read_receipts(
+            store,
+            record.run_id,
+            record.plan_digest,
+            num_shards=record.num_shards,
+            num_classes=len(self._engine.card.classes),
+        ):
             self._tally.add(receipt, resumed=True)
         files = load_files(store, record.run_id, layout.MERGED)
         if landed(store, layout.PREDICTIONS, record.run_id):
@@ -250,7 +263,10 @@ class DateRun:
         elif self._tally.is_complete:
             self._files = files
         else:
-            self._ranges = self._plan().ranges()
+            plan = self._plan()
+            if not is_new:
+                plan.check()
+            self._ranges = plan.ranges()
 
     def _plan(self) -> Plan:
         return Plan(self._store, self._record.run_id, digest=self._record.plan_digest)

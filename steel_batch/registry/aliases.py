@@ -18,6 +18,7 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.errors import CommitConflictError, EngineError
 from steel_batch.lake import Lake, series
+from steel_batch.lake.documents import record_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.registry.signatures import check_signature, sign
 
@@ -166,10 +167,11 @@ def move(
 def _parse(store: Lake, name: str, number: int, data: bytes) -> AliasEntry:
     source = store.uri(series.entry_key(name, number))
     try:
-        return AliasEntry(**{**FORMAT.load(data, source=source), "number": number})
-    except (ValueError, TypeError) as error:
+        entry = record_of(AliasEntry, FORMAT.load(data, source=source))
+        return dataclasses.replace(entry, number=number)
+    except ValueError as error:
         raise EngineError(
-            f"{source} is not a valid entry of an alias: {error!r}. Restore it from a backup."
+            f"{source} is not a valid entry of an alias: {error}. Restore it from a backup."
         ) from error
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from steel_batch.errors import EngineError
+from steel_batch.lake.documents import parse_json, record_of
 from steel_batch.lake.format_version import FileFormat
 
 MAX_CLASSES = 8
+MAX_SIDE_PX = 1 << 16
 IMAGE, MASK, PEAK, COUNT = "image", "mask", "peak", "count"
 PRECISIONS = ("fp32", "fp16", "int8")
 FORMAT: Final = FileFormat("an engine card", newest=2)
@@ -133,28 +135,13 @@ class Card:
                 each other, or settings or graphs do not match the version.
         """
         try:
-            raw = json.loads(text)
-            form = FORMAT.check(raw.get("format", 1), source=source)
-            post = raw.pop("post_process")
-            card = cls(
-                **{
-                    **raw,
-                    "format": form,
-                    "classes": tuple(raw["classes"]),
-                    "thresholds": tuple(float(t) for t in raw["thresholds"]),
-                    "notes": tuple(raw.get("notes", ())),
-                    "graphs": tuple(Graph(**g) for g in raw["graphs"]),
-                    "post_process": PostProcess(
-                        min_area_px=tuple(int(a) for a in post["min_area_px"]),
-                        min_component_px=tuple(int(a) for a in post["min_component_px"]),
-                        resize=post["resize"],
-                    ),
-                }
-            )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = f"it has no {error}" if isinstance(error, KeyError) else error
+            raw = parse_json(text)
+            stated = raw.get("format", 1) if isinstance(raw, dict) else 1
+            form = FORMAT.check(stated, source=source)
+            card = record_of(cls, {**raw, "format": form} if isinstance(raw, dict) else raw)
+        except ValueError as error:
             raise EngineError(
-                f"{source} is not a valid engine card: {reason}. Restore the card, or move it away "
+                f"{source} is not a valid engine card: {error}. Restore the card, or move it away "
                 "and register the version again."
             ) from error
         card._check(source)
@@ -171,6 +158,12 @@ class Card:
         wrong = [f"{name} has {size}" for name, size in sizes.items() if size != num_classes]
         if not 1 <= num_classes <= MAX_CLASSES:
             wrong.append(f"classes has {num_classes} entries, expected 1 to {MAX_CLASSES}")
+        if not all(1 <= px <= MAX_SIDE_PX for px in (self.height, self.width)):
+            wrong.append(f"its size is {self.width}×{self.height}, expected 1 to {MAX_SIDE_PX}")
+        if not all(0 <= threshold <= 1 for threshold in self.thresholds):
+            wrong.append("a threshold is not a probability")
+        if min((*post.min_area_px, *post.min_component_px), default=0) < 0:
+            wrong.append("a minimum area is negative")
         if post.resize not in ("never", "fit"):
             wrong.append(f"post_process.resize is {post.resize!r}, expected 'never' or 'fit'")
         if not self.graphs or self.graphs[0].precision != "fp32":

@@ -16,6 +16,7 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.errors import LakeError, MissingObjectError
 from steel_batch.lake import Lake
+from steel_batch.lake.documents import MAX_BYTES, parse_json
 from steel_batch.lake.format_version import FileFormat
 
 MAX_EVENTS: Final = 20_000
@@ -180,18 +181,22 @@ def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:
     key = layout.run_file(run_id, "events.jsonl")
     for line in _lines_of(store, key):
         try:
-            yield json.loads(line)
+            event = parse_json(line)
+            if not isinstance(event, dict) or not {"at", "event"} <= event.keys():
+                raise ValueError(f"{line[:80]!r} is not an event")
         except ValueError as error:
             raise LakeError(
                 f"{store.uri(key)} is damaged: {error}. It only tells what happened: restore it "
                 "from a backup, or delete it."
             ) from error
+        yield event
 
 
 def _lines_of(store: Lake, key: str) -> list[str]:
     try:
         return FORMAT.lines(
-            store.read(key).decode(errors="replace").splitlines(), source=store.uri(key)
+            store.read(key, max_bytes=MAX_BYTES).decode(errors="replace").splitlines(),
+            source=store.uri(key),
         )
     except MissingObjectError:
         return []

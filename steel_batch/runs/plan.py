@@ -31,6 +31,7 @@ from steel_batch.config import canonical_place
 from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
+from steel_batch.lake.documents import parse_json, record_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.runs.other_keys import find_other_keys
 from steel_batch.sources.image_ref import ImageRef, ref_batches
@@ -38,8 +39,10 @@ from steel_batch.sources.image_ref import ImageRef, ref_batches
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
 BATCH_ROWS: Final = 8192
-FORMAT: Final = FileFormat("the plan of a run")
-"""Of the footer's entry and of the columns."""
+FORMAT: Final = FileFormat("the plan of a run", 2)
+"""Of the footer's entry and of the columns; in format 1 the digest left out `_NAMES` and tags."""
+_KEYS: Final = ("shard", "image_key", "line", "offset", "bytes", "etag")
+_NAMES: Final = ("image_id", "object_key")
 _KEY: Final = b"steel_batch.plan"
 _RETRY: Final = "retry_quarantined"
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
@@ -172,7 +175,7 @@ def _write(
         path, schema.PLAN, compression="zstd", write_page_checksum=True
     ) as writer:
         for group in _groups(_distinct(ordered), cutter, shards_per_group):
-            digest.update(_text_of(group))
+            digest.update(_text_of(group, FORMAT.newest))
             num_images += group.num_rows
             num_bytes += pc.sum(group["bytes"]).as_py()
             writer.write_table(group, row_group_size=group.num_rows)
@@ -277,14 +280,23 @@ def _groups(
         yield pa.concat_tables(pending).combine_chunks()
 
 
-def _text_of(group: pa.Table) -> bytes:
+def _text_of(group: pa.Table, form: int) -> bytes:
     """A canonical text of a group's rows, one line per row, for the digest."""
-    columns = [
-        pc.fill_null(pc.cast(group[name], pa.string()), "")
-        for name in ("shard", "image_key", "line", "offset", "bytes", "etag")
-    ]
+    names = [*_KEYS, *_NAMES] if form > 1 else _KEYS
+    columns = [pc.fill_null(pc.cast(group[name], pa.string()), "") for name in names]
     lines = pc.binary_join_element_wise(*columns, "\t").to_pylist()
+    if form > 1:
+        lines += _tags_of(group["tags"].combine_chunks())
     return ("\n".join(lines) + "\n").encode()
+
+
+def _tags_of(tags: pa.MapArray) -> list[str]:
+    """How many tags each row has, and one line for each tag."""
+    ends = tags.offsets.to_numpy()
+    first, number = int(ends[0]), int(ends[-1] - ends[0])
+    names, values = (part.slice(first, number) for part in (tags.keys, tags.items))
+    found = pc.binary_join_element_wise(names, pc.fill_null(values, ""), "\t").to_pylist()
+    return [" ".join(map(str, np.diff(ends).tolist())), *found]
 
 
 class Plan:
@@ -306,13 +318,42 @@ class Plan:
         self._url = store.uri(key)
         with self._readable():
             self._file = pq.ParquetFile(store.open_input(key), page_checksum_verification=True)
-            footer = self._file.metadata.metadata[_KEY]
-            self.info = PlanInfo(**FORMAT.load(footer, source=self._url))
+            footer = parse_json(self._file.metadata.metadata[_KEY])
+            self.info = record_of(PlanInfo, FORMAT.open(footer, source=self._url))
+            self._format = FORMAT.check(footer.get("format", 1), source=self._url)
         if digest not in (None, self.info.digest):
             raise PlanMismatchError(
                 f"the plan of run {run_id} has digest {self.info.digest[:12]}, but the run started "
                 f"with {digest[:12]}: another plan has overwritten it. Run with --fresh to plan "
                 "again."
+            )
+
+    def check(self) -> None:
+        """Make sure that the rows are those that the digest is of; reads them all.
+
+        Raises:
+            PlanMismatchError: They are others.
+        """
+        settings = json.dumps(self.info.settings, sort_keys=True)
+        digest, num_images = hashlib.sha256(settings.encode()), 0
+        last_shard = -1
+        for group in self:
+            with self._readable():
+                if group.schema.remove_metadata() != schema.PLAN.remove_metadata():
+                    raise ValueError("its columns are not those of a plan")
+                shards = group["shard"].to_numpy()
+                if (np.diff(shards, prepend=last_shard) < 0).any():
+                    raise ValueError("its shards are not in order")
+                last_shard = int(shards[-1]) if len(shards) else last_shard
+                digest.update(_text_of(group, self._format))
+                num_images += group.num_rows
+        found = (digest.hexdigest(), num_images, last_shard + 1)
+        if found != (self.info.digest, self.info.num_images, self.info.num_shards):
+            raise PlanMismatchError(
+                f"{self._url} was changed: {num_images:,} images in {last_shard + 1:,} shards with "
+                f"digest {found[0][:12]}, and it was written with {self.info.num_images:,} in "
+                f"{self.info.num_shards:,} with {self.info.digest[:12]}. Run with --fresh to plan "
+                "anew."
             )
 
     def ranges(self) -> list[ShardRange]:
@@ -322,7 +363,10 @@ class Plan:
             metadata = self._file.metadata
             for group in range(metadata.num_row_groups):
                 statistics = metadata.row_group(group).column(0).statistics
-                found.append(ShardRange(group, statistics.min, statistics.max))
+                first, last = int(statistics.min), int(statistics.max)
+                if not 0 <= first <= last < self.info.num_shards:
+                    raise ValueError(f"row group {group} has the shards {first} to {last}")
+                found.append(ShardRange(group, first, last))
         return found
 
     def read_group(self, group: int) -> pa.Table:

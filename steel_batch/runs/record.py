@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from steel_batch import layout
-from steel_batch.errors import ConfigError, LakeError, MissingObjectError
+from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
+from steel_batch.lake.documents import read_document, record_of
 from steel_batch.lake.format_version import FileFormat
 
 T = TypeVar("T")
+
+MAX_SHARDS: Final = 100_000_000
+"""A run keeps some bytes of each in memory."""
 RECORD: Final = FileFormat("the record of a run")
 RESULT: Final = FileFormat("the result of a run")
 
@@ -44,6 +48,15 @@ class RunRecord:
     files_digest: str | None = None
     """Digest of the date's committed files when this run was planned; see `commit.digest_files`.
     None in records of earlier versions."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no run has.
+
+        Raises:
+            ValueError: It names them.
+        """
+        if not 0 <= self.num_shards <= min(self.num_images, MAX_SHARDS):
+            raise ValueError(f"{self.num_images:,} images in {self.num_shards:,} shards")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,10 +118,19 @@ class RunResult:
 
         Raises:
             FormatError: It is of a newer format.
-            ValueError, TypeError, KeyError: It is damaged.
+            ValueError: It is damaged.
         """
-        raw = RESULT.load(text, source=source)
-        return cls(**{**raw, "classes": tuple(ClassCount(**c) for c in raw["classes"])})
+        return record_of(cls, RESULT.load(text, source=source))
+
+    @classmethod
+    def from_fields(cls, fields: object, *, source: str) -> RunResult:
+        """Read a result that is decoded already.
+
+        Raises:
+            FormatError: It is of a newer format.
+            ValueError: It is damaged.
+        """
+        return record_of(cls, RESULT.open(fields, source=source))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -211,16 +233,15 @@ def put_result(store: Lake, result: RunResult) -> None:
 
 
 def _to_record(text: bytes, *, source: str) -> RunRecord:
-    return RunRecord(**RECORD.load(text, source=source))
+    return record_of(RunRecord, RECORD.load(text, source=source))
 
 
 def _read(store: Lake, key: str, parse: Callable[..., T]) -> T | None:
+    text = read_document(store, key)
     try:
-        return parse(store.read(key), source=store.uri(key))
-    except MissingObjectError:
-        return None
-    except (ValueError, TypeError, KeyError) as error:
+        return None if text is None else parse(text, source=store.uri(key))
+    except ValueError as error:
         raise LakeError(
-            f"{store.uri(key)} is damaged: {error!r}. Restore it from a backup, or move its run's "
+            f"{store.uri(key)} is damaged: {error}. Restore it from a backup, or move its run's "
             "folder out of the store."
         ) from error

@@ -27,8 +27,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.config import DECODER
-from steel_batch.engine.contract import Provenance, Runtime, Slot
+from steel_batch.config import DECODER, INFER_SECONDS, LIMITS, Limits
+from steel_batch.engine.contract import Output, Provenance, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
@@ -72,8 +72,10 @@ class ShardScorer:
         store: Where rows are staged and receipts are written.
         decoder: The ``module:function`` that decodes.
         bits: Bits in use of 16-bit samples, for the default decoder; see `images.depth`.
+        limits: Size and memory limits per image.
         decode_seconds: Time limit per image. After it this process ends itself or, if images are
             isolated, the image is quarantined. None: no limit, or the default of `isolate`.
+        infer_seconds: Time limit of the engine per batch, if `decode_seconds` is given.
         num_threads: Threads that decode.
         num_children: Processes that describe masks; 0: the calling threads do.
 
@@ -89,24 +91,31 @@ class ShardScorer:
         *,
         decoder: str,
         bits: int | None = None,
+        limits: Limits = LIMITS,
         num_threads: int,
         num_children: int = 0,
         decode_seconds: float | None = None,
+        infer_seconds: float = INFER_SECONDS,
     ) -> None:
         self._runtime = runtime
         self._card = card
         self._store = store
         self._decoder_name = decoder
-        self._bits = bits
-        self._decode = load_decoder(decoder, bits=bits)
+        resizes = card.post_process.resize != "never"
+        self._rules: dict[str, Any] = {
+            "bits": bits,
+            "limits": limits,
+            "only_size": None if resizes else (card.height, card.width),
+        }
+        self._decode = load_decoder(decoder, **self._rules)
         self._is_usual_decoder = decoder == DECODER
         self._decode_checked = (
-            partial(decode_gray, is_checked=True, bits=bits)
+            partial(decode_gray, is_checked=True, **self._rules)
             if self._is_usual_decoder
             else self._decode
         )
         self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
-        self._watchdog = Watchdog(decode_seconds) if decode_seconds else None
+        self._watchdog = Watchdog(decode_seconds, infer_seconds) if decode_seconds else None
         self._num_threads = num_threads
         self._isolating = threading.Lock()
         self._workers = ThreadPoolExecutor(num_threads, "decode")
@@ -219,7 +228,7 @@ class ShardScorer:
         return decode_isolated(
             known,
             self._decoder_name,
-            bits=self._bits,
+            **self._rules,
             seconds_per_image=self._decode_seconds,
         )
 
@@ -237,10 +246,38 @@ class ShardScorer:
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
         decode = self._decode if shard.plain is None else self._decode_checked
-        return self._watched(decode, shard.contents[index])
+        content = shard.contents[index]
+        try:
+            return self._watched(decode, content)
+        except MemoryError:
+            return self._decode_apart(content)
+
+    def _decode_apart(self, content: Any) -> Image:
+        """Decode an image that this process lacks the memory for in another one, of its own limit.
+
+        Raises:
+            ImageError: It needs more than that.
+            ClusterError: No process can be started.
+        """
+        with closing(
+            decode_isolated(
+                [content],
+                self._decoder_name,
+                **self._rules,
+                seconds_per_image=self._decode_seconds,
+            )
+        ) as decoded:
+            return _raise_or_return(next(decoded))
 
     def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        return work(subject) if self._watchdog is None else self._watchdog.run(work, subject)
+        return work(subject) if self._watchdog is None else self._watchdog.decode(work, subject)
+
+    def _infer(self, slot: Slot, num: int, *, decodes: bool) -> Output:
+        """Score a batch; with images that a GPU decodes, which is done when the batch is."""
+        if self._watchdog is None:
+            return slot.infer(num)
+        watched = self._watchdog.decode if decodes else self._watchdog.infer
+        return watched(slot.infer, num)
 
     def _score_batch(
         self,
@@ -265,8 +302,7 @@ class ShardScorer:
                 shape_of = dict(zip(rest, found, strict=True))
                 shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
                 decoders = [slot.jpeg_decoder if i in loaded else None for i in range(num)]
-                # The GPU decodes as part of the batch, so it is done when the batch is.
-                output = self._watched(slot.infer, num) if loaded else slot.infer(num)
+                output = self._infer(slot, num, decodes=bool(loaded))
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
                 count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
                 marked = np.flatnonzero(count_NC.any(axis=1))

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import schema
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import (
     ChangedObjectError,
     DecodeError,
@@ -116,7 +117,7 @@ class ShardInput:
         return cls(refs=refs, contents=contents, errors=errors, **head)
 
 
-def check_jpegs(shard: ShardInput, height: int, width: int) -> ShardInput:
+def check_jpegs(shard: ShardInput, height: int, width: int, limits: Limits = LIMITS) -> ShardInput:
     """Check JPEGs where they are read, which relieves the scoring actor's threads.
 
     Broken ones are refused, with the same errors as decoding would give, and plain ones
@@ -126,13 +127,16 @@ def check_jpegs(shard: ShardInput, height: int, width: int) -> ShardInput:
         shard: The shard as read.
         height: Input height of the engine.
         width: Input width of the engine.
+        limits: What one image may take.
     """
 
     def refusal(content: Any) -> ImageError | None:
         try:
-            check_jpeg(content)
+            check_jpeg(content, limits)
         except ImageError as error:
             return error
+        except MemoryError:
+            return DecodeError("there is no memory to look at its markers.", code="too_large")
         return None
 
     pairs = zip(shard.contents, shard.errors, strict=True)
@@ -142,7 +146,12 @@ def check_jpegs(shard: ShardInput, height: int, width: int) -> ShardInput:
 
 
 def read_shards(
-    lake: Lake, run_id: str, plan_digest: str, refs: pa.Table, shards: Collection[int]
+    lake: Lake,
+    run_id: str,
+    plan_digest: str,
+    refs: pa.Table,
+    shards: Collection[int],
+    limits: Limits = LIMITS,
 ) -> Iterator[ShardInput]:
     """Read some shards of one row group of a plan.
 
@@ -152,6 +161,7 @@ def read_shards(
         plan_digest: The plan's digest, which goes into the receipts.
         refs: The row group's rows (`schema.PLAN`).
         shards: Which shards to read.
+        limits: What may be read of an image or a container.
 
     Yields:
         One shard after the other. An image that is missing or was replaced since planning gets an
@@ -159,13 +169,13 @@ def read_shards(
     """
     for shard in sorted(shards):
         rows = refs.filter(pc.equal(refs["shard"], shard)).combine_chunks()
-        yield _read_shard(lake, run_id, plan_digest, shard, rows)
+        yield _read_shard(lake, run_id, plan_digest, shard, rows, limits)
 
 
 def _read_shard(
-    lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table
+    lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table, limits: Limits
 ) -> ShardInput:
-    results = read_images(lake, refs)
+    results = read_images(lake, refs, limits)
     failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
     if failures:
         return ShardInput.failed(run_id, plan_digest, shard, failures[0])

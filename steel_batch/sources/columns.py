@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from steel_batch.config import Limits
 from steel_batch.errors import InputError
 from steel_batch.sources.dates import read_date
 
@@ -184,6 +186,53 @@ def _text_of_float(value: float) -> str | None:
             "text or as integers"
         )
     return str(int(value))
+
+
+def check_texts(array: pa.Array, limits: Limits) -> None:
+    """Refuse text that is too long, and too many tags, before they become Python's objects.
+
+    Args:
+        array: A column of a file.
+        limits: Their `text_bytes` and `tags` count.
+
+    Raises:
+        BadValueError: It holds some.
+    """
+    kind = array.type
+    if isinstance(array, pa.ExtensionArray):
+        check_texts(array.storage, limits)
+    elif pa.types.is_dictionary(kind):
+        check_texts(array.dictionary, limits)
+    elif pa.types.is_struct(kind):
+        _check_number(kind.num_fields, limits)
+        for child in array.flatten():
+            check_texts(child, limits)
+    elif pa.types.is_map(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        longest = int(np.diff(array.offsets.to_numpy(zero_copy_only=False)).max(initial=0))
+        _check_number(longest, limits)
+        for child in (array.keys, array.items) if pa.types.is_map(kind) else (array.values,):
+            check_texts(child, limits)
+    elif _has_length(kind):
+        lengths = pc.binary_length(array.cast(pa.large_binary()))
+        longest = pc.max(lengths).as_py() or 0
+        if longest > limits.text_bytes:
+            place = pc.index(lengths, longest).as_py()
+            raise BadValueError(
+                f"holds {longest:,} bytes, at most {limits.text_bytes:,} are read (limit "
+                "text-bytes)",
+                place,
+            )
+
+
+def _check_number(num_tags: int, limits: Limits) -> None:
+    if num_tags > limits.tags:
+        raise BadValueError(
+            f"holds {num_tags:,} tags, at most {limits.tags:,} are read (limit tags)"
+        )
+
+
+def _has_length(kind: pa.DataType) -> bool:
+    return bool(is_text(kind) or pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def date_from(value: Any) -> str:

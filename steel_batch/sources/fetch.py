@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import io
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import (
     ChangedObjectError,
     DecodeError,
     ImageError,
     LakeError,
+    LargeObjectError,
 )
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.sources.image_column import image_column, image_values
 from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, UNSAFE_NAME
+from steel_batch.sources.parquet_front import FREE_BYTES, ParquetFront, TooMuchError
 from steel_batch.sources.tar_headers import DAMAGE, MAX_SPARSE_BYTES, read_member
 
 SPAN_BYTES: Final = 8 << 20
 """Maximum size of one request for several members of a tar."""
+MISSTATED_BYTES: Final = 1 << 20
+"""What an object may have, whatever its manifest states."""
 SPAN_GAP_BYTES: Final = 64 << 10
 """Gap between two members up to which one request reads both, with the gap."""
 
 
-def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageError]:
+def read_images(
+    lake: Lake, refs: pa.Table, limits: Limits = LIMITS
+) -> list[bytes | LakeError | ImageError]:
     """Read the bytes of some references (`schema.PLAN`, with or without shards), in order.
 
     Members of a tar that are close together cost one request; a row group of a Parquet file is read
-    once. If an image cannot be read, its error takes its place.
+    once. What cannot be read, or is larger than `limits` allow, is an error in its place.
     """
     keys, offsets = refs["object_key"].to_pylist(), refs["offset"].to_pylist()
     sizes, etags = refs["bytes"].to_pylist(), refs["etag"].to_pylist()
@@ -40,7 +47,15 @@ def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageErr
     members: list[int] = []
     for i, (key, offset) in enumerate(zip(keys, offsets, strict=True)):
         if offset is None:
-            spans.append(_Span(ReadRequest(key=key, etag=etags[i] or None), [(i, 0, None)]))
+            most = _most_bytes(sizes[i], etags[i], limits)
+            request = ReadRequest(key=key, etag=etags[i] or None, max_bytes=most)
+            spans.append(_Span(request, [(i, 0, None)]))
+        elif sizes[i] > limits.object_bytes and not key.endswith(".parquet"):
+            results[i] = DecodeError(
+                f"The member has {sizes[i]:,} bytes; at most {limits.object_bytes:,} are read "
+                "(limit object-bytes).",
+                code="too_large",
+            )
         elif offset <= SPARSE:
             results[i] = _read_sparse(lake, key, etags[i], offset, sizes[i])
         elif offset < 0:
@@ -53,15 +68,36 @@ def read_images(lake: Lake, refs: pa.Table) -> list[bytes | LakeError | ImageErr
     spans += _spans([(i, keys[i], offsets[i], sizes[i], etags[i]) for i in members])
     for span, result in zip(spans, lake.read_many([s.request for s in spans]), strict=True):
         for i, start, stop in span.parts:
-            if isinstance(result, LakeError) or stop is None:
+            if isinstance(result, LargeObjectError):
+                results[i] = _larger_than_planned(result, sizes[i])
+            elif isinstance(result, LakeError) or stop is None:
                 results[i] = result
             else:
                 results[i] = result[start:stop]
     for (key, etag), where in rows_of.items():
-        read = _read_parquet(lake, key, etag, [offsets[i] for i in where])
+        read = _read_parquet(lake, key, etag, [offsets[i] for i in where], limits)
         for i, image in zip(where, read, strict=True):
             results[i] = image
     return results
+
+
+def _most_bytes(planned: int, etag: str, limits: Limits) -> int:
+    """How large an object may be; a manifest may state a size that is none.
+
+    Shards are cut by the planned sizes, so an object must not be larger by any amount. One that was
+    not there, and may be now, has no size.
+    """
+    if not etag:
+        return limits.object_bytes
+    return min(limits.object_bytes, max(MISSTATED_BYTES, 2 * planned))
+
+
+def _larger_than_planned(error: LargeObjectError, planned: int) -> ImageError:
+    return DecodeError(
+        f"{error.message} {planned:,} were listed. If it is an image, correct its size in the "
+        "manifest, or give a greater limit object-bytes.",
+        code="too_large",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,41 +159,100 @@ def _read_sparse(
 
 
 def _read_parquet(
-    lake: Lake, key: str, etag: str, rows: Sequence[int]
+    lake: Lake, key: str, etag: str, rows: Sequence[int], limits: Limits
 ) -> list[bytes | LakeError | ImageError]:
     """Read some rows of a Parquet file's image column, each row group once."""
+    read: dict[int, bytes | LakeError | ImageError] = {}
     try:
-        with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
-            column = image_column(file.schema_arrow, key)
-            read: dict[int, bytes | str | None] = {}
+        with (
+            lake.open_input(key) as stream,
+            ParquetFront(stream, stream.seek(0, io.SEEK_END), limits) as front,
+        ):
+            column = image_column(front.file.schema_arrow, key)
             start = 0
-            for group in range(file.num_row_groups):
-                stop = start + file.metadata.row_group(group).num_rows
-                wanted = [row for row in rows if start <= row < stop]
+            for group, num_rows in enumerate(front.num_rows):
+                stop = start + num_rows
+                wanted = {row - start for row in rows if start <= row < stop}
                 if wanted:
-                    chunks = file.read_row_group(group, columns=[column])[0].chunks
-                    images = [image for chunk in chunks for image in image_values(chunk)]
-                    for row in wanted:
-                        image = images[row - start]
-                        read[row] = bytes(image) if isinstance(image, memoryview) else image
+                    for row, image in _read_group(lake, key, front, group, column, wanted, limits):
+                        read[start + row] = image
                 start = stop
         # Checked last: an open file stays the same, so it was this one all along.
         found = lake.stat(key)
         if found is None or found.etag != etag:
             return [ChangedObjectError(f"{lake.uri(key)} has changed since planning.")] * len(rows)
-        return [_row_image(read[row]) for row in rows]
+        return [read[row] for row in rows]
     except (LakeError, DecodeError) as error:
         return [error] * len(rows)
-    except (pa.ArrowException, OSError, KeyError) as error:
+    except TooMuchError as error:
+        return [_too_much(lake, key, error)] * len(rows)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         damaged = DecodeError(
             f"{lake.uri(key)} is damaged at this image ({error}).", code="damaged_container"
         )
         return [damaged] * len(rows)
 
 
-def _row_image(value: bytes | str | None) -> bytes | LakeError | ImageError:
-    if isinstance(value, bytes):
-        return value
+def _read_group(
+    lake: Lake,
+    key: str,
+    front: ParquetFront,
+    group: int,
+    column: str,
+    wanted: Collection[int],
+    limits: Limits,
+) -> Iterator[tuple[int, bytes | ImageError]]:
+    """Some rows of a row group, by their place in it.
+
+    Rows that refer to one value would become any number of bytes: what is beyond the file's own
+    pages, and 64 MiB, is refused.
+    """
+    place = num_bytes = 0
+    left = set(wanted)
+    try:
+        room, batches = front.open_group(group, [column])
+        most = max(FREE_BYTES, room.page_bytes)
+        for batch in batches:
+            for row, value in enumerate(image_values(batch.column(0)), place):
+                num_bytes += len(value or b"")
+                if num_bytes > most:
+                    raise TooMuchError(
+                        f"rows that refer to the same bytes again and again: more than {most:,} "
+                        "bytes of images in one row group"
+                    )
+                if row in left:
+                    left.remove(row)
+                    yield row, _row_image(value, limits)
+            place += batch.num_rows
+            if not left:
+                return
+        raise pa.ArrowInvalid(f"row group {group} ends after {place:,} rows")
+    except (TooMuchError, MemoryError) as error:
+        for row in sorted(left):
+            yield row, _too_much(lake, key, error)
+
+
+def _too_much(lake: Lake, key: str, error: Exception) -> ImageError:
+    if isinstance(error, MemoryError):
+        return DecodeError(
+            f"there is no memory for a row group of {lake.uri(key)}.", code="too_large"
+        )
+    return DecodeError(
+        f"{lake.uri(key)} holds {error}. Write it with smaller row groups, or give a greater "
+        "--limit.",
+        code="too_large",
+    )
+
+
+def _row_image(value: memoryview | str | None, limits: Limits) -> bytes | ImageError:
+    if isinstance(value, memoryview):
+        if len(value) > limits.object_bytes:
+            return DecodeError(
+                f"The row holds {len(value):,} bytes; at most {limits.object_bytes:,} are read "
+                "(limit object-bytes).",
+                code="too_large",
+            )
+        return bytes(value)
     if value is None:
         return DecodeError("The row holds no image (null).", code="empty")
     return DecodeError(

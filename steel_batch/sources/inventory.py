@@ -7,22 +7,23 @@ disk, both are the manifest's own folder.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import json
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from steel_batch.errors import ConfigError, InputError
+from steel_batch.config import LIMITS, Limits
+from steel_batch.errors import ConfigError, InputError, LargeObjectError
 from steel_batch.lake import Lake
-from steel_batch.sources.columns import BadValueError, values
+from steel_batch.lake.documents import parse_json
+from steel_batch.sources.columns import BadValueError, check_texts, values
+from steel_batch.sources.lines import READ_BYTES, Lines, Unpacked
+from steel_batch.sources.parquet_front import ParquetFront, TooMuchError
 
-BATCH_ROWS: Final = 8192
 _OF_CSV: Final = {
     "Key": "key", "Size": "size", "ETag": "etag", "IsLatest": "is_latest",
     "IsDeleteMarker": "is_delete_marker",
@@ -44,16 +45,17 @@ class Inventory:
     files: Sequence[str]
     columns: Sequence[str]
     """Columns of its CSV files, which have no header; empty for Parquet."""
+    limits: Limits = LIMITS
 
     @classmethod
-    def open(cls, place: Lake, name: str) -> Inventory:
+    def open(cls, place: Lake, name: str, limits: Limits = LIMITS) -> Inventory:
         """Read a `manifest.json`.
 
         Raises:
             ConfigError: It is not an inventory's manifest, or its format is not supported.
         """
         try:
-            document = json.loads(place.read(name))
+            document = parse_json(place.read(name, max_bytes=limits.index_bytes))
             kind = document["fileFormat"].lower()
             files = [str(file["key"]) for file in document["files"]]
             columns = [column.strip() for column in document["fileSchema"].split(",")]
@@ -61,6 +63,10 @@ class Inventory:
                 str(document[key]).rpartition(":")[2]
                 for key in ("sourceBucket", "destinationBucket")
             ]
+        except LargeObjectError as error:
+            raise InputError(
+                f"{error.message} It is no manifest of an S3 Inventory (limit index-bytes)."
+            ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise InputError(
@@ -77,7 +83,13 @@ class Inventory:
             if place.is_s3
             else [place, place]
         )
-        return cls(lake=lake, data=data, files=files, columns=columns if kind == "csv" else ())
+        return cls(
+            lake=lake,
+            data=data,
+            files=files,
+            columns=columns if kind == "csv" else (),
+            limits=limits,
+        )
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """`key`, `size` and `etag` of every object, as far as the inventory states them.
@@ -89,19 +101,24 @@ class Inventory:
         for file in self.files:
             try:
                 with self.data.open_input(file) as stream:
-                    yield from self._csv(stream) if self.columns else _parquet(stream)
+                    yield from self._csv(stream) if self.columns else self._parquet(stream)
             except (pa.ArrowException, OSError, EOFError, ValueError, csv.Error) as error:
-                raise InputError(
-                    f"{self.data.uri(file)}, a part of the inventory, is damaged ({error}): "
-                    "nothing was planned. Use another day's inventory."
-                ) from error
+                raise self._unusable(file, f"is damaged ({error})") from error
+            except (InputError, TooMuchError) as error:
+                raise self._unusable(file, f"holds {str(error).rstrip('.')}") from error
+            except (MemoryError, zlib.error) as error:
+                raise self._unusable(file, f"cannot be unpacked ({error})") from error
+
+    def _unusable(self, file: str, what: str) -> InputError:
+        return InputError(
+            f"{self.data.uri(file)}, a part of the inventory, {what}: nothing was planned. Use "
+            "another day's inventory."
+        )
 
     def _csv(self, stream: Any) -> Iterator[dict[str, Any]]:
-        with (
-            gzip.open(io.BufferedReader(stream, 1 << 20)) as plain,
-            io.TextIOWrapper(plain, "utf-8", newline="") as text,
-        ):
-            for values in csv.reader(text):
+        unpacked = io.BufferedReader(Unpacked(stream, self.limits), READ_BYTES)
+        with io.TextIOWrapper(unpacked, "utf-8", newline="") as text:
+            for values in Lines(text, self.limits).rows(strict=False):
                 if len(values) != len(self.columns):
                     raise ValueError(
                         f"a row of {len(values)} columns, expected {len(self.columns)}"
@@ -112,23 +129,25 @@ class Inventory:
                 if _is_current(row):
                     yield row
 
+    def _parquet(self, stream: Any) -> Iterator[dict[str, Any]]:
+        with ParquetFront(stream, stream.seek(0, io.SEEK_END), self.limits) as front:
+            names = [name for name in _OF_PARQUET if name in front.file.schema_arrow.names]
+            if "key" not in names:
+                raise ValueError("it has no column 'key'")
+            for group in range(len(front.num_rows)):
+                _, batches = front.open_group(group, names)
+                for batch in batches:
+                    columns = [_values(batch.column(name), self.limits) for name in names]
+                    for said in zip(*columns, strict=True):
+                        row = dict(zip((_OF_PARQUET[name] for name in names), said, strict=True))
+                        if _is_current(row):
+                            yield row
 
-def _parquet(stream: Any) -> Iterator[dict[str, Any]]:
-    with pq.ParquetFile(stream) as file:
-        names = [name for name in _OF_PARQUET if name in file.schema_arrow.names]
-        if "key" not in names:
-            raise ValueError("it has no column 'key'")
-        for batch in file.iter_batches(BATCH_ROWS, columns=names):
-            columns = [_values(batch.column(name)) for name in names]
-            for said in zip(*columns, strict=True):
-                row = dict(zip((_OF_PARQUET[name] for name in names), said, strict=True))
-                if _is_current(row):
-                    yield row
 
-
-def _values(array: pa.Array) -> list[Any]:
+def _values(array: pa.Array, limits: Limits) -> list[Any]:
     """A column's values; text that was written as bytes is decoded."""
     try:
+        check_texts(array, limits)
         return values(array)
     except BadValueError as error:
         raise ValueError(f"a column {error.what}") from error

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError, NoImagesError
 from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
@@ -53,7 +54,12 @@ def is_manifest(images: str, endpoint_url: str | None) -> bool:
 
 
 def open_manifest(
-    images: str, pattern: KeyPattern, endpoint_url: str | None, *, companion: str = ""
+    images: str,
+    pattern: KeyPattern,
+    endpoint_url: str | None,
+    *,
+    companion: str = "",
+    limits: Limits = LIMITS,
 ) -> Listed:
     """Open a manifest as a source.
 
@@ -62,6 +68,7 @@ def open_manifest(
         pattern: Key pattern; every key must match.
         endpoint_url: An S3 endpoint other than AWS's.
         companion: Suffix of objects in an Inventory that are not counted as left out.
+        limits: What may be read of it.
 
     Raises:
         ConfigError: It is not a manifest.
@@ -69,7 +76,7 @@ def open_manifest(
     folder, name = _split(images)
     place = Lake(folder, endpoint_url=endpoint_url)
     if name == "manifest.json":
-        inventory = Inventory.open(place, name)
+        inventory = Inventory.open(place, name, limits)
         return Listed(
             inventory.lake, pattern, images, inventory.rows, is_whole=False, companion=companion
         )
@@ -78,7 +85,7 @@ def open_manifest(
         bucket = place.url.removeprefix("s3://").partition("/")[0]
         lake = Lake(f"s3://{bucket}", endpoint_url=endpoint_url)
     read = read_csv if name.endswith(".csv") else read_parquet
-    return Listed(lake, pattern, images, lambda: read(place, name))
+    return Listed(lake, pattern, images, lambda: read(place, name, limits))
 
 
 def _split(images: str) -> tuple[str, str]:

@@ -9,12 +9,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 from steel_batch.sources.columns import (
     BadValueError,
+    check_texts,
     column_names,
     refuse_repeated,
     tags_from,
@@ -22,17 +23,17 @@ from steel_batch.sources.columns import (
     type_of,
     values,
 )
+from steel_batch.sources.lines import READ_BYTES, Lines
+from steel_batch.sources.parquet_front import ParquetFront, TooMuchError
 
 KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
 """Columns with a meaning; every other column becomes a tag."""
-BATCH_ROWS: Final = 8192
-READ_BYTES: Final = 1 << 20
 
 Row = dict[str, Any]
 """A row of a manifest, by column name."""
 
 
-def read_csv(place: Lake, name: str) -> Iterator[Row]:
+def read_csv(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Row]:
     """Read a CSV's rows, every value as text; white space after the header's commas is removed.
 
     Raises:
@@ -48,15 +49,15 @@ def read_csv(place: Lake, name: str) -> Iterator[Row]:
                 newline="",
             ) as text,
         ):
-            header: list[str] = []
-            written = next(csv.reader(_noted(text, header), strict=True), [])
+            lines, header = Lines(text, limits), list[str]()
+            written = next(csv.reader(_noted(lines, header), strict=True), [])
             # `key, date` means a column `date`; the values have that space too.
             has_blanks = any(column[:1] == " " for column in written[1:])
             if has_blanks:
                 written = next(csv.reader(header, strict=True, skipinitialspace=True))
-            names = _columns(written)
-            reader = csv.reader(text, strict=True, skipinitialspace=has_blanks)
-            for number, row in enumerate(filter(None, reader), 1):
+            names = _columns(written, limits)
+            rows = lines.rows(strict=True, skips_blanks=has_blanks)
+            for number, row in enumerate(filter(None, rows), 1):
                 if len(row) != len(names):
                     raise InputError(
                         f"row {number} has {len(row)} columns, expected {len(names)} as in the "
@@ -65,6 +66,8 @@ def read_csv(place: Lake, name: str) -> Iterator[Row]:
                 yield _csv_row(number, names, row)
     except (ConfigError, UnicodeDecodeError, csv.Error) as error:
         raise _unusable(place, name, error) from error
+    except MemoryError as error:
+        raise _unusable(place, name, "there is no memory to read it.") from error
 
 
 def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
@@ -89,7 +92,7 @@ def _csv_row(number: int, names: list[str], row: list[str]) -> Row:
     return said
 
 
-def read_parquet(place: Lake, name: str) -> Iterator[Row]:
+def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Row]:
     """Read a Parquet file's rows: keys, sizes and dates as stored, everything else as text.
 
     Raises:
@@ -97,28 +100,41 @@ def read_parquet(place: Lake, name: str) -> Iterator[Row]:
             in a tag column that cannot be text.
     """
     try:
-        with place.open_input(name) as stream, pq.ParquetFile(stream) as file:
-            names = _columns(file.schema_arrow.names)
-            for column, field in zip(names, file.schema_arrow, strict=True):
+        with (
+            place.open_input(name) as stream,
+            ParquetFront(stream, stream.seek(0, io.SEEK_END), limits) as front,
+        ):
+            fields = front.file.schema_arrow
+            names = _columns(fields.names, limits)
+            for column, field in zip(names, fields, strict=True):
                 if column != "tags" and pa.types.is_nested(field.type):
                     raise InputError(
                         f"its column {field.name!r} is {type_of(field.type)}, which cannot be a "
                         "tag: remove the column, or store it as text."
                     )
             number = 0
-            for batch in file.iter_batches(BATCH_ROWS):
-                yield from _parquet_rows(number, names, batch)
-                number += batch.num_rows
+            for group in range(len(front.num_rows)):
+                _, batches = front.open_group(group, fields.names)
+                for batch in batches:
+                    yield from _parquet_rows(number, names, batch, limits)
+                    number += batch.num_rows
+    except TooMuchError as error:
+        raise _unusable(place, name, f"it holds {error}.") from error
+    except MemoryError as error:
+        raise _unusable(place, name, "there is no memory to read it.") from error
     except (ConfigError, pa.ArrowException, OSError, ValueError) as error:
         raise _unusable(place, name, error) from error
 
 
-def _parquet_rows(number: int, names: list[str], batch: pa.RecordBatch) -> Iterator[Row]:
+def _parquet_rows(
+    number: int, names: list[str], batch: pa.RecordBatch, limits: Limits
+) -> Iterator[Row]:
     columns = {}
     for name, array in zip(names, batch.columns, strict=True):
         if not name:
             continue
         try:
+            check_texts(array, limits)
             columns[name] = _converted(name, array)
         except BadValueError as error:
             raise InputError(
@@ -136,8 +152,13 @@ def _converted(name: str, array: pa.Array) -> list[Any]:
     return list(texts(array))
 
 
-def _columns(written: Sequence[str]) -> list[str]:
+def _columns(written: Sequence[str], limits: Limits) -> list[str]:
     """The normalised column names; '' for a column without one."""
+    if len(written) > len(KNOWN_COLUMNS) + limits.tags:
+        raise InputError(
+            f"it has {len(written):,} columns, of which each but {len(KNOWN_COLUMNS)} would be a "
+            f"tag; at most {limits.tags:,} are read (limit tags)."
+        )
     names = column_names(written, KNOWN_COLUMNS)
     if "key" not in names:
         shown = ", ".join(map(repr, written)) or "of an empty header"
@@ -154,7 +175,7 @@ def _columns(written: Sequence[str]) -> list[str]:
     return names
 
 
-def _unusable(place: Lake, name: str, error: Exception) -> ConfigError:
+def _unusable(place: Lake, name: str, error: Exception | str) -> ConfigError:
     return InputError(
         f"{place.uri(name)} cannot be used as a manifest: {error} Expected a Parquet file, or a "
         "CSV in UTF-8 with a header, that has a column 'key'."

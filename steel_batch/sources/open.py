@@ -18,6 +18,7 @@ import re
 from functools import partial
 from typing import Final
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake, why_unusable
 from steel_batch.sources.containers import Containers, Opener
@@ -35,23 +36,37 @@ _CONTAINER: Final = re.compile(r"(?P<objects>[^#]*\.(?P<kind>tar|parquet))(?:#(?
 _COMPRESSED: Final = re.compile(r"[^#]*\.(tar\.\w+|tgz|tbz2?|txz|zip|7z)(#.*)?")
 
 
-def open_source(images: str, key_pattern: str | None, *, endpoint_url: str | None = None) -> Source:
+def open_source(
+    images: str,
+    key_pattern: str | None,
+    *,
+    endpoint_url: str | None = None,
+    limits: Limits = LIMITS,
+) -> Source:
     """Open the source that `--images` and `--key-pattern` describe, with at most one request.
+
+    Args:
+        images: See above.
+        key_pattern: The same.
+        endpoint_url: An S3 endpoint other than AWS's.
+        limits: What may be read of manifests and containers.
 
     Raises:
         ConfigError: The pattern is not valid.
         LakeError: The store cannot be reached.
     """
-    pattern, opener = _parse(key_pattern)
+    pattern, opener = _parse(key_pattern, limits)
     companion = INDEX_SUFFIX if opener is not None else ""
     if is_manifest(images, endpoint_url):
-        objects: Source = open_manifest(images, pattern, endpoint_url, companion=companion)
+        objects: Source = open_manifest(
+            images, pattern, endpoint_url, companion=companion, limits=limits
+        )
     else:
         objects = Prefix(Lake(images, endpoint_url=endpoint_url), pattern, companion)
     return objects if opener is None else Containers(objects, opener)
 
 
-def _parse(text: str | None) -> tuple[KeyPattern, Opener | None]:
+def _parse(text: str | None, limits: Limits) -> tuple[KeyPattern, Opener | None]:
     """The pattern of the objects' keys, and how to open the objects if they are containers."""
     if text is not None and _COMPRESSED.fullmatch(text):
         raise ConfigError(
@@ -70,10 +85,10 @@ def _parse(text: str | None) -> tuple[KeyPattern, Opener | None]:
         return KeyPattern(text), None
     pattern = KeyPattern(match["objects"], names_images=False)
     if match["kind"] == "tar":
-        return pattern, partial(tar_images, pattern=KeyPattern(match["members"]))
+        return pattern, partial(tar_images, pattern=KeyPattern(match["members"]), limits=limits)
     if match["members"] is not None:
         raise ConfigError(
             f"key pattern {text!r} has text after '#', but rows of a Parquet file have no names; "
             "their columns image_id, line, date and tags describe them. Remove '#' and the rest."
         )
-    return pattern, parquet_images
+    return pattern, partial(parquet_images, limits=limits)

@@ -7,16 +7,18 @@ that can hold the value (`columns`). The images themselves are not read.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, InputError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.sources.columns import (
     BadValueError,
+    check_texts,
     column_names,
     date_from,
     refuse_repeated,
@@ -28,22 +30,25 @@ from steel_batch.sources.columns import (
     values,
 )
 from steel_batch.sources.dates import EXPECTED
-from steel_batch.sources.image_column import image_column, is_binary, is_leaf_of
+from steel_batch.sources.image_column import image_column, is_binary
 from steel_batch.sources.image_ref import ImageRef
 from steel_batch.sources.magic import MAGIC_BYTES, kind_of
+from steel_batch.sources.parquet_front import BATCH_ROWS, ParquetFront, TooMuchError
 
 COLUMNS: Final = ("image_id", "line", "date", "tags", "bytes")
 ROW_DIGITS: Final = 8
 """Row numbers in keys have leading zeros, so that keys sort in file order."""
-BATCH_ROWS: Final = 8192
 
 
-def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
+def parquet_images(
+    lake: Lake, container: ImageRef, limits: Limits = LIMITS
+) -> Iterator[ImageRef | str]:
     """List the images of one Parquet file.
 
     Args:
         lake: Root of the file.
         container: The file.
+        limits: What may be read of it.
 
     Yields:
         Images in file order. Without a column ``bytes``, each has the average size of its row group
@@ -56,15 +61,17 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
     key = container.object_key
     stem = key.rpartition("/")[2].rpartition(".")[0]
     try:
-        with lake.open_input(key) as stream, pq.ParquetFile(stream) as file:
-            column = image_column(file.schema_arrow, key)
-            columns = _describing(file.schema_arrow, column)
+        with (
+            lake.open_input(key) as stream,
+            ParquetFront(stream, stream.seek(0, io.SEEK_END), limits) as front,
+        ):
+            column = image_column(front.file.schema_arrow, key)
+            columns = _describing(front.file.schema_arrow, column)
             row = 0
-            for group in range(file.num_row_groups):
-                footer = file.metadata.row_group(group)
-                average = _size(footer, column) // max(1, footer.num_rows)
-                for batch in _batches(file, group, columns, footer.num_rows):
-                    for said in _rows(batch, columns, key, row):
+            for group, num_rows in enumerate(front.num_rows):
+                average = front.unpacked_bytes(group, column) // max(1, num_rows)
+                for batch in _batches(front, group, columns, num_rows):
+                    for said in _rows(batch, columns, key, row, limits):
                         yield _image(container, stem, row, said, average)
                         row += 1
         _check_unchanged(lake, container)
@@ -73,6 +80,15 @@ def parquet_images(lake: Lake, container: ImageRef) -> Iterator[ImageRef | str]:
     except ConfigError as error:
         message = str(error)
         raise InputError(message if message.startswith(key) else f"{key}: {message}") from error
+    except TooMuchError as error:
+        raise InputError(
+            f"{lake.uri(key)} holds {error}: nothing of it is scored. Write it with smaller row "
+            "groups, move it out of the prefix, or give a greater --limit."
+        ) from error
+    except MemoryError as error:
+        raise InputError(
+            f"{lake.uri(key)}: there is no memory to read what describes it."
+        ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         kind = kind_of(lake.read(key, length=min(MAGIC_BYTES, container.bytes)))
         if kind is not None and kind != "a Parquet file":
@@ -106,18 +122,23 @@ def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
 
 
 def _batches(
-    file: pq.ParquetFile, group: int, columns: dict[str, str], num_rows: int
+    front: ParquetFront, group: int, columns: dict[str, str], num_rows: int
 ) -> Iterator[pa.RecordBatch | int]:
     """Yield the columns, some rows at a time; if there are no columns, only numbers of rows."""
     if not columns:
         for start in range(0, num_rows, BATCH_ROWS):
             yield min(BATCH_ROWS, num_rows - start)
         return
-    yield from file.iter_batches(BATCH_ROWS, row_groups=[group], columns=list(columns.values()))
+    _, batches = front.open_group(group, list(columns.values()))
+    yield from batches
 
 
 def _rows(
-    batch: pa.RecordBatch | int, columns: dict[str, str], key: str, first_row: int
+    batch: pa.RecordBatch | int,
+    columns: dict[str, str],
+    key: str,
+    first_row: int,
+    limits: Limits,
 ) -> Iterator[dict[str, Any]]:
     """Yield what each row states."""
     if isinstance(batch, int):
@@ -126,6 +147,7 @@ def _rows(
     said: dict[str, Sequence[Any]] = {}
     for name, written in columns.items():
         try:
+            check_texts(batch.column(written), limits)
             said[name] = _converted(name, batch.column(written))
         except BadValueError as error:
             where = f"{key}#{first_row + error.index:0{ROW_DIGITS}}: its column {written!r} "
@@ -156,16 +178,6 @@ def _converted(name: str, array: pa.Array) -> Sequence[Any]:
         except BadValueError as error:
             raise BadValueError(error.what, i) from None
     return found
-
-
-def _size(footer: Any, column: str) -> int:
-    """Stored size of a row group's images."""
-    leaves = (footer.column(i) for i in range(footer.num_columns))
-    return sum(
-        int(leaf.total_uncompressed_size)
-        for leaf in leaves
-        if is_leaf_of(leaf.path_in_schema, column)
-    )
 
 
 def _image(

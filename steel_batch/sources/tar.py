@@ -12,7 +12,8 @@ import tarfile
 from collections.abc import Iterator
 from typing import Final
 
-from steel_batch.errors import InputError, LakeError, MissingObjectError
+from steel_batch.config import LIMITS, Limits
+from steel_batch.errors import InputError, LakeError, LargeObjectError, MissingObjectError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.sources.image_ref import NOT_A_FILE, SPARSE, UNSAFE_NAME, ImageRef, ref_of
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
@@ -27,7 +28,9 @@ _NO_FILE: Final[Place] = (NOT_A_FILE, 0)
 log = logging.getLogger(__name__)
 
 
-def tar_images(lake: Lake, container: ImageRef, pattern: KeyPattern) -> Iterator[ImageRef | str]:
+def tar_images(
+    lake: Lake, container: ImageRef, pattern: KeyPattern, limits: Limits = LIMITS
+) -> Iterator[ImageRef | str]:
     """List the images of one tar.
 
     A member that is named like an image but cannot be read as one (a folder, a device, a link to
@@ -40,6 +43,7 @@ def tar_images(lake: Lake, container: ImageRef, pattern: KeyPattern) -> Iterator
         lake: Root of the tar.
         container: The tar.
         pattern: Pattern of the members' names, without a leading ``./``.
+        limits: What may be read of its headers and of its index.
 
     Yields:
         Images; the image key of each member that does not match or is not an image of its own.
@@ -49,9 +53,9 @@ def tar_images(lake: Lake, container: ImageRef, pattern: KeyPattern) -> Iterator
             different content.
         ChangedObjectError: The tar was replaced after it was listed.
     """
-    index = _index(lake, container)
+    index = _index(lake, container, limits)
     if index is None:
-        members, is_packed = _members(lake, container), False
+        members, is_packed = _members(lake, container, limits), False
     else:
         placed = (_placed(entry.name, (entry.offset, entry.bytes)) for entry in index.entries())
         members, is_packed = placed, True
@@ -105,13 +109,18 @@ def _sample(name: str) -> tuple[str | None, bool]:
     return (f"{folder}/{stem}", is_part) if is_part or not middle else (None, False)
 
 
-def _index(lake: Lake, container: ImageRef) -> Index | None:
+def _index(lake: Lake, container: ImageRef, limits: Limits) -> Index | None:
     """The tar's index file, if it belongs to this tar."""
     key = container.object_key + INDEX_SUFFIX
     try:
-        index = Index(lake.read(key), key)
+        index = Index(lake.read(key, max_bytes=limits.index_bytes), key)
     except MissingObjectError:
         return None
+    except LargeObjectError as error:
+        raise InputError(
+            f"{error.message} It is no index of a tar (limit index-bytes): delete it to have the "
+            "tar's own headers read."
+        ) from error
     head = index.head
     if head.bytes == container.bytes and head.tail_sha256 == tail_sha256(
         lake, container.object_key, container.bytes, container.etag
@@ -121,11 +130,11 @@ def _index(lake: Lake, container: ImageRef) -> Index | None:
     return None
 
 
-def _members(lake: Lake, container: ImageRef) -> Iterator[tuple[str, Place]]:
+def _members(lake: Lake, container: ImageRef, limits: Limits) -> Iterator[tuple[str, Place]]:
     """Yield name and place of each member; links to later members come last."""
     places: dict[str, Place] = {}
     unknown: list[Member] = []
-    for member in walk_tar(lake, container.object_key, container.bytes, container.etag):
+    for member in walk_tar(lake, container.object_key, container.bytes, container.etag, limits):
         place: Place | None = _NO_FILE
         if member.kind == "file":
             place = (member.offset, member.size)

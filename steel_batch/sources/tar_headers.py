@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal, cast
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ChangedObjectError, InputError, MissingObjectError
 from steel_batch.lake import Lake
 from steel_batch.sources.image_ref import SPARSE, TOO_LARGE, sparse_offset
@@ -23,13 +24,16 @@ RECORD_BYTES: Final = tarfile.RECORDSIZE
 """Writers pad the last record to this size; some of them with leftover memory."""
 WINDOW_BYTES: Final = 8 << 10
 """Size of one request for a header: for small images it includes the next headers."""
-MAX_HEADER_BYTES: Final = 1 << 20
+MAX_HEADER_BYTES: Final = LIMITS.tar_header_bytes
 """Upper limit of a name or extended header; no tool writes longer ones."""
+MAX_PADDING_BYTES: Final = 64 << 20
+"""Zeros behind an end mark: tapes have records of a megabyte, and a sparse file may have any
+number."""
 MAX_SPARSE_BYTES: Final = 1 << 30
 """Upper limit of a sparse member with its holes, which cost the tar nothing but a reader memory."""
 
 _GNU_MAGIC: Final = b"ustar  \0"
-DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, IndexError)
+DAMAGE: Final = (tarfile.TarError, ValueError, OverflowError, IndexError, RecursionError)
 """What tarfile raises for damaged headers."""
 
 
@@ -47,14 +51,23 @@ class Member:
     """For a link: the name of its target."""
 
 
-def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Member]:
+def walk_tar(
+    lake: Lake, key: str, size_bytes: int, etag: str, limits: Limits = LIMITS
+) -> Iterator[Member]:
     """Yield every member of a tar, including those of tars appended to it.
 
+    Args:
+        lake: Where it lies.
+        key: Its key.
+        size_bytes: Its size.
+        etag: Its etag.
+        limits: How many members and how long headers are read.
+
     Raises:
-        InputError: It is damaged, cut off, or not a tar.
+        InputError: It is damaged, cut off, or no tar; or has more members than are read.
         ChangedObjectError: Its etag is another one by now.
     """
-    stream = HeaderStream(lake, key, size_bytes, etag)
+    stream = HeaderStream(lake, key, size_bytes, etag, limits.tar_header_bytes)
     num_members = 0
     start: int | None = 0
     try:
@@ -62,13 +75,22 @@ def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Membe
             end = start
             stream.seek(start)
             with _open(stream) as tar:
-                while (info := tar.next()) is not None:
+                while (info := _next(tar, stream)) is not None:
                     tar.members.clear()  # type: ignore[attr-defined]  # or all would be held
                     num_members += 1
+                    if num_members > limits.tar_members:
+                        raise InputError(
+                            f"{lake.uri(key)} has more than {limits.tar_members:,} members (limit "
+                            "tar-members): pack the images into smaller tars."
+                        )
+                    if tar.offset <= end:  # tarfile would go round for ever
+                        raise tarfile.ReadError(f"the member at byte {end:,} has no end")
                     yield _member(stream, info, size_bytes)
                     end = tar.offset
             start = _next_archive(stream, end, size_bytes)
     except DAMAGE as error:
+        if isinstance(error, RecursionError):
+            error = tarfile.ReadError("headers of headers without a member")
         kind = kind_of(stream.beginning())
         if kind is not None and num_members == 0:
             raise InputError(
@@ -80,6 +102,11 @@ def walk_tar(lake: Lake, key: str, size_bytes: int, etag: str) -> Iterator[Membe
             "of it is scored, as images would be missing. Upload it again, or move it out of the "
             "prefix."
         ) from error
+
+
+def _next(tar: tarfile.TarFile, stream: HeaderStream) -> tarfile.TarInfo | None:
+    stream.begin_member()
+    return tar.next()
 
 
 def _open(stream: HeaderStream) -> tarfile.TarFile:
@@ -137,8 +164,13 @@ def _next_archive(stream: HeaderStream, end: int, size_bytes: int) -> int | None
     position, length = end, 2 * RECORD_BYTES
     found = b""
     while position < size_bytes and not found:
+        if position - end > MAX_PADDING_BYTES:
+            raise tarfile.ReadError(
+                f"more than {MAX_PADDING_BYTES:,} zeros follow its end-of-archive mark"
+            )
+        stream.begin_member()
         stream.seek(position)
-        data = stream.read(min(length, size_bytes - position))
+        data = stream.read(min(length, size_bytes - position, stream.header_bytes))
         # A damaged or cut-off header ends tarfile's iteration in the same way as the end mark.
         if position == end and data[:BLOCK_BYTES] != bytes(BLOCK_BYTES):
             break
@@ -150,6 +182,7 @@ def _next_archive(stream: HeaderStream, end: int, size_bytes: int) -> int | None
     if not found:
         return None
     start = position - position % BLOCK_BYTES
+    stream.begin_member()
     stream.seek(start)
     try:
         tarfile.TarInfo.frombuf(stream.read(BLOCK_BYTES), "utf-8", "surrogateescape")
@@ -197,10 +230,22 @@ def read_member(lake: Lake, key: str, etag: str, offset: int, size: int) -> byte
 class HeaderStream(io.RawIOBase):
     """A tar as a stream for tarfile: a window of bytes, moved by range requests."""
 
-    def __init__(self, lake: Lake, key: str, size_bytes: int, etag: str) -> None:
+    def __init__(
+        self,
+        lake: Lake,
+        key: str,
+        size_bytes: int,
+        etag: str,
+        header_bytes: int = MAX_HEADER_BYTES,
+    ) -> None:
         self._lake, self._key, self._size_bytes, self._etag = lake, key, size_bytes, etag
+        self.header_bytes, self._read_bytes = header_bytes, 0
         self._position = 0
         self._start, self._window = 0, b""
+
+    def begin_member(self) -> None:
+        """What is read from here on is the headers of one member."""
+        self._read_bytes = 0
 
     def readable(self) -> bool:
         """Return True."""
@@ -223,6 +268,7 @@ class HeaderStream(io.RawIOBase):
 
     def beginning(self) -> bytes:
         """The first bytes of the file."""
+        self.begin_member()
         self.seek(0)
         return self.read(MAGIC_BYTES)
 
@@ -232,8 +278,12 @@ class HeaderStream(io.RawIOBase):
         Raises:
             ValueError: `size` is larger than any header.
         """
-        if not 0 <= size <= MAX_HEADER_BYTES:
-            raise ValueError(f"a header of {size} bytes")
+        self._read_bytes += max(0, size)
+        if size < 0 or self._read_bytes > self.header_bytes:
+            raise ValueError(
+                f"a header of {self._read_bytes:,} bytes, at most {self.header_bytes:,} are read "
+                "(limit tar-header-bytes)"
+            )
         first, last = self._position, min(self._position + size, self._size_bytes)
         if last <= first:
             return b""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,11 +18,13 @@ from typing import Final
 
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
+from steel_batch.lake.documents import parse_json, record_of
 from steel_batch.lake.format_version import FileFormat
 
 INDEX_SUFFIX: Final = ".idx"
 TAIL_BYTES: Final = 16 << 10
 NAME: Final = "steel-batch-index"
+MAX_HEAD_BYTES: Final = 4096
 FORMAT: Final = FileFormat("the index of a shard")
 
 
@@ -81,12 +84,14 @@ class Index:
             ConfigError: It is not an index, or damaged.
         """
         try:
-            fields = dict(json.loads(self.data.partition(b"\n")[0]))
+            fields = parse_json(self.data[: self._end_of_head])
+            if not isinstance(fields, dict):
+                raise ValueError(f"its first line is {str(fields)[:40]!r}")
             if fields.pop("format", None) != NAME:
                 raise ValueError(f"its first line does not state the format {NAME!r}")
             FORMAT.check(fields.pop("version", None), source=f"the index {self.key}")
-            return ShardHead(**fields)
-        except (ValueError, TypeError) as error:
+            return record_of(ShardHead, fields)
+        except ValueError as error:
             raise self._damaged(str(error)) from error
 
     def entries(self) -> Iterator[Entry]:
@@ -96,18 +101,37 @@ class Index:
             ConfigError: A line is damaged, or the number of lines differs from the head.
         """
         head = self.head
-        lines = self.data.decode(errors="replace").splitlines()[1:]
-        if len(lines) != head.num_images or not self.data.endswith(b"\n"):
-            raise self._damaged(f"{len(lines)} entries, expected {head.num_images}")
+        lines = io.BytesIO(self.data)
+        lines.readline()
+        num_lines = self.data.count(b"\n") - 1
+        if num_lines != head.num_images or not self.data.endswith(b"\n"):
+            raise self._damaged(f"{num_lines} entries, expected {head.num_images}")
+        num_bytes = 0
         for number, line in enumerate(lines, 2):
             try:
-                entry = Entry(*json.loads(line))
-                fits = entry.offset >= 0 and entry.bytes >= 0 and isinstance(entry.name, str)
-            except (ValueError, TypeError) as error:
+                raw = parse_json(line)
+                if not isinstance(raw, list) or list(map(type, raw)) != [str, int, int, str]:
+                    raise ValueError(f"{line[:80]!r} is no entry")
+                entry = Entry(*raw)
+                entry.name.encode()
+                num_bytes += entry.bytes
+                # A Parquet file's rows may be larger than the file.
+                is_inside = entry.offset + entry.bytes <= head.bytes and num_bytes <= head.bytes
+                if min(entry.offset, entry.bytes) < 0 or not (is_inside or not self.is_of_tar):
+                    raise ValueError(f"{line[:80]!r} lies outside of the tar")
+            except ValueError as error:
                 raise self._damaged(f"line {number}: {error}") from error
-            if not fits:
-                raise self._damaged(f"line {number}: {line}")
             yield entry
+
+    @property
+    def is_of_tar(self) -> bool:
+        """Whether it lies beside a tar."""
+        return self.key.endswith(f".tar{INDEX_SUFFIX}")
+
+    @property
+    def _end_of_head(self) -> int:
+        end = self.data.find(b"\n", 0, MAX_HEAD_BYTES)
+        return end if end >= 0 else MAX_HEAD_BYTES
 
     def _damaged(self, what: str) -> ConfigError:
         return InputError(

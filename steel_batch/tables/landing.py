@@ -24,6 +24,7 @@ from steel_batch import interrupt, layout, schema
 from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import CommitUnknownError, LakeError, StaleChangeError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.documents import MAX_BYTES
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
 from steel_batch.runs.plan import Plan
@@ -319,7 +320,7 @@ def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> I
         shards = bad_shards[start : start + READ_AT_ONCE]
         keys = [layout.receipt_file(record.run_id, shard) for shard in shards]
         rows = []
-        found = store.read_many([ReadRequest(key=key) for key in keys])
+        found = store.read_many([ReadRequest(key=key, max_bytes=MAX_BYTES) for key in keys])
         for key, data in zip(keys, found, strict=True):
             receipt = whole_receipt(store, key, data)
             at = datetime.datetime.fromisoformat(receipt.scored_at)

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from steel_batch import layout
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.documents import MAX_BYTES
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
 from steel_batch.runs.record import read_run, runs_of
@@ -150,7 +151,7 @@ def _receipts(store: Lake, run_id: str) -> Iterator[tuple[int, bool]]:
     keys = [item.key for item in store.list_objects(layout.receipts_dir(run_id))]
     for start in range(0, len(keys), READ_AT_ONCE):
         batch = keys[start : start + READ_AT_ONCE]
-        found = store.read_many([ReadRequest(key=key) for key in batch])
+        found = store.read_many([ReadRequest(key=key, max_bytes=MAX_BYTES) for key in batch])
         for key, data in zip(batch, found, strict=True):
             receipt = whole_receipt(store, key, data)
             yield receipt.shard, bool(receipt.quarantined)

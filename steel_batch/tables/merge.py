@@ -11,7 +11,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from steel_batch import layout, schema
 from steel_batch.errors import LakeError, MissingObjectError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.documents import list_of, read_document
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.runs.receipt import Receipt
 from steel_batch.tables.statistics import columns_with_nan, file_statistics
@@ -30,6 +31,8 @@ FILES: Final = FileFormat("the list of a run's files", newest=2, bare="files")
 REPLACED: Final = FileFormat("the list of the files that a run replaces", newest=2, bare="keys")
 ROW_GROUP_ROWS: Final = 32_768
 """Maximum rows of a row group; a row group never spans two lines, so one line is cheap to read."""
+T = TypeVar("T")
+
 READ_AT_ONCE: Final = 64
 """Staged files held in memory at once."""
 
@@ -296,11 +299,7 @@ def load_files(store: Lake, run_id: str, table: str) -> list[DataFile] | None:
         FormatError: The list has a newer format.
         LakeError: It is damaged.
     """
-    found = _load(store, layout.files_list(run_id, table), FILES)
-    try:
-        return None if found is None else [DataFile(**raw) for raw in found["files"]]
-    except (KeyError, TypeError) as error:
-        raise _damaged(store, layout.files_list(run_id, table), error) from error
+    return _load(store, layout.files_list(run_id, table), FILES, "files", DataFile)
 
 
 def save_replaced(store: Lake, run_id: str, table: str, keys: Sequence[str]) -> None:
@@ -315,21 +314,17 @@ def load_replaced(store: Lake, run_id: str, table: str) -> list[str]:
         FormatError: The list has a newer format.
         LakeError: It is damaged.
     """
-    found = _load(store, layout.replaced_list(run_id, table), REPLACED)
-    try:
-        return [] if found is None else [str(key) for key in found["keys"]]
-    except (KeyError, TypeError) as error:
-        raise _damaged(store, layout.replaced_list(run_id, table), error) from error
+    return _load(store, layout.replaced_list(run_id, table), REPLACED, "keys", str) or []
 
 
-def _load(store: Lake, key: str, form: FileFormat) -> dict[str, Any] | None:
+def _load(store: Lake, key: str, form: FileFormat, name: str, kind: type[T]) -> list[T] | None:
+    """A list that a run left in the store; None if it left none."""
+    text = read_document(store, key)
     try:
-        return form.load(store.read(key), source=store.uri(key))
-    except MissingObjectError:
-        return None
+        if text is None:
+            return None
+        return list_of(kind, form.load(text, source=store.uri(key)).get(name))
     except ValueError as error:
-        raise _damaged(store, key, error) from error
-
-
-def _damaged(store: Lake, key: str, error: Exception) -> LakeError:
-    return LakeError(f"{store.uri(key)} is damaged: {error!r}. Restore it from a backup.")
+        raise LakeError(
+            f"{store.uri(key)} is damaged: {error}. Restore it from a backup."
+        ) from error

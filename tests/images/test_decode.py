@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
 from steel_batch.images.decode import (
-    MAX_PIXELS,
     Image,
     decode_gray,
     fit_to,
@@ -44,10 +44,10 @@ CODES = {
 }  # fmt: skip
 
 
-def outcome(data: bytes, max_pixels: int = MAX_PIXELS) -> Image | ImageError:
+def outcome(data: bytes, limits: Limits = LIMITS) -> Image | ImageError:
     """What becomes of a file; any other exception is a bug."""
     try:
-        return decode_gray(data, max_pixels=max_pixels)
+        return decode_gray(data, limits=limits)
     except ImageError as error:
         return error
 
@@ -151,9 +151,10 @@ def test_the_whole_corpus_decodes_from_any_buffer() -> None:
 
 
 def test_a_limit_of_pixels_holds_to_the_pixel() -> None:
-    assert decode_gray(good_jpeg(), max_pixels=HEIGHT * WIDTH).shape == (HEIGHT, WIDTH)
+    limits = Limits(image_pixels=HEIGHT * WIDTH)
+    assert decode_gray(good_jpeg(), limits=limits).shape == (HEIGHT, WIDTH)
     with pytest.raises(DecodeError, match="160×64") as caught:
-        decode_gray(good_jpeg(), max_pixels=HEIGHT * WIDTH - 1)
+        decode_gray(good_jpeg(), limits=Limits(image_pixels=HEIGHT * WIDTH - 1))
     assert caught.value.code == "too_large"
 
 
@@ -204,7 +205,7 @@ def strips() -> list[bytes]:
 
 
 def _check_outcome(data: bytes) -> None:
-    found = outcome(data, max_pixels=1_000_000)
+    found = outcome(data, Limits(image_pixels=1_000_000))
     if isinstance(found, ImageError):
         assert found.code in CODES
     else:

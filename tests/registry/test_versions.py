@@ -317,9 +317,11 @@ def test_a_card_that_was_edited_by_hand_is_refused(lake: Lake, written: str, ins
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (b"{}", "it has no 'post_process'. Restore the card"),
+        (b"{}", "it has no 'model'. Restore the card"),
         (b"no json", "Expecting value: line 1"),
-        (b'{"post_process": {}, "classes": []}', "it has no 'thresholds'"),
+        (b'{"model": "m", "classes": []}', "it has no 'version'"),
+        (b'{"model": 3}', "'model' is 3, expected text"),
+        (b"[" * 100_000, "it is nested too deeply"),
     ],
 )
 def test_a_damaged_card_is_named(tmp_path: Path, text: bytes, reason: str) -> None:

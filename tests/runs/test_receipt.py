@@ -27,12 +27,12 @@ def receipt(shard: int = 0, **changes: object) -> Receipt:
         run_id=RUN,
         plan_digest="d",
         shard=shard,
-        num_images=2,
-        num_rows=1,
+        num_images=1,
+        num_rows=0,
         staged=None,
         staged_bytes=0,
         staged_sha256="",
-        num_defective=(1, 0, 3),
+        num_defective=(0, 0, 0),
         quarantined=(
             QuarantinedImage(
                 image_key="bad.jpg", error_code="empty", message="nö bytes", bytes=0, etag="e"
@@ -104,7 +104,10 @@ def test_only_receipts_that_can_be_believed_are_read_and_the_others_deleted(lake
     staged = {}
     for shard in (0, 1, 2):
         key, sha256 = stage(lake, RUN, shard, b"rows")
-        staged[shard] = {"staged": key, "staged_sha256": sha256, "staged_bytes": 4}
+        staged[shard] = {
+            "staged": key, "staged_sha256": sha256, "staged_bytes": 4, "num_images": 2,
+            "num_rows": 1,
+        }  # fmt: skip
     for made in (
         receipt(0, **staged[0]),
         receipt(1, **staged[1]),  # its staged file is lost below

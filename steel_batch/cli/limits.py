@@ -1,0 +1,68 @@
+"""The option `--limit`, and the table `[limits]` of a settings file."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Final
+
+import click
+
+from steel_batch.cli.values import parse_bytes
+from steel_batch.config import Limits
+from steel_batch.errors import ConfigError
+
+LIMIT_NAMES: Final = {each.name.replace("_", "-"): each.name for each in dataclasses.fields(Limits)}
+"""Limits as they are written, and their fields."""
+LIMITS_OF_FILE: Final = "steel_batch.limits"
+"""Where a command's context keeps those of its settings file."""
+
+
+def check_limit(where: str, name: str, value: Any) -> int:
+    """A limit's value, as a settings file or a flag gives it.
+
+    Args:
+        where: What gives it, for messages.
+        name: The field of `Limits`.
+        value: A whole number; of one in bytes, also a size such as ``64 MiB``.
+
+    Raises:
+        ConfigError: It is another kind of value.
+    """
+    is_size = name.endswith("_bytes")
+    if is_size and isinstance(value, str):
+        return parse_bytes(value)
+    if type(value) is not int:
+        expected = "a size, such as 67108864 or '64 MiB'" if is_size else "a whole number"
+        name = name.replace("_", "-")
+        raise ConfigError(f"{where}: the limit {name} is {value!r}, expected {expected}.")
+    return value
+
+
+def _read_limits(context: click.Context, option: click.Parameter, given: Sequence[str]) -> Limits:
+    values: dict[str, int] = dict(context.meta.get(LIMITS_OF_FILE, {}))
+    for text in given:
+        name, _, value = text.partition("=")
+        field = LIMIT_NAMES.get(name.strip().replace("_", "-"))
+        if field is None:
+            known = ", ".join(LIMIT_NAMES)
+            raise click.BadParameter(
+                f"{text!r} sets no limit: expected NAME=VALUE, with a NAME of: {known}.",
+                context,
+                option,
+            )
+        value = value.strip()
+        plain: Any = int(value) if value.isdecimal() else value
+        values[field] = check_limit("--limit", field, plain)
+    return Limits(**values)
+
+
+limit_option = click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    callback=_read_limits,
+    metavar="NAME=VALUE",
+    help="How much is read of an image, a container or a list before it is refused, such as "
+    "'object-bytes=256 MiB'; give it once for each. Settings files have them as [limits].",
+)

@@ -1,0 +1,310 @@
+"""What stands in front of a Parquet file's values: how much they are, before they are read.
+
+Some kilobytes of Parquet may become gigabytes: a page that compresses well, a value that many rows
+refer to, a row of nulls that is repeated. What the footer states need not be so; what Arrow makes
+room for is what each page's own header states. So the headers of a column's pages are read first,
+from the same bytes that Arrow then decodes, and a column that would become too large is refused.
+
+Source: parquet.thrift of apache/parquet-format.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steel_batch.config import Limits
+from steel_batch.sources.image_column import is_leaf_of
+from steel_batch.sources.thrift import Compact
+
+FREE_BYTES: Final = 64 << 20
+"""What a column may always become, and what is decoded at once of one that may become more."""
+BATCH_ROWS: Final = 8192
+_LEVEL_BYTES: Final = 16
+"""Of each value besides its bytes: levels, an offset, a bit."""
+_NUMBER_BYTES: Final = 8
+_MAGIC, _TAIL_BYTES = b"PAR1", 8
+MAX_FOOTER_BYTES: Final = 16 << 20
+_DICTIONARIES, _DELTA_STRINGS, _PLAIN = frozenset({2, 8}), 7, frozenset({0, 6})
+"""Encodings: by a dictionary, by what a value has in common with the one before, and as it is."""
+_MAX_CHUNK_HEADERS: Final = 1_000_000
+_VALUES: Final = {1: None, 2: None, 4: None}
+_PAGE: Final = {1: None, 2: None, 3: None, 5: _VALUES, 7: _VALUES, 8: _VALUES}
+"""Of a page's header: kind, unpacked and packed bytes, and by kind values and encoding."""
+_LEAF: Final = {1: None, 3: [None], 6: None, 7: None, 9: None, 11: None}
+_FOOTER: Final = {3: None, 4: [{1: [{1: None, 3: _LEAF}], 3: None}]}
+"""Of the footer: rows; of each row group its rows and columns, and of these type, path, unpacked
+and packed bytes, and where pages and dictionary begin."""
+_BYTE_ARRAYS: Final = (6, 7)
+
+
+class TooMuchError(Exception):
+    """A Parquet file holds more than a reader takes; the message is a phrase that says of what."""
+
+
+class Held(io.RawIOBase):
+    """A stream of which some bytes are kept in memory until they are read, to fetch them once."""
+
+    def __init__(self, stream: BinaryIO, size_bytes: int) -> None:
+        self._stream, self.size_bytes = stream, size_bytes
+        self._position = 0
+        self._kept: dict[int, bytes] = {}
+
+    def keep(self, start: int, length: int) -> memoryview:
+        """Fetch some bytes and keep them."""
+        self._stream.seek(start)
+        self._kept[start] = self._stream.read(length)
+        return memoryview(self._kept[start])
+
+    def forget(self) -> None:
+        """Keep nothing."""
+        self._kept.clear()
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def seekable(self) -> bool:
+        """Yes."""
+        return True
+
+    def tell(self) -> int:
+        """Where the next read begins."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}
+        self._position = base[whence] + offset
+        if self._position < 0:
+            raise ValueError(f"cannot seek to {self._position}")
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read so many bytes, fewer at the end."""
+        left = max(0, self.size_bytes - self._position)
+        size = left if size is None or size < 0 else min(size, left)
+        data = self._kept.get(self._position, b"")
+        if len(data) == size and size:
+            del self._kept[self._position]  # Arrow reads a column once
+        elif len(data) > size:
+            data = data[:size]
+        else:
+            self._stream.seek(self._position)
+            data = self._stream.read(size)
+        self._position += len(data)
+        return data
+
+    def readinto(self, buffer: Any) -> int:
+        """Read as much as the buffer holds."""
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@dataclass(slots=True)
+class Room:
+    """What the pages of some columns of a row group need."""
+
+    packed_bytes: int = 0
+    """As they are stored."""
+    page_bytes: int = 0
+    """Of all pages, unpacked."""
+    largest_bytes: int = 0
+    """Of the largest page, unpacked: no value is longer than its page or its dictionary."""
+    most_bytes: int = 0
+    """The most that all values together may become."""
+
+
+class ParquetFront:
+    """A Parquet file that is read no further than `Limits` allow.
+
+    Args:
+        stream: The file.
+        size_bytes: Its size.
+        limits: What may be read of it.
+
+    Raises:
+        TooMuchError: Its footer is larger than that, or states more rows.
+        pa.ArrowException: It is damaged, here and in each method.
+    """
+
+    def __init__(self, stream: BinaryIO, size_bytes: int, limits: Limits) -> None:
+        self._held, self._limits, self._size_bytes = Held(stream, size_bytes), limits, size_bytes
+        footer = self._read_footer(stream)
+        groups = footer.get(4, [])
+        self.num_rows = [int(group.get(3, 0)) for group in groups]
+        """Of each row group."""
+        self._leaves = [[column.get(3, {}) for column in group.get(1, ())] for group in groups]
+        num_rows, most = int(footer.get(3, 0)), size_bytes * limits.rows_per_byte
+        if min(self.num_rows, default=0) < 0 or sum(self.num_rows) != num_rows:
+            raise pa.ArrowInvalid(f"{num_rows:,} rows in row groups of {self.num_rows[:8]}")
+        if num_rows > most:
+            raise TooMuchError(
+                f"{num_rows:,} rows in {size_bytes:,} bytes, at most {most:,} (limit rows-per-byte)"
+            )
+        self.file = pq.ParquetFile(cast(BinaryIO, self._held))
+        found = (self.file.num_row_groups, int(self.file.metadata.num_rows))
+        if found != (len(groups), num_rows):
+            raise pa.ArrowInvalid(f"a footer that is read in two ways: {found}")
+
+    def __enter__(self) -> ParquetFront:
+        """Nothing more is opened."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.file.close()
+
+    def open_group(
+        self, group: int, columns: Sequence[str]
+    ) -> tuple[Room, Iterator[pa.RecordBatch]]:
+        """What some columns of a row group need, and their rows, as many at a time as is fine.
+
+        Raises:
+            TooMuchError: They need more than the limits allow.
+        """
+        self._held.forget()
+        room = self._room(group, columns)
+        rows = BATCH_ROWS
+        if room.most_bytes > FREE_BYTES:
+            rows = max(1, min(rows, FREE_BYTES // max(1, room.largest_bytes)))
+        batches = self.file.iter_batches(
+            rows, row_groups=[group], columns=list(columns), use_threads=False
+        )
+        return room, batches
+
+    def _room(self, group: int, columns: Sequence[str]) -> Room:
+        room = Room()
+        for leaf in self._leaves_of(group, columns):
+            self._add(room, leaf, self.num_rows[group])
+        expanded = max(FREE_BYTES, room.packed_bytes * self._limits.expansion)
+        for name, most in (
+            ("column-bytes", self._limits.column_bytes * max(1, len(columns))),
+            ("expansion", expanded),
+        ):
+            if room.page_bytes > most:
+                raise TooMuchError(
+                    f"{room.page_bytes:,} bytes of values in {room.packed_bytes:,} bytes of a row "
+                    f"group, at most {most:,} (limit {name})"
+                )
+        return room
+
+    def unpacked_bytes(self, group: int, column: str) -> int:
+        """What the footer states of a column in a row group, with what it is stored in."""
+        return sum(int(leaf.get(6, 0)) for leaf in self._leaves_of(group, [column]))
+
+    def _leaves_of(self, group: int, columns: Sequence[str]) -> Iterator[dict[int, Any]]:
+        for leaf in self._leaves[group]:
+            path = b".".join(leaf.get(3, ())).decode("utf-8", "replace")
+            if any(is_leaf_of(path, column) for column in columns):
+                yield leaf
+
+    def _read_footer(self, stream: BinaryIO) -> dict[int, Any]:
+        """The footer, which has to be there and whole."""
+        stream.seek(max(0, self._size_bytes - _TAIL_BYTES))
+        tail = stream.read(_TAIL_BYTES)
+        if len(tail) < _TAIL_BYTES or tail[4:] != _MAGIC:
+            return {}  # Arrow says what is wrong with it
+        (length,) = struct.unpack_from("<I", tail)
+        most = min(self._limits.index_bytes, MAX_FOOTER_BYTES)
+        if most < length <= self._size_bytes:
+            raise TooMuchError(
+                f"a footer of {length:,} bytes, at most {most:,} (limit index-bytes)"
+            )
+        start = self._size_bytes - _TAIL_BYTES - length
+        if start < len(_MAGIC):
+            return {}
+        try:
+            return Compact(self._held.keep(start, length)).struct(_FOOTER)
+        except (IndexError, ValueError) as error:
+            raise pa.ArrowInvalid(f"its footer is damaged ({error})") from error
+
+    def _add(self, room: Room, leaf: dict[int, Any], num_rows: int) -> None:
+        start, length = int(leaf.get(9, -1)), int(leaf.get(7, -1))
+        if 0 < int(leaf.get(11, 0)) < start:
+            start = int(leaf[11])
+        if start < 0 or length < 0 or start + length > self._size_bytes:
+            raise pa.ArrowInvalid(f"a column that ends at byte {start + length:,}")
+        stated = max(int(leaf.get(6, 0)), length)
+        if stated > self._limits.column_bytes:
+            raise TooMuchError(
+                f"{stated:,} bytes of a column in a row group, at most "
+                f"{self._limits.column_bytes:,} (limit column-bytes)"
+            )
+        is_number = leaf.get(1) not in _BYTE_ARRAYS
+        pages, dictionary_bytes, num_values = self._held.keep(start, length), 0, 0
+        room.packed_bytes += length
+        for header in page_headers(pages):
+            unpacked = header.unpacked_bytes
+            # Runs of one number become many from a few bytes, which no page's size tells.
+            room.page_bytes += max(unpacked, header.num_values * _NUMBER_BYTES * is_number)
+            room.largest_bytes = max(room.largest_bytes, unpacked)
+            if header.is_dictionary:
+                dictionary_bytes = unpacked
+                continue
+            num_values += header.num_values
+            if is_number:
+                room.most_bytes += header.num_values * _NUMBER_BYTES
+            elif header.encoding in _DICTIONARIES:
+                room.most_bytes += header.num_values * dictionary_bytes
+            elif header.encoding in _PLAIN:
+                room.most_bytes += unpacked
+            else:
+                room.most_bytes += header.num_values * unpacked
+            room.most_bytes += header.num_values * _LEVEL_BYTES
+        # A list of numbers takes its values however few rows are read at once.
+        most_values = self._limits.column_bytes // _NUMBER_BYTES
+        if not is_number or num_values <= num_rows:
+            most_values = self._size_bytes * self._limits.rows_per_byte
+        if num_values > most_values:
+            raise TooMuchError(
+                f"{num_values:,} values in a column of {length:,} bytes, at most {most_values:,} "
+                "(limits column-bytes and rows-per-byte)"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class PageHeader:
+    """What a page's header states."""
+
+    is_dictionary: bool
+    unpacked_bytes: int
+    num_values: int
+    encoding: int
+
+
+def page_headers(chunk: memoryview) -> Iterator[PageHeader]:
+    """The headers of the pages of a column in a row group.
+
+    Args:
+        chunk: The column's bytes.
+
+    Raises:
+        pa.ArrowInvalid: One is damaged.
+    """
+    position = 0
+    for _ in range(_MAX_CHUNK_HEADERS):
+        if position >= len(chunk):
+            return
+        reader = Compact(chunk, position)
+        try:
+            fields = reader.struct(_PAGE)
+            position = reader.at
+            kind, unpacked, packed = (int(fields[number]) for number in (1, 2, 3))
+            stated = fields.get({0: 5, 2: 7, 3: 8}.get(kind, -1), {})
+            num_values = int(stated.get(1, 0))
+            encoding = int(stated.get(4 if kind == 3 else 2, -1))
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            raise pa.ArrowInvalid(f"a page's header is damaged ({error!r})") from error
+        if min(unpacked, packed, num_values) < 0 or position + packed > len(chunk):
+            raise pa.ArrowInvalid(f"a page of {packed:,} bytes, which are not there")
+        position += packed
+        yield PageHeader(kind == 2, unpacked, num_values, encoding)
+    raise pa.ArrowInvalid(f"more than {_MAX_CHUNK_HEADERS:,} pages in a column")
