@@ -26,7 +26,7 @@ import numpy as np
 from benchmarks.gpu.score import SHARD, shards
 from benchmarks.machine import keep
 from steel_batch.cluster.stream import ON_GPU
-from steel_batch.config import DECODER
+from steel_batch.config import DECODER, DecodeSettings
 from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
@@ -119,7 +119,12 @@ def images_per_second(args: argparse.Namespace, store: Lake) -> float:
         engine,
         load_engine("demo", store=None).card,
         store,
-        decoder="benchmarks.actor:decode" if args.decode_ms else DECODER,
+        DecodeSettings(
+            decode_on="cpu",
+            decoder="benchmarks.actor:decode" if args.decode_ms else DECODER,
+            bits=None,
+            decode_seconds=None,
+        ),
         num_threads=args.threads,
         num_children=args.children,
     )
@@ -142,7 +147,9 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=NUM_SLOTS)
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--children", type=int, default=CHILDREN, help="that describe masks")
-    parser.add_argument("--calls", type=int, default=ON_GPU.in_work, help="shards in work at once")
+    parser.add_argument(
+        "--calls", type=int, default=ON_GPU.num_in_work, help="shards in work at once"
+    )
     parser.add_argument("--shards", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()

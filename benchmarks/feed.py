@@ -12,6 +12,7 @@ many shards a read task gets.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import statistics
 import subprocess
 import sys
@@ -25,9 +26,10 @@ from benchmarks.actor import NUM_STRIPS, PretendEngine
 from benchmarks.gpu.score import DATE, PATTERN
 from benchmarks.machine import keep
 from steel_batch.cluster import stages, stream
-from steel_batch.config import DECODER, ScoreConfig
+from steel_batch.config import ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.pipeline import actors, run
+from steel_batch.pipeline.score import score
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.synthetic import render
@@ -45,7 +47,7 @@ class PretendStage(stages.ScoreStage):
             PretendEngine(masks, 1e6, BATCH, NUM_SLOTS, decodes=True),
             setup.engine.card,
             setup.store,
-            decoder=DECODER,
+            dataclasses.replace(setup.decoding, decode_seconds=None),
             num_threads=setup.num_threads,
             num_children=2,
         )
@@ -67,7 +69,7 @@ def images_per_second(images: Path, store: Path, shard_images: int, shards_per_r
         images=str(images), store=str(store), key_pattern=PATTERN, engine="demo", date=DATE,
         shard_images=shard_images, runtime="onnxruntime",
     )  # fmt: skip
-    (result,) = run.score(config, lambda _: None)
+    (result,) = score(config, lambda _: None)
     return result.images_per_second
 
 

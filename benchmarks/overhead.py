@@ -26,6 +26,7 @@ import onnxruntime
 
 from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import keep
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake
@@ -57,7 +58,11 @@ def bare_loop(lake: Path) -> float:
 def limit(lake: Path, num_threads: int) -> float:
     """Images per second of the engine alone, as `score` uses it."""
     engine = load_engine("demo", store=None)
-    runtime = open_runtime(engine, runtime="onnxruntime", num_threads=num_threads)
+    runtime = open_runtime(
+        engine,
+        RuntimeSettings(runtime="onnxruntime", precision="auto", batch_size=None),
+        num_threads=num_threads,
+    )
     files = sorted(lake.glob("line=*/date=*/*.jpg"))[:16]
     rate = engine_alone(runtime, [decode_gray(file.read_bytes()) for file in files], LIMIT_SECONDS)
     runtime.close()

@@ -1,4 +1,4 @@
-"""What a scoring run is told: one frozen record, saved with the run.
+"""What a scoring run is told: one frozen record, saved with the run; and what a backfill is.
 
 Fields under "plan" decide which images are scored and how they are cut into shards; together they
 are the run's *settings*, and a run can only be continued with the same ones. The others say how
@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from steel_batch.errors import ConfigError
 from steel_batch.layout import check_date
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 ALL_DATES = "all"
-RUNTIMES: Final = ("auto", "tensorrt", "tensorrt_rtx", "onnxruntime")
-DECODES: Final = ("auto", "gpu", "cpu")
+RuntimeName = Literal["auto", "tensorrt", "tensorrt_rtx", "onnxruntime"]
+Precision = Literal["auto", "fp32", "fp16", "int8"]
+DecodeOn = Literal["auto", "gpu", "cpu"]
+RUNTIMES: Final = get_args(RuntimeName)
+PRECISIONS: Final = get_args(Precision)
+DECODES_ON: Final = get_args(DecodeOn)
 GPU_BATCH_SIZE: Final = 32
 """Images of one inference on a GPU, where neither the compiled plan nor the command says."""
 CPU_BATCH_SIZE: Final = 2
@@ -107,6 +104,36 @@ LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeSettings:
+    """What infers, and how."""
+
+    runtime: RuntimeName
+    precision: Precision
+    """``auto`` is the runtime's usual one."""
+    batch_size: int | None
+    """Images of one inference; None for the runtime's usual number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DecodeSettings:
+    """What makes pixels of an image's bytes, where, and how long it may take."""
+
+    decode_on: DecodeOn
+    """Where JPEGs become pixels; ``auto`` is the GPU that scores, where it decodes."""
+    decoder: str
+    """The ``module:function`` that decodes on the CPU."""
+    bits: int | None
+    """Of samples of 16 bits, for the usual decoder; see `images.depth`."""
+    decode_seconds: float | None
+    """How long it may take for one image; None: as long as it likes."""
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the usual decoder makes the pixels, which is the one that a GPU may stand for."""
+        return self.decoder == DECODER
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
     """One `score` command."""
 
@@ -126,6 +153,9 @@ class ScoreConfig:
     bits: int | None = None
     """Bits that cameras put into samples of 16, counted from the lowest; None where nobody says so.
     Other bits make other pixels, so a run is continued with the same."""
+    max_images: int | None = None
+    """Most images of one date's run, the first ones by line and key; None: all of them. The others
+    are left to a later run."""
     rescore_changed: bool = False
     """Score images again whose etag differs from the committed one, and replace their rows."""
 
@@ -144,10 +174,8 @@ class ScoreConfig:
     """Abandon an unfinished run of this engine and date and begin a new one."""
     require_signed: bool = False
     """Refuse an alias, a card or a compiled plan that is not signed; see `registry.signatures`."""
-    runtime: str = "auto"
-    """``auto``, ``tensorrt``, ``tensorrt_rtx`` or ``onnxruntime``."""
-    precision: str = "auto"
-    """``auto``, ``fp32``, ``fp16`` or ``int8``."""
+    runtime: RuntimeName = "auto"
+    precision: Precision = "auto"
     batch_size: int | None = None
     """Images of one inference; the runtime's own default where it is None."""
     num_actors: int | None = None
@@ -169,9 +197,9 @@ class ScoreConfig:
     """Aimed size of one committed file."""
     shard_attempts: int = 3
     """How often a shard is tried that the lake keeps failing."""
-    decode: str = "auto"
-    """Where JPEGs become pixels: ``gpu``, ``cpu`` or ``auto``. Like the precision it may move a
-    pixel by a rounding, and so it is no more a part of the plan than that."""
+    decode_on: DecodeOn = "auto"
+    """Where JPEGs become pixels. Like the precision it may move a pixel by a rounding, and so it is
+    no more a part of the plan than that."""
     decoder: str = DECODER
     """The function that turns an image's bytes into pixels."""
     decode_seconds: float = 30.0
@@ -187,11 +215,17 @@ class ScoreConfig:
             object.__setattr__(self, "decoder", DECODER)
         if self.date != ALL_DATES:
             check_date(self.date)
+        choices = {"runtime": RUNTIMES, "precision": PRECISIONS, "decode_on": DECODES_ON}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                flag = "--decode" if name == "decode_on" else f"--{name}"
+                raise ConfigError(f"{flag} {getattr(self, name)!r} is none of {', '.join(known)}.")
         for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts",
-                     "batch_size", "num_actors", "actors_per_gpu"):  # fmt: skip
+                     "batch_size", "num_actors", "actors_per_gpu", "max_images"):  # fmt: skip
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
+                flag = "limit" if name == "max_images" else name.replace("_", "-")
+                raise ConfigError(f"--{flag} is {value}, expected 1 or more.")
         for name in ("cpus_per_actor", "lease_seconds", "decode_seconds", "infer_seconds"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= GREATEST_NUMBER:
@@ -206,7 +240,7 @@ class ScoreConfig:
             )
         if ":" not in self.decoder.strip(":"):
             raise ConfigError(f"--decoder {self.decoder!r} is no 'module:function'.")
-        if self.decode == "gpu" and self.decoder != DECODER:
+        if self.decode_on == "gpu" and self.decoder != DECODER:
             raise ConfigError(
                 f"--decode gpu was asked for and --decoder {self.decoder} makes the pixels: leave "
                 "one of them away."
@@ -227,6 +261,23 @@ class ScoreConfig:
                 "0.01 for one image of a hundred."
             )
 
+    @property
+    def inference(self) -> RuntimeSettings:
+        """What infers, and how."""
+        return RuntimeSettings(
+            runtime=self.runtime, precision=self.precision, batch_size=self.batch_size
+        )
+
+    @property
+    def decoding(self) -> DecodeSettings:
+        """What decodes, and where."""
+        return DecodeSettings(
+            decode_on=self.decode_on,
+            decoder=self.decoder,
+            bits=self.bits,
+            decode_seconds=self.decode_seconds,
+        )
+
     def settings(self, *, engine: str, date: str) -> dict[str, Any]:
         """What the plan depends on, with the engine and the date resolved."""
         return {
@@ -237,6 +288,7 @@ class ScoreConfig:
             "shard_images": self.shard_images,
             "shard_bytes": self.shard_bytes,
             "bits": self.bits,
+            "max_images": self.max_images,
             "rescore_changed": self.rescore_changed,
             "retry_quarantined": self.retry_quarantined,
         }
@@ -246,56 +298,30 @@ class ScoreConfig:
         return dataclasses.replace(self, **changes)
 
 
-def parse_toml(path: Path) -> dict[str, Any]:
-    """What a configuration file says.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BackfillConfig:
+    """One `backfill` command."""
 
-    Raises:
-        ConfigError: It cannot be read, or is no TOML.
-    """
-    try:
-        # Editors of Windows put a mark before the text.
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"--config {path} is not TOML: it is not text in UTF-8. Save it as UTF-8."
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+    first_date: str | None = None
+    """Oldest date; None for the lake's oldest."""
+    last_date: str | None = None
+    """Newest date; None for the lake's newest."""
+    newest_first: bool = False
+    max_dates_at_once: int = 4
+    """Dates that are planned, scored or committed at one time."""
+    stop_after: int | None = None
+    """Failed dates after which no further date is begun."""
+    recheck: bool = False
+    """List dates again that the ledger has as done, for late images."""
 
-
-def read_toml(
-    path: Path, *, section: str, names: Mapping[str, str], is_required: bool = False
-) -> dict[str, Any]:
-    """Read one command's section of a configuration file.
-
-    Args:
-        path: The TOML file.
-        section: The table to read, such as ``score``.
-        names: What a file may name, and the setting that it means. A setting's own name does as
-            well, and ``-`` and ``_`` are the same.
-        is_required: Whether a file without that table is refused; else it says nothing.
-
-    Returns:
-        Values by setting.
-
-    Raises:
-        ConfigError: The file cannot be read, is no TOML, has no such table, or names an unknown
-            key.
-    """
-    document = parse_toml(path)
-    if is_required and section not in document:
-        raise ConfigError(f"--config {path} has no [{section}] table.")
-    table = document.get(section, {})
-    if not isinstance(table, Mapping):
-        raise ConfigError(f"--config {path}: [{section}] is not a table.")
-    known = {name.replace("-", "_"): name for name in names.values()}
-    known |= {name.replace("-", "_"): setting for name, setting in names.items()}
-    unknown = sorted(key for key in table if key.replace("-", "_") not in known)
-    if unknown:
-        raise ConfigError(
-            f"--config {path}: [{section}] has unknown keys: {', '.join(unknown)}. "
-            f"Known are: {', '.join(sorted(names))}."
-        )
-    return {known[key.replace("-", "_")]: value for key, value in table.items()}
+    def __post_init__(self) -> None:
+        """Refuse values that no backfill can use."""
+        for name in ("max_dates_at_once", "stop_after"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
+        for date in (self.first_date, self.last_date):
+            if date is not None:
+                check_date(date)
+        if self.first_date and self.last_date and self.first_date > self.last_date:
+            raise ConfigError(f"--from {self.first_date} is later than --to {self.last_date}.")

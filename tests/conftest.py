@@ -23,8 +23,14 @@ import ray
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import score
+from steel_batch.pipeline.run import score_date
+from steel_batch.pipeline.scope import DateScope, Scope
+from steel_batch.pipeline.score import score
+from steel_batch.registry.versions import load_engine
+from steel_batch.runs.events import Observer
 from steel_batch.runs.record import RunResult
+from steel_batch.sources.contract import Source
+from steel_batch.sources.open import open_source
 from steel_batch.tables.query import run_query
 from tests.ceph import ceph_gateway, missing_programs
 from tests.tiny_engine import write_tiny_engine
@@ -244,6 +250,20 @@ def score_config(images: Lake, store: Lake, engine: Path, **changes: object) -> 
         "endpoint_url": images.endpoint_url or store.endpoint_url,
     }
     return ScoreConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def scope_of(config: ScoreConfig, store: Lake, source: Source | None = None) -> DateScope:
+    """What a configuration names, with a store, or a source too, that is not an ordinary one."""
+    if source is None:
+        source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
+    engine = load_engine(config.engine, store=store)
+    return Scope(config=config, engine=engine, source=source, store=store).at(config.date)
+
+
+def complete(scope: DateScope, observe: Observer = lambda _: None) -> RunResult:
+    """Score a date in this process."""
+    with contextlib.ExitStack() as cluster:
+        return score_date(scope, observe, cluster)
 
 
 def run_score(config: ScoreConfig) -> RunResult:

@@ -22,7 +22,8 @@ from steel_batch import layout, schema
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
-from steel_batch.runs.plan import Plan, build_plan
+from steel_batch.runs.plan import Plan
+from steel_batch.runs.planning import build_plan
 from steel_batch.runs.receipt import QuarantinedImage, Receipt, put_receipt, read_receipts, stage
 from steel_batch.runs.record import (
     ClassCount,
@@ -33,9 +34,9 @@ from steel_batch.runs.record import (
     put_result,
 )
 from steel_batch.sources.image_ref import ImageRef
-from steel_batch.tables.commit import ensure_tables
 from steel_batch.tables.landing import delete_staged, land_run
 from steel_batch.tables.merge import DataFile, cut_files, merge_shards, save_files
+from steel_batch.tables.table_log import ensure_tables
 
 ENGINE = "made-0123456789ab"
 DATE = "2026-11-21"

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from steel_batch.config import ScoreConfig, read_toml
+from steel_batch.cli.settings import read_toml
+from steel_batch.config import DECODES_ON, PRECISIONS, RUNTIMES, ScoreConfig
 from steel_batch.errors import ConfigError, PlanMismatchError
 from steel_batch.runs.plan import check_settings
 
 PLAN = {"images", "key_pattern", "engine", "date", "shard_images", "shard_bytes",
-        "bits", "rescore_changed", "retry_quarantined"}  # fmt: skip
+        "bits", "max_images", "rescore_changed", "retry_quarantined"}  # fmt: skip
 NAMES = {
     "shard-images": "shard_images",
     "lock-wait": "lock_wait_seconds",
@@ -32,13 +33,28 @@ def config(**changes: object) -> ScoreConfig:
         ("cpus_per_actor", 0.0), ("cpus_per_actor", -1.0),
         ("max_bad", -0.1), ("max_bad", 1.1), ("max_bad", float("nan")),
         ("lease_seconds", 0.0), ("lease_seconds", -5.0), ("decode_seconds", 0.0),
-        ("lock_wait_seconds", -1.0), ("bits", 7), ("bits", 17), ("bits", 0),
+        ("lock_wait_seconds", -1.0), ("bits", 7), ("max_images", 0), ("bits", 17), ("bits", 0),
     ],
 )  # fmt: skip
 def test_a_value_that_no_run_can_use_is_refused_by_its_flag(name: str, value: float) -> None:
-    flag = {"lock_wait_seconds": "--lock-wait"}.get(name, f"--{name.replace('_', '-')}")
+    flag = {"lock_wait_seconds": "--lock-wait", "max_images": "--limit"}.get(
+        name, f"--{name.replace('_', '-')}"
+    )
     with pytest.raises(ConfigError, match=rf"{flag} is {value}"):
         config(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "flag", "known"),
+    [("runtime", "--runtime", RUNTIMES), ("precision", "--precision", PRECISIONS),
+     ("decode_on", "--decode", DECODES_ON)],
+)  # fmt: skip
+def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(
+    name: str, flag: str, known: tuple[str, ...]
+) -> None:
+    with pytest.raises(ConfigError, match=rf"{flag} 'tpu' is none of {', '.join(known)}\."):
+        config(**{name: "tpu"})
+    assert [getattr(config(**{name: value}), name) for value in known] == [*known]
 
 
 @pytest.mark.parametrize(
@@ -82,15 +98,18 @@ def another(value: object) -> object:
     return value + 1 if isinstance(value, int) else "other:function"
 
 
-NUMBERS = {"batch_size": 3, "num_actors": 3, "cpus_per_actor": 3.0, "actors_per_gpu": 3}
-"""Fields without a default that says what they are."""
+OTHERS = {
+    "batch_size": 3, "num_actors": 3, "cpus_per_actor": 3.0, "actors_per_gpu": 3,
+    "runtime": "onnxruntime", "precision": "fp32", "decode_on": "cpu",
+}  # fmt: skip
+"""Values of fields whose default does not say what they may be."""
 
 
 @pytest.mark.parametrize(
     "name", sorted({field.name for field in dataclasses.fields(ScoreConfig)} - PLAN)
 )
 def test_how_the_work_is_done_may_change_from_one_attempt_to_the_next(name: str) -> None:
-    changed = config(**{name: NUMBERS.get(name) or another(getattr(config(), name))})
+    changed = config(**{name: OTHERS.get(name) or another(getattr(config(), name))})
     assert changed != config()
     assert changed.settings(engine="e", date="d") == config().settings(engine="e", date="d")
 

@@ -16,7 +16,7 @@ from steel_batch import schema
 from steel_batch.engine import compiled_plans
 from steel_batch.lake import lock
 from steel_batch.lake.format_version import FileFormat
-from steel_batch.pipeline import backfill
+from steel_batch.pipeline import ledger
 from steel_batch.registry import aliases, card, signatures
 from steel_batch.runs import events, plan, receipt, record
 from steel_batch.sources import tar_index
@@ -49,7 +49,7 @@ CONTENT: Final[dict[FileFormat, list[str]]] = {
     aliases.FORMAT: names(aliases.AliasEntry),
     signatures.FORMAT: ["hmac_sha256"],
     lock.FORMAT: names(lock.Holder),
-    backfill.ENTRY: ["result", "seconds"],
+    ledger.ENTRY: ["result", "seconds"],
     tar_index.FORMAT: names(tar_index.ShardHead, tar_index.Entry),
 }
 """What is in each kind of file, but for those of `training`, which changes with every recipe."""

@@ -119,8 +119,8 @@ def make_ahead(
 
     Args:
         sampler: Makes them.
-        steps: Which.
-        num_threads: How many make batches.
+        steps: The steps to make batches of.
+        num_threads: Threads that make batches.
         pin_memory: Let the threads put batches where a GPU copies them from by itself.
     """
 

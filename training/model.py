@@ -35,7 +35,7 @@ class Segmenter(nn.Module):
     """One network.
 
     Args:
-        config: Which.
+        config: Its architecture, encoder and first weights.
         num_classes: Channels of the logits.
 
     Raises:

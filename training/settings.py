@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from steel_batch.config import parse_toml, read_toml
+from steel_batch.cli.settings import parse_toml, read_toml
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
 from training.names import check_encoder

@@ -17,6 +17,7 @@ from pathlib import Path
 from benchmarks.gpu.score import engine_alone
 from benchmarks.machine import describe_machine
 from steel_batch import synthetic
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.compiled_plans import list_plans
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import SteelBatchError
@@ -41,7 +42,10 @@ def main() -> None:
                 started = time.monotonic()
                 try:
                     runtime = open_runtime(
-                        engine, runtime=args.runtime, precision=precision, batch_size=batch_size
+                        engine,
+                        RuntimeSettings(
+                            runtime=args.runtime, precision=precision, batch_size=batch_size
+                        ),
                     )
                 except SteelBatchError as error:
                     print(name, precision, error, file=sys.stderr, flush=True)

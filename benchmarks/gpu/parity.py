@@ -24,6 +24,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 
 from benchmarks.machine import describe_machine
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.images.decode import decode_gray
@@ -109,7 +110,8 @@ def main() -> None:
     compared = {}
     for precision in args.precisions.split(","):
         runtime = open_runtime(
-            engine, runtime=args.runtime, precision=precision, batch_size=args.batch_size
+            engine,
+            RuntimeSettings(runtime=args.runtime, precision=precision, batch_size=args.batch_size),
         )
         compared[precision] = (runtime.description, *run(runtime, images))
         runtime.close()

@@ -28,7 +28,7 @@ from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
 from steel_batch.cluster.stream import ON_GPU
-from steel_batch.config import DECODER, DECODES
+from steel_batch.config import DECODER, DECODES_ON, DecodeSettings, RuntimeSettings
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.images.decode import decode_gray
@@ -110,9 +110,13 @@ def in_process(
 ) -> dict[str, float]:
     number = args.shards
     scorer = ShardScorer(
-        runtime, engine.card, store, decoder=DECODER, num_threads=args.threads,
+        runtime,
+        engine.card,
+        store,
+        DecodeSettings(decode_on=args.decode, decoder=DECODER, bits=None, decode_seconds=None),
+        num_threads=args.threads,
         num_children=args.children,
-    )  # fmt: skip
+    )
     work = shards(contents, number + 6)
     with ThreadPoolExecutor(args.calls) as pool:
         list(pool.map(scorer.score, [next(work) for _ in range(6)]))
@@ -152,9 +156,9 @@ def main() -> None:
     parser.add_argument("--precision", default="fp16")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=12)
-    parser.add_argument("--decode", choices=DECODES, default="cpu")
+    parser.add_argument("--decode", choices=DECODES_ON, default="cpu")
     parser.add_argument("--slots", type=int, default=NUM_SLOTS, help="not of `score`")
-    parser.add_argument("--calls", type=int, default=ON_GPU.in_work, help="not of `score`")
+    parser.add_argument("--calls", type=int, default=ON_GPU.num_in_work, help="not of `score`")
     parser.add_argument("--children", type=int, default=CHILDREN, help="not of `score`")
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
@@ -166,9 +170,12 @@ def main() -> None:
     engine = load_engine(args.engine, store=store)
     started = time.monotonic()
     runtime = open_runtime(
-        engine, runtime=args.runtime, precision=args.precision, batch_size=args.batch_size,
-        decode=args.decode, num_threads=args.threads, num_slots=args.slots,
-    )  # fmt: skip
+        engine,
+        RuntimeSettings(runtime=args.runtime, precision=args.precision, batch_size=args.batch_size),
+        decode_on=args.decode,
+        num_threads=args.threads,
+        num_slots=args.slots,
+    )
     figures: dict[str, Any] = {
         "benchmark": "gpu_score",
         "engine": engine.card.name,

@@ -10,7 +10,7 @@ from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
 from steel_batch.tables.columns import COLUMNS
-from steel_batch.tables.commit import SCHEMAS
+from steel_batch.tables.table_log import SCHEMAS
 
 
 def type_name(kind: pa.DataType) -> str:

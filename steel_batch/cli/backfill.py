@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.table import Table
 
+from steel_batch.cli.grouped import GroupedCommand
 from steel_batch.cli.output import (
     configure_logging,
     console,
@@ -19,15 +19,25 @@ from steel_batch.cli.output import (
     print_table,
     say,
 )
-from steel_batch.cli.score import left_alone, run_options
+from steel_batch.cli.progress import progress_line
+from steel_batch.cli.score import left_alone
+from steel_batch.cli.score_options import run_options
+from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE
-from steel_batch.config import ScoreConfig
+from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.errors import SteelBatchError
 
 if TYPE_CHECKING:
-    from steel_batch.pipeline.backfill import DateOutcome, Ledger
+    from steel_batch.pipeline.outcomes import DateOutcome
 
 
-@click.command()
+EXAMPLE: Final = """\
+steel-batch backfill --from 2026-01-01 --to 2026-06-30 \\
+  --images s3://lake/images --key-pattern 'line={line}/date={date}/{image_id}.jpg' \\
+  --store s3://lake/steel --engine severstal@production"""
+
+
+@click.command(cls=GroupedCommand, example=EXAMPLE)
 @run_options
 @click.option("--from", "first_date", type=DATE, metavar="DATE", help="Oldest date.")
 @click.option("--to", "last_date", type=DATE, metavar="DATE", help="Newest date.")
@@ -39,14 +49,14 @@ if TYPE_CHECKING:
     show_default=True,
     help="Which dates come first.",
 )
-@click.option(
+@setting(
     "--max-dates-at-once",
-    default=4,
-    show_default=True,
+    of=BackfillConfig,
+    type=int,
     help="Dates that are planned, scored or committed at one time.",
 )
-@click.option("--stop-after", type=int, help="Begin no further date after so many failed.")
-@click.option("--recheck", is_flag=True, help="List dates again that are done, for late images.")
+@setting("--stop-after", of=BackfillConfig, type=int, help="Begin no further date after N failed.")
+@setting("--recheck", of=BackfillConfig, help="List dates again that are done, for late images.")
 def backfill(
     output: str,
     verbose: bool,
@@ -65,8 +75,7 @@ def backfill(
     The same command again continues where it was interrupted: dates that are done are not looked
     at again, unless --recheck asks for images that came late.
     """
-    from steel_batch.pipeline.backfill import BackfillConfig  # imports Ray
-    from steel_batch.pipeline.backfill import backfill as score_dates
+    from steel_batch.pipeline.backfill import backfill as score_dates  # imports Ray
 
     if dates_from_lake == bool(first_date or last_date):
         raise click.UsageError("Give --from or --to or both, or else --dates-from-lake.")
@@ -80,7 +89,7 @@ def backfill(
         recheck=recheck,
     )
     started = time.monotonic()
-    with _progress_line() as observe:
+    with progress_line() as observe:
         outcomes = score_dates(ScoreConfig(**options), settings, observe)
     if output == "json":
         print_json(_to_json(outcomes))
@@ -92,40 +101,6 @@ def backfill(
         )
     if any(outcome.state == "failed" for outcome in outcomes):
         raise click.exceptions.Exit(1)
-
-
-@contextmanager
-def _progress_line() -> Iterator[Callable[[Ledger], None]]:
-    if console.is_terminal:
-        with console.status("starting") as status:
-            yield lambda ledger: status.update(_describe(ledger))
-        return
-    last = [(-1, -1, "")]
-
-    def note(ledger: Ledger) -> None:
-        now = (ledger.num_done, ledger.num_failed, ledger.note)
-        if now != last[0]:
-            last[0] = now
-            say(_describe(ledger))
-
-    yield note
-
-
-def _describe(ledger: Ledger) -> str:
-    parts = [f"{ledger.num_done:,} of {ledger.num_dates:,} dates done"]
-    if ledger.num_failed:
-        parts.append(f"{ledger.num_failed:,} failed")
-    if ledger.num_images:
-        parts.append(f"{ledger.num_images:,} images")
-    if ledger.images_per_second:
-        parts.append(f"{ledger.images_per_second:,.0f} images/s")
-    if ledger.seconds_left:
-        parts.append(f"{duration(ledger.seconds_left)} left")
-    if ledger.note:
-        parts.append(ledger.note)
-    if ledger.open_dates:
-        parts.append(f"at {', '.join(ledger.open_dates)}")
-    return " · ".join(parts)
 
 
 def _to_json(outcomes: Sequence[DateOutcome]) -> dict[str, Any]:
@@ -144,12 +119,20 @@ def _to_json(outcomes: Sequence[DateOutcome]) -> dict[str, Any]:
                 "date": outcome.date,
                 "state": outcome.state,
                 "seconds": outcome.seconds,
-                "error": outcome.error,
+                "error": _explain(outcome),
                 "result": outcome.result.to_json() if outcome.result else None,
             }
             for outcome in outcomes
         ],
     }
+
+
+def _explain(outcome: DateOutcome) -> str | None:
+    """Why a date has no result: in our words, or in those of a library with its error's name."""
+    error = outcome.error
+    if error is None or isinstance(error, SteelBatchError):
+        return None if error is None else str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _show(
@@ -180,8 +163,8 @@ def _show(
     )
     print_table(table, console)
     for outcome in outcomes:
-        if outcome.error:
-            say(f"{outcome.date}: {outcome.error}")
+        if outcome.error is not None:
+            say(f"{outcome.date}: {_explain(outcome)}")
         elif outcome.result is not None and outcome.was_listed:
             notes = left_alone(outcome.result, rescored=rescored)
             if notes:

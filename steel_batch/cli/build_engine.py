@@ -18,16 +18,15 @@ from steel_batch.cli.output import (
     print_json,
     single_writer_option,
 )
-from steel_batch.cli.score import signed_option
+from steel_batch.cli.score_options import signed_option
 from steel_batch.cli.values import PLACE
-from steel_batch.config import GPU_BATCH_SIZE
+from steel_batch.config import GPU_BATCH_SIZE, PRECISIONS
 from steel_batch.engine.build import build, usual_precision
 from steel_batch.engine.compiled_plans import ANY_GPU, PlanRecord
 from steel_batch.engine.gpu import OTHERWISE
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
-from steel_batch.registry.card import PRECISIONS
 from steel_batch.registry.versions import load_engine
 
 INSTEAD: Final = {
@@ -50,7 +49,7 @@ INSTEAD: Final = {
 )
 @click.option(
     "--precision",
-    type=click.Choice(["auto", *PRECISIONS]),
+    type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
     help="'auto' is fp16 where the engine has it.",

@@ -8,11 +8,12 @@ from pathlib import Path
 import click
 
 from steel_batch.cli.output import configure_logging, console, naming, say
+from steel_batch.cli.progress import progress_line
 from steel_batch.cli.query import show_table
-from steel_batch.cli.score import progress_line, show_result
+from steel_batch.cli.score import show_result
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.pipeline.run import score
+from steel_batch.pipeline.score import score
 from steel_batch.registry.versions import load_engine
 from steel_batch.report.contact_sheet import contact_sheet
 from steel_batch.synthetic.writer import write_lake

@@ -19,7 +19,7 @@ from steel_batch.cli.output import (
     output_option,
     print_json,
 )
-from steel_batch.cli.score import (
+from steel_batch.cli.score_options import (
     batch_size_option,
     engine_option,
     precision_option,
@@ -30,6 +30,7 @@ from steel_batch.cli.values import PLACE
 from steel_batch.cluster.check_machine import Wanted, check, describe_engine
 from steel_batch.cluster.check_nodes import NodeReport, check_nodes
 from steel_batch.cluster.join import choose_runtime, joined_cluster
+from steel_batch.config import Precision, RuntimeName, RuntimeSettings
 from steel_batch.engine.finding import Finding, wrong
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.errors import SteelBatchError
@@ -63,8 +64,8 @@ def doctor(
     store: str | None,
     images: str | None,
     endpoint_url: str | None,
-    runtime: str,
-    precision: str,
+    runtime: RuntimeName,
+    precision: Precision,
     batch_size: int | None,
     require_signed: bool,
     ray_address: str | None,
@@ -85,32 +86,32 @@ def doctor(
         engine_finding = describe_engine(found)
     except SteelBatchError as error:
         engine_finding = wrong("engine", error)
+    inference = RuntimeSettings(runtime=runtime, precision=precision, batch_size=batch_size)
     wanted = Wanted(
         engine=found,
-        runtime=runtime,
-        precision=precision,
-        batch_size=batch_size,
+        inference=inference,
         store=lake,
         images=images,
         endpoint_url=endpoint_url,
     )
     if ray_address or os.environ.get("RAY_ADDRESS"):
         with joined_cluster(ray_address):
-            wanted = dataclasses.replace(wanted, runtime=choose_runtime(runtime))
-            reports = check_nodes(wanted)
+            inference = dataclasses.replace(inference, runtime=choose_runtime(runtime))
+            reports = check_nodes(dataclasses.replace(wanted, inference=inference))
     else:
         if runtime == "auto":
-            wanted = dataclasses.replace(
-                wanted, runtime="tensorrt" if wants_gpu(runtime) else "onnxruntime"
+            inference = dataclasses.replace(
+                inference, runtime="tensorrt" if wants_gpu(runtime) else "onnxruntime"
             )
-        reports = [NodeReport(node=platform.node(), findings=check(wanted))]
+        findings = check(dataclasses.replace(wanted, inference=inference))
+        reports = [NodeReport(node=platform.node(), findings=findings)]
     num_wrong = sum(f.state == "wrong" for r in reports for f in r.findings)
     num_wrong += engine_finding.state == "wrong"
     if output == "json":
         print_json(
             {
                 "ok": num_wrong == 0,
-                "runtime": wanted.runtime,
+                "runtime": inference.runtime,
                 "engine": dataclasses.asdict(engine_finding),
                 "nodes": [dataclasses.asdict(report) for report in reports],
             }

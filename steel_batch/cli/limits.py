@@ -1,4 +1,4 @@
-"""The option `--limit`, and the table `[limits]` of a settings file."""
+"""The option `--input-limit`, and the table `[limits]` of a settings file."""
 
 from __future__ import annotations
 
@@ -53,12 +53,12 @@ def _read_limits(context: click.Context, option: click.Parameter, given: Sequenc
             )
         value = value.strip()
         plain: Any = int(value) if value.isdecimal() else value
-        values[field] = check_limit("--limit", field, plain)
+        values[field] = check_limit("--input-limit", field, plain)
     return Limits(**values)
 
 
-limit_option = click.option(
-    "--limit",
+input_limit_option = click.option(
+    "--input-limit",
     "limits",
     multiple=True,
     callback=_read_limits,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 from rich.progress import Progress
 
-from steel_batch.cli.limits import limit_option
+from steel_batch.cli.limits import input_limit_option
 from steel_batch.cli.output import (
     console,
     counted,
@@ -18,54 +18,51 @@ from steel_batch.cli.output import (
     say,
     size_of,
 )
+from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE_OR_ALL, PLACE, SIZE
-from steel_batch.config import ALL_DATES
-from steel_batch.pack.packing import FORMATS, PackConfig
+from steel_batch.pack.packing import PackConfig
 from steel_batch.pack.packing import pack as pack_images
+from steel_batch.pack.shards import FORMATS
 
 
 @click.command()
-@click.option(
+@setting(
     "--images",
+    of=PackConfig,
     type=PLACE,
-    required=True,
     metavar="URL",
     help="What to pack: anything that score reads.",
 )
-@click.option("--key-pattern", metavar="PATTERN", help="How keys read, as for score.")
-@click.option(
+@setting("--key-pattern", of=PackConfig, metavar="PATTERN", help="How keys read, as for score.")
+@setting(
     "--date",
+    of=PackConfig,
     type=DATE_OR_ALL,
-    default=ALL_DATES,
-    show_default=True,
     metavar="DATE",
     help="YYYY-MM-DD, or 'all' for every image.",
 )
-@click.option(
+@setting(
     "--out",
+    of=PackConfig,
     type=PLACE,
-    required=True,
     metavar="URL",
     help="Folder or s3:// prefix of the shards.",
 )
-@click.option(
+@setting(
     "--format",
+    of=PackConfig,
     type=click.Choice(FORMATS),
-    default="tar",
-    show_default=True,
     help="A tar keeps names; Parquet also tags that no name says.",
 )
-@click.option(
+@setting(
     "--shard-bytes",
+    of=PackConfig,
     type=SIZE,
-    default=256 << 20,
     metavar="BYTES",
-    help="Most bytes of one shard.  [default: 256 MiB]",
+    help="Most bytes of one shard.",
 )
-@click.option(
-    "--threads", "num_threads", default=4, show_default=True, help="Shards written at once."
-)
-@limit_option
+@setting("--threads", "num_threads", of=PackConfig, type=int, help="Shards written at once.")
+@input_limit_option
 @endpoint_option
 @output_option
 def pack(output: str, **options: Any) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
+from steel_batch.cli.grouped import GroupedCommand
 from steel_batch.cli.output import (
     configure_logging,
     counted,
@@ -17,25 +18,28 @@ from steel_batch.cli.output import (
     say,
     size_of,
 )
-from steel_batch.cli.score import lake_options
+from steel_batch.cli.score_options import lake_options, limit_option
+from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE_OR_ALL
-from steel_batch.config import ALL_DATES, ScoreConfig
-from steel_batch.lake import Lake
-from steel_batch.pipeline.prepare import dates_of, plan_date
-from steel_batch.registry.versions import load_engine
-from steel_batch.sources.open import open_source
+from steel_batch.config import ScoreConfig
+from steel_batch.pipeline.prepare import plan_date
+from steel_batch.pipeline.scope import open_scope
+
+EXAMPLE: Final = """\
+steel-batch plan --date 2026-11-21 \\
+  --images s3://lake/images --key-pattern 'line={line}/date={date}/{image_id}.jpg' \\
+  --store s3://lake/steel --engine severstal@production"""
 
 
-@click.command()
-@lake_options
-@click.option(
+@click.command(cls=GroupedCommand, example=EXAMPLE)
+@setting(
     "--date",
     type=DATE_OR_ALL,
-    default=ALL_DATES,
-    show_default=True,
     metavar="DATE",
     help="YYYY-MM-DD, or 'all' for every date in the keys.",
 )
+@limit_option
+@lake_options
 @output_option
 def plan(output: str, **options: Any) -> None:
     """Show what score would read, shard by shard in total; nothing is written.
@@ -44,25 +48,15 @@ def plan(output: str, **options: Any) -> None:
     would have.
     """
     configure_logging(False)
-    config = ScoreConfig(**options)
-    source = open_source(
-        config.images,
-        config.key_pattern,
-        endpoint_url=config.endpoint_url,
-        limits=config.limits,
-    )
-    store = Lake(config.store, endpoint_url=config.endpoint_url)
-    engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
-    for date in dates_of(config, source):
+    scope = open_scope(ScoreConfig(**options), is_read_only=True)
+    for date in scope.dates():
         with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
-            planned = plan_date(
-                config, engine.card.name, date, source, store, Path(scratch) / "plan.parquet"
-            )
+            planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
         info = planned.info
         if output == "json":
             print_json(
                 {
-                    "engine": engine.card.name,
+                    "engine": scope.engine_name,
                     "date": date,
                     "digest": info.digest,
                     "num_images": info.num_images,
@@ -70,6 +64,7 @@ def plan(output: str, **options: Any) -> None:
                     "bytes": info.bytes,
                     "num_committed": info.num_committed,
                     "num_changed": info.num_changed,
+                    "num_beyond_limit": info.num_beyond_limit,
                     "num_left_out": planned.num_left_out,
                     "example_left_out": planned.example_left_out,
                 }
@@ -77,13 +72,15 @@ def plan(output: str, **options: Any) -> None:
             continue
         say(
             f"{date}: {counted(info.num_images, 'image')} in {counted(info.num_shards, 'shard')}, "
-            f"{size_of(info.bytes)}, plan {info.digest[:12]} for {engine.card.name}"
+            f"{size_of(info.bytes)}, plan {info.digest[:12]} for {scope.engine_name}"
         )
         if info.num_committed or info.num_changed:
             say(
                 f"  left out: {info.num_committed:,} that have their row or quarantine entry, "
                 f"{info.num_changed:,} that were changed since"
             )
+        if info.num_beyond_limit:
+            say(f"  left to a later run by --limit: {counted(info.num_beyond_limit, 'image')}")
         if planned.num_left_out:
             said = others(planned.num_left_out, planned.example_left_out)
             say(f"  does not match: {said}")

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from steel_batch import layout
 from steel_batch.cli.completion import complete_date, complete_run
+from steel_batch.cli.grouped import GroupedCommand
 from steel_batch.cli.output import (
     endpoint_option,
     existing_store,
@@ -17,7 +18,8 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.query import show_table
-from steel_batch.cli.score import date_option, run_options, score_and_show
+from steel_batch.cli.score import score_and_show
+from steel_batch.cli.score_options import date_option, run_options
 from steel_batch.cli.values import DATE
 from steel_batch.errors import IMAGE_CODES, ConfigError
 from steel_batch.lake import Lake
@@ -29,6 +31,11 @@ _LISTED: Final = pa.schema(
     [(name, pa.string()) for name in ("date", "engine", "image_key", "error_code", "message")]
     + [("bytes", pa.int64())]
 )
+
+RETRY_EXAMPLE: Final = """\
+steel-batch quarantine retry --date 2026-11-21 \\
+  --images s3://lake/images --key-pattern 'line={line}/date={date}/{image_id}.jpg' \\
+  --store s3://lake/steel --engine severstal@production"""
 
 
 @click.group()
@@ -120,9 +127,9 @@ def _check_code(code: str, store: Lake) -> None:
         )
 
 
-@quarantine.command("retry")
-@run_options
+@quarantine.command("retry", cls=GroupedCommand, example=RETRY_EXAMPLE)
 @date_option
+@run_options
 def retry(output: str, verbose: bool, **options: Any) -> None:
     """Score quarantined images of a date again; what succeeds leaves the quarantine.
 

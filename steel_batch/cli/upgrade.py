@@ -18,7 +18,7 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.lake.probe import writable
-from steel_batch.tables.commit import commit_turn
+from steel_batch.tables.table_log import commit_turn
 from steel_batch.tables.upgrade import upgrade_table
 
 

@@ -72,6 +72,14 @@ def parse_bytes(text: str) -> int:
     return int(size)
 
 
+def size_text(num_bytes: int) -> str:
+    """A size as `parse_bytes` reads it back, in the largest unit of which it is a whole number."""
+    for unit in ("TiB", "GiB", "MiB", "KiB"):
+        if num_bytes and num_bytes % UNITS[unit.lower()] == 0:
+            return f"{num_bytes // UNITS[unit.lower()]} {unit}"
+    return f"{num_bytes} B"
+
+
 def _date_or_all(text: str) -> str:
     return text if text == ALL_DATES else check_date(text)
 

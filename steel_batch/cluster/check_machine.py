@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.check import check_gpu, check_graph, check_packages, check_unused_gpu
 from steel_batch.engine.finding import Finding, wrong
 from steel_batch.engine.installed import installed
@@ -36,10 +37,8 @@ class Wanted:
 
     engine: Engine | None
     """None if it could not be loaded: checks that depend on it are skipped."""
-    runtime: str | None
-    """The runtime to score with, never ``auto``; None for a machine that only reads."""
-    precision: str = "auto"
-    batch_size: int | None = None
+    inference: RuntimeSettings | None
+    """With the runtime to score with, never ``auto``; None for a machine that only reads."""
     store: Lake | None = None
     images: str | None = None
     endpoint_url: str | None = None
@@ -50,14 +49,13 @@ class Wanted:
 def check(wanted: Wanted) -> list[Finding]:
     """Check everything that this machine needs for what it is to do."""
     findings = [_check_python(), check_packages(wanted.version)]
-    if wanted.runtime is not None and wants_gpu(wanted.runtime):
-        findings += check_gpu(
-            wanted.engine, wanted.runtime, precision=wanted.precision, batch_size=wanted.batch_size
-        )
-    elif wanted.runtime is not None:
+    inference = wanted.inference
+    if inference is not None and wants_gpu(inference.runtime):
+        findings += check_gpu(wanted.engine, inference)
+    elif inference is not None:
         findings.append(check_unused_gpu())
         if wanted.engine is not None:
-            findings.append(check_graph(wanted.engine, wanted.precision))
+            findings.append(check_graph(wanted.engine, inference.precision))
     if wanted.store is not None:
         findings.append(check_store(wanted.store))
     if wanted.images is not None:

@@ -38,8 +38,8 @@ def check_nodes(wanted: Wanted, *, seconds: float = PROBE_SECONDS) -> list[NodeR
         wanted: What the nodes are to do.
         seconds: Time limit.
     """
-    reads = dataclasses.replace(wanted, runtime=None)
-    on_gpu = wanted.runtime is not None and wants_gpu(wanted.runtime)
+    reads = dataclasses.replace(wanted, inference=None)
+    on_gpu = wanted.inference is not None and wants_gpu(wanted.inference.runtime)
     return _probe(
         [
             _Probe(node, check, {"wanted": wanted}, on_gpu=True)

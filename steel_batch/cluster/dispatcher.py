@@ -31,7 +31,7 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class StartupStatus:
     """Start-up of the scoring actors."""
 
     is_over: bool
@@ -51,15 +51,15 @@ class Dispatcher:
 
     Args:
         num_awaited: Scoring actors that must report before any work is handed out. Once one is
-            ready, the others have `patience`; if one cannot score, no work is handed out.
-        patience: In seconds.
+            ready, the others have `patience_seconds`; if one cannot score, no work is handed out.
+        patience_seconds: How long the others are waited for.
     """
 
-    def __init__(self, *, num_awaited: int, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(self, *, num_awaited: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._works: dict[int, Work | None] = {}
         self._is_there: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: Counter[tuple[str, int]] = Counter()
-        self._num_awaited, self._patience = num_awaited, patience
+        self._num_awaited, self._patience_seconds = num_awaited, patience_seconds
         self._answers: dict[str, tuple[str, SteelBatchError | None]] = {}
         self._loads: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
@@ -85,14 +85,14 @@ class Dispatcher:
         if len(self._answers) >= self._num_awaited:
             self._is_over.set()
         else:
-            asyncio.get_running_loop().call_later(self._patience, self._is_over.set)
+            asyncio.get_running_loop().call_later(self._patience_seconds, self._is_over.set)
 
-    async def opening(self, num_notes: int) -> Opening:
+    async def startup(self, num_notes: int) -> StartupStatus:
         """The state of the actors, once start-up is over or there are more than `num_notes`."""
         while not self._is_over.is_set() and len(self._notes) <= num_notes:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._is_over.wait(), _POLL_SECONDS)
-        return Opening(
+        return StartupStatus(
             is_over=self._is_over.is_set(),
             is_refused=await self.refusal() is not None,
             num_answers=len(self._answers),

@@ -22,7 +22,7 @@ from steel_batch.cluster.ray_errors import reason_of
 from steel_batch.cluster.ray_folder import check_ray_folder
 from steel_batch.cluster.stream import READ_CPUS, ActorPool
 from steel_batch.cluster.wait import result_of
-from steel_batch.config import MAX_CPUS_PER_ACTOR, ScoreConfig
+from steel_batch.config import MAX_CPUS_PER_ACTOR, RuntimeName, ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, MachineError
@@ -140,7 +140,7 @@ def _uninterrupted() -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def choose_runtime(runtime: str) -> str:
+def choose_runtime(runtime: RuntimeName) -> RuntimeName:
     """Choose the runtime of the scoring actors: ``auto`` is what the cluster's GPU nodes can run.
 
     The machine that starts a run often has no GPU, so what is installed on it does not matter.

@@ -15,7 +15,6 @@ of starts.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import os
 import platform
@@ -29,13 +28,12 @@ import ray
 
 from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.dispatcher import Work
-from steel_batch.config import DECODER, Limits
+from steel_batch.config import DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
 from steel_batch.engine.runtime import open_runtime, wants_gpu
 from steel_batch.errors import (
     DeviceError,
     EngineError,
-    LakeError,
     MachineError,
     SteelBatchError,
     TransientLakeError,
@@ -47,6 +45,7 @@ from steel_batch.runs.events import Meter
 from steel_batch.runs.plan import Plan
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, CHILDREN, ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
+from steel_batch.scoring.shard_result import ShardResult
 
 log = logging.getLogger(__name__)
 
@@ -63,17 +62,12 @@ class Setup:
     lake: Lake
     store: Lake
     engine: Engine
-    decoder: str
-    bits: int | None
-    """Bits in use of 16-bit samples; see `images.depth`."""
+    inference: RuntimeSettings
+    """With the runtime that the cluster has, never ``auto``."""
+    decoding: DecodeSettings
     limits: Limits
     """What may be read of an image or a container."""
-    decode_seconds: float
     infer_seconds: float
-    decode: str
-    runtime: str
-    precision: str
-    batch_size: int | None
     shard_bytes: int
     """Size of the largest shard, unless a single image is larger."""
     num_threads: int
@@ -81,11 +75,6 @@ class Setup:
     """Batches in flight per actor on a GPU."""
     agreement: Agreement
     """What each node must have in common with the machine of the command."""
-
-
-RESULT = pa.schema([("result", pa.binary())])
-"""JSON: the fields of `stream.ShardResult`; if an actor cannot score at all, ``error`` has the kind
-of error. One column, as each costs the scoring actor as much as several images."""
 
 
 class ReadStage:
@@ -96,7 +85,7 @@ class ReadStage:
         self._lake, self._store, self._agreement = setup.lake, setup.store, setup.agreement
         self._limits = setup.limits
         card = setup.engine.card
-        self._jpeg_size = (card.height, card.width) if setup.decoder == DECODER else None
+        self._jpeg_size = (card.height, card.width) if setup.decoding.is_usual else None
         self._dispatcher = dispatcher
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
@@ -154,77 +143,57 @@ class ScoreStage:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score the shards of a batch, which holds one shard."""
-        results = [self._score(ShardInput.from_wire(batch, row)) for row in range(batch.num_rows)]
-        return pa.table([[json.dumps(result).encode() for result in results]], schema=RESULT)
+        shards = [ShardInput.from_wire(batch, row) for row in range(batch.num_rows)]
+        return pa.concat_tables([self._score(shard).to_wire() for shard in shards])
 
-    def _score(self, shard: ShardInput) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "run_id": shard.run_id,
-            "shard": shard.shard,
-            "receipt": None,
-            "failure": shard.failure,
-            "transient": shard.transient,
-            "counts": dict(shard.counts),
-            "error": None,
-        }
+    def _score(self, shard: ShardInput) -> ShardResult:
+        result = ShardResult.of(shard)
         if isinstance(self._scorer, SteelBatchError):
-            return row | _failure(self._scorer)
+            return result.failed(self._scorer)
         if shard.failure is not None:
-            return row
+            return result
         attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
         if attempt > MOST_STARTS:
             self._dispatcher.finish.remote(shard.run_id, shard.shard)
-            return row | {
-                "failure": f"scoring it ended its process {MOST_STARTS} times, even with its "
-                "images decoded in child processes: it is out of memory, or the engine or the GPU "
-                "fails. Check the logs of Ray's workers.",
-                "transient": True,
-            }
+            return result.failed(
+                TransientLakeError(
+                    f"scoring it ended its process {MOST_STARTS} times, even with its images "
+                    "decoded in child processes: it is out of memory, or the engine or the GPU "
+                    "fails. Check the logs of Ray's workers."
+                )
+            )
         try:
             receipt = self._scorer.score(shard, isolated=attempt > 1)
         except DeviceError as error:  # another process may use the GPU, or find that it is gone
             log.error("ending this process, so that the actor is restarted: %s", error)
             os._exit(EXIT_CODE)
         except SteelBatchError as error:
-            row |= _failure(error)
+            result = result.failed(error)
         else:
-            row["receipt"] = receipt.to_json().decode()
+            result = dataclasses.replace(result, receipt=receipt)
         # Of concurrent shards, the first to finish also reports the others' counts so far.
-        row["counts"] = dict(Counter(shard.counts) + Counter(self._meter.take()))
+        counts = Counter(shard.counts) + Counter(self._meter.take())
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
-        return row
-
-
-def _failure(error: SteelBatchError) -> dict[str, Any]:
-    """A row's fields for an error: errors of the lake cost an attempt, others end the run."""
-    return {
-        "failure": error.message,
-        "transient": isinstance(error, TransientLakeError),
-        "error": None if isinstance(error, LakeError) else type(error).__name__,
-    }
+        return dataclasses.replace(result, counts=counts)
 
 
 def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
-    on_gpu = wants_gpu(setup.runtime)
+    on_gpu = wants_gpu(setup.inference.runtime)
     if on_gpu:
         _look_at_gpu(setup, note)
     runtime = open_runtime(
         setup.engine,
-        runtime=setup.runtime,
-        precision=setup.precision,
-        batch_size=setup.batch_size,
+        setup.inference,
+        decode_on=setup.decoding.decode_on if setup.decoding.is_usual else "cpu",
         num_threads=setup.num_threads,
-        decode=setup.decode if setup.decoder == DECODER else "cpu",
         num_slots=setup.num_slots,
     )
     return ShardScorer(
         runtime,
         setup.engine.card,
         setup.store,
-        decoder=setup.decoder,
-        bits=setup.bits,
+        setup.decoding,
         limits=setup.limits,
-        decode_seconds=setup.decode_seconds,
         infer_seconds=setup.infer_seconds,
         num_threads=setup.num_threads,
         num_children=min(CHILDREN, BATCHES_PER_SLOT * runtime.num_slots) if on_gpu else 0,
@@ -237,15 +206,7 @@ def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
     Raises:
         ConfigError: It cannot; the message states what was found and how to repair it.
     """
-    findings = [
-        *check_gpu(
-            setup.engine,
-            setup.runtime,
-            precision=setup.precision,
-            batch_size=setup.batch_size,
-            num_slots=setup.num_slots,
-        ),
-    ]
+    findings = check_gpu(setup.engine, setup.inference, num_slots=setup.num_slots)
     wrong = [f"{finding.name}: {finding.text}" for finding in findings if finding.state == "wrong"]
     if wrong:
         raise MachineError(" ".join(wrong))

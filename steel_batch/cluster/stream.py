@@ -7,11 +7,9 @@ thousand.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import json
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,15 +19,14 @@ from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoo
 from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from steel_batch import errors, interrupt
-from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, Opening, Work
+from steel_batch import interrupt
+from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.stages import ReadStage, ScoreStage, Setup
 from steel_batch.cluster.wait import result_of
-from steel_batch.errors import SteelBatchError
-from steel_batch.runs.receipt import Receipt
+from steel_batch.scoring.shard_result import ShardResult
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +47,18 @@ SLOW_START: Final = "the cluster is slow to start a process"
 class Supply:
     """How much is on its way to each scoring actor, so that it never waits."""
 
-    reads: int
+    num_reads: int
     """Concurrent read tasks; each reads and checks 1,000 to 2,000 images per second."""
-    in_work: int
+    num_in_work: int
     """Concurrent shards of an actor, so that the device is busy at a shard's end."""
-    in_flight: int
+    num_in_flight: int
     """Shards sent to an actor, in progress or waiting in its node's memory. Ray Data sends new ones
     eight times per second; a shard sent to one actor cannot move to another."""
 
 
-ON_GPU: Final = Supply(reads=8, in_work=8, in_flight=32)
+ON_GPU: Final = Supply(num_reads=8, num_in_work=8, num_in_flight=32)
 """For 10,000 images per second and more."""
-ON_CPU: Final = Supply(reads=2, in_work=2, in_flight=4)
+ON_CPU: Final = Supply(num_reads=2, num_in_work=2, num_in_flight=4)
 """Here a shard takes seconds."""
 
 
@@ -84,20 +81,7 @@ class ActorPool:
     @property
     def num_reads(self) -> int:
         """Concurrent read tasks that keep all of them busy."""
-        return self.num_actors * self.supply.reads
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardResult:
-    """Result of one shard."""
-
-    run_id: str
-    shard: int
-    receipt: Receipt | None = None
-    failure: str | None = None
-    transient: bool = True
-    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
-    """Counts of the requests to read and stage it; see `Lake.counts`."""
+        return self.num_actors * self.supply.num_reads
 
 
 class ShardStream:
@@ -121,7 +105,7 @@ class ShardStream:
         *,
         num_works: int,
         num_parts: int,
-        observe: Callable[[Opening], None],
+        observe: Callable[[StartupStatus], None],
     ) -> None:
         self._setup, self._pool, self._observe = setup, pool, observe
         self._rows = [
@@ -136,7 +120,7 @@ class ShardStream:
             num_awaited=self._num_awaited
         )
         self._results: Generator[ShardResult, None, None] | None = None
-        self._watcher = threading.Thread(target=self._watch_opening, daemon=True)
+        self._watcher = threading.Thread(target=self._watch_startup, daemon=True)
         self._nodes = NodeWatch(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)
 
     def __enter__(self) -> ShardStream:
@@ -154,25 +138,25 @@ class ShardStream:
             ray.kill(self._dispatcher)
         self._watcher.join()
 
-    def _watch_opening(self) -> None:
+    def _watch_startup(self) -> None:
         """Report the state of the actors, until all have answered or the stream ends."""
         num_notes = 0
         with contextlib.suppress(ray.exceptions.RayError):
             while True:
-                asked = self._dispatcher.opening.remote(num_notes)
+                asked = self._dispatcher.startup.remote(num_notes)
                 while num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
                     note = NO_ACTOR if self._num_awaited else SLOW_START
-                    self._observe(Opening(is_over=False, num_answers=0, notes=[note]))
-                opening: Opening = ray.get(asked)
-                self._observe(opening)
-                if opening.is_over:
+                    self._observe(StartupStatus(is_over=False, num_answers=0, notes=[note]))
+                status: StartupStatus = ray.get(asked)
+                self._observe(status)
+                if status.is_over:
                     break
-                num_notes = len(opening.notes)
-            if opening.num_answers < self._num_awaited:
+                num_notes = len(status.notes)
+            if status.num_answers < self._num_awaited:
                 log.warning(
                     "%d of %d scoring actors are ready; starting without the others, whose GPUs "
                     "may be in use.",
-                    opening.num_answers,
+                    status.num_answers,
                     self._num_awaited,
                 )
 
@@ -216,8 +200,8 @@ class ShardStream:
                 num_gpus=pool.num_gpus or None,
                 compute=ActorPoolStrategy(
                     size=pool.num_actors,
-                    max_tasks_in_flight_per_actor=pool.supply.in_flight,
-                    max_concurrent_calls_per_actor=pool.supply.in_work,
+                    max_tasks_in_flight_per_actor=pool.supply.num_in_flight,
+                    max_concurrent_calls_per_actor=pool.supply.num_in_work,
                     enable_true_multi_threading=True,
                 ),
             )
@@ -230,15 +214,9 @@ class ShardStream:
         ):
             for batch in found:
                 interrupt.check()
-                for content in batch["result"].to_pylist():
-                    row = json.loads(content)
-                    if kind := row.pop("error"):
-                        raise getattr(errors, kind, SteelBatchError)(row["failure"])
-                    text = row.pop("receipt")
-                    receipt = None
-                    if text is not None:
-                        receipt = Receipt.from_json(text, source="what an actor answered")
-                    yield ShardResult(receipt=receipt, **row)
+                for result in ShardResult.from_wire(batch):
+                    result.check()
+                    yield result
             if error := result_of(self._dispatcher.refusal.remote()):
                 raise error
 

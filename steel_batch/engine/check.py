@@ -12,8 +12,8 @@ import subprocess
 import time
 from typing import Final
 
-from steel_batch import layout
-from steel_batch.config import GPU_BATCH_SIZE
+from steel_batch import interrupt, layout
+from steel_batch.config import GPU_BATCH_SIZE, RuntimeSettings
 from steel_batch.engine.build import usual_precision
 from steel_batch.engine.compiled_plans import (
     ANY_GPU,
@@ -73,23 +73,18 @@ def check_packages(version: str) -> Finding:
 
 
 def check_gpu(
-    engine: Engine | None,
-    runtime: str,
-    *,
-    precision: str,
-    batch_size: int | None,
-    num_slots: int = NUM_SLOTS,
+    engine: Engine | None, settings: RuntimeSettings, *, num_slots: int = NUM_SLOTS
 ) -> list[Finding]:
     """Check driver, GPU, TensorRT, compiled plan and memory, up to the first that fails.
 
     Args:
         engine: The engine to score with; without it, plan and memory are not checked.
-        runtime: ``tensorrt`` or ``tensorrt_rtx``.
-        precision: ``fp32``, ``fp16``, ``int8`` or ``auto``.
-        batch_size: Images of one inference; None takes that of the existing compiled plan.
+        settings: Settings of a runtime that uses a GPU; if its batch size is None, that of the
+            existing compiled plan is taken.
         num_slots: Batches in flight on the GPU.
     """
     gpu: Gpu | None = None
+    runtime, precision = settings.runtime, str(settings.precision)
     try:
         gpu = open_gpu()
         free, total = gpu.memory()
@@ -118,7 +113,7 @@ def check_gpu(
             engine,
             find_machine(runtime),
             precision=precision,
-            batch_size=batch_size,
+            batch_size=settings.batch_size,
             source_precision=graph_precision(trt, precision),
         )
     except SteelBatchError as error:
@@ -215,7 +210,7 @@ def _wait_for_memory(gpu: Gpu, record: PlanRecord, card: Card, num_slots: int) -
             return wrong("memory", error)
         if finding.state == "ok" or time.monotonic() > give_up:
             return finding
-        time.sleep(0.2)
+        interrupt.sleep(0.2)
 
 
 def check_memory(

@@ -6,7 +6,7 @@ import importlib.util
 import logging
 import shutil
 
-from steel_batch.config import CPU_BATCH_SIZE, DECODES, RUNTIMES
+from steel_batch.config import CPU_BATCH_SIZE, DECODES_ON, RUNTIMES, DecodeOn, RuntimeSettings
 from steel_batch.engine.build import ensure_plan, usual_precision
 from steel_batch.engine.compiled_plans import read_plan
 from steel_batch.engine.contract import Runtime
@@ -39,36 +39,36 @@ def wants_gpu(runtime: str) -> bool:
     )
 
 
-def decodes_on_gpu(decode: str, *, runtime: str) -> bool:
+def decodes_on_gpu(decode_on: str, *, runtime: str) -> bool:
     """Whether an actor's JPEGs are to be decoded on its GPU, if the GPU can.
 
     Args:
-        decode: One of `DECODES`.
+        decode_on: One of `DECODES_ON`.
         runtime: Runtime of the actor, never ``auto``.
 
     Raises:
         ConfigError: `decode` is unknown, or ``gpu`` is requested but the CPU scores.
     """
-    if decode not in DECODES:
-        raise ConfigError(f"--decode {decode!r} is unknown; expected one of {', '.join(DECODES)}.")
+    if decode_on not in DECODES_ON:
+        raise ConfigError(
+            f"--decode {decode_on!r} is unknown; expected one of {', '.join(DECODES_ON)}."
+        )
     if runtime == "onnxruntime":
-        if decode == "gpu":
+        if decode_on == "gpu":
             raise ConfigError(
                 "--decode gpu cannot be combined with ONNX Runtime, which scores on CPUs: give "
                 "--runtime tensorrt, or --decode cpu."
             )
         return False
-    return decode != "cpu"
+    return decode_on != "cpu"
 
 
 def open_runtime(
     engine: Engine,
+    settings: RuntimeSettings,
     *,
-    runtime: str = "auto",
-    precision: str = "auto",
-    batch_size: int | None = None,
+    decode_on: DecodeOn = "cpu",
     num_threads: int = 1,
-    decode: str = "cpu",
     num_slots: int = NUM_SLOTS,
 ) -> Runtime:
     """Load an engine on this machine.
@@ -78,11 +78,9 @@ def open_runtime(
 
     Args:
         engine: The engine.
-        runtime: One of `RUNTIMES`.
-        precision: ``fp32``, ``fp16``, ``int8``, or ``auto`` for the runtime's default.
-        batch_size: Images of one inference; None for the runtime's default.
+        settings: Runtime, precision and batch size.
+        decode_on: Where JPEGs are decoded. ``auto`` is the GPU if it can.
         num_threads: CPU threads of the actor: batches in flight if the CPU infers.
-        decode: One of `DECODES`: where JPEGs are decoded. ``auto`` is the GPU if it can.
         num_slots: Batches in flight on a GPU.
 
     Raises:
@@ -93,12 +91,13 @@ def open_runtime(
         EngineMismatchError: A compiled plan that fits by its record does not load.
         LockHeldError: Another actor has been building the missing plan for half an hour.
     """
-    card = engine.card
+    card, batch_size = engine.card, settings.batch_size
+    runtime, precision = settings.runtime, str(settings.precision)
     if wants_gpu(runtime):
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
         open_gpu()  # or TensorRT for RTX, whose builder needs no GPU, would build a useless plan
-        decodes_jpegs = decodes_on_gpu(decode, runtime=runtime) and _can_decode(card, decode)
+        decodes_jpegs = decodes_on_gpu(decode_on, runtime=runtime) and _can_decode(card, decode_on)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),
@@ -109,7 +108,7 @@ def open_runtime(
             num_slots=num_slots,
             decodes_jpegs=decodes_jpegs,
         )
-    decodes_on_gpu(decode, runtime="onnxruntime")
+    decodes_on_gpu(decode_on, runtime="onnxruntime")
     precision = "fp32" if precision == "auto" else precision
     return OrtRuntime(
         engine.read_graph(precision),
@@ -120,12 +119,12 @@ def open_runtime(
     )
 
 
-def _can_decode(card: Card, decode: str) -> bool:
+def _can_decode(card: Card, decode_on: DecodeOn) -> bool:
     """Whether this process's GPU decodes an engine's images; raises only if it is required to."""
     try:
         check_decoder(card.height, card.width)
     except ConfigError as error:
-        if decode == "gpu":
+        if decode_on == "gpu":
             raise
         log.warning("JPEGs are decoded on the CPU: %s", error)
         return False

@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -228,7 +228,7 @@ def _may_be_cut(header: Header, image_HW: Image) -> bool:
     return header.coding == LOSSLESS or bool((last_HW == 128).all())
 
 
-def fit_to(image_HW: Image, height: int, width: int, resize: str) -> Image:
+def fit_to(image_HW: Image, height: int, width: int, resize: Literal["never", "fit"]) -> Image:
     """Fit an image to the engine's input size.
 
     Args:

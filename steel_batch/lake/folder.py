@@ -267,7 +267,7 @@ class Folder:
     def storage_options(self) -> dict[str, str]:
         return {}
 
-    def ask(self, _what: str, request: Callable[[], T]) -> T:
+    def call_with_retry(self, _what: str, request: Callable[[], T]) -> T:
         return request()
 
     def counts(self) -> dict[str, int]:

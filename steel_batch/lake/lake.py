@@ -235,7 +235,7 @@ class Lake:
         """Options for delta-rs to reach the same store. Contains credentials: never log it."""
         return self._backend.storage_options()
 
-    def ask(self, what: str, request: Callable[[], T]) -> T:
+    def call_with_retry(self, what: str, request: Callable[[], T]) -> T:
         """Let another library make requests to the store, with this lake's retries.
 
         Args:
@@ -247,7 +247,7 @@ class Lake:
             LakeError: The store refused, or kept failing; its answer is in the message.
             Exception: What `request` raised, if it is not a failure of the store.
         """
-        return self._backend.ask(what, request)
+        return self._backend.call_with_retry(what, request)
 
     def counts(self) -> dict[str, int]:
         """Counts of this process's requests: requests, bytes, and retries by kind."""

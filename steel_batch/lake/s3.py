@@ -271,8 +271,8 @@ class Bucket:
     def storage_options(self) -> dict[str, str]:
         return self._client.storage_options(self._url)
 
-    def ask(self, what: str, request: Callable[[], T]) -> T:
-        return self._client.ask(what, request)
+    def call_with_retry(self, what: str, request: Callable[[], T]) -> T:
+        return self._client.call_with_retry(what, request)
 
     def counts(self) -> dict[str, int]:
         return {**self._client.stats.snapshot(), "reads_at_once": self._client.throttle.limit}

@@ -127,8 +127,8 @@ class Client:
             if fault.verdict is Verdict.EXPIRED:
                 await self._renew_session()
 
-    def ask(self, what: str, request: Callable[[], T]) -> T:
-        """Let another library make a request, with the same retries; see `Lake.ask`."""
+    def call_with_retry(self, what: str, request: Callable[[], T]) -> T:
+        """See `Lake.call_with_retry`."""
         patience = Patience(self._retry)
         while True:
             self.stats.add("requests")

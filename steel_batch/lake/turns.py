@@ -17,6 +17,7 @@ import uuid
 from types import TracebackType
 from typing import Final
 
+from steel_batch import interrupt
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake.lake import Lake
 
@@ -122,7 +123,7 @@ class Turn:
                 f"other commands kept {self._store.uri(self._place)} for "
                 f"{self._wait_seconds:g} s: run the same command again."
             )
-        time.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
+        interrupt.sleep(POLL_SECONDS * random.uniform(0.5, 1.5))
 
     def _renew(self) -> None:
         while not self._stop.wait(self._flag_seconds / 4):

@@ -1,1 +1,1 @@
-"""The scoring pipeline on Ray: `run` decides what is done, `stages` how Ray Data does it."""
+"""One run from the lock to the result; many dates are many runs."""

@@ -15,56 +15,48 @@ from collections.abc import Callable
 from pathlib import Path
 
 from steel_batch import __version__, layout
-from steel_batch.config import ScoreConfig
 from steel_batch.errors import LockHeldError
-from steel_batch.lake import Lake
 from steel_batch.pipeline.prepare import Planned, plan_date
+from steel_batch.pipeline.scope import DateScope
 from steel_batch.runs.plan import check_settings
 from steel_batch.runs.record import Run, RunRecord, latest_run, put_record
-from steel_batch.sources.contract import Source
-from steel_batch.tables.commit import (
-    check_replaceable,
-    digest_files,
-    ensure_tables,
-    landed,
-    live_files,
-)
+from steel_batch.tables.commit import check_replaceable
+from steel_batch.tables.committed import digest_files
+from steel_batch.tables.table_log import ensure_tables, landed, live_files
 
 log = logging.getLogger(__name__)
 
 COPY_BYTES = 8 << 20
 
 
-def unfinished_run(config: ScoreConfig, engine: str, store: Lake, date: str) -> RunRecord | None:
+def unfinished_run(scope: DateScope) -> RunRecord | None:
     """The run to continue, if there is one.
 
     Raises:
         ConfigError: It was begun with other settings.
     """
+    store, engine, date = scope.store, scope.engine_name, scope.date
     run = latest_run(store, engine, date)
     if run is None or run.record is None or run.result is not None:
         return None
     if landed(store, layout.PREDICTIONS, run.run_id):
         return run.record
-    if config.fresh:
+    if scope.config.fresh:
         return None
     if run.record.files_digest not in (None, digest_files(store, engine, date)):
         # Planned by who had lost the lock: its images may have rows by now.
         log.warning("run %s is abandoned: another one landed since its plan", run.run_id)
         return None
-    check_settings(run.run_id, run.record.settings, config.settings(engine=engine, date=date))
+    check_settings(run.run_id, run.record.settings, scope.settings)
     return run.record
 
 
-def begin_run(
-    config: ScoreConfig,
-    engine: str,
-    source: Source,
-    store: Lake,
-    date: str,
-    check_lock: Callable[[], None],
-) -> tuple[Planned, RunRecord | None]:
+def begin_run(scope: DateScope, check_lock: Callable[[], None]) -> tuple[Planned, RunRecord | None]:
     """Plan a new run and make it durable.
+
+    Args:
+        scope: The date.
+        check_lock: Called before anything becomes durable; raises where the lock was lost.
 
     Returns:
         What was planned, and the run; none where there is nothing new to score.
@@ -74,11 +66,12 @@ def begin_run(
         LockHeldError: The lock was lost.
         LakeError: A table is not one of ours, or cannot be committed to.
     """
+    config, store, engine, date = scope.config, scope.store, scope.engine_name, scope.date
     # Before the rows themselves are read: what lands in between makes it another one.
     files_digest = digest_files(store, engine, date)
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         path = Path(scratch) / "plan.parquet"
-        planned = plan_date(config, engine, date, source, store, path)
+        planned = plan_date(scope, path)
         info = planned.info
         if info.num_images == 0:
             return planned, None
@@ -105,6 +98,7 @@ def begin_run(
         num_committed=info.num_committed,
         num_changed=info.num_changed,
         num_retried=info.num_retried,
+        num_beyond_limit=info.num_beyond_limit,
         num_left_out=planned.num_left_out,
         example_left_out=planned.example_left_out,
         settings=info.settings,

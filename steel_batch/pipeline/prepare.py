@@ -1,7 +1,7 @@
-"""The dates of a command, and the plan of a date.
+"""The plan of a date.
 
-`steel-batch plan` shows a plan and stops there; `run` and `backfill` go on. A plan is written to a
-local file here: the run makes it durable.
+`steel-batch plan` shows a plan and stops there; a run makes it durable. It is written to a local
+file here.
 """
 
 from __future__ import annotations
@@ -12,27 +12,15 @@ from functools import partial
 from pathlib import Path
 
 from steel_batch import layout
-from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.errors import ConfigError
-from steel_batch.lake import Lake
+from steel_batch.pipeline.scope import DateScope
 from steel_batch.runs.other_keys import ROWS
-from steel_batch.runs.plan import PlanInfo, build_plan
-from steel_batch.sources.contract import Source
-from steel_batch.sources.undated import Dated
-from steel_batch.tables.commit import known_images, read_rows
+from steel_batch.runs.plan import PlanInfo
+from steel_batch.runs.planning import build_plan
+from steel_batch.sources.undated import ImagesByDate
+from steel_batch.tables.committed import known_images, read_rows
 
 log = logging.getLogger(__name__)
-
-
-def dates_of(config: ScoreConfig, source: Source) -> list[str]:
-    """The dates that a configuration means.
-
-    Raises:
-        ConfigError: It is no date, or the images do not say theirs.
-    """
-    if config.date == ALL_DATES:
-        return source.dates()
-    return [layout.check_date(config.date)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +32,22 @@ class Planned:
     example_left_out: str | None
 
 
-def plan_date(
-    config: ScoreConfig, engine: str, date: str, source: Source, store: Lake, path: Path
-) -> Planned:
+def plan_date(scope: DateScope, path: Path) -> Planned:
     """List a date's images and write the plan of those without a row to a local file.
 
     Raises:
         ConfigError: There are no images of that date, or one that says no date to the key pattern
             is of another date by its name; or they seem to have rows under other keys.
     """
-    images = source.select(date)
-    dated = Dated(images, config.images, config.key_pattern, date)
+    config, store, engine, date = scope.config, scope.store, scope.engine_name, scope.date
+    images = scope.source.select(date)
+    dated = ImagesByDate(images, config.images, config.key_pattern, date)
     info = build_plan(
         dated,
-        config.settings(engine=engine, date=date),
+        scope.settings,
         path,
         known=known_images(store, engine, date),
-        is_seen=source.is_seen,
+        is_seen=scope.source.is_seen,
         rows=partial(read_rows, store, layout.PREDICTIONS, engine, date, ROWS),
     )
     if dated.warning is not None:
@@ -78,18 +65,19 @@ def _refuse_other_keys(info: PlanInfo, date: str) -> None:
     Raises:
         ConfigError: It says which, and what allows them.
     """
+    num_new = info.num_images + info.num_beyond_limit
     is_any_known = info.num_committed + info.num_changed + info.num_retried > 0
     if info.example_other_keys is not None:
         now, before = info.example_other_keys
         found = (
-            f"{info.num_other_keys:,} of the {info.num_images:,} images to score on {date} seem to "
+            f"{info.num_other_keys:,} of the {num_new:,} images to score on {date} seem to "
             f"have their row already, under a key that is not listed now: {now!r} as {before!r}, "
             "for example."
         )
     elif info.num_gone and info.num_images and not is_any_known:
         found = (
             f"{info.num_gone:,} images of {date} have their row or quarantine entry already, and "
-            f"none of them is among the {info.num_images:,} that are listed now."
+            f"none of them is among the {num_new:,} that are listed now."
         )
     else:
         return

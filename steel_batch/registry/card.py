@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal, get_args
 
 from steel_batch.errors import EngineError
 from steel_batch.lake.documents import parse_json, record_of
@@ -17,6 +17,7 @@ MAX_CLASSES = 8
 MAX_SIDE_PX = 1 << 16
 IMAGE, MASK, PEAK, COUNT = "image", "mask", "peak", "count"
 PRECISIONS = ("fp32", "fp16", "int8")
+Resize = Literal["never", "fit"]
 FORMAT: Final = FileFormat("an engine card", newest=2)
 """Format of the card. In format 1, a version is a digest of its graphs and post-processing only."""
 
@@ -31,7 +32,7 @@ class PostProcess:
     min_component_px: tuple[int, ...]
     """Per class: connected components with fewer pixels than this, counted in the same way, are
     dropped first."""
-    resize: str = "never"
+    resize: Resize = "never"
     """Images of another size: `never` quarantines them, `fit` scales the image and its mask."""
 
 
@@ -164,7 +165,7 @@ class Card:
             wrong.append("a threshold is not a probability")
         if min((*post.min_area_px, *post.min_component_px), default=0) < 0:
             wrong.append("a minimum area is negative")
-        if post.resize not in ("never", "fit"):
+        if post.resize not in get_args(Resize):
             wrong.append(f"post_process.resize is {post.resize!r}, expected 'never' or 'fit'")
         if not self.graphs or self.graphs[0].precision != "fp32":
             wrong.append("graphs does not begin with the fp32 master")

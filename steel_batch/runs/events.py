@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from steel_batch import layout
 from steel_batch.errors import LakeError, MissingObjectError
@@ -38,6 +38,8 @@ class Progress:
     num_quarantined: int = 0
     images_per_second: float = 0.0
     seconds_left: float | None = None
+    detail: str = ""
+    """What it is at, where that changes often."""
 
 
 Observer = Callable[[Progress], None]
@@ -146,8 +148,8 @@ def _line(event: str, fields: dict[str, Any]) -> str:
 class AttemptEnd:
     """How the last attempt at an unfinished run ended."""
 
-    kind: str
-    """``failed``, ``interrupted``, or ``unknown``: still running, or killed."""
+    kind: Literal["failed", "interrupted", "unknown"]
+    """``unknown``: still running, or killed."""
     error: str = ""
     """The error's class."""
     message: str = ""

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from steel_batch import layout
 from steel_batch.errors import ConfigError, LakeError
@@ -18,8 +18,9 @@ T = TypeVar("T")
 
 MAX_SHARDS: Final = 100_000_000
 """A run keeps some bytes of each in memory."""
-RECORD: Final = FileFormat("the record of a run")
-RESULT: Final = FileFormat("the result of a run")
+RunState = Literal["committed", "unfinished", "unplanned", "abandoned"]
+RECORD: Final = FileFormat("the record of a run", newest=2)
+RESULT: Final = FileFormat("the result of a run", newest=2)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +46,10 @@ class RunRecord:
     environment: dict[str, str]
     num_retried: int = 0
     """Images of the plan that were in quarantine."""
+    num_beyond_limit: int = 0
+    """Images without a row that its plan left to a later run."""
     files_digest: str | None = None
-    """Digest of the date's committed files when this run was planned; see `commit.digest_files`.
+    """Digest of the date's committed files when this run was planned; see `committed.digest_files`.
     None in records of earlier versions."""
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class RunResult:
     """Images that were in quarantine when the run was planned and were scored again."""
     num_bad_again: int = 0
     """How many of those are still in quarantine."""
+    num_beyond_limit: int = 0
+    """Images without a row that `--limit` left to a later run."""
     num_resumed_shards: int = 0
     num_resumed_images: int = 0
     """Images scored by earlier attempts at the run; not included in `seconds`."""
@@ -146,8 +151,8 @@ class Run:
     """Whether no later run of its engine and date exists."""
 
     @property
-    def state(self) -> str:
-        """``committed``, ``unfinished``, ``unplanned``, or ``abandoned`` for a later run."""
+    def state(self) -> RunState:
+        """``unplanned`` died before its plan was durable; ``abandoned`` was, for a later run."""
         if self.result is not None:
             return "committed"
         if not self.is_newest:

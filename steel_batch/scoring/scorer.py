@@ -15,20 +15,16 @@ import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steel_batch import schema
-from steel_batch.config import DECODER, INFER_SECONDS, LIMITS, Limits
-from steel_batch.engine.contract import Output, Provenance, Runtime, Slot
+from steel_batch.config import INFER_SECONDS, LIMITS, DecodeSettings, Limits
+from steel_batch.engine.contract import Output, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
@@ -36,11 +32,17 @@ from steel_batch.images.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.images.watchdog import Watchdog
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
-from steel_batch.runs.receipt import QuarantinedImage, Receipt, put_receipt, stage
+from steel_batch.runs.receipt import Receipt, put_receipt, stage
 from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
+from steel_batch.scoring.rows import (
+    Scores,
+    Shape,
+    provenance_columns,
+    quarantined_of,
+    rows_of,
+)
 from steel_batch.scoring.shard import ShardInput
 
-Shape = tuple[int, int]
 Done = TypeVar("Done")
 
 BATCHES_PER_SLOT: Final = 2
@@ -50,19 +52,6 @@ CHILDREN: Final = 8
 is fed by threads that wait for the interpreter's lock."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scores:
-    """Result of the engine and the post-processing for some images."""
-
-    shapes: Sequence[Shape | ImageError]
-    """Height and width of each source, or the image's error."""
-    peak_NC: npt.NDArray[np.float32]
-    defects: pa.ListArray
-    """Per image, values of `schema.DEFECT`."""
-    gpu_decoders: Sequence[str | None]
-    """Per image, what decoded it on the GPU; None if the CPU did."""
-
-
 class ShardScorer:
     """Scores shards with one loaded engine. Thread-safe: several shards may be in progress at once.
 
@@ -70,12 +59,10 @@ class ShardScorer:
         runtime: The loaded engine; closed by `close`.
         card: Its card.
         store: Where rows are staged and receipts are written.
-        decoder: The ``module:function`` that decodes.
-        bits: Bits in use of 16-bit samples, for the default decoder; see `images.depth`.
+        decoding: What decodes, and its time limit per image: after it this process ends itself or,
+            if images are isolated, the image is quarantined.
         limits: Size and memory limits per image.
-        decode_seconds: Time limit per image. After it this process ends itself or, if images are
-            isolated, the image is quarantined. None: no limit, or the default of `isolate`.
-        infer_seconds: Time limit of the engine per batch, if `decode_seconds` is given.
+        infer_seconds: Time limit of the engine per batch, if decoding has one.
         num_threads: Threads that decode.
         num_children: Processes that describe masks; 0: the calling threads do.
 
@@ -88,34 +75,33 @@ class ShardScorer:
         runtime: Runtime,
         card: Card,
         store: Lake,
+        decoding: DecodeSettings,
         *,
-        decoder: str,
-        bits: int | None = None,
         limits: Limits = LIMITS,
         num_threads: int,
         num_children: int = 0,
-        decode_seconds: float | None = None,
         infer_seconds: float = INFER_SECONDS,
     ) -> None:
         self._runtime = runtime
         self._card = card
         self._store = store
-        self._decoder_name = decoder
+        self._decoding = decoding
         resizes = card.post_process.resize != "never"
         self._rules: dict[str, Any] = {
-            "bits": bits,
+            "bits": decoding.bits,
             "limits": limits,
             "only_size": None if resizes else (card.height, card.width),
         }
-        self._decode = load_decoder(decoder, **self._rules)
-        self._is_usual_decoder = decoder == DECODER
+        self._decode = load_decoder(decoding.decoder, **self._rules)
         self._decode_checked = (
             partial(decode_gray, is_checked=True, **self._rules)
-            if self._is_usual_decoder
+            if decoding.is_usual
             else self._decode
         )
-        self._decode_seconds = decode_seconds or SECONDS_PER_IMAGE
-        self._watchdog = Watchdog(decode_seconds, infer_seconds) if decode_seconds else None
+        self._decode_seconds = decoding.decode_seconds or SECONDS_PER_IMAGE
+        self._watchdog = (
+            Watchdog(decoding.decode_seconds, infer_seconds) if decoding.decode_seconds else None
+        )
         self._num_threads = num_threads
         self._isolating = threading.Lock()
         self._workers = ThreadPoolExecutor(num_threads, "decode")
@@ -129,7 +115,7 @@ class ShardScorer:
             ]
             or [LocalDescriber(shape_NHW, card.post_process) for _ in range(num_batches)]
         )
-        self._cpu_decoder = f"opencv {cv2.__version__}" if self._is_usual_decoder else decoder
+        self._cpu_decoder = f"opencv {cv2.__version__}" if decoding.is_usual else decoding.decoder
         self._scorer = f"{socket.gethostname()}: {runtime.description}"
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
@@ -151,7 +137,7 @@ class ShardScorer:
         made_by = provenance_columns(
             self._runtime.provenance, scores.gpu_decoders, cpu_decoder=self._cpu_decoder
         )
-        rows = _table(shard, scores, now, made_by)
+        rows = rows_of(shard, scores, now, made_by)
         key, sha256, num_bytes = None, "", 0
         if rows.num_rows:
             sink = io.BytesIO()
@@ -172,7 +158,7 @@ class ShardScorer:
                 staged_bytes=num_bytes,
                 staged_sha256=sha256,
                 num_defective=tuple(num_defective.tolist()),
-                quarantined=tuple(_quarantined(shard.refs, scores.shapes)),
+                quarantined=tuple(quarantined_of(shard.refs, scores.shapes)),
                 seconds=round(time.monotonic() - started, 3),
                 scored_at=now.isoformat(),
                 scorer=self._scorer,
@@ -209,7 +195,7 @@ class ShardScorer:
     def _score_read(self, shard: ShardInput, batch: range) -> Scores:
         """Score some images of a shard in this process."""
         errors = shard.errors[batch.start : batch.stop]
-        plain = shard.plain if self._is_usual_decoder else None
+        plain = shard.plain if self._decoding.is_usual else None
         jpegs = {
             place: shard.contents[i]
             for place, i in enumerate(batch)
@@ -227,7 +213,7 @@ class ShardScorer:
         )
         return decode_isolated(
             known,
-            self._decoder_name,
+            self._decoding.decoder,
             **self._rules,
             seconds_per_image=self._decode_seconds,
         )
@@ -262,7 +248,7 @@ class ShardScorer:
         with closing(
             decode_isolated(
                 [content],
-                self._decoder_name,
+                self._decoding.decoder,
                 **self._rules,
                 seconds_per_image=self._decode_seconds,
             )
@@ -330,77 +316,7 @@ class ShardScorer:
         return int(shape[0]), int(shape[1])
 
 
-def provenance_columns(
-    made_by: Provenance, gpu_decoders: Sequence[str | None], *, cpu_decoder: str
-) -> dict[str, list[str]]:
-    """The columns of `schema.PROVENANCE` for some images.
-
-    Args:
-        made_by: Description of the scorer.
-        gpu_decoders: Per image, what decoded it on the GPU; None if the CPU did.
-        cpu_decoder: What decodes on the CPU.
-    """
-    num = len(gpu_decoders)
-    return {
-        "runtime": [made_by.runtime] * num,
-        "runtime_version": [made_by.runtime_version] * num,
-        "precision": [made_by.precision] * num,
-        "device": [made_by.device] * num,
-        "decode_on": ["cpu" if decoder is None else "gpu" for decoder in gpu_decoders],
-        "decoder": [decoder or cpu_decoder for decoder in gpu_decoders],
-    }
-
-
-def _table(
-    shard: ShardInput,
-    scores: Scores,
-    now: datetime.datetime,
-    made_by: Mapping[str, Sequence[str]],
-) -> pa.Table:
-    good = [i for i, shape in enumerate(scores.shapes) if not isinstance(shape, ImageError)]
-    shapes = [shape for shape in scores.shapes if not isinstance(shape, ImageError)]
-    places = pa.array(good, pa.int64())
-    taken, defects = shard.refs.take(places), scores.defects.take(places)
-    peak_NC = scores.peak_NC[good]
-    offsets = np.arange(len(good) + 1, dtype=np.int32) * peak_NC.shape[1]
-    columns = {name: taken[name] for name in taken.column_names}
-    columns |= {
-        "width": [width for _, width in shapes],
-        "height": [height for height, _ in shapes],
-        "run_id": [shard.run_id] * len(good),
-        "scored_at": [now] * len(good),
-        "has_defect": pc.greater(pc.list_value_length(defects), 0),
-        "peak": pa.ListArray.from_arrays(offsets, peak_NC.ravel()),
-        "defects": defects,
-        **{name: [values[i] for i in good] for name, values in made_by.items()},
-    }
-    arrays = [_as(columns[field.name], field.type) for field in schema.PREDICTIONS]
-    return pa.table(arrays, schema=schema.PREDICTIONS)
-
-
-def _as(column: Any, kind: pa.DataType) -> Any:
-    if not isinstance(column, (pa.Array, pa.ChunkedArray)):
-        return pa.array(column, kind)
-    return column if column.type == kind else column.cast(kind)
-
-
 def _raise_or_return(image: Image | ImageError) -> Image:
     if isinstance(image, ImageError):
         raise image
     return image
-
-
-def _quarantined(refs: pa.Table, shapes: Sequence[Shape | ImageError]) -> list[QuarantinedImage]:
-    found = []
-    for i, image in enumerate(shapes):
-        if isinstance(image, ImageError):
-            found.append(
-                QuarantinedImage(
-                    image_key=refs["image_key"][i].as_py(),
-                    error_code=image.code,
-                    message=image.message,
-                    bytes=refs["bytes"][i].as_py(),
-                    etag=refs["etag"][i].as_py(),
-                )
-            )
-    return found

@@ -22,12 +22,12 @@ from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
 from steel_batch.sources.contract import span_of
 from steel_batch.sources.dates import EXPECTED
+from steel_batch.sources.duplicate_keys import DuplicateKeys
 from steel_batch.sources.image_ref import ImageRef, ref_of
 from steel_batch.sources.inventory import Inventory
 from steel_batch.sources.kept import Kept
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
 from steel_batch.sources.manifest_rows import KNOWN_COLUMNS, Row, read_csv, read_parquet
-from steel_batch.sources.repeats import Repeats
 from steel_batch.sources.stray import by_product_reason
 
 LOOKUP_THREADS: Final = 32
@@ -60,7 +60,7 @@ def open_manifest(
     *,
     companion: str = "",
     limits: Limits = LIMITS,
-) -> Listed:
+) -> ManifestSource:
     """Open a manifest as a source.
 
     Args:
@@ -77,7 +77,7 @@ def open_manifest(
     place = Lake(folder, endpoint_url=endpoint_url)
     if name == "manifest.json":
         inventory = Inventory.open(place, name, limits)
-        return Listed(
+        return ManifestSource(
             inventory.lake, pattern, images, inventory.rows, is_whole=False, companion=companion
         )
     lake = place
@@ -85,7 +85,7 @@ def open_manifest(
         bucket = place.url.removeprefix("s3://").partition("/")[0]
         lake = Lake(f"s3://{bucket}", endpoint_url=endpoint_url)
     read = read_csv if name.endswith(".csv") else read_parquet
-    return Listed(lake, pattern, images, lambda: read(place, name, limits))
+    return ManifestSource(lake, pattern, images, lambda: read(place, name, limits))
 
 
 def _split(images: str) -> tuple[str, str]:
@@ -108,7 +108,7 @@ class KeptRows:
 
 
 @dataclass(slots=True)
-class Listed:
+class ManifestSource:
     """The objects listed in a manifest; see `Source`."""
 
     lake: Lake
@@ -146,16 +146,16 @@ class Listed:
 
     def _read(self) -> KeptRows:
         rows = Rows(self, None)
-        with Repeats(self.place) as repeats:
-            images = Kept(repeats.watch(rows.refs()))
-            return KeptRows(images, rows.num_left_out, rows.example_left_out, repeats.find())
+        with DuplicateKeys(self.place) as duplicates:
+            images = Kept(duplicates.watch(rows.refs()))
+            return KeptRows(images, rows.num_left_out, rows.example_left_out, duplicates.find())
 
 
 @dataclass(slots=True)
 class Rows:
     """The images of one date in a manifest; see `Selection`."""
 
-    source: Listed
+    source: ManifestSource
     date: str | None
     num_left_out: int = 0
     example_left_out: str | None = None
@@ -202,13 +202,13 @@ class Rows:
         """Yield the date's images as the manifest describes them, each key once."""
         kept = self.source.kept
         if kept is None:
-            with Repeats(self.source.place) as repeats:
-                for ref in repeats.watch(self.refs()):
+            with DuplicateKeys(self.source.place) as duplicates:
+                for ref in duplicates.watch(self.refs()):
                     if self.date is None or ref.date in (None, self.date):
                         yield ref
                     else:
                         self.other_dates.add(str(ref.date))
-                repeated = repeats.find()
+                repeated = duplicates.find()
         else:
             self.num_left_out = kept.num_left_out
             self.example_left_out = kept.example_left_out

@@ -22,7 +22,7 @@ _NAMED: Final = re.compile(
 
 
 @dataclass(slots=True)
-class Dated:
+class ImagesByDate:
     """Checks the images of a date as they pass, if they do not state their own date.
 
     Iterate only once; the counts are complete after the iteration.

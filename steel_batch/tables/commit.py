@@ -18,43 +18,40 @@ a run ends in between, this lasts until the date is run again.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from steel_batch import layout, schema
+from steel_batch import interrupt, layout, schema
 from steel_batch.errors import (
     CommitConflictError,
     CommitUnknownError,
     LakeError,
-    MissingObjectError,
     StaleChangeError,
     paragraph_of,
 )
 from steel_batch.lake import Lake
-from steel_batch.lake.turns import Turn
-from steel_batch.runs import plan
-from steel_batch.tables.deletion_vectors import Kept, check_features, kept_rows, select
-from steel_batch.tables.evolution import evolve
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.statistics import cover
+from steel_batch.tables.table_log import (
+    SCHEMAS,
+    LiveFile,
+    files_of,
+    landed,
+    open_table,
+    query_table,
+    removed_files,
+)
 
 log = logging.getLogger(__name__)
-Answer = TypeVar("Answer")
 
 UNKNOWN_ATTEMPTS: Final = 8
 """Writes of unknown outcome before giving up: a store that refuses once keeps refusing."""
@@ -62,210 +59,6 @@ ATTEMPTS: Final = 40
 """Attempts to commit: of several concurrent writers, one lands in each attempt."""
 PAUSE_SECONDS: Final = 0.05
 MAX_PAUSE_SECONDS: Final = 2.0
-_PARTITION: Final = [
-    pa.field("engine", pa.string(), nullable=False),
-    pa.field("date", pa.date32(), nullable=False),
-]
-SCHEMAS: Final = {
-    table: pa.schema([*_PARTITION, *fields]) for table, fields in schema.TABLES.items()
-}
-"""The tables' schemas with their partition columns, which are in paths and not in files."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LiveFile:
-    """One file that a table's log lists as part of the table."""
-
-    key: str
-    """Relative to the store's root."""
-    engine: str
-    date: str
-    bytes: int
-    num_rows: int
-    """As stated in the log; includes rows that were deleted since."""
-    kept: Kept | None = None
-    """Which rows are left; None if all of them are."""
-
-
-def ensure_tables(store: Lake) -> None:
-    """Create missing tables; bring those of earlier builds up to date.
-
-    Raises:
-        LakeError: The store cannot be written, or a table was not created by steel-batch.
-    """
-    for table, fields in SCHEMAS.items():
-        if _open(store, table) is not None:
-            with commit_turn(store):
-                evolve(partial(open_table, store, table), fields)
-            continue
-        try:
-            with commit_turn(store):
-                store.ask(store.uri(table), partial(_create, store, table, fields))
-        except (DeltaError, OSError) as error:
-            # Two first runs may create the table at once; the second one finds it.
-            if _open(store, table) is None:
-                raise LakeError(
-                    f"the table {store.uri(table)} cannot be created: {paragraph_of(error)}. Check "
-                    "--store, and that this user may write there."
-                ) from error
-
-
-def _create(store: Lake, table: str, fields: pa.Schema) -> None:
-    DeltaTable.create(
-        store.uri(table),
-        fields,
-        mode="ignore",
-        partition_by=["engine", "date"],
-        storage_options=store.storage_options(),
-        name=table,
-        # delta-rs would add a second creation, with another table id, after the first.
-        commit_properties=CommitProperties(max_commit_retries=0),
-    )
-
-
-def _ask(store: Lake, table: str, question: Callable[[DeltaTable], Answer]) -> Answer | None:
-    """An answer about the table's current state, which may take requests; None without a table."""
-    uri = store.uri(table)
-
-    def ask() -> Answer:
-        opened = DeltaTable(uri, storage_options=store.storage_options())
-        check_features(opened)
-        return question(opened)
-
-    try:
-        return store.ask(uri, ask)
-    except TableNotFoundError:
-        return None
-    except (DeltaError, OSError) as error:
-        raise LakeError(f"the table {uri} cannot be read: {paragraph_of(error)}.") from error
-
-
-def _open(store: Lake, table: str) -> DeltaTable | None:
-    return _ask(store, table, lambda opened: opened)
-
-
-def open_table(store: Lake, table: str) -> DeltaTable:
-    """Open the table in its current version.
-
-    Raises:
-        LakeError: It does not exist or cannot be read.
-    """
-    found = _open(store, table)
-    if found is None:
-        raise LakeError(
-            f"there is no table {store.uri(table)}: nothing has been scored into this store yet, "
-            "or --store names another place. Check --store."
-        )
-    return found
-
-
-def all_live_files(store: Lake, table: str) -> list[LiveFile]:
-    """The committed files, sorted by key; none if there is no table."""
-    return _ask(store, table, partial(files_of, table=table)) or []
-
-
-def files_of(opened: DeltaTable, table: str) -> list[LiveFile]:
-    """The files of a table in the opened version, sorted by key."""
-    actions = pa.table(opened.get_add_actions(flatten=True))
-    kept = kept_rows(opened)
-    partition = [pc.cast(actions[f"partition.{name}"], pa.string()) for name in ("engine", "date")]
-    columns = [actions["path"], *partition, actions["size_bytes"], actions["num_records"]]
-    rows = zip(*(column.to_pylist() for column in columns), strict=True)
-    files = [
-        LiveFile(
-            key=f"{table}/{path}",
-            engine=engine,
-            date=date,
-            bytes=size,
-            num_rows=num or 0,
-            kept=kept.get(path),
-        )
-        for path, engine, date, size, num in rows
-    ]
-    return sorted(files, key=lambda file: file.key)
-
-
-def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile]:
-    """The committed files of one engine and date, sorted by key."""
-    return [f for f in all_live_files(store, table) if (f.engine, f.date) == (engine, date)]
-
-
-def read_file(
-    store: Lake, key: str, fields: pa.Schema, *, kept: Kept | None = None
-) -> Iterator[pa.RecordBatch]:
-    """Stream some columns of one file, or only some fields of their structs.
-
-    Anything not in `fields` is not read: run-lengths are nine tenths of the predictions' bytes.
-
-    Args:
-        store: The store.
-        key: The file.
-        fields: The columns. A nullable one is null if an earlier build did not write it.
-        kept: `LiveFile.kept`: deleted rows are left out.
-
-    Raises:
-        LakeError: It does not exist, or is damaged.
-    """
-    try:
-        with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
-            there = pa.schema([f for f in fields if f.name in parquet.schema_arrow.names])
-            leaves = [leaf for field in there for leaf in _leaves(field.name, field.type)]
-            start = 0
-            for batch in parquet.iter_batches(columns=leaves):
-                rows = schema.conform(batch.select(there.names), fields)
-                if kept is not None:
-                    rows = rows.filter(pa.array(select(kept, start, batch.num_rows)))
-                start += batch.num_rows
-                yield rows
-    except (pa.ArrowException, OSError, MissingObjectError) as error:
-        raise LakeError(
-            f"{store.uri(key)} is committed but cannot be read: {paragraph_of(error)}. Restore it "
-            "from a backup; `steel-batch verify` lists every such file."
-        ) from error
-
-
-def _leaves(path: str, kind: pa.DataType) -> list[str]:
-    """Paths of the Parquet columns that hold a field."""
-    if pa.types.is_list(kind):
-        return _leaves(f"{path}.list.element", kind.value_type)
-    if pa.types.is_struct(kind):
-        return [leaf for field in kind for leaf in _leaves(f"{path}.{field.name}", field.type)]
-    return [path]
-
-
-def read_rows(
-    store: Lake, table: str, engine: str, date: str, fields: pa.Schema
-) -> Iterator[pa.RecordBatch]:
-    """Stream some columns of every committed row of an engine and date; see `read_file`."""
-    for file in live_files(store, table, engine, date):
-        yield from read_file(store, file.key, fields, kept=file.kept)
-
-
-def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch]:
-    """Key and etag of every image that has a committed row, or a quarantine entry with its code."""
-    no_code = [field for field in plan.KNOWN if field.name != "error_code"]
-    for batch in read_rows(store, layout.PREDICTIONS, engine, date, pa.schema(no_code)):
-        codes = pa.nulls(batch.num_rows, pa.string())
-        yield pa.RecordBatch.from_arrays([*batch.columns, codes], schema=plan.KNOWN)
-    yield from read_rows(store, layout.QUARANTINE, engine, date, plan.KNOWN)
-
-
-def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:
-    """The keys of the images in quarantine."""
-    fields = pa.schema([plan.KNOWN.field("image_key")])
-    for batch in read_rows(store, layout.QUARANTINE, engine, date, fields):
-        yield from batch["image_key"].to_pylist()
-
-
-def digest_files(store: Lake, engine: str, date: str) -> str:
-    """A digest of the names of the files that `known_images` reads, and of their deleted rows.
-
-    It changes with every commit of a run of the engine and date.
-    """
-    tables = (layout.PREDICTIONS, layout.QUARANTINE)
-    files = [file for table in tables for file in live_files(store, table, engine, date)]
-    names = [f.key if f.kept is None else f"{f.key} {f.kept.hex()}" for f in files]
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
 
 
 def check_replaceable(store: Lake, table: str, files: Sequence[LiveFile]) -> None:
@@ -282,117 +75,6 @@ def check_replaceable(store: Lake, table: str, files: Sequence[LiveFile]) -> Non
             "cannot remove such a file from a table. Let that program rewrite the files without "
             "them (in Spark: REORG TABLE ... APPLY (PURGE)), then run the same command again."
         )
-
-
-def sweep(
-    store: Lake,
-    table: str,
-    engine: str,
-    date: str,
-    *,
-    before: Callable[[], None],
-    keep: Collection[str] = (),
-) -> list[str]:
-    """Delete what the log does not list from an engine's and date's partition of a table.
-
-    That is what a commit replaced, whoever wrote it, and what a killed or abandoned run published
-    before its commit; a resumed run publishes it again. Files of other programs are only deleted if
-    the log states that they were removed. Only the holder of the lock may call this.
-
-    Args:
-        store: The store.
-        table: One of `layout.TABLES`.
-        engine: The engine's name.
-        date: YYYY-MM-DD.
-        before: Called right before anything is deleted; raises to stop, as another holder of the
-            lock may have committed the files since.
-        keep: Files that were just committed; they stay, whatever the log states now.
-
-    Returns:
-        The keys that were deleted.
-    """
-    live = {file.key for file in live_files(store, table, engine, date)}
-    place = f"{table}/{layout.partition(engine, date)}/"
-    ours = f"{place}part-{layout.run_prefix(engine, date)}"
-    unnamed = [item.key for item in store.list_objects(place) if item.key not in live]
-    orphans = [key for key in unnamed if key.startswith(ours) and key not in keep]
-    others = [key for key in unnamed if not key.startswith(ours)]
-    if others:
-        dead = removed_files(store, table)
-        orphans += [key for key in others if key in dead]
-    if orphans:
-        before()
-        store.delete(orphans)
-    return orphans
-
-
-def commit_turn(store: Lake) -> AbstractContextManager[object]:
-    """A turn to commit, for stores that do not decide between two writers."""
-    return Turn(store, layout.turns("commits")) if store.single_writer else nullcontext()
-
-
-def landed(store: Lake, table: str, run_id: str) -> bool:
-    """Whether the run's commit to a table is in its log."""
-    return _ask(store, table, lambda opened: opened.transaction_version(run_id)) is not None
-
-
-def landed_runs(store: Lake, table: str, run_ids: Sequence[str]) -> set[str]:
-    """Which of these runs have a commit in a table's log."""
-
-    def ask(opened: DeltaTable) -> set[str]:
-        return {run_id for run_id in run_ids if opened.transaction_version(run_id) is not None}
-
-    return _ask(store, table, ask) or set()
-
-
-def removed_files(store: Lake, table: str) -> set[str]:
-    """Files that were removed from the table, by any program, as far back as its log goes."""
-    removed = _ask(
-        store,
-        table,
-        lambda opened: opened.vacuum(
-            retention_hours=0, dry_run=True, enforce_retention_duration=False
-        ),
-    )
-    return {f"{table}/{path}" for path in removed or ()}
-
-
-def fence(store: Lake, engine: str, date: str) -> None:
-    """Write an entry without files to each table's log, so that no earlier writer can land.
-
-    A holder of the lock that was suspended between checking it and writing the log would write the
-    version after the one that it read; that version is then taken. To be called after taking over
-    a lock.
-
-    Raises:
-        LakeError: A log cannot be written.
-    """
-    with commit_turn(store):
-        for table in layout.TABLES:
-            _fence(store, table, f"lock-{engine}-{date}")
-
-
-def _fence(store: Lake, table: str, writer: str) -> None:
-    found = _ask(store, table, lambda opened: (opened, opened.transaction_version(writer)))
-    if found is None:
-        return
-    opened, before = found
-    try:
-        opened.create_write_transaction(
-            [],
-            "append",
-            SCHEMAS[table],
-            partition_by=["engine", "date"],
-            commit_properties=CommitProperties(
-                app_transactions=[Transaction(writer, 1 + (before or 0))],
-                custom_metadata={"fence": writer},
-            ),
-        )
-    except (DeltaError, OSError) as error:
-        raise LakeError(
-            f"the log of {store.uri(table)} cannot be written: {paragraph_of(error)}. Check that "
-            "this user may write to the store."
-        ) from error
 
 
 def land(
@@ -471,7 +153,7 @@ def _commit(
     for attempt in range(attempts):
         if attempt:
             pause = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2**attempt)
-            time.sleep(pause * random.uniform(0.5, 1.0))
+            interrupt.sleep(pause * random.uniform(0.5, 1.0))
         try:
             opened, version = _open_for(store, table, run_id)
         except LakeError as error:
@@ -573,7 +255,7 @@ def _check_replaced(
 
 def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:
     """The table, and the version of the run's transaction in exactly that state."""
-    found = _ask(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
+    found = query_table(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
     if found is None:
         raise LakeError(
             f"the table {store.uri(table)} no longer exists: somebody deleted it. Restore it from "
@@ -601,6 +283,6 @@ def _remove(file: LiveFile, table: str, engine: str, date: str) -> RemoveAction:
         path=file.key.removeprefix(f"{table}/"),
         data_change=True,
         deletion_timestamp=int(time.time() * 1000),
-        size=file.bytes,
+        size=file.size_bytes,
         partition_values=values,
     )

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -24,6 +23,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.schema import PrimitiveType
 from deltalake.transaction import AddAction
 
+from steel_batch import interrupt
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.tables.deletion_vectors import kept_rows
 from steel_batch.tables.statistics import are_complete, rows_only
@@ -50,7 +50,7 @@ def evolve(reopen: Callable[[], DeltaTable], fields: pa.Schema) -> bool:
     is_changed = False
     failures: list[Exception] = []
     while len(failures) < ATTEMPTS:
-        time.sleep(PAUSE_SECONDS * len(failures))
+        interrupt.sleep(PAUSE_SECONDS * len(failures))
         opened = reopen()
         missing = missing_columns(opened, fields)
         files = bounded_files(opened) if missing else partly_bounded_files(opened)

@@ -17,9 +17,10 @@ from steel_batch import interrupt, layout
 from steel_batch.database import scratch_database
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import LiveFile, read_file, removed_files
+from steel_batch.tables.committed import read_file
 from steel_batch.tables.merge import DataFile, load_files
 from steel_batch.tables.provenance import Rewriting, missing_entries, rewritings
+from steel_batch.tables.table_log import LiveFile, removed_files
 
 BLOCK_BYTES = 8 << 20
 DAMAGED = ("missing", "truncated", "changed")
@@ -79,11 +80,11 @@ class FileChecks:
                 kind="missing", key=file.key, message="the log lists it, but it does not exist"
             )
             return
-        if found.size_bytes != file.bytes:
+        if found.size_bytes != file.size_bytes:
             yield Problem(
                 kind="truncated",
                 key=file.key,
-                message=f"it has {found.size_bytes} bytes, the log states {file.bytes}",
+                message=f"it has {found.size_bytes} bytes, the log states {file.size_bytes}",
             )
             return
         if record is None:

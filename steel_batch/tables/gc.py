@@ -18,8 +18,9 @@ from steel_batch.lake import Lake, LakeObject
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.receipt import check_formats
 from steel_batch.runs.record import list_runs, read_run, read_runs, runs_of
-from steel_batch.tables.commit import all_live_files, fence, landed, removed_files
+from steel_batch.tables.fence import fence
 from steel_batch.tables.file_checks import run_of
+from steel_batch.tables.table_log import all_live_files, landed, removed_files
 
 _PLACE: Final = re.compile(r"[^/]+/engine=(?P<engine>[^/]+)/date=(?P<date>[^/]+)/")
 HALF_WRITTEN_SECONDS: Final = 24 * 3600.0

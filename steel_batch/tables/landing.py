@@ -12,65 +12,38 @@ import dataclasses
 import datetime
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steel_batch import interrupt, layout, schema
-from steel_batch.database import load_stream, scratch_database
 from steel_batch.errors import CommitUnknownError, LakeError, StaleChangeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.documents import MAX_BYTES
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
-from steel_batch.runs.plan import Plan
 from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
-from steel_batch.tables.commit import (
-    LiveFile,
-    commit_turn,
-    land,
-    landed,
-    live_files,
-    open_table,
-    read_file,
-    read_rows,
-    sweep,
-)
-from steel_batch.tables.deletion_vectors import select
+from steel_batch.tables.commit import land
+from steel_batch.tables.committed import read_rows
 from steel_batch.tables.merge import (
     READ_AT_ONCE,
     DataFile,
     load_files,
     save_files,
     save_replaced,
-    write_file,
 )
+from steel_batch.tables.rewriting import Change, without_planned, write_new
 from steel_batch.tables.summary import FIELDS, summarize
+from steel_batch.tables.sweep import sweep
+from steel_batch.tables.table_log import commit_turn, landed, live_files, open_table
 
-KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
-_PLACED = pa.schema([("file", pa.int64()), ("place", pa.int64()), *KEY])
 NUM_CHANGES: Final = 10
 """How often a change is computed again because another writer rewrote the table meanwhile."""
 NUM_LOOKS: Final = 3
 """How often a committed run is committed again because the tables do not contain it."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What a run changes in one table."""
-
-    added: list[DataFile]
-    replaced: list[LiveFile]
-    """Files that the added ones replace."""
-    seen: list[LiveFile] | None = None
-    """The date's files that this was computed from, if it depends on all of them."""
 
 
 def land_run(
@@ -191,7 +164,7 @@ class _Landing:
 
     def _predictions(self, attempt: int) -> Change:
         table, files = layout.PREDICTIONS, [_renamed(file, attempt) for file in self._files]
-        change = _without_planned(self._store, self._record, table, len(files), attempt)
+        change = without_planned(self._store, self._record, table, len(files), attempt)
         return dataclasses.replace(change, added=[*files, *change.added])
 
     def _summaries(self, attempt: int) -> Change:
@@ -200,14 +173,14 @@ class _Landing:
         before = live_files(store, table, record.engine, record.date)
         rows = read_rows(store, layout.PREDICTIONS, record.engine, record.date, FIELDS)
         summary = summarize(rows, self._classes, record.run_id)
-        return Change([_write(store, record, table, 0, attempt, [summary])], before, before)
+        return Change([write_new(store, record, table, 0, attempt, [summary])], before, before)
 
     def _quarantine(self, attempt: int) -> Change:
         store, record, table = self._store, self._record, layout.QUARANTINE
-        change = _without_planned(store, record, table, 1, attempt)
+        change = without_planned(store, record, table, 1, attempt)
         if self._bad_shards:
             entries = _quarantined(store, record, self._bad_shards)
-            change.added.append(_write(store, record, table, 0, attempt, entries))
+            change.added.append(write_new(store, record, table, 0, attempt, entries))
         return change
 
 
@@ -235,83 +208,6 @@ def delete_staged(store: Lake, run_id: str) -> None:
     """Delete the staged and merged files of a run whose commits surely landed or surely failed."""
     for folder in ("merged", "shards"):
         store.delete(item.key for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"))
-
-
-def _without_planned(
-    store: Lake, record: RunRecord, table: str, first_number: int, attempt: int
-) -> Change:
-    """Rewrite the committed files that contain images of this run's plan, without those images."""
-    settings = record.settings
-    is_replacing = settings["rescore_changed"] or settings["retry_quarantined"]
-    # A quarantined image that has changed since is planned like a new one.
-    if not (is_replacing or table == layout.QUARANTINE):
-        return Change([], [])
-    files = live_files(store, table, record.engine, record.date)
-    made: list[DataFile] = []
-    replaced: list[LiveFile] = []
-    if not files:
-        return Change(made, replaced, files)
-    with scratch_database() as con:
-        load_stream(con, "planned", KEY, _planned_keys(store, record))
-        load_stream(con, "live", _PLACED, _placed_keys(store, files))
-        con.execute("CREATE TABLE kept AS FROM live ANTI JOIN planned USING (image_key)")
-        counts = con.sql(
-            "SELECT file, count(kept.place) FROM live LEFT JOIN kept USING (file, place) "
-            "GROUP BY file HAVING count(kept.place) < count(*) ORDER BY file"
-        ).fetchall()
-        for place, num_kept in counts:
-            replaced.append(files[place])
-            if num_kept:
-                kept = con.execute("SELECT place FROM kept WHERE file = ? ORDER BY 1", [place])
-                places = kept.fetchnumpy()["place"]
-                fields = _fields_of(store, files[place].key, table)
-                rows = _rows_at(store, files[place].key, fields, places)
-                number = first_number + len(made)
-                made.append(_write(store, record, table, number, attempt, rows, fields=fields))
-    return Change(made, replaced, files)
-
-
-def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
-    for group in Plan(store, record.run_id, digest=record.plan_digest):
-        yield from group.select(["image_key"]).cast(KEY).to_batches()
-
-
-def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBatch]:
-    """The keys in some files with their positions: which file, which row."""
-    for number, file in enumerate(files):
-        place = 0
-        for batch in read_file(store, file.key, KEY):
-            places, keys = np.arange(place, place + batch.num_rows), batch["image_key"]
-            place += batch.num_rows
-            if file.kept is not None and len(places):  # deleted rows are not written again
-                is_kept = select(file.kept, int(places[0]), len(places))
-                places, keys = places[is_kept], keys.filter(pa.array(is_kept))
-            columns = [np.full(len(places), number), places, keys]
-            yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=_PLACED)
-
-
-def _fields_of(store: Lake, key: str, table: str) -> pa.Schema:
-    """The columns of a table's files, followed by columns of a file that this build does not know.
-
-    So a column that somebody added is not lost when the file is rewritten.
-    """
-    with store.open_input(key) as stream:
-        found = pq.read_schema(stream)
-    ours = schema.TABLES[table]
-    return pa.schema([*ours, *(field for field in found if field.name not in ours.names)])
-
-
-def _rows_at(
-    store: Lake, key: str, fields: pa.Schema, places: npt.NDArray[np.int64]
-) -> Iterator[pa.Table]:
-    """The rows of a file at some sorted positions."""
-    with store.open_input(key) as stream, pq.ParquetFile(stream) as file:
-        start = 0
-        for group in range(file.num_row_groups):
-            rows = file.read_row_group(group)
-            first, last = np.searchsorted(places, [start, start + rows.num_rows])
-            yield schema.conform(rows.take(places[first:last] - start), fields)
-            start += rows.num_rows
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> Iterator[pa.Table]:
@@ -344,22 +240,3 @@ def whole_receipt(store: Lake, key: str, data: bytes | LakeError) -> Receipt:
             f"{store.uri(key)} is damaged ({error}), and its run's quarantine cannot be written "
             "without it: restore it from a backup."
         ) from error
-
-
-def _write(
-    store: Lake,
-    record: RunRecord,
-    table: str,
-    number: int,
-    attempt: int,
-    tables: Iterator[pa.Table] | list[pa.Table],
-    *,
-    fields: pa.Schema | None = None,
-) -> DataFile:
-    return write_file(
-        store,
-        fields or schema.TABLES[table],
-        tables,
-        merged=layout.merged_file(record.run_id, table, number),
-        target=layout.table_file(table, record.engine, record.date, record.run_id, number, attempt),
-    )

@@ -24,8 +24,9 @@ from steel_batch import layout
 from steel_batch.database import connect, interruptible
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import SCHEMAS, LiveFile, files_of, open_table, read_file
+from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import missing_columns
+from steel_batch.tables.table_log import SCHEMAS, LiveFile, files_of, open_table
 
 _UNREADABLE: Final = "reading the stream registered as"
 """Part of DuckDB's message if the failure is not its own but that of the stream it reads."""
@@ -84,7 +85,7 @@ def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> 
     # If an earlier build wrote the store last, new columns are null.
     fields = pa.schema([*found, *missing_columns(opened, SCHEMAS[table])])
     files = files_of(opened, table)
-    sizes = {file.key.removeprefix(f"{table}/"): file.bytes for file in files}
+    sizes = {file.key.removeprefix(f"{table}/"): file.size_bytes for file in files}
     there = pa_fs.PyFileSystem(
         DeltaStorageHandler(store.uri(table), store.storage_options(), sizes)
     )

@@ -17,11 +17,12 @@ from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import Run, RunRecord, RunResult
-from steel_batch.tables.commit import LiveFile, known_images, landed_runs, read_file
+from steel_batch.tables.committed import known_images, read_file
 from steel_batch.tables.file_checks import Problem, by_partition
 from steel_batch.tables.mending import missing_tables
 from steel_batch.tables.merge import load_files
 from steel_batch.tables.summary import FIELDS, summarize
+from steel_batch.tables.table_log import LiveFile, landed_runs
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 MEND = "`steel-batch backfill --recheck` over that date, or `score` of it, repairs this"

@@ -7,7 +7,6 @@ the bounds that it removes are recomputed, for every column, from each file's fo
 from __future__ import annotations
 
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from deltalake.exceptions import DeltaError
 
+from steel_batch import interrupt
 from steel_batch.errors import LakeError, MissingObjectError, paragraph_of
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import SCHEMAS, open_table
 from steel_batch.tables.evolution import (
     ATTEMPTS,
     PAUSE_SECONDS,
@@ -30,6 +29,7 @@ from steel_batch.tables.evolution import (
     unbounded_files,
 )
 from steel_batch.tables.statistics import columns_with_nan, file_statistics
+from steel_batch.tables.table_log import SCHEMAS, open_table
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def upgrade_table(store: Lake, table: str) -> Upgrade:
     unreadable: set[str] = set()
     failures: list[Exception] = []
     while len(failures) < ATTEMPTS:
-        time.sleep(PAUSE_SECONDS * len(failures))
+        interrupt.sleep(PAUSE_SECONDS * len(failures))
         opened = open_table(store, table)
         files = unbounded_files(opened)
         fields = pa.schema(opened.schema().to_arrow())

@@ -15,7 +15,6 @@ from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
 from steel_batch.runs.record import Run, list_runs, read_run
-from steel_batch.tables.commit import LiveFile, all_live_files, open_table
 from steel_batch.tables.file_checks import (
     DAMAGED,
     FileChecks,
@@ -31,6 +30,7 @@ from steel_batch.tables.run_checks import (
     check_summaries,
     check_transactions,
 )
+from steel_batch.tables.table_log import LiveFile, all_live_files, open_table
 from steel_batch.tables.upgrade import count_hiding_files
 
 __all__ = ["Problem", "Verification", "run_of", "verify"]

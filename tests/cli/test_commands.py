@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +18,9 @@ import click
 import pytest
 
 from steel_batch.cli import cli
+from steel_batch.cli.output import HELP
 from steel_batch.cli.train import training_command
-from steel_batch.config import ScoreConfig
+from steel_batch.config import BackfillConfig, ScoreConfig
 from tests.cli.command_line import Command, refused
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "commands.txt"
@@ -90,6 +93,63 @@ def test_sizes_and_times_are_shown_in_units_that_people_say() -> None:
     assert (fields["shard_bytes"], fields["merge_bytes"]) == (64 << 20, 256 << 20)
 
 
+SHARED = ["score", "backfill", "plan", "quarantine retry"]
+"""Commands that take the options of `score`."""
+
+
+def help_of(name: str) -> str:
+    command: click.Command = cli
+    for word in name.split():
+        command = command.commands[word]  # type: ignore[attr-defined]
+    with click.Context(command, terminal_width=100, **HELP) as context:
+        return command.get_help(context)
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_help_shows_an_example_that_the_command_takes_and_its_options_in_groups(name: str) -> None:
+    text = help_of(name)
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles[0] == "What to score"
+    assert set(titles[1:-1]) <= {"Where it goes", "Engine", "Limits", "Cluster", "Output"}
+    assert titles[-1] == "Other options"
+    others = " ".join(text.partition("Other options:")[2].split())
+    assert others.removeprefix("-h, ") == "--help Show this message and exit."
+    example = text.partition("Example:\n")[2].partition("\n\n")[0]
+    words = shlex.split(example.replace("\\\n", " "))
+    assert words[:2] == ["steel-batch", name.split()[0]]
+    command = cli
+    for word in name.split():
+        command = command.commands[word]  # type: ignore[assignment]
+    with command.make_context(name, words[1 + len(name.split()) :]) as context:
+        assert context.params["images"] == "s3://lake/images"
+
+
+def test_help_of_score_begins_with_the_date() -> None:
+    _, _, options = help_of("score").partition("What to score:\n")
+    assert options.split()[:2] == ["--date", "DATE"]
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_options_have_the_defaults_of_their_configuration(name: str) -> None:
+    command = cli
+    for word in name.split():
+        command = command.commands[word]  # type: ignore[assignment]
+    fields = {
+        field.name: field.default
+        for config in (ScoreConfig, BackfillConfig)
+        for field in dataclasses.fields(config)
+        if field.default not in (None, dataclasses.MISSING) and field.name != "date"
+    }
+    with click.Context(command) as context:
+        found = {
+            str(option.name): option.type_cast_value(context, option.get_default(context))
+            for option in command.params
+            if option.name in fields
+        }
+    assert found == {name: fields[name] for name in found}
+    assert len(found) >= 4
+
+
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_train_is_helped_with_as_any_other_command(steel_batch: Command, flag: str) -> None:
     done = steel_batch("train", flag)
@@ -144,7 +204,7 @@ def test_a_job_is_run_as_its_docstring_says(job: str) -> None:
     [
         ([], "Score a date's images"),
         (["scor"], "No such command 'scor'"),
-        (["score"], "Missing option '--images'"),
+        (["score"], "Missing option '--date'. Give YYYY-MM-DD"),
         (["verify", "--store", "x", "--output", "xml"], "'xml' is not one of"),
         (["synth", "--out", "x", "--num-images", "many"], "'many' is not a valid integer"),
         (["query", "--store", "x"], "Missing argument 'SQL'"),

@@ -24,11 +24,15 @@ def test_plan_prints_one_object_and_writes_nothing(
     assert done.code == 0
     assert keys(done.json) == {
         "engine", "date", "digest", "num_images", "num_shards", "bytes", "num_committed",
-        "num_changed", "num_left_out", "example_left_out",
+        "num_changed", "num_beyond_limit", "num_left_out", "example_left_out",
     }  # fmt: skip
     assert (done.json["num_images"], done.json["num_left_out"]) == (4, 1)
     assert done.json["example_left_out"] == f"line=1/date={DATE}/thumbs.db"
     assert not (tmp_path / "store").exists()
+    few = steel_batch("plan", *flags, "--limit", "3", "--output", "json").json
+    assert (few["num_images"], few["num_beyond_limit"]) == (3, 1)
+    few_text = steel_batch("plan", *flags, "--limit", "3").err
+    assert "\n  left to a later run by --limit: 1 image\n" in few_text
     text = steel_batch("plan", *flags)
     assert text.out == ""
     assert text.err.startswith(f"{DATE}: 4 images in 1 shard, ")

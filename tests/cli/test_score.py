@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.cli.score import progress_line, show_result
+from steel_batch.cli.progress import progress_line
+from steel_batch.cli.score import show_result
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
 from steel_batch.registry.versions import load_engine
@@ -55,7 +56,7 @@ RESULT = {
     "startup_seconds", "num_committed_before", "num_changed", "num_left_out",
     "example_left_out", "num_retried", "num_bad_again", "num_resumed_shards",
     "num_resumed_images", "classes",
-    "attempt_seconds",
+    "attempt_seconds", "num_beyond_limit",
 }  # fmt: skip
 """What one line of `score --output json` holds."""
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steel_batch.cli.values import UNITS, parse_bytes
+from steel_batch.cli.values import UNITS, parse_bytes, size_text
 from steel_batch.errors import ConfigError
 from tests.cli.command_line import Command, refused, with_flag
 from tests.conftest import DATE
@@ -30,6 +30,14 @@ def test_a_size_is_read_as_people_write_it(text: str, expected: int) -> None:
 @given(st.integers(0, 1 << 50), st.sampled_from(sorted(UNITS)))
 def test_a_whole_number_of_any_unit_is_exact(number: int, unit: str) -> None:
     assert parse_bytes(f"{number} {unit}") == number * UNITS[unit]
+
+
+@given(st.integers(0, 1 << 50))
+def test_a_size_is_shown_as_it_is_read_back(number: int) -> None:
+    assert parse_bytes(size_text(number)) == number
+    assert size_text(number << 20) == (
+        f"{number} MiB" if number % 1024 else size_text(number << 20)
+    )
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "-1", "64 M", "64 MiBs", "1.5", "0x10", "1e9", "nan"])

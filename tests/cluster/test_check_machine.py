@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 
 from steel_batch.cli import cli
 from steel_batch.cluster.check_machine import Wanted, check, check_images, check_store
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.check import check_packages
 from steel_batch.engine.finding import Finding
 from steel_batch.engine.installed import installed
@@ -39,7 +40,7 @@ def test_a_machine_without_a_gpu_scores_on_its_cpu(lake: Lake, tiny_engine: Path
     fill_lake(lake, num_images=1)
     wanted = Wanted(
         engine=load_engine(str(tiny_engine), store=None),
-        runtime="onnxruntime",
+        inference=RuntimeSettings(runtime="onnxruntime", precision="auto", batch_size=None),
         store=lake,
         images=lake.url,
         endpoint_url=lake.endpoint_url,
@@ -57,7 +58,7 @@ def test_a_machine_without_a_gpu_scores_on_its_cpu(lake: Lake, tiny_engine: Path
 
 
 def test_a_machine_that_only_reads_needs_neither_gpu_nor_graph() -> None:
-    assert states(check(Wanted(engine=None, runtime=None))) == {"Python": "ok", "packages": "ok"}
+    assert states(check(Wanted(engine=None, inference=None))) == {"Python": "ok", "packages": "ok"}
 
 
 def test_another_version_than_the_command_s_is_wrong() -> None:

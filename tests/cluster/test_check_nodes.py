@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from steel_batch.cli import cli
 from steel_batch.cluster.check_machine import Wanted
 from steel_batch.cluster.check_nodes import check_nodes
+from steel_batch.config import RuntimeSettings
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import load_engine
 from tests.conftest import DATE, PATTERN, cluster_address, fill_lake
@@ -27,10 +28,10 @@ NO_PYCUDA = pytest.mark.skipif(
 PRETEND = """
 import contextlib, dataclasses, json, sys, ray
 from ray.cluster_utils import Cluster
-from steel_batch.config import ScoreConfig
+from steel_batch.config import RuntimeSettings, ScoreConfig
 from steel_batch.errors import ConfigError
 from steel_batch.cluster.check_nodes import check_nodes
-from steel_batch.pipeline.run import score
+from steel_batch.pipeline.score import score
 from steel_batch.cluster.check_machine import Wanted
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
@@ -40,7 +41,11 @@ try:
     list(score(ScoreConfig(**json.loads(sys.argv[1])), lambda _: None))
 except ConfigError as error:
     print(json.dumps(str(error)))
-check_nodes(Wanted(engine=None, runtime="onnxruntime"), seconds=100)  # starts workers that stay
+reading, tensorrt = (
+    RuntimeSettings(runtime=name, precision="auto", batch_size=None)
+    for name in ("onnxruntime", "tensorrt")
+)
+check_nodes(Wanted(engine=None, inference=reading), seconds=100)  # starts workers that stay
 
 @ray.remote(num_gpus=1, num_cpus=0)
 class Holder:
@@ -49,7 +54,7 @@ class Holder:
 
 holder = Holder.remote()
 ray.get(holder.has.remote())
-for report in check_nodes(Wanted(engine=None, runtime="tensorrt"), seconds=10):
+for report in check_nodes(Wanted(engine=None, inference=tensorrt), seconds=10):
     print(json.dumps([dataclasses.asdict(finding) for finding in report.findings]))
 with contextlib.redirect_stdout(sys.stderr):
     ray.shutdown()
@@ -107,7 +112,9 @@ def test_each_node_of_a_cluster_looks_at_itself(tiny_engine: Path, tmp_path: Pat
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_node_of_another_version_is_wrong(tiny_engine: Path) -> None:
     wanted = Wanted(
-        engine=load_engine(str(tiny_engine), store=None), runtime="onnxruntime", version="9.8.7"
+        engine=load_engine(str(tiny_engine), store=None),
+        inference=RuntimeSettings(runtime="onnxruntime", precision="auto", batch_size=None),
+        version="9.8.7",
     )
     (report,) = check_nodes(wanted, seconds=100)
     assert [f.name for f in report.findings if f.state == "wrong"] == ["packages"]

@@ -43,7 +43,7 @@ def test_nothing_is_handed_out_before_every_awaited_actor_can_score() -> None:
         dispatcher = Dispatcher(num_awaited=2)
         await dispatcher.put(0, WORK)
         taking = asyncio.create_task(dispatcher.take(0, 0, 1))
-        opening = asyncio.create_task(dispatcher.opening(0))
+        opening = asyncio.create_task(dispatcher.startup(0))
         await dispatcher.answer("a", "node-1", None)
         await dispatcher.answer("a", "node-1", None)  # started anew, and no second one
         assert await is_waiting(taking)
@@ -58,11 +58,11 @@ def test_nothing_is_handed_out_before_every_awaited_actor_can_score() -> None:
 
 def test_an_actor_that_is_not_there_in_time_is_not_waited_for() -> None:
     async def steps() -> None:
-        dispatcher = Dispatcher(num_awaited=2, patience=0.05)
+        dispatcher = Dispatcher(num_awaited=2, patience_seconds=0.05)
         await dispatcher.put(0, WORK)
         await dispatcher.answer("a", "node-1", None)
         assert await dispatcher.take(0, 0, 1) == WORK
-        assert (await dispatcher.opening(0)).num_answers == 1
+        assert (await dispatcher.startup(0)).num_answers == 1
 
     run(steps())
 
@@ -78,7 +78,7 @@ def test_of_actors_that_cannot_score_each_reason_is_told_once_with_its_nodes() -
         assert await is_waiting(taking)
         await dispatcher.answer("d", "node-4", EngineError("plan: damaged."))
         assert await taking is None
-        assert (await dispatcher.opening(0)).is_refused
+        assert (await dispatcher.startup(0)).is_refused
         error = await dispatcher.refusal()
         assert isinstance(error, ConfigError)
         assert "On node-1, node-3: driver: too old. On node-4: plan: damaged." in error.message
@@ -103,9 +103,9 @@ def test_a_note_is_told_once_and_before_it_is_over() -> None:
         dispatcher = Dispatcher(num_awaited=1)
         for _ in range(2):
             await dispatcher.note("the plan is built")
-        first = await dispatcher.opening(0)
+        first = await dispatcher.startup(0)
         assert (first.is_over, first.notes) == (False, ["the plan is built"])
-        later = asyncio.create_task(dispatcher.opening(1))
+        later = asyncio.create_task(dispatcher.startup(1))
         assert await is_waiting(later)
         await dispatcher.answer("a", "node-1", None)
         assert (await later).is_over

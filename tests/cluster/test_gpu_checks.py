@@ -14,12 +14,12 @@ import pytest
 from steel_batch.cluster.check_machine import Wanted
 from steel_batch.cluster.check_nodes import check_nodes
 from steel_batch.cluster.join import joined_cluster
-from steel_batch.config import ScoreConfig
+from steel_batch.config import RuntimeSettings, ScoreConfig
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import score
+from steel_batch.pipeline.score import score
 from steel_batch.registry.registration import register
 from steel_batch.registry.versions import load_engine
 from tests.tiny_engine import tiny_version
@@ -59,7 +59,9 @@ def test_a_run_says_that_a_plan_is_built_scores_and_is_silent_the_next_time(
         return steps
 
     wanted = Wanted(
-        engine=load_engine(card.name, store=store), runtime="tensorrt", batch_size=4, store=store
+        engine=load_engine(card.name, store=store),
+        inference=RuntimeSettings(runtime="tensorrt", precision="auto", batch_size=4),
+        store=store,
     )
     name = f"{machine.short_name}-fp16-b4"
     with joined_cluster(None):

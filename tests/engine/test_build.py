@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from steel_batch.cli import cli
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.build import _run, build, compare, ensure_plan, usual_precision
 from steel_batch.engine.check import check_plan
 from steel_batch.engine.compiled_plans import (
@@ -309,7 +310,9 @@ def test_build_engine_prints_what_it_made_as_json(tmp_path: Path) -> None:
 def test_without_tensorrt_or_pycuda_the_message_says_what_to_install(tiny_engine: Path) -> None:
     engine = load_engine(str(tiny_engine), store=None)
     with pytest.raises(ConfigError, match=r"steel-batch\[gpu\]"):
-        open_runtime(engine, runtime="tensorrt")
+        open_runtime(engine, RuntimeSettings(runtime="tensorrt", precision="auto", batch_size=None))
     with pytest.raises(ConfigError, match=r"need PyCUDA.*steel-batch\[gpu\]"):
-        open_runtime(engine, runtime=RTX)
+        open_runtime(
+            engine, RuntimeSettings(runtime="tensorrt_rtx", precision="auto", batch_size=None)
+        )
     assert list_plans(engine) == []

@@ -15,6 +15,7 @@ import pytest
 
 from steel_batch import layout
 from steel_batch.cli import cli
+from steel_batch.config import Precision, RuntimeSettings
 from steel_batch.engine.build import build
 from steel_batch.engine.check import check_gpu, check_graph, check_memory, check_plan
 from steel_batch.engine.compiled_plans import ANY_GPU, Machine, PlanRecord, plan_file, put_plan
@@ -43,6 +44,10 @@ def engine(tmp_path: Path) -> Engine:
     store = Lake(str(tmp_path / "store"))
     register(store, CARD, GRAPHS)
     return load_engine(CARD.name, store=store)
+
+
+def settings(precision: Precision, batch_size: int | None = None) -> RuntimeSettings:
+    return RuntimeSettings(runtime="tensorrt", precision=precision, batch_size=batch_size)
 
 
 def record_of(machine: Machine, plan: bytes = b"code", **changes: object) -> PlanRecord:
@@ -202,7 +207,7 @@ def test_a_damaged_graph_is_wrong(engine: Engine) -> None:
     importlib.util.find_spec("pycuda") is not None, reason="this machine has PyCUDA"
 )
 def test_without_a_gpu_all_that_is_missing_is_named_at_once(engine: Engine) -> None:
-    found = {f.name: f for f in check_gpu(engine, "tensorrt", precision="auto", batch_size=None)}
+    found = {f.name: f for f in check_gpu(engine, settings("auto"))}
     assert list(found) == ["driver", "GPU", "TensorRT"]
     assert {finding.state for finding in found.values()} == {"wrong"}
     assert "Install NVIDIA's driver" in found["driver"].remedy
@@ -214,9 +219,9 @@ def test_each_thing_that_is_wrong_is_named_by_itself(engine: Engine) -> None:
     machine = dataclasses.replace(H200, runtime_version="10.0.0.1")
     put_plan(engine, record_of(machine, precision="fp32", slot_bytes=MIB), b"code")
     with fake_gpu(CARD) as calls:
-        well = check_gpu(engine, "tensorrt", precision="fp32", batch_size=None)
+        well = check_gpu(engine, settings("fp32"))
         calls.faults["mem_get_info"] = CudaError("unspecified launch failure")
-        ill = check_gpu(engine, "tensorrt", precision="fp32", batch_size=None)
+        ill = check_gpu(engine, settings("fp32"))
     assert {f.name: f.state for f in well} == dict.fromkeys(
         ("driver", "GPU", "TensorRT", "plan", "memory"), "ok"
     )
@@ -232,7 +237,7 @@ def test_on_a_gpu_everything_is_found_and_the_plan_once_it_is_built(engine: Engi
         pytest.skip(str(error))
 
     def look() -> dict[str, Finding]:
-        findings = check_gpu(engine, "tensorrt", precision="auto", batch_size=8)
+        findings = check_gpu(engine, settings("auto", 8))
         print(*(f"{f.state:5} {f.name}: {f.text}" for f in findings), sep="\n")
         return {finding.name: finding for finding in findings}
 

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.build import build
 from steel_batch.engine.compiled_plans import PlanRecord, read_plan
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
@@ -430,7 +431,11 @@ def test_slots_decode_and_score_at_once(runtime: TrtRuntime) -> None:
 def test_a_gpu_that_can_decodes_unless_it_is_not_to(engine: Engine, record: PlanRecord) -> None:
     assert record.batch_size == BATCH
     for decode, is_loaded in (("gpu", True), ("auto", True), ("cpu", False)):
-        made = open_runtime(engine, runtime="tensorrt", batch_size=BATCH, decode=decode)
+        made = open_runtime(
+            engine,
+            RuntimeSettings(runtime="tensorrt", precision="auto", batch_size=BATCH),
+            decode_on=decode,
+        )
         try:
             assert ("decoded on the GPU" in made.description) == is_loaded
             with made.acquire() as slot:

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steel_batch.config import ScoreConfig
+from steel_batch.config import RuntimeSettings, ScoreConfig
 from steel_batch.engine import nvjpeg
 from steel_batch.engine.runtime import decodes_on_gpu, open_runtime
-from steel_batch.engine.tensorrt import missing_parts
+from steel_batch.engine.tensorrt_slot import missing_parts
 from steel_batch.errors import ConfigError
 from steel_batch.registry.versions import load_engine
 
@@ -85,12 +85,16 @@ def test_where_the_cpu_scores_the_cpu_decodes(decode: str) -> None:
 
 def test_the_gpu_is_not_to_decode_where_the_cpu_scores() -> None:
     with pytest.raises(ConfigError, match="--runtime tensorrt, or --decode cpu"):
-        open_runtime(load_engine("demo", store=None), runtime="onnxruntime", decode="gpu")
+        open_runtime(
+            load_engine("demo", store=None),
+            RuntimeSettings(runtime="onnxruntime", precision="auto", batch_size=None),
+            decode_on="gpu",
+        )
 
 
 def test_the_gpu_is_not_to_decode_what_another_decoder_makes() -> None:
     with pytest.raises(ConfigError, match="my:decoder makes the pixels"):
-        ScoreConfig(images="x", store="y", decode="gpu", decoder="my:decoder")
+        ScoreConfig(images="x", store="y", decode_on="gpu", decoder="my:decoder")
 
 
 def test_an_unknown_way_of_decoding_is_refused_by_name() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.build import build, ensure_plan
 from steel_batch.engine.compiled_plans import PlanRecord, list_plans, read_plan
 from steel_batch.engine.contract import Runtime
@@ -226,7 +227,9 @@ def test_of_actors_that_miss_a_plan_one_builds_it_and_the_others_wait(engine: En
 def test_an_engine_is_opened_with_the_plan_that_is_there(
     engine: Engine, record: PlanRecord
 ) -> None:
-    opened = open_runtime(engine, runtime="tensorrt", batch_size=BATCH)
+    opened = open_runtime(
+        engine, RuntimeSettings(runtime="tensorrt", precision="auto", batch_size=BATCH)
+    )
     try:
         assert (opened.batch_size, opened.num_slots) == (BATCH, NUM_SLOTS)
         assert record.device_name in opened.description

@@ -18,11 +18,9 @@ from typing import BinaryIO, TypeVar
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
 from steel_batch.runs.events import Progress
-from steel_batch.sources.open import open_source
-from steel_batch.tables.commit import ensure_tables
+from steel_batch.tables.table_log import ensure_tables
+from tests.conftest import complete, scope_of
 
 RECEIPT = "a receipt"
 T = TypeVar("T")
@@ -57,14 +55,14 @@ class KillingLake(Lake):
             if self._num_left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    def ask(self, what: str, request: Callable[[], T]) -> T:
+    def call_with_retry(self, what: str, request: Callable[[], T]) -> T:
         """Count what is asked of a table that has an entry of a run: the looks after a commit."""
         table = what.rpartition("/")[2]
         log = f"{table}/_delta_log/{1:020d}.json"
         is_look = self._at.pattern == f"look:{table}" and self.stat(log) is not None
         if is_look:
             self._step(f"look:{table}", before=True)
-        answer = super().ask(what, request)
+        answer = super().call_with_retry(what, request)
         if is_look:
             self._step(f"look:{table}", before=False)
         return answer
@@ -113,8 +111,5 @@ def kill_driver(config: ScoreConfig, step: Step) -> None:
 
 def _score(config: ScoreConfig, step: Step) -> None:
     store = KillingLake(config.store, endpoint_url=config.endpoint_url, step=step)
-    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
     ensure_tables(store)
-    engine = load_engine(config.engine, store=store)
-    with DateRun(config, engine, source, store, config.date, store.observe) as run:
-        run.complete()
+    complete(scope_of(config, store), store.observe)

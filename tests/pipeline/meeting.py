@@ -15,10 +15,8 @@ from pathlib import Path
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
-from steel_batch.sources.open import open_source
-from steel_batch.tables.commit import ensure_tables
+from steel_batch.tables.table_log import ensure_tables
+from tests.conftest import complete, scope_of
 
 
 class MeetingLake(Lake):
@@ -46,11 +44,8 @@ def main() -> None:
         place=Path(wanted["place"]),
         num=wanted["num"],
     )
-    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
-    engine = load_engine(config.engine, store=store)
     ensure_tables(store)
-    with DateRun(config, engine, source, store, config.date, lambda _: None) as run:
-        run.complete()
+    complete(scope_of(config, store))
 
 
 if __name__ == "__main__":

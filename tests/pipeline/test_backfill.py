@@ -13,18 +13,27 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
+from steel_batch.config import BackfillConfig
 from steel_batch.lake import Lake
-from steel_batch.pipeline.backfill import BackfillConfig, DateOutcome, backfill
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
+from steel_batch.pipeline.backfill import backfill
+from steel_batch.pipeline.open_date import open_date
+from steel_batch.pipeline.outcomes import DateOutcome
+from steel_batch.pipeline.states import ToScore
 from steel_batch.runs.record import list_runs
-from steel_batch.sources.open import open_source
-from steel_batch.tables.commit import ensure_tables
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import ensure_tables
 from steel_batch.tables.verify import verify
 from tests.cli.command_line import Command
 from tests.cli.conftest import steel_batch as steel_batch
-from tests.conftest import PATTERN, cluster_address, fill_lake, group, run_score, score_config
+from tests.conftest import (
+    PATTERN,
+    cluster_address,
+    fill_lake,
+    group,
+    run_score,
+    scope_of,
+    score_config,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -115,7 +124,7 @@ def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
     config = score_config(images, store, tiny_engine, date="all")
     outcomes = backfill(config, BackfillConfig(max_dates_at_once=1, stop_after=1), lambda _: None)
     assert [outcome.state for outcome in outcomes[:2]] == ["committed", "failed"]
-    assert "--max-bad" in (outcomes[1].error or "")
+    assert "--max-bad" in str(outcomes[1].error)
     assert _states(outcomes)["not begun"] >= 3
     outcomes = backfill(config, BackfillConfig(newest_first=True), lambda _: None)
     assert [outcome.date for outcome in outcomes] == dates[::-1]
@@ -132,13 +141,13 @@ def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
 def test_a_damaged_plan_stops_no_other_date(images: Lake, store: Lake, tiny_engine: Path) -> None:
     dates = _dates(4)
     config = score_config(images, store, tiny_engine, date="all")
-    engine, source = load_engine(config.engine, store=store), open_source(images.url, PATTERN)
     ensure_tables(store)
     plans = {}
     for date in dates:
         fill_lake(images, num_images=4, date=date)
-        with DateRun(config, engine, source, store, date, lambda _: None) as run:
-            key = layout.run_file(run.work.run_id, "plan.parquet")
+        with open_date(scope_of(config.replace(date=date), store), lambda _: None) as state:
+            assert isinstance(state, ToScore)
+            key = layout.run_file(state.work.run_id, "plan.parquet")
         plans[date] = key, store.read(key)
     cut, flipped = dates[0], dates[2]
     key, plan = plans[cut]

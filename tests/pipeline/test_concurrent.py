@@ -17,7 +17,7 @@ import pytest
 from steel_batch import layout
 from steel_batch.lake import Lake
 from steel_batch.runs.record import list_runs
-from steel_batch.tables.commit import open_table
+from steel_batch.tables.table_log import open_table
 from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,

@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -17,13 +18,13 @@ from steel_batch.config import ScoreConfig
 from steel_batch.errors import LockHeldError, PlanMismatchError
 from steel_batch.lake import Lake, series
 from steel_batch.lake.lock import CONFIRM_SECONDS
-from steel_batch.pipeline.run import DateRun
+from steel_batch.pipeline.open_date import open_date
+from steel_batch.pipeline.states import DateState, NothingNew, ToScore
 from steel_batch.registry.versions import load_engine
 from steel_batch.runs.events import Observer, Progress
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import RunRecord, list_runs, read_run
-from steel_batch.sources.open import open_source
-from tests.conftest import DATE, band_image, fill_lake, png, score_config
+from tests.conftest import DATE, band_image, fill_lake, png, scope_of, score_config
 from tests.made_up_run import begin, commit_run, finish, keys_of, merge, score_shards
 
 LATE = f"line=1/date={DATE}/late.png"
@@ -47,17 +48,15 @@ class Place:
 
     def open(
         self, store: Lake | None = None, observe: Observer = lambda _: None, **changes: object
-    ) -> DateRun:
+    ) -> AbstractContextManager[DateState]:
         """What a command does up to scoring."""
-        config, store = self.config.replace(**changes), store or self.store
-        source = open_source(config.images, config.key_pattern)
-        engine = load_engine(config.engine, store=store)
-        return DateRun(config, engine, source, store, DATE, observe)
+        return open_date(scope_of(self.config.replace(**changes), store or self.store), observe)
 
     def interrupted(self, **changes: object) -> str:
         """The run that a command begins or continues before it is interrupted."""
-        with self.open(**changes) as run:
-            return run.work.run_id
+        with self.open(**changes) as state:
+            assert isinstance(state, ToScore)
+            return state.work.run_id
 
     def land(self, record: RunRecord) -> None:
         score_shards(self.store, record)
@@ -128,9 +127,9 @@ def test_a_run_is_abandoned_where_another_landed_since_its_plan(place: Place) ->
     ours = place.interrupted(fresh=True)
     assert ours.endswith("-0002")
     place.land(theirs)
-    with place.open() as run:
-        assert run.result is not None
-        assert (run.result.run_id, run.result.num_images) == (None, 0)
+    with place.open() as state:
+        assert isinstance(state, NothingNew)
+        assert (state.result.run_id, state.result.num_images) == (None, 0)
     place.images.write(LATE, png(band_image(1)))
     late = place.interrupted()
     assert late.endswith("-0003")
@@ -145,9 +144,8 @@ def test_a_run_that_a_landed_one_quarantined_all_images_of_is_abandoned_too(plac
     etags = {item.key: item.etag for item in place.images.list_objects()}
     score_shards(place.store, theirs, bad=etags)
     finish(place.store, theirs, merge(place.store, theirs))
-    with place.open() as run:
-        assert run.result is not None
-        assert run.result.run_id is None
+    with place.open() as state:
+        assert isinstance(state, NothingNew)
     assert ours.endswith("-0002")
 
 

@@ -18,13 +18,16 @@ from steel_batch.cluster.merging import merge_files
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
 from steel_batch.runs.events import read_events
-from steel_batch.runs.record import RunResult
-from steel_batch.sources.open import open_source
 from steel_batch.tables.verify import verify
-from tests.conftest import DATE, committed_rows, fill_lake, run_score, score_config
+from tests.conftest import (
+    committed_rows,
+    complete,
+    fill_lake,
+    run_score,
+    scope_of,
+    score_config,
+)
 from tests.made_up_run import begin, image_keys, keys_of, score_shards
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -67,13 +70,6 @@ class DamagingLake(Lake):
         return Counter(path.name.partition("-")[0] for path in self._notes.iterdir())
 
 
-def complete(config: ScoreConfig, store: Lake) -> RunResult:
-    source = open_source(config.images, config.key_pattern)
-    engine = load_engine(config.engine, store=store)
-    with DateRun(config, engine, source, store, DATE, lambda _: None) as run:
-        return run.complete()
-
-
 @pytest.fixture
 def config(tmp_path: Path, tiny_engine: Path) -> ScoreConfig:
     """A run of five shards, each merged into a file of its own."""
@@ -92,7 +88,7 @@ def test_only_damaged_shards_are_scored_again_and_only_their_files_merged_again(
     config: ScoreConfig, notes: Path
 ) -> None:
     store = DamagingLake(config.store, notes=notes, num_damages=1)
-    result = complete(config, store)
+    result = complete(scope_of(config, store))
     assert (result.num_shards, result.num_scored) == (5, 20)
     assert len(committed_rows(store)) == 20
     assert list(verify(store)) == []
@@ -108,7 +104,7 @@ def test_a_store_that_keeps_damaging_is_named_and_what_is_whole_is_kept(
 ) -> None:
     store = DamagingLake(config.store, notes=notes, num_damages=9)
     with pytest.raises(LakeError, match=r"of 2 shards is not what .* written 2 times") as raised:
-        complete(config, store)
+        complete(scope_of(config, store))
     named = re.findall(r"/shards/(\d+)-", str(raised.value))
     assert {int(shard) for shard in named} <= set(DAMAGED), "whichever was merged first"
     assert named

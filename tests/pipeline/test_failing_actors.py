@@ -9,11 +9,15 @@ from ray.data import DataContext
 
 from steel_batch.errors import DeviceError, EngineError
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
-from steel_batch.sources.open import open_source
 from steel_batch.tables.verify import verify
-from tests.conftest import DATE, committed_rows, fill_lake, run_score, score_config
+from tests.conftest import (
+    committed_rows,
+    complete,
+    fill_lake,
+    run_score,
+    scope_of,
+    score_config,
+)
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -46,10 +50,7 @@ def test_an_actor_whose_device_fails_is_started_anew_and_no_row_is_lost(
     run_score(score_config(images, quiet, tiny_engine))
     config = score_config(images, store, tiny_engine)
     failing, failed = FailingLake(store.url, tmp_path / "failed"), tmp_path / "failed"
-    source = open_source(config.images, config.key_pattern)
-    engine = load_engine(config.engine, store=store)
-    with DateRun(config, engine, source, failing, DATE, lambda _: None) as run:
-        assert run.complete().num_scored == 12
+    assert complete(scope_of(config, failing)).num_scored == 12
     assert failed.exists()
     assert committed_rows(store) == committed_rows(quiet)
     assert list(verify(store)) == []

@@ -13,23 +13,23 @@ from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError, SteelBatchError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.retry import Retry
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
 from steel_batch.runs.events import Progress, read_events
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import RunResult, latest_run, list_runs
 from steel_batch.sources.key_pattern import KeyPattern
 from steel_batch.sources.prefix import Prefix
-from steel_batch.tables.commit import ensure_tables
+from steel_batch.tables.table_log import ensure_tables
 from steel_batch.tables.verify import verify
 from tests.conftest import (
     DATE,
     PATTERN,
     band_image,
     committed_rows,
+    complete,
     fill_lake,
     png,
     run_score,
+    scope_of,
     score_config,
 )
 from tests.fault_proxy import FaultProxy, Faults
@@ -95,10 +95,7 @@ def score_patiently(
     store = Lake(config.store, endpoint_url=config.endpoint_url, retry=retry)
     lake = Lake(config.images, endpoint_url=config.endpoint_url, retry=retry)
     ensure_tables(store)
-    engine = load_engine(config.engine, store=store)
-    source = Prefix(lake, KeyPattern(PATTERN))
-    with DateRun(config, engine, source, store, DATE, observe) as run:
-        return run.complete()
+    return complete(scope_of(config, store, Prefix(lake, KeyPattern(PATTERN))), observe)
 
 
 def assert_right(store: Lake, undisturbed: Rows) -> None:

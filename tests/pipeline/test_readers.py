@@ -16,12 +16,9 @@ from deltalake import DeltaTable
 
 from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import DateRun
-from steel_batch.registry.versions import load_engine
 from steel_batch.runs.events import Progress
-from steel_batch.sources.open import open_source
-from steel_batch.tables.commit import ensure_tables
-from tests.conftest import DATE, fill_lake, png, run_score, score_config
+from steel_batch.tables.table_log import ensure_tables
+from tests.conftest import DATE, complete, fill_lake, png, run_score, scope_of, score_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -102,8 +99,6 @@ class Poller:
 def complete_watched(config: ScoreConfig, store: Lake) -> Poller:
     """Score a date, and read all the time from shortly before its commit to shortly after it."""
     seen = Poller(store)
-    source = open_source(config.images, config.key_pattern, endpoint_url=config.endpoint_url)
-    engine = load_engine(config.engine, store=store)
     with contextlib.ExitStack() as stack:
 
         def observe(progress: Progress) -> None:
@@ -112,8 +107,7 @@ def complete_watched(config: ScoreConfig, store: Lake) -> Poller:
                 while not (seen.glob and seen.delta):
                     time.sleep(0.01)
 
-        with DateRun(config, engine, source, store, config.date, observe) as run:
-            run.complete()
+        complete(scope_of(config, store), observe)
         num_seen = len(seen.glob), len(seen.delta)
         while len(seen.glob) < num_seen[0] + 2 or len(seen.delta) < num_seen[1] + 2:
             time.sleep(0.01)

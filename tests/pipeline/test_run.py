@@ -23,7 +23,7 @@ from steel_batch.config import ScoreConfig
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
-from steel_batch.pipeline.run import score
+from steel_batch.pipeline.score import score
 from steel_batch.registry.card import Card
 from steel_batch.runs.record import RunResult
 from steel_batch.tables.verify import verify
@@ -117,6 +117,23 @@ def test_late_images_are_added_and_the_summary_covers_both_runs(
     }
     names = [i.key for i in store.list_objects("class_summaries/") if i.key.endswith(".parquet")]
     assert len(names) == 1
+
+
+@pytest.mark.quick("folder")
+def test_a_limit_scores_the_first_images_and_the_same_command_without_it_the_others(
+    images: Lake, store: Lake, tiny_engine: Path
+) -> None:
+    config = score_config(images, store, tiny_engine)
+    tried = run_score(config.replace(max_images=10))
+    assert (tried.num_images, tried.num_scored, tried.num_beyond_limit) == (10, 10, 20)
+    first = [row["image_key"] for row in committed_rows(store)]
+    assert first == sorted(item.key for item in images.list_objects("line=1/"))[:10]
+    more = run_score(config.replace(max_images=10))
+    assert (more.num_images, more.num_beyond_limit, more.num_committed_before) == (10, 10, 10)
+    rest = run_score(config)
+    assert (rest.num_images, rest.num_beyond_limit, rest.num_committed_before) == (10, 0, 20)
+    assert len(committed_rows(store)) == 30
+    assert list(verify(store)) == []
 
 
 @pytest.mark.quick("folder")

@@ -12,7 +12,8 @@ import pytest
 from steel_batch import layout
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import Plan, build_plan
+from steel_batch.runs.plan import Plan
+from steel_batch.runs.planning import build_plan
 from steel_batch.runs.receipt import put_receipt, read_receipts, stage
 from steel_batch.runs.record import read_run
 from tests.runs.test_plan import SETTINGS, ref

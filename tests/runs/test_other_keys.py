@@ -9,7 +9,8 @@ import pyarrow as pa
 import pytest
 
 from steel_batch.runs.other_keys import ROWS
-from steel_batch.runs.plan import KNOWN, PlanInfo, build_plan
+from steel_batch.runs.plan import KNOWN, PlanInfo
+from steel_batch.runs.planning import build_plan
 from steel_batch.sources.image_ref import ImageRef
 
 SETTINGS = {"shard_images": 9, "shard_bytes": 1 << 20, "rescore_changed": False}

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import KNOWN, Plan, build_plan, check_settings
+from steel_batch.runs.plan import KNOWN, Plan, check_settings
+from steel_batch.runs.planning import build_plan
 from steel_batch.sources.image_ref import ImageRef
 
 SETTINGS: dict[str, Any] = {"shard_images": 4, "shard_bytes": 1000, "rescore_changed": False}
@@ -136,6 +137,30 @@ def test_committed_images_are_left_out_and_changed_ones_counted(tmp_path: Path) 
     assert [row["image_key"] for row in rows(tmp_path / "p")] == ["changed", "late"]
 
 
+@given(limit=st.integers(1, 9), rescore=st.booleans(), retry=st.booleans())
+def test_a_limit_takes_the_first_images_and_counts_the_others(
+    tmp_path_factory: pytest.TempPathFactory, limit: int, rescore: bool, retry: bool
+) -> None:
+    path = tmp_path_factory.mktemp("plan") / "p"
+    keys = ("a", "b", "changed", "d", "done", "held", "other")
+    refs = [ref(key, etag="new" if key in ("changed", "other") else "e") for key in keys]
+    before = [
+        *known(("changed", "old"), ("done", "e")),
+        *set_aside(("held", "e", "empty"), ("other", "old", "empty")),
+    ]
+    choice = {**SETTINGS, "rescore_changed": rescore, "retry_quarantined": retry}
+    whole = build_plan(refs, choice, path, known=before)
+    every = [row["image_key"] for row in rows(path)]
+    part = build_plan(refs, {**choice, "max_images": limit}, path, known=before)
+    first = [row["image_key"] for row in rows(path)]
+    assert first == every[:limit]
+    assert (part.num_images, part.num_beyond_limit) == (len(first), len(every) - len(first))
+    assert part.num_retried == len({"held", "other"} & {*first})
+    counts = ("num_committed", "num_changed", "num_gone")
+    assert [getattr(part, name) for name in counts] == [getattr(whole, name) for name in counts]
+    assert part.digest != whole.digest
+
+
 def test_a_plan_of_nothing_is_a_plan(tmp_path: Path) -> None:
     info = build_plan([], SETTINGS, tmp_path / "p")
     assert (info.num_images, info.num_shards) == (0, 0)
@@ -213,7 +238,7 @@ def test_other_settings_are_shown_side_by_side() -> None:
     with pytest.raises(PlanMismatchError, match=r"shard_images was 4 and is now 8.*--fresh"):
         check_settings("r", SETTINGS, {**SETTINGS, "shard_images": 8})
     check_settings("r", SETTINGS, dict(SETTINGS))
-    with pytest.raises(PlanMismatchError, match="begun by `score`, not by `quarantine retry`"):
+    with pytest.raises(PlanMismatchError, match="started by `score`, not by `quarantine retry`"):
         check_settings("r", {"retry_quarantined": False}, {"retry_quarantined": True})
 
 

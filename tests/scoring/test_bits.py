@@ -9,11 +9,12 @@ import pyarrow as pa
 import pytest
 
 from steel_batch import schema
-from steel_batch.config import DECODER
+from steel_batch.config import DECODER, DecodeSettings
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import ImageError
 from steel_batch.lake import Lake
-from steel_batch.scoring.scorer import Scores, ShardScorer
+from steel_batch.scoring.rows import Scores
+from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from tests.bad_files import encode, good_image
 from tests.tiny_engine import tiny_version
@@ -35,7 +36,13 @@ def scores(files: list[bytes], store: Path, *, bits: int | None, isolated: bool)
         errors=[None] * len(files),
     )  # fmt: skip
     runtime = OrtRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=4, num_threads=1)
-    scorer = ShardScorer(runtime, CARD, Lake(str(store)), decoder=DECODER, bits=bits, num_threads=1)
+    scorer = ShardScorer(
+        runtime,
+        CARD,
+        Lake(str(store)),
+        DecodeSettings(decode_on="cpu", decoder=DECODER, bits=bits, decode_seconds=None),
+        num_threads=1,
+    )
     try:
         return scorer.score_images(check_jpegs(shard, HEIGHT, WIDTH), isolated=isolated)
     finally:

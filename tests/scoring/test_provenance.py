@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steel_batch import schema
-from steel_batch.config import DECODER
+from steel_batch.config import DECODER, DecodeSettings
 from steel_batch.engine.contract import Runtime
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.lake import Lake
@@ -47,8 +47,12 @@ def staged_rows(
     isolated: bool = False,
 ) -> pa.Table:
     scorer = ShardScorer(
-        runtime, CARD, lake, decoder=decoder, num_threads=2, decode_seconds=30.0
-    )  # fmt: skip
+        runtime,
+        CARD,
+        lake,
+        DecodeSettings(decode_on="cpu", decoder=decoder, bits=None, decode_seconds=30.0),
+        num_threads=2,
+    )
     try:
         receipt = scorer.score(given, isolated=isolated)
     finally:

@@ -11,15 +11,16 @@ import pyarrow as pa
 import pytest
 
 from steel_batch import schema
-from steel_batch.config import DECODER
+from steel_batch.config import DECODER, DecodeSettings
 from steel_batch.engine.contract import Output, Provenance, Runtime, Slot
 from steel_batch.engine.onnxruntime import OrtRuntime
-from steel_batch.engine.tensorrt import missing_parts
+from steel_batch.engine.tensorrt_slot import missing_parts
 from steel_batch.errors import DecodeError, ImageError
 from steel_batch.images.decode import decode_gray
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
-from steel_batch.scoring.scorer import Scores, ShardScorer
+from steel_batch.scoring.rows import Scores
+from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from tests.bad_files import HEIGHT, WIDTH, strange_files
 from tests.tiny_engine import tiny_version
@@ -114,9 +115,13 @@ def scores(
     num_children: int = 0,
 ) -> Scores:
     scorer = ShardScorer(
-        runtime, CARD, lake, decoder=decoder, num_threads=3, num_children=num_children,
-        decode_seconds=30.0,
-    )  # fmt: skip
+        runtime,
+        CARD,
+        lake,
+        DecodeSettings(decode_on="cpu", decoder=decoder, bits=None, decode_seconds=30.0),
+        num_threads=3,
+        num_children=num_children,
+    )
     try:
         return scorer.score_images(given, isolated=isolated)
     finally:

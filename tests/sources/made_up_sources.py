@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import build_plan
+from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import ShardInput, read_shards
 from steel_batch.sources.contract import Source
 from steel_batch.sources.image_ref import ImageRef

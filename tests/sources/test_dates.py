@@ -13,7 +13,7 @@ from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.sources.dates import read_date, spellings
 from steel_batch.sources.key_pattern import KeyPattern, literal_prefixes
-from steel_batch.sources.undated import Dated
+from steel_batch.sources.undated import ImagesByDate
 from tests.sources.made_up_sources import source_of
 
 DAY = "2026-11-05"
@@ -119,5 +119,5 @@ def test_images_whose_folders_spell_another_date_are_not_taken_for_the_given_one
     lake.write(f"{folder}/a.jpg", b"x")
     images = source_of(lake, None).select("2026-11-06")
     with pytest.raises(ConfigError, match="contains date=2026-11-05 in its name"):
-        list(Dated(images, lake.url, None, "2026-11-06"))
-    assert len(list(Dated(source_of(lake, None).select(DAY), lake.url, None, DAY))) == 1
+        list(ImagesByDate(images, lake.url, None, "2026-11-06"))
+    assert len(list(ImagesByDate(source_of(lake, None).select(DAY), lake.url, None, DAY))) == 1

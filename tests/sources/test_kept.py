@@ -17,7 +17,7 @@ from steel_batch.lake import Lake
 from steel_batch.pack.packing import PackConfig, pack
 from steel_batch.sources.contract import Selection, Source
 from steel_batch.sources.image_ref import ImageRef
-from steel_batch.sources.manifest import Listed
+from steel_batch.sources.manifest import ManifestSource
 from steel_batch.sources.manifest_rows import Row
 from tests.sources.made_up_sources import inventory, parquet_of, source_of, tar_of
 
@@ -55,7 +55,7 @@ def write_manifest(lake: Lake, form: str) -> tuple[str | None, str]:
 
 def count_reads(source: Source) -> list[str]:
     """A list that grows with each time that a manifest is read."""
-    assert isinstance(source, Listed)
+    assert isinstance(source, ManifestSource)
     reads, read = [], source.read_rows
 
     def counted() -> Iterator[Row]:

@@ -15,7 +15,7 @@ import pytest
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError, LargeObjectError
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import build_plan
+from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import read_shards
 from steel_batch.sources.image_ref import ImageRef
 from steel_batch.sources.open import open_source

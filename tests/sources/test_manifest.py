@@ -13,7 +13,7 @@ import pytest
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import build_plan
+from steel_batch.runs.planning import build_plan
 from tests.conftest import DATE
 from tests.sources.made_up_sources import images_of, parquet_of, read, source_of
 

@@ -11,7 +11,7 @@ import pytest
 from steel_batch import schema
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import build_plan
+from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import read_shards
 from tests.conftest import DATE
 from tests.sources.made_up_sources import images_of, parquet_of, read, source_of

@@ -12,7 +12,7 @@ import pytest
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.pack.packing import PackConfig, pack
-from steel_batch.runs.plan import build_plan
+from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import read_shards
 from tests.sources.made_up_sources import Members, images_of, read, source_of, tar_of
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.config import RuntimeSettings
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
@@ -128,7 +129,10 @@ def test_the_demo_engine_is_small() -> None:
 @pytest.mark.slow
 def test_the_demo_engine_finds_each_class_on_strips_it_has_not_seen() -> None:
     """Present-only Dice per class of 300 strips of another seed; each class is on five or more."""
-    runtime = open_runtime(load_engine("demo", store=None), runtime="onnxruntime", batch_size=1)
+    runtime = open_runtime(
+        load_engine("demo", store=None),
+        RuntimeSettings(runtime="onnxruntime", precision="auto", batch_size=1),
+    )
     dice: dict[int, list[float]] = defaultdict(list)
     with runtime.acquire() as slot:
         for index in range(300):

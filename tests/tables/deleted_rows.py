@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import LiveFile
+from steel_batch.tables.table_log import LiveFile
 
 _Z85: Final = (
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
@@ -40,10 +40,10 @@ def delete_rows(store: Lake, table: str, file: LiveFile, rows: Sequence[int]) ->
     vector = _bitmap(sorted(rows))
     removed = {
         "path": path, "deletionTimestamp": 1, "dataChange": True, "extendedFileMetadata": True,
-        "partitionValues": partition, "size": file.bytes,
+        "partitionValues": partition, "size": file.size_bytes,
     }  # fmt: skip
     added = {
-        "path": path, "partitionValues": partition, "size": file.bytes, "modificationTime": 1,
+        "path": path, "partitionValues": partition, "size": file.size_bytes, "modificationTime": 1,
         "dataChange": True, "stats": json.dumps({"numRecords": file.num_rows}),
         "deletionVector": {
             "storageType": "i", "pathOrInlineDv": _z85(vector), "sizeInBytes": len(vector),

@@ -6,7 +6,7 @@ import pytest
 
 from steel_batch import layout
 from steel_batch.tables.columns import COLUMNS
-from steel_batch.tables.commit import SCHEMAS
+from steel_batch.tables.table_log import SCHEMAS
 
 
 @pytest.mark.parametrize("table", layout.TABLES)

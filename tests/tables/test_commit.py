@@ -29,24 +29,21 @@ from steel_batch.errors import (
 from steel_batch.lake import Lake
 from steel_batch.lake.retry import Retry
 from steel_batch.runs.record import RunRecord
-from steel_batch.tables.commit import (
-    SCHEMAS,
-    all_live_files,
-    digest_files,
-    ensure_tables,
-    fence,
-    known_images,
-    land,
-    landed,
-    live_files,
-    open_table,
-    quarantined_keys,
-    read_file,
-    sweep,
-)
+from steel_batch.tables.commit import land
+from steel_batch.tables.committed import digest_files, known_images, quarantined_keys, read_file
+from steel_batch.tables.fence import fence
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.query import run_query
 from steel_batch.tables.summary import FIELDS
+from steel_batch.tables.sweep import sweep
+from steel_batch.tables.table_log import (
+    SCHEMAS,
+    all_live_files,
+    ensure_tables,
+    landed,
+    live_files,
+    open_table,
+)
 from tests.conftest import new_bucket
 from tests.log_proxy import CONFLICT, LOSE_ANSWER, LOSE_REQUEST, LogProxy, log_proxy
 from tests.made_up_run import (
@@ -595,13 +592,13 @@ def test_a_commit_whose_log_entry_another_writer_replaced_is_made_again(
     class Overtaken(Lake):
         """Lets another date's commit replace the log's entry, right after it was written."""
 
-        def ask(self, what: str, request: Any) -> Any:
+        def call_with_retry(self, what: str, request: Any) -> Any:
             entry = f"{PREDICTIONS}/_delta_log/00000000000000000001.json"
             if not stolen and store.stat(entry) is not None:
                 stolen.append(1)
                 store.delete([entry])
                 land(store, PREDICTIONS, other.run_id, others_files)
-            return super().ask(what, request)
+            return super().call_with_retry(what, request)
 
     land(Overtaken(store.url, endpoint_url=store.endpoint_url), PREDICTIONS, record.run_id, files)
     assert stolen

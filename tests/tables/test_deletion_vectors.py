@@ -17,16 +17,11 @@ from steel_batch import layout
 from steel_batch.cli import cli
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import (
-    all_live_files,
-    digest_files,
-    ensure_tables,
-    known_images,
-    land,
-    live_files,
-)
+from steel_batch.tables.commit import land
+from steel_batch.tables.committed import digest_files, known_images
 from steel_batch.tables.deletion_vectors import _packed, select
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import all_live_files, ensure_tables, live_files
 from steel_batch.tables.verify import verify
 from tests.made_up_run import (
     DATE,

@@ -17,18 +17,18 @@ from deltalake import CommitProperties, DeltaTable, Schema
 from steel_batch import layout, schema
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import (
-    SCHEMAS,
-    all_live_files,
-    ensure_tables,
-    land,
-    live_files,
-    open_table,
-    read_file,
-)
+from steel_batch.tables.commit import land
+from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import evolve, missing_columns, partly_bounded_files
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import (
+    SCHEMAS,
+    all_live_files,
+    ensure_tables,
+    live_files,
+    open_table,
+)
 from steel_batch.tables.verify import verify
 from tests.golden_store import GOLDEN_ENGINE, copy_golden_store
 from tests.made_up_run import begin, commit_run, image_keys, merge, score_shards

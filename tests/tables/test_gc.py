@@ -15,9 +15,9 @@ from steel_batch import layout
 from steel_batch.lake import Lake, series
 from steel_batch.lake.folder import SCRATCH
 from steel_batch.lake.lock import CONFIRM_SECONDS, Lease
-from steel_batch.tables.commit import live_files
 from steel_batch.tables.gc import Garbage, collect, find_garbage
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import live_files
 from steel_batch.tables.verify import verify
 from tests.made_up_run import (
     DATE,

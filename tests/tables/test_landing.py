@@ -12,9 +12,9 @@ from deltalake import DeltaTable
 
 from steel_batch import layout
 from steel_batch.lake import Lake, LakeObject
-from steel_batch.tables.commit import live_files
 from steel_batch.tables.merge import save_files
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import live_files
 from steel_batch.tables.verify import verify
 from tests.made_up_run import (
     DATE,
@@ -148,12 +148,12 @@ def test_a_log_entry_that_is_lost_before_the_result_is_written_again(
             self.is_last |= prefix.startswith("quarantine/engine=")
             return super().list_objects(prefix)
 
-        def ask(self, what: str, request: Any) -> Any:
+        def call_with_retry(self, what: str, request: Any) -> Any:
             if self.is_last and self.num_left and what == self.uri("predictions"):
                 self.num_left -= 1
                 log = Path(self.url) / table / "_delta_log"
                 max(log.glob("*.json")).unlink()
-            return super().ask(what, request)
+            return super().call_with_retry(what, request)
 
     store = Losing(str(tmp_path))
     keys = image_keys(6)

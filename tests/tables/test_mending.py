@@ -11,10 +11,10 @@ from deltalake import DeltaTable
 from steel_batch import layout
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
-from steel_batch.tables.commit import landed, live_files
 from steel_batch.tables.gc import collect
 from steel_batch.tables.mending import mend_date
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import landed, live_files
 from steel_batch.tables.verify import verify
 from tests.made_up_run import (
     CLASSES,

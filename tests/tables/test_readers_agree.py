@@ -28,9 +28,10 @@ from ray.data.expressions import col, lit
 
 from steel_batch import layout, schema
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import SCHEMAS, all_live_files, ensure_tables, land
+from steel_batch.tables.commit import land
 from steel_batch.tables.merge import write_file
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import SCHEMAS, all_live_files, ensure_tables
 from tests.golden_store import copy_golden_store
 from tests.made_up_run import ENGINE, NOW, commit_run, image_keys, made_up_row, rows_table
 from tests.tables.predicates import Predicate, predicates

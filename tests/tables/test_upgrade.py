@@ -14,8 +14,8 @@ from deltalake import DeltaTable
 from steel_batch import layout
 from steel_batch.cli import cli
 from steel_batch.lake import Lake
-from steel_batch.tables.commit import all_live_files, ensure_tables, open_table
 from steel_batch.tables.evolution import partly_bounded_files, unbounded_files
+from steel_batch.tables.table_log import all_live_files, ensure_tables, open_table
 from steel_batch.tables.upgrade import upgrade_table
 from steel_batch.tables.verify import verify
 from tests.golden_store import copy_golden_store

@@ -14,8 +14,9 @@ from steel_batch import layout
 from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.runs.record import RunResult
-from steel_batch.tables.commit import all_live_files, land, live_files
+from steel_batch.tables.commit import land
 from steel_batch.tables.merge import load_files, save_files
+from steel_batch.tables.table_log import all_live_files, live_files
 from steel_batch.tables.verify import Problem, run_of, verify
 from tests.made_up_run import (
     DATE,

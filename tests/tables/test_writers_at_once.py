@@ -11,9 +11,9 @@ from steel_batch import layout
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
 from steel_batch.runs.record import RunRecord
-from steel_batch.tables.commit import ensure_tables, landed, open_table
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import ensure_tables, landed, open_table
 from steel_batch.tables.verify import verify
 from tests.conftest import new_bucket
 from tests.made_up_run import begin, finish, image_keys, merge, score_shards

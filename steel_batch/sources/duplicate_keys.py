@@ -15,7 +15,7 @@ from steel_batch.sources.image_ref import ImageRef
 BATCH_ROWS: Final = 8192
 
 
-class Repeats:
+class DuplicateKeys:
     """Records a manifest's keys; the `with` block holds its scratch database.
 
     Args:
@@ -26,7 +26,7 @@ class Repeats:
         self._place = place
         self._scratch = scratch_database()
 
-    def __enter__(self) -> Repeats:
+    def __enter__(self) -> DuplicateKeys:
         self._con = self._scratch.__enter__()
         self._con.execute("CREATE TABLE keys (number BIGINT, key VARCHAR)")
         return self

@@ -1,0 +1,166 @@
+"""Fields of a configuration on the command line, and in the file of `--config`.
+
+An option that sets a field has the field's default and no other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from steel_batch.cli.limits import LIMIT_NAMES, LIMITS_OF_FILE, check_limit
+from steel_batch.cli.output import Command
+from steel_batch.cli.values import DATE, DATE_OR_ALL, SIZE, size_text
+from steel_batch.config import ScoreConfig
+from steel_batch.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def setting(
+    flag: str, name: str | None = None, *, of: type = ScoreConfig, **attributes: Any
+) -> Callable[[Command], Command]:
+    """An option that sets a field of a configuration: required where the field has no default.
+
+    Args:
+        flag: With its dashes.
+        name: The field; None where the flag says it.
+        of: The configuration.
+        attributes: Those of `click.option`.
+    """
+    name = name or flag.removeprefix("--").replace("-", "_")
+    (field,) = (field for field in dataclasses.fields(of) if field.name == name)
+    default = field.default
+    if default is dataclasses.MISSING:
+        attributes["required"] = True
+    elif isinstance(default, bool):
+        attributes["is_flag"] = True
+    elif default is not None:
+        is_size = attributes.get("type") is SIZE
+        attributes |= {"default": size_text(default) if is_size else default, "show_default": True}
+    return click.option(flag, name, **attributes)
+
+
+def read_settings(context: click.Context, path: Path, every_option: click.Command) -> None:
+    """Take a file's settings as defaults of the command that is called.
+
+    Args:
+        context: The command's.
+        path: The file.
+        every_option: A command with all options that a file may set: those that the called command
+            lacks are passed over.
+
+    Raises:
+        ConfigError: The file cannot be read, has no [score] table, names an unknown setting, or has
+            a value of another kind.
+    """
+    context.meta[LIMITS_OF_FILE] = {
+        name: check_limit(f"--config {path}", name, value)
+        for name, value in read_toml(path, section="limits", names=LIMIT_NAMES).items()
+    }
+    own = settings_of(context.command)
+    known = settings_of(every_option) | own
+    found = read_toml(path, section="score", names=known, is_required=True)
+    options = {str(option.name): option for option in every_option.params + context.command.params}
+    for name, value in found.items():
+        _check_kind(path, options[name], value)
+    context.default_map = {k: v for k, v in found.items() if k in own.values()}
+
+
+def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
+    """Refuse what TOML says in another kind of value: click would make 3 of 3.7, and 1 of true.
+
+    Raises:
+        ConfigError: It names the key and both kinds.
+    """
+    flag = option.opts[-1].removeprefix("--")
+    kinds: tuple[type, ...]
+    if getattr(option, "is_flag", False):
+        kinds, expected = (bool,), "true or false"
+    elif isinstance(option.type, click.types.IntParamType):
+        kinds, expected = (int,), "a whole number"
+    elif isinstance(option.type, click.types.FloatParamType):
+        kinds, expected = (int, float), "a number"
+    elif option.type is SIZE:
+        kinds, expected = (int, str), "a size, such as 67108864 or '64 MiB'"
+    elif option.type in (DATE, DATE_OR_ALL):
+        kinds, expected = (str, datetime.date), "a date"
+    else:
+        kinds, expected = (str,), "text in quotes"
+    is_bool = isinstance(value, bool) and bool not in kinds
+    is_time = isinstance(value, datetime.datetime)
+    if is_bool or is_time or not isinstance(value, kinds):
+        raise ConfigError(f"--config {path}: {flag} is {value!r}, expected {expected}.")
+
+
+def settings_of(command: click.Command) -> dict[str, str]:
+    """What a file may set of a command: its flags without their dashes, by parameter."""
+    return {
+        option.opts[-1].removeprefix("--"): str(option.name)
+        for option in command.params
+        if isinstance(option, click.Option) and option.name not in ("config", "limits")
+    }
+
+
+def parse_toml(path: Path) -> dict[str, Any]:
+    """What a configuration file says.
+
+    Raises:
+        ConfigError: It cannot be read, or is no TOML.
+    """
+    try:
+        # Editors of Windows put a mark before the text.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"--config {path} is not TOML: it is not text in UTF-8. Save it as UTF-8."
+        ) from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"--config {path} is not TOML: {error}.") from error
+
+
+def read_toml(
+    path: Path, *, section: str, names: Mapping[str, str], is_required: bool = False
+) -> dict[str, Any]:
+    """Read one command's section of a configuration file.
+
+    Args:
+        path: The TOML file.
+        section: The table to read, such as ``score``.
+        names: What a file may name, and the setting that it means. A setting's own name does as
+            well, and ``-`` and ``_`` are the same.
+        is_required: Whether a file without that table is refused; else it says nothing.
+
+    Returns:
+        Values by setting.
+
+    Raises:
+        ConfigError: The file cannot be read, is no TOML, has no such table, or names an unknown
+            key.
+    """
+    document = parse_toml(path)
+    if is_required and section not in document:
+        raise ConfigError(f"--config {path} has no [{section}] table.")
+    table = document.get(section, {})
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"--config {path}: [{section}] is not a table.")
+    known = {name.replace("-", "_"): name for name in names.values()}
+    known |= {name.replace("-", "_"): setting for name, setting in names.items()}
+    unknown = sorted(key for key in table if key.replace("-", "_") not in known)
+    if unknown:
+        raise ConfigError(
+            f"--config {path}: [{section}] has unknown keys: {', '.join(unknown)}. "
+            f"Known are: {', '.join(sorted(names))}."
+        )
+    return {known[key.replace("-", "_")]: value for key, value in table.items()}

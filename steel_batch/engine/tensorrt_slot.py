@@ -1,0 +1,203 @@
+"""One batch in flight on a GPU: its memory, its stream and its execution context.
+
+Shape suffixes: N images, C classes, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from steel_batch.engine.contract import Output
+from steel_batch.engine.gpu import NON_BLOCKING, Gpu
+from steel_batch.engine.nvjpeg import GpuDecoder
+from steel_batch.errors import DeviceError, EngineError
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
+
+
+class TrtSlot:
+    """Pinned and device memory, a stream and an execution context; see `contract.Slot`.
+
+    The plan's batch size is fixed: of a smaller batch, the unused part is scored with whatever is
+    in memory and not copied out.
+
+    Args:
+        gpu: The GPU; its context is current.
+        cuda_engine: TensorRT's engine.
+        logger: TensorRT's logger.
+        card: The engine's card.
+        batch_size: Batch size of the plan.
+        decodes_jpegs: See `TrtRuntime`.
+
+    Raises:
+        MemoryError: The GPU lacks memory for the execution context.
+        RuntimeError: The JPEG decoder does not start.
+        EngineError: The plan does not accept such a batch.
+    """
+
+    def __init__(
+        self,
+        gpu: Gpu,
+        cuda_engine: Any,
+        logger: Any,
+        card: Card,
+        batch_size: int,
+        *,
+        decodes_jpegs: bool = False,
+    ) -> None:
+        self._gpu = gpu
+        self._logger = logger
+        self._context: Any = None
+        self._stream: Any = None
+        self._done: Any = None
+        self._host: dict[str, npt.NDArray[Any]] = {}
+        self._device: dict[str, Any] = {}
+        self._decoder: GpuDecoder | None = None
+        self._loaded: Mapping[int, Any] = {}
+        try:
+            self._set_up(cuda_engine, card, batch_size)
+            if decodes_jpegs:
+                self._decoder = GpuDecoder(
+                    gpu,
+                    self._stream,
+                    int(self._device[IMAGE]),
+                    (batch_size, card.height, card.width),
+                )
+        except BaseException:
+            self.free()
+            raise
+
+    @property
+    def image_NHW(self) -> npt.NDArray[np.uint8]:
+        """Where to write the batch's pixels, in pinned memory."""
+        pixels: npt.NDArray[np.uint8] = self._host[IMAGE][:, 0]
+        return pixels
+
+    @property
+    def has_jpeg_unit(self) -> bool:
+        """Whether JPEGs are decoded by a unit that the network does not need."""
+        return self._decoder is not None and self._decoder.is_hardware
+
+    @property
+    def jpeg_decoder(self) -> str | None:
+        """NVIDIA's decoder, its version and the unit that decodes; None if the GPU does not."""
+        return None if self._decoder is None else self._decoder.name
+
+    def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
+        """Let the GPU decode JPEGs directly into the engine's input, before the next `infer`.
+
+        Raises:
+            DeviceError: The GPU failed; this process cannot use it any more.
+        """
+        self._loaded = {}
+        if self._decoder is None or not jpegs:
+            return frozenset()
+        try:
+            with self._gpu.current():
+                self._loaded = self._decoder.decode(jpegs)
+        except self._gpu.cuda.Error as error:
+            raise DeviceError(
+                f"{self._gpu.name} failed while it decoded JPEGs: {error}. Check `nvidia-smi` and "
+                "the kernel's log, then run the same command again; if it fails again, add "
+                "--decode cpu."
+            ) from error
+        return frozenset(self._loaded)
+
+    def infer(self, num_images: int) -> Output:
+        """Copy in what `load_jpegs` did not load, run, copy out, and wait without the GIL.
+
+        Raises:
+            DeviceError: The GPU failed; this process cannot use it any more.
+            EngineError: TensorRT cannot start the batch.
+        """
+        try:
+            with self._gpu.current():
+                self._enqueue(num_images)
+                self._done.record(self._stream)
+                self._done.synchronize()
+        except self._gpu.cuda.Error as error:
+            raise DeviceError(
+                f"{self._gpu.name} failed while it scored a batch: {error}. Check `nvidia-smi` and "
+                "the kernel's log, then run the same command again."
+            ) from error
+        except BaseException:
+            # Work in the stream may still read the next batch's pixels, or write its masks.
+            with contextlib.suppress(self._gpu.cuda.Error), self._gpu.current():
+                self._stream.synchronize()
+            raise
+        finally:
+            self._loaded = {}
+        return Output(
+            mask_NHW=self._host[MASK][:num_images, 0],
+            peak_NC=self._host[PEAK][:num_images],
+            count_NC=self._host[COUNT][:num_images],
+        )
+
+    def free(self) -> None:
+        """Free the slot's memory; the GPU's context is current.
+
+        Pinned memory is freed with the last array that refers to it.
+        """
+        if self._decoder is not None:
+            self._decoder.free()
+            self._decoder = None
+        self._context = None
+        for memory in self._device.values():
+            memory.free()
+        self._device.clear()
+        self._host.clear()
+        self._stream = self._done = None
+
+    def _set_up(self, cuda_engine: Any, card: Card, batch_size: int) -> None:
+        cuda = self._gpu.cuda
+        image = (batch_size, 1, card.height, card.width)
+        scores = (batch_size, len(card.classes))
+        shapes = {IMAGE: image, MASK: image, PEAK: scores, COUNT: scores}
+        for name, shape in shapes.items():
+            dtype = np.float32 if shape is scores else np.uint8
+            self._host[name] = cuda.pagelocked_zeros(shape, dtype)
+            self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
+        self._stream = cuda.Stream(NON_BLOCKING)
+        self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
+        self._context = context = cuda_engine.create_execution_context()
+        if context is None:
+            raise MemoryError("no execution context")
+        taken = [
+            context.set_tensor_address(name, int(memory)) for name, memory in self._device.items()
+        ]
+        if not all(taken):
+            raise EngineError(
+                f"the compiled plan of engine {card.name} does not accept batches of {batch_size}, "
+                "although its record states them. Delete both and build the plan again."
+            )
+
+    def _enqueue(self, num_images: int) -> None:
+        """Put the work of a batch on the stream."""
+        cuda, stream = self._gpu.cuda, self._stream
+        image_NHW, address = self._host[IMAGE], int(self._device[IMAGE])
+        for part in missing_parts(num_images, self._loaded):
+            start = address + part.start * image_NHW[0].nbytes
+            cuda.memcpy_htod_async(start, image_NHW[part], stream)
+        if not self._context.execute_async_v3(stream.handle):
+            reasons = self._logger.take_errors() or ["it gives no reason"]
+            raise EngineError(
+                f"TensorRT cannot start a batch: {'; '.join(reasons)}. Check `nvidia-smi`, then "
+                "run the same command again."
+            )
+        for name in (MASK, PEAK, COUNT):
+            cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
+
+
+def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:
+    """The images of a batch that are not loaded, as contiguous slices."""
+    edges = [-1, *sorted(place for place in loaded if place < num_images), num_images]
+    return [
+        slice(before + 1, after)
+        for before, after in itertools.pairwise(edges)
+        if after > before + 1
+    ]

@@ -1,0 +1,128 @@
+"""How a date is opened: its lock is taken, and its unfinished run is found or a new one begun."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from steel_batch import layout
+from steel_batch.errors import FormatError, LakeError, TransientLakeError
+from steel_batch.lake.lock import Lease
+from steel_batch.pipeline.attempt import Attempt, Stopwatch
+from steel_batch.pipeline.begin import begin_run, unfinished_run
+from steel_batch.pipeline.prepare import Planned
+from steel_batch.pipeline.scope import DateScope
+from steel_batch.pipeline.states import DateState, NothingNew, ToCommit, ToScore
+from steel_batch.runs.events import Meter, Observer, Progress
+from steel_batch.runs.record import RunResult
+from steel_batch.tables.fence import fence
+from steel_batch.tables.mending import mend_date
+from steel_batch.tables.merge import load_files
+from steel_batch.tables.sweep import sweep
+from steel_batch.tables.table_log import landed
+
+
+@contextlib.contextmanager
+def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
+    """Hold a date's lock for a `with` block, and find what is left to do.
+
+    Args:
+        scope: The date.
+        observe: Told how far the run is.
+
+    Yields:
+        The date's state. Leaving the block notes how the attempt went and gives the lock back.
+
+    Raises:
+        LockHeldError: Another run is at work on the engine and date.
+        ConfigError: There is nothing that could be scored, or the unfinished run was planned with
+            other settings.
+        LakeError: The store cannot be used.
+    """
+    stopwatch, meter = Stopwatch(), Meter(scope.source.lake, scope.store)
+    with _locked(scope) as lease:
+        _clean_up(scope, lease)
+        record = unfinished_run(scope)
+        is_new = record is None
+        if record is None:
+            observe(Progress(step="planning"))
+            with stopwatch.timed("plan"):
+                planned, record = begin_run(scope, lease.check)
+            if record is None:
+                yield NothingNew(_nothing_new(scope, planned, stopwatch))
+                return
+        attempt = Attempt(
+            scope, record, lease=lease, meter=meter, stopwatch=stopwatch, observe=observe
+        )
+        with attempt:
+            yield _state_of(attempt, is_new=is_new)
+
+
+@contextlib.contextmanager
+def _locked(scope: DateScope) -> Iterator[Lease]:
+    """Take the date's lock: the first that is written, before any work."""
+    lease = Lease(
+        scope.store,
+        layout.lock_series(scope.engine_name, scope.date),
+        what=f"engine {scope.engine_name} and date {scope.date}",
+        lease_seconds=scope.config.lease_seconds,
+        wait_seconds=scope.config.lock_wait_seconds,
+    )
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(lease)
+        except (FormatError, TransientLakeError):
+            raise
+        except LakeError as error:
+            raise LakeError(
+                f"the store {scope.store.url} cannot be used: {error} Check --store."
+            ) from error
+        yield lease
+
+
+def _clean_up(scope: DateScope, lease: Lease) -> None:
+    """Undo what earlier holders of the lock left behind, and put back what the tables lost."""
+    store, engine, date = scope.store, scope.engine_name, scope.date
+    if lease.took_over:
+        fence(store, engine, date)
+    mend_date(store, engine, date, scope.engine.card.classes, lease)
+    for table in layout.TABLES:
+        sweep(store, table, engine, date, before=lease.check)
+
+
+def _state_of(attempt: Attempt, *, is_new: bool) -> ToCommit | ToScore:
+    """What earlier attempts at the run left to do; what they wrote is checked, not believed."""
+    attempt.resume()
+    store, run_id = attempt.scope.store, attempt.record.run_id
+    files = load_files(store, run_id, layout.MERGED)
+    if landed(store, layout.PREDICTIONS, run_id):
+        return ToCommit(attempt, files or [])
+    if not attempt.tally.is_complete:
+        plan = attempt.open_plan()
+        if not is_new:
+            plan.check()
+        return ToScore(attempt, plan.ranges())
+    return ToScore(attempt, []) if files is None else ToCommit(attempt, files)
+
+
+def _nothing_new(scope: DateScope, planned: Planned, stopwatch: Stopwatch) -> RunResult:
+    info = planned.info
+    return RunResult(
+        run_id=None,
+        engine=scope.engine_name,
+        date=scope.date,
+        num_images=0,
+        num_scored=0,
+        num_quarantined=0,
+        num_shards=0,
+        seconds=round(stopwatch.elapsed_seconds, 3),
+        images_per_second=0.0,
+        startup_seconds=0.0,
+        committed=True,
+        table_version=None,
+        predictions=scope.predictions_glob,
+        num_committed_before=info.num_committed,
+        num_changed=info.num_changed,
+        num_left_out=planned.num_left_out,
+        example_left_out=planned.example_left_out,
+    )

@@ -1,0 +1,95 @@
+"""What every step of a command works with, opened in one place and passed as one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from steel_batch import layout
+from steel_batch.config import ALL_DATES, ScoreConfig
+from steel_batch.lake import Lake
+from steel_batch.lake.probe import writable
+from steel_batch.registry.versions import Engine, load_engine
+from steel_batch.sources.contract import Source
+from steel_batch.sources.open import open_source
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """One command: its configuration, and what the configuration names."""
+
+    config: ScoreConfig
+    engine: Engine
+    source: Source
+    store: Lake
+
+    @property
+    def engine_name(self) -> str:
+        """The name of the resolved version."""
+        return self.engine.card.name
+
+    def dates(self) -> list[str]:
+        """The dates that the configuration means, in order.
+
+        Raises:
+            ConfigError: It is no date, or the images do not say theirs.
+        """
+        if self.config.date == ALL_DATES:
+            return self.source.dates()
+        return [layout.check_date(self.config.date)]
+
+    def at(self, date: str) -> DateScope:
+        """One date of the command."""
+        return DateScope(
+            config=self.config,
+            engine=self.engine,
+            source=self.source,
+            store=self.store,
+            date=date,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DateScope(Scope):
+    """One date of a command, which is what a run is of."""
+
+    date: str
+    """YYYY-MM-DD."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the date's plan depends on."""
+        return self.config.settings(engine=self.engine_name, date=self.date)
+
+    @property
+    def predictions_glob(self) -> str:
+        """What reads the date's rows, as plain Parquet files."""
+        partition = layout.partition(self.engine_name, self.date)
+        return self.store.uri(f"{layout.PREDICTIONS}/{partition}/*.parquet")
+
+
+def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
+    """Open what a configuration names.
+
+    Args:
+        config: The command.
+        is_read_only: Whether the command writes nothing: then nobody asks whether the store decides
+            between two writers.
+
+    Raises:
+        ConfigError: The configuration names no source, store or engine.
+        LakeError: The lake or the store cannot be read, or the store does not decide between two
+            writers.
+        EngineError: The engine is damaged.
+    """
+    source = open_source(
+        config.images,
+        config.key_pattern,
+        endpoint_url=config.endpoint_url,
+        limits=config.limits,
+    )
+    store = Lake(config.store, endpoint_url=config.endpoint_url)
+    if not is_read_only:
+        store = writable(store, single_writer=config.unsafe_single_writer)
+    engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
+    return Scope(config=config, engine=engine, source=source, store=store)

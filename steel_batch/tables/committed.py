@@ -1,0 +1,94 @@
+"""What is committed of an engine and date: the rows, and which images have one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steel_batch import layout, schema
+from steel_batch.errors import LakeError, MissingObjectError, paragraph_of
+from steel_batch.lake import Lake
+from steel_batch.runs import plan
+from steel_batch.tables.deletion_vectors import Kept, select
+from steel_batch.tables.table_log import live_files
+
+
+def read_file(
+    store: Lake, key: str, fields: pa.Schema, *, kept: Kept | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Stream some columns of one file, or only some fields of their structs.
+
+    Anything not in `fields` is not read: run-lengths are nine tenths of the predictions' bytes.
+
+    Args:
+        store: The store.
+        key: The file.
+        fields: The columns. A nullable one is null if an earlier build did not write it.
+        kept: `LiveFile.kept`: deleted rows are left out.
+
+    Raises:
+        LakeError: It does not exist, or is damaged.
+    """
+    try:
+        with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
+            there = pa.schema([f for f in fields if f.name in parquet.schema_arrow.names])
+            leaves = [leaf for field in there for leaf in _leaves(field.name, field.type)]
+            start = 0
+            for batch in parquet.iter_batches(columns=leaves):
+                rows = schema.conform(batch.select(there.names), fields)
+                if kept is not None:
+                    rows = rows.filter(pa.array(select(kept, start, batch.num_rows)))
+                start += batch.num_rows
+                yield rows
+    except (pa.ArrowException, OSError, MissingObjectError) as error:
+        raise LakeError(
+            f"{store.uri(key)} is committed but cannot be read: {paragraph_of(error)}. Restore it "
+            "from a backup; `steel-batch verify` lists every such file."
+        ) from error
+
+
+def _leaves(path: str, kind: pa.DataType) -> list[str]:
+    """Paths of the Parquet columns that hold a field."""
+    if pa.types.is_list(kind):
+        return _leaves(f"{path}.list.element", kind.value_type)
+    if pa.types.is_struct(kind):
+        return [leaf for field in kind for leaf in _leaves(f"{path}.{field.name}", field.type)]
+    return [path]
+
+
+def read_rows(
+    store: Lake, table: str, engine: str, date: str, fields: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Stream some columns of every committed row of an engine and date; see `read_file`."""
+    for file in live_files(store, table, engine, date):
+        yield from read_file(store, file.key, fields, kept=file.kept)
+
+
+def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch]:
+    """Key and etag of every image that has a committed row, or a quarantine entry with its code."""
+    no_code = [field for field in plan.KNOWN if field.name != "error_code"]
+    for batch in read_rows(store, layout.PREDICTIONS, engine, date, pa.schema(no_code)):
+        codes = pa.nulls(batch.num_rows, pa.string())
+        yield pa.RecordBatch.from_arrays([*batch.columns, codes], schema=plan.KNOWN)
+    yield from read_rows(store, layout.QUARANTINE, engine, date, plan.KNOWN)
+
+
+def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:
+    """The keys of the images in quarantine."""
+    fields = pa.schema([plan.KNOWN.field("image_key")])
+    for batch in read_rows(store, layout.QUARANTINE, engine, date, fields):
+        yield from batch["image_key"].to_pylist()
+
+
+def digest_files(store: Lake, engine: str, date: str) -> str:
+    """A digest of the names of the files that `known_images` reads, and of their deleted rows.
+
+    It changes with every commit of a run of the engine and date.
+    """
+    tables = (layout.PREDICTIONS, layout.QUARANTINE)
+    files = [file for table in tables for file in live_files(store, table, engine, date)]
+    names = [f.key if f.kept is None else f"{f.key} {f.kept.hex()}" for f in files]
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
