@@ -31,7 +31,7 @@ from steel_batch.registry.versions import Engine
 
 log = logging.getLogger(__name__)
 
-FORMAT: Final = FileFormat("the record of a compiled plan", 2)
+FORMAT: Final = FileFormat("the record of a compiled plan", newest=2)
 """2 has the digest of the timing cache."""
 MAX_CACHE_BYTES: Final = 256 << 20
 """Maximum size of a timing cache; a U-Net has some hundred kilobytes."""
