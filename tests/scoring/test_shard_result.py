@@ -7,6 +7,7 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
+from steel_batch import layout
 from steel_batch.errors import (
     EngineError,
     LakeError,
@@ -18,9 +19,12 @@ from steel_batch.runs.receipt import QuarantinedImage, Receipt
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
 
+RUN = "2026-11-21-tiny-0123456789ab-0001"
+SHA256 = "0" * 64
 RECEIPT = Receipt(
-    run_id="r", plan_digest="d", shard=3, num_images=2, num_rows=1, staged="k", staged_bytes=7,
-    staged_sha256="s", num_defective=(1, 0), seconds=0.5, scored_at="2026-11-21T03:00:00+00:00",
+    run_id=RUN, plan_digest="d", shard=3, num_images=2, num_rows=1,
+    staged=layout.shard_file(RUN, 3, SHA256[:12]), staged_bytes=7, staged_sha256=SHA256,
+    num_defective=(1, 0), seconds=0.5, scored_at="2026-11-21T03:00:00+00:00",
     scorer="here: nothing",
     quarantined=(
         QuarantinedImage(
@@ -28,13 +32,13 @@ RECEIPT = Receipt(
         ),
     ),
 )  # fmt: skip
-READ = ShardResult.of(ShardInput.failed("r", "d", 3, TransientLakeError("the store is slow.")))
+READ = ShardResult.of(ShardInput.failed(RUN, "d", 3, TransientLakeError("the store is slow.")))
 
 
 def test_results_are_read_back_as_they_were_also_several_in_one_table() -> None:
     results = [
         READ,
-        ShardResult(run_id="r", shard=3, receipt=RECEIPT, counts={"requests": 4}),
+        ShardResult(run_id=RUN, shard=3, receipt=RECEIPT, counts={"requests": 4}),
         READ.failed(MachineError("no GPU.")),
     ]
     wire = pa.concat_tables([result.to_wire() for result in results])

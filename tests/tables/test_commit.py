@@ -148,7 +148,7 @@ def test_a_landed_run_is_in_all_three_tables(lake: Lake) -> None:
         assert file.key == layout.table_file(table, ENGINE, DATE, str(result.run_id), 0)
         found = lake.stat(file.key)
         assert found is not None
-        assert found.size_bytes == file.bytes
+        assert found.size_bytes == file.size_bytes
 
 
 def test_a_commit_repeated_under_one_run_id_lands_once_in_all_three_tables(lake: Lake) -> None:
