@@ -224,7 +224,7 @@ def test_an_unknown_engine_shows_those_that_exist(
         assert f"no engine '{engine}'" in text
         assert f"There are: demo, {card.name}." in text
     text = refused(steel_batch("score", *flags, "--engine", str(tmp_path / "nowhere")))
-    assert "nowhere/card.json is not there" in text
+    assert "nowhere/card.json does not exist" in text
 
 
 def test_a_store_that_cannot_be_written_is_refused_before_any_work(

@@ -29,7 +29,7 @@ def test_the_machine_of_the_command_agrees_with_itself(images: Path, tmp_path: P
 def test_another_install_is_refused(images: Path) -> None:
     told = Agreement.of_this_machine(Lake(str(images)))
     other = dataclasses.replace(told, install="0.1.0 (code 00000000)", host="head")
-    with pytest.raises(MachineError, match=r"and 0\.1\.0 \(code 00000000\) on head, where the"):
+    with pytest.raises(MachineError, match=r"but 0\.1\.0 \(code 00000000\) on head, where the"):
         other.check()
 
 

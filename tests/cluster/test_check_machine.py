@@ -122,7 +122,7 @@ def test_an_empty_lake_is_wrong_and_a_manifest_is_not(lake: Lake) -> None:
     assert (finding.state, finding.remedy) == ("wrong", "")
     assert finding.found == f"{lake.url} is empty or does not exist: check --images."
     lake.write("night.csv", b"key\nx.png\n")
-    assert check_images(lake.uri("night.csv"), lake.endpoint_url).found.endswith("csv is there")
+    assert check_images(lake.uri("night.csv"), lake.endpoint_url).found.endswith("csv exists")
     assert check_images(lake.url, lake.endpoint_url).found.endswith("can be listed")
 
 

@@ -134,7 +134,7 @@ def test_tensorrt_for_rtx_has_one_name_and_one_lock_with_a_gpu_and_without(engin
     record = ensure_plan(engine, runtime=RTX, precision="fp16", batch_size=8, notify=look)
     assert record.name == name
     assert len(seen) == 1
-    assert seen[0].startswith(f"plan {name} is missing: actors wait for process")
+    assert seen[0].startswith(f"compiled plan {name} is missing: actors wait for process")
     again = ensure_plan(engine, runtime=RTX, precision="fp16", batch_size=8, notify=look)
     assert again == record
 

@@ -113,7 +113,7 @@ def test_a_plan_of_another_gpu_is_named_beside_this_one_with_the_command(engine:
     finding, found = plan_of(engine, batch_size=16)
     assert (finding.state, found) == ("note", None)
     name = "tensorrt8.5.3.1-sm90-fp16-b16"
-    assert finding.found.startswith(f"plan {name} is missing: the first actor builds it, in one")
+    assert finding.found.startswith(f"compiled plan {name} is missing: the first actor")
     assert "for tensorrt 8.5.3.1 on NVIDIA H200, compute capability 9.0" in finding.remedy
     assert "It has: tensorrt 8.5.3.1, compute capability 8.9, fp16" in finding.remedy
     _, group, *arguments = shlex.split(finding.remedy.rpartition("run: ")[2])
@@ -177,7 +177,7 @@ def test_too_little_memory_names_the_batch_that_fits() -> None:
     finding = check_memory(record, CARD, 2100 * MIB, 8000 * MIB, num_slots=4)
     assert finding.remedy.startswith("Give --batch-size 16 or less, or end other processes on")
     assert check_memory(record, CARD, 50 * MIB, 8000 * MIB, num_slots=4).remedy.startswith(
-        "End what else"
+        "End other"
     )
 
 
