@@ -65,7 +65,7 @@ def test_what_has_no_signature_is_refused_and_can_be_signed(
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     assert load_engine(ALIAS, store=lake).card == CARD, "what is unsigned is used unless refused"
     for spec in (ALIAS, CARD.name):
-        with pytest.raises(EngineError, match=r"has no signature .* `steel-batch engines sign`"):
+        with pytest.raises(EngineError, match=r"has no signature, .* `steel-batch engines sign`"):
             load(lake, spec)
     with pytest.raises(EngineError, match="has no signature"):
         list_plans(dataclasses.replace(engine, is_signed=True))

@@ -171,7 +171,7 @@ def test_an_empty_store_offers_the_demo_engine(tmp_path: Path) -> None:
         load_engine("steel@production", store=Lake(str(tmp_path / "store")))
     with pytest.raises(ConfigError, match="none was given"):
         load_engine("steel@production", store=None)
-    with pytest.raises(ConfigError, match=r"card\.json is not there"):
+    with pytest.raises(ConfigError, match=r"card\.json does not exist"):
         load_engine(str(tmp_path), store=None)
 
 
@@ -262,7 +262,7 @@ def test_a_changed_graph_is_not_loaded(lake: Lake) -> None:
     with pytest.raises(EngineError, match="was changed and is not loaded"):
         engine.read_graph("fp32")
     lake.delete([key])
-    with pytest.raises(EngineError, match="register the version again"):
+    with pytest.raises(EngineError, match="Register the version again"):
         engine.read_graph("fp32")
     with pytest.raises(EngineError, match="has no int8 graph; it has: fp32"):
         engine.read_graph("int8")

@@ -299,7 +299,7 @@ def test_a_column_that_is_no_tag_is_refused_in_words(
 def test_a_tag_of_the_key_is_not_replaced_by_a_column(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write("m.csv", b"key,camera\nc1/a.jpg,2\n")
-    with pytest.raises(ConfigError, match="row 1: its tag 'camera' is '2', but also '1'"):
+    with pytest.raises(ConfigError, match="row 1: its tag 'camera' has two values, '2' and '1'"):
         images_of(lake, "c{camera}/{image_id}.jpg", "m.csv")
 
 

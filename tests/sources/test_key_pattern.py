@@ -68,7 +68,7 @@ def test_without_a_pattern_every_image_file_is_taken() -> None:
     [
         ("line={line}/x.jpg", "no {image_id}"),
         ("{image_id}/{image_id}.jpg", "used once"),
-        ("{image id}.jpg", "placeholders"),
+        ("{image id}.jpg", "each placeholder must be"),
         ("/{image_id}.jpg", "relative"),
         ("{year}/{image_id}.jpg", "all three"),
     ],

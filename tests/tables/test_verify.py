@@ -83,7 +83,7 @@ def test_what_was_checked_is_counted(store: Lake) -> None:
 
 def test_a_store_without_tables_is_refused_and_one_without_rows_is_not(tmp_path: Path) -> None:
     store = Lake(str(tmp_path / "store"))
-    with pytest.raises(LakeError, match=r"there is no table .*/store/predictions: nothing was sc"):
+    with pytest.raises(LakeError, match=r"there is no table .*/store/predictions: nothing has be"):
         found(store)
     begin(store, image_keys(4))
     assert found(store) == []
