@@ -22,7 +22,7 @@ import pytest
 
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import Lake, series
-from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, Holder, Lease, holder_of
+from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, FORMAT, Holder, Lease, holder_of
 from tests.conftest import new_bucket
 
 NAME = "locks/date"
@@ -58,7 +58,7 @@ def lease(
 def newest(store: Lake) -> Holder:
     found = series.latest(store, NAME)
     assert found is not None
-    return Holder(**json.loads(found[1]))
+    return Holder(**FORMAT.load(found[1], source=NAME))
 
 
 def put_entry(
