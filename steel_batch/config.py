@@ -150,6 +150,8 @@ class ScoreConfig:
     """Most images of one shard."""
     shard_bytes: int = 64 << 20
     """Most compressed bytes of one shard; a single larger image is a shard of its own."""
+    follow_links: bool = False
+    """Read what links in a folder lead to out of it, too; only within it where it is False."""
     bits: int | None = None
     """Bits that cameras put into samples of 16, counted from the lowest; None where nobody says so.
     Other bits make other pixels, so a run is continued with the same."""
@@ -166,6 +168,8 @@ class ScoreConfig:
     allow_other_keys: bool = False
     """Score images also where they seem to have rows under other keys."""
     store: str
+    inventory_buckets: tuple[str, ...] = ()
+    """Buckets that an S3 Inventory may name besides the one that its manifest lies in."""
     endpoint_url: str | None = None
     """An S3 endpoint other than AWS's, for both lake and store."""
     max_bad: float = 0.01
@@ -291,6 +295,8 @@ class ScoreConfig:
             "max_images": self.max_images,
             "rescore_changed": self.rescore_changed,
             "retry_quarantined": self.retry_quarantined,
+            # Only where it is on: plans of earlier builds do not have it.
+            **({"follow_links": True} if self.follow_links else {}),
         }
 
     def replace(self, **changes: Any) -> ScoreConfig:

@@ -17,6 +17,8 @@ The branches follow what the caller does about them::
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   ├── LargeObjectError   quarantine: the object has more bytes than are read
+    │   ├── NotAFileError      quarantine: a FIFO, a socket or a device stands there
+    │   ├── OutsideLakeError   quarantine: a link leads out of the lake, and is not followed
     │   ├── UndecidedStoreError stop: two writers at once would lose each other's writes
     │   ├── FormatError        stop: a newer build wrote a file; it is neither read nor replaced
     │   └── TransientLakeError retry, then fail the shard
@@ -39,6 +41,7 @@ arguments that have defaults, which is what pickling keeps.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import ClassVar, Final
 
 IMAGE_CODES: Final = (
@@ -57,12 +60,20 @@ IMAGE_CODES: Final = (
     "missing",
     "changed",
     "not_a_file",
+    "unsafe_link",
     "unsafe_name",
     "damaged_container",
     "no_image_column",
 )
 """Every code of the quarantine; a decoder that a user brings may have others."""
 _ORNAMENT = re.compile(r"\x1b\[[\d;]*m|↳|<\?xml[^>]*>")
+_UNUSUAL, _UNUSUAL_IN_LINES = re.compile(r"[^ -~]"), re.compile(r"[^ -~\n]")
+_CONTROLS: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_SECRET_PARTS = re.compile(
+    r"(?P<scheme>[a-z][\w+.-]*)://(?P<login>[^\s/?#'\"<>@]*@)?(?P<path>[^\s?'\"<>]*)"
+    r"(?P<query>\?[^\s'\"<>]*)?",
+    re.IGNORECASE,
+)
 _ANSWER = re.compile(
     r"<Error>.*?<Code>(\w+)</Code>\s*<Message>([^<]*)</Message>.*?</Error>", re.DOTALL
 )
@@ -72,13 +83,14 @@ class SteelBatchError(Exception):
     """Base of all errors raised on purpose.
 
     Args:
-        message: What was found, what was expected, what to do next.
+        message: What was found, what was expected, what to do next. Of URLs in it, what may be
+            secret is left out: see `redacted`.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(message)
+        super().__init__(redacted(message))
 
     @property
     def message(self) -> str:
@@ -165,6 +177,14 @@ class LargeObjectError(LakeError):
     """The object has more bytes than the reader takes, or than there is memory for."""
 
 
+class NotAFileError(LakeError):
+    """What lies there is no regular file: a FIFO, a socket or a device."""
+
+
+class OutsideLakeError(LakeError):
+    """A link leads out of the lake's root, and links out of it are not followed."""
+
+
 class UndecidedStoreError(LakeError):
     """The store lets two writers of one object both succeed, or refuses to decide between them."""
 
@@ -226,3 +246,39 @@ def paragraph_of(error: BaseException) -> str:
     text = _ANSWER.sub(r"\1 (\2)", _ORNAMENT.sub("", str(error)))
     lines = [line.strip().rstrip(".") for line in text.splitlines()]
     return ": ".join(line for line in lines if line) or type(error).__name__
+
+
+def redacted(text: str) -> str:
+    """A text without what URLs say to those who are let in.
+
+    That is the user and password before a host, and in URLs of the web everything behind ``?``,
+    where a presigned one has its signature.
+    """
+    if "://" not in text:
+        return text
+    return _SECRET_PARTS.sub(_without_secrets, text)
+
+
+def _without_secrets(match: re.Match[str]) -> str:
+    login = "…@" if match["login"] else ""
+    query = match["query"] or ""
+    if query and match["scheme"].lower() in ("http", "https"):
+        query = "?…"
+    return f"{match['scheme']}://{login}{match['path']}{query}"
+
+
+def printable(text: str, *, lines: bool = True) -> str:
+    """A text for a terminal, a log or a page: control characters, which keys may hold, as escapes.
+
+    Marks that change the direction of what follows are among them.
+
+    Args:
+        text: From anywhere.
+        lines: Whether a line's end is kept, and not shown as an escape, too.
+    """
+    return (_UNUSUAL_IN_LINES if lines else _UNUSUAL).sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    char = match.group()
+    return ascii(char)[1:-1] if unicodedata.category(char) in _CONTROLS else char

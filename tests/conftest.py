@@ -43,6 +43,10 @@ KEPT_WORKERS = {
     "RAY_idle_worker_killing_time_threshold_ms": "3600000",
 }
 """Ray keeps its idle processes for the next run: else it ends them, and starts as many again."""
+# Ray's workers and the processes that tests start find the tests' own decoders there.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 # `make test` draws the same examples every time, `make test-slow` others.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)

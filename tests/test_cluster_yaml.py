@@ -34,3 +34,18 @@ def test_every_node_of_the_example_cluster_trains_with_one_line_more() -> None:
     cluster = yaml.safe_load(TEXT.replace("  # - ~/", "  - ~/"))
     (line,) = set(cluster["setup_commands"]) - set(yaml.safe_load(TEXT)["setup_commands"])
     assert "pip install --quiet 'steel-batch[train] @ git+" in line
+
+
+def test_every_node_has_the_token_and_asks_for_it() -> None:
+    cluster = yaml.safe_load(TEXT)
+    assert cluster["file_mounts"] == {"~/.ray/auth_token": "~/.ray/auth_token"}
+    for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
+        (start,) = [line for line in cluster[commands] if "ray start" in line]
+        assert start.startswith("RAY_AUTH_MODE=token ")
+
+
+def test_the_dashboard_listens_on_the_head_alone() -> None:
+    (start,) = [
+        line for line in yaml.safe_load(TEXT)["head_start_ray_commands"] if "ray start" in line
+    ]
+    assert "--dashboard-host=127.0.0.1" in start.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,12 @@ def test_what_the_plan_depends_on_is_a_list_that_only_grows_deliberately() -> No
     assert settings["images"] == "s3://b/lake"
 
 
+def test_following_links_is_a_setting_of_the_plan_where_it_is_on() -> None:
+    """Plans of earlier builds do not say it, and keep their digests."""
+    settings = config(follow_links=True).settings(engine="e", date="2026-11-21")
+    assert set(settings) == {*PLAN, "follow_links"}
+
+
 def test_bits_are_not_told_to_a_decoder_of_somebody_else() -> None:
     with pytest.raises(ConfigError, match="--bits 12 cannot be combined with --decoder my:decoder"):
         config(bits=12, decoder="my:decoder")
@@ -106,7 +113,8 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(
-    "name", sorted({field.name for field in dataclasses.fields(ScoreConfig)} - PLAN)
+    "name",
+    sorted({field.name for field in dataclasses.fields(ScoreConfig)} - PLAN - {"follow_links"}),
 )
 def test_how_the_work_is_done_may_change_from_one_attempt_to_the_next(name: str) -> None:
     changed = config(**{name: OTHERS.get(name) or another(getattr(config(), name))})
@@ -197,3 +205,11 @@ def test_each_spelling_of_a_folder_is_the_same_run(
         check_settings("r", {**before, "images": "other"}, settings[0])
     s3 = ScoreConfig(images="s3://b/x/", store="s").settings(engine="e", date="2026-11-21")
     assert s3["images"] == "s3://b/x"
+
+
+def test_a_configuration_file_that_is_no_file_is_refused_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "score.toml")
+    with pytest.raises(ConfigError, match=r"score\.toml: it is a FIFO, expected a regular file"):
+        read_toml(tmp_path / "score.toml", section="score", names={})
+    with pytest.raises(ConfigError, match="it is a device"):
+        read_toml(Path("/dev/zero"), section="score", names={})

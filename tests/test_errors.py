@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from steel_batch import errors
-from steel_batch.errors import ImageError, SteelBatchError
+from steel_batch.errors import ImageError, SteelBatchError, printable, redacted
 from steel_batch.tables.merge import DamagedShardError
 
 
@@ -67,3 +67,30 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     own = {cls.__name__ for cls in CLASSES if cls.__module__ == "steel_batch.errors"}
     drawn = {word for word in (errors.__doc__ or "").split() if word.endswith("Error")}
     assert drawn == own
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("GET https://h/a?X-Amz-Signature=s&x=1: 403", "GET https://h/a?… 403"),
+        ("'http://user:word@h:9000/b' does not answer", "'http://…@h:9000/b' does not answer"),
+        ("HTTPS://token@h/a?b", "HTTPS://…@h/a?…"),
+        ("s3://key:word@bucket/a", "s3://…@bucket/a"),
+        ("s3://bucket/a?b.jpg", "s3://bucket/a?b.jpg"),
+        ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("http://h/a@b", "http://h/a@b"),
+        ("is it there? see https://h/x.", "is it there? see https://h/x."),
+    ],
+)
+def test_what_is_secret_in_a_url_is_in_no_message(text: str, left: str) -> None:
+    assert redacted(text) == redacted(left) == left
+    assert str(SteelBatchError(text)) == left
+
+
+def test_control_characters_are_shown_as_escapes_and_other_signs_as_they_are() -> None:
+    kept = "Blech-1 Ünïcode 板 ✓ a\u0301"
+    assert printable(kept) == kept
+    for char in "\x00\x07\x1b\x7f\x9b\r\t\u200b\u200e\u2028\u202e\u2066\ufeff\U000e0041\udc80":
+        assert printable(f"a{char}b") == f"a{ascii(char)[1:-1]}b"
+    assert printable("a\nb") == "a\nb"
+    assert printable("a\nb", lines=False) == "a\\nb"

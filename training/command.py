@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.table import Table
 
 from steel_batch import interrupt
 from steel_batch.cli.output import (
+    Table,
     bits_option,
     configure_logging,
     console,
     counted,
     duration,
     endpoint_option,
+    links_option,
     naming,
     output_option,
     print_json,
@@ -132,6 +133,7 @@ VALIDATION: Final = {
     type=click.Path(path_type=Path, file_okay=False),
     help="Folder for scratch files, TensorBoard's among them; a temporary one by default.",
 )
+@links_option
 @endpoint_option
 @single_writer_option
 @click.option("--verbose", is_flag=True, help="Log what happens to stderr.")
@@ -153,6 +155,7 @@ def train(
     ray_address: str | None,
     work: Path | None,
     endpoint_url: str | None,
+    follow_links: bool,
     unsafe_single_writer: bool,
     verbose: bool,
     output: str,
@@ -191,6 +194,7 @@ def train(
         ray_address=ray_address,
         work=work,
         endpoint_url=endpoint_url,
+        follow_links=follow_links,
         unsafe_single_writer=unsafe_single_writer,
     )
     inputs = find_inputs(job)

@@ -49,6 +49,8 @@ class JobConfig:
     work: Path | None = None
     """Folder for scratch files, TensorBoard's among them; a temporary one where it is None."""
     endpoint_url: str | None = None
+    follow_links: bool = False
+    """As of `ScoreConfig`."""
     unsafe_single_writer: bool = False
     """As of `ScoreConfig`."""
 
@@ -102,7 +104,7 @@ def find_inputs(job: JobConfig) -> Inputs:
         LakeError: A store refused.
     """
     _check(job)
-    lake = Lake(job.images, endpoint_url=job.endpoint_url)
+    lake = Lake(job.images, endpoint_url=job.endpoint_url, follow_links=job.follow_links)
     source = {name: getattr(job, name) for name in SOURCE}
     labels, source["labels"] = _read(job.labels, lake, "--labels")
     groups = None

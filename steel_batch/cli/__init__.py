@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from steel_batch import interrupt
+from steel_batch.cli.search_path import leave_out_working_folder
 
 if TYPE_CHECKING:
     import click
@@ -35,12 +36,13 @@ def main(command: str | None = None) -> NoReturn:
     Args:
         command: The command that the arguments are of; None where they begin with its name.
     """
+    leave_out_working_folder()
     interrupt.install()  # until a command runs, a signal ends the process at once
     from steel_batch.cli.call import call
     from steel_batch.cli.group import cli
 
     if command is None:
-        code = call(cli)
+        code = call(cli, prog_name="steel-batch" if sys.argv[0] == "-c" else None)
     else:
         code = call(cli, [command, *sys.argv[1:]], prog_name="steel-batch")
     if interrupt.is_requested():

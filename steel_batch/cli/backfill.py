@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
-from rich.table import Table
 
 from steel_batch.cli.grouped import GroupedCommand
 from steel_batch.cli.output import (
+    Table,
     configure_logging,
     console,
     duration,

@@ -6,10 +6,10 @@ import dataclasses
 from typing import Final
 
 import click
-from rich.table import Table
 
 from steel_batch.cli.completion import complete_engine
 from steel_batch.cli.output import (
+    Table,
     answer,
     configure_logging,
     console,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import click
 
 from steel_batch import interrupt
-from steel_batch.cli.output import HELP, printable
-from steel_batch.errors import SteelBatchError
+from steel_batch.cli.output import HELP
+from steel_batch.errors import SteelBatchError, printable, redacted
 
 
 def call(
@@ -48,14 +48,17 @@ def call(
         if not interrupt.is_requested():
             raise
     if message or interrupt.is_requested():
-        click.echo(message or interrupt.MESSAGE, err=True)
+        click.echo(printable(message or interrupt.MESSAGE), err=True)
         return interrupt.EXIT_CODE
     return int(code)
 
 
 def refuse(message: str, code: int) -> int:
     """Show an error in the one form that errors have here; returns the exit code."""
-    click.echo(f"Error: {printable(message)}", err=True)
+    first, *others = printable(redacted(message)).split("\n")
+    # What follows is of this message, whatever it looks like.
+    text = "\n".join([first, *(f"  {line}" if line else "" for line in others)])
+    click.echo(f"Error: {text}", err=True)
     return code
 
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Final
 
 import click
-from rich.table import Table
 from rich.text import Text
 
 from steel_batch.cli.output import (
+    Table,
     answer,
     console,
     endpoint_option,

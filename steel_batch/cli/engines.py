@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.table import Table
 
 from steel_batch.cli.completion import complete_engine
 from steel_batch.cli.output import (
+    Table,
     answer,
     counted,
     endpoint_option,
@@ -19,6 +19,7 @@ from steel_batch.cli.output import (
     naming,
     output_option,
     print_json,
+    print_line,
     print_table,
     registry_option,
     single_writer_option,
@@ -309,7 +310,7 @@ def _show_card(card: Card) -> None:
         table.add_row(row.name, _text(threshold), _text(area_px), row.images, *shares)
     print_table(table)
     for note in card.notes:
-        answer.print(note)
+        print_line(note)
 
 
 def _moves(entries: list[AliasEntry]) -> Table:

@@ -11,7 +11,8 @@ import click
 GROUPS: Final = {
     "What to score": (
         "date", "first_date", "last_date", "dates_from_lake", "order", "recheck", "images",
-        "key_pattern", "max_images", "bits", "allow_other_keys", "rescore_changed", "config",
+        "key_pattern", "follow_links", "inventory_buckets", "max_images", "bits",
+        "allow_other_keys", "rescore_changed", "config",
     ),
     "Where it goes": ("store", "endpoint_url", "unsafe_single_writer", "merge_bytes"),
     "Engine": (

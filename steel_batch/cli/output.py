@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,26 +16,45 @@ from typing import Any, Final, TypeVar
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
+from rich.text import Text
 
 from steel_batch import layout
 from steel_batch.cli.values import ENDPOINT, PLACE
 from steel_batch.config import FEWEST_BITS, SAMPLE_BITS
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, printable, redacted
 from steel_batch.lake import Lake
 from steel_batch.silence import answers
 from steel_batch.sources.stray import by_product_reason, stray_reason
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+
+class _Terminal(Console):
+    """A console that shows control characters of whatever text it is given as escapes."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """See `rich.console.Console`: strings come this way, those in tables as well."""
+        return super().render_str(printable(text), **options)
+
+
+class Table(RichTable):
+    """A table of `rich` in which each row stays a row, whatever its cells hold."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """See `rich.table.Table`."""
+        super().add_row(
+            *(printable(c, lines=False) if isinstance(c, str) else c for c in cells), **options
+        )
+
+
 # Keys and messages hold brackets, which are not meant as markup.
-console = Console(stderr=True, highlight=False, markup=False)
-answer = Console(highlight=False, markup=False, soft_wrap=True)
+console = _Terminal(stderr=True, highlight=False, markup=False)
+answer = _Terminal(highlight=False, markup=False, soft_wrap=True)
 
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """How a command's help is asked for and shown, also where it is run alone."""
 LONGEST_LINE: Final = 1 << 20
-_CONTROLS: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 output_option = click.option(
     "--output",
@@ -64,6 +82,20 @@ single_writer_option = click.option(
     is_flag=True,
     help="Write to a store that does not decide between two writers: on your word that no other "
     "command writes to it meanwhile.",
+)
+links_option = click.option(
+    "--follow-links",
+    is_flag=True,
+    help="Read what links in a folder lead to out of it, too. Without it, such an image is "
+    "quarantined, and what lies below such a folder is left out.",
+)
+inventory_option = click.option(
+    "--inventory-bucket",
+    "inventory_buckets",
+    multiple=True,
+    default=(),
+    metavar="BUCKET",
+    help="A bucket that an S3 Inventory may name besides the one that it lies in; may be repeated.",
 )
 endpoint_option = click.option(
     "--endpoint-url",
@@ -112,7 +144,12 @@ def naming(flag: str, path: Path) -> Iterator[None]:
 
 def say(text: str) -> None:
     """A sentence on stderr: folded to a terminal's width, elsewhere one line."""
-    console.print(printable(text), soft_wrap=not console.is_terminal)
+    console.print(text, soft_wrap=not console.is_terminal)
+
+
+def print_line(text: str) -> None:
+    """A line of the answer, whatever names and notes are in it."""
+    answer.print(printable(text, lines=False))
 
 
 def print_table(table: Table, to: Console = answer) -> None:
@@ -120,15 +157,8 @@ def print_table(table: Table, to: Console = answer) -> None:
     for column in table.columns:
         column.overflow = "fold"
     if not to.is_terminal:
-        to = Console(stderr=to.stderr, highlight=False, markup=False, width=LONGEST_LINE)
+        to = _Terminal(stderr=to.stderr, highlight=False, markup=False, width=LONGEST_LINE)
     to.print(table, soft_wrap=False)
-
-
-def printable(text: str) -> str:
-    """A text for a terminal: control characters, which keys may hold, as escapes."""
-    return "".join(
-        c if c == "\n" or unicodedata.category(c) not in _CONTROLS else ascii(c)[1:-1] for c in text
-    )
 
 
 def others(number: int, example: str | None) -> str:
@@ -141,7 +171,8 @@ def others(number: int, example: str | None) -> str:
         return text
     container, _, member = example.rpartition("#")
     reason = by_product_reason(member) if container else stray_reason(example.removesuffix("/"))
-    return f"{text}, for example {example}{'' if reason is None else f' ({reason})'}"
+    shown = printable(example, lines=False)
+    return f"{text}, for example {shown}{'' if reason is None else f' ({reason})'}"
 
 
 def counted(number: int, noun: str) -> str:
@@ -175,7 +206,10 @@ def print_json(value: Any) -> None:
 
 
 class _Lines(logging.Formatter):
-    """Warnings as a person reads them; with times and names where all is logged."""
+    """Warnings as a person reads them; with times and names where all is logged.
+
+    A record is a line, whatever names it tells of.
+    """
 
     def __init__(self, verbose: bool) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -183,10 +217,11 @@ class _Lines(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         text = super().format(record)
-        if self._verbose:
-            return text
-        rest = text.partition(record.message)[2]  # a traceback, if there is one
-        return f"{record.levelname.capitalize()}: {record.message}{rest}"
+        before, _, rest = text.partition(record.message)  # then a traceback, if there is one
+        if not self._verbose:
+            before = f"{record.levelname.capitalize()}: "
+        message = printable(redacted(record.message), lines=False)
+        return f"{before}{message}{printable(redacted(rest))}"
 
 
 def configure_logging(verbose: bool) -> None:

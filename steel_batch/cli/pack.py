@@ -12,6 +12,8 @@ from steel_batch.cli.output import (
     console,
     counted,
     endpoint_option,
+    inventory_option,
+    links_option,
     others,
     output_option,
     print_json,
@@ -63,6 +65,8 @@ from steel_batch.pack.shards import FORMATS
 )
 @setting("--threads", "num_threads", of=PackConfig, type=int, help="Shards written at once.")
 @input_limit_option
+@links_option
+@inventory_option
 @endpoint_option
 @output_option
 def pack(output: str, **options: Any) -> None:

@@ -8,17 +8,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import click
-from rich.table import Table
 
 from steel_batch import layout
 from steel_batch.cli.completion import complete_date, complete_run
 from steel_batch.cli.output import (
+    Table,
     answer,
     counted,
     endpoint_option,
     existing_store,
     output_option,
     print_json,
+    print_line,
     print_table,
     store_option,
 )
@@ -176,9 +177,9 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
             }
         )
         return
-    answer.print(f"{run_id}: {end.state}{f': {end.reason}' if end.reason else ''}")
+    print_line(f"{run_id}: {end.state}{f': {end.reason}' if end.reason else ''}")
     for name, value in run.record.settings.items():
-        answer.print(f"  {name}: {_text(value)}")
+        print_line(f"  {name}: {_text(value)}")
     answer.print(
         f"  plan {run.record.plan_digest[:12]}: {counted(run.record.num_images, 'image')} in "
         f"{counted(run.record.num_shards, 'shard')}"
@@ -186,7 +187,7 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     for event in events:
         rest = {k: v for k, v in event.items() if k not in ("at", "event", "config")}
         text = ", ".join(f"{k}={_text(v)}" for k, v in rest.items())
-        answer.print(f"{event['at']}  {event['event']}  {text}".rstrip())
+        print_line(f"{event['at']}  {event['event']}  {text}".rstrip())
 
 
 def _text(value: Any) -> str:

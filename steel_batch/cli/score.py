@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import click
-from rich.table import Table
 
 from steel_batch.cli.grouped import GroupedCommand
 from steel_batch.cli.output import (
+    Table,
     configure_logging,
     console,
     counted,

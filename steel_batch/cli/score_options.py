@@ -14,6 +14,8 @@ from steel_batch.cli.output import (
     Command,
     bits_option,
     endpoint_option,
+    inventory_option,
+    links_option,
     output_option,
     single_writer_option,
     store_option,
@@ -116,6 +118,8 @@ lake_options = _options(
         ".parquet names containers, and behind '#' a tar's members: "
         "'date={date}/*.tar#{image_id}.jpg'.",
     ),
+    links_option,
+    inventory_option,
     engine_option,
     store_option,
     endpoint_option,

@@ -19,6 +19,7 @@ from steel_batch.cli.output import Command
 from steel_batch.cli.values import DATE, DATE_OR_ALL, SIZE, size_text
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError
+from steel_batch.lake.files import read_regular
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -90,6 +91,10 @@ def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
         kinds, expected = (int,), "a whole number"
     elif isinstance(option.type, click.types.FloatParamType):
         kinds, expected = (int, float), "a number"
+    elif getattr(option, "multiple", False):
+        kinds, expected = (list,), "a list of texts in quotes, such as ['a', 'b']"
+        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+            kinds = ()
     elif option.type is SIZE:
         kinds, expected = (int, str), "a size, such as 67108864 or '64 MiB'"
     elif option.type in (DATE, DATE_OR_ALL):
@@ -119,7 +124,7 @@ def parse_toml(path: Path) -> dict[str, Any]:
     """
     try:
         # Editors of Windows put a mark before the text.
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:

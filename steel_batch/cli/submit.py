@@ -14,6 +14,7 @@ from steel_batch.cli.output import console, output_option, print_json, say
 from steel_batch.cli.train import training_command
 from steel_batch.cluster.submit import ClusterJobs
 from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.errors import printable
 from steel_batch.pack.packing import PackConfig
 
 CONFIGS: Final[Mapping[str, tuple[type[Any], ...]]] = {
@@ -68,7 +69,9 @@ def submit(
     if no_wait:
         return
     try:
-        code = jobs.follow(job, lambda text: click.echo(text, nl=False, err=output == "json"))
+        code = jobs.follow(
+            job, lambda text: click.echo(_shown(text), nl=False, err=output == "json")
+        )
     except interrupt.Interrupted:
         raise interrupt.Interrupted(
             f"interrupted: job {job} goes on on {address}. `ray job logs {job} --follow` shows it, "
@@ -76,6 +79,11 @@ def submit(
         ) from None
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _shown(text: str) -> str:
+    """What a job prints, of which tabs are kept, too."""
+    return "\t".join(printable(part) for part in text.split("\t"))
 
 
 def _check(context: click.Context, words: list[str]) -> None:

@@ -8,13 +8,13 @@ import click
 
 from steel_batch.cli.completion import complete_date, complete_engine
 from steel_batch.cli.output import (
-    answer,
     console,
     counted,
     endpoint_option,
     existing_store,
     output_option,
     print_json,
+    print_line,
     say,
     single_writer_option,
     size_of,
@@ -55,7 +55,7 @@ def verify(
         print_json([dataclasses.asdict(problem) for problem in problems])
     else:
         for problem in problems:
-            answer.print(f"{problem.kind}: {problem.key}: {problem.message}")
+            print_line(f"{problem.kind}: {problem.key}: {problem.message}")
         found = f"{counted(len(problems), 'problem')} in {lake.url}; checked"
         say(
             f"{found if problems else 'all is well'}: {counted(checked.num_runs, 'run')}, "
@@ -95,7 +95,7 @@ def gc(
         print_json([dataclasses.asdict(garbage) for garbage in found])
         return
     for garbage in found:
-        answer.print(f"{garbage.key}  {garbage.bytes:,} bytes  {garbage.reason}")
+        print_line(f"{garbage.key}  {garbage.bytes:,} bytes  {garbage.reason}")
     size = sum(garbage.bytes for garbage in found)
     verb = "would be deleted" if dry_run else "deleted"
     console.print(f"{verb}: {counted(len(found), 'object')}, {size_of(size)}")

@@ -14,7 +14,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, TypeVar
+from pathlib import Path
+from typing import Final, TypeVar
 
 import ray
 from ray._private.services import canonicalize_bootstrap_address_or_die
@@ -25,6 +26,7 @@ Answer = TypeVar("Answer")
 
 MODE: Final = "RAY_AUTH_MODE"
 TOKEN: Final = "RAY_AUTH_TOKEN"  # noqa: S105 - the name of a variable
+TOKEN_PATH: Final = "RAY_AUTH_TOKEN_PATH"  # noqa: S105 - the name of a variable
 POLL_SECONDS: Final = 0.25
 
 
@@ -87,33 +89,43 @@ def is_refusal(error: Exception) -> bool:
 def own_token() -> Iterator[None]:
     """Let a cluster that is started here require a token that nobody else has.
 
-    Otherwise Ray 2.59 and later write one to ``~/.ray/auth_token``, for every later cluster of this
-    user, and fail if that cannot be written. An existing token is used.
-    that is started later, and fail where that cannot be written. One that is there is taken.
+    Ray before 2.59 asks for no token by default. Ray 2.59 and later write one to
+    ``~/.ray/auth_token``, for every later cluster of this user, and fail if that cannot be written.
+    An existing token is used. If ``RAY_AUTH_MODE`` is set, it decides.
     """
     with _mode_kept():
-        if MODE in os.environ or _loader() is None or has_token():
+        if MODE in os.environ:
+            yield
+            return
+        os.environ[MODE] = "token"
+        ray._raylet.Config.initialize("")  # reads the environment again
+        if has_token():
             yield
             return
         os.environ[TOKEN] = secrets.token_hex(32)
-        _loader().reset_cache()
+        _forget_token()
         try:
             yield
         finally:
             del os.environ[TOKEN]
-            _loader().reset_cache()
+            _forget_token()
 
 
 def has_token() -> bool:
-    """Whether Ray finds a token."""
-    loader = _loader()
-    return loader is not None and bool(loader.has_token(ignore_auth_mode=True))
+    """Whether there is a token where Ray looks for one, whatever ``RAY_AUTH_MODE`` says."""
+    if os.environ.get(TOKEN):
+        return True
+    named = os.environ.get(TOKEN_PATH)
+    path = Path(named) if named else Path.home() / ".ray" / "auth_token"
+    try:
+        return bool(path.read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
-def _loader() -> Any:
-    """Ray's class that finds the token; None in versions without tokens."""
-    kind = getattr(ray._raylet, "AuthenticationTokenLoader", None)
-    return None if kind is None else kind.instance()
+def _forget_token() -> None:
+    """Have Ray look for its token again."""
+    ray._raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from steel_batch.lake import Lake
 from steel_batch.lake.probe import ADVICE, find_flaw
 from steel_batch.lake.retry import Retry
 from steel_batch.registry.versions import Engine
-from steel_batch.sources.manifest import is_manifest
+from steel_batch.sources.manifest import is_manifest, place_of_manifest
 
 IMPATIENT: Final = Retry(total_seconds=10.0, unreachable_seconds=10.0, max_refusals=2)
 """Short limits, as somebody waits for the answer."""
@@ -128,7 +128,8 @@ def check_images(images: str, endpoint_url: str | None) -> Finding:
     """Check that the lake can be listed and has an object, or that the manifest exists."""
     try:
         lake = Lake(images, endpoint_url=endpoint_url, retry=IMPATIENT)
-        if is_manifest(images, endpoint_url):
+        place, name = place_of_manifest(images, endpoint_url, follow_links=True)
+        if is_manifest(place.with_retry(IMPATIENT), name):
             return Finding(name="images", state="ok", found=f"{images} exists")
         first = next(lake.list_objects(), None)
     except SteelBatchError as error:

@@ -8,8 +8,10 @@ import math
 import os
 import re
 import signal
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
@@ -26,6 +28,7 @@ from steel_batch.config import MAX_CPUS_PER_ACTOR, RuntimeName, ScoreConfig
 from steel_batch.engine.runtime import wants_gpu
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.errors import ClusterError, MachineError
+from steel_batch.lake.files import working_in
 from steel_batch.silence import STDERR, silenced, stdout_replaced
 
 log = logging.getLogger(__name__)
@@ -59,8 +62,11 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    with contextlib.ExitStack() as signed_in:
-        _init(address, wait_seconds, signed_in)
+    with (
+        tempfile.TemporaryDirectory(prefix="steel-batch-", ignore_cleanup_errors=True) as own,
+        contextlib.ExitStack() as signed_in,
+    ):
+        _init(address, wait_seconds, signed_in, Path(own))
         with stdout_replaced(Notices()):  # some notices arrive late
             try:
                 interrupt.check()  # joining takes seconds
@@ -70,8 +76,13 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
                     ray.shutdown()
 
 
-def _init(address: str | None, wait_seconds: float, signed_in: contextlib.ExitStack) -> None:
-    """Connect this process, for as long as `signed_in` is open."""
+def _init(
+    address: str | None, wait_seconds: float, signed_in: contextlib.ExitStack, folder: Path
+) -> None:
+    """Connect this process, for as long as `signed_in` is open.
+
+    Ray's workers import from the folder in which this is done, so it is an empty one of our own.
+    """
     found = address
     try:
         if address is None:
@@ -80,7 +91,7 @@ def _init(address: str | None, wait_seconds: float, signed_in: contextlib.ExitSt
         else:
             found = signed_in.enter_context(reached(address, seconds=wait_seconds))
         # Keep Ray's native notices off a terminal that shows progress; errors are exceptions.
-        with silenced(STDERR), _own_sigterm():
+        with silenced(STDERR), _own_sigterm(), working_in(folder):
             ray.init(
                 # Without "local", Ray joins whatever cluster was last seen on this machine.
                 address=found or "local",

@@ -24,6 +24,11 @@ CONNECT_SECONDS: Final = 10.0
 MAX_MISSES: Final = 4
 """Consecutive failed checks before the head counts as gone: after about a minute."""
 _EXIT_CODES = {JobStatus.SUCCEEDED: 0, JobStatus.STOPPED: 130}
+_ENTRY: Final = (
+    "import sys; sys.path[:] = filter(None, sys.path); from steel_batch.cli import main; main()"
+)
+"""What ``python -m steel_batch.cli`` does, without importing from the folder of the job; ``-P``
+says that only from Python 3.11 on, and the head may have an earlier one."""
 _NOTICE: Final = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+\s+INFO \S+\.py:\d+ -- ")
 """Start of the lines in which Ray reports what it does; the command's own lines do not match."""
 
@@ -47,6 +52,11 @@ class ClusterJobs:
         )
         if not address.startswith(("http://", "https://")):  # Ray would look for a cluster there
             raise ConfigError(f"--address {address!r} is not a URL: {expected}")
+        if "@" in urlsplit(address).netloc:
+            raise ConfigError(
+                f"--address {address!r} holds a user or password, which job lists and logs would "
+                "show: give it without. A cluster of Ray asks for a token; see RAY_AUTH_TOKEN."
+            )
         _hush()
         try:
             self._client = with_token_if_asked(lambda: JobSubmissionClient(address))
@@ -64,7 +74,7 @@ class ClusterJobs:
         Raises:
             ClusterError: The cluster rejected it.
         """
-        entrypoint = shlex.join(["python", "-m", "steel_batch.cli", *arguments])
+        entrypoint = shlex.join(["python", "-c", _ENTRY, *arguments])
         try:
             return str(self._client.submit_job(entrypoint=entrypoint))
         except (RuntimeError, OSError, RayError) as error:

@@ -34,6 +34,10 @@ START_SECONDS: Final = 60.0
 SECONDS_PER_IMAGE: Final = 10.0
 """The largest accepted image takes about one."""
 _STARTS: Final = 3
+_RUN_MODULE: Final = (
+    "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+)
 _LENGTH: Final = struct.Struct("<q")
 _HEAD: Final = struct.Struct("<cqq")
 _READY: Final = b"R"
@@ -90,6 +94,8 @@ def decode_isolated(
 def start_child(module: str, *arguments: str, **how: Any) -> Any:
     """Start one of our modules in a child process with pipes and this process's import path.
 
+    It imports nothing from the folder that it is started in. ``-P`` says that from Python 3.11 on.
+
     Args:
         module: The module, run as by ``python -m``.
         arguments: Its command-line arguments.
@@ -100,10 +106,10 @@ def start_child(module: str, *arguments: str, **how: Any) -> Any:
     """
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", module, *arguments],
+            [sys.executable, "-c", _RUN_MODULE, module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))},
             **how,
         )
     except OSError as error:

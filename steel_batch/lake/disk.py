@@ -8,7 +8,8 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from steel_batch.errors import LakeError, TransientLakeError
+from steel_batch.errors import LakeError, NotAFileError, TransientLakeError
+from steel_batch.lake.files import SpecialFileError
 
 _PASSING: Final = {errno.EINTR, errno.EAGAIN, errno.EIO, errno.ESTALE, errno.ETIMEDOUT}
 NO_LINKS: Final = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
@@ -21,12 +22,16 @@ ABSENT: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 class InputFile(io.FileIO):
     """A file to read that raises the lake's errors, whichever library reads it.
 
+    Args:
+        path: Its path, for messages.
+        handle: Its descriptor, which is closed with it.
+
     Raises:
         LakeError: From each read, in place of the operating system's error.
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, handle: int) -> None:
+        super().__init__(handle)
         self._path = path
 
     def readinto(self, buffer: Any, /) -> int | None:
@@ -79,6 +84,8 @@ def make_durable(path: Path) -> None:
 def error_of(error: OSError, path: Path) -> LakeError:
     """Convert an error of the operating system about a path."""
     reason = error.strerror or str(error)
+    if isinstance(error, SpecialFileError):
+        return NotAFileError(f"{path}: {reason}.")
     if error.errno in _PASSING:
         return TransientLakeError(f"{path}: {reason}.")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

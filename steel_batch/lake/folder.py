@@ -7,7 +7,6 @@ import errno
 import io
 import os
 import shutil
-import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from steel_batch.errors import (
     LakeError,
     LargeObjectError,
     MissingObjectError,
+    OutsideLakeError,
     TransientLakeError,
 )
 from steel_batch.lake.contract import LakeObject, ReadRequest, too_large
@@ -31,6 +31,7 @@ from steel_batch.lake.disk import (
     error_of,
     make_durable,
 )
+from steel_batch.lake.links import Boundary, refuse_link
 from steel_batch.lake.retry import Stats
 
 T = TypeVar("T")
@@ -48,16 +49,19 @@ def etag_of(status: os.stat_result) -> str:
 class Folder:
     """A lake in a local folder; see `steel_batch.lake.Lake`.
 
-    Reads follow symbolic links; nothing is written through a link that leads out of the root.
+    Reads follow symbolic links within the root, and out of it only with `follow_links`; nothing is
+    written through a link that leads out of the root.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, follow_links: bool = False) -> None:
         self._root = root
+        self._boundary = Boundary(root, follow_links=follow_links)
         self._stats = Stats()
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
         folder, _, head = prefix.rpartition("/")
         base = f"{folder}/" if folder else ""
+        self._boundary.check(self._root / folder)
         yield from self._walk(self._root / folder, base, head, frozenset())
 
     def _walk(
@@ -71,18 +75,20 @@ class Folder:
         while entries:
             entry = entries.pop()  # caches its path and status
             try:
-                if entry.is_dir():
-                    place = os.path.realpath(entry.path)
+                key = base + _key_of(entry.name)
+                is_folder = entry.is_dir()
+                place = os.path.realpath(entry.path) if is_folder or entry.is_symlink() else None
+                if place is not None and not self._boundary.holds(place):
+                    yield _unreadable(key, entry.stat(follow_symlinks=False))
+                elif is_folder and place is not None:
                     if place not in above:
-                        below = f"{base}{_key_of(entry.name)}/"
-                        yield from self._walk(Path(entry.path), below, "", above | {place})
-                elif entry.is_file():
+                        yield from self._walk(Path(entry.path), f"{key}/", "", above | {place})
+                else:
                     status = entry.stat()
-                    yield LakeObject(
-                        key=base + _key_of(entry.name),
-                        size_bytes=status.st_size,
-                        etag=etag_of(status),
-                    )
+                    if not entry.is_file():
+                        yield _unreadable(key, status)
+                        continue
+                    yield LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
             except OSError as error:
                 # Deleted after it was listed, or a dangling link.
                 if error.errno not in (errno.ENOENT, errno.ELOOP):
@@ -91,6 +97,7 @@ class Folder:
     def list_dirs(self, prefix: str) -> Iterator[str]:
         folder, _, head = prefix.rpartition("/")
         base = f"{folder}/" if folder else ""
+        self._boundary.check(self._root / folder)
         for entry in self._entries(self._root / folder, head):
             try:
                 holds_files = _holds_files(entry)
@@ -98,6 +105,9 @@ class Folder:
                 raise error_of(error, Path(entry.path)) from error
             if holds_files:
                 yield f"{base}{_key_of(entry.name)}/"
+
+    def leads_out(self, key: str) -> bool:
+        return not self._boundary.holds(os.path.realpath(self._root / key))
 
     def _entries(self, folder: Path, head: str) -> list[os.DirEntry[str]]:
         """The entries of a folder that begin with `head`, sorted by name."""
@@ -114,18 +124,16 @@ class Folder:
 
     def stat(self, key: str) -> LakeObject | None:
         try:
-            status = (self._root / key).stat()
+            status = self._boundary.look(self._root / key)
         except ABSENT:
             return None
         except OSError as error:
             raise error_of(error, self._root / key) from error
-        if not stat.S_ISREG(status.st_mode):
-            return None
         return LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
 
     def age_seconds(self, key: str) -> float | None:
         try:
-            written = (self._root / key).stat().st_mtime
+            written = self._boundary.look(self._root / key).st_mtime
         except ABSENT:
             return None
         except OSError as error:
@@ -134,7 +142,7 @@ class Folder:
 
     def _now(self) -> float:
         """The time by the file system's clock: on a network drive, the server's."""
-        scratch = self._root / SCRATCH / uuid.uuid4().hex
+        scratch = self._scratch()
         try:
             scratch.touch()
             try:
@@ -154,7 +162,7 @@ class Folder:
         path = self._root / request.key
         self._stats.add("requests")
         try:
-            with path.open("rb") as file:
+            with os.fdopen(self._boundary.open(path), "rb") as file:
                 status = os.fstat(file.fileno())
                 if request.etag is not None and etag_of(status) != request.etag:
                     return ChangedObjectError(f"{path} was replaced: its etag has changed.")
@@ -171,6 +179,8 @@ class Folder:
                 data = file.read(wanted)
         except ABSENT:
             return MissingObjectError(f"{path} is not there.")
+        except OutsideLakeError as error:
+            return error
         except OSError as error:
             return error_of(error, path)
         except MemoryError:
@@ -228,7 +238,7 @@ class Folder:
     def open_input(self, key: str) -> BinaryIO:
         path = self._root / key
         try:
-            return io.BufferedReader(InputFile(path))
+            return io.BufferedReader(InputFile(path, self._boundary.open(path)))
         except ABSENT as error:
             raise MissingObjectError(f"{path} is not there.") from error
         except OSError as error:
@@ -247,9 +257,9 @@ class Folder:
     def sweep(self, older_seconds: float, dry_run: bool) -> list[LakeObject]:
         swept = []
         try:
-            for path in (self._root / SCRATCH).iterdir():
+            for path in self._scratch().parent.iterdir():
                 with contextlib.suppress(FileNotFoundError):  # its writer was still alive
-                    status = path.stat()
+                    status = path.lstat()
                     if time.time() - status.st_mtime < older_seconds:
                         continue
                     if not dry_run:
@@ -273,6 +283,15 @@ class Folder:
     def counts(self) -> dict[str, int]:
         return self._stats.snapshot()
 
+    def _scratch(self) -> Path:
+        """A new path to write at until a file is whole.
+
+        Raises:
+            LakeError: The folder of those is a link: what is swept there would be another's.
+        """
+        refuse_link(self._root / SCRATCH)
+        return self._root / SCRATCH / uuid.uuid4().hex
+
     def _target(self, key: str) -> Path:
         """The path that a key is written to.
 
@@ -295,7 +314,7 @@ class Folder:
     def _staged(self, key: str) -> Iterator[tuple[Path, Path]]:
         """Paths of a scratch file, deleted afterwards, and of the target; creates its folder."""
         path = self._target(key)
-        scratch = self._root / SCRATCH / uuid.uuid4().hex
+        scratch = self._scratch()
         try:
             scratch.parent.mkdir(parents=True, exist_ok=True)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -305,6 +324,11 @@ class Folder:
                 scratch.unlink(missing_ok=True)
         except OSError as error:
             raise error_of(error, path) from error
+
+
+def _unreadable(key: str, status: os.stat_result) -> LakeObject:
+    """What stands where a file is expected: planned, so that it is seen, and refused when read."""
+    return LakeObject(key=key, size_bytes=0, etag=etag_of(status))
 
 
 def _key_of(name: str) -> str:

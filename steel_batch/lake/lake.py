@@ -7,6 +7,7 @@ key that would leave it is refused before any request.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,6 +39,11 @@ def check_url(url: str) -> str:
         raise ConfigError(f"{url!r} has an unsupported scheme: {expected}.")
     if not separator and url.lower().startswith(("s3:", "file:")):
         raise ConfigError(f"{url!r} lacks '//' after ':': {expected}.")
+    if separator and "@" in rest.partition("/")[0]:
+        raise ConfigError(
+            f"{url!r} holds a user or password: give it without, and credentials in the "
+            "environment or a profile of AWS's."
+        )
     if scheme == "s3" and separator and not rest.partition("/")[0]:
         raise ConfigError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
     return url
@@ -54,6 +60,11 @@ def check_endpoint(url: str) -> str:
         raise ConfigError(
             f"{url!r} is not an endpoint: expected http://host:port or https://host, such as "
             "http://127.0.0.1:9000."
+        )
+    if "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+        raise ConfigError(
+            f"{url!r} holds a user, a password or a query: give the endpoint alone, and "
+            "credentials in the environment or a profile of AWS's."
         )
     return url
 
@@ -72,6 +83,8 @@ class Lake:
         single_writer: The store cannot decide between two writers, and there is only one: see
             `probe.writable`. `put_if_absent` then checks before it writes; no second writer may
             run at the same time.
+        follow_links: Whether links in a folder are followed where they lead out of it. A bucket
+            has none.
 
     Raises:
         ConfigError: The URL is not supported.
@@ -84,6 +97,7 @@ class Lake:
         endpoint_url: str | None = None,
         retry: Retry | None = None,
         single_writer: bool = False,
+        follow_links: bool = False,
     ) -> None:
         scheme, separator, rest = check_url(url).partition("://")
         self.is_s3 = bool(separator) and scheme == "s3"
@@ -94,6 +108,7 @@ class Lake:
         self.endpoint_url = endpoint_url
         self.retry = retry or Retry()
         self.single_writer = single_writer
+        self.follow_links = follow_links
 
     def __repr__(self) -> str:
         return f"Lake({self.url!r})"
@@ -101,20 +116,21 @@ class Lake:
     @property
     def _backend(self) -> Backend:
         interrupt.check()
-        return _open(self.url, self.endpoint_url, self.retry, self.is_s3, os.getpid())
+        return _open(
+            self.url, self.endpoint_url, self.retry, self.is_s3, self.follow_links, os.getpid()
+        )
 
     def with_retry(self, retry: Retry) -> Lake:
         """The same root with other limits of retries."""
-        return Lake(
-            self.url,
-            endpoint_url=self.endpoint_url,
-            retry=retry,
-            single_writer=self.single_writer,
-        )
+        other = copy.copy(self)
+        other.retry = retry
+        return other
 
     def for_single_writer(self) -> Lake:
         """The same root, for the only writer of a store that cannot decide between two."""
-        return Lake(self.url, endpoint_url=self.endpoint_url, retry=self.retry, single_writer=True)
+        other = copy.copy(self)
+        other.single_writer = True
+        return other
 
     def uri(self, key: str = "") -> str:
         """The absolute URL or path of a key, for other libraries and for messages."""
@@ -123,16 +139,32 @@ class Lake:
     def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
         """Stream every object whose key begins with `prefix`, in the order in which it is found.
 
-        A prefix that does not exist lists nothing.
+        A prefix that does not exist lists nothing. What is there and cannot be read, as it is a
+        FIFO, a socket, a device or a link out of the root, is listed with no bytes.
+
+        Raises:
+            OutsideLakeError: The prefix's folder is a link out of the root.
         """
         return _interruptible(self._backend.list_objects(_checked(prefix, prefix=True)))
 
     def list_dirs(self, prefix: str = "") -> Iterator[str]:
-        """Yield the folders, one level down, whose path begins with `prefix`; each ends in '/'."""
+        """Yield the folders, one level down, whose path begins with `prefix`; each ends in '/'.
+
+        Links out of the root are among them; see `leads_out`.
+        """
         return self._backend.list_dirs(_checked(prefix, prefix=True))
 
+    def leads_out(self, key: str) -> bool:
+        """Whether a folder or file is reached by a link out of the root that is not followed."""
+        return self._backend.leads_out(_checked(key))
+
     def stat(self, key: str) -> LakeObject | None:
-        """One object's size and etag, or None if there is none."""
+        """One object's size and etag, or None if there is none.
+
+        Raises:
+            NotAFileError: It is a FIFO, a socket or a device.
+            OutsideLakeError: It is a link out of the root.
+        """
         return self._backend.stat(_checked(key))
 
     def age_seconds(self, key: str) -> float | None:
@@ -157,6 +189,8 @@ class Lake:
             MissingObjectError: There is none.
             ChangedObjectError: Its etag is not `etag`.
             LargeObjectError: There are more bytes than `max_bytes`, or no memory for them.
+            NotAFileError: It is a FIFO, a socket or a device.
+            OutsideLakeError: It is a link out of the root.
             TransientLakeError: The store kept failing.
             LakeError: The store refused the request.
         """
@@ -261,7 +295,14 @@ def _interruptible(objects: Iterator[LakeObject]) -> Iterator[LakeObject]:
 
 
 @functools.lru_cache(maxsize=64)
-def _open(url: str, endpoint_url: str | None, retry: Retry, is_s3: bool, _pid: int) -> Backend:
+def _open(
+    url: str,
+    endpoint_url: str | None,
+    retry: Retry,
+    is_s3: bool,
+    follow_links: bool,
+    _pid: int,
+) -> Backend:
     """This process's connection; a connection made before a fork is not used after it."""
     if is_s3:
         from steel_batch.lake.s3 import Bucket  # takes a third of a second that folders save
@@ -269,7 +310,7 @@ def _open(url: str, endpoint_url: str | None, retry: Retry, is_s3: bool, _pid: i
         return Bucket(url, endpoint_url, retry)
     from steel_batch.lake.folder import Folder  # imports this module
 
-    return Folder(Path(url))
+    return Folder(Path(url), follow_links=follow_links)
 
 
 def _checked(key: str, *, prefix: bool = False) -> str:

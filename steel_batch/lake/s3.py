@@ -85,6 +85,9 @@ class Bucket:
             for item in page.get("CommonPrefixes", ()):
                 yield item["Prefix"][len(self._root) :]
 
+    def leads_out(self, key: str) -> bool:  # noqa: ARG002 - a bucket has no links
+        return False
+
     def _pages(self, method: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
         """Yield the pages of a listing; each is requested after the previous one is used up."""
         what = f"listing {self._url}/{prefix}"

@@ -41,6 +41,10 @@ class PackConfig:
     images: str
     """As in `score`."""
     key_pattern: str | None = None
+    follow_links: bool = False
+    """As of `score`."""
+    inventory_buckets: tuple[str, ...] = ()
+    """As of `score`."""
     date: str = ALL_DATES
     """YYYY-MM-DD, or ``all`` for every image, including those without a date."""
     out: str
@@ -104,6 +108,8 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
         config.key_pattern,
         endpoint_url=config.endpoint_url,
         limits=config.limits,
+        follow_links=config.follow_links,
+        inventory_buckets=config.inventory_buckets,
     )
     out = Lake(config.out, endpoint_url=config.endpoint_url)
     packer = Packer(source.lake, out, config.format, config.key_pattern, config.limits)

@@ -87,6 +87,8 @@ def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
         config.key_pattern,
         endpoint_url=config.endpoint_url,
         limits=config.limits,
+        follow_links=config.follow_links,
+        inventory_buckets=config.inventory_buckets,
     )
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     if not is_read_only:

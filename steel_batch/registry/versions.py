@@ -145,7 +145,9 @@ def load_engine(
                 "in the store, and give <model>@<alias> or <model>-<12 hex digits>."
             )
         endpoint_url = endpoint_url if store is None else store.endpoint_url
-        return _load(Lake(spec, endpoint_url=endpoint_url), "", spec, store)
+        # A folder that the operator names, such as one of a cache that is made of links.
+        home = Lake(spec, endpoint_url=endpoint_url, follow_links=True)
+        return _load(home, "", spec, store)
     is_shipped = spec == shipped_name()
     if store is None:
         if is_shipped:
@@ -232,7 +234,7 @@ def list_aliases(store: Lake, model: str) -> dict[str, str]:
 def _load_shipped(spec: str, store: Lake | None, require_signed: bool) -> Engine:
     """The engine of the package; its compiled plans are kept in the store like any other's."""
     return dataclasses.replace(
-        _load(Lake(str(DEMO_FOLDER)), "", spec, store), is_signed=require_signed
+        _load(Lake(str(DEMO_FOLDER), follow_links=True), "", spec, store), is_signed=require_signed
     )
 
 

@@ -10,10 +10,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
+from steel_batch.errors import printable
 from steel_batch.registry.card import Card
 from steel_batch.registry.evidence import class_figures, too_few
 from steel_batch.registry.versions import Engine
+from steel_batch.report.cleaned import cleaned
 
+POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
+    "form-action 'none'"
+)
+"""What a page may do, whatever is in it: have styles of its own and pictures that it holds."""
 STYLE: Final = """
 :root{color-scheme:light}
 body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}
@@ -31,9 +38,13 @@ pre{background:#f5f5f5;padding:1em;overflow:auto}
 
 
 def page_of(engine: Engine) -> str:
-    """The page stored next to an engine's card; if there is none, a page made from the card."""
+    """The page stored next to an engine's card; if there is none, a page made from the card.
+
+    Whoever can write a registry can write any page there: its text, tables and pictures are kept,
+    and nothing that runs or loads anything.
+    """
     found = engine.read_report()
-    return render_page(engine.card) if found is None else found
+    return render_page(engine.card) if found is None else _document(engine.card, cleaned(found))
 
 
 def render_page(card: Card, *, training: str = "", images: str = "") -> str:
@@ -74,10 +85,16 @@ def render_page(card: Card, *, training: str = "", images: str = "") -> str:
         if content:
             text = json.dumps(dict(content), indent=1, sort_keys=True, ensure_ascii=False)
             parts.append(f"<h2>{title}</h2><pre>{escape(text)}</pre>")
+    return _document(card, printable("".join(parts)))
+
+
+def _document(card: Card, content: str) -> str:
+    """A page of our own around HTML that is safe, which may load nothing and run nothing."""
     return (
-        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{escape(card.name)}</title><style>{STYLE}</style>{''.join(parts)}</html>\n"
+        f"<title>{escape(printable(card.name))}</title><style>{STYLE}</style>{content}</html>\n"
     )
 
 

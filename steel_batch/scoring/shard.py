@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -23,6 +23,8 @@ from steel_batch.errors import (
     ImageError,
     LakeError,
     MissingObjectError,
+    NotAFileError,
+    OutsideLakeError,
     SteelBatchError,
     TransientLakeError,
 )
@@ -43,8 +45,13 @@ WIRE = pa.schema(
 much as several images."""
 
 
-_OF_AN_IMAGE = (MissingObjectError, ChangedObjectError)
-"""Errors that fail one image; any other error of the lake fails the shard."""
+_OF_AN_IMAGE: Final[Mapping[type[LakeError], str]] = {
+    MissingObjectError: "missing",
+    ChangedObjectError: "changed",
+    NotAFileError: "not_a_file",
+    OutsideLakeError: "unsafe_link",
+}
+"""Errors that fail one image, with its code; any other error of the lake fails the shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +183,7 @@ def _read_shard(
     lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table, limits: Limits
 ) -> ShardInput:
     results = read_images(lake, refs, limits)
-    failures = [r for r in results if isinstance(r, LakeError) and not isinstance(r, _OF_AN_IMAGE)]
+    failures = [r for r in results if isinstance(r, LakeError) and type(r) not in _OF_AN_IMAGE]
     if failures:
         return ShardInput.failed(run_id, plan_digest, shard, failures[0])
     contents = [r if isinstance(r, bytes) else None for r in results]
@@ -207,6 +214,8 @@ def _image_error(
         return None
     if isinstance(result, ImageError):
         return result
-    code = "missing" if isinstance(result, MissingObjectError) else "changed"
+    code = _OF_AN_IMAGE[type(result)]
+    if code in ("not_a_file", "unsafe_link"):
+        return DecodeError(str(result), code=code)
     seen = "It existed when the run was planned." if etag.as_py() else "The manifest lists it."
     return DecodeError(f"{result} {seen}", code=code)

@@ -151,6 +151,8 @@ class Members:
 
 
 def _open(lake: Lake, opener: Opener, container: ImageRef) -> Iterator[ImageRef | str]:
+    if container.bytes == 0:
+        lake.stat(container.object_key)  # says where it is no file of the lake's
     for image in opener(lake, container):
         yield image if isinstance(image, str) else _merge(container, image)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote_plus
@@ -48,18 +48,28 @@ class Inventory:
     limits: Limits = LIMITS
 
     @classmethod
-    def open(cls, place: Lake, name: str, limits: Limits = LIMITS) -> Inventory:
+    def open(
+        cls, place: Lake, name: str, *, limits: Limits = LIMITS, buckets: Collection[str] = ()
+    ) -> Inventory:
         """Read a `manifest.json`.
 
+        Args:
+            place: Where it lies.
+            name: Its name there.
+            limits: What may be read of it.
+            buckets: Which it may name besides its own.
+
         Raises:
-            ConfigError: It is not an inventory's manifest, or its format is not supported.
+            ConfigError: It is not an inventory's manifest, its format is not supported, or it names
+                a bucket that is not allowed: the writer of a manifest does not choose what this
+                job reads.
         """
         try:
             document = parse_json(place.read(name, max_bytes=limits.index_bytes))
             kind = document["fileFormat"].lower()
             files = [str(file["key"]) for file in document["files"]]
             columns = [column.strip() for column in document["fileSchema"].split(",")]
-            buckets = [
+            named = [
                 str(document[key]).rpartition(":")[2]
                 for key in ("sourceBucket", "destinationBucket")
             ]
@@ -78,8 +88,10 @@ class Inventory:
                 f"{place.uri(name)} is an S3 Inventory in the format {document['fileFormat']}; "
                 "expected Parquet, or CSV with a Key: set the inventory to one of them."
             )
+        for bucket in named if place.is_s3 else ():
+            _check_bucket(place, name, bucket, buckets)
         lake, data = (
-            [Lake(f"s3://{bucket}", endpoint_url=place.endpoint_url) for bucket in buckets]
+            [Lake(f"s3://{bucket}", endpoint_url=place.endpoint_url) for bucket in named]
             if place.is_s3
             else [place, place]
         )
@@ -142,6 +154,16 @@ class Inventory:
                         row = dict(zip((_OF_PARQUET[name] for name in names), said, strict=True))
                         if _is_current(row):
                             yield row
+
+
+def _check_bucket(place: Lake, name: str, bucket: str, allowed: Collection[str]) -> None:
+    own = place.url.removeprefix("s3://").partition("/")[0]
+    if bucket != own and bucket not in allowed:
+        raise ConfigError(
+            f"{place.uri(name)} is an S3 Inventory that names the bucket {bucket!r}; without "
+            f"--inventory-bucket it may name its own alone, {own!r}. If that bucket is meant, give "
+            f"--inventory-bucket {bucket}."
+        )
 
 
 def _values(array: pa.Array, limits: Limits) -> list[Any]:

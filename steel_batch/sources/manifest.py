@@ -11,13 +11,19 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from steel_batch.config import LIMITS, Limits
-from steel_batch.errors import ConfigError, InputError, NoImagesError
+from steel_batch.errors import (
+    ConfigError,
+    InputError,
+    NoImagesError,
+    NotAFileError,
+    OutsideLakeError,
+)
 from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
 from steel_batch.sources.contract import span_of
@@ -34,56 +40,65 @@ LOOKUP_THREADS: Final = 32
 BATCH_ROWS: Final = 8192
 
 
-def is_manifest(images: str, endpoint_url: str | None) -> bool:
-    """Whether `--images` names a manifest, by its suffix.
+def place_of_manifest(
+    images: str, endpoint_url: str | None, *, follow_links: bool
+) -> tuple[Lake, str]:
+    """The folder or prefix that `--images` lies in, and its name there; '' for a bucket."""
+    folder, name = _split(images)
+    return Lake(folder, endpoint_url=endpoint_url, follow_links=follow_links), name
+
+
+def is_manifest(place: Lake, name: str) -> bool:
+    """Whether an object exists whose name is a manifest's, by its suffix.
 
     Raises:
         ConfigError: It names a single tar.
+        LakeError: It is not a regular file, or a link that leads out of its folder.
     """
-    folder, name = _split(images)
     if not name.endswith((".csv", ".parquet", ".tar")) and name != "manifest.json":
         return False
-    if Lake(folder, endpoint_url=endpoint_url).stat(name) is None:
+    if place.stat(name) is None:
         return False
     if name.endswith(".tar"):
         raise ConfigError(
-            f"--images {images} is a single tar: give its folder as --images and its name as "
-            f"--key-pattern {name!r}."
+            f"--images {place.uri(name)} is a single tar: give its folder as --images and its name "
+            f"as --key-pattern {name!r}."
         )
     return True
 
 
 def open_manifest(
-    images: str,
+    place: Lake,
+    name: str,
     pattern: KeyPattern,
-    endpoint_url: str | None,
     *,
     companion: str = "",
     limits: Limits = LIMITS,
+    inventory_buckets: Collection[str] = (),
 ) -> ManifestSource:
     """Open a manifest as a source.
 
     Args:
-        images: URL or path of the manifest.
+        place: The folder or prefix of the manifest.
+        name: Its name there.
         pattern: Key pattern; every key must match.
-        endpoint_url: An S3 endpoint other than AWS's.
         companion: Suffix of objects in an Inventory that are not counted as left out.
         limits: What may be read of it.
+        inventory_buckets: Buckets that an Inventory may name; see `Inventory.open`.
 
     Raises:
         ConfigError: It is not a manifest.
     """
-    folder, name = _split(images)
-    place = Lake(folder, endpoint_url=endpoint_url)
+    images = place.uri(name)
     if name == "manifest.json":
-        inventory = Inventory.open(place, name, limits)
+        inventory = Inventory.open(place, name, limits=limits, buckets=inventory_buckets)
         return ManifestSource(
             inventory.lake, pattern, images, inventory.rows, is_whole=False, companion=companion
         )
     lake = place
     if place.is_s3:
         bucket = place.url.removeprefix("s3://").partition("/")[0]
-        lake = Lake(f"s3://{bucket}", endpoint_url=endpoint_url)
+        lake = Lake(f"s3://{bucket}", endpoint_url=place.endpoint_url)
     read = read_csv if name.endswith(".csv") else read_parquet
     return ManifestSource(lake, pattern, images, lambda: read(place, name, limits))
 
@@ -306,8 +321,11 @@ class Rows:
         return InputError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")
 
     def _look_up(self, ref: ImageRef) -> ImageRef:
-        """Look up size and etag; a missing image has none, and is quarantined later."""
-        found = self.source.lake.stat(ref.object_key)
+        """Look up size and etag; an unreadable image has none, and is quarantined later."""
+        try:
+            found = self.source.lake.stat(ref.object_key)
+        except (NotAFileError, OutsideLakeError):
+            found = None
         if found is None:
             return dataclasses.replace(ref, bytes=0, etag="")
         return dataclasses.replace(ref, bytes=found.size_bytes, etag=found.etag)

@@ -15,6 +15,7 @@ the last part of its name. Image keys have the same form: ``<tar>#<member>``, ``
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from functools import partial
 from typing import Final
 
@@ -24,7 +25,7 @@ from steel_batch.lake import Lake, why_unusable
 from steel_batch.sources.containers import Containers, Opener
 from steel_batch.sources.contract import Selection, Source
 from steel_batch.sources.key_pattern import KeyPattern
-from steel_batch.sources.manifest import is_manifest, open_manifest
+from steel_batch.sources.manifest import is_manifest, open_manifest, place_of_manifest
 from steel_batch.sources.parquet import parquet_images
 from steel_batch.sources.prefix import Prefix
 from steel_batch.sources.tar import tar_images
@@ -42,6 +43,8 @@ def open_source(
     *,
     endpoint_url: str | None = None,
     limits: Limits = LIMITS,
+    follow_links: bool = False,
+    inventory_buckets: Collection[str] = (),
 ) -> Source:
     """Open the source that `--images` and `--key-pattern` describe, with at most one request.
 
@@ -50,6 +53,8 @@ def open_source(
         key_pattern: The same.
         endpoint_url: An S3 endpoint other than AWS's.
         limits: What may be read of manifests and containers.
+        follow_links: Whether links out of a folder are followed; see `Lake`.
+        inventory_buckets: Buckets that an Inventory may name; see `Inventory.open`.
 
     Raises:
         ConfigError: The pattern is not valid.
@@ -57,12 +62,19 @@ def open_source(
     """
     pattern, opener = _parse(key_pattern, limits)
     companion = INDEX_SUFFIX if opener is not None else ""
-    if is_manifest(images, endpoint_url):
+    place, name = place_of_manifest(images, endpoint_url, follow_links=follow_links)
+    if is_manifest(place, name):
         objects: Source = open_manifest(
-            images, pattern, endpoint_url, companion=companion, limits=limits
+            place,
+            name,
+            pattern,
+            companion=companion,
+            limits=limits,
+            inventory_buckets=inventory_buckets,
         )
     else:
-        objects = Prefix(Lake(images, endpoint_url=endpoint_url), pattern, companion)
+        lake = Lake(images, endpoint_url=endpoint_url, follow_links=follow_links)
+        objects = Prefix(lake, pattern, companion)
     return objects if opener is None else Containers(objects, opener)
 
 

@@ -82,6 +82,8 @@ class Listing:
             if fields is None:
                 if self.companion and item.key.endswith(self.companion):
                     continue
+                if item.size_bytes == 0:
+                    _is_link_out(self.lake, item.key)
                 self.num_left_out += 1
                 self.example_left_out = self.example_left_out or item.key
                 continue
@@ -107,7 +109,7 @@ class Listing:
         if self.pattern.text is None:
             return ConfigError(
                 f"no image files under {self.lake.url}: found for example "
-                f"{_shown(self.example_left_out or example.key)}; "
+                f"{_shown(self.lake, self.example_left_out or example.key)}; "
                 f"expected names ending in {', '.join(IMAGE_SUFFIXES)}. Give --key-pattern for "
                 "images with other names, or for images in '*.tar' or '*.parquet'."
             )
@@ -127,7 +129,7 @@ class Listing:
         spelled = "" if not self.pattern.has_date else f" {SPELLED}"
         return ConfigError(
             f"no key under {self.lake.url} matches the key pattern {self.pattern.text!r}{date}: "
-            f"found for example {_shown(example_key)}. Change --key-pattern to match it"
+            f"found for example {_shown(self.lake, example_key)}. Change --key-pattern to match it"
             f"{', or give another --date' if date else ''}.{spelled}"
         )
 
@@ -142,8 +144,22 @@ class Listing:
         return None
 
 
-def _shown(key: str) -> str:
-    reason = stray_reason(key)
+def _is_link_out(lake: Lake, key: str) -> bool:
+    """Whether a path leads out of the lake, and is not read; logs a warning if it does."""
+    leads_out = stray_reason(key) is None and lake.leads_out(key)
+    if leads_out:
+        log.warning(
+            "%s is a link that leads out of the lake: it is not followed, and its images are left "
+            "out. Give --follow-links to read them.",
+            lake.uri(key),
+        )
+    return leads_out
+
+
+def _shown(lake: Lake, key: str) -> str:
+    reason = stray_reason(key.rstrip("/"))
+    if reason is None and lake.leads_out(key.rstrip("/")):
+        reason = "it is a link that leads out of the lake, and --follow-links is not given"
     return repr(key) if reason is None else f"{key!r}, which is skipped: {reason}"
 
 
@@ -229,7 +245,8 @@ class _Folders:
         (head,) = literal_prefixes(first, None)
         for folder in self.lake.list_dirs(prefix + head):
             is_match, is_wanted = folder_fits(first, folder[len(prefix) : -1], self.date)
-            if not is_match or stray_reason(folder[:-1]) is not None:
+            leads_out = is_match and is_wanted and _is_link_out(self.lake, folder[:-1])
+            if not is_match or leads_out or stray_reason(folder[:-1]) is not None:
                 self.num_left_out += 1
                 self.example_left_out = self.example_left_out or folder
             elif is_wanted:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,6 +20,7 @@ import numpy as np
 from steel_batch import interrupt
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.lake.files import working_in
 from steel_batch.layout import check_date, check_name
 from steel_batch.masks.rle import encode_runs, find_runs
 from steel_batch.synthetic import CLASSES, render
@@ -95,10 +99,19 @@ def write_lake(
             parts.append(_write_images(*task))
             on_images(len(task[2]))
     else:
-        with ProcessPoolExecutor(
-            num_processes, mp_context=get_context("spawn"), initializer=_leave_ctrl_c_alone
-        ) as pool:
-            with interrupt.starting_processes():
+        with (
+            tempfile.TemporaryDirectory(prefix="steel-batch-") as own,
+            contextlib.ExitStack() as end,
+        ):
+            # They would import what lies in the folder of this one.
+            with interrupt.starting_processes(), working_in(Path(own)):
+                pool = end.enter_context(
+                    ProcessPoolExecutor(
+                        num_processes,
+                        mp_context=get_context("spawn"),
+                        initializer=_leave_ctrl_c_alone,
+                    )
+                )
                 done = pool.map(_write_images, *zip(*tasks, strict=True))
             try:
                 for task, part in zip(tasks, done, strict=True):

@@ -32,11 +32,22 @@ _UNREADABLE: Final = "reading the stream registered as"
 """Part of DuckDB's message if the failure is not its own but that of the stream it reads."""
 
 
-def run_query(store: Lake, sql: str) -> pa.Table:
+def run_query(
+    store: Lake, sql: str, *, out: Path | None = None, is_unsafe: bool = False
+) -> pa.Table:
     """Run a query over `predictions`, `class_summaries` and `quarantine`.
 
     The tables are views of the newest committed version of each, with the partition columns
     `engine` and `date`; only the columns and files that the query needs are read.
+
+    SQL reaches these tables and nothing else: it reads and writes no file and loads no extension,
+    and cannot change that.
+
+    Args:
+        store: The store.
+        sql: The question.
+        out: A file that COPY may write, and no other.
+        is_unsafe: Let the SQL do whatever DuckDB can with this user's rights.
 
     Raises:
         ConfigError: The SQL is wrong; the message is DuckDB's.
@@ -48,6 +59,9 @@ def run_query(store: Lake, sql: str) -> pa.Table:
         for table in layout.TABLES:
             opened = open_table(store, table)
             con.register(table, open_dataset(store, table, opened, Path(scratch.name)))
+        con.execute("SET temp_directory = ?", [scratch.name])  # else .tmp in the working folder
+        if not is_unsafe:
+            _confine(con, out)
         with interruptible(con):
             found = con.sql(sql)
             if found is None:
@@ -62,10 +76,31 @@ def run_query(store: Lake, sql: str) -> pa.Table:
                 f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
                 f"--store {store.url}` lists every such file; restore them from a backup."
             ) from error
-        raise ConfigError(f"the query cannot be answered: {error}") from error
+        raise ConfigError(f"the query cannot be answered: {error}{_hint(error)}") from error
     finally:
         con.close()
         scratch.cleanup()
+
+
+def _confine(con: duckdb.DuckDBPyConnection, out: Path | None) -> None:
+    """Have SQL reach what is registered and one file, for good."""
+    con.execute("SET python_enable_replacements = false")  # this program's variables, as tables
+    if out is not None:
+        # DuckDB compares paths as they are written, and writes over a file by way of another one.
+        ways = (out, out.absolute())
+        allowed = [str(p) for way in ways for p in (way, way.with_name(f"tmp_{way.name}"))]
+        con.execute("SET allowed_paths = ?", [allowed])
+    con.execute("SET enable_external_access = false")
+    con.execute("SET lock_configuration = true")
+
+
+def _hint(error: duckdb.Error) -> str:
+    if not isinstance(error, duckdb.PermissionException):
+        return ""
+    return (
+        "\nSQL reaches the three tables alone. --out FILE lets COPY write that file; --unsafe lets "
+        "SQL read and write any."
+    )
 
 
 def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> ds.Dataset:

@@ -141,7 +141,8 @@ def test_the_codes_of_the_quarantine_are_those_that_the_source_and_the_reference
     source = "".join(path.read_text() for path in (root / "steel_batch").rglob("*.py"))
     said = set(re.findall(r'\bcode="(\w+)"|default_code = "(\w+)"', source))
     bad_decoders = {"bad_mask"}
-    assert {a or b for a, b in said} | {"missing", "changed"} == {*IMAGE_CODES} | bad_decoders
+    of_the_lake = {"missing", "changed", "unsafe_link"}
+    assert {a or b for a, b in said} | of_the_lake == {*IMAGE_CODES} | bad_decoders
     page = (root / "docs" / "reference" / "quarantine-codes.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == set(IMAGE_CODES)
 
@@ -187,3 +188,76 @@ def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
     assert steel_batch("gc", *place, "--output", "json").json == dry.json
     assert store.stat(orphan) is None
     assert steel_batch("verify", *place).code == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM '{secret}'",
+        "SELECT * FROM glob('{folder}/*')",
+        "COPY predictions TO '{folder}/copied.csv'",
+        "EXPORT DATABASE '{folder}/exported'",
+        "ATTACH '{folder}/attached.db'",
+        "INSTALL httpfs",
+        "SET enable_external_access = true; SELECT * FROM read_text('{secret}')",
+        "SET lock_configuration = false; SELECT 1",
+        "SET allowed_paths = ['{secret}']; SELECT * FROM read_text('{secret}')",
+        "PRAGMA enable_profiling='json'; PRAGMA profiling_output='{folder}/profile'; SELECT 1",
+        "CALL enable_logging(storage='file', storage_path='{folder}')",
+        "SELECT * FROM opened",
+        "SELECT * FROM con",
+    ],
+)
+def test_sql_reaches_the_tables_alone(
+    steel_batch: Command, committed: Path, tmp_path: Path, sql: str
+) -> None:
+    """Nor the variables of this program, which DuckDB would read as tables."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    secret = folder / "secret.csv"
+    secret.write_text("a,b\n1,never-read\n")
+    done = steel_batch(
+        "query", sql.format(secret=secret, folder=folder), "--store", committed, "--out", "else"
+    )
+    assert done.code == 2
+    assert "never-read" not in done.out + done.err
+    assert [path.name for path in folder.iterdir()] == ["secret.csv"]
+
+
+def test_copy_writes_the_one_file_that_is_named_again_and_again(
+    steel_batch: Command, committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    copy = "COPY (SELECT image_key FROM predictions) TO '{}' (FORMAT csv)"
+    for name, out in (
+        ("answer.csv", "answer.csv"),
+        ("answer.csv", tmp_path / "answer.csv"),
+        (tmp_path / "answer.csv", "answer.csv"),
+    ):
+        done = steel_batch("query", copy.format(name), "--store", committed, "--out", out)
+        assert (done.code, done.err) == (0, "")
+        assert len((tmp_path / "answer.csv").read_text().splitlines()) == 8
+        (tmp_path / "answer.csv").write_text("an old answer")
+    refused_copy = steel_batch(
+        "query", copy.format("b.csv"), "--store", committed, "--out", "c.csv"
+    )
+    assert refused_copy.code == 2
+    assert "--out FILE lets COPY write that file" in refused_copy.err
+    assert [path.name for path in tmp_path.iterdir()] == ["answer.csv"]
+
+
+def test_unsafe_sql_reads_and_writes_files(
+    steel_batch: Command, committed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lines.csv").write_text("line,hall\n1,A\n2,B\n")
+    sql = f"SELECT hall FROM '{tmp_path}/lines.csv' ORDER BY hall"
+    assert steel_batch("query", sql, "--store", committed).code == 2
+    done = steel_batch("query", sql, "--store", committed, "--unsafe")
+    assert done.out.split() == ["hall", "A", "B"]
+
+
+def test_query_says_in_its_help_what_sql_reaches(steel_batch: Command) -> None:
+    text = " ".join(steel_batch("query", "-h").out.split())
+    assert "SQL reaches these tables alone" in text
+    assert "--unsafe Let SQL read and write whatever this user can" in text

@@ -188,5 +188,5 @@ def test_a_warning_is_a_line_for_people_and_has_its_time_where_all_is_logged() -
         )
         return done.stderr
 
-    assert said("quiet") == "Warning: 3 images\nare left\n"
-    assert said("verbose").endswith(" WARNING steel_batch.x: 3 images\nare left\n")
+    assert said("quiet") == "Warning: 3 images\\nare left\n"
+    assert said("verbose").endswith(" WARNING steel_batch.x: 3 images\\nare left\n")

@@ -13,14 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import ray
 
 from tests.conftest import cluster_address
 
 pytestmark = pytest.mark.ray
 
-TOKENS = hasattr(ray._raylet, "AuthenticationTokenLoader")
-needs_tokens = pytest.mark.skipif(not TOKENS, reason="this Ray knows no tokens")
 JOIN = """
 import functools, os, sys
 import ray
@@ -84,7 +81,6 @@ def join(address: str, env: dict[str, str], *, seconds: float = 20.0) -> tuple[s
     return text, mode
 
 
-@needs_tokens
 def test_the_token_that_is_there_is_taken_where_a_cluster_asks_for_one(tmp_path: Path) -> None:
     with head(environment(tmp_path / "head", TOKEN)) as address:
         same = environment(tmp_path / "same", TOKEN)
@@ -96,7 +92,6 @@ def test_the_token_that_is_there_is_taken_where_a_cluster_asks_for_one(tmp_path:
             assert "~/.ray/auth_token; on the head, `ray get-auth-token` prints it." in text
 
 
-@needs_tokens
 def test_a_cluster_that_asks_for_no_token_is_joined_by_who_has_one(tmp_path: Path) -> None:
     """Ray itself uses it with ``auto``, and its actors are then cancelled before they start."""
     place = Path(tempfile.mkdtemp(dir="/tmp"))  # the paths of sockets have to be short
@@ -108,7 +103,6 @@ def test_a_cluster_that_asks_for_no_token_is_joined_by_who_has_one(tmp_path: Pat
         assert join(address, user) == ("joined 42", "None")
 
 
-@needs_tokens
 def test_a_cluster_of_a_command_leaves_no_token_and_asks_for_one(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with head(environment(home, None)) as address:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -130,3 +132,15 @@ def test_any_mixture_of_good_and_deadly_files_keeps_its_order(fates: list[bytes]
     results = decode_isolated(contents, DEADLY)
     assert {i for i, r in enumerate(results) if code_of(r) == "crashed_decoder"} == culprits
     assert_decoded(results, contents, culprits)
+
+
+@pytest.mark.parametrize("module", ["runpy", "cv2", "numpy", "struct", "steel_batch"])
+def test_a_child_imports_nothing_from_the_folder_that_it_is_started_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    (tmp_path / f"{module}.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", *sys.path])  # as under `python -c`
+    (image_HW,) = decode_isolated(pictures(1), DECODER)
+    assert isinstance(image_HW, np.ndarray)
+    assert not (tmp_path / "imported").exists()

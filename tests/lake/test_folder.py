@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,9 +13,11 @@ from typing import BinaryIO
 
 import pytest
 
-from steel_batch.errors import LakeError, TransientLakeError
+from steel_batch.errors import LakeError, NotAFileError, OutsideLakeError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.folder import SCRATCH
+
+MARKER = b"nothing that leaves its place"
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def keys(lake: Lake) -> list[str]:
 def test_links_are_read_through_and_nothing_is_written_through_one_that_leads_out(
     root: Path, tmp_path: Path
 ) -> None:
-    lake = Lake(str(root))
+    lake = Lake(str(root), follow_links=True)
     (tmp_path / "archive").mkdir()
     (tmp_path / "archive/im.jpg").write_bytes(b"image")
     (root / "link").symlink_to(tmp_path / "archive")
@@ -45,6 +49,140 @@ def test_links_are_read_through_and_nothing_is_written_through_one_that_leads_ou
         with pytest.raises(LakeError, match="nothing is written through such a link"):
             write()
     assert [path.name for path in (tmp_path / "archive").iterdir()] == ["im.jpg"]
+
+
+def test_links_out_of_the_root_are_seen_and_never_read(root: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "date=2026-11-21").mkdir(parents=True)
+    (outside / "date=2026-11-21/im.jpg").write_bytes(MARKER)
+    (outside / "secret.txt").write_bytes(MARKER)
+    (root / "line=1").mkdir()
+    (root / "line=1/real.jpg").write_bytes(b"image")
+    (root / "line=1/near.jpg").symlink_to("real.jpg")
+    (root / "line=1/file.jpg").symlink_to(outside / "secret.txt")
+    (root / "line=1/up.jpg").symlink_to("../../outside/secret.txt")
+    (root / "line=1/lost.jpg").symlink_to(outside / "nothing")
+    (root / "line=1/date=2026-11-21").symlink_to(outside / "date=2026-11-21")
+    (root / "line=1/twice").symlink_to("date=2026-11-21")
+    lake = Lake(str(root))
+    out = ["date=2026-11-21", "file.jpg", "lost.jpg", "twice", "up.jpg"]
+    listed = {item.key: item.size_bytes for item in lake.list_objects()}
+    within = ["near.jpg", "real.jpg"]
+    assert listed == {f"line=1/{n}": 5 if n in within else 0 for n in sorted(out + within)}
+    assert lake.read("line=1/near.jpg") == b"image"
+    assert list(lake.list_dirs("line=1/")) == ["line=1/date=2026-11-21/", "line=1/twice/"]
+    assert [name for name in sorted(out + within) if lake.leads_out(f"line=1/{name}")] == out
+    for key in (*(f"line=1/{name}" for name in ("file.jpg", "up.jpg")),
+                "line=1/date=2026-11-21/im.jpg", "line=1/twice/im.jpg"):  # fmt: skip
+        for refused in (
+            lambda key=key: lake.read(key),
+            lambda key=key: lake.open_input(key),
+            lambda key=key: lake.stat(key),
+            lambda key=key: lake.age_seconds(key),
+            lambda key=key: lake.copy(key, "copied"),
+        ):
+            with pytest.raises(OutsideLakeError, match=f"leads out of {root}, to {outside}"):
+                refused()
+    for listing in (lake.list_objects, lake.list_dirs):
+        with pytest.raises(OutsideLakeError, match="--follow-links"):
+            list(listing("line=1/date=2026-11-21/"))
+    assert not (root / "copied").exists()
+    followed = Lake(str(root), follow_links=True)
+    assert followed.read("line=1/twice/im.jpg") == MARKER
+    assert "line=1/date=2026-11-21/im.jpg" in keys(followed)
+
+
+def test_a_root_that_is_a_link_itself_may_lead_anywhere_and_elsewhere_later(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / "im.jpg").write_bytes(b"old")
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new/im.jpg").write_bytes(b"new")
+    (tmp_path / "current").symlink_to(root)
+    lake = Lake(str(tmp_path / "current"))
+    assert (keys(lake), lake.read("im.jpg")) == (["im.jpg"], b"old")
+    (tmp_path / "current").unlink()
+    (tmp_path / "current").symlink_to(tmp_path / "new")
+    assert (keys(lake), lake.read("im.jpg")) == (["im.jpg"], b"new")
+
+
+def test_a_folder_beside_the_root_with_a_longer_name_is_not_in_it(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "root-2").mkdir()
+    (tmp_path / "root-2/im.jpg").write_bytes(MARKER)
+    (root / "im.jpg").symlink_to(tmp_path / "root-2/im.jpg")
+    with pytest.raises(OutsideLakeError):
+        Lake(str(root)).read("im.jpg")
+
+
+@pytest.mark.parametrize("kind", ["a FIFO", "a socket", "a device"])
+@pytest.mark.parametrize("through", ["name", "link"])
+def test_what_is_no_file_is_seen_and_refused_without_waiting(
+    root: Path, kind: str, through: str
+) -> None:
+    path = root / ("im.jpg" if through == "name" else "behind")
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        server = socket.socket(socket.AF_UNIX)
+        server.bind(os.path.relpath(path))  # the whole path may be too long for a socket
+        server.close()
+    elif os.geteuid() == 0:
+        os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3))  # as /dev/null
+    else:
+        pytest.skip("only root makes devices")
+    if through == "link":
+        (root / "im.jpg").symlink_to("behind")
+    lake = Lake(str(root))
+    assert "im.jpg" in keys(lake)
+    for refused in (
+        lambda: lake.read("im.jpg"),
+        lambda: lake.open_input("im.jpg"),
+        lambda: lake.stat("im.jpg"),
+        lambda: lake.age_seconds("im.jpg"),
+        lambda: lake.copy("im.jpg", "copied"),
+    ):
+        with pytest.raises(NotAFileError, match=f"im.jpg: it is {kind}, expected a regular file"):
+            refused()
+
+
+@pytest.mark.parametrize("place", ["outside", "root/predictions"])
+def test_a_scratch_folder_that_is_a_link_is_never_used(
+    root: Path, tmp_path: Path, place: str
+) -> None:
+    target = tmp_path / place
+    target.mkdir()
+    (target / "kept").write_bytes(MARKER)
+    os.utime(target / "kept", (0, 0))
+    (root / "here").write_bytes(b"x")
+    (root / SCRATCH).symlink_to(target)
+    lake = Lake(str(root))
+    for use in (
+        lambda: lake.sweep(0.0),
+        lambda: lake.sweep(0.0, dry_run=True),
+        lambda: lake.write("new", b"x"),
+        lambda: lake.put_if_absent("new", b"x"),
+        lambda: lake.copy("here", "new"),
+        lambda: lake.age_seconds("here"),
+    ):
+        with pytest.raises(LakeError, match=rf"{SCRATCH} is a link to {target}; .* Remove the"):
+            use()
+    assert [path.name for path in target.iterdir()] == ["kept"]
+    assert not (root / "new").exists()
+
+
+def test_links_in_the_scratch_folder_are_swept_and_what_they_lead_to_stays(
+    root: Path, tmp_path: Path
+) -> None:
+    (root / SCRATCH).mkdir()
+    kept = tmp_path / "kept"
+    kept.write_bytes(MARKER)
+    (root / SCRATCH / "to-it").symlink_to(kept)
+    (root / SCRATCH / "to-nothing").symlink_to(tmp_path / "nothing")
+    assert len(Lake(str(root)).sweep(-1.0)) == 2
+    assert list((root / SCRATCH).iterdir()) == []
+    assert kept.read_bytes() == MARKER
 
 
 def test_links_in_a_circle_and_to_nowhere_end_a_listing_as_it_should(root: Path) -> None:

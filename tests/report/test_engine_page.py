@@ -40,8 +40,36 @@ def test_the_report_of_a_training_goes_before_the_cards_own_page(tmp_path: Path)
     engine = load_engine(card.name, store=store)
     assert engine.read_report() is None
     assert page_of(engine) == render_page(card)
-    store.write(f"registry/tiny/{card.version}/report.html", b"<p>curves</p>")
-    assert page_of(engine) == "<p>curves</p>"
+    store.write(f"registry/tiny/{card.version}/report.html", b"<title>x</title><p>curves</p>")
+    text = page_of(engine)
+    assert "<p>curves</p></html>" in text
+    assert "<title>x</title>" not in text
+
+
+def test_a_page_of_the_registry_is_shown_and_not_passed_on(tmp_path: Path) -> None:
+    """Who may write the registry may write any page there."""
+    store = Lake(str(tmp_path / "store"))
+    card, graphs = tiny_version()
+    register(store, card, graphs)
+    evil = '<p>curves</p><script src="https://elsewhere/x.js"></script><meta http-equiv="refresh">'
+    store.write(f"registry/tiny/{card.version}/report.html", evil.encode())
+    text = page_of(load_engine(card.name, store=store))
+    assert "<p>curves</p>" in text
+    assert not [part for part in ("script", "elsewhere", "refresh") if part in text]
+
+
+def test_every_page_states_that_it_runs_and_loads_nothing() -> None:
+    card, _ = tiny_version()
+    for text in (render_page(card), page_of(load_engine("demo", store=None))):
+        head, _, _ = text.partition("<style>")
+        assert 'http-equiv="Content-Security-Policy" content="default-src \'none\';' in head
+        assert "script-src" not in head
+
+
+def test_control_characters_of_a_card_are_written_as_escapes() -> None:
+    card, _ = tiny_version()
+    text = render_page(dataclasses.replace(card, notes=("a\x1b[31mb\u202ec",)))
+    assert "a\\x1b[31mb\\u202ec" in text
 
 
 def test_what_a_card_names_is_escaped() -> None:

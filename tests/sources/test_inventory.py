@@ -9,6 +9,8 @@ import pytest
 
 from steel_batch.errors import ConfigError, SteelBatchError
 from steel_batch.lake import Lake
+from steel_batch.sources.open import open_source
+from tests.conftest import new_bucket
 from tests.sources.made_up_sources import images_of, inventory, read, source_of, tar_of
 
 
@@ -73,6 +75,33 @@ def test_an_inventory_that_cannot_be_read_says_so(
     lake.write("manifest.json", document)
     with pytest.raises(ConfigError, match=said):
         images_of(lake, None, "manifest.json")
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("field", ["sourceBucket", "destinationBucket"])
+def test_an_inventory_names_another_bucket_only_where_it_is_allowed(
+    bucket: str, s3_endpoint: str, field: str
+) -> None:
+    lake = Lake(f"{bucket}/lake", endpoint_url=s3_endpoint)
+    name = inventory(lake, "CSV", [{"key": "a.jpg", "size": 6, "e_tag": "e"}])
+    other = Lake(new_bucket(s3_endpoint), endpoint_url=s3_endpoint)
+    other.write("a.jpg", b"secret")
+    other.write("lake/inv/data/1.csv.gz", lake.read("inv/data/1.csv.gz"))
+    document = json.loads(lake.read(name))
+    other_name = other.url.removeprefix("s3://")
+    document[field] = f"arn:aws:s3:::{other_name}"
+    lake.write(name, json.dumps(document).encode())
+    with pytest.raises(ConfigError, match=f"give --inventory-bucket {other_name}"):
+        images_of(lake, None, name)
+    with pytest.raises(ConfigError, match=f"names the bucket '{other_name}'"):
+        open_source(lake.uri(name), None, endpoint_url=s3_endpoint, inventory_buckets=["b"])
+    source = open_source(
+        lake.uri(name), None, endpoint_url=s3_endpoint, inventory_buckets=[other_name]
+    )
+    (ref,) = source.select(None)
+    assert (ref.image_key, source.lake.url) == (
+        "a.jpg", other.url if field == "sourceBucket" else bucket
+    )  # fmt: skip
 
 
 def test_a_damaged_part_of_an_inventory_is_an_error(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""Where Python imports from, without the folder that a command is run in.
+
+``python -m`` puts that folder first, and an empty or relative entry of ``PYTHONPATH`` means it as
+well: who runs a command in a lake would import what somebody left there as ``cv2.py``. Imports
+nothing that is not loaded already: it comes before anything else.
+"""
+# ruff: noqa: PTH100, PTH109, PTH117, PTH120
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Final
+
+_HOME: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+"""The folder that this package was loaded from, which is trusted."""
+
+
+def leave_out_working_folder() -> None:
+    """Have this process, and those that it starts, import nothing from the working folder.
+
+    Absolute entries of ``PYTHONPATH`` stay as they are, whatever they name; so does the folder that
+    this package itself was loaded from.
+    """
+    said = os.environ.get("PYTHONPATH")
+    entries = said.split(os.pathsep) if said else []
+    kept = [entry for entry in entries if os.path.isabs(entry)]
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted
+        here = ""
+    is_first = not getattr(sys.flags, "safe_path", False) and sys.path[:1] in ([""], [here])
+    if is_first and here != _HOME:
+        del sys.path[0]
+    left_out = {os.path.abspath(e) for e in entries if not os.path.isabs(e)} - {_HOME, *kept}
+    sys.path[:] = [entry for entry in sys.path if entry not in left_out]
+    if here == _HOME and _HOME not in kept:
+        kept.append(_HOME)  # a source tree that is not installed
+    unsaid = [entry for entry in entries if entry and os.path.abspath(entry) in left_out]
+    if unsaid:
+        print(
+            f"Warning: PYTHONPATH names {', '.join(map(repr, unsaid))}, which is relative to the "
+            "working folder, from which nothing is imported. Give absolute paths.",
+            file=sys.stderr,
+        )
+    if kept:
+        os.environ["PYTHONPATH"] = os.pathsep.join(kept)
+    else:
+        os.environ.pop("PYTHONPATH", None)
