@@ -7,6 +7,7 @@ the interpreter: so pixels stay uint8, and each variation is one call of OpenCV.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from steel_batch.errors import ConfigError
 
 Pixels = npt.NDArray[np.uint8]
+Layers = Sequence[Pixels]
 NOISE_VALUES: Final = 1 << 22
 """Drawn once; each crop takes a stretch from a random place, ten times as fast as drawing anew."""
 
@@ -61,111 +63,180 @@ class AugmentConfig:
                 raise ConfigError(f"augment.{name} is {getattr(self, name)}, expected 0 or more.")
 
 
-def crop(
-    image_HW: Pixels, bitmask_HW: Pixels, config: AugmentConfig, rng: np.random.Generator
-) -> tuple[Pixels, Pixels]:
-    """A random crop, varied; its size depends on the image's alone."""
-    width = min(config.crop_width, image_HW.shape[1])
-    last = image_HW.shape[1] - width
-    left = 0
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """What was drawn for one crop: where it lies and how it is varied, whoever makes its pixels."""
+
+    left: int
+    width: int
+    rotate_degrees: float
+    scale: float
+    """With `rotate_degrees`, 1 and 0 where the crop is not warped."""
+    upside_down: bool
+    reversed: bool
+    transposed: bool
+    contrast: float
+    """Factor on the distance from the crop's mean."""
+    gain: float
+    shift: float
+    deviation: float | None
+    """Of noise; None is none, and then levels are cut off instead of rounded."""
+    noise_start: int
+    """In the bank of noise."""
+
+    @property
+    def is_warped(self) -> bool:
+        """Whether pixels come to lie between others."""
+        return self.rotate_degrees != 0 or self.scale != 1
+
+    def matrix(self, height: int) -> npt.NDArray[np.float64]:
+        """From a pixel of the crop (x, y, 1) to where it comes to lie, [2, 3]."""
+        center = ((self.width - 1) / 2, (height - 1) / 2)
+        matrix = cv2.getRotationMatrix2D(center, self.rotate_degrees, self.scale)
+        return np.asarray(matrix, np.float64)
+
+    def place(self, pixels_HW: Pixels, *, between: bool) -> Pixels:
+        """The crop's pixels of an image or mask, warped and turned.
+
+        Args:
+            pixels_HW: Of the whole image.
+            between: Interpolate where it is warped; else the nearest pixel is taken.
+        """
+        pixels_HW = pixels_HW[:, self.left : self.left + self.width]
+        if self.is_warped:
+            warped = cv2.warpAffine(
+                np.ascontiguousarray(pixels_HW),
+                self.matrix(len(pixels_HW)),
+                (self.width, len(pixels_HW)),
+                flags=cv2.INTER_LINEAR if between else cv2.INTER_NEAREST,
+                borderMode=cv2.BORDER_REFLECT_101,
+            )
+            pixels_HW = np.asarray(warped, np.uint8)
+        if self.upside_down or self.reversed:
+            axes = {(True, False): 0, (False, True): 1, (True, True): -1}
+            pixels_HW = cv2.flip(pixels_HW, axes[self.upside_down, self.reversed])
+        if self.transposed:
+            return np.asarray(cv2.transpose(pixels_HW), np.uint8)
+        return np.ascontiguousarray(pixels_HW)
+
+    def expose(self, image_HW: Pixels) -> Pixels:
+        """A placed crop with its brightness, contrast and noise."""
+        offset = cv2.mean(image_HW)[0] * (1 - self.contrast) if self.contrast != 1 else 0.0
+        factor, offset = self.contrast * self.gain, offset * self.gain + self.shift
+        if self.deviation is None:
+            levels = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
+            return np.asarray(cv2.LUT(image_HW, np.clip(levels, 0, 255).astype(np.uint8)), np.uint8)
+        start = self.noise_start
+        noise_HW = noise_bank(image_HW.size)[start : start + image_HW.size].reshape(image_HW.shape)
+        # Half a level less, because OpenCV rounds where the table above cuts off.
+        varied_HW = cv2.addWeighted(
+            image_HW, factor, noise_HW, self.deviation, offset - 0.5, dtype=cv2.CV_8U
+        )
+        return np.asarray(varied_HW, np.uint8)
+
+
+def draw(
+    size: tuple[int, int],
+    columns: npt.NDArray[np.intp],
+    config: AugmentConfig,
+    rng: np.random.Generator,
+) -> Draw:
+    """Draw a crop of an image; its size depends on the image's alone.
+
+    Args:
+        size: Of the image, height and width.
+        columns: Of the image, those with a defect.
+        config: How crops are varied.
+        rng: Draws.
+    """
+    height, width = size[0], min(config.crop_width, size[1])
+    last, left = size[1] - width, 0
     if last:
-        columns = np.flatnonzero(bitmask_HW.any(axis=0))
         if len(columns) and rng.random() < config.defect_share:
             center = int(rng.choice(columns)) + int(rng.integers(-width // 3, width // 3 + 1))
             left = min(max(center - width // 2, 0), last)
         else:
             left = int(rng.integers(0, last + 1))
-    image_HW = image_HW[:, left : left + width]
-    bitmask_HW = bitmask_HW[:, left : left + width]
+    degrees, scale = 0.0, 1.0
     if config.zoom or config.rotate_degrees:
-        image_HW, bitmask_HW = _warp(image_HW, bitmask_HW, config, rng)
+        degrees = float(rng.uniform(-config.rotate_degrees, config.rotate_degrees))
+        scale = float(np.exp(rng.uniform(-config.zoom, config.zoom)))
     upside_down, reversed_ = (config.mirror and rng.random() < 0.5 for _ in range(2))
-    is_square = image_HW.shape[0] == image_HW.shape[1]
-    is_transposed = config.transpose and is_square and rng.random() < 0.5
-    turned = [
-        _turn(pixels_HW, upside_down, reversed_, is_transposed)
-        for pixels_HW in (image_HW, bitmask_HW)
-    ]
-    return _expose(turned[0], config, rng), turned[1]
+    transposed = config.transpose and height == width and rng.random() < 0.5
+    contrast, deviation, start = 1.0, None, 0
+    if config.contrast:
+        contrast = float(np.exp(rng.uniform(-config.contrast, config.contrast)))
+    gain = float(np.exp(rng.uniform(-config.gain, config.gain)))
+    shift = float(rng.uniform(-config.shift, config.shift))
+    if config.noise:
+        deviation = float(rng.uniform(0, config.noise))
+        num_pixels = height * width
+        start = int(rng.integers(noise_bank(num_pixels).size - num_pixels))
+    return Draw(
+        left=left,
+        width=width,
+        rotate_degrees=degrees,
+        scale=scale,
+        upside_down=upside_down,
+        reversed=reversed_,
+        transposed=transposed,
+        contrast=contrast,
+        gain=gain,
+        shift=shift,
+        deviation=deviation,
+        noise_start=start,
+    )
+
+
+def crop(
+    image_HW: Pixels, bitmask_HW: Pixels, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Pixels, Pixels]:
+    """A random crop, varied; its size depends on the image's alone."""
+    height, width = image_HW.shape
+    drawn = draw((height, width), defect_columns(bitmask_HW), config, rng)
+    placed_HW = drawn.place(image_HW, between=True)
+    return drawn.expose(placed_HW), drawn.place(bitmask_HW, between=False)
+
+
+def defect_columns(bitmask_HW: Pixels) -> npt.NDArray[np.intp]:
+    """The columns of a bitmask that have a defect."""
+    return np.flatnonzero(bitmask_HW.any(axis=0))
+
+
+def draw_rectangle(size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
+    """Rows and columns of what a crop gets of another one: a tenth to nine tenths of either side.
+
+    S. Yun et al.: CutMix, ICCV 2019.
+    """
+    edges = []
+    for side in size:
+        length = int(side * rng.uniform(0.1, 0.9))
+        start = int(rng.integers(side - length + 1))
+        edges.append(slice(start, start + length))
+    return edges[0], edges[1]
 
 
 def paste(
-    crop_HW: tuple[Pixels, Pixels], other_HW: tuple[Pixels, Pixels], rng: np.random.Generator
-) -> tuple[Pixels, Pixels]:
+    crop_layers: Layers, other_layers: Layers, rectangle: tuple[slice, slice]
+) -> tuple[Pixels, ...]:
     """A crop with a rectangle of another one of the same size, at the same place.
 
-    S. Yun et al.: CutMix, ICCV 2019.
-
     Args:
-        crop_HW: Image and bitmask.
-        other_HW: Image and bitmask.
-        rng: Chooses the rectangle: a tenth to nine tenths of either side.
+        crop_layers: Image, bitmask and what else there is of each pixel, [..., H, W].
+        other_layers: The same of the other one.
+        rectangle: See `draw_rectangle`.
     """
-    edges = []
-    for size in crop_HW[0].shape:
-        length = int(size * rng.uniform(0.1, 0.9))
-        start = int(rng.integers(size - length + 1))
-        edges.append(slice(start, start + length))
-    place = (edges[0], edges[1])
-    image_HW, bitmask_HW = (pixels_HW.copy() for pixels_HW in crop_HW)
-    image_HW[place], bitmask_HW[place] = (pixels_HW[place] for pixels_HW in other_HW)
-    return image_HW, bitmask_HW
+    pasted = tuple(pixels.copy() for pixels in crop_layers)
+    for pixels, other in zip(pasted, other_layers, strict=True):
+        pixels[..., rectangle[0], rectangle[1]] = other[..., rectangle[0], rectangle[1]]
+    return pasted
 
 
-def _warp(
-    image_HW: Pixels, bitmask_HW: Pixels, config: AugmentConfig, rng: np.random.Generator
-) -> tuple[Pixels, Pixels]:
-    height, width = image_HW.shape
-    matrix = cv2.getRotationMatrix2D(
-        ((width - 1) / 2, (height - 1) / 2),
-        float(rng.uniform(-config.rotate_degrees, config.rotate_degrees)),
-        float(np.exp(rng.uniform(-config.zoom, config.zoom))),
-    )
-    warped = [
-        cv2.warpAffine(
-            np.ascontiguousarray(pixels_HW),
-            matrix,
-            (width, height),
-            flags=flags,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
-        for pixels_HW, flags in ((image_HW, cv2.INTER_LINEAR), (bitmask_HW, cv2.INTER_NEAREST))
-    ]
-    return np.asarray(warped[0], np.uint8), np.asarray(warped[1], np.uint8)
-
-
-def _turn(pixels_HW: Pixels, upside_down: bool, reversed_: bool, is_transposed: bool) -> Pixels:
-    """The same pixels in another order, contiguous."""
-    if upside_down or reversed_:
-        axes = {(True, False): 0, (False, True): 1, (True, True): -1}
-        pixels_HW = cv2.flip(pixels_HW, axes[upside_down, reversed_])
-    return cv2.transpose(pixels_HW) if is_transposed else np.ascontiguousarray(pixels_HW)
-
-
-def _expose(image_HW: Pixels, config: AugmentConfig, rng: np.random.Generator) -> Pixels:
-    factor, offset = 1.0, 0.0
-    if config.contrast:
-        factor = float(np.exp(rng.uniform(-config.contrast, config.contrast)))
-        offset = cv2.mean(image_HW)[0] * (1 - factor)
-    gain = float(np.exp(rng.uniform(-config.gain, config.gain)))
-    factor, offset = factor * gain, offset * gain
-    offset += float(rng.uniform(-config.shift, config.shift))
-    if not config.noise:
-        levels = np.arange(256, dtype=np.float32) * np.float32(factor) + np.float32(offset)
-        return np.asarray(cv2.LUT(image_HW, np.clip(levels, 0, 255).astype(np.uint8)), np.uint8)
-    deviation = float(rng.uniform(0, config.noise))
-    size = image_HW.size
-    noise = _noise(max(NOISE_VALUES, 2 * size))
-    start = int(rng.integers(noise.size - size))
-    noise_HW = noise[start : start + size].reshape(image_HW.shape)
-    # Half a level less, because OpenCV rounds where the table above cuts off.
-    varied_HW = cv2.addWeighted(
-        image_HW, factor, noise_HW, deviation, offset - 0.5, dtype=cv2.CV_8U
-    )
-    return np.asarray(varied_HW, np.uint8)
+def noise_bank(num_pixels: int) -> npt.NDArray[np.float32]:
+    """Noise of mean 0 and deviation 1, from which crops of so many pixels take a stretch each."""
+    return _noise(max(NOISE_VALUES, 2 * num_pixels))
 
 
 @functools.cache
 def _noise(num_values: int) -> npt.NDArray[np.float32]:
-    """Of mean 0 and deviation 1."""
     return np.random.default_rng(0).standard_normal(num_values, np.float32)

@@ -2,14 +2,15 @@
 
 What a batch holds depends on the recipe's seed and the step alone, and each crop on its place in
 the batch: a run that was interrupted, or spread over several processes, sees the same crops.
-Shape suffixes: N images, H rows, W columns.
+Shape suffixes: N images, C classes, H rows, W columns.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,13 +18,14 @@ import torch
 from torch import Tensor
 
 from steel_batch.images.decode import fit_to, mask_to_source
-from training.augment import crop, paste
-from training.dataset import Dataset
+from training.augment import Draw, defect_columns, draw, draw_rectangle, paste
+from training.dataset import Dataset, Example
+from training.lessons import Lessons
 from training.recipe import TrainConfig
 
 Pixels = npt.NDArray[np.uint8]
-Batch = tuple[Tensor, Tensor]
-"""uint8 images [N, 1, H, W] and bitmasks [N, H, W]."""
+Batch = tuple[Tensor, ...]
+"""uint8 images [N, 1, H, W], bitmasks [N, H, W] and, with a teacher, its answers [N, C, H, W]."""
 
 
 class Examples:
@@ -33,33 +35,79 @@ class Examples:
         dataset: Images of other sizes are scaled, as `score` does under ``resize: fit``.
         size: Height and width of the engine.
         cache_bytes: What the decoded images and bitmasks may take together.
+        lessons: What a teacher says of the dataset's images, and of more of them, which follow.
     """
 
-    def __init__(self, dataset: Dataset, size: tuple[int, int], cache_bytes: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        size: tuple[int, int],
+        cache_bytes: int,
+        lessons: Lessons | None = None,
+    ) -> None:
         self.dataset = dataset
+        self.lessons = lessons
+        self.examples: tuple[Example, ...] = dataset.examples
+        self._more = None if lessons is None else lessons.unlabelled
+        if self._more is not None:
+            self.examples += self._more.examples
         self.size = size
-        num_kept = len(dataset) + sum(bool(example.masks) for example in dataset.examples)
-        self.is_cached = num_kept * size[0] * size[1] <= cache_bytes
+        self.num_kept_bytes = (
+            size[0] * size[1] * sum(1 + bool(example.masks) for example in self.examples)
+        )
+        """Of decoded images and of bitmasks of those with defects."""
+        self.is_cached = self.num_kept_bytes <= cache_bytes
         self._kept: dict[int, tuple[Pixels, Pixels]] = {}
+        self._columns: dict[int, npt.NDArray[np.intp]] = {}
         self._clean_HW = np.zeros(size, np.uint8)  # the bitmask of each clean image
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.examples)
 
     def load(self, index: int) -> tuple[Pixels, Pixels]:
         """One image and its bitmask, [H, W] each; not to be written to."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        image_HW, bitmask_HW = self.dataset.load(index)
+        found = self.read(index)
+        if self.is_cached:
+            self._kept[index] = found
+        return found
+
+    def read(self, index: int) -> tuple[Pixels, Pixels]:
+        """The same, and nothing of it is kept here."""
+        here = len(self.dataset)
+        if index < here or self._more is None:
+            image_HW, bitmask_HW = self.dataset.load(index)
+        else:
+            image_HW, bitmask_HW = self._more.load(index - here)
         if image_HW.shape != self.size:
             image_HW = fit_to(image_HW, *self.size, "fit")
             bitmask_HW = mask_to_source(bitmask_HW, *self.size)
-        if not self.dataset.examples[index].masks:
+        if not self.examples[index].masks:
             bitmask_HW = self._clean_HW
-        if self.is_cached:
-            self._kept[index] = (image_HW, bitmask_HW)
         return image_HW, bitmask_HW
+
+    def columns(self, index: int) -> npt.NDArray[np.intp]:
+        """The columns of an image that have a defect; kept, once they were found."""
+        columns = self._columns.get(index)
+        if columns is None:
+            columns = self._columns[index] = defect_columns(self.load(index)[1])
+        return columns
+
+    def know_columns(self, index: int, bitmask_HW: Pixels) -> None:
+        """Keep an image's `columns`, so that it need not be loaded for them."""
+        self._columns[index] = defect_columns(bitmask_HW)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """One crop: of which image, how varied, and what it gets of another one."""
+
+    index: int
+    draw: Draw
+    other: Choice | None = None
+    rectangle: tuple[slice, slice] | None = None
 
 
 class Sampler:
@@ -80,59 +128,81 @@ class Sampler:
         self._places = range(rank, config.batch_size, num_ranks)
         by_class: dict[int, list[int]] = {}
         self._clean: list[int] = []
-        for index, example in enumerate(examples.dataset.examples):
+        for index, example in enumerate(examples.examples):
             for class_id in example.masks:
                 by_class.setdefault(class_id, []).append(index)
             if not example.masks:
                 self._clean.append(index)
         self._by_class = [by_class[class_id] for class_id in sorted(by_class)]
 
+    def choose(self, step: int) -> list[Choice]:
+        """This process's crops of a step, before anything is made of them."""
+        return [self._choice(step, place) for place in self._places]
+
     def make(self, step: int) -> Batch:
         """This process's share of the batch of a step."""
-        images, bitmasks = zip(*(self._crop(step, place) for place in self._places), strict=True)
-        return (
-            torch.from_numpy(np.stack(images)).unsqueeze(1),
-            torch.from_numpy(np.stack(bitmasks)),
+        layers = zip(*(self._layers(choice) for choice in self.choose(step)), strict=True)
+        image, *others = (torch.from_numpy(np.stack(layer)) for layer in layers)
+        return (image.unsqueeze(1), *others)
+
+    def _choice(self, step: int, place: int) -> Choice:
+        rng = np.random.default_rng((self._config.seed, step, place))
+        index, drawn = self._draw(rng)
+        share = self._config.augment.mix_share
+        if not share or rng.random() >= share:
+            return Choice(index=index, draw=drawn)
+        other, other_drawn = self._draw(rng)
+        return Choice(
+            index=index,
+            draw=drawn,
+            other=Choice(index=other, draw=other_drawn),
+            rectangle=draw_rectangle((self._examples.size[0], drawn.width), rng),
         )
 
-    def _crop(self, step: int, place: int) -> tuple[Pixels, Pixels]:
-        rng = np.random.default_rng((self._config.seed, step, place))
-        crop_HW = self._draw(rng)
-        share = self._config.augment.mix_share
-        if share and rng.random() < share:
-            return paste(crop_HW, self._draw(rng), rng)
-        return crop_HW
-
-    def _draw(self, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def _draw(self, rng: np.random.Generator) -> tuple[int, Draw]:
         if self._clean and (not self._by_class or rng.random() < self._config.clean_share):
             pool = self._clean
         else:
             pool = self._by_class[int(rng.integers(len(self._by_class)))]
         index = pool[int(rng.integers(len(pool)))]
-        return crop(*self._examples.load(index), self._config.augment, rng)
+        columns = self._examples.columns(index)
+        return index, draw(self._examples.size, columns, self._config.augment, rng)
+
+    def _layers(self, choice: Choice) -> tuple[Pixels, ...]:
+        image_HW, bitmask_HW = self._examples.load(choice.index)
+        drawn = choice.draw
+        image_HW = drawn.expose(drawn.place(image_HW, between=True))
+        layers: tuple[Pixels, ...] = (image_HW, drawn.place(bitmask_HW, between=False))
+        lessons = self._examples.lessons
+        if lessons is not None:
+            answer_CHW = lessons.answer(choice.index)
+            placed = [drawn.place(answer_HW, between=False) for answer_HW in answer_CHW]
+            layers = (*layers, np.stack(placed))
+        if choice.other is None or choice.rectangle is None:
+            return layers
+        return paste(layers, self._layers(choice.other), choice.rectangle)
 
 
 def make_ahead(
-    sampler: Sampler, steps: range, num_threads: int, *, pin_memory: bool = False
+    make: Callable[[int], Batch], steps: range, num_threads: int, *, pin_memory: bool = False
 ) -> Iterator[Batch]:
     """The batches of some steps in order; threads make up to twice their number ahead.
 
     Args:
-        sampler: Makes them.
+        make: Makes the batch of a step.
         steps: The steps to make batches of.
         num_threads: Threads that make batches.
         pin_memory: Let the threads put batches where a GPU copies them from by itself.
     """
 
-    def make(step: int) -> Batch:
-        image, bitmask = sampler.make(step)
-        return (image.pin_memory(), bitmask.pin_memory()) if pin_memory else (image, bitmask)
+    def make_pinned(step: int) -> Batch:
+        return tuple(tensor.pin_memory() for tensor in make(step))
 
     waiting: deque[Future[Batch]] = deque()
     pool = ThreadPoolExecutor(num_threads, "batches")
     try:
         for step in steps:
-            waiting.append(pool.submit(make, step))
+            waiting.append(pool.submit(make_pinned if pin_memory else make, step))
             if len(waiting) > 2 * num_threads:
                 yield waiting.popleft().result()
         while waiting:

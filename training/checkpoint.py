@@ -21,7 +21,7 @@ from training.recipe import TrainConfig
 FORMAT: Final = FileFormat("a checkpoint")
 FREE: Final = frozenset(
     {"cache_bytes", "checkpoint_steps", "compile", "device", "fp16", "int8", "num_loaders",
-     "num_threads", "patience", "report_steps"}
+     "num_threads", "patience", "report_steps", "resident"}
 )  # fmt: skip
 """Fields of a recipe that may change between the two halves of a run."""
 UNREADABLE: Final = (

@@ -100,6 +100,30 @@ VALIDATION: Final = {
     type=click.FloatRange(min=0, min_open=True),
     help="In place of --steps: how often as many crops as there are images are shown.",
 )
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="NAME",
+    help="Version of --store whose answers are learned beside the labels: <model>@<alias> or "
+    "<model>-<12 hex>, of the same classes and size. Several times for several.",
+)
+@click.option(
+    "--teacher-weight",
+    type=float,
+    help="Of the teachers' answers in the loss, 0 to 1.  [default: 0.5]",
+)
+@click.option(
+    "--temperature",
+    type=float,
+    help="What the teachers' logits are divided by.  [default: 2]",
+)
+@click.option(
+    "--unlabelled",
+    type=PLACE,
+    metavar="URL",
+    help="Folder or s3:// prefix of more images, which the teachers label.",
+)
 @click.option("--batch-size", type=int, help="Crops of one update.  [default: 16]")
 @click.option("--learning-rate", type=float, help="The highest.  [default: 0.002]")
 @click.option("--crop-width", type=int, help="Columns of a crop.  [default: 512]")
@@ -153,6 +177,8 @@ def train(
     num_epochs: float | None,
     num_workers: int,
     ray_address: str | None,
+    teachers: tuple[str, ...],
+    unlabelled: str | None,
     work: Path | None,
     endpoint_url: str | None,
     follow_links: bool,
@@ -177,7 +203,7 @@ def train(
             from training.settings import read_recipe
     except ModuleNotFoundError as error:
         raise _not_installed(error) from error
-    config = read_recipe(config_path, recipe)
+    config = read_recipe(config_path, recipe | {"teachers": teachers or None})
     job = JobConfig(
         images=images,
         labels=labels,
@@ -186,6 +212,7 @@ def train(
         classes=tuple(name.strip() for name in classes.split(",")) if classes else (),
         bits=bits,
         groups=groups,
+        unlabelled=unlabelled,
         validation_share=validation_share,
         test_share=test_share,
         split_seed=split_seed,

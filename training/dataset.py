@@ -6,6 +6,7 @@ is the very code that scoring uses. Shape suffixes: H rows, W columns.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections import Counter
@@ -57,6 +58,10 @@ class Example:
     def name(self) -> str:
         """The file's name, by which labels know it."""
         return self.key.rpartition("/")[2]
+
+    def with_masks(self, masks: Masks) -> Example:
+        """The same image with other masks."""
+        return dataclasses.replace(self, masks=masks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,12 +132,11 @@ class Dataset:
 
     def subset(self, indices: Sequence[int]) -> Dataset:
         """The examples at some indices."""
-        return Dataset(
-            lake=self.lake,
-            examples=tuple(self.examples[i] for i in sorted(indices)),
-            num_classes=self.num_classes,
-            bits=self.bits,
-        )
+        return self.with_examples([self.examples[i] for i in sorted(indices)])
+
+    def with_examples(self, examples: Sequence[Example]) -> Dataset:
+        """Other examples of the same lake and classes."""
+        return dataclasses.replace(self, examples=tuple(examples))
 
 
 def open_dataset(
@@ -198,8 +202,8 @@ def open_dataset(
     return Dataset(lake=lake, examples=tuple(examples), num_classes=num_classes, bits=bits)
 
 
-def list_images(lake: Lake) -> dict[str, LakeObject]:
-    """The image files of a lake, by name.
+def list_images(lake: Lake, *, flag: str = "--images") -> dict[str, LakeObject]:
+    """The image files of a lake, by name; messages say which flag named it.
 
     Raises:
         ConfigError: There are none, or two of one name.
@@ -214,13 +218,13 @@ def list_images(lake: Lake) -> dict[str, LakeObject]:
         if name in found:
             raise InputError(
                 f"{lake.uri(found[name].key)} and {lake.uri(item.key)} have one name; labels name "
-                "images by it, so each must be unique below --images."
+                f"images by it, so each must be unique below {flag}."
             )
         found[name] = item
     if not found:
         raise InputError(
             f"there are no images below {lake.url}: expected files such as .jpg or .png. Check "
-            "--images."
+            f"{flag}."
         )
     return found
 

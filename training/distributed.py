@@ -29,6 +29,7 @@ from steel_batch.errors import (
 from steel_batch.lake import Lake
 from training.dataset import Dataset
 from training.journal import OnStep
+from training.lessons import Lessons
 from training.model import Segmenter
 from training.recipe import TrainConfig
 from training.stored import train_stored
@@ -49,6 +50,7 @@ def train_on_cluster(
     *,
     num_workers: int,
     on_step: OnStep = lambda _: None,
+    lessons: Lessons | None = None,
 ) -> Segmenter:
     """Train in `num_workers` processes of the cluster that this process is connected to.
 
@@ -65,6 +67,7 @@ def train_on_cluster(
         num_workers: Processes.
         on_step: Called with what is reported, in a thread. Steps that are lost with a worker are
             reported again.
+        lessons: See `training.loop.train`; every worker gets them.
 
     Raises:
         ConfigError: The cluster has not enough GPUs or CPUs, or see `training.loop.train`.
@@ -79,6 +82,7 @@ def train_on_cluster(
         "config": dataclasses.replace(config, device="cuda" if use_gpu else "cpu"),
         "store": store,
         "run": run,
+        "lessons": lessons,
     }
     scaling = ScalingConfig(
         num_workers=num_workers,

@@ -8,8 +8,9 @@ multiplications take longer. Importing this module adds them to segmentation-mod
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import segmentation_models_pytorch as smp
 from segmentation_models_pytorch.encoders._base import EncoderMixin
@@ -101,6 +102,34 @@ def convolution(
     return nn.Sequential(*layers)
 
 
+NUM_BLOCKS: Final = {"narrow16": (1, 2, 2, 2), "narrow32": (1, 2, 2, 2), "residual10": (1, 1, 1, 1)}
+"""Residual blocks of the last four stages."""
+CHANNELS: Final = {
+    "narrow16": (16, 16, 32, 64, 96),
+    "narrow32": (16, 32, 48, 96, 128),
+    "residual10": (32, 64, 128, 256, 512),
+}
+
+
+@contextlib.contextmanager
+def own_encoder(name: str, channels: Sequence[int] = ()) -> Iterator[str]:
+    """What the library knows an encoder by within a `with` block, ours with other channels too.
+
+    Args:
+        name: Of the encoder; the library's own are known by it.
+        channels: Of the five stages; none are the usual ones.
+    """
+    if not channels:
+        yield name
+        return
+    changed = f"{name}-{'-'.join(map(str, channels))}"
+    _register(changed, channels, NUM_BLOCKS[name])
+    try:
+        yield changed
+    finally:
+        smp.encoders.encoders.pop(changed, None)
+
+
 def _register(name: str, channels: Sequence[int], num_blocks: Sequence[int]) -> None:
     smp.encoders.encoders[name] = {
         "encoder": ResidualEncoder,
@@ -109,6 +138,5 @@ def _register(name: str, channels: Sequence[int], num_blocks: Sequence[int]) -> 
     }
 
 
-_register("narrow16", (16, 16, 32, 64, 96), (1, 2, 2, 2))
-_register("narrow32", (16, 32, 48, 96, 128), (1, 2, 2, 2))
-_register("residual10", (32, 64, 128, 256, 512), (1, 1, 1, 1))
+for _name, _channels in CHANNELS.items():
+    _register(_name, _channels, NUM_BLOCKS[_name])

@@ -19,6 +19,7 @@ SOURCE: Final = (
     "images", "labels", "bits", "groups", "validation_share", "test_share", "split_seed",
 )  # fmt: skip
 """What of a job decides on the parts of its data: versions with the same are comparable."""
+NO_LABELS: Final = b"ImageId,ClassId,EncodedPixels\n"
 NUM_SAMPLED: Final = 5
 """Images that are decoded to guess the size of all."""
 
@@ -38,6 +39,8 @@ class JobConfig:
     """Of samples of 16 bits; see `images.depth`."""
     groups: str | None = None
     """Csv of which images belong together; found as `labels` is."""
+    unlabelled: str | None = None
+    """Folder or prefix of more images, which teachers label."""
     validation_share: float = 0.1
     test_share: float = 0.1
     split_seed: int = 0
@@ -66,6 +69,8 @@ class Inputs:
     groups: bytes | None
     source: dict[str, Any]
     """Where the data comes from and how it is cut, for the card."""
+    unlabelled: tuple[Lake, Mapping[str, LakeObject]] | None = None
+    """Where more images lie, and which by name."""
 
     def likely_size(self) -> tuple[int, int] | None:
         """Height and width that a few images from all over have; None where they differ.
@@ -95,6 +100,25 @@ class Inputs:
             groups_source=self.source["groups"] or "",
         )
 
+    def open_unlabelled(self, dataset: Dataset) -> Dataset | None:
+        """The images that nobody labelled, as clean ones; without those of `dataset`.
+
+        One that is held out must not be learned from under another name.
+        """
+        if self.unlabelled is None:
+            return None
+        lake, found = self.unlabelled
+        opened = open_dataset(
+            lake,
+            NO_LABELS,
+            source="--unlabelled",
+            found=found,
+            num_classes=dataset.num_classes,
+            bits=self.source["bits"],
+        )
+        known = {example.sha256 for example in dataset.examples}
+        return opened.with_examples([e for e in opened.examples if e.sha256 not in known])
+
 
 def find_inputs(job: JobConfig) -> Inputs:
     """Check what a job is told, find its files, and read those of labels and groups.
@@ -110,7 +134,19 @@ def find_inputs(job: JobConfig) -> Inputs:
     groups = None
     if job.groups is not None:
         groups, source["groups"] = _read(job.groups, lake, "--groups")
-    return Inputs(lake=lake, found=list_images(lake), labels=labels, groups=groups, source=source)
+    unlabelled = None
+    if job.unlabelled is not None:
+        more = Lake(job.unlabelled, endpoint_url=job.endpoint_url)
+        unlabelled = (more, list_images(more, flag="--unlabelled"))
+        source["unlabelled"] = job.unlabelled
+    return Inputs(
+        lake=lake,
+        found=list_images(lake),
+        labels=labels,
+        groups=groups,
+        source=source,
+        unlabelled=unlabelled,
+    )
 
 
 def _check(job: JobConfig) -> None:

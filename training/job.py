@@ -6,24 +6,26 @@ import dataclasses
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from steel_batch import layout
 from steel_batch.cluster.join import joined_cluster
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
 from steel_batch.registry.card import Card
+from steel_batch.registry.versions import Engine
 from training.checkpoint import recipe_digest
 from training.dataset import Dataset, split
 from training.distributed import train_on_cluster
 from training.export import export_graph
 from training.inputs import Inputs, JobConfig, find_inputs
 from training.journal import OnStep, read_journal
+from training.lessons import Lessons
 from training.model import ContractGraph, Segmenter, check_sizes
 from training.pace import Pace
 from training.recipe import TrainConfig
@@ -31,7 +33,11 @@ from training.register import Parts, make_version, register_product
 from training.report import render_report
 from training.state import find_place
 from training.stored import train_stored
+from training.teacher import Teacher, check_teacher, find_teachers, teach
 from training.trackers import open_trackers
+
+REPORTED_IMAGES: Final = 1000
+"""After so many images it is said how far teachers are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,20 +81,33 @@ def run_job(
         ClusterError: Ray's workers keep dying.
         LakeError: The store refused.
     """
+    if job.unlabelled is not None and not config.teachers:
+        raise ConfigError(
+            f"--unlabelled {job.unlabelled} needs somebody who labels it: give --teacher as well."
+        )
     inputs = inputs or find_inputs(job)
     if job.num_workers == 0:
         find_place(config)
-    _check_network(config, max(1, len(job.classes)), size := inputs.likely_size())
-    store = writable(
-        Lake(job.store, endpoint_url=job.endpoint_url), single_writer=job.unsafe_single_writer
-    )
+    size = inputs.likely_size()
+    lake = Lake(job.store, endpoint_url=job.endpoint_url)
+    engines = find_teachers(config.teachers, lake)
+    for engine in engines:
+        check_teacher(engine.card, job.classes or None, size)
+    config = dataclasses.replace(config, teachers=tuple(e.card.name for e in engines))
+    _check_network(config, max(1, len(job.classes)), size)
+    store = writable(lake, single_writer=job.unsafe_single_writer)
     on_stage("reading images and labels")
     parts = _open_parts(inputs, job)
     if parts.training.size != size:
         _check_network(config, parts.training.num_classes, parts.training.size)
     config = _with_steps(config, job, parts.training)
-    run = layout.training_run(job.model, _identity(job, config, parts))
     classes = job.classes or tuple(f"class_{c + 1}" for c in range(parts.training.num_classes))
+    for engine in engines:
+        check_teacher(engine.card, classes, parts.training.size)
+    unlabelled = inputs.open_unlabelled(parts.joined)
+    for note in _notes_of_teaching(engines, unlabelled, inputs, parts):
+        on_stage(note)
+    run = layout.training_run(job.model, _identity(job, config, parts, unlabelled))
     with _folder(job.work) as place:
         folder = Path(place) / run
         settings = json.loads(json.dumps(dataclasses.asdict(config), default=str))
@@ -102,14 +121,15 @@ def run_job(
                 track(record)
                 on_step(record | pace.of(record))
 
-            network = _train(job, parts, config, store, run, folder, report)
+            lessons = _teach(engines, parts.training, unlabelled, config, on_stage)
+            network = _train(job, parts, config, store, run, folder, report, lessons)
         product = make_version(
             network,
             parts,
             config,
             model=job.model,
             classes=classes,
-            source=inputs.source,
+            source=inputs.source | _of_unlabelled(unlabelled),
             on_stage=on_stage,
         )
         on_stage("registering")
@@ -152,6 +172,59 @@ def _check_network(config: TrainConfig, num_classes: int, size: tuple[int, int] 
         export_graph(ContractGraph(segmenter, (0.5,) * num_classes), *size, precision="fp32")
 
 
+def _teach(
+    engines: Sequence[Engine],
+    training: Dataset,
+    unlabelled: Dataset | None,
+    config: TrainConfig,
+    on_stage: Callable[[str], None],
+) -> Lessons | None:
+    """What the teachers say of the images that are learned from; None without teachers."""
+    if not engines:
+        return None
+    num = len(training) + (0 if unlabelled is None else len(unlabelled))
+    on_stage(f"asking {' and '.join(config.teachers)} about {num:,} images")
+
+    def count(num_done: int) -> None:
+        if num_done % REPORTED_IMAGES == 0 and num_done < num:
+            on_stage(f"asked about {num_done:,} of {num:,} images")
+
+    teachers = [Teacher(engine) for engine in engines]
+    return teach(teachers, training, unlabelled, temperature=config.temperature, on_images=count)
+
+
+def _notes_of_teaching(
+    engines: Sequence[Engine], unlabelled: Dataset | None, inputs: Inputs, parts: Parts
+) -> Iterator[str]:
+    """What of the teachers and of their images may surprise.
+
+    Raises:
+        InputError: Nothing is left of the unlabelled images.
+    """
+    for engine in engines:
+        if engine.card.metrics.get("data_digest") != parts.test.digest:
+            yield (
+                f"{engine.card.name} was judged on other images than those that are held out here, "
+                "of which it may have learned from some."
+            )
+    if unlabelled is not None and inputs.unlabelled is not None:
+        lake, found = inputs.unlabelled
+        if not len(unlabelled):
+            raise InputError(
+                f"all {len(found):,} images below --unlabelled {lake.url} are among --images; give "
+                "others, or leave --unlabelled out."
+            )
+        if len(unlabelled) < len(found):
+            num = len(found) - len(unlabelled)
+            yield f"{num:,} unlabelled images are left out: they are among --images."
+
+
+def _of_unlabelled(unlabelled: Dataset | None) -> dict[str, Any]:
+    if unlabelled is None:
+        return {}
+    return {"unlabelled_digest": unlabelled.digest, "num_unlabelled_images": len(unlabelled)}
+
+
 def _train(
     job: JobConfig,
     parts: Parts,
@@ -160,12 +233,13 @@ def _train(
     run: str,
     folder: Path,
     report: OnStep,
+    lessons: Lessons | None,
 ) -> Segmenter:
     data = (parts.training, parts.validation, config, store, run, folder)
     if job.num_workers == 0:
-        return train_stored(*data, report)
+        return train_stored(*data, report, lessons=lessons)
     with joined_cluster(job.ray_address):
-        return train_on_cluster(*data, num_workers=job.num_workers, on_step=report)
+        return train_on_cluster(*data, num_workers=job.num_workers, on_step=report, lessons=lessons)
 
 
 def _open_parts(inputs: Inputs, job: JobConfig) -> Parts:
@@ -190,13 +264,14 @@ def _with_steps(config: TrainConfig, job: JobConfig, training: Dataset) -> Train
     return dataclasses.replace(config, num_steps=num_steps)
 
 
-def _identity(job: JobConfig, config: TrainConfig, parts: Parts) -> str:
+def _identity(job: JobConfig, config: TrainConfig, parts: Parts, unlabelled: Dataset | None) -> str:
     inputs: Sequence[str] = (
         recipe_digest(config),
         parts.training.digest,
         parts.validation.digest,
         str(job.num_workers),  # batches are normalised within each
         str(parts.training.num_classes),  # of which some may be on no image yet
+        *([] if unlabelled is None else [unlabelled.digest]),
     )
     return hashlib.sha256("\n".join(inputs).encode()).hexdigest()
 

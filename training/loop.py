@@ -19,12 +19,14 @@ from torch import distributed
 
 from steel_batch import interrupt
 from steel_batch.errors import ConfigError, paragraph_of
-from training.batches import Batch, Examples, Sampler, make_ahead
+from training.batches import Examples, Sampler, make_ahead
 from training.checkpoint import read_checkpoint, write_checkpoint
 from training.dataset import Dataset
 from training.journal import Journal, OnStep
+from training.lessons import Lessons
 from training.model import Segmenter
 from training.recipe import TrainConfig
+from training.resident import ResidentCrops, fits
 from training.state import Place, TrainingState, find_place
 
 __all__ = ["TrainConfig", "train"]
@@ -43,6 +45,7 @@ def train(
     validation: Dataset | None = None,
     on_checkpoint: Callable[[Path], None] = lambda _: None,
     source: str | None = None,
+    lessons: Lessons | None = None,
 ) -> Segmenter:
     """Train a network; continues from `folder`'s checkpoint where there is one.
 
@@ -59,6 +62,7 @@ def train(
             them the last weights are taken.
         on_checkpoint: Called with the path of each checkpoint, once it is whole.
         source: Where `folder`'s checkpoint comes from, for messages; None is the folder itself.
+        lessons: What a teacher says of the images, and of others.
 
     Returns:
         The averaged network on the CPU, in evaluation mode.
@@ -79,7 +83,7 @@ def train(
         source=f"{(source or str(checkpoint)).rpartition('/')[0]}/metrics.jsonl",
         enabled=place.is_first,
     )  # fmt: skip
-    examples = Examples(dataset, dataset.size, config.cache_bytes)
+    examples = Examples(dataset, dataset.size, config.cache_bytes, lessons)
     held_out = (
         Examples(validation, dataset.size, config.cache_bytes) if validation is not None else None
     )
@@ -91,12 +95,19 @@ def train(
             "bf16."
         )
     started, since = time.monotonic(), state.step
-    num_loaders = _num_loaders(config, place, is_cached=examples.is_cached)
     on_gpu = place.device.type == "cuda"
-    batches = make_ahead(sampler, steps, num_loaders, pin_memory=on_gpu)
+    num_loaders = _num_loaders(config, place, is_cached=examples.is_cached)
+    make = sampler.make
+    if steps and on_gpu and config.resident and fits(examples, torch.cuda.mem_get_info()[0]):
+        crops = ResidentCrops(examples, config, place.device, _num_cores(MOST_LOADERS))
+        state.make_crops_by(crops.make)
+        make, num_loaders = (lambda step: crops.numbers(sampler.choose(step))), 1
+        started = time.monotonic()
+    batches = make_ahead(make, steps, num_loaders, pin_memory=on_gpu)
+    shape = _crop_shape(config, dataset, place)
     for step, batch in zip(steps, batches, strict=True):
         interrupt.check()
-        with naming_what_does_not_fit(config, batch, is_first=step == steps.start):
+        with naming_what_does_not_fit(config, shape, is_first=step == steps.start):
             state.update(step, batch)
         last = state.step == config.num_steps
         if last or state.step % config.report_steps == 0:
@@ -120,15 +131,19 @@ def train(
 
 @contextlib.contextmanager
 def naming_what_does_not_fit(
-    config: TrainConfig, batch: Batch, *, is_first: bool
+    config: TrainConfig, shape: tuple[int, int, int], *, is_first: bool
 ) -> Iterator[None]:
     """Name the settings that a step failed by.
 
     All batches are of one shape. So what a network cannot take, it refuses at the first step, in
     one of several ways.
+
+    Args:
+        config: The recipe.
+        shape: Crops that are learned from at once, their height and width.
+        is_first: Of the steps.
     """
-    num_crops, _, height, width = batch[0].shape
-    num_crops //= config.accumulate
+    num_crops, height, width = shape
     model = config.model
     try:
         yield
@@ -153,7 +168,17 @@ def _num_loaders(config: TrainConfig, place: Place, *, is_cached: bool) -> int:
         return config.num_loaders
     if place.device.type != "cuda":
         return 1
-    return min(MOST_CACHED_LOADERS if is_cached else MOST_LOADERS, os.cpu_count() or 1)
+    return _num_cores(MOST_CACHED_LOADERS if is_cached else MOST_LOADERS)
+
+
+def _num_cores(most: int) -> int:
+    return min(most, os.cpu_count() or 1)
+
+
+def _crop_shape(config: TrainConfig, dataset: Dataset, place: Place) -> tuple[int, int, int]:
+    height, width = dataset.size
+    num_crops = config.batch_size // place.num_ranks // config.accumulate
+    return num_crops, height, min(width, config.augment.crop_width)
 
 
 def _report(state: TrainingState) -> dict[str, Any]:

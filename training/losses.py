@@ -42,6 +42,23 @@ def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor
     return bce + dice_loss
 
 
+def distillation(logits_NCHW: Tensor, answer_NCHW: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy to a teacher's probabilities, both softened by a temperature.
+
+    Its square keeps gradients as strong as those of other losses at any temperature.
+
+    G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network, 2015.
+
+    Args:
+        logits_NCHW: At any stride.
+        answer_NCHW: The teacher's probabilities at that temperature, at the same stride.
+        temperature: What logits are divided by.
+    """
+    softened = logits_NCHW / temperature
+    entropy = functional.binary_cross_entropy_with_logits(softened, answer_NCHW)
+    return entropy * temperature**2
+
+
 def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
     """Lovász's hinge, a convex stand-in for IoU, in the mean over classes that occur in the batch.
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from steel_batch.errors import ConfigError, paragraph_of
-from training import encoders as _small_encoders  # noqa: F401 # adds them to the library's list
+from training.encoders import own_encoder
 from training.names import TIMM_PREFIX, unknown_encoder
 from training.recipe import ModelConfig
 
@@ -45,11 +45,16 @@ class Segmenter(nn.Module):
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         stride = config.input_stride * config.output_stride
-        self.stride = 1 if config.head == "subpixel" else stride
+        self.side = stride if config.head == "subpixel" else 1
+        """Pixels along one side of a square that the head says each pixel of."""
+        self.stride = stride // self.side
         """Pixels of the image along one side of a pixel of the logits."""
+        self.cell = ENCODER_STRIDE // config.output_stride
+        """Squares along one side of what the smallest feature stands for: they fill an image."""
         self.name = f"{config.architecture} with encoder {config.encoder!r}"
         """For messages."""
         self._config = config
+        self._multiple = ENCODER_STRIDE * config.input_stride // config.input_upscale
         self.network = _build(config, num_classes)
 
     def forward(self, image_N1HW: Tensor) -> Tensor:
@@ -59,10 +64,27 @@ class Segmenter(nn.Module):
             [N, C, ⌈H/stride⌉, ⌈W/stride⌉].
         """
         height, width = (int(size) for size in image_N1HW.shape[-2:])  # constants of the export
+        logits = self.squares(image_N1HW)
+        if self.side > 1:
+            logits = functional.pixel_shuffle(logits, self.side)
+        if not self.fits(height, width):
+            logits = logits[..., : -(-height // self.stride), : -(-width // self.stride)]
+        return logits
+
+    def fits(self, height: int, width: int) -> bool:
+        """Whether images of a size are taken as they are, and not padded first."""
+        return height % self._multiple == 0 and width % self._multiple == 0
+
+    def squares(self, image_N1HW: Tensor) -> Tensor:
+        """Logits of the padded image, those of a square as channels of one pixel.
+
+        Returns:
+            [N, C·side², h, w]: channels in the order of the class, the row and the column.
+        """
+        height, width = (int(size) for size in image_N1HW.shape[-2:])
         image_N1HW = (image_N1HW - self._config.mean) / self._config.std
         stride, upscale = self._config.input_stride, self._config.input_upscale
-        multiple = ENCODER_STRIDE * stride // upscale
-        below, right = -height % multiple, -width % multiple
+        below, right = -height % self._multiple, -width % self._multiple
         if below or right:
             image_N1HW = functional.pad(image_N1HW, (0, right, 0, below))
         if upscale > 1:
@@ -76,8 +98,6 @@ class Segmenter(nn.Module):
         logits: Tensor = self.network(image_N1HW)
         if upscale > 1:
             logits = functional.avg_pool2d(logits, upscale)
-        if below or right:
-            logits = logits[..., : -(-height // self.stride), : -(-width // self.stride)]
         return logits
 
 
@@ -118,7 +138,8 @@ def _build(config: ModelConfig, num_classes: int) -> nn.Module:
     if is_unet:
         options["decoder_channels"] = config.decoder_channels
     try:
-        network = _create(architecture, config.encoder, options)
+        with own_encoder(config.encoder, config.encoder_channels) as encoder:
+            network = _create(architecture, encoder, options)
     except OSError as error:
         raise ConfigError(
             f"the weights {config.encoder_weights!r} of encoder {config.encoder!r} cannot be "
@@ -162,10 +183,9 @@ def _check_encoder(name: str) -> None:
 
 def _head(config: ModelConfig, num_blocks: int, num_classes: int) -> nn.Module:
     side = config.input_stride * config.output_stride if config.head == "subpixel" else 1
-    logits = nn.Conv2d(
+    return nn.Conv2d(
         config.decoder_channels[num_blocks - 1], num_classes * side * side, 3, padding=1
     )
-    return logits if side == 1 else nn.Sequential(logits, nn.PixelShuffle(side))
 
 
 class ContractGraph(nn.Module):
@@ -195,7 +215,7 @@ class ContractGraph(nn.Module):
         """Logits at full resolution, of uint8 images."""
         height, width = (int(size) for size in image_N1HW.shape[-2:])
         stride = self._segmenter.stride
-        logits: Tensor = self._segmenter(image_N1HW.to(self.limits.dtype) / 255)
+        logits: Tensor = self._segmenter(self._scaled(image_N1HW))
         if stride > 1:
             logits = functional.interpolate(logits, scale_factor=float(stride), mode="bilinear")
             if height % stride or width % stride:
@@ -204,6 +224,8 @@ class ContractGraph(nn.Module):
 
     def forward(self, image_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Mask, peak and count."""
+        if self._segmenter.side > 1 and self._segmenter.fits(*image_N1HW.shape[-2:]):
+            return self._from_squares(self._segmenter.squares(self._scaled(image_N1HW)))
         logits = self.logits(image_N1HW)
         over = (logits > self.limits).to(logits.dtype)
         # A sum and not a 1×1 convolution: ONNX Runtime pads that one's channels to sixteen at full
@@ -211,3 +233,25 @@ class ContractGraph(nn.Module):
         mask = (over * self._bits).sum(1, keepdim=True).to(torch.uint8)
         peak = torch.sigmoid(logits.amax((2, 3)).float())
         return mask, peak, over.float().sum((2, 3))
+
+    def _scaled(self, image_N1HW: Tensor) -> Tensor:
+        return image_N1HW.to(self.limits.dtype) / 255
+
+    def _from_squares(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same of a subpixel head's logits, where only the mask is brought to full resolution.
+
+        That has one channel and the logits have one for each class, and reductions over planes of
+        hundreds of thousands of pixels are slow on a GPU: squares are reduced first.
+        """
+        side, num_classes = self._segmenter.side, self.limits.shape[1]
+        num_places = side * side
+        over = (logits > self.limits.repeat_interleave(num_places, 1)).to(logits.dtype)
+        places = torch.eye(num_places, dtype=logits.dtype, device=logits.device)
+        weight = (self._bits.view(1, -1, 1) * places[:, None]).flatten(1)[..., None, None]
+        mask = functional.pixel_shuffle(functional.conv2d(over, weight), side).to(torch.uint8)
+        size = self._segmenter.cell
+        peak = functional.max_pool2d(logits, size).amax((2, 3))
+        peak = torch.sigmoid(peak.reshape(-1, num_classes, num_places).amax(2).float())
+        # Up to 1,024 pixels of a cell: their share is exact in float16, and so is their number.
+        count = (functional.avg_pool2d(over, size) * size**2).float().sum((2, 3))
+        return mask, peak, count.reshape(-1, num_classes, num_places).sum(2)

@@ -90,7 +90,9 @@ def quantize_graph(
     """
     model = onnx.load_model_from_string(fp32)
     nodes = model.graph.node
-    places = [place for place, node in enumerate(nodes) if node.op_type in CONVOLUTIONS]
+    ops = [node.op_type for node in nodes]
+    end = ops.index("Greater") if "Greater" in ops else len(ops)  # masks are made from there on
+    places = [place for place, op in enumerate(ops[:end]) if op in CONVOLUTIONS]
     if len(places) < 3:
         raise EngineError(
             f"the graph has {len(places)} convolutions: there is nothing between the first and the "

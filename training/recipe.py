@@ -7,11 +7,13 @@ from typing import Final
 
 from steel_batch.errors import ConfigError
 from training.augment import AugmentConfig
-from training.choices import ARCHITECTURES, DEVICES, FIGURES, PRECISIONS
+from training.choices import ARCHITECTURES, DEVICES, FIGURES, OWN_ENCODERS, PRECISIONS
 from training.names import TIMM_PREFIX, unknown_name
 
 GREATEST_SEED: Final = 2**64 - 1
 """That PyTorch takes."""
+NUM_STAGES: Final = 5
+"""Of an encoder, each of which halves the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,9 @@ class ModelConfig:
     """Any architecture of segmentation-models-pytorch; only U-Nets can stop early."""
     encoder: str = "resnet18"
     """Any encoder of the library; ``tu-…`` for one of timm."""
+    encoder_channels: tuple[int, ...] = ()
+    """Of the five stages of ``narrow16``, ``narrow32`` or ``residual10``, in place of their own; a
+    GPU is fastest at multiples of 16."""
     encoder_weights: str | None = None
     """Pretrained weights to begin with, fetched by the library; None begins from scratch."""
     input_stride: int = 1
@@ -51,6 +56,18 @@ class ModelConfig:
             raise ConfigError(
                 f"DPT needs a vision transformer of timm, and encoder is {self.encoder!r}: give "
                 "--encoder tu-vit_tiny_patch16_224, or another tu-vit_…."
+            )
+        if self.encoder_channels and self.encoder not in OWN_ENCODERS:
+            raise ConfigError(
+                f"model.encoder_channels are given, which encoder {self.encoder!r} has of its own; "
+                f"they can be set for {', '.join(OWN_ENCODERS)}."
+            )
+        if self.encoder_channels and (
+            len(self.encoder_channels) != NUM_STAGES or min(self.encoder_channels) < 1
+        ):
+            raise ConfigError(
+                f"model.encoder_channels is {list(self.encoder_channels)}, expected {NUM_STAGES} "
+                "numbers of 1 or more."
             )
         for name in ("input_stride", "output_stride"):
             if getattr(self, name) not in (1, 2, 4):
@@ -101,6 +118,12 @@ class TrainConfig:
     """What a defect pixel weighs against a clean one: one figure, or one per class."""
     lovasz_weight: float = 0.0
     """Of Lovász's hinge beside cross-entropy and Dice: it follows IoU itself."""
+    teachers: tuple[str, ...] = ()
+    """Versions whose answers are learned beside the labels; see `training.teacher`."""
+    teacher_weight: float = 0.5
+    """Of the teachers' answers in the loss, 0 to 1; the labels have the rest."""
+    temperature: float = 2.0
+    """What teachers' logits are divided by: with a higher one, they tell more of near misses."""
     clean_share: float = 0.25
     """Of the crops, from images without a defect."""
     ema_decay: float = 0.998
@@ -113,6 +136,9 @@ class TrainConfig:
     CPU with AMX is two to three times as fast in bf16; none uses fp16."""
     compile: bool = False
     """Let `torch.compile` work on the network: a minute at the start, faster steps."""
+    resident: bool = True
+    """On a GPU that has memory for all images: keep them there and cut crops there, and record each
+    step once to replay it, where the network can be recorded."""
     num_threads: int = 2
     """Of PyTorch on a CPU."""
     num_loaders: int | None = None
@@ -152,13 +178,14 @@ class TrainConfig:
             raise ConfigError(f"seed is {self.seed}, expected no more than 2^64 - 1.")
         weights = self.positive_weight
         smallest = min(weights, default=0.0) if isinstance(weights, tuple) else weights
-        for name, value in (("learning_rate", self.learning_rate), ("positive_weight", smallest)):
+        for name, value in (("learning_rate", self.learning_rate), ("positive_weight", smallest),
+                            ("temperature", self.temperature)):  # fmt: skip
             if value <= 0:
                 raise ConfigError(f"{name} is {value}, expected more than 0.")
         for name in ("num_loaders", "patience"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}, expected 1 or more.")
-        for name in ("warmup_share", "clean_share", "ema_decay"):
+        for name in ("warmup_share", "clean_share", "ema_decay", "teacher_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 1.")

@@ -57,6 +57,12 @@ class Parts:
     test: Dataset
     """For the figures in the card."""
 
+    @property
+    def joined(self) -> Dataset:
+        """All parts in one."""
+        parts = (self.training, self.validation, self.test)
+        return self.training.with_examples([e for part in parts for e in part.examples])
+
     def gaps(self, classes: Sequence[str]) -> list[str]:
         """What cannot be learned, chosen or known, because a part has no mask of a class."""
         outcomes = {

@@ -17,12 +17,16 @@ from steel_batch.errors import ConfigError, MachineError
 from training.batches import Batch, Examples
 from training.checkpoint import Best
 from training.judge import judge_network
-from training.losses import bce_dice, lovasz, pool_masks, unpack_bits
+from training.lessons import LEVELS
+from training.losses import bce_dice, distillation, lovasz, pool_masks, unpack_bits
 from training.model import ContractGraph, Segmenter
 from training.recipe import TrainConfig
+from training.recorder import Recorder
 
 GREATEST_GRADIENT: Final = 5.0
 """Norm that gradients are clipped to."""
+WAYS: Final = ("lr", "fused", "capturable", "foreach")
+"""Of an optimiser's settings those that are the device's; the rate is set in each step."""
 AUTOCAST: Final = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -70,7 +74,8 @@ class TrainingState:
         self._means, self._nows = [means[n] for n in averaged], [nows[n] for n in averaged]
         self._mean_counts, self._counts = [means[n] for n in counted], [nows[n] for n in counted]
         self._parameters = list(self.network.parameters())
-        self.optimizer = _make_optimizer(self.network, config, place.device)
+        is_recorded = _is_recorded(config, place, self._dtype)
+        self.optimizer = _make_optimizer(self.network, config, place.device, is_recorded)
         self._scaler = torch.amp.GradScaler(place.device.type, enabled=self._dtype is torch.float16)
         self._group: nn.parallel.DistributedDataParallel | None = None
         self._forward: Callable[[Tensor], Tensor] = self.network
@@ -81,6 +86,8 @@ class TrainingState:
             self._forward = self._group
         if config.compile:
             self._forward = torch.compile(self._forward)
+        self._make: Callable[..., Batch] = lambda *batch: batch
+        self._recorder = Recorder(self._learn, place.device) if is_recorded else None
         self._losses: list[Tensor] = []  # still on the device
         self.step = 0
         self.best: Best | None = None
@@ -88,41 +95,72 @@ class TrainingState:
         self.is_done = False
 
     def update(self, step: int, batch: Batch) -> None:
-        """Take one step."""
+        """Take one step.
+
+        Args:
+            step: Its number.
+            batch: What the maker of crops is given; see `make_crops_by`.
+        """
         config, device = self._config, self._place.device
         # Where a network drops activations, a continued run drops the same ones.
         entropy = np.random.SeedSequence((config.seed, step, self._place.rank))
         torch.manual_seed(int(entropy.generate_state(1)[0]))
-        rate = config.learning_rate * _schedule(step, config)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        self._set_rate(config.learning_rate * _schedule(step, config))
+        if self._recorder is None:
+            given = tuple(tensor.to(device, non_blocking=True) for tensor in batch)
+            total = self._learn(*given)
+        else:
+            total = self._recorder.run(batch)
+        self._average(min(config.ema_decay, (step + 1) / (step + 10)))
+        self.step = step + 1
+        self._losses.append(total)
+
+    def make_crops_by(self, make: Callable[..., Batch]) -> None:
+        """Let `update` be given what `make` makes crops of on the device, and not the crops."""
+        self._make = make
+
+    def _learn(self, *given: Tensor) -> Tensor:
+        """Move the weights by one batch; its loss."""
+        config, device = self._config, self._place.device
+        batch = self._make(*given)
+        self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=device)
-        image, bitmask = (tensor.to(device, non_blocking=True) for tensor in batch)
-        parts = list(
-            zip(image.chunk(config.accumulate), bitmask.chunk(config.accumulate), strict=True)
-        )
-        for number, (image_N1HW, bitmask_NHW) in enumerate(parts, start=1):
+        parts = list(zip(*(tensor.chunk(config.accumulate) for tensor in batch), strict=True))
+        for number, part in enumerate(parts, start=1):
             with contextlib.ExitStack() as stack:
                 if self._group is not None and number < len(parts):
                     stack.enter_context(self._group.no_sync())
-                with torch.autocast(device.type, self._dtype, enabled=self._dtype is not None):
-                    logits = self._forward(image_N1HW.float() / 255)
-                mask = unpack_bits(bitmask_NHW, self._num_classes)
-                target = pool_masks(mask, self.network.stride)
-                loss = bce_dice(logits.float(), target, self._weight_C)
-                if config.lovasz_weight:
-                    loss = loss + config.lovasz_weight * lovasz(logits.float(), target)
-                loss = loss / len(parts)
+                loss = self._loss(*part) / len(parts)
                 self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call] # torch's
             total += loss.detach()
         self._scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self._parameters, GREATEST_GRADIENT)
         self._scaler.step(self.optimizer)
         self._scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        self._average(min(config.ema_decay, (step + 1) / (step + 10)))
-        self.step = step + 1
-        self._losses.append(total)
+        return total
+
+    def _loss(self, image_N1HW: Tensor, bitmask_NHW: Tensor, *answers: Tensor) -> Tensor:
+        config, device_type = self._config, self._place.device.type
+        with torch.autocast(device_type, self._dtype, enabled=self._dtype is not None):
+            logits = self._forward(image_N1HW.float() / 255)
+        logits = logits.float()
+        mask = unpack_bits(bitmask_NHW, self._num_classes)
+        target = pool_masks(mask, self.network.stride)
+        loss = bce_dice(logits, target, self._weight_C)
+        if config.lovasz_weight:
+            loss = loss + config.lovasz_weight * lovasz(logits, target)
+        for answer in answers:
+            answer_NCHW = pool_masks(answer.float() / LEVELS, self.network.stride)
+            taught = distillation(logits, answer_NCHW, config.temperature)
+            loss = (1 - config.teacher_weight) * loss + config.teacher_weight * taught
+        return loss
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def take_loss(self) -> float:
         """The mean loss of this process's crops since it was last asked for."""
@@ -180,7 +218,10 @@ class TrainingState:
         """From a checkpoint."""
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
+        ways = [{name: group[name] for name in WAYS} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
+        for group, way in zip(self.optimizer.param_groups, ways, strict=True):
+            group.update(way)  # of this device, whatever the first half ran on
         if saved["scaler"]:  # empty where the first half ran without
             self._scaler.load_state_dict(saved["scaler"])
         self.step, self.num_worse = saved["step"], saved["num_worse"]
@@ -242,8 +283,14 @@ def _positive_weight(config: TrainConfig, num_classes: int) -> Tensor:
     return torch.full((num_classes,), float(weight))
 
 
+def _is_recorded(config: TrainConfig, place: Place, dtype: torch.dtype | None) -> bool:
+    """Whether steps can be replayed: by one process, without a scale that the CPU looks at."""
+    on_gpu = place.device.type == "cuda"
+    return config.resident and on_gpu and place.num_ranks == 1 and dtype is not torch.float16
+
+
 def _make_optimizer(
-    network: Segmenter, config: TrainConfig, device: torch.device
+    network: Segmenter, config: TrainConfig, device: torch.device, is_recorded: bool
 ) -> torch.optim.Optimizer:
     """AdamW; biases and normalisation do not decay."""
     parameters = list(network.parameters())
@@ -253,8 +300,11 @@ def _make_optimizer(
     ]
     return torch.optim.AdamW(
         groups,
-        lr=config.learning_rate,
+        lr=torch.tensor(config.learning_rate, device=device)
+        if is_recorded
+        else config.learning_rate,
         weight_decay=config.weight_decay,
+        capturable=is_recorded,
         fused=True if device.type == "cuda" else None,
     )
 

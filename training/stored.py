@@ -10,6 +10,7 @@ from steel_batch.errors import MissingObjectError
 from steel_batch.lake import Lake
 from training.dataset import Dataset
 from training.journal import OnStep
+from training.lessons import Lessons
 from training.loop import train
 from training.model import Segmenter
 from training.recipe import TrainConfig
@@ -26,6 +27,8 @@ def train_stored(
     run: str,
     folder: Path,
     on_step: OnStep = lambda _: None,
+    *,
+    lessons: Lessons | None = None,
 ) -> Segmenter:
     """Train, or continue what the store has of this run, and save every checkpoint there.
 
@@ -37,6 +40,7 @@ def train_stored(
         run: The run's name.
         folder: Scratch space of this process.
         on_step: Called with what is reported.
+        lessons: See `training.loop.train`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
@@ -50,5 +54,5 @@ def train_stored(
 
     return train(
         dataset, config, folder, on_step,
-        validation=validation, on_checkpoint=save, source=source,
+        validation=validation, on_checkpoint=save, source=source, lessons=lessons,
     )  # fmt: skip

@@ -115,7 +115,7 @@ post() { # half of the strips have defects
 torch() {
   for flag in "" --compile; do
     "$TORCH" -m benchmarks.gpu.torch_baseline --images "$OUT/archive/packed" --out "$OUT/baseline" \
-      --weights "$OUT/shapes/training/r18/checkpoint.pt" --limit 16384 $flag | figure
+      --weights "$OUT/shapes/training/r18-0/checkpoint.pt" --limit 16384 $flag | figure
   done
 }
 parity() { # [FLAGS]

@@ -31,6 +31,7 @@ from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
 from steel_batch.registry.versions import load_engine
+from training.teacher import at_full_size
 
 
 def run(runtime: Runtime, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +79,11 @@ class Reference:
         mask, peak, _, logits = self._session.run(
             [MASK, PEAK, COUNT, self._logits], {IMAGE: image[None, None]}
         )
-        distance = np.abs(logits - self._limits)[0].astype(np.float16)
+        distance = at_full_size(
+            np.abs(logits - self._limits)[0].astype(np.float16), len(peak[0]), *image.shape
+        )
+        if distance is None:
+            raise ValueError(f"logits of {logits.shape} for an image of {image.shape}")
         np.savez(kept, mask=mask[0, 0], peak=peak[0], distance=distance)
         return mask[0, 0], peak[0], distance
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from training.augment import AugmentConfig, crop, paste
+from training.augment import AugmentConfig, crop, draw_rectangle, paste
 
 STILL = AugmentConfig(crop_width=64, gain=0, shift=0, defect_share=1)
 
@@ -89,7 +89,9 @@ def test_a_pasted_rectangle_brings_its_mask_and_changes_neither_crop() -> None:
     before = [pixels_HW.copy() for pixels_HW in (*one, *other)]
     places = set()
     for seed in range(20):
-        image_HW, bitmask_HW = paste(one, other, np.random.default_rng(seed))
+        image_HW, bitmask_HW = paste(
+            one, other, draw_rectangle((48, 48), np.random.default_rng(seed))
+        )
         is_other_HW = image_HW != one[0]
         rows, columns = (np.flatnonzero(is_other_HW.any(axis)) for axis in (1, 0))
         place = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))

@@ -226,13 +226,12 @@ def test_crops_that_a_network_cannot_take_are_named_with_it(
 
 
 def test_memory_that_is_too_small_is_said_with_what_saves_some() -> None:
-    batch = (torch.zeros(8, 1, 64, 96), torch.zeros(8, 64, 96))
     config = dataclasses.replace(RECIPE, batch_size=8, accumulate=2)
     with (
         pytest.raises(
             ConfigError, match=r"4 crop\(s\) of 64×96\. .* --batch-size, or a higher acc"
         ),
-        naming_what_does_not_fit(config, batch, is_first=False),
+        naming_what_does_not_fit(config, (4, 64, 96), is_first=False),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
@@ -283,7 +282,7 @@ def test_batches_come_in_order_from_any_number_of_threads(dataset: Dataset) -> N
     sampler = Sampler(Examples(dataset, dataset.size, 0), RECIPE, 0, 1)
     expected = [sampler.make(step)[0] for step in range(2, 9)]
     for num_threads in (1, 3, 20):
-        found = [image for image, _ in make_ahead(sampler, range(2, 9), num_threads)]
+        found = [image for image, _ in make_ahead(sampler.make, range(2, 9), num_threads)]
         assert len(found) == len(expected)
         assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
