@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import tempfile
 from typing import Any
 
 import pyarrow as pa
@@ -9,8 +11,10 @@ from docutils import nodes
 from docutils.parsers.rst import Directive
 from docutils.statemachine import StringList
 
-from steel_batch.tables.columns import COLUMNS
-from steel_batch.tables.table_log import SCHEMAS
+from steel_batch.answers.columns import COLUMNS
+from steel_batch.answers.open_store import OpenStore
+from steel_batch.lake import Lake
+from steel_batch.tables.table_log import SCHEMAS, ensure_tables
 
 
 def type_name(kind: pa.DataType) -> str:
@@ -26,6 +30,20 @@ def type_name(kind: pa.DataType) -> str:
     return {"string": "text", "date32[day]": "date"}.get(str(kind), str(kind))
 
 
+@functools.cache
+def columns_of(table: str) -> list[tuple[str, str, str]]:
+    """Name, type and whether it may be null ("yes"), of a table's columns or a view's."""
+    if table in SCHEMAS:
+        fields = SCHEMAS[table]
+        return [(f.name, type_name(f.type), "yes" if f.nullable else "") for f in fields]
+    with tempfile.TemporaryDirectory() as folder:
+        store = Lake(folder)
+        ensure_tables(store)
+        with OpenStore(store) as opened:
+            made = opened.view(table).limit(0).to_arrow_table().schema
+    return [(field.name, type_name(field.type), "") for field in made]
+
+
 class Columns(Directive):
     """A table of the columns of one of the store's tables."""
 
@@ -35,13 +53,11 @@ class Columns(Directive):
         """Write the table as Markdown and have it parsed."""
         table = self.arguments[0]
         lines = ["| column | type | null | meaning | unit | example |", "|---|---|---|---|---|---|"]
-        for field in SCHEMAS[table]:
-            column = COLUMNS[table][field.name]
-            null = "yes" if field.nullable else ""
+        for name, kind, null in columns_of(table):
+            column = COLUMNS[table][name]
             example = f"`{column.example}`" if column.example else ""
             lines.append(
-                f"| `{field.name}` | {type_name(field.type)} | {null} | {column.meaning} "
-                f"| {column.unit} | {example} |"
+                f"| `{name}` | {kind} | {null} | {column.meaning} | {column.unit} | {example} |"
             )
         node = nodes.container()
         self.state.nested_parse(StringList(lines, source="schema"), 0, node)

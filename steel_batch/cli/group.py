@@ -34,7 +34,7 @@ COMMANDS: Final = {
     ),
     "query": (
         "steel_batch.cli.query:query",
-        "Answer SQL over predictions, class_summaries and quarantine.",
+        "Answer SQL over a store: its tables, runs and engines.",
     ),
     "runs": ("steel_batch.cli.runs:runs", "List runs, or show what happened in one."),
     "score": ("steel_batch.cli.score:score", "Score a date's images and commit one row per image."),

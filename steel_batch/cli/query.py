@@ -1,75 +1,213 @@
-"""`steel-batch query`: SQL over the tables of a store."""
+"""`steel-batch query`: SQL over the tables of a store and the views that explain them."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, BinaryIO, Final
 
 import click
 import pyarrow as pa
 
+from steel_batch.answers.columns import COLUMNS
+from steel_batch.answers.open_store import NO_ROWS, OpenStore
+from steel_batch.answers.pixel_size import parse_pixel_sizes
+from steel_batch.answers.views import VIEWS
+from steel_batch.answers.whole import new_file
+from steel_batch.answers.write import WRITERS, rows_of, text_of
 from steel_batch.cli.output import (
     Table,
     endpoint_option,
     existing_store,
-    output_option,
-    print_json,
+    naming,
     print_table,
     store_option,
 )
-from steel_batch.tables.query import run_query
+from steel_batch.cli.shell import run_shell
+from steel_batch.errors import ConfigError
+from steel_batch.silence import answers
+
+EXAMPLES: Final = """\b
+steel-batch query --store S "SELECT line, class_name, defect_rate FROM class_summaries"
+steel-batch query --store S --output csv --out big.csv "FROM defects WHERE area_px > 9000"
+steel-batch query --store S --as-of 2026-11-22 "SELECT count(*) FROM predictions"
+steel-batch query --store S"""
 
 
-@click.command()
-@click.argument("sql")
+class _Explained(click.Command):
+    """A command whose help ends with the views and their columns."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples and the views."""
+        super().format_epilog(ctx, formatter)
+        for name, view in VIEWS.items():
+            with formatter.section(f"{name}, {view.meaning}"):
+                formatter.write_dl(
+                    [
+                        (column, each.meaning + (f" ({each.unit})" if each.unit else ""))
+                        for column, each in COLUMNS[name].items()
+                    ]
+                )
+
+
+as_of_option = click.option(
+    "--as-of",
+    metavar="VERSION|TIME",
+    help="What the store was then: a version of the predictions, or a time such as 2026-11-22 or "
+    "2026-11-22T06:30 (UTC, or with an offset).",
+)
+
+
+@click.command(cls=_Explained, epilog=EXAMPLES)
+@click.argument("sql", required=False)
 @store_option
 @endpoint_option
+@click.option(
+    "--file",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Read the SQL from a file; - is standard input.",
+)
+@as_of_option
+@click.option(
+    "--pixel-mm",
+    multiple=True,
+    metavar="[LINE=]MM",
+    help="Millimetres that a pixel covers, for the columns in mm: 0.35, 0.35x0.5 for width and "
+    "height, 2=0.35 for line 2. Repeatable.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(["text", *sorted(WRITERS)]),
+    default="text",
+    show_default=True,
+    help="Text for people, or one of the others on stdout or in --out.",
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="A file that COPY … TO 'FILE' may write, and no other.",
+    help="Write the answer to a new file.",
 )
 @click.option(
     "--unsafe",
     "is_unsafe",
     is_flag=True,
-    help="Let SQL read and write whatever this user can: other files, databases, the network.",
+    help="Let SQL read and write whatever this user can: other files, databases, the network. "
+    "Without it, SQL reaches the views below alone.",
 )
-@output_option
 def query(
-    sql: str,
+    sql: str | None,
     store: str,
     endpoint_url: str | None,
+    file: Path | None,
+    as_of: str | None,
+    pixel_mm: tuple[str, ...],
+    output: str,
     out: Path | None,
     is_unsafe: bool,
-    output: str,
 ) -> None:
-    """Answer SQL over predictions, class_summaries and quarantine.
+    """Answer SQL over a store: its tables, runs and engines.
 
-    For example: "SELECT line, count(*) FROM predictions WHERE has_defect GROUP BY line".
-
-    SQL reaches these tables alone. To keep an answer: "COPY (SELECT …) TO 'answer.parquet'" with
-    --out answer.parquet.
+    SQL is DuckDB's. Without SQL, on a terminal, this is a shell. The views are listed below.
     """
-    found = run_query(existing_store(store, endpoint_url), sql, out=out, is_unsafe=is_unsafe)
-    if output == "json":
-        print_json(found.to_pylist())
+    if sql is not None and file is not None:
+        raise click.UsageError("give the SQL or --file, not both.")
+    if out is not None and output == "text":
+        raise click.UsageError("--out takes --output csv, json or parquet.")
+    sizes = parse_pixel_sizes(pixel_mm)
+    is_shell = sql is None and file is None
+    if is_shell and not sys.stdin.isatty():
+        raise click.UsageError(
+            "Missing argument 'SQL': give it, or --file (- is standard input); without both this "
+            "is a shell, and a shell needs a terminal."
+        )
+    if is_shell and output != "text":
+        raise click.UsageError("the shell answers in text: give the SQL, or leave --output out.")
+    if output == "parquet" and out is None and sys.stdout.isatty():
+        raise click.UsageError("a terminal cannot show Parquet: name a file with --out.")
+    if file is not None:
+        sql = _read(file)
+    lake = existing_store(store, endpoint_url)
+    with OpenStore(lake, as_of=as_of, pixel_sizes=sizes, is_unsafe=is_unsafe) as opened:
+        if sql is None:
+            run_shell(opened, lambda found: _show(opened, found))
+        else:
+            _answer(opened, sql, output, out)
+
+
+def _read(file: Path) -> str:
+    """The SQL of a file, or of standard input."""
+    if str(file) == "-":
+        return sys.stdin.read()
+    with naming("--file", file):
+        data = file.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--file {file}: it is no text in UTF-8 ({error}).") from error
+
+
+def _answer(store: OpenStore, sql: str, output: str, out: Path | None) -> None:
+    """Run every statement; print each answer as text, or the only one in another format."""
+    if output == "text":
+        num_answers = 0
+        for num_answers, found in enumerate(store.answers(sql), 1):  # noqa: B007 - counted below
+            _show(store, found)
     else:
-        show_table(found)
+        relations = list(store.answers(sql))
+        num_answers = len(relations)
+        if num_answers > 1:
+            raise ConfigError(
+                f"--output {output} takes one query, and these are {num_answers}: give them one by "
+                "one, or ask for text."
+            )
+        for relation in relations:
+            fields, batches = store.read(relation)
+            with _target(out) as to:
+                WRITERS[output](fields, batches, to)
+    if not num_answers:
+        raise ConfigError(NO_ROWS)
+
+
+@contextmanager
+def _target(out: Path | None) -> Iterator[BinaryIO]:
+    """Where an answer is written: stdout, or a new file."""
+    if out is not None:
+        with naming("--out", out), new_file(out) as file:
+            yield file
+        return
+    stdout = answers()
+    stdout.flush()
+    yield stdout.buffer
+    stdout.buffer.flush()
+
+
+def _show(store: OpenStore, relation: Any) -> None:
+    fields, batches = store.read(relation)
+    show_table(pa.Table.from_batches(batches, fields))
 
 
 def show_table(rows: pa.Table) -> None:
     """Print a query's answer, numbers to the right."""
     table = Table(*rows.column_names, box=None, pad_edge=False)
     for column, field in zip(table.columns, rows.schema, strict=True):
-        if pa.types.is_integer(field.type) or pa.types.is_floating(field.type):
+        kind = field.type
+        if any(f(kind) for f in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)):
             column.justify = "right"
-    for row in rows.to_pylist():
-        table.add_row(*(_text(value) for value in row.values()))
+    for row in rows_of(rows.schema, rows.to_batches()):
+        table.add_row(*map(_text, row))
     print_table(table)
 
 
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    return f"{value:,.4g}" if isinstance(value, float) else str(value)
+def _text(value: Any) -> str:
+    """A value for people: a number with four digits, or as many as it has before the point."""
+    if not isinstance(value, float):
+        return text_of(value)
+    if not 1e-4 <= abs(value) < 1e15:
+        return f"{value:.4g}"
+    before = len(f"{abs(value):.0f}") if abs(value) >= 1 else 0
+    text = f"{value:,.{max(0, 4 - before)}f}" if before else f"{value:.4g}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -25,17 +24,10 @@ from steel_batch.cli.output import (
 )
 from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError, FormatError
-from steel_batch.lake import Lake
-from steel_batch.lake.lock import holder_of
-from steel_batch.runs.events import last_end, read_events
+from steel_batch.runs.ending import Ending, ending_of, first_sentence
+from steel_batch.runs.events import read_events
 from steel_batch.runs.record import Run, list_runs, newest_runs, read_run, read_runs, runs_of
 
-SHORT: Final = {
-    "TooManyBadImagesError": "too many bad images",
-    "LockHeldError": "lost its lock",
-}
-"""What a kind of failure is called in a table; others by the first sentence of their message."""
-LONGEST_REASON: Final = 100
 LONGEST_LIST: Final = 20
 
 
@@ -64,10 +56,10 @@ def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -
     for run_id in ids:
         try:
             run = read_run(lake, run_id, is_newest=run_id in newest)
-            found.append((run, _how_it_ended(lake, run)))
+            found.append((run, ending_of(lake, run)))
         except FormatError as error:
             errors.append(error.message)
-            end = _End("unreadable", error.message, _first_sentence(error.message))
+            end = Ending("unreadable", error.message, first_sentence(error.message))
             found.append((Run(run_id=run_id, record=None, result=None), end))
     if output == "json":
         print_json(
@@ -89,7 +81,7 @@ def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -
         raise FormatError(" ".join(errors))
 
 
-def _print_runs(found: Sequence[tuple[Run, _End]]) -> None:
+def _print_runs(found: Sequence[tuple[Run, Ending]]) -> None:
     table = Table("run", "state", "images", "quarantined", "seconds", box=None, pad_edge=False)
     for column in table.columns[2:]:
         column.justify = "right"
@@ -106,50 +98,6 @@ def _print_runs(found: Sequence[tuple[Run, _End]]) -> None:
     print_table(table)
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _End:
-    """How a run stands, for who looks at it the morning after."""
-
-    state: str
-    """``committed``, ``running``, ``failed``, ``interrupted``, ``killed``, ``unplanned``,
-    ``abandoned``, or ``unreadable`` where a newer build wrote it."""
-    reason: str | None = None
-    """Why it has no result: the whole message."""
-    short: str = ""
-
-
-def _how_it_ended(store: Lake, run: Run) -> _End:
-    """Why a run has no result, from its events and its date's lock."""
-    if run.result is not None:
-        return _End(run.state)
-    engine, date, _ = layout.split_run_id(run.run_id)
-    if run.is_newest:
-        holder = holder_of(store, layout.lock_series(engine, date))
-        if holder is not None:
-            return _End("running", str(holder), str(holder))
-    end = last_end(list(read_events(store, run.run_id)))
-    reason: str | None = None
-    if end.kind == "failed":
-        reason = end.message or end.error
-        short = SHORT.get(end.error) or _first_sentence(reason)
-    elif end.kind == "interrupted":
-        reason = short = f"by Ctrl-C or SIGTERM at {end.at}"
-    elif run.record is not None:
-        reason = short = f"last heard of at {end.at or run.record.created_at}"
-    else:
-        short = ""
-    kind = "killed" if end.kind == "unknown" else end.kind
-    if not run.is_newest:
-        return _End(run.state, reason and f"{kind}: {reason}", short and f"{kind}: {short}")
-    return _End(run.state if run.record is None else kind, reason, short)
-
-
-def _first_sentence(message: str) -> str:
-    first, *_ = re.split(r"(?<=[.;])\s", message, maxsplit=1)
-    first = first.rstrip(".;")
-    return first if len(first) <= LONGEST_REASON else f"{first[: LONGEST_REASON - 1]}…"
-
-
 @runs.command("show")
 @click.argument("run_id", shell_complete=complete_run)
 @store_option
@@ -164,7 +112,7 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     if run is None or run.record is None:
         raise ConfigError(f"there is no run {run_id} in {lake.url}; `runs list` shows them.")
     events = list(read_events(lake, run_id))
-    end = _how_it_ended(lake, run)
+    end = ending_of(lake, run)
     if output == "json":
         print_json(
             {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -28,13 +28,11 @@ from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import missing_columns
 from steel_batch.tables.table_log import SCHEMAS, LiveFile, files_of, open_table
 
-_UNREADABLE: Final = "reading the stream registered as"
+UNREADABLE: Final = "reading the stream registered as"
 """Part of DuckDB's message if the failure is not its own but that of the stream it reads."""
 
 
-def run_query(
-    store: Lake, sql: str, *, out: Path | None = None, is_unsafe: bool = False
-) -> pa.Table:
+def run_query(store: Lake, sql: str) -> pa.Table:
     """Run a query over `predictions`, `class_summaries` and `quarantine`.
 
     The tables are views of the newest committed version of each, with the partition columns
@@ -46,8 +44,6 @@ def run_query(
     Args:
         store: The store.
         sql: The question.
-        out: A file that COPY may write, and no other.
-        is_unsafe: Let the SQL do whatever DuckDB can with this user's rights.
 
     Raises:
         ConfigError: The SQL is wrong; the message is DuckDB's.
@@ -60,8 +56,7 @@ def run_query(
             opened = open_table(store, table)
             con.register(table, open_dataset(store, table, opened, Path(scratch.name)))
         con.execute("SET temp_directory = ?", [scratch.name])  # else .tmp in the working folder
-        if not is_unsafe:
-            _confine(con, out)
+        confine(con)
         with interruptible(con):
             found = con.sql(sql)
             if found is None:
@@ -71,39 +66,32 @@ def run_query(
                 )
             return found.to_arrow_table()
     except duckdb.Error as error:
-        if _UNREADABLE in str(error):
+        if UNREADABLE in str(error):
             raise LakeError(
                 f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
                 f"--store {store.url}` lists every such file; restore them from a backup."
             ) from error
-        raise ConfigError(f"the query cannot be answered: {error}{_hint(error)}") from error
+        raise ConfigError(f"the query cannot be answered: {error}") from error
     finally:
         con.close()
         scratch.cleanup()
 
 
-def _confine(con: duckdb.DuckDBPyConnection, out: Path | None) -> None:
-    """Have SQL reach what is registered and one file, for good."""
+def confine(con: duckdb.DuckDBPyConnection) -> None:
+    """Have SQL reach what is registered and nothing else, for good."""
     con.execute("SET python_enable_replacements = false")  # this program's variables, as tables
-    if out is not None:
-        # DuckDB compares paths as they are written, and writes over a file by way of another one.
-        ways = (out, out.absolute())
-        allowed = [str(p) for way in ways for p in (way, way.with_name(f"tmp_{way.name}"))]
-        con.execute("SET allowed_paths = ?", [allowed])
     con.execute("SET enable_external_access = false")
     con.execute("SET lock_configuration = true")
 
 
-def _hint(error: duckdb.Error) -> str:
-    if not isinstance(error, duckdb.PermissionException):
-        return ""
-    return (
-        "\nSQL reaches the three tables alone. --out FILE lets COPY write that file; --unsafe lets "
-        "SQL read and write any."
-    )
-
-
-def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> ds.Dataset:
+def open_dataset(
+    store: Lake,
+    table: str,
+    opened: DeltaTable,
+    scratch: Path,
+    *,
+    files: Sequence[LiveFile] | None = None,
+) -> ds.Dataset:
     """The rows of a table in the opened version, as an Arrow dataset.
 
     Args:
@@ -112,6 +100,7 @@ def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> 
         opened: That table.
         scratch: A folder for copies of files with deleted rows, which Arrow does not support; must
             exist as long as the dataset is used.
+        files: Other files than those of the version.
 
     Raises:
         LakeError: A file with deleted rows cannot be read.
@@ -119,7 +108,7 @@ def open_dataset(store: Lake, table: str, opened: DeltaTable, scratch: Path) -> 
     found = pa.schema(opened.schema().to_arrow())
     # If an earlier build wrote the store last, new columns are null.
     fields = pa.schema([*found, *missing_columns(opened, SCHEMAS[table])])
-    files = files_of(opened, table)
+    files = files_of(opened, table) if files is None else files
     sizes = {file.key.removeprefix(f"{table}/"): file.size_bytes for file in files}
     there = pa_fs.PyFileSystem(
         DeltaStorageHandler(store.uri(table), store.storage_options(), sizes)

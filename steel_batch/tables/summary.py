@@ -13,51 +13,69 @@ import pyarrow as pa
 from steel_batch import schema
 from steel_batch.database import load_stream, scratch_database
 
-_SQL = f"""
+
+def summary_sql(keys: Sequence[str], *, names: str, run_id: str) -> str:
+    """The query that aggregates a relation `predictions` per line and class.
+
+    Args:
+        keys: The columns that rows are grouped by next to the class, the line being the last.
+        names: The names of the classes: a relation of `class_id`, `class_name` and those keys that
+            they differ by, joined in (``CROSS JOIN …``).
+        run_id: An expression over the keys: the run that the summary is of.
+    """
+    k = ", ".join(keys)
+
+    def of(alias: str) -> str:
+        return ", ".join(f"{alias}.{key}" for key in keys)
+
+    def same(alias: str) -> str:
+        return " AND ".join(f"{alias}.{key} IS NOT DISTINCT FROM c.{key}" for key in keys)
+
+    return f"""
 WITH images AS (
-    SELECT line, count(*) AS num_images FROM predictions GROUP BY line
+    SELECT {k}, count(*) AS num_images FROM predictions GROUP BY {k}
 ), classes AS (
-    SELECT line, class_id, class_name, num_images FROM images CROSS JOIN class_names
+    SELECT {k}, class_id, class_name, num_images FROM images {names}
 ), areas AS (
-    SELECT line, d.class_id AS class_id, d.area_px AS area_px, count(*) AS n,
+    SELECT {k}, d.class_id AS class_id, d.area_px AS area_px, count(*) AS n,
            sum(d.num_components) AS num_components
-    FROM (SELECT line, unnest(defects) AS d FROM predictions WHERE has_defect) GROUP BY ALL
+    FROM (SELECT {k}, unnest(defects) AS d FROM predictions WHERE has_defect) GROUP BY ALL
 ), ranked AS (
-    SELECT *, sum(n) OVER (PARTITION BY line, class_id ORDER BY area_px) AS seen,
-           sum(n) OVER (PARTITION BY line, class_id) AS total
+    SELECT *, sum(n) OVER (PARTITION BY {k}, class_id ORDER BY area_px) AS seen,
+           sum(n) OVER (PARTITION BY {k}, class_id) AS total
     FROM areas
 ), defects AS (
-    SELECT line, class_id, max(total) AS num_defective, sum(area_px * n) AS area_sum_px,
+    SELECT {k}, class_id, max(total) AS num_defective, sum(area_px * n) AS area_sum_px,
            min(area_px) FILTER (seen >= 0.50 * total) AS area_p50_px,
            min(area_px) FILTER (seen >= 0.95 * total) AS area_p95_px,
            sum(num_components) AS num_components
-    FROM ranked GROUP BY line, class_id
+    FROM ranked GROUP BY {k}, class_id
 ), peaks AS (
-    SELECT line, unnest(peak) AS peak, generate_subscripts(peak, 1) AS class_id FROM predictions
+    SELECT {k}, unnest(peak) AS peak, generate_subscripts(peak, 1) AS class_id FROM predictions
 ), bins AS (
-    SELECT line, class_id,
+    SELECT {k}, class_id,
            greatest(0, least({schema.PEAK_BINS - 1}, floor(peak * {schema.PEAK_BINS}))) AS bin,
            count(*) AS n
     FROM peaks GROUP BY ALL
 ), histograms AS (
-    SELECT line, class_id,
+    SELECT {k}, class_id,
            list_transform(range({schema.PEAK_BINS}),
                           lambda b: coalesce(map_from_entries(list((bin, n)))[b], 0)) AS histogram
-    FROM bins GROUP BY line, class_id
+    FROM bins GROUP BY {k}, class_id
 )
-SELECT c.line, c.class_id, c.class_name, ? AS run_id, c.num_images,
-       coalesce(d.num_defective, 0) AS num_defective,
+SELECT {of("c")}, c.class_id::TINYINT AS class_id, c.class_name, {run_id} AS run_id, c.num_images,
+       coalesce(d.num_defective, 0)::BIGINT AS num_defective,
        coalesce(d.num_defective, 0) / c.num_images AS defect_rate,
-       coalesce(d.area_sum_px, 0) AS area_sum_px,
+       coalesce(d.area_sum_px, 0)::BIGINT AS area_sum_px,
        d.area_sum_px / d.num_defective AS area_mean_px,
        d.area_p50_px, d.area_p95_px,
-       coalesce(d.num_components, 0) AS num_components,
+       coalesce(d.num_components, 0)::BIGINT AS num_components,
        h.histogram AS peak_histogram
 FROM classes c
-LEFT JOIN defects d ON d.line IS NOT DISTINCT FROM c.line AND d.class_id = c.class_id
-LEFT JOIN histograms h ON h.line IS NOT DISTINCT FROM c.line AND h.class_id = c.class_id
-ORDER BY c.line NULLS FIRST, c.class_id
-"""  # noqa: S608 - the only inserted values are constants of ours
+LEFT JOIN defects d ON {same("d")} AND d.class_id = c.class_id
+LEFT JOIN histograms h ON {same("h")} AND h.class_id = c.class_id
+ORDER BY {", ".join(f"c.{key} NULLS FIRST" for key in keys)}, c.class_id
+"""  # noqa: S608 - names and expressions of ours
 
 
 FIELDS = pa.schema(
@@ -95,5 +113,6 @@ def summarize(
         names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})
         con.register("class_names", names)
         load_stream(con, "predictions", FIELDS, predictions)
-        found = con.sql(_SQL, params=[run_id]).to_arrow_table()
+        sql = summary_sql(["line"], names="CROSS JOIN class_names", run_id="?")
+        found = con.sql(sql, params=[run_id]).to_arrow_table()
     return found.cast(schema.CLASS_SUMMARIES)

@@ -217,34 +217,10 @@ def test_sql_reaches_the_tables_alone(
     folder.mkdir()
     secret = folder / "secret.csv"
     secret.write_text("a,b\n1,never-read\n")
-    done = steel_batch(
-        "query", sql.format(secret=secret, folder=folder), "--store", committed, "--out", "else"
-    )
+    done = steel_batch("query", sql.format(secret=secret, folder=folder), "--store", committed)
     assert done.code == 2
     assert "never-read" not in done.out + done.err
     assert [path.name for path in folder.iterdir()] == ["secret.csv"]
-
-
-def test_copy_writes_the_one_file_that_is_named_again_and_again(
-    steel_batch: Command, committed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    copy = "COPY (SELECT image_key FROM predictions) TO '{}' (FORMAT csv)"
-    for name, out in (
-        ("answer.csv", "answer.csv"),
-        ("answer.csv", tmp_path / "answer.csv"),
-        (tmp_path / "answer.csv", "answer.csv"),
-    ):
-        done = steel_batch("query", copy.format(name), "--store", committed, "--out", out)
-        assert (done.code, done.err) == (0, "")
-        assert len((tmp_path / "answer.csv").read_text().splitlines()) == 8
-        (tmp_path / "answer.csv").write_text("an old answer")
-    refused_copy = steel_batch(
-        "query", copy.format("b.csv"), "--store", committed, "--out", "c.csv"
-    )
-    assert refused_copy.code == 2
-    assert "--out FILE lets COPY write that file" in refused_copy.err
-    assert [path.name for path in tmp_path.iterdir()] == ["answer.csv"]
 
 
 def test_unsafe_sql_reads_and_writes_files(
@@ -259,5 +235,5 @@ def test_unsafe_sql_reads_and_writes_files(
 
 def test_query_says_in_its_help_what_sql_reaches(steel_batch: Command) -> None:
     text = " ".join(steel_batch("query", "-h").out.split())
-    assert "SQL reaches these tables alone" in text
+    assert "SQL reaches the views below alone" in text
     assert "--unsafe Let SQL read and write whatever this user can" in text

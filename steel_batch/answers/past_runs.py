@@ -1,0 +1,104 @@
+"""The view `runs`: what each run was asked for, how it ended, and how fast it was."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import pyarrow as pa
+
+from steel_batch import layout, schema
+from steel_batch.lake import Lake
+from steel_batch.runs.ending import Ending, ending_of
+from steel_batch.runs.record import Run, list_runs, read_run
+
+READ_AT_ONCE: Final = 16
+_TEXTS: Final = pa.map_(pa.string(), pa.string())
+FIELDS: Final = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("engine", pa.string(), nullable=False),
+        pa.field("date", pa.date32(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),
+        pa.field("created_at", schema.INSTANT),
+        pa.field("num_images", pa.int64()),
+        pa.field("num_scored", pa.int64()),
+        pa.field("num_quarantined", pa.int64()),
+        pa.field("num_shards", pa.int64()),
+        pa.field("num_resumed_images", pa.int64()),
+        pa.field("seconds", pa.float64()),
+        pa.field("startup_seconds", pa.float64()),
+        pa.field("images_per_second", pa.float64()),
+        pa.field("table_version", pa.int64()),
+        pa.field("settings", _TEXTS),
+        pa.field("config", _TEXTS),
+        pa.field("environment", _TEXTS),
+    ]
+)
+
+
+def read_all_runs(store: Lake) -> list[Run]:
+    """Every run of a store, by date, engine and number.
+
+    Raises:
+        LakeError: A record or a result is damaged.
+    """
+    run_ids = list(list_runs(store))
+    newest = {layout.split_run_id(run_id)[:2]: run_id for run_id in run_ids}
+    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
+        runs = list(pool.map(lambda run_id: read_run(store, run_id), run_ids))
+    latest = set(newest.values())
+    return [
+        Run(run_id=r.run_id, record=r.record, result=r.result, is_newest=r.run_id in latest)
+        for r in runs
+    ]
+
+
+def created_at(run: Run) -> datetime.datetime | None:
+    """When a run's plan was made (UTC); None where it died before."""
+    if run.record is None:
+        return None
+    return datetime.datetime.fromisoformat(run.record.created_at)
+
+
+def table_of_runs(store: Lake, runs: Sequence[Run], *, is_past: bool) -> pa.Table:
+    """Rows of `FIELDS`.
+
+    Args:
+        store: The store.
+        runs: The runs.
+        is_past: They are runs as they once were, whose events have gone on since: those without a
+            result are ``unfinished``.
+    """
+    return pa.Table.from_pylist([_row(store, run, is_past) for run in runs], schema=FIELDS)
+
+
+def _row(store: Lake, run: Run, is_past: bool) -> dict[str, Any]:
+    engine, date, _ = layout.split_run_id(run.run_id)
+    ending = Ending(run.state) if is_past else ending_of(store, run)
+    row: dict[str, Any] = {
+        "run_id": run.run_id, "engine": engine, "date": datetime.date.fromisoformat(date),
+        "state": ending.state, "reason": ending.reason, "created_at": created_at(run),
+    }  # fmt: skip
+    if run.record is not None:
+        row |= {"num_images": run.record.num_images, "num_shards": run.record.num_shards}
+        row |= {n: _texts(getattr(run.record, n)) for n in ("settings", "config", "environment")}
+    if run.result is not None:
+        for name in (
+            "num_images", "num_scored", "num_quarantined", "num_shards", "num_resumed_images",
+            "seconds", "startup_seconds", "images_per_second", "table_version",
+        ):  # fmt: skip
+            row[name] = getattr(run.result, name)
+    return row
+
+
+def _texts(values: Mapping[str, Any]) -> list[tuple[str, str | None]]:
+    """Settings as texts, as a query compares them; null for none."""
+    return [
+        (name, value if value is None or isinstance(value, str) else json.dumps(value))
+        for name, value in values.items()
+    ]

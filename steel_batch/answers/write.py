@@ -1,0 +1,132 @@
+"""Answers as JSON, CSV and Parquet, written as they are read."""
+
+from __future__ import annotations
+
+import datetime
+import decimal
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, BinaryIO, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from steel_batch.errors import ConfigError
+
+Batches = Iterable[pa.RecordBatch]
+
+
+def plain(value: Any, kind: pa.DataType) -> Any:
+    """A value as JSON has it.
+
+    Maps become objects, dates and times texts; what is no number (NaN, infinities) becomes null,
+    as JSON has no word for it.
+    """
+    if value is None:
+        return None
+    if pa.types.is_map(kind):
+        return {str(key): plain(each, kind.item_type) for key, each in value}
+    if pa.types.is_struct(kind):
+        return {field.name: plain(value[field.name], field.type) for field in kind}
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        return [plain(each, kind.value_type) for each in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, decimal.Decimal):  # what DuckDB makes of a sum
+        return float(value) if kind.scale else int(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime.timedelta):
+        return value.total_seconds()
+    return str(value)
+
+
+def rows_of(fields: pa.Schema, batches: Batches) -> Iterator[list[Any]]:
+    """The rows as lists of `plain` values."""
+    kinds = [field.type for field in fields]
+    for batch in batches:
+        columns = [
+            [plain(value, kind) for value in column.to_pylist()]
+            for column, kind in zip(batch.columns, kinds, strict=True)
+        ]
+        yield from map(list, zip(*columns, strict=True))
+
+
+def text_of(value: Any) -> str:
+    """A `plain` value in a cell: objects and lists as JSON, nothing for null."""
+    if value is None:
+        return ""
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def write_json(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
+    """One array of objects with sorted keys.
+
+    Raises:
+        ConfigError: Two columns have one name.
+    """
+    _check_names(fields, "JSON")
+    start = "["
+    for row in rows_of(fields, batches):
+        text = json.dumps(dict(zip(fields.names, row, strict=True)), sort_keys=True)
+        to.write(f"{start}{text}".encode())
+        start = ", "
+    to.write(b"]\n" if start == ", " else b"[]\n")
+
+
+def write_csv(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
+    """A line of names, then a line a row.
+
+    Null is nothing and an empty text ``""``; lists and objects are JSON.
+    """
+    to.write(_line(fields.names))
+    for row in rows_of(fields, batches):
+        to.write(_line(row))
+
+
+def _line(cells: Iterable[Any]) -> bytes:
+    return (",".join(map(_cell, cells)) + "\n").encode()
+
+
+def _cell(value: Any) -> str:
+    text = text_of(value)
+    if value == "" or any(c in text for c in ',"\r\n'):
+        return f'"{text.replace(chr(34), chr(34) * 2)}"'
+    return text
+
+
+def write_parquet(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
+    """One Parquet file with the columns' own types.
+
+    Raises:
+        ConfigError: Two columns have one name.
+    """
+    _check_names(fields, "Parquet")
+    with pq.ParquetWriter(to, fields, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+
+
+WRITERS: Final[dict[str, Callable[[pa.Schema, Batches, BinaryIO], None]]] = {
+    "json": write_json,
+    "csv": write_csv,
+    "parquet": write_parquet,
+}
+"""By the name of the format; text for people is the command line's."""
+
+
+def _check_names(fields: pa.Schema, what: str) -> None:
+    twice = [name for name, num in Counter(fields.names).items() if num > 1]
+    if twice:
+        raise ConfigError(
+            f"the answer has several columns {twice[0]!r}, which {what} cannot hold: name them "
+            "apart with AS."
+        )
