@@ -173,6 +173,33 @@ class OpenStore:
                     return
             yield batch
 
+    def run(self, sql: str, *, names: str = "") -> None:
+        """Run a statement that gives no rows.
+
+        Args:
+            sql: The statement.
+            names: A text that names the views that have to be made first.
+
+        Raises:
+            ConfigError: The SQL is wrong.
+        """
+        if names:
+            self.prepare(names)
+        with self.answering():
+            self._con.execute(sql)
+
+    def fetch(self, sql: str) -> list[tuple[Any, ...]]:
+        """The few rows of a question over views that are made already."""
+        with self.answering():
+            found: list[tuple[Any, ...]] = self._con.execute(sql).fetchall()
+        return found
+
+    def classes(self, engine: str) -> dict[int, str]:
+        """The names of an engine's classes, by number from 1."""
+        self._classes()
+        sql = f"SELECT class_id, class_name FROM {_CLASSES} WHERE engine = ? ORDER BY 1"  # noqa: S608 - ours
+        return dict(self._con.execute(sql, [engine]).fetchall())
+
     def view(self, name: str) -> Any:
         """One of `views.VIEWS` as a `duckdb.DuckDBPyRelation`; see `sql`.
 

@@ -87,12 +87,13 @@ def write_csv(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
 
     Null is nothing and an empty text ``""``; lists and objects are JSON.
     """
-    to.write(_line(fields.names))
+    to.write(csv_line(fields.names))
     for row in rows_of(fields, batches):
-        to.write(_line(row))
+        to.write(csv_line(row))
 
 
-def _line(cells: Iterable[Any]) -> bytes:
+def csv_line(cells: Iterable[Any]) -> bytes:
+    """A line of a CSV file; see `write_csv`."""
     return (",".join(map(_cell, cells)) + "\n").encode()
 
 

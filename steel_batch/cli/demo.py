@@ -12,6 +12,7 @@ from steel_batch.cli.progress import progress_line
 from steel_batch.cli.query import show_table
 from steel_batch.cli.score import show_result
 from steel_batch.config import ScoreConfig
+from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.pipeline.score import score
 from steel_batch.registry.versions import load_engine
@@ -77,7 +78,7 @@ def demo(out: Path, num_images: int) -> None:
         console.print("\nno image has a defect, so there is nothing to picture")
         return
     keys = [ReadRequest(key=row["image_key"]) for row in worst]
-    contents = [data for data in lake.read_many(keys) if isinstance(data, bytes)]
+    contents = [decode_gray(data) for data in lake.read_many(keys) if isinstance(data, bytes)]
     sheet = out / "worst.png"
     picture = contact_sheet(worst, contents, load_engine("demo", store=None).card.classes)
     with naming("--out", sheet):

@@ -25,6 +25,10 @@ COMMANDS: Final = {
         "steel_batch.cli.engines:engines",
         "List, show, compare, promote and roll back engines.",
     ),
+    "export": (
+        "steel_batch.cli.export:export",
+        "Write what was found for Kaggle, COCO, CVAT, FiftyOne or as PNG.",
+    ),
     "gc": ("steel_batch.cli.verify:gc", "Delete what no run and no log needs any more."),
     "pack": ("steel_batch.cli.pack:pack", "Pack images into shards of a stated size."),
     "plan": ("steel_batch.cli.plan:plan", "Show what score would read; nothing is written."),
@@ -38,6 +42,10 @@ COMMANDS: Final = {
     ),
     "runs": ("steel_batch.cli.runs:runs", "List runs, or show what happened in one."),
     "score": ("steel_batch.cli.score:score", "Score a date's images and commit one row per image."),
+    "show": (
+        "steel_batch.cli.show:show",
+        "Picture scored images with what was found outlined.",
+    ),
     "submit": ("steel_batch.cli.submit:submit", "Run a command on a Ray cluster as a job."),
     "synth": ("steel_batch.cli.synth:synth", "Draw strip images with known defects."),
     "train": ("steel_batch.cli.train:train", "Train a model and register it as a new version."),

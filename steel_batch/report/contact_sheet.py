@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.images.decode import decode_gray
 from steel_batch.masks.rle import decode_rle
 
 COLORS_BGR = (
@@ -37,7 +36,7 @@ def outline(image_HW: npt.NDArray[np.uint8], defects: Sequence[Mapping[str, Any]
 
 def contact_sheet(
     rows: Sequence[Mapping[str, Any]],
-    contents: Sequence[bytes],
+    images_HW: Sequence[npt.NDArray[np.uint8]],
     classes: Sequence[str],
     *,
     width_px: int = 1280,
@@ -46,13 +45,13 @@ def contact_sheet(
 
     Args:
         rows: Rows of the predictions (`image_key`, `defects`).
-        contents: Compressed images, one per row.
-        classes: Class names.
+        images_HW: Their images.
+        classes: The classes' names.
         width_px: Width of the sheet.
     """
     strips = []
-    for row, data in zip(rows, contents, strict=True):
-        picture = outline(decode_gray(data), row["defects"])
+    for row, image_HW in zip(rows, images_HW, strict=True):
+        picture = outline(image_HW, row["defects"])
         height = round(picture.shape[0] * width_px / picture.shape[1])
         picture = cv2.resize(picture, (width_px, height), interpolation=cv2.INTER_AREA)
         strips += [_caption(row, classes, width_px), picture, np.full((GAP_PX, width_px, 3), 24)]

@@ -32,9 +32,9 @@ def test_an_image_without_defects_is_only_turned_into_colour() -> None:
 
 def test_a_sheet_holds_every_image_at_its_width_below_a_caption() -> None:
     _, defect = block()
-    data = cv2.imencode(".png", np.full((64, 160), 99, np.uint8))[1].tobytes()
+    image_HW = np.full((64, 160), 99, np.uint8)
     rows = [{"image_key": "line=1/a.jpg", "defects": [defect]}] * 3
-    png = contact_sheet(rows, [data] * 3, ("pitted", "inclusion"), width_px=320)
+    png = contact_sheet(rows, [image_HW] * 3, ("pitted", "inclusion"), width_px=320)
     sheet_HWC = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert sheet_HWC.shape == (3 * (CAPTION_PX + 128 + GAP_PX), 320, 3)
     caption_HWC = sheet_HWC[:CAPTION_PX]

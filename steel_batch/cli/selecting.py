@@ -1,0 +1,51 @@
+"""The options that say which images `export` and `show` take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from steel_batch.cli.completion import complete_date, complete_engine
+from steel_batch.cli.output import endpoint_option, store_option
+from steel_batch.cli.values import DATES
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = [
+    store_option,
+    endpoint_option,
+    click.option(
+        "--date",
+        type=DATES,
+        metavar="DATE",
+        shell_complete=complete_date,
+        help="Only this date, month (2026-11) or year.",
+    ),
+    click.option(
+        "--engine",
+        metavar="ENGINE",
+        shell_complete=complete_engine,
+        help="Whose rows, as <model>-<12 hex digits>. By default, per date, those of the engine in "
+        "the view `current`.",
+    ),
+    click.option(
+        "--where",
+        metavar="CONDITION",
+        help="SQL over the columns of predictions, such as \"line = '1' AND has_defect\".",
+    ),
+    click.option(
+        "--query",
+        metavar="SQL",
+        help="SQL that gives image_key, and date and engine where they matter: these images, in "
+        "its order.",
+    ),
+]
+
+
+def selection_options(command: Command) -> Command:
+    """Add the options to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

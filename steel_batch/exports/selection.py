@@ -1,0 +1,181 @@
+"""Which images are exported or shown, and under which names."""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import duckdb
+
+from steel_batch import layout
+from steel_batch.answers import views
+from steel_batch.answers.open_store import OpenStore
+from steel_batch.errors import ConfigError
+
+PICKED: Final = "internal.picked"
+_ASKED: Final = "internal.asked"
+COLUMNS: Final = "image_key, engine, run_id, bytes, width, height, defects"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Selection:
+    """What a user asks for; all of it has to hold."""
+
+    date: str | None = None
+    """A date, or a year or a month."""
+    engine: str | None = None
+    """Whose rows; by default, per date, those of the engine in the view `current`."""
+    where: str | None = None
+    """SQL over the columns of `predictions`."""
+    query: str | None = None
+    """SQL that gives `image_key`, and `date` and `engine` where they matter: images in its order.
+    """
+    limit: int | None = None
+    """At most so many images."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """One image and what was found on it."""
+
+    key: str
+    name: str
+    """What the export calls it."""
+    engine: str
+    run_id: str
+    bytes: int
+    width: int
+    height: int
+    defects: list[dict[str, Any]]
+    """Values of `schema.DEFECT`."""
+
+
+class Picked:
+    """The images of a selection, in a store that is open.
+
+    Args:
+        store: The store; one selection at a time.
+        selection: Which images.
+        by_key: Call images by their whole keys; otherwise by their file names.
+
+    Raises:
+        ConfigError: The SQL is wrong, no image is selected, two would have one name, or two engines
+            have different classes.
+    """
+
+    def __init__(self, store: OpenStore, selection: Selection, *, by_key: bool) -> None:
+        self._store = store
+        self._by_key = by_key
+        if selection.query is not None:
+            _one_statement(selection.query, "--query")
+            store.run(f"CREATE TABLE {_ASKED} AS {selection.query}", names=selection.query)
+        store.run(f"CREATE VIEW {PICKED} AS {self._sql(selection)}")
+        engines = [row[0] for row in store.fetch(f"SELECT DISTINCT engine FROM {PICKED}")]  # noqa: S608 - ours
+        if not engines:
+            raise ConfigError(
+                "no image is selected: check --date, --engine and the condition. `steel-batch "
+                'query "FROM current"` lists the dates and engines that have rows.'
+            )
+        self.classes = self._classes(engines)
+        self._refuse_same_names()
+
+    def __iter__(self) -> Iterator[Image]:
+        relation = self._store.sql(f"SELECT * FROM {PICKED}")  # noqa: S608 - ours
+        for batch in self._store.read(relation)[1]:
+            for row in batch.to_pylist():
+                yield Image(
+                    key=row["image_key"], name=self._name(row["image_key"]), engine=row["engine"],
+                    run_id=row["run_id"], bytes=row["bytes"], width=row["width"],
+                    height=row["height"], defects=row["defects"],
+                )  # fmt: skip
+
+    def _sql(self, selection: Selection) -> str:
+        rows, order, given = layout.PREDICTIONS, "", set[str]()
+        if selection.query is not None:
+            given = {row[0] for row in self._store.fetch(f"DESCRIBE {_ASKED}")}
+            if "image_key" not in given:
+                raise ConfigError(
+                    "--query has no column image_key, which says which images are meant; it has "
+                    f"{', '.join(sorted(given))}."
+                )
+            by = ", ".join(name for name in ("image_key", "date", "engine") if name in given)
+            asked = f"(SELECT {by}, min(rowid) AS place FROM {_ASKED} GROUP BY ALL)"  # noqa: S608 - ours
+            rows, order = f"(SELECT * FROM {rows} JOIN {asked} USING ({by}))", " ORDER BY place"  # noqa: S608 - ours
+        conditions = []
+        if selection.engine is not None:
+            conditions.append(f"engine = '{selection.engine.replace(chr(39), chr(39) * 2)}'")
+        elif "engine" not in given:
+            rows = f"(SELECT * FROM {rows} SEMI JOIN {views.CURRENT} USING (date, engine))"  # noqa: S608 - ours
+        if selection.date is not None:
+            first, last = _days(selection.date)
+            conditions.append(f"date BETWEEN DATE '{first}' AND DATE '{last}'")
+        if conditions:
+            rows = f"(SELECT * FROM {rows} WHERE {' AND '.join(conditions)})"  # noqa: S608 - ours
+        where = ""
+        if selection.where is not None:
+            # Outside of the other conditions, which no parenthesis of a user's can reach.
+            _one_statement(f"SELECT ({selection.where}\n)", "--where")
+            where = f" WHERE ({selection.where}\n)"
+        limit = "" if selection.limit is None else f" LIMIT {selection.limit}"
+        sql = f"SELECT {COLUMNS} FROM {rows}{where}{order}{limit}"  # noqa: S608 - a user's own condition
+        self._store.prepare(sql)
+        return sql
+
+    def _classes(self, engines: list[str]) -> dict[int, str]:
+        """The names of the classes by number, which all engines of the selection share."""
+        of_engine = {engine: self._store.classes(engine) for engine in engines}
+        first = engines[0]
+        for engine, classes in of_engine.items():
+            if classes != of_engine[first]:
+                raise ConfigError(
+                    f"the images were scored by engines of different classes: {first} has "
+                    f"{_listed(of_engine[first])}, {engine} has {_listed(classes)}. Choose one "
+                    "with --engine, or other dates."
+                )
+        return of_engine[first]
+
+    def _name(self, key: str) -> str:
+        return key if self._by_key else key.rpartition("#")[2].rpartition("/")[2]
+
+    def _refuse_same_names(self) -> None:
+        name = "image_key" if self._by_key else "regexp_extract(image_key, '[^/#]*$')"
+        twice = self._store.fetch(
+            f"SELECT {name} AS name, min(image_key), max(image_key), min(engine), max(engine) "  # noqa: S608 - ours
+            f"FROM {PICKED} GROUP BY 1 HAVING count(*) > 1 LIMIT 1"
+        )
+        for found, key, other, engine, engine_too in twice:
+            if key != other:
+                raise ConfigError(
+                    f"{key} and {other} would both be called {found}: give --names key, or select "
+                    "fewer images."
+                )
+            raise ConfigError(
+                f"{key} is selected twice, with rows of {engine} and {engine_too} or of two dates: "
+                "choose with --engine or --date."
+            )
+
+
+def _one_statement(sql: str, flag: str) -> None:
+    """Refuse several statements where one is put into another."""
+    try:
+        num = len(duckdb.extract_statements(sql))
+    except duckdb.Error as error:
+        raise ConfigError(f"{flag}: {error}") from error
+    if num != 1:
+        raise ConfigError(f"{flag} takes one statement without ';', and these are {num}.")
+
+
+def _days(date: str) -> tuple[str, str]:
+    """The first and the last day of a date, a month or a year."""
+    layout.check_date_prefix(date)
+    year, *rest = map(int, date.split("-"))
+    first_month, last_month = (rest[0], rest[0]) if rest else (1, 12)
+    last_day = calendar.monthrange(year, last_month)[1]
+    first, last = (rest[1], rest[1]) if len(rest) > 1 else (1, last_day)
+    return f"{year:04}-{first_month:02}-{first:02}", f"{year:04}-{last_month:02}-{last:02}"
+
+
+def _listed(classes: dict[int, str]) -> str:
+    return ", ".join(f"{number} {name}" for number, name in classes.items()) or "none"
