@@ -5,7 +5,8 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-without-ray test-with-ray test-slow fuzz lint bench docs clean browser machines
+.PHONY: demo test test-without-ray test-with-ray test-slow test-lowest test-newest fuzz lint lock \
+  bench docs clean browser machines
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
@@ -49,7 +50,24 @@ machines:
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/uv lock --quiet --check --offline || { echo "pyproject.toml changed: run make lock"; exit 1; }
+
+# uv.lock: the newest versions of every package, for every Python and every extra.
+lock: $(BIN)/uv
+	$(BIN)/uv lock --upgrade
+
+# The oldest and the newest versions that pyproject.toml admits, each in an environment of its own.
+# With other tests or another Python: make test-lowest TESTS='tests/lake -m "not ray"' PYTHON=python3.10
+TESTS ?= -m "not slow and not gpu"
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: test-%: $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON) build/$*
+	$(BIN)/uv pip install --quiet --compile-bytecode --python build/$*/bin/python \
+	  --resolution $(RESOLUTION) --editable '.[train,test]'
+	build/$*/bin/python -m pytest -p no:cacheprovider $(TESTS)
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.rle
@@ -60,7 +78,7 @@ docs: $(VENV)/.test
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs
 
 clean:
-	rm -rf $(VENV) demo-out build/docs
+	rm -rf $(VENV) demo-out build
 
 # uv installs in half a minute what pip takes seven for.
 $(BIN)/uv:

@@ -64,7 +64,7 @@ def pool_of(*_: Any, **__: Any) -> stream.ActorPool:
 
 
 def images_per_second(images: Path, store: Path, shard_images: int, shards_per_read: int) -> float:
-    run.SHARDS_PER_READ = shards_per_read
+    run.SHARDS_PER_READ = shards_per_read  # type: ignore[attr-defined]
     config = ScoreConfig(
         images=str(images), store=str(store), key_pattern=PATTERN, engine="demo", date=DATE,
         shard_images=shard_images, runtime="onnxruntime",
@@ -82,8 +82,8 @@ def main() -> None:
     args = parser.parse_args()
     compared = [int(number) for number in args.shards_per_read.split(",")]
     rates: dict[int, list[float]] = {number: [] for number in compared}
-    stream.ScoreStage = PretendStage  # type: ignore[misc] # what the driver hands to Ray
-    actors.actor_pool = pool_of
+    stream.ScoreStage = PretendStage  # type: ignore[attr-defined] # what the driver hands to Ray
+    actors.actor_pool = pool_of  # type: ignore[attr-defined]
     ray.init("local", num_gpus=1, include_dashboard=False, log_to_driver=False)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(

@@ -22,10 +22,10 @@ from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.synthetic import render
 from steel_batch.synthetic.writer import write_lake
 from training.dataset import Dataset, open_dataset
-from training.export import open_session
 from training.judge import judge
 from training.metrics import Metrics
 from training.quantize import CALIBRATIONS, compare, quantize_graph
+from training.session import open_session
 
 NUM_CALIBRATION = 48
 CALIBRATION_SEED, JUDGED_SEED = 1, 3

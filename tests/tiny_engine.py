@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from steel_batch.registry.card import Card, PostProcess
+from steel_batch.registry.card import Card, PostProcess, Resize
 
 LEVELS = (0.55, 0.65, 0.75, 0.85)
 """Brightness above which a pixel belongs to class 1, 2, 3, 4."""
@@ -76,7 +76,7 @@ def tiny_version(
     height: int = 64,
     width: int = 160,
     num_classes: int = 4,
-    resize: str = "never",
+    resize: Resize = "never",
     min_area_px: int = 0,
     precisions: Sequence[str] = ("fp32",),
     levels: Sequence[float] = LEVELS,

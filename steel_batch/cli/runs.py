@@ -26,7 +26,7 @@ from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError, FormatError
 from steel_batch.runs.ending import Ending, ending_of, first_sentence
 from steel_batch.runs.events import read_events
-from steel_batch.runs.record import Run, list_runs, newest_runs, read_run, read_runs, runs_of
+from steel_batch.runs.record import Run, list_runs, newest_runs, read_run, runs_of
 
 LONGEST_LIST: Final = 20
 
@@ -107,9 +107,8 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     """Show one run: its settings, its result, and what happened, from its events."""
     engine, date, _ = layout.split_run_id(run_id)
     lake = existing_store(store, endpoint_url)
-    of_date = read_runs(lake, runs_of(lake, engine, date))
-    run = next((run for run in of_date if run.run_id == run_id), None)
-    if run is None or run.record is None:
+    run = read_run(lake, run_id, is_newest=run_id in runs_of(lake, engine, date)[-1:])
+    if run.record is None:
         raise ConfigError(f"there is no run {run_id} in {lake.url}; `runs list` shows them.")
     events = list(read_events(lake, run_id))
     end = ending_of(lake, run)

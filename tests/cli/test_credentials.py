@@ -84,7 +84,7 @@ def test_credentials_never_appear_in_any_output_or_file_of_the_store(
     left_out = ("RAY_ADDRESS", "RAY_AUTH_MODE")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
     environment |= {"RAY_TMPDIR": str(ray_folder), "PYTHONPATH": f"{ROOT}:"}
-    texts = {}
+    texts: dict[str, str] = {}
     with subprocess.Popen(
         [sys.executable, "-c", START, *score], cwd=tmp_path,
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,

@@ -29,7 +29,8 @@ def registry(tmp_path: Path) -> tuple[list[str], str, str, str]:
         card, graphs = tiny_version(min_area_px=number, metrics=metrics)
         register(store, card, graphs)
         names.append(card.name)
-    return ["--store", store.url], *names
+    first, better, worse = names
+    return ["--store", store.url], first, better, worse
 
 
 def test_engines_are_listed_and_shown(steel_batch: Command, registry: Any, tmp_path: Path) -> None:
@@ -148,7 +149,7 @@ def test_the_shipped_engine_goes_by_its_full_name_too(
 ) -> None:
     store, *_ = registry
     name = shipped_name()
-    for place in ([], store):
+    for place in (list[str](), store):
         assert steel_batch("engines", "show", name, *place).out.startswith(f"{name}, made ")
     assert "one and the same" in steel_batch("engines", "diff", name, "demo").out
     plans = [

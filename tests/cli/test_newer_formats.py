@@ -108,6 +108,13 @@ def test_a_run_of_a_newer_build_stops_what_reads_all_of_it(
     check_refused(steel_batch, golden.store, key, [*command, "--store", golden.store.url])
 
 
+def test_another_run_of_the_same_date_is_shown(steel_batch: Command, golden: GoldenPlaces) -> None:
+    make_newer(golden.store, layout.run_file(DONE, "run.json"))
+    later = layout.run_id(GOLDEN_ENGINE, DATES[0], 2)
+    done = steel_batch("runs", "show", later, "--store", golden.store.url)
+    assert (done.code, done.out.splitlines()[0]) == (0, f"{later}: committed")
+
+
 @pytest.mark.parametrize("output", ["text", "json"])
 @pytest.mark.parametrize("name", [*FILES_OF_A_RUN, "events.jsonl"])
 def test_a_list_of_runs_shows_the_others_and_names_the_newer_one(

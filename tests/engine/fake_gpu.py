@@ -192,7 +192,7 @@ class FakeTensorrt:
     def _load(self, plan: bytes) -> FakeEngine | None:
         engine = FakeEngine(self._calls, self._card, self._batch_size)
         self._calls.loaded.add(engine)
-        return self._calls.call("deserialize_cuda_engine", engine)  # type: ignore[no-any-return]
+        return self._calls.call("deserialize_cuda_engine", engine)
 
 
 def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
@@ -202,6 +202,7 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
         for file, size, image in zip(files, sizes, images, strict=True):
             data = np.frombuffer(ctypes.string_at(file, size), np.uint8)
             pixels_HW = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
+            assert pixels_HW is not None
             ctypes.memmove(image.channel[0], pixels_HW.ctypes.data, pixels_HW.nbytes)
         return int(calls.call("nvjpegDecodeBatched", 0))
 

@@ -62,7 +62,7 @@ def used_names(file: str) -> set[tuple[str, str]]:
 
 
 def missing_names(bindings: ModuleType, names: set[tuple[str, str]]) -> list[str]:
-    missing = []
+    missing: list[str] = []
     for kind, path in sorted(names):
         holder: object = bindings if kind == "module" else getattr(bindings, kind, None)
         for name in path.split("."):
@@ -107,7 +107,7 @@ def test_tensorrt_8_5_has_every_name_that_we_use(file: str) -> None:
     # Written by `dir` in 8.5.3.1, whose 550 MB are for CPython 3.10 at most.
     names = json.loads((Path(__file__).parent / "tensorrt_8_5_names.json").read_text())["names"]
     known = {kind: set(listed.split()) for kind, listed in names.items()}
-    missing = []
+    missing: list[str] = []
     for kind, path in used_names(file):
         first, *rest = path.split(".")
         if kind == "module" and rest:

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.config import DecodeOn
 from steel_batch.engine.contract import Provenance
 from steel_batch.engine.nvjpeg import check_decoder
 from steel_batch.engine.runtime import _can_decode
@@ -158,7 +159,7 @@ def test_where_nvjpeg_does_not_start_or_decode_the_cpu_does(
 
 @pytest.mark.parametrize("decode", ["auto", "gpu"])
 def test_a_gpu_that_fails_on_the_first_jpeg_is_not_taken_for_a_missing_decoder(
-    calls: Calls, decode: str
+    calls: Calls, decode: DecodeOn
 ) -> None:
     calls.faults["memcpy_dtoh"] = CudaError("an illegal memory access")
     with pytest.raises(EngineError, match="H200 failed while it decoded one JPEG: an illegal"):

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from steel_batch.config import RuntimeSettings
+from steel_batch.config import DecodeOn, RuntimeSettings
 from steel_batch.engine.build import build
 from steel_batch.engine.compiled_plans import PlanRecord, read_plan
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
@@ -430,7 +430,8 @@ def test_slots_decode_and_score_at_once(runtime: TrtRuntime) -> None:
 
 def test_a_gpu_that_can_decodes_unless_it_is_not_to(engine: Engine, record: PlanRecord) -> None:
     assert record.batch_size == BATCH
-    for decode, is_loaded in (("gpu", True), ("auto", True), ("cpu", False)):
+    cases: tuple[tuple[DecodeOn, bool], ...] = (("gpu", True), ("auto", True), ("cpu", False))
+    for decode, is_loaded in cases:
         made = open_runtime(
             engine,
             RuntimeSettings(runtime="tensorrt", precision="auto", batch_size=BATCH),

@@ -219,13 +219,13 @@ def test_masks_as_png_stay_in_their_folder(
     with (folder / "index.csv").open(encoding="utf-8", newline="") as file:
         index = list(csv.DictReader(file))
     assert {row["image"] for row in index} == expected[0]
-    found = {}
+    found: Masks = {}
     for row in index:
         for number, name in enumerate(CLASSES, 1):
             if row[name]:
                 path = folder / row[name]
                 assert path.resolve().is_relative_to(folder.resolve())
-                pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+                pixels = np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), np.uint8)
                 assert set(np.unique(pixels)) <= {0, 255}
                 found[row["image"], number] = pixels // 255
     assert_same(found, expected[1])

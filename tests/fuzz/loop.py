@@ -55,8 +55,8 @@ def mutated(
         elif change == 3:
             size = draw.choice((1, 2, 4, 8))
             number = draw.choice(NUMBERS) % (1 << 8 * size)
-            order = draw.choice(("little", "big"))
-            result[at : at + size] = number.to_bytes(size, order)
+            little = number.to_bytes(size, "little")
+            result[at : at + size] = draw.choice((little, little[::-1]))
         elif change == 4 and words:
             word = draw.choice(words)
             result[at : at + draw.choice((0, len(word)))] = word

@@ -59,7 +59,7 @@ class Tiff:
             height, width, *channels = pixels.shape
             num_channels = channels[0] if channels else 1
             bits = 8 * pixels.dtype.itemsize
-            stored = pixels.astype(pixels.dtype.newbyteorder(self._order))
+            stored = pixels.astype(np.dtype(f"{self._order}{pixels.dtype.str[1:]}"))
             tile = tags.get("tile")
             pieces = [stored.tobytes()] if tile is None else list(_tiles(stored, tile))  # type: ignore[arg-type]
             found: list[Entry] = [
@@ -79,7 +79,7 @@ class Tiff:
     def to_bytes(self, *, subdirectories: bool = False) -> bytes:
         """The file; with `subdirectories`, all pages but the first are ones of the first."""
         order, body = self._order, bytearray()
-        places = []
+        places: list[int] = []
         start = 8
         for entries, pieces in self._pages:
             offsets = []

@@ -38,7 +38,7 @@ def stored(depth: int, fields: Fields, rgb: np.ndarray = RGB) -> tuple[bytes, np
         values |= part * (field & -field)
         colours.append(np.rint(part * (255 / greatest)).astype(np.uint8))
     rows = values.astype(f"<u{depth // 8}")
-    padding = b"\0" * (-rows.shape[1] * rows.itemsize % 4)
+    padding = b"\0" * (-len(rows[0]) * rows.itemsize % 4)
     return b"".join(row.tobytes() + padding for row in rows), np.dstack(colours)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tests.bad_files import encode, good_image, good_jpeg, strange_files
 from tests.strange_decoders import ABORT, EXIT, FORK, HANG, KILL, LATER
 
 
-def decode_isolated(contents: list[bytes], decoder: str, **how: float) -> list[Image | ImageError]:
+def decode_isolated(contents: list[bytes], decoder: str, **how: Any) -> list[Image | ImageError]:
     return list(isolate.decode_isolated(contents, decoder, **how))
 
 
@@ -35,7 +36,9 @@ def pictures(num: int) -> list[bytes]:
     return [encode(".png", np.roll(good_image(), 3 * i, axis=1)) for i in range(num)]
 
 
-def assert_decoded(results: list[Image | ImageError], contents: list[bytes], culprits: set[int]):
+def assert_decoded(
+    results: list[Image | ImageError], contents: list[bytes], culprits: set[int]
+) -> None:
     assert len(results) == len(contents)
     for i, result in enumerate(results):
         if i not in culprits:

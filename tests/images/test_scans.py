@@ -36,7 +36,7 @@ PROGRESSIVE = encode(".jpg", COLOUR, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
 
 def code_of(jpeg: bytes) -> str | None:
     """What becomes of a file, which is the same in a read task and where it is decoded."""
-    codes = []
+    codes: list[str | None] = []
     for look in (check_jpeg, decode_gray):
         try:
             look(jpeg)

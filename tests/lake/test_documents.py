@@ -80,7 +80,8 @@ def test_another_value_is_named(changes: dict[str, object], said: str) -> None:
 
 
 def test_what_is_no_record_is_named() -> None:
-    for raw in (None, [], 7, "text"):
+    kinds: tuple[Any, ...] = (None, [], 7, "text")
+    for raw in kinds:
         with pytest.raises(ValueError, match="not an object"):
             record_of(Part, raw)
         with pytest.raises(ValueError, match=r"not a list|'item' is"):

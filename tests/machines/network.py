@@ -180,7 +180,9 @@ class Machine:
     def pid(self) -> int:
         """Of the machine's first process, as the host sees it."""
         assert self._holder is not None, f"{self.name} is off"
-        return _child(self._holder)
+        pid = _child(self._holder)
+        assert pid is not None, f"{self.name} has no process"
+        return pid
 
     @property
     def environment(self) -> dict[str, str]:

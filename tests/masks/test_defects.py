@@ -55,7 +55,7 @@ def plain_defects(bitmask_HW: Mask, post: PostProcess) -> list[Expected]:
         all_px = int((bitmask_HW >> c & 1).sum())
         kept = [
             component
-            for component in flood_fill(bitmask_HW >> c & 1)
+            for component in flood_fill((bitmask_HW >> c & 1).astype(np.uint8))
             if len(component) >= post.min_component_px[c]
         ]
         mask_HW = np.zeros_like(bitmask_HW)
@@ -209,7 +209,7 @@ def test_each_class_has_limits_and_a_peak_of_its_own() -> None:
 def test_a_class_without_a_count_is_not_looked_at() -> None:
     bitmask_HW = np.full((4, 4), 0b11, np.uint8)
     peak_NC, count_NC = np.array([[0.9, 0.9]], np.float32), np.array([[0, 16]], np.float32)
-    given = {"post_process": post_process(2), "engine_px": 16}
+    given: dict[str, Any] = {"post_process": post_process(2), "engine_px": 16}
     ((defect,),) = describe_defects([bitmask_HW], peak_NC, count_NC, **given).to_pylist()
     assert defect["class_id"] == 2
     assert describe_defects([bitmask_HW], peak_NC, count_NC * 0, **given).to_pylist() == [[]]

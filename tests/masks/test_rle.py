@@ -65,7 +65,7 @@ def bitmasks(draw: st.DrawFn) -> tuple[Mask, int]:
 def test_the_runs_of_every_class_are_those_that_plain_loops_find(drawn: tuple[Mask, int]) -> None:
     bitmask_HW, num_classes = drawn
     for c, runs in enumerate(find_runs(bitmask_HW, range(num_classes))):
-        mask_HW = bitmask_HW >> c & 1
+        mask_HW = (bitmask_HW >> c & 1).astype(np.uint8)
         assert encode_runs(runs) == plain_rle(mask_HW) == encode_rle(mask_HW)
         assert runs.area_px == int(mask_HW.sum())
         assert runs.start_px.dtype == runs.length_px.dtype == np.int32
@@ -92,7 +92,7 @@ def test_classes_are_given_in_the_order_asked_and_others_do_not_matter(
     bitmask_HW, num_classes = drawn
     classes = data.draw(st.lists(st.integers(0, num_classes - 1), unique=True))
     found = [encode_runs(runs) for runs in find_runs(bitmask_HW, classes)]
-    assert found == [plain_rle(bitmask_HW >> c & 1) for c in classes]
+    assert found == [plain_rle((bitmask_HW >> c & 1).astype(np.uint8)) for c in classes]
 
 
 @pytest.mark.parametrize("layout", ["every other", "transposed", "turned", "column-major", "bool"])

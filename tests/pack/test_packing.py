@@ -10,6 +10,7 @@ import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -248,12 +249,13 @@ def test_tars_can_be_packed_into_parquet(images: Lake, out: Lake) -> None:
 
 @pytest.mark.quick("folder")
 def test_settings_that_cannot_be_are_refused(images: Lake, out: Lake) -> None:
-    for changes, said in [
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"format": "zip"}, "tar or parquet"),
         ({"shard_bytes": 5}, "--shard-bytes"),
         ({"num_threads": 0}, "--threads"),
         ({"date": "today"}, "not YYYY-MM-DD"),
-    ]:
+    ]
+    for changes, said in cases:
         with pytest.raises(ConfigError, match=said):
             config(images, out, **changes)
     with pytest.raises(ConfigError, match="found for example"):

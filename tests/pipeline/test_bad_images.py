@@ -136,8 +136,8 @@ def test_of_a_thousand_mutated_jpegs_none_is_lost(
         written[key_of(f"im{i:04d}")] = bytes(data[:end])
     folder = Path(images.url) / Path(key_of("")).parent
     folder.mkdir(parents=True)
-    for key, data in written.items():
-        (folder / Path(key).name).write_bytes(data)
+    for key, content in written.items():
+        (folder / Path(key).name).write_bytes(content)
     result = run_score(
         score_config(images, store, tiny_engine, key_pattern=PATTERN, max_bad=1.0, shard_images=128)
     )

@@ -56,7 +56,7 @@ def test_an_image_that_contradicts_is_quarantined_and_mended_with_other_bits(
     (bad,) = committed_rows(store, "quarantine")
     assert (bad["image_key"], bad["error_code"]) == (key_of("other"), "wrong_bits")
     greatest = int(band_image(9).max()) << 6
-    assert f"greatest value is {greatest}," in bad["message"]
+    assert f"greatest value is {greatest}," in str(bad["message"])
     retried = score_config(lake, store, tiny_engine, bits=14, retry_quarantined=True)
     assert run_score(retried).num_scored == 1
     assert len(committed_rows(store)) == 9

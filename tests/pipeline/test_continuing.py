@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -52,7 +52,7 @@ class Place:
         """What a command does up to scoring."""
         return open_date(scope_of(self.config.replace(**changes), store or self.store), observe)
 
-    def interrupted(self, **changes: object) -> str:
+    def interrupted(self, **changes: Any) -> str:
         """The run that a command begins or continues before it is interrupted."""
         with self.open(**changes) as state:
             assert isinstance(state, ToScore)

@@ -211,8 +211,7 @@ def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
     assert committed_rows(store) == []
     # The first cause stands in the events too, and what was scored is kept.
     for run_id in list_runs(store):
-        (failed,) = [e for e in read_events(store, run_id) if e["event"] == "failed"] or [None]
-        if failed is not None:
+        for failed in (e for e in read_events(store, run_id) if e["event"] == "failed"):
             assert failed["message"] == message
             assert failed["lake"].get("retries", 0) > 0 or what == "the commit"
     if what == "the commit":

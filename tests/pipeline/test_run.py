@@ -229,6 +229,7 @@ def test_rows_hold_exactly_the_masks_of_the_engine(scored: Scored, tiny_engine: 
     for row in committed_rows(scored.store):
         data = scored.lake.read(str(row["image_key"]))
         image_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert image_HW is not None
         with runtime.acquire() as slot:
             slot.image_NHW[0] = image_HW
             output = slot.infer(1)
@@ -249,7 +250,7 @@ def test_rows_hold_exactly_the_masks_of_the_engine(scored: Scored, tiny_engine: 
             assert defect["num_components"] == cv2.connectedComponents(mask_HW)[0] - 1
             num_defects += 1
         assert (found_HW == expected_HW).all()
-        np.testing.assert_allclose(row["peak"], output.peak_NC[0], rtol=1e-5)
+        np.testing.assert_allclose(np.array(row["peak"]), output.peak_NC[0], rtol=1e-5)
     assert num_defects > 20
 
 

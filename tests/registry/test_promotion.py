@@ -142,7 +142,7 @@ def test_tolerances_are_those_that_were_given() -> None:
 
 
 def test_one_image_more_that_is_missed_is_tolerated_however_few_there_are() -> None:
-    few = {"num_present": 7, "present_dice": 0.8}
+    few: dict[str, Any] = {"num_present": 7, "present_dice": 0.8}
     card, _ = tiny_version(metrics=figures(recall=6 / 7, **few))
     one_less, _ = tiny_version(metrics=figures(recall=5 / 7, **few))
     two_less, _ = tiny_version(metrics=figures(recall=4 / 7, **few))

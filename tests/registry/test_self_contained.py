@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -102,7 +103,7 @@ Model = Callable[[TensorProto], onnx.ModelProto]
     "where", [{}, {"entries": False}, {"location": False}], ids=["both", "location", "entries"]
 )
 def test_a_tensor_in_another_file_is_refused_wherever_it_lies(
-    place: Model, where: dict[str, bool]
+    place: Model, where: dict[str, Any]
 ) -> None:
     with pytest.raises(EngineError, match=r"the graph stores values .* in another file"):
         check_self_contained(place(external(**where)).SerializeToString(), name="the graph")

@@ -6,6 +6,7 @@ import pickle
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -277,7 +278,7 @@ def test_a_changed_graph_is_not_loaded(lake: Lake) -> None:
     ],
 )
 def test_a_card_that_is_not_its_graphs_is_refused(
-    lake: Lake, changes: dict[str, str], graphs: dict[str, bytes], message: str
+    lake: Lake, changes: dict[str, Any], graphs: dict[str, bytes], message: str
 ) -> None:
     with pytest.raises(EngineError, match=message):
         register(lake, dataclasses.replace(CARD, **changes), graphs)

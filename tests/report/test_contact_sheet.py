@@ -36,6 +36,7 @@ def test_a_sheet_holds_every_image_at_its_width_below_a_caption() -> None:
     rows = [{"image_key": "line=1/a.jpg", "defects": [defect]}] * 3
     png = contact_sheet(rows, [image_HW] * 3, ("pitted", "inclusion"), width_px=320)
     sheet_HWC = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
+    assert sheet_HWC is not None
     assert sheet_HWC.shape == (3 * (CAPTION_PX + 128 + GAP_PX), 320, 3)
     caption_HWC = sheet_HWC[:CAPTION_PX]
     assert (caption_HWC == 230).all(axis=2).any(), "the key is written"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,7 +31,7 @@ def store(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path))
 
 
-def forge(store: Lake, change: dict[str, list[object]], **footer: object) -> None:
+def forge(store: Lake, change: dict[str, list[Any]], **footer: object) -> None:
     """Write a plan again with other values in a column, under the footer that it had."""
     path = Path(store.uri(PLAN))
     old = table = pq.read_table(path)

@@ -244,8 +244,8 @@ def test_other_settings_are_shown_side_by_side() -> None:
 
 def test_an_error_of_the_listing_is_raised_as_it_is(tmp_path: Path) -> None:
     def failing() -> Iterator[ImageRef]:
+        yield from ()
         raise LakeError("the bucket is gone.")
-        yield
 
     with pytest.raises(LakeError, match=r"^the bucket is gone\.$"):
         build_plan(failing(), {}, tmp_path / "plan.parquet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ def test_staged_rows_of_two_attempts_never_overwrite_each_other(lake: Lake) -> N
 
 
 def test_only_receipts_that_can_be_believed_are_read_and_the_others_deleted(lake: Lake) -> None:
-    staged = {}
+    staged: dict[int, dict[str, Any]] = {}
     for shard in (0, 1, 2):
         key, sha256 = stage(lake, RUN, shard, b"rows")
         staged[shard] = {

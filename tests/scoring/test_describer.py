@@ -16,7 +16,6 @@ import pytest
 
 from steel_batch.errors import ClusterError
 from steel_batch.registry.card import PostProcess
-from steel_batch.scoring import describer
 from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.synthetic import render
 
@@ -87,13 +86,13 @@ def test_children_that_keep_ending_are_an_error(
     child: ChildDescriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     child._child.kill()
-    monkeypatch.setattr(describer.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ClusterError, match=r"ended 2 times \(exit 1\). Check the"):
         said(child, 1)
 
 
 def test_where_no_process_starts_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(describer.sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ClusterError, match=r"child process of .*describer: .*nowhere"):
         ChildDescriber(SHAPE_NHW, CLASSES, POST)
 

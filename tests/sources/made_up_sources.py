@@ -90,5 +90,5 @@ def read(source: Source, tmp_path: Path) -> tuple[ShardInput, dict[str, bytes | 
     found: dict[str, bytes | str] = {}
     for i, key in enumerate(shard.refs["image_key"].to_pylist()):
         error = shard.errors[i]
-        found[key] = bytes(shard.contents[i]) if error is None else error.code
+        found[key] = bytes(shard.contents[i] or b"") if error is None else error.code
     return shard, found

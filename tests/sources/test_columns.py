@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -133,7 +134,7 @@ def test_what_a_parquet_file_cannot_mean_is_one_sentence_without_bytes(
         (nullable(pa.float64(), 3, None, 3), ["3", None, "3"]),
         (nullable(pa.float64(), 3.5, float("nan")), ["3.5", None]),
         (nullable(pa.float32(), 3.1, 1e7), ["3.1", "10000000"]),
-        (nullable(pa.float16(), 0.5), ["0.5"]),
+        (nullable(pa.float16(), np.float16(0.5)), ["0.5"]),
         (nullable(pa.int8(), 3, None), ["3", None]),
         (nullable(pa.decimal128(9, 2), Decimal("3.00"), Decimal("100.50")), ["3", "100.5"]),
         (nullable(pa.binary(), b"s1", "\u00fc".encode()), ["s1", "\u00fc"]),

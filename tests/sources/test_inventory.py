@@ -38,7 +38,7 @@ def test_an_inventory_lists_the_current_images_of_a_bucket(
     assert sorted((ref.image_id, ref.line) for ref in selection) == [("a", "1"), ("d + ü", "1")]
     assert (selection.num_left_out, selection.example_left_out) == (1, f"{root}notes.txt")
     _, found = read(source, tmp_path)
-    assert sorted(found.values()) == [b"aaaaa", b"ddd"]  # type: ignore[type-var]
+    assert sorted(found.values()) == [b"aaaaa", b"ddd"]
 
 
 def test_an_inventory_may_list_tars(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import tracemalloc
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def said(selection: Selection) -> Said:
 
 def write_manifest(lake: Lake, form: str) -> tuple[str | None, str]:
     """The key pattern and name of a manifest of four images a date."""
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"key": f"{date}/{i}.jpg", "size": i, "e_tag": f"e{i}"} for i in range(4) for date in DATES
     ]
     if form == "inventory":

@@ -34,9 +34,9 @@ def test_a_manifest_says_what_there_is(place: tuple[Lake, str], tmp_path: Path, 
     lake, root = place
     item = lake.stat("line=1/a.jpg")
     assert item is not None
-    known = {"size": item.size_bytes, "etag": item.etag}
-    unknown = {"size": None, "etag": None}
-    rows = [
+    known: dict[str, Any] = {"size": item.size_bytes, "etag": item.etag}
+    unknown: dict[str, Any] = {"size": None, "etag": None}
+    rows: list[dict[str, Any]] = [
         {"key": f"{root}line=1/a.jpg", **known, "line": "7", "date": DATE, "camera": "2"},
         {
             "key": f"{root}line=1/b.jpg",

@@ -33,7 +33,7 @@ def test_members_of_any_kind_of_tar_are_found(lake: Lake, tmp_path: Path, form: 
     lake.write("x/s.tar", tar_of([*members, ("notes.txt", b"?")], form))
     source = source_of(lake, "x/*.tar")
     _, found = read(source, tmp_path)
-    assert found == {f"x/s.tar#{name.removeprefix('./')}": data for name, data in members}
+    assert found == {f"x/s.tar#{str(name).removeprefix('./')}": data for name, data in members}
     selection = source.select(None)
     ids = {ref.image_id for ref in selection}
     assert ids >= {"one", "tw#o", "zero"}

@@ -142,8 +142,8 @@ def test_sparse_members_are_read_with_their_holes(
 def test_a_sparse_member_that_is_damaged_or_replaced_costs_only_itself(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "lake"))
     huge = posix_sparse("huge.jpg")
-    huge[0].pax_headers["GNU.sparse.realsize"] = str(1 << 40)
-    members = [posix_sparse("sparse.jpg"), huge, ("a.jpg", b"a")]
+    huge[0].pax_headers = {**huge[0].pax_headers, "GNU.sparse.realsize": str(1 << 40)}
+    members: Members = [posix_sparse("sparse.jpg"), huge, ("a.jpg", b"a")]
     lake.write("s.tar", tar_of(members, tarfile.PAX_FORMAT))
     _, found = read(source_of(lake, "*.tar"), tmp_path)
     assert found == {

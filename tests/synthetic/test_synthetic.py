@@ -80,6 +80,7 @@ def test_labels_are_the_masks_and_every_image_is_a_strip_of_100_kb(tmp_path: Pat
         strip = render(5, index)
         assert (masks[file_path.name] == strip.bitmask_HW).all()
         image_HW = cv2.imread(str(file_path), cv2.IMREAD_UNCHANGED)
+        assert image_HW is not None
         assert image_HW.shape == (HEIGHT, WIDTH)
         assert np.abs(image_HW.astype(int) - strip.image_HW).mean() < 3
         sizes.append(file_path.stat().st_size)

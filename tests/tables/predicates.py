@@ -158,7 +158,7 @@ def predicates(frame: pd.DataFrame, fields: pa.Schema) -> st.SearchStrategy[Pred
     """
     tests: list[st.SearchStrategy[Predicate]] = []
     for field in fields:
-        tests.append(st.booleans().map(lambda no, field=field: is_null(field, negated=no)))
+        tests += [st.builds(is_null, st.just(field), negated=st.booleans())]
         if pa.types.is_nested(field.type):
             continue
         there = sorted({value for value in frame[field.name] if value is not None})

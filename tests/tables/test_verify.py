@@ -195,7 +195,7 @@ def test_a_duplicate_commit_is_found(store: Lake) -> None:
 
 def test_the_same_file_committed_under_another_name_is_found(store: Lake) -> None:
     run_id = layout.run_id(ENGINE, DATE, 1)
-    (file, *_) = load_files(store, run_id, "predictions") or ()
+    (file, *_) = load_files(store, run_id, "predictions") or []
     again = layout.run_id(ENGINE, DATE, 9)
     copy = dataclasses.replace(
         file, merged=file.target, target=layout.table_file("predictions", ENGINE, DATE, again, 0)
@@ -249,7 +249,7 @@ def test_a_plan_with_more_images_than_were_scored_is_found(store: Lake) -> None:
 def test_quarantine_entries_that_were_not_written_are_found(store: Lake) -> None:
     """The run says that it set two images aside, and its file holds one."""
     run_id = layout.run_id(ENGINE, DATE, 1)
-    (file,) = load_files(store, run_id, "quarantine") or ()
+    (file,) = load_files(store, run_id, "quarantine") or []
     save_files(store, run_id, "quarantine", [dataclasses.replace(file, num_rows=1)])
     (log_says, counts) = verify(store)
     assert (log_says.kind, log_says.key) == ("miscounted", file.target)
@@ -258,7 +258,7 @@ def test_quarantine_entries_that_were_not_written_are_found(store: Lake) -> None
 
 def test_rows_that_the_log_counts_otherwise_are_found(store: Lake) -> None:
     run_id = layout.run_id(ENGINE, DATE, 2)
-    (file,) = load_files(store, run_id, "predictions") or ()
+    (file,) = load_files(store, run_id, "predictions") or []
     save_files(store, run_id, "predictions", [dataclasses.replace(file, num_rows=2)])
     assert found(store) == [("miscounted", file.target)]
 

@@ -35,7 +35,7 @@ def write_bands(
         image_HW, bitmask_HW = band(i, height, width)
         lake.write(f"{prefix}im{i:03d}.png", bytes(cv2.imencode(".png", image_HW)[1]))
         for c in range(len(CLASSES)):
-            rle = encode_rle(bitmask_HW >> c & 1)
+            rle = encode_rle((bitmask_HW >> c & 1).astype(np.uint8))
             if rle:
                 rows.append(f"im{i:03d}.png,{c + 1},{rle}")
     lake.write("train.csv", "\n".join(rows).encode())

@@ -26,7 +26,7 @@ RECIPE = TrainConfig(
 
 
 def job(images: Path, store: Path, **changes: Any) -> JobConfig:
-    settings = {
+    settings: dict[str, Any] = {
         "images": str(images),
         "labels": "train.csv",
         "store": str(store),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,9 +67,9 @@ def test_noise_is_as_strong_as_is_said_and_takes_no_side() -> None:
 @pytest.mark.parametrize("change", ["gain", "shift", "contrast", "noise", "zoom", "rotate_degrees"])
 def test_each_variation_changes_pixels_and_keeps_masks_binary(change: str) -> None:
     image_HW, bitmask_HW = square(1)
-    values = {"gain": 0.3, "shift": 20, "contrast": 0.4, "noise": 8, "zoom": 0.3,
+    values: dict[str, Any] = {"gain": 0.3, "shift": 20, "contrast": 0.4, "noise": 8, "zoom": 0.3,
               "rotate_degrees": 20}  # fmt: skip
-    config = AugmentConfig(**{"gain": 0, "shift": 0, change: values[change]})
+    config = AugmentConfig(**({"gain": 0, "shift": 0} | {change: values[change]}))
     varied_HW, mask_HW = crop(image_HW, bitmask_HW, config, np.random.default_rng(3))
     plain = AugmentConfig(gain=0, shift=0)
     turned = [crop(image_HW, bitmask_HW, plain, np.random.default_rng(s))[0] for s in range(100)]

@@ -31,8 +31,16 @@ WRONG = {
     "pair": ("[model]\narchitecture = 'DPT'\n", [], "DPT needs a vision transformer of timm"),
     "classes": ("", ["--classes", "a,,b"], "each class needs a name of its own"),
     "share": ("", ["--test-share", "2"], "expected numbers that add to under 1"),
-    "labels": ("", ["--labels", "trian.csv"], "'trian.csv' is neither a file nor below"),
-    "groups": ("", ["--groups", "gruops.csv"], "'gruops.csv' is neither a file nor below"),
+    "labels": (
+        "",
+        ["--labels", "nowhere.csv"],
+        "'nowhere.csv' is neither a file nor below",
+    ),
+    "groups": (
+        "",
+        ["--groups", "nowhere.csv"],
+        "'nowhere.csv' is neither a file nor below",
+    ),
     "images": ("", ["--images", "nowhere"], "there are no images below"),
 }
 ASK = """

@@ -106,7 +106,9 @@ def test_a_split_of_images_without_groups_is_that_of_every_release() -> None:
 def test_parts_of_groups_come_as_near_to_their_shares_as_whole_groups_can(
     num_groups: int, num_images: int, seed: int
 ) -> None:
-    groups = {f"coil {i}": (num_images, COILS[i % len(COILS)]) for i in range(num_groups)}
+    groups: dict[str, tuple[int, tuple[int, ...]]] = {
+        f"coil {i}": (num_images, COILS[i % len(COILS)]) for i in range(num_groups)
+    }
     parts = split(made_up(groups), shares=[0.1, 0.1], seed=seed)
     for part, share in zip(parts, (0.8, 0.1, 0.1), strict=True):
         assert abs(len(part) / num_images - share * num_groups) <= 1
@@ -114,9 +116,11 @@ def test_parts_of_groups_come_as_near_to_their_shares_as_whole_groups_can(
 
 
 def test_large_groups_make_up_for_what_single_images_left_lacking() -> None:
-    singles = {f"im{i}": (1, (i % 4 + 1,)) for i in range(8)}
+    singles: dict[str, tuple[int, tuple[int, ...]]] = {
+        f"im{i}": (1, (i % 4 + 1,)) for i in range(8)
+    }
     assert [len(part) for part in split(made_up(singles), shares=[0.1, 0.1], seed=0)] == [8, 0, 0]
-    coils = {f"coil {i}": (4, ()) for i in range(23)}
+    coils: dict[str, tuple[int, tuple[int, ...]]] = {f"coil {i}": (4, ()) for i in range(23)}
     parts = split(made_up(singles | coils), shares=[0.1, 0.1], seed=0)
     assert [len(part) for part in parts] == [80, 12, 8]
 

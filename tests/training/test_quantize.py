@@ -12,11 +12,12 @@ from steel_batch.engine.compiler import compile_graph
 from steel_batch.errors import EngineError
 from steel_batch.registry.card import IMAGE
 from tests.tiny_engine import tiny_graph
-from training.export import export_graph, open_session
+from training.export import export_graph
 from training.metrics import ClassMetrics, Metrics
 from training.model import ContractGraph, Segmenter
 from training.quantize import CALIBRATIONS, compare, quantize_graph
 from training.recipe import ModelConfig
+from training.session import open_session
 
 SMALL = ModelConfig(encoder="narrow16", decoder_channels=(16, 16, 16, 16, 16), output_stride=2)
 

@@ -17,12 +17,12 @@ from tests.browser import ask_page, needs_browser, photograph
 from tests.tiny_engine import tiny_version
 from tests.training.bands import open_bands
 from training.dataset import Dataset
-from training.export import open_session
 from training.judge import judge
 from training.metrics import image_dice
 from training.quantize import Verdict
 from training.register import Product
 from training.report import TRUTH_BGR, render_report
+from training.session import open_session
 
 EVIL = '"><script>document.title = "owned"</script>'
 RECORDS = [
@@ -66,10 +66,11 @@ def judged_product(test: Dataset) -> Product:
 
 def pictures(text: str) -> list[np.ndarray]:
     found = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
-    return [
+    decoded = [
         cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)
         for data in found
     ]
+    return [image_HWC for image_HWC in decoded if image_HWC is not None]
 
 
 def test_the_page_has_the_card_curves_and_the_worst_images_before_the_best(render: Render) -> None:

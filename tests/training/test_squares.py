@@ -16,7 +16,7 @@ from training.recipe import ModelConfig
 def graph(**model: Any) -> ContractGraph:
     """Of a network with running statistics of its own."""
     torch.manual_seed(0)
-    settings = {"encoder": "residual10", "encoder_channels": (16, 16, 32, 32, 48),
+    settings: dict[str, Any] = {"encoder": "residual10", "encoder_channels": (16, 16, 32, 32, 48),
                 "decoder_channels": (32, 24, 16, 16, 16), "output_stride": 4,
                 "head": "subpixel"}  # fmt: skip
     segmenter = Segmenter(ModelConfig(**(settings | model)), 3).train()

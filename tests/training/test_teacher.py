@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ from steel_batch.errors import EngineError, SteelBatchError
 from steel_batch.lake import Lake
 from steel_batch.masks.rle import decode_rle
 from steel_batch.registry.card import MASK
+from steel_batch.registry.versions import Engine
 from tests.training.bands import write_bands
 from tests.training.small_job import RECIPE, job
 from training.batches import Examples, Sampler
@@ -67,7 +68,7 @@ def test_a_graph_whose_peaks_come_from_elsewhere_cannot_teach() -> None:
     highest.op_type = "ReduceMean"
     mean = model.SerializeToString()
     with pytest.raises(EngineError, match="takes no maximum over pixels for its peaks"):
-        Teacher(SimpleNamespace(card=engine.card, read_graph=lambda _: mean))
+        Teacher(cast(Engine, SimpleNamespace(card=engine.card, read_graph=lambda _: mean)))
     engine.card.height = 128
     with pytest.raises(EngineError, match="shows no logits for each class and pixel"):
         Teacher(engine).logits(noise())
