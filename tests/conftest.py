@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import cv2
@@ -21,7 +22,7 @@ import pytest
 import ray
 
 from steel_batch.cluster.join import joined_cluster
-from steel_batch.config import ScoreConfig
+from steel_batch.config import Limits, ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.run import score_date
 from steel_batch.pipeline.scope import DateScope, Scope
@@ -254,6 +255,11 @@ def score_config(images: Lake, store: Lake, engine: Path, **changes: object) -> 
         "endpoint_url": images.endpoint_url or store.endpoint_url,
     }
     return ScoreConfig(**(settings | changes))  # type: ignore[arg-type]
+
+
+def config_of(fields: dict[str, Any]) -> ScoreConfig:
+    """A configuration from `dataclasses.asdict`, as other processes are given it in JSON."""
+    return ScoreConfig(**(fields | {"limits": Limits(**fields["limits"])}))
 
 
 def scope_of(config: ScoreConfig, store: Lake, source: Source | None = None) -> DateScope:

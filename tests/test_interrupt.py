@@ -226,5 +226,7 @@ def test_it_loads_nothing_but_the_standard_library() -> None:
     )  # fmt: skip
     loaded = set(done.stdout.split())
     ours = {name for name in loaded if name.startswith("steel_batch")}
-    assert ours == {"steel_batch", "steel_batch.cli", "steel_batch.interrupt"}
+    assert ours == {
+        "steel_batch", "steel_batch.cli", "steel_batch.cli.search_path", "steel_batch.interrupt",
+    }  # fmt: skip
     assert not loaded & {"click", "rich", "ray", "numpy", "pyarrow"}

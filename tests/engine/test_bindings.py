@@ -33,7 +33,7 @@ VARIABLES = {
     "context": "IExecutionContext",
     "inspector": "EngineInspector",
 }
-RUNNING = ("tensorrt.py", "machine.py")
+RUNNING = ("tensorrt.py", "tensorrt_slot.py", "machine.py")
 BUILDING = ("compiler.py",)
 
 

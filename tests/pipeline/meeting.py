@@ -13,10 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.tables.table_log import ensure_tables
-from tests.conftest import complete, scope_of
+from tests.conftest import complete, config_of, scope_of
 
 
 class MeetingLake(Lake):
@@ -37,7 +36,7 @@ class MeetingLake(Lake):
 
 def main() -> None:
     wanted = json.loads(Path(sys.argv[1]).read_text())
-    config = ScoreConfig(**wanted["config"])
+    config = config_of(wanted["config"])
     store = MeetingLake(
         config.store,
         endpoint_url=config.endpoint_url,

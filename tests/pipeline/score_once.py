@@ -6,9 +6,8 @@ import json
 import sys
 from pathlib import Path
 
-from steel_batch.config import ScoreConfig
-from tests.conftest import run_score
+from tests.conftest import config_of, run_score
 
 if __name__ == "__main__":
-    result = run_score(ScoreConfig(**json.loads(Path(sys.argv[1]).read_text())))
+    result = run_score(config_of(json.loads(Path(sys.argv[1]).read_text())))
     print(json.dumps(result.to_json()))

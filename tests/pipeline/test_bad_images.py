@@ -179,7 +179,7 @@ def test_a_decoder_that_the_workers_do_not_have_is_named(
     half_bad: Lake, store: Lake, tiny_engine: Path
 ) -> None:
     config = score_config(half_bad, store, tiny_engine, key_pattern=PATTERN)
-    with pytest.raises(ConfigError, match=r"^--decoder 'no\.such:decoder' is no 'module:fun"):
+    with pytest.raises(ConfigError, match=r"^--decoder 'no\.such:decoder' cannot be loaded: "):
         run_score(config.replace(decoder="no.such:decoder"))
 
 

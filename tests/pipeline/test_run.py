@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesE
 from steel_batch.lake import Lake
 from steel_batch.pipeline.score import score
 from steel_batch.registry.card import Card
+from steel_batch.runs.events import read_events
 from steel_batch.runs.record import RunResult
 from steel_batch.tables.verify import verify
 from tests.conftest import (
@@ -399,8 +399,8 @@ def test_what_was_staged_is_gone_and_what_happened_is_kept(scored: Scored) -> No
         "files/predictions.json", "files/quarantine.json", "plan.parquet", "result.json",
         "run.json",
     ]  # fmt: skip
-    events = store.read(f"runs/{result.run_id}/events.jsonl").decode().splitlines()
-    assert [json.loads(line)["event"] for line in events] == [
+    assert result.run_id is not None
+    assert [event["event"] for event in read_events(store, result.run_id)] == [
         "attempt", "scored", "merged", "landed", "landed", "committed",
     ]  # fmt: skip
 

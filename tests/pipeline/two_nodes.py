@@ -12,9 +12,8 @@ from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
 
-from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
-from tests.conftest import run_score
+from tests.conftest import config_of, run_score
 
 HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
@@ -25,7 +24,7 @@ HEALTH_CHECKS = {
 
 
 def main() -> None:
-    config = ScoreConfig(**json.loads(Path(sys.argv[1]).read_text()))
+    config = config_of(json.loads(Path(sys.argv[1]).read_text()))
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 2, "_system_config": HEALTH_CHECKS}

@@ -51,10 +51,10 @@ def untrained(architecture: str, encoder: str, image_HW: np.ndarray) -> Contract
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_architecture_is_exported_and_agrees_with_pytorch(architecture: str) -> None:
     """Of a small image, whose sides are padded; those of `SIZES` follow before TensorRT."""
-    image_HW = image(72, 104)
+    image_HW = image(136, 168)
     graph = untrained(architecture, encoder_of(architecture), image_HW)
     agreement = check_graph(
-        graph, export_graph(graph, 72, 104, precision="fp32"), [image_HW], precision="fp32"
+        graph, export_graph(graph, 136, 168, precision="fp32"), [image_HW], precision="fp32"
     )
     assert agreement.band < 0.01
     assert agreement.peak_difference < 1e-4

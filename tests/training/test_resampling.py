@@ -46,7 +46,7 @@ def test_antialiased_resizing_is_two_products_of_matrices(
 class Pool(nn.Module):
     """A network of nothing but pooling, after a padding that hides the size from the exporter."""
 
-    stride = 1
+    stride = side = 1
     name = "Pool"
 
     def __init__(self, size: Any) -> None:
