@@ -23,6 +23,7 @@ from steel_batch.lake import Lake
 from steel_batch.lake.turns import Turn
 from steel_batch.tables.deletion_vectors import Kept, check_features, kept_rows
 from steel_batch.tables.evolution import evolve
+from steel_batch.tables.provenance import missing_entries
 
 Answer = TypeVar("Answer")
 
@@ -113,7 +114,14 @@ def query_table(store: Lake, table: str, question: Callable[[DeltaTable], Answer
     except TableNotFoundError:
         return None
     except (DeltaError, OSError) as error:
-        raise LakeError(f"the table {uri} cannot be read: {paragraph_of(error)}.") from error
+        missing = missing_entries(store, table)
+        found = (
+            f"its log lacks {', '.join(map(store.uri, missing))}. Restore the entry from a backup, "
+            "or from the bucket's versions"
+            if missing
+            else paragraph_of(error)
+        )
+        raise LakeError(f"the table {uri} cannot be read: {found}.") from error
 
 
 def find_table(store: Lake, table: str) -> DeltaTable | None:
