@@ -32,11 +32,17 @@ wall = time.perf_counter() - started
 used = resource.getrusage(resource.RUSAGE_CHILDREN)
 print(json.dumps([used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024, done.returncode]))
 """
+_AS_INSTALLED = """
+import sys
+sys.argv[0] = "steel-batch"  # completion goes by the name
+from steel_batch.cli import main
+sys.exit(main())
+"""
 
 
 def measure(checkout: Path, words: list[str], extra: dict[str, str]) -> tuple[float, float, float]:
     """CPU seconds, wall seconds and MiB of one command of a checkout."""
-    command = [sys.executable, "-m", "steel_batch.cli", *words]
+    command = [sys.executable, "-c", _AS_INSTALLED, *words]
     environment = {"PYTHONPATH": str(checkout), **extra}
     done = subprocess.run(
         [sys.executable, "-c", _CHILD, json.dumps(command), json.dumps(environment)],
@@ -52,33 +58,39 @@ def main() -> None:
     parser.add_argument("--against", type=Path, required=True, help="another checkout")
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
+    checkouts = (ROOT, arguments.against.resolve())
     with tempfile.TemporaryDirectory() as scratch:
-        lake, store = f"{scratch}/lake", f"{scratch}/store"
-        here = [sys.executable, "-m", "steel_batch.cli"]
-        flags = ["--images", lake, "--key-pattern", PATTERN, "--store", store]
+        lake = f"{scratch}/lake"
         date = ["--date", "2026-11-21"]
-        subprocess.run([*here, "synth", "--out", lake, "--num-images", "20", "--dates", date[1]],
-                       check=True, cwd=ROOT, capture_output=True)  # fmt: skip
-        subprocess.run([*here, "score", *flags, *date], check=True, cwd=ROOT, capture_output=True)
+        # A store for each: an earlier build refuses the formats of a later one.
+        stores = {checkout: f"{scratch}/store-{i}" for i, checkout in enumerate(checkouts)}
+        flags = ["--images", lake, "--key-pattern", PATTERN]
+        measure(ROOT, ["synth", "--out", lake, "--num-images", "20", "--dates", date[1]], {})
+        for checkout, store in stores.items():
+            measure(checkout, ["score", *flags, *date, "--store", store], {})
         completion = {
             "_STEEL_BATCH_COMPLETE": "bash_complete",
-            "COMP_WORDS": f"steel-batch runs show --store {store} 2026",
+            "COMP_WORDS": "steel-batch runs show --store {store} 2026",
             "COMP_CWORD": "5",
         }
         commands: dict[str, tuple[list[str], dict[str, str]]] = {
             "--version": (["--version"], {}),
             "--help": (["--help"], {}),
-            "runs list": (["runs", "list", "--store", store], {}),
+            "runs list": (["runs", "list", "--store", "{store}"], {}),
             "completion": ([], completion),
-            "query": (["query", "--store", store, "SELECT count(*) FROM predictions"], {}),
-            "plan": (["plan", *flags, *date], {}),
+            "query": (["query", "--store", "{store}", "SELECT count(*) FROM predictions"], {}),
+            "plan": (["plan", *flags, *date, "--store", "{store}"], {}),
         }
         figures: dict[str, Any] = {"rounds": arguments.rounds, "cpus": os.cpu_count()}
         for name, (words, extra) in commands.items():
             pairs = [
                 [
-                    measure(checkout.resolve(), words, extra)
-                    for checkout in (ROOT, arguments.against)
+                    measure(
+                        checkout,
+                        [word.replace("{store}", store) for word in words],
+                        {key: value.replace("{store}", store) for key, value in extra.items()},
+                    )
+                    for checkout, store in stores.items()
                 ]
                 for _ in range(arguments.rounds)
             ]
