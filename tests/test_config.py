@@ -166,7 +166,7 @@ def test_a_file_without_the_section_says_nothing_unless_it_is_to(tmp_path: Path)
         (b"\xff\xfe", "is not TOML"),
         (b"score = 3\n", r"\[score\] is not a table"),
         (b"[score]\nshard-imags = 3\nzz = 1\n",
-         r"unknown keys: shard-imags, zz\. Known are: key_pattern, lock-wait, shard-images"),
+         r"unknown keys: shard-imags, zz\. Expected: key_pattern, lock-wait, shard-images"),
     ],
 )  # fmt: skip
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, content: bytes, message: str) -> None:

@@ -1,6 +1,6 @@
-"""The command line: one group, one module per command.
+"""The command line: one group of commands, one module per command.
 
-Imports next to nothing, so that signals are noted from the first moment on; `group` has the
+This package imports almost nothing, so that signals are handled from the start. `group` lists the
 commands, and `call` runs one.
 """
 
@@ -22,7 +22,7 @@ __all__ = ["cli", "main", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load the group of commands when it is first asked for."""
+    """Import the group of commands on first access."""
     if name != "cli":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from steel_batch.cli.group import cli
@@ -31,10 +31,10 @@ def __getattr__(name: str) -> Any:
 
 
 def main(command: str | None = None) -> NoReturn:
-    """Run the command line as this process, and exit with the code of what happened.
+    """Run the command line as this process, and exit with its exit code.
 
     Args:
-        command: The command that the arguments are of; None where they begin with its name.
+        command: The command to run, such as ``score``; None if the arguments begin with its name.
     """
     leave_out_working_folder()
     interrupt.install()  # until a command runs, a signal ends the process at once
@@ -46,7 +46,7 @@ def main(command: str | None = None) -> NoReturn:
     else:
         code = call(cli, [command, *sys.argv[1:]], prog_name="steel-batch")
     if interrupt.is_requested():
-        # What was held is given back. What libraries do at exit could change the code.
+        # Resources are released by now. Exit handlers of libraries could change the exit code.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
@@ -54,7 +54,7 @@ def main(command: str | None = None) -> NoReturn:
 
 
 def run(command: click.Command) -> NoReturn:
-    """Run a command and exit with the code of what happened."""
+    """Run a command and exit with its exit code."""
     from steel_batch.cli.call import call
 
     with interrupt.installed():

@@ -1,4 +1,4 @@
-"""`python -m steel_batch.cli`: the command line without its installed script."""
+"""`python -m steel_batch.cli`: run the command line without its installed script."""
 
 from steel_batch.cli import main
 

@@ -39,24 +39,24 @@ steel-batch backfill --from 2026-01-01 --to 2026-06-30 \\
 
 @click.command(cls=GroupedCommand, example=EXAMPLE)
 @run_options
-@click.option("--from", "first_date", type=DATE, metavar="DATE", help="Oldest date.")
-@click.option("--to", "last_date", type=DATE, metavar="DATE", help="Newest date.")
-@click.option("--dates-from-lake", is_flag=True, help="Every date that the keys name.")
+@click.option("--from", "first_date", type=DATE, metavar="DATE", help="First date to score.")
+@click.option("--to", "last_date", type=DATE, metavar="DATE", help="Last date to score.")
+@click.option("--dates-from-lake", is_flag=True, help="Score every date found in the image keys.")
 @click.option(
     "--order",
     type=click.Choice(["oldest", "newest"]),
     default="oldest",
     show_default=True,
-    help="Which dates come first.",
+    help="Whether to start with the newest or the oldest date.",
 )
 @setting(
     "--max-dates-at-once",
     of=BackfillConfig,
     type=int,
-    help="Dates that are planned, scored or committed at one time.",
+    help="How many dates are planned, scored or committed at the same time.",
 )
-@setting("--stop-after", of=BackfillConfig, type=int, help="Begin no further date after N failed.")
-@setting("--recheck", of=BackfillConfig, help="List dates again that are done, for late images.")
+@setting("--stop-after", of=BackfillConfig, type=int, help="Start no more dates after N failures.")
+@setting("--recheck", of=BackfillConfig, help="List finished dates again, to find late images.")
 def backfill(
     output: str,
     verbose: bool,
@@ -69,16 +69,16 @@ def backfill(
     recheck: bool,
     **options: Any,
 ) -> None:
-    """Score every date of the lake from --from to --to, each as a run of its own.
+    """Score every date from --from to --to; each date is a run of its own.
 
-    One Ray job and one pool of actors score all dates. A date that fails does not stop the others.
-    The same command again continues where it was interrupted: dates that are done are not looked
-    at again, unless --recheck asks for images that came late.
+    One Ray job with one pool of actors scores all dates. A date that fails does not stop the
+    others. Run the same command again to resume after an interruption: finished dates are skipped,
+    unless --recheck lists them again for late images.
     """
     from steel_batch.pipeline.backfill import backfill as score_dates  # imports Ray
 
     if dates_from_lake == bool(first_date or last_date):
-        raise click.UsageError("Give --from or --to or both, or else --dates-from-lake.")
+        raise click.UsageError("Give --from, --to or both; or give --dates-from-lake alone.")
     configure_logging(verbose)
     settings = BackfillConfig(
         first_date=first_date,
@@ -96,8 +96,8 @@ def backfill(
     else:
         _show(outcomes, first_date, last_date, rescored=options["rescore_changed"])
         say(
-            f"This took {duration(time.monotonic() - started)}. Dates are worked on side by side, "
-            "so their seconds, from the listing to the commit, add up to more."
+            f"This took {duration(time.monotonic() - started)}. Dates run in parallel, so the "
+            "seconds per date, from listing to commit, add up to more."
         )
     if any(outcome.state == "failed" for outcome in outcomes):
         raise click.exceptions.Exit(1)
@@ -128,7 +128,7 @@ def _to_json(outcomes: Sequence[DateOutcome]) -> dict[str, Any]:
 
 
 def _explain(outcome: DateOutcome) -> str | None:
-    """Why a date has no result: in our words, or in those of a library with its error's name."""
+    """Return why a date has no result; for an error of a library, with the name of its type."""
     error = outcome.error
     if error is None or isinstance(error, SteelBatchError):
         return None if error is None else str(error)

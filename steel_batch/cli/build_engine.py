@@ -1,4 +1,4 @@
-"""`steel-batch build-engine`: compile an engine for this machine's GPU and keep the plan."""
+"""`steel-batch build-engine`: compile an engine for this machine's GPU and store the plan."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from steel_batch.registry.versions import load_engine
 
 INSTEAD: Final = {
     "tensorrt": ", or run this on a GPU node; --runtime tensorrt_rtx needs no GPU.",
-    "tensorrt_rtx": ", or run this where it is installed.",
+    "tensorrt_rtx": ", or run this on a machine where it is installed.",
 }
-"""What to do where a runtime is missing: ONNX Runtime, which scores without it, takes no plan."""
+"""What to do if a runtime is missing. ONNX Runtime is not listed: it uses no compiled plan."""
 
 
 @click.command("build-engine")
@@ -45,25 +45,27 @@ INSTEAD: Final = {
     type=click.Choice(["tensorrt", "tensorrt_rtx"]),
     default="tensorrt",
     show_default=True,
-    help="TensorRT builds for this machine's GPU; TensorRT for RTX for any, and needs none.",
+    help="tensorrt compiles for this machine's GPU; tensorrt_rtx for any RTX GPU, and without one.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default="auto",
     show_default=True,
-    help="'auto' is fp16 where the engine has it.",
+    help="'auto' selects fp16 if the engine has it, otherwise fp32.",
 )
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
     default=GPU_BATCH_SIZE,
     show_default=True,
-    help="Images of one inference.",
+    help="Images per inference.",
 )
 @signed_option
 @single_writer_option
-@click.option("--verbose", is_flag=True, help="Log what happens, TensorRT's errors too, to stderr.")
+@click.option(
+    "--verbose", is_flag=True, help="Write a detailed log, with TensorRT's messages, to stderr."
+)
 @output_option
 def build_engine(
     engine: str,
@@ -77,10 +79,10 @@ def build_engine(
     verbose: bool,
     output: str,
 ) -> None:
-    """Compile ENGINE into a plan for this machine, check it, and keep it beside the engine.
+    """Compile ENGINE into a plan for this machine, check it, and store it with the engine.
 
-    Takes one to five minutes. `score` does the same for a GPU that has no plan, so this is for
-    doing it ahead. A plan of the same name is kept as it is.
+    Takes one to five minutes. `score` compiles a missing plan itself; use this command to do it
+    ahead of time. An existing plan of the same name is kept.
     """
     configure_logging(verbose)
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
@@ -111,7 +113,7 @@ def _table(record: PlanRecord) -> Table:
     table.add_row("engine", record.engine)
     table.add_row("runs on", _gpus(record))
     table.add_row("size", f"{record.size_bytes / (1 << 20):.1f} MiB")
-    table.add_row("built in", f"{record.build_seconds:.1f} s")
+    table.add_row("build time", f"{record.build_seconds:.1f} s")
     table.add_row("layers", ", ".join(f"{num} {kind}" for kind, num in record.layers.items()))
     table.add_row("ONNX Runtime", _agreement(record))
     return table
@@ -120,12 +122,12 @@ def _table(record: PlanRecord) -> Table:
 def _gpus(record: PlanRecord) -> str:
     if record.compute_capability == ANY_GPU:
         return f"the GPUs of TensorRT for RTX {record.runtime_version}"
-    return f"compute capability {record.compute_capability}, as of this {record.device_name}"
+    return f"compute capability {record.compute_capability}, such as this {record.device_name}"
 
 
 def _agreement(record: PlanRecord) -> str:
     if not record.check:
-        return "not compared: there was no GPU here to run it"
+        return "not compared: this machine has no GPU to run the plan"
     return (
         f"{record.check['differing_share']:.4%} of pixels differ on "
         f"{record.check['num_images']} images"

@@ -1,4 +1,4 @@
-"""One call of a command: what it raises becomes a paragraph and an exit code."""
+"""Run one command: turn what it raises into an error message and an exit code."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def call(
     arguments: Sequence[str] | None = None,
     prog_name: str | None = None,
 ) -> int:
-    """Run a command; a user's mistake becomes one paragraph, never a traceback.
+    """Run a command; a user's mistake is reported as one paragraph, never as a traceback.
 
-    A signal interrupts it where that is safe, so that locks are released: see `interrupt`.
+    A signal interrupts the command at a safe point, so that locks are released: see `interrupt`.
 
     Args:
-        command: The command or group.
-        arguments: Those of this process by default.
-        prog_name: What usage calls it; by default what this process was started as.
+        command: The command or group to run.
+        arguments: The arguments; by default those of this process.
+        prog_name: The program name in usage messages; by default that of this process.
 
     Returns:
-        The exit code; 130 whatever became of the command, once a signal asked to stop.
+        The exit code; always 130 after a signal requested a stop.
     """
     message = ""
     try:
@@ -44,7 +44,7 @@ def call(
         message = interrupt.MESSAGE
     except SteelBatchError as error:
         code = refuse(str(error), error.exit_code)
-    except Exception:  # what a library made of an interruption
+    except Exception:  # a library may have wrapped the interruption
         if not interrupt.is_requested():
             raise
     if message or interrupt.is_requested():
@@ -54,16 +54,16 @@ def call(
 
 
 def refuse(message: str, code: int) -> int:
-    """Show an error in the one form that errors have here; returns the exit code."""
+    """Print an error message in the common form; return the exit code."""
     first, *others = printable(redacted(message)).split("\n")
-    # What follows is of this message, whatever it looks like.
+    # Every further line belongs to this message, so indent it.
     text = "\n".join([first, *(f"  {line}" if line else "" for line in others)])
     click.echo(f"Error: {text}", err=True)
     return code
 
 
 def _refuse_usage(error: click.UsageError) -> int:
-    """What click found wrong, and where the flags are listed."""
+    """Print a usage error, and how to list the flags."""
     if error.ctx is None:
         return refuse(error.format_message(), error.exit_code)
     if type(error).__name__ == "NoArgsIsHelpError":  # click has it from 8.2 on

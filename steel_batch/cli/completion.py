@@ -1,6 +1,6 @@
-"""What TAB offers for engines, runs and dates: what the store that was named before has of them.
+"""TAB completion of engines, runs and dates, from the store given on the command line.
 
-Completion never fails and never waits long: where there is no ``--store`` yet, or it does not
+Completion never fails and never waits long. If there is no ``--store`` yet, or the store does not
 answer, it offers nothing.
 """
 
@@ -24,7 +24,7 @@ Complete = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
 def _of_store(names: Callable[[Lake, str], Iterable[str]]) -> Complete:
-    """A completion from the store of the command line."""
+    """Return a completion function that reads names from the command line's store."""
 
     def complete(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         url = context.params.get("store")

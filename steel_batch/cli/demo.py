@@ -1,4 +1,4 @@
-"""`steel-batch demo`: the whole way of the data on made-up images, in a minute."""
+"""`steel-batch demo`: generate images, score them and query the results, in a minute."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from steel_batch.tables.query import run_query
 
 DATE = "2026-11-21"
 MADE = {"lake", "store", "worst.png"}
-"""What a demo leaves, and the next one deletes."""
+"""What a demo writes, and the next demo in the same folder deletes."""
 PATTERN = "line={line}/date={date}/{image_id}.jpg"
 QUESTION = """\
 SELECT line, class_name, num_images AS images, num_defective AS defective,
@@ -40,31 +40,33 @@ ORDER BY list_sum(list_transform(defects, lambda d: d.area_px)) DESC LIMIT 8"""
     default=Path("demo-out"),
     show_default=True,
     metavar="FOLDER",
-    help="Where everything lands.",
+    help="Folder for images, store and picture.",
 )
 @click.option(
     "--num-images",
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="How many are drawn.",
+    help="Number of images to generate.",
 )
 def demo(out: Path, num_images: int) -> None:
-    """Draw strip images, score them, query the answer and picture the worst.
+    """Generate strip images, score them, query the results and picture the worst.
 
-    Everything lands in --out, which is made anew each time.
+    Everything is written to --out. A previous demo in that folder is deleted first.
     """
     configure_logging(False)
     with naming("--out", out):
         is_demo = not out.exists() or (out.is_dir() and {p.name for p in out.iterdir()} <= MADE)
         if not is_demo:
-            raise click.UsageError(f"{out} holds other things than a demo; name an empty --out.")
+            raise click.UsageError(
+                f"--out {out} contains files that are not from a demo. Give an empty or new folder."
+            )
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
     lake, store = Lake(str(out / "lake")), Lake(str(out / "store"))
-    with console.status(f"drawing {num_images} strip images"):
+    with console.status(f"generating {num_images} strip images"):
         made = write_lake(lake, num_images=num_images, seed=7, lines=["1", "2"], dates=[DATE])
-    say(f"drew {made.num_images} strip images in {made.out}\n")
+    say(f"generated {made.num_images} strip images in {made.out}\n")
     with progress_line() as observe:
         config = ScoreConfig(
             images=lake.url, key_pattern=PATTERN, date=DATE, store=store.url, shard_images=16
@@ -75,7 +77,7 @@ def demo(out: Path, num_images: int) -> None:
     show_table(run_query(store, QUESTION))
     worst = run_query(store, WORST).to_pylist()
     if not worst:
-        console.print("\nno image has a defect, so there is nothing to picture")
+        console.print("\nno image has a defect, so no picture was made")
         return
     keys = [ReadRequest(key=row["image_key"]) for row in worst]
     contents = [decode_gray(data) for data in lake.read_many(keys) if isinstance(data, bytes)]

@@ -1,4 +1,4 @@
-"""`steel-batch doctor`: is everything here that scoring needs, and what mends what is not."""
+"""`steel-batch doctor`: check what scoring needs, and show how to fix what is wrong."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from steel_batch.cli.output import (
     Table,
     answer,
     console,
+    counted,
     endpoint_option,
     output_option,
     print_json,
@@ -43,10 +44,10 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 @click.command()
 @engine_option
 @click.option(
-    "--store", type=PLACE, metavar="URL", help="Folder or s3:// prefix: can it be written?"
+    "--store", type=PLACE, metavar="URL", help="Folder or s3:// prefix to check for writing."
 )
 @click.option(
-    "--images", type=PLACE, metavar="URL", help="Folder, s3:// prefix or manifest: can it be read?"
+    "--images", type=PLACE, metavar="URL", help="Folder, s3:// prefix or manifest to check."
 )
 @endpoint_option
 @runtime_option
@@ -56,7 +57,7 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Look at every node of this cluster; RAY_ADDRESS by default, else at this machine.",
+    help="Check every node of this Ray cluster. Default: RAY_ADDRESS; if unset, this machine only.",
 )
 @output_option
 def doctor(
@@ -71,10 +72,10 @@ def doctor(
     ray_address: str | None,
     output: str,
 ) -> None:
-    """Check what scoring needs; exit 1 where something is wrong.
+    """Check what scoring needs; exit 1 if a check fails.
 
-    Looks at packages, driver, GPU, TensorRT, the engine's plan and memory, or at ONNX Runtime and
-    the graph; with --store and --images at those too. On a cluster, every node looks at itself.
+    Checks packages, driver, GPU, TensorRT, the engine's compiled plan and memory, or ONNX Runtime
+    and the graph; --store and --images add checks of those. On a cluster, every node is checked.
     """
     lake = None if store is None else Lake(store, endpoint_url=endpoint_url)
     engine_finding: Finding
@@ -118,13 +119,13 @@ def doctor(
         )
     else:
         _show(engine_finding, reports)
-        console.print(f"{num_wrong} wrong" if num_wrong else "all is well")
+        console.print(f"{counted(num_wrong, 'check')} failed" if num_wrong else "all checks passed")
     if num_wrong:
         raise click.exceptions.Exit(1)
 
 
 def _show(engine: Finding, reports: Sequence[NodeReport]) -> None:
-    """A row for each check; below a node's, in whole lines, what mends what is wrong."""
+    """Show one row per check; below each node's table, how to fix each failed check."""
     _show_rows([engine])
     for report in reports:
         answer.print(f"\nnode {report.node}", style="bold", markup=False)
@@ -135,7 +136,7 @@ def _show(engine: Finding, reports: Sequence[NodeReport]) -> None:
 
 
 def _show_rows(findings: Sequence[Finding]) -> None:
-    """Wrapped within their column on a terminal; elsewhere a line each, which can be searched."""
+    """Show findings: wrapped in their column on a terminal, elsewhere one line each for grep."""
     if not answer.is_terminal:
         for finding in findings:
             answer.print(f"{finding.state:5}  {finding.name:8}  {finding.found}", markup=False)

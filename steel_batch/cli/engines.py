@@ -1,4 +1,4 @@
-"""`steel-batch engines`: the versions of a store's models and the aliases that name them."""
+"""`steel-batch engines`: the versions of a store's models, and the aliases that point to them."""
 
 from __future__ import annotations
 
@@ -39,20 +39,22 @@ from steel_batch.registry.versions import list_aliases, list_models, list_versio
 from steel_batch.report.engine_page import page_of
 
 LONGEST = 40
-"""Characters of a value in `diff`; longer ones are cut."""
+"""Longest value that `diff` shows whole, in characters."""
 
 lookup_option = click.option(
     "--store",
     type=PLACE,
     metavar="URL",
-    help="Folder or s3:// prefix of the registry; the shipped engine needs none.",
+    help="Folder or s3:// prefix of the registry. Not needed for the engine 'demo'.",
 )
-why_option = click.option("--why", default="", metavar="TEXT", help="For the alias's history.")
+why_option = click.option(
+    "--why", default="", metavar="TEXT", help="Reason, recorded in the alias's history."
+)
 
 
 @click.group()
 def engines() -> None:
-    """List, show and compare engines; say which one an alias means."""
+    """List, show, compare, promote and roll back engines."""
 
 
 @engines.command("list")
@@ -60,7 +62,7 @@ def engines() -> None:
 @endpoint_option
 @output_option
 def list_(store: str, endpoint_url: str | None, output: str) -> None:
-    """List every version of every model, and its aliases; exit 1 where a card cannot be read."""
+    """List every version of every model, and its aliases; exit 1 if a card cannot be read."""
     lake = existing_store(store, endpoint_url)
     rows, errors = [], []
     for model in list_models(lake):
@@ -94,13 +96,13 @@ def list_(store: str, endpoint_url: str | None, output: str) -> None:
     "--page",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Also write its page: the report of its training, or its card where there is none.",
+    help="Also write an HTML page: the training report, or the card if there is no report.",
 )
 @output_option
 def show(
     engine: str, store: str | None, endpoint_url: str | None, page: Path | None, output: str
 ) -> None:
-    """Show an engine's card; of <model>@<alias>, also what that alias meant and when."""
+    """Show an engine's card; for <model>@<alias>, also the alias's history."""
     lake = Lake(store, endpoint_url=endpoint_url) if store else None
     found = load_engine(engine, store=lake, endpoint_url=endpoint_url)
     card = found.card
@@ -127,7 +129,7 @@ def show(
     default="production",
     show_default=True,
     metavar="NAME",
-    help="Which of the model's aliases is moved.",
+    help="Alias to point to ENGINE.",
 )
 @registry_option
 @endpoint_option
@@ -136,16 +138,16 @@ def show(
     type=click.FloatRange(0, 1),
     default=Tolerance().dice,
     show_default=True,
-    help="How much lower Kaggle Dice may be.",
+    help="Largest loss accepted in Kaggle Dice.",
 )
 @click.option(
     "--tolerance-class",
     type=click.FloatRange(0, 1),
     default=Tolerance().per_class,
     show_default=True,
-    help="How much worse each class may be: Dice where present, recall, false alarms.",
+    help="Largest loss accepted per class, in Dice where present, recall and false alarms.",
 )
-@click.option("--force", is_flag=True, help="Promote it whatever is found; needs --why.")
+@click.option("--force", is_flag=True, help="Promote it even if a check fails; needs --why.")
 @why_option
 @single_writer_option
 @output_option
@@ -161,14 +163,14 @@ def promote_(
     unsafe_single_writer: bool,
     output: str,
 ) -> None:
-    """Make <model>@<alias> mean ENGINE, from the next run on.
+    """Point <model>@<alias> to ENGINE, from the next run on.
 
-    ENGINE is <model>-<12 hex digits>, or another alias of the model. It is refused where it is
-    worse than the engine that the alias means, or was judged on other held-out images, has other
-    classes, or was rolled back from.
+    ENGINE is <model>-<12 hex digits>, or another alias of the model. The promotion is refused if
+    ENGINE is worse than the alias's present engine, was evaluated on other held-out images, has
+    other classes, or was rolled back from before.
     """
     if force and not why.strip():
-        raise click.UsageError('--force needs a reason for the history: --why "…".')
+        raise click.UsageError('--force needs a reason for the history: add --why "…".')
     move = promote(
         writable(Lake(store, endpoint_url=endpoint_url), single_writer=unsafe_single_writer),
         engine,
@@ -195,10 +197,10 @@ def rollback_(
     unsafe_single_writer: bool,
     output: str,
 ) -> None:
-    """Make an alias mean what it meant before its last promotion, from the next run on.
+    """Point an alias back to its previous version, from the next run on.
 
-    Rolled back again, it goes one further back. Rows that are there stay under the engine that
-    scored them.
+    Rolling back again goes one version further back. Existing rows keep the engine that scored
+    them.
     """
     lake = writable(Lake(store, endpoint_url=endpoint_url), single_writer=unsafe_single_writer)
     move = rollback(lake, engine, why=why.strip())
@@ -216,8 +218,8 @@ def sign(
 ) -> None:
     """Sign every card, alias and plan record of MODEL with the key in STEEL_BATCH_SIGNING_KEY.
 
-    What is registered, promoted or built with that key set is signed at once. Use this for
-    versions that were registered before, after you have checked them.
+    With that key set, new versions, aliases and plans are signed when they are written. Use this
+    command for older versions, after you have checked them.
     """
     lake = writable(existing_store(store, endpoint_url), single_writer=unsafe_single_writer)
     keys = sign_model(lake, model)
@@ -255,14 +257,14 @@ def diff(
         )
         return
     if a.name == b.name:
-        answer.print(f"{a.name}: one and the same engine")
+        answer.print(f"{a.name}: both names mean the same engine")
         return
     if not comparable:
-        answer.print("Judged on different held-out images: the figures do not compare.")
+        answer.print("Evaluated on different held-out images: do not compare the figures.")
     for card in (a, b):
         lack = too_few(card.metrics, card.classes)
         if lack is not None:
-            answer.print(f"{card.name} was judged on too few images to compare: {lack}.")
+            answer.print(f"{card.name} was evaluated on too few images to compare: {lack}.")
     print_table(_differing(a, b, found))
 
 
@@ -272,25 +274,27 @@ def _answer_move(move: Move, output: str) -> None:
         return
     if not move.changed:
         since = f"since {move.entry.at} by {move.entry.by}"
-        answer.print(f"{move.alias} means {move.engine} already, {since}; nothing was changed")
+        answer.print(f"{move.alias} already points to {move.engine}, {since}; nothing was changed")
         return
     before = f", before: {move.previous}" if move.previous else ", its first promotion"
-    answer.print(f"{move.alias} means {move.engine}{before}")
+    answer.print(f"{move.alias} now points to {move.engine}{before}")
     if move.comparison is None:
         if move.entry.action == "promote":
-            answer.print("There was nothing to compare it with.")
+            answer.print("There was no earlier engine to compare it with.")
         return
     for refusal in move.entry.checks["refusals"]:
-        answer.print(f"forced although {refusal}")
+        answer.print(f"promoted with --force although {refusal}")
     if move.comparison.too_few is not None:
-        answer.print(f"Both were judged on too few images to compare: {move.comparison.too_few}.")
+        answer.print(
+            f"Both were evaluated on too few images to compare: {move.comparison.too_few}."
+        )
     if move.comparison.figures and not move.entry.forced:
         print_table(_compared(move.comparison.figures))
 
 
 def _show_card(card: Card) -> None:
     post = card.post_process
-    answer.print(f"{card.name}, made {card.created}")
+    answer.print(f"{card.name}, created {card.created}")
     answer.print(
         f"  input {card.height}×{card.width}, other sizes are "
         f"{'scaled' if post.resize == 'fit' else 'quarantined'}; precisions "
@@ -299,7 +303,7 @@ def _show_card(card: Card) -> None:
     figures = card.metrics
     if "kaggle_dice" in figures:
         answer.print(
-            f"  judged on {counted(figures['num_images'], 'held-out image')}: "
+            f"  evaluated on {counted(figures['num_images'], 'held-out image')}: "
             f"{headline(figures, card.classes)}"
         )
     table = _table("class", "threshold", "min. area px", "images", "Dice", "recall", "false alarms")
@@ -314,7 +318,7 @@ def _show_card(card: Card) -> None:
 
 
 def _moves(entries: list[AliasEntry]) -> Table:
-    """An alias's history, the newest first."""
+    """Show an alias's history, newest entry first."""
     table = Table("at", "", "means", "by", "why", box=None, pad_edge=False)
     for entry in reversed(entries):
         action = "forced" if entry.forced else entry.action
@@ -323,7 +327,7 @@ def _moves(entries: list[AliasEntry]) -> Table:
 
 
 def _compared(figures: tuple[Figure, ...]) -> Table:
-    table = _table("", "before", "now", "worse by", "tolerated")
+    table = _table("", "before", "now", "worse by", "tolerance")
     for figure in figures:
         loss = f"{figure.loss:.4f}" if figure.loss > 0 else "–"
         values = (f"{figure.current:.4f}", f"{figure.candidate:.4f}", loss)

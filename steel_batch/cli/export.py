@@ -1,4 +1,4 @@
-"""`steel-batch export`: what was found, in the formats of other programs."""
+"""`steel-batch export`: write defects in the formats of other programs."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ FIFTYONE_FILE: Final = "labels.json"
     type=click.Path(path_type=Path),
     required=True,
     metavar="PATH",
-    help="A new file; a new folder for cvat, png and fiftyone.",
+    help="New file to write; for cvat, png and fiftyone, a new folder.",
 )
 @selection_options
 @click.option(
     "--names",
     type=click.Choice(["file", "key"]),
-    help="Call an image by its file name, or by its whole key under --images.  [default: file for "
-    "kaggle, key for the others]",
+    help="Name images by their file name, or by their whole key under --images.  [default: file "
+    "for kaggle, key for the others]",
 )
 @click.option(
     "--kaggle-layout",
     type=click.Choice(LAYOUTS),
     default=LAYOUTS[0],
     show_default=True,
-    help="Rows of ImageId,ClassId,EncodedPixels for defects only, or of "
-    "ImageId_ClassId,EncodedPixels for every class of every image.",
+    help="Rows of ImageId,ClassId,EncodedPixels, one per defect; or of "
+    "ImageId_ClassId,EncodedPixels, one per class of every image.",
 )
 @output_option
 def export(
@@ -57,16 +57,16 @@ def export(
     output: str,
     **selection: Any,
 ) -> None:
-    r"""Write what was found for another program to read.
+    r"""Write defects for another program to read.
 
     \b
-    kaggle    one CSV as in Severstal's competition
+    kaggle    one CSV in the format of the Severstal competition
     coco      one JSON of instances, masks as compressed run-lengths
     cvat      a folder to import into CVAT as "COCO 1.0"
     png       a folder of masks, one per image and class, and an index
     fiftyone  a folder to import into FiftyOne as COCODetectionDataset
 
-    Images themselves are not copied. --out is there whole or not at all.
+    Images are not copied. --out is written completely or not at all.
     """
     with naming("--out", out):
         check_new(out)
@@ -83,7 +83,7 @@ def export(
 
 
 class _Counted:
-    """Images, counted as they are taken."""
+    """Iterates over images and counts them."""
 
     def __init__(self, images: Picked) -> None:
         self._images = images

@@ -1,4 +1,4 @@
-"""Help that shows a command's options in groups, the ones that everybody needs first."""
+"""Help that shows a command's options in groups, the most needed ones first."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ GROUPS: Final = {
     "Cluster": ("ray_address", "num_actors", "cpus_per_actor", "actors_per_gpu"),
     "Output": ("output", "verbose"),
 }  # fmt: skip
-"""Options of `score` and of the commands that share them, by parameter."""
+"""Options of `score` and of the commands that share them, by parameter name."""
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options as `GROUPS` has them.
+    """A command whose help lists its options in the groups of `GROUPS`.
 
     Args:
-        example: A command line, which is shown as it is; its lines are indented.
-        options: Those of `click.Command`.
+        example: A command line, shown verbatim and indented.
+        options: The options of `click.Command`.
     """
 
     def __init__(self, *, example: str, **options: Any) -> None:
@@ -43,7 +43,7 @@ class GroupedCommand(click.Command):
         self.help = f"{text}\n\n\b\nExample:\n{lines}"
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write one section per group; what is in none comes last."""
+        """Write one section per group; ungrouped options come last."""
         records = {str(option.name): option.get_help_record(ctx) for option in self.get_params(ctx)}
         named = {name for names in GROUPS.values() for name in names}
         rest = tuple(name for name in records if name not in named)

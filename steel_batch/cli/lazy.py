@@ -1,7 +1,7 @@
-"""A group of commands that are imported when they are called.
+"""A group of commands that are imported only when they are called.
 
-`steel-batch --help`, `--version` and the completion of a command's name import no command: what
-they show is in the group's table.
+`steel-batch --help`, `--version` and the completion of command names import no command: they read
+the group's table.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from click.shell_completion import CompletionItem
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands by name, place and summary.
+    """A group that knows each command's name, location and summary.
 
     Args:
         table: Per command, ``module:attribute`` and its line in the list of commands.
-        options: Those of `click.Group`.
+        options: The options of `click.Group`.
     """
 
     def __init__(self, *, table: Mapping[str, tuple[str, str]], **options: Any) -> None:
@@ -44,7 +44,7 @@ class LazyGroup(click.Group):
 
 
 class _Imported(Mapping[str, click.Command]):
-    """Commands by name, each imported when it is asked for."""
+    """Commands by name, each imported on access."""
 
     def __init__(self, places: Mapping[str, str]) -> None:
         self._places = places

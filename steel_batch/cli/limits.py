@@ -13,21 +13,21 @@ from steel_batch.config import Limits
 from steel_batch.errors import ConfigError
 
 LIMIT_NAMES: Final = {each.name.replace("_", "-"): each.name for each in dataclasses.fields(Limits)}
-"""Limits as they are written, and their fields."""
+"""The fields of `Limits`, by the name that flags and files use."""
 LIMITS_OF_FILE: Final = "steel_batch.limits"
-"""Where a command's context keeps those of its settings file."""
+"""Key under which a command's context keeps the limits of its settings file."""
 
 
 def check_limit(where: str, name: str, value: Any) -> int:
-    """A limit's value, as a settings file or a flag gives it.
+    """Check the value of a limit from a settings file or a flag.
 
     Args:
-        where: What gives it, for messages.
+        where: The file or flag that sets it, for messages.
         name: The field of `Limits`.
-        value: A whole number; of one in bytes, also a size such as ``64 MiB``.
+        value: A whole number; for a limit in bytes, also a size such as ``64 MiB``.
 
     Raises:
-        ConfigError: It is another kind of value.
+        ConfigError: The value is of another type.
     """
     is_size = name.endswith("_bytes")
     if is_size and isinstance(value, str):
@@ -35,7 +35,7 @@ def check_limit(where: str, name: str, value: Any) -> int:
     if type(value) is not int:
         expected = "a size, such as 67108864 or '64 MiB'" if is_size else "a whole number"
         name = name.replace("_", "-")
-        raise ConfigError(f"{where}: the limit {name} is {value!r}, expected {expected}.")
+        raise ConfigError(f"{where}: limit {name} is {value!r}, expected {expected}.")
     return value
 
 
@@ -47,7 +47,7 @@ def _read_limits(context: click.Context, option: click.Parameter, given: Sequenc
         if field is None:
             known = ", ".join(LIMIT_NAMES)
             raise click.BadParameter(
-                f"{text!r} sets no limit: expected NAME=VALUE, with a NAME of: {known}.",
+                f"{text!r} is not a limit: expected NAME=VALUE, where NAME is one of: {known}.",
                 context,
                 option,
             )
@@ -63,6 +63,6 @@ input_limit_option = click.option(
     multiple=True,
     callback=_read_limits,
     metavar="NAME=VALUE",
-    help="How much is read of an image, a container or a list before it is refused, such as "
-    "'object-bytes=256 MiB'; give it once for each. Settings files have them as [limits].",
+    help="Largest image, container or list to read, such as 'object-bytes=256 MiB'. Larger ones "
+    "are refused. Repeatable. In a settings file: [limits].",
 )

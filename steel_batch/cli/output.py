@@ -1,7 +1,6 @@
-"""What commands share: how they print and write, and the options that several of them take.
+"""What commands share: printing, writing, and options that several commands take.
 
-JSON for machines goes to stdout; text, tables and progress go to stderr, except where the text is
-the answer itself.
+JSON goes to stdout. Text, tables and progress go to stderr, unless the text is the answer itself.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _Terminal(Console):
-    """A console that shows control characters of whatever text it is given as escapes."""
+    """A console that escapes control characters in everything it prints."""
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """See `rich.console.Console`: strings come this way, those in tables as well."""
+        """See `rich.console.Console`: every string is rendered here, also those in tables."""
         return super().render_str(printable(text), **options)
 
 
 class Table(RichTable):
-    """A table of `rich` in which each row stays a row, whatever its cells hold."""
+    """A `rich` table in which each row stays one row, whatever its cells contain."""
 
     def add_row(self, *cells: Any, **options: Any) -> None:
         """See `rich.table.Table`."""
@@ -48,12 +47,12 @@ class Table(RichTable):
         )
 
 
-# Keys and messages hold brackets, which are not meant as markup.
+# Keys and messages may contain brackets, which must not be read as markup.
 console = _Terminal(stderr=True, highlight=False, markup=False)
 answer = _Terminal(highlight=False, markup=False, soft_wrap=True)
 
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-"""How a command's help is asked for and shown, also where it is run alone."""
+"""How the help of every command is requested and shown, also if it runs alone."""
 LONGEST_LINE: Final = 1 << 20
 
 output_option = click.option(
@@ -61,7 +60,7 @@ output_option = click.option(
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="Text for people, or JSON on stdout for machines.",
+    help="Text for people, or JSON on stdout for programs.",
 )
 store_option = click.option(
     "--store",
@@ -80,14 +79,14 @@ registry_option = click.option(
 single_writer_option = click.option(
     "--unsafe-single-writer",
     is_flag=True,
-    help="Write to a store that does not decide between two writers: on your word that no other "
-    "command writes to it meanwhile.",
+    help="Write to a store that cannot decide between two concurrent writers. You guarantee that "
+    "no other command writes to it at the same time.",
 )
 links_option = click.option(
     "--follow-links",
     is_flag=True,
-    help="Read what links in a folder lead to out of it, too. Without it, such an image is "
-    "quarantined, and what lies below such a folder is left out.",
+    help="Follow symbolic links that lead out of the --images folder. Without it, such an image is "
+    "quarantined, and such a folder is skipped.",
 )
 inventory_option = click.option(
     "--inventory-bucket",
@@ -95,43 +94,44 @@ inventory_option = click.option(
     multiple=True,
     default=(),
     metavar="BUCKET",
-    help="A bucket that an S3 Inventory may name besides the one that it lies in; may be repeated.",
+    help="Another bucket that an S3 Inventory may refer to, besides the bucket that contains it. "
+    "Repeatable.",
 )
 endpoint_option = click.option(
     "--endpoint-url",
     type=ENDPOINT,
     metavar="URL",
     envvar="AWS_ENDPOINT_URL",
-    help="S3 endpoint other than AWS's.",
+    help="S3 endpoint, for servers other than AWS.",
 )
 bits_option = click.option(
     "--bits",
     type=click.IntRange(FEWEST_BITS, SAMPLE_BITS),
-    help="Bits in use in images of 16 bits a sample, as the camera gives them, such as 12. Without "
-    "it, an image that does not show that it uses all 16 is refused.",
+    help="Number of used bits in images of 16 bits per sample, such as 12. Without it, an image is "
+    "refused if its values do not show that all 16 bits are used.",
 )
 
 
 def existing_store(url: str, endpoint_url: str | None) -> Lake:
-    """A store that is only looked into: a mistyped one is not an empty one.
+    """Open an existing store for reading: a mistyped URL must not look like an empty store.
 
     Raises:
-        ConfigError: Nothing lies there that a store has.
+        ConfigError: There is no store at that place.
     """
     store = Lake(url, endpoint_url=endpoint_url)
     if not any(next(store.list_objects(f"{folder}/"), None) for folder in layout.FOLDERS):
         raise ConfigError(
-            f"there is no store at {store.url}: it has no runs, tables or registry; check --store."
+            f"there is no store at {store.url}: found no runs, tables or registry. Check --store."
         )
     return store
 
 
 @contextmanager
 def naming(flag: str, path: Path) -> Iterator[None]:
-    """What the operating system says of a path of this machine, in one sentence with its flag.
+    """Turn an operating-system error about a local path into one sentence that names its flag.
 
     Raises:
-        ConfigError: In place of the `OSError` of the block.
+        ConfigError: Raised instead of the `OSError` of the block.
     """
     try:
         yield
@@ -143,17 +143,17 @@ def naming(flag: str, path: Path) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """A sentence on stderr: folded to a terminal's width, elsewhere one line."""
+    """Print a sentence to stderr: wrapped on a terminal, elsewhere on one line."""
     console.print(text, soft_wrap=not console.is_terminal)
 
 
 def print_line(text: str) -> None:
-    """A line of the answer, whatever names and notes are in it."""
+    """Print a line of the answer, safe for any name or note in it."""
     answer.print(printable(text, lines=False))
 
 
 def print_table(table: Table, to: Console = answer) -> None:
-    """A table: values folded to a terminal's width, elsewhere a line a row."""
+    """Print a table: values wrapped on a terminal, elsewhere one line per row."""
     for column in table.columns:
         column.overflow = "fold"
     if not to.is_terminal:
@@ -162,9 +162,9 @@ def print_table(table: Table, to: Console = answer) -> None:
 
 
 def others(number: int, example: str | None) -> str:
-    """What a listing saw and took for no image: how many objects, one of them, and why, if known.
+    """Describe the objects that a listing left out: how many, one example, and why, if known.
 
-    A folder whose name does not match counts as one.
+    A folder whose name does not match counts as one object.
     """
     text = counted(number, "other object")
     if example is None:
@@ -176,12 +176,12 @@ def others(number: int, example: str | None) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 image", "2,000 images"."""
+    """Return a number with its noun: "1 image", "2,000 images"."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def size_of(num_bytes: int) -> str:
-    """Bytes as people say them."""
+    """Format a number of bytes for people."""
     if num_bytes < 1e3:
         return counted(num_bytes, "byte")
     if num_bytes < 1e6:
@@ -190,7 +190,7 @@ def size_of(num_bytes: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Format seconds for people."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -199,16 +199,16 @@ def duration(seconds: float) -> str:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on stdout."""
+    """Print one JSON object to stdout."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     click.echo(json.dumps(value, sort_keys=True, default=str), file=answers())
 
 
 class _Lines(logging.Formatter):
-    """Warnings as a person reads them; with times and names where all is logged.
+    """Formats warnings for people, and adds times and names if everything is logged.
 
-    A record is a line, whatever names it tells of.
+    Each record is one line, whatever names it contains.
     """
 
     def __init__(self, verbose: bool) -> None:

@@ -1,4 +1,4 @@
-"""`steel-batch pack`: make shards of loose images."""
+"""`steel-batch pack`: pack loose images into containers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ from steel_batch.pack.shards import FORMATS
     of=PackConfig,
     type=PLACE,
     metavar="URL",
-    help="What to pack: anything that score reads.",
+    help="Images to pack: anything that score reads.",
 )
-@setting("--key-pattern", of=PackConfig, metavar="PATTERN", help="How keys read, as for score.")
+@setting("--key-pattern", of=PackConfig, metavar="PATTERN", help="Image keys, as for score.")
 @setting(
     "--date",
     of=PackConfig,
@@ -48,33 +48,33 @@ from steel_batch.pack.shards import FORMATS
     of=PackConfig,
     type=PLACE,
     metavar="URL",
-    help="Folder or s3:// prefix of the shards.",
+    help="Folder or s3:// prefix for the containers.",
 )
 @setting(
     "--format",
     of=PackConfig,
     type=click.Choice(FORMATS),
-    help="A tar keeps names; Parquet also tags that no name says.",
+    help="tar stores the image's name; parquet also stores tags that are not part of the name.",
 )
 @setting(
     "--shard-bytes",
     of=PackConfig,
     type=SIZE,
     metavar="BYTES",
-    help="Most bytes of one shard.",
+    help="Largest size of one container.",
 )
-@setting("--threads", "num_threads", of=PackConfig, type=int, help="Shards written at once.")
+@setting("--threads", "num_threads", of=PackConfig, type=int, help="Containers written at once.")
 @input_limit_option
 @links_option
 @inventory_option
 @endpoint_option
 @output_option
 def pack(output: str, **options: Any) -> None:
-    """Pack images into shards of a stated size.
+    """Pack images into containers (shards) of a given size.
 
-    Writes [line=…/][date=…/]shard-00000.tar (or .parquet) and beside each an index, .idx, with
-    every image's name, place, size and SHA-256. The same images give the same bytes; what is
-    packed already is kept, so the same command continues a packing that was stopped.
+    Writes [line=…/][date=…/]shard-00000.tar (or .parquet), and next to each an index (.idx) with
+    every image's name, position, size and SHA-256. The same images give the same bytes. Existing
+    shards are kept, so run the same command again to resume.
     """
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("packing", total=None)
@@ -84,11 +84,11 @@ def pack(output: str, **options: Any) -> None:
     if output == "json":
         print_json(result)
         return
-    kept = f" ({result.num_kept:,} of them were there)" if result.num_kept else ""
+    kept = f" ({result.num_kept:,} of them existed already)" if result.num_kept else ""
     say(
         f"{counted(result.num_images, 'image')} in {counted(result.num_shards, 'shard')}{kept}, "
         f"{size_of(result.bytes)}, in {result.out}"
     )
     if result.num_left_out:
-        say(f"left out by their keys: {others(result.num_left_out, result.example_left_out)}")
-    say(f"score them with --images {result.out} --key-pattern '{result.key_pattern}'")
+        say(f"left out by the key pattern: {others(result.num_left_out, result.example_left_out)}")
+    say(f"to score them: --images {result.out} --key-pattern '{result.key_pattern}'")

@@ -1,4 +1,4 @@
-"""`steel-batch plan`: what `score` would do, without doing it."""
+"""`steel-batch plan`: show what `score` would do, without doing it."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ steel-batch plan --date 2026-11-21 \\
 @lake_options
 @output_option
 def plan(output: str, **options: Any) -> None:
-    """Show what score would read, shard by shard in total; nothing is written.
+    """Show what score would read, without writing anything.
 
-    Uses the same listing, key pattern and committed rows, so the digest is the one that the run
-    would have.
+    Uses the listing, key pattern and committed rows that score would use, so the digest is that of
+    the run.
     """
     configure_logging(False)
     scope = open_scope(ScoreConfig(**options), is_read_only=True)
@@ -76,11 +76,11 @@ def plan(output: str, **options: Any) -> None:
         )
         if info.num_committed or info.num_changed:
             say(
-                f"  left out: {info.num_committed:,} that have their row or quarantine entry, "
-                f"{info.num_changed:,} that were changed since"
+                f"  left out: {info.num_committed:,} that have a row or quarantine entry, "
+                f"{info.num_changed:,} that changed since they were scored"
             )
         if info.num_beyond_limit:
-            say(f"  left to a later run by --limit: {counted(info.num_beyond_limit, 'image')}")
+            say(f"  beyond --limit: {counted(info.num_beyond_limit, 'image')}, left to a later run")
         if planned.num_left_out:
             said = others(planned.num_left_out, planned.example_left_out)
-            say(f"  does not match: {said}")
+            say(f"  does not match the key pattern: {said}")

@@ -1,4 +1,4 @@
-"""How far a run is, for whoever waits for it: one line on stderr."""
+"""The progress of a run, as one line on stderr."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from steel_batch.runs.events import Observer, Progress
 
 @contextmanager
 def progress_line(*, every_seconds: float = 30.0) -> Iterator[Observer]:
-    """One line on stderr, rewritten while a run goes on.
+    """Show progress on one line of stderr, which is rewritten while the run goes on.
 
     Args:
-        every_seconds: Where a line cannot be rewritten, as in a log, a new one is printed for
-            every step, and this long after the last.
+        every_seconds: If the line cannot be rewritten, as in a log, a new line is printed at
+            every step, and this long after the last one.
     """
     if not console.is_terminal:
         last = ("", 0.0)
@@ -35,7 +35,7 @@ def progress_line(*, every_seconds: float = 30.0) -> Iterator[Observer]:
 
 
 def describe(progress: Progress) -> str:
-    """A run's progress as one line."""
+    """Return a run's progress as one line."""
     parts = [progress.step]
     if progress.num_images:
         parts.append(f"{progress.num_done:,} of {progress.num_images:,} images")

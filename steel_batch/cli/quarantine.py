@@ -1,4 +1,4 @@
-"""`steel-batch quarantine`: images that were set aside."""
+"""`steel-batch quarantine`: images that could not be scored."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def quarantine() -> None:
     "run_id",
     metavar="RUN",
     shell_complete=complete_run,
-    help="What this run set aside, also where it committed nothing, as after exit 3.",
+    help="Images quarantined by this run, even if it committed nothing, such as after exit 3.",
 )
 @output_option
 def list_(
@@ -66,7 +66,7 @@ def list_(
     run_id: str | None,
     output: str,
 ) -> None:
-    """List the quarantine: image, code, message."""
+    """List quarantined images with code and message."""
     lake = existing_store(store, endpoint_url)
     if run_id is not None:
         rows = _set_aside(lake, run_id, date, code)
@@ -93,18 +93,18 @@ def list_(
 
 
 def _set_aside(store: Lake, run_id: str, date: str | None, code: str | None) -> pa.Table:
-    """What one run set aside so far, from its receipts."""
+    """Read what one run has quarantined so far, from its receipts."""
     engine, its_date, _ = layout.split_run_id(run_id)
     if read_run(store, run_id).record is None:
-        raise ConfigError(f"there is no run {run_id} in {store.url}; `runs list` shows them.")
+        raise ConfigError(
+            f"there is no run {run_id} in {store.url}. `steel-batch runs list` lists the runs."
+        )
     if date not in (None, its_date):
-        raise ConfigError(f"run {run_id} is of {its_date}: leave --date {date} out.")
+        raise ConfigError(f"run {run_id} is of {its_date}, not of --date {date}: remove --date.")
     found = list(quarantined_images(store, run_id))
     known = {*IMAGE_CODES, *(image.error_code for image in found)}
     if code not in (None, *known):
-        raise ConfigError(
-            f"there is no --code {code!r}; a code is one of: {', '.join(sorted(known))}."
-        )
+        raise ConfigError(f"unknown --code {code!r}: expected one of: {', '.join(sorted(known))}.")
     rows = [
         {
             "date": its_date, "engine": engine, "image_key": image.image_key,
@@ -123,7 +123,7 @@ def _check_code(code: str, store: Lake) -> None:
     others = sorted({row["error_code"] for row in rows} - set(IMAGE_CODES))
     if code not in others or not code.replace("_", "").isalnum():
         raise ConfigError(
-            f"there is no --code {code!r}; a code is one of: {', '.join((*IMAGE_CODES, *others))}."
+            f"unknown --code {code!r}: expected one of: {', '.join((*IMAGE_CODES, *others))}."
         )
 
 
@@ -131,9 +131,9 @@ def _check_code(code: str, store: Lake) -> None:
 @date_option
 @run_options
 def retry(output: str, verbose: bool, **options: Any) -> None:
-    """Score quarantined images of a date again; what succeeds leaves the quarantine.
+    """Score a date's quarantined images again; those that succeed leave the quarantine.
 
-    Takes the flags of `score`, and scores new images of the date as well.
+    Takes the flags of `score`, and also scores new images of the date.
     """
     existing_store(options["store"], options["endpoint_url"])
     score_and_show(output, verbose, {**options, "retry_quarantined": True})

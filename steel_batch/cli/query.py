@@ -1,4 +1,4 @@
-"""`steel-batch query`: SQL over the tables of a store and the views that explain them."""
+"""`steel-batch query`: SQL over a store's tables and the views that explain them."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class _Explained(click.Command):
 as_of_option = click.option(
     "--as-of",
     metavar="VERSION|TIME",
-    help="What the store was then: a version of the predictions, or a time such as 2026-11-22 or "
-    "2026-11-22T06:30 (UTC, or with an offset).",
+    help="Query an earlier state of the store: a table version of the predictions, or a time such "
+    "as 2026-11-22 or 2026-11-22T06:30 (UTC, or with an offset).",
 )
 
 
@@ -75,15 +75,15 @@ as_of_option = click.option(
     "--pixel-mm",
     multiple=True,
     metavar="[LINE=]MM",
-    help="Millimetres that a pixel covers, for the columns in mm: 0.35, 0.35x0.5 for width and "
-    "height, 2=0.35 for line 2. Repeatable.",
+    help="Size of a pixel in millimetres, for the columns in mm: 0.35; 0.35x0.5 for width and "
+    "height; 2=0.35 for line 2 only. Repeatable.",
 )
 @click.option(
     "--output",
     type=click.Choice(["text", *sorted(WRITERS)]),
     default="text",
     show_default=True,
-    help="Text for people, or one of the others on stdout or in --out.",
+    help="Text for people, or a format for programs on stdout or in --out.",
 )
 @click.option(
     "--out",
@@ -95,8 +95,8 @@ as_of_option = click.option(
     "--unsafe",
     "is_unsafe",
     is_flag=True,
-    help="Let SQL read and write whatever this user can: other files, databases, the network. "
-    "Without it, SQL reaches the views below alone.",
+    help="Let SQL read and write everything that this user can: files, databases, the network. "
+    "Without it, SQL reads only the views below.",
 )
 def query(
     sql: str | None,
@@ -109,25 +109,26 @@ def query(
     out: Path | None,
     is_unsafe: bool,
 ) -> None:
-    """Answer SQL over a store: its tables, runs and engines.
+    """Run SQL over a store: its tables, runs and engines.
 
-    SQL is DuckDB's. Without SQL, on a terminal, this is a shell. The views are listed below.
+    The SQL dialect is DuckDB's. Without SQL, on a terminal, this starts a shell. The views are
+    listed below.
     """
     if sql is not None and file is not None:
-        raise click.UsageError("give the SQL or --file, not both.")
+        raise click.UsageError("give SQL or --file, not both.")
     if out is not None and output == "text":
-        raise click.UsageError("--out takes --output csv, json or parquet.")
+        raise click.UsageError("--out needs --output csv, json or parquet.")
     sizes = parse_pixel_sizes(pixel_mm)
     is_shell = sql is None and file is None
     if is_shell and not sys.stdin.isatty():
         raise click.UsageError(
-            "Missing argument 'SQL': give it, or --file (- is standard input); without both this "
-            "is a shell, and a shell needs a terminal."
+            "Missing argument 'SQL': give SQL, or --file (- is standard input). Without both, "
+            "this starts a shell, which needs a terminal."
         )
     if is_shell and output != "text":
-        raise click.UsageError("the shell answers in text: give the SQL, or leave --output out.")
+        raise click.UsageError("the shell prints text only: give SQL, or remove --output.")
     if output == "parquet" and out is None and sys.stdout.isatty():
-        raise click.UsageError("a terminal cannot show Parquet: name a file with --out.")
+        raise click.UsageError("cannot print Parquet to a terminal: give --out FILE.")
     if file is not None:
         sql = _read(file)
     lake = existing_store(store, endpoint_url)
@@ -139,7 +140,7 @@ def query(
 
 
 def _read(file: Path) -> str:
-    """The SQL of a file, or of standard input."""
+    """Read SQL from a file, or from standard input."""
     if str(file) == "-":
         return sys.stdin.read()
     with naming("--file", file):
@@ -147,11 +148,11 @@ def _read(file: Path) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--file {file}: it is no text in UTF-8 ({error}).") from error
+        raise ConfigError(f"--file {file}: not text in UTF-8 ({error}).") from error
 
 
 def _answer(store: OpenStore, sql: str, output: str, out: Path | None) -> None:
-    """Run every statement; print each answer as text, or the only one in another format."""
+    """Run every statement; print each answer as text, or the only answer in another format."""
     if output == "text":
         num_answers = 0
         for num_answers, found in enumerate(store.answers(sql), 1):  # noqa: B007 - counted below
@@ -161,8 +162,8 @@ def _answer(store: OpenStore, sql: str, output: str, out: Path | None) -> None:
         num_answers = len(relations)
         if num_answers > 1:
             raise ConfigError(
-                f"--output {output} takes one query, and these are {num_answers}: give them one by "
-                "one, or ask for text."
+                f"--output {output} takes one query, found {num_answers}: run them one by one, or "
+                "use --output text."
             )
         for relation in relations:
             fields, batches = store.read(relation)
@@ -174,7 +175,7 @@ def _answer(store: OpenStore, sql: str, output: str, out: Path | None) -> None:
 
 @contextmanager
 def _target(out: Path | None) -> Iterator[BinaryIO]:
-    """Where an answer is written: stdout, or a new file."""
+    """Open the place an answer is written to: stdout, or a new file."""
     if out is not None:
         with naming("--out", out), new_file(out) as file:
             yield file
@@ -191,7 +192,7 @@ def _show(store: OpenStore, relation: Any) -> None:
 
 
 def show_table(rows: pa.Table) -> None:
-    """Print a query's answer, numbers to the right."""
+    """Print a query's answer; numbers are right-aligned."""
     table = Table(*rows.column_names, box=None, pad_edge=False)
     for column, field in zip(table.columns, rows.schema, strict=True):
         kind = field.type
@@ -203,7 +204,7 @@ def show_table(rows: pa.Table) -> None:
 
 
 def _text(value: Any) -> str:
-    """A value for people: a number with four digits, or as many as it has before the point."""
+    """Format a value for people: numbers with at least four significant digits."""
     if not isinstance(value, float):
         return text_of(value)
     if not 1e-4 <= abs(value) < 1e15:

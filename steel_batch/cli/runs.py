@@ -1,4 +1,4 @@
-"""`steel-batch runs`: which runs there were, and what happened in one."""
+"""`steel-batch runs`: list runs, and show what happened in one."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def runs() -> None:
     type=DATES,
     metavar="DATE",
     shell_complete=complete_date,
-    help="Only runs of this date, or of a month: 2026-11.",
+    help="Only runs of this date, or of this month: 2026-11.",
 )
 @output_option
 def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -> None:
-    """List the runs of a store, by date, and why those ended that committed nothing."""
+    """List a store's runs by date, and why runs without a commit ended."""
     lake = existing_store(store, endpoint_url)
     ids = list(list_runs(lake, date or ""))
     newest = newest_runs(ids)
@@ -104,12 +104,14 @@ def _print_runs(found: Sequence[tuple[Run, Ending]]) -> None:
 @endpoint_option
 @output_option
 def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None:
-    """Show one run: its settings, its result, and what happened, from its events."""
+    """Show one run: settings, result, and its events in order."""
     engine, date, _ = layout.split_run_id(run_id)
     lake = existing_store(store, endpoint_url)
     run = read_run(lake, run_id, is_newest=run_id in runs_of(lake, engine, date)[-1:])
     if run.record is None:
-        raise ConfigError(f"there is no run {run_id} in {lake.url}; `runs list` shows them.")
+        raise ConfigError(
+            f"there is no run {run_id} in {lake.url}. `steel-batch runs list` lists the runs."
+        )
     events = list(read_events(lake, run_id))
     end = ending_of(lake, run)
     if output == "json":
@@ -138,7 +140,7 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
 
 
 def _text(value: Any) -> str:
-    """A value of an event or a setting as text: no quotes and braces of Python's."""
+    """Format a value of an event or a setting, without Python's quotes and braces."""
     if isinstance(value, Mapping):
         return f"({' '.join(f'{k}={_text(v)}' for k, v in value.items()) or 'nothing'})"
     if isinstance(value, (list, tuple)):

@@ -35,20 +35,20 @@ steel-batch score --date 2026-11-21 \\
 def score(output: str, verbose: bool, **options: Any) -> None:
     """Score a date's images and commit one row per image.
 
-    An unfinished run of the same engine, date and settings is continued. Images that have their
-    row already are left out, so running again after late images arrive adds only those.
+    Resumes an unfinished run of the same engine, date and settings. Images that already have a row
+    are skipped, so run the same command again after late images arrive: it adds only those.
     """
     score_and_show(output, verbose, options)
 
 
 def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
-    """Score as the options say, show how far it is, and show or print the results."""
+    """Run the scoring, show its progress, and show or print the results."""
     from steel_batch.pipeline.score import score as score_dates  # imports Ray
 
     configure_logging(verbose)
     config = ScoreConfig(**options)
     with progress_line() as observe:
-        for result in score_dates(config, observe):  # a date that fails does not hide those before
+        for result in score_dates(config, observe):  # show each result before the next date fails
             if output == "json":
                 print_json(result.to_json())
             else:
@@ -56,35 +56,35 @@ def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
 
 
 def show_result(result: RunResult, *, rescored: bool = False) -> None:
-    """How a run ended, for a person.
+    """Show a person how a run ended.
 
     Args:
-        result: How it ended.
-        rescored: Whether images that were changed since were scored again.
+        result: The run's result.
+        rescored: Whether changed images were scored again.
     """
     notes = left_alone(result, rescored=rescored)
     if result.run_id is None:
         say(
             f"{result.date}: nothing new: all {result.num_committed_before + result.num_changed:,} "
-            f"images have their row or quarantine entry already.{notes}"
+            f"images already have a row or a quarantine entry.{notes}"
         )
         return
     quarantined = f"{result.num_quarantined:,} quarantined"
     if result.num_quarantined:
-        quarantined += " (`steel-batch quarantine list` says why)"
+        quarantined += " (for the reasons: `steel-batch quarantine list`)"
     late = (
-        f"; {result.num_committed_before:,} had their row or quarantine entry already"
+        f"; {result.num_committed_before:,} already had a row or a quarantine entry"
         if result.num_committed_before
         else ""
     )
     rate = f"{result.images_per_second:,.1f} images/s; " if result.images_per_second else ""
     scored = f"{counted(result.num_scored, 'image')} scored with {result.engine}"
     if result.num_resumed_images:
-        scored += f", {result.num_resumed_images:,} of the run's images by an earlier attempt,"
+        scored += f", {result.num_resumed_images:,} of them by an earlier attempt of this run,"
     retried = ""
     if result.num_retried:
         retried = (
-            f" Tried again: {counted(result.num_retried, 'quarantined image')}, of which "
+            f" Retried: {counted(result.num_retried, 'quarantined image')}, of which "
             f"{result.num_retried - result.num_bad_again:,} left the quarantine."
         )
     say(
@@ -105,20 +105,20 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
 
 
 def left_alone(result: RunResult, *, rescored: bool) -> str:
-    """What a date has beside the scored images, as sentences; each begins with a blank."""
+    """Describe a date's images that were not scored, as sentences that each begin with a blank."""
     changed = (
-        f" Changed since they were scored: {counted(result.num_changed, 'image')}, "
-        f"{'whose rows are replaced' if rescored else 'left so without --rescore-changed'}."
+        f" Changed since they were scored: {counted(result.num_changed, 'image')}; "
+        f"{'their rows are replaced' if rescored else 'use --rescore-changed to score them'}."
         if result.num_changed
         else ""
     )
     left_out = (
-        f" Left out by their keys: {others(result.num_left_out, result.example_left_out)}."
+        f" Left out by the key pattern: {others(result.num_left_out, result.example_left_out)}."
         if result.num_left_out
         else ""
     )
     beyond = (
-        f" Left to a later run by --limit: {counted(result.num_beyond_limit, 'image')}."
+        f" Beyond --limit: {counted(result.num_beyond_limit, 'image')}, left to a later run."
         if result.num_beyond_limit
         else ""
     )

@@ -1,4 +1,4 @@
-"""The options of `score`, and what other commands take of them."""
+"""The options of `score`, and those that other commands share with it."""
 
 from __future__ import annotations
 
@@ -56,42 +56,43 @@ date_option = click.option(
     shell_complete=complete_date,
     required=True,
     metavar="DATE",
-    help="YYYY-MM-DD, or 'all' for every date in the keys, one run each.",
+    help="YYYY-MM-DD, or 'all' for every date found in the keys, one run each.",
 )
 limit_option = setting(
     "--limit",
     "max_images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Score only N images of a date, the first ones without a row by line and key: to try with "
-    "ten. The same command without it scores the others.",
+    help="Score at most N images of the date, such as 10 to try a configuration. Takes the first "
+    "ones without a row, by line and key. Run the command without it to score the rest.",
 )
 engine_option = setting(
     "--engine",
     shell_complete=complete_engine,
     metavar="ENGINE",
-    help="<model>@<alias>, <model>-<12 hex>, 'demo', or a version's folder.",
+    help="<model>@<alias>, <model>-<12 hex digits>, 'demo', or the folder of a version.",
 )
 signed_option = setting(
     "--require-signed",
-    help="Refuse an engine whose alias, card or compiled plan is not signed with the key in "
+    help="Refuse an engine if its alias, card or compiled plan is not signed with the key in "
     "STEEL_BATCH_SIGNING_KEY.",
 )
 runtime_option = setting(
     "--runtime",
     type=click.Choice(RUNTIMES),
-    help="What infers: TensorRT on GPUs where the cluster has it, otherwise ONNX Runtime on CPUs.",
+    help="What runs the engine. 'auto' is TensorRT on GPUs if the cluster has it, otherwise ONNX "
+    "Runtime on CPUs.",
 )
 precision_option = setting(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="'auto' is fp16 on a GPU where the engine has it, else fp32; int8 only when asked for.",
+    help="'auto' is fp16 on a GPU if the engine has it, otherwise fp32. int8 is never automatic.",
 )
 batch_size_option = setting(
     "--batch-size",
     type=click.IntRange(min=1),
-    help=f"Images of one inference: by default {GPU_BATCH_SIZE} on a GPU, or what its compiled "
-    f"plan has, and {CPU_BATCH_SIZE} for ONNX Runtime.",
+    help=f"Images per inference. Default: that of the compiled plan, or {GPU_BATCH_SIZE}, on a "
+    f"GPU; {CPU_BATCH_SIZE} with ONNX Runtime.",
 )
 lake_options = _options(
     click.option(
@@ -100,98 +101,99 @@ lake_options = _options(
         callback=_read_config,
         is_eager=True,
         expose_value=False,
-        help="TOML file whose [score] table gives defaults for these options, and whose [limits] "
-        "table gives limits.",
+        help="TOML file: [score] sets defaults for these options, [limits] sets limits.",
     ),
     setting(
         "--images",
         type=PLACE,
         metavar="URL",
-        help="Folder or s3:// prefix of images or of containers of them; or a manifest: a .csv, a "
-        ".parquet or an S3 Inventory's manifest.json.",
+        help="Folder or s3:// prefix of images or containers; or a manifest: .csv, .parquet, or an "
+        "S3 Inventory's manifest.json.",
     ),
     setting(
         "--key-pattern",
         metavar="PATTERN",
-        help="How keys read, e.g. 'line={line}/date={date}/{image_id}.jpg'. Without it, every "
-        "image file under --images is scored and counted as --date. One that ends in .tar or "
-        ".parquet names containers, and behind '#' a tar's members: "
-        "'date={date}/*.tar#{image_id}.jpg'.",
+        help="Where a key contains line, date and image ID, such as "
+        "'line={line}/date={date}/{image_id}.jpg'. Without it, every image file under --images is "
+        "scored and counted as --date. A pattern that ends in .tar or .parquet matches containers; "
+        "'#' separates a tar from its members: 'date={date}/*.tar#{image_id}.jpg'.",
     ),
     links_option,
     inventory_option,
     engine_option,
     store_option,
     endpoint_option,
-    setting("--shard-images", type=int, help="Most images of a shard, the unit of retrying."),
-    setting("--shard-bytes", type=SIZE, metavar="BYTES", help="Most bytes of a shard."),
+    setting(
+        "--shard-images", type=int, help="Most images per shard, the unit of scoring and retrying."
+    ),
+    setting("--shard-bytes", type=SIZE, metavar="BYTES", help="Most bytes per shard."),
     bits_option,
     setting(
         "--allow-other-keys",
-        help="Score images also where they seem to have rows under other keys, as when packed.",
+        help="Score images even if they seem to have rows under other keys, such as after packing.",
     ),
-    setting("--rescore-changed", help="Score images again whose etag is not the committed one."),
+    setting("--rescore-changed", help="Score images again if their ETag has changed."),
     input_limit_option,
 )
-"""The options that say which images are meant."""
+"""The options that select images."""
 
 run_options = _options(
     lake_options,
     setting(
         "--max-bad",
         type=float,
-        help="Share of images that may be unusable before the run fails with exit 3.",
+        help="Share of images that may be quarantined before the run fails with exit code 3.",
     ),
-    setting("--fresh", help="Abandon the date's unfinished run and what it scored."),
+    setting("--fresh", help="Discard the date's unfinished run and its results; start a new one."),
     signed_option,
     runtime_option,
     precision_option,
     batch_size_option,
-    setting("--num-actors", type=int, help="Scoring actors; as many as fit by default."),
+    setting("--num-actors", type=int, help="Number of scoring actors. Default: as many as fit."),
     setting(
         "--cpus-per-actor",
         type=float,
-        help="CPUs of one scoring actor: by default three quarters of what its node has for each "
-        f"GPU, or at most {MAX_CPUS_PER_ACTOR:g} where no GPU scores.",
+        help="CPUs per scoring actor. Default: with GPUs, three quarters of a node's CPUs divided "
+        f"by its GPUs; without, at most {MAX_CPUS_PER_ACTOR:g}.",
     ),
-    setting("--actors-per-gpu", type=int, help="Scoring actors that share one GPU."),
-    setting("--ray-address", metavar="ADDRESS", help="Cluster to join; RAY_ADDRESS by default."),
+    setting("--actors-per-gpu", type=int, help="Number of scoring actors that share one GPU."),
+    setting("--ray-address", metavar="ADDRESS", help="Ray cluster to join. Default: RAY_ADDRESS."),
     setting(
         "--lock-wait",
         "lock_wait_seconds",
         type=float,
         metavar="SECONDS",
-        help="How long to wait while another run holds the date, instead of exit 4.",
+        help="How long to wait if another run holds the date's lock, before exit code 4.",
     ),
     setting(
         "--lease-seconds",
         type=float,
         metavar="SECONDS",
-        help="How long the lock outlives a run that died.",
+        help="How long the lock of a run stays valid after the run dies.",
     ),
     single_writer_option,
-    setting("--merge-bytes", type=SIZE, metavar="BYTES", help="Aimed size of committed files."),
-    setting("--shard-attempts", type=int, help="Tries of a failing shard."),
+    setting("--merge-bytes", type=SIZE, metavar="BYTES", help="Target size of committed files."),
+    setting("--shard-attempts", type=int, help="How often a failing shard is tried in all."),
     setting(
         "--decode",
         "decode_on",
         type=click.Choice(DECODES_ON),
-        help="Where JPEGs become pixels. 'auto' is the GPU that scores, where it decodes.",
+        help="Where JPEGs are decoded. 'auto' is the GPU that scores, if it can decode.",
     ),
-    setting("--decoder", help="'module:function' that turns bytes into gray pixels."),
+    setting("--decoder", help="Decoder as 'module:function', which turns bytes into gray pixels."),
     setting(
         "--decode-seconds",
         type=float,
         metavar="SECONDS",
-        help="How long decoding one image may take before it is quarantined.",
+        help="Longest time to decode one image. After it, the image is quarantined.",
     ),
     setting(
         "--infer-seconds",
         type=float,
         metavar="SECONDS",
-        help="How long the engine may take for one batch before its process is ended.",
+        help="Longest time to infer one batch. After it, the engine's process is killed.",
     ),
-    click.option("--verbose", is_flag=True, help="Log what happens to stderr."),
+    click.option("--verbose", is_flag=True, help="Write a detailed log to stderr."),
     output_option,
 )
 """Every option of a run."""

@@ -1,8 +1,8 @@
-"""Where Python imports from, without the folder that a command is run in.
+"""Python's import path, without the folder that a command is run in.
 
-``python -m`` puts that folder first, and an empty or relative entry of ``PYTHONPATH`` means it as
-well: who runs a command in a lake would import what somebody left there as ``cv2.py``. Imports
-nothing that is not loaded already: it comes before anything else.
+``python -m`` puts the working folder first, and an empty or relative entry of ``PYTHONPATH`` means
+it too. A command that runs in a lake would then import a file such as ``cv2.py`` that somebody left
+there. This module imports nothing that is not loaded already, because it runs before all others.
 """
 # ruff: noqa: PTH100, PTH109, PTH117, PTH120
 
@@ -13,21 +13,21 @@ import sys
 from typing import Final
 
 _HOME: Final = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-"""The folder that this package was loaded from, which is trusted."""
+"""The trusted folder that this package was loaded from."""
 
 
 def leave_out_working_folder() -> None:
-    """Have this process, and those that it starts, import nothing from the working folder.
+    """Make this process and its children import nothing from the working folder.
 
-    Absolute entries of ``PYTHONPATH`` stay as they are, whatever they name; so does the folder that
-    this package itself was loaded from.
+    Absolute entries of ``PYTHONPATH`` are kept, and so is the folder that this package was loaded
+    from.
     """
     said = os.environ.get("PYTHONPATH")
     entries = said.split(os.pathsep) if said else []
     kept = [entry for entry in entries if os.path.isabs(entry)]
     try:
         here = os.getcwd()
-    except OSError:  # it was deleted
+    except OSError:  # the working folder was deleted
         here = ""
     is_first = not getattr(sys.flags, "safe_path", False) and sys.path[:1] in ([""], [here])
     if is_first and here != _HOME:
@@ -39,8 +39,8 @@ def leave_out_working_folder() -> None:
     unsaid = [entry for entry in entries if entry and os.path.abspath(entry) in left_out]
     if unsaid:
         print(
-            f"Warning: PYTHONPATH names {', '.join(map(repr, unsaid))}, which is relative to the "
-            "working folder, from which nothing is imported. Give absolute paths.",
+            f"Warning: PYTHONPATH contains relative paths: {', '.join(map(repr, unsaid))}. Nothing "
+            "is imported from the working folder; give absolute paths.",
             file=sys.stderr,
         )
     if kept:

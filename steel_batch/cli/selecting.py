@@ -1,4 +1,4 @@
-"""The options that say which images `export` and `show` take."""
+"""The options that select images for `export` and `show`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OPTIONS = [
         "--engine",
         metavar="ENGINE",
         shell_complete=complete_engine,
-        help="Whose rows, as <model>-<12 hex digits>. By default, per date, those of the engine in "
+        help="Rows of this engine, <model>-<12 hex digits>. Default: for each date, the engine in "
         "the view `current`.",
     ),
     click.option(
@@ -38,8 +38,8 @@ _OPTIONS = [
     click.option(
         "--query",
         metavar="SQL",
-        help="SQL that gives image_key, and date and engine where they matter: these images, in "
-        "its order.",
+        help="SQL that returns image_key, and date and engine if a key is ambiguous. Selects these "
+        "images, in this order.",
     ),
 ]
 

@@ -1,6 +1,6 @@
-"""Fields of a configuration on the command line, and in the file of `--config`.
+"""Fields of a configuration as command-line options, and as settings of the `--config` file.
 
-An option that sets a field has the field's default and no other.
+An option that sets a field has the field's default.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ else:
 def setting(
     flag: str, name: str | None = None, *, of: type = ScoreConfig, **attributes: Any
 ) -> Callable[[Command], Command]:
-    """An option that sets a field of a configuration: required where the field has no default.
+    """Return an option that sets a configuration's field; required if the field has no default.
 
     Args:
-        flag: With its dashes.
-        name: The field; None where the flag says it.
+        flag: The flag, with its dashes.
+        name: The field; None if the flag spells it.
         of: The configuration.
-        attributes: Those of `click.option`.
+        attributes: Arguments of `click.option`.
     """
     name = name or flag.removeprefix("--").replace("-", "_")
     (field,) = (field for field in dataclasses.fields(of) if field.name == name)
@@ -52,17 +52,17 @@ def setting(
 
 
 def read_settings(context: click.Context, path: Path, every_option: click.Command) -> None:
-    """Take a file's settings as defaults of the command that is called.
+    """Use a file's settings as defaults of the command being run.
 
     Args:
-        context: The command's.
+        context: The command's context.
         path: The file.
-        every_option: A command with all options that a file may set: those that the called command
-            lacks are passed over.
+        every_option: A command with every option that a file may set. Settings of options that
+            the command being run does not have are ignored.
 
     Raises:
         ConfigError: The file cannot be read, has no [score] table, names an unknown setting, or has
-            a value of another kind.
+            a value of another type.
     """
     context.meta[LIMITS_OF_FILE] = {
         name: check_limit(f"--config {path}", name, value)
@@ -78,10 +78,10 @@ def read_settings(context: click.Context, path: Path, every_option: click.Comman
 
 
 def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
-    """Refuse what TOML says in another kind of value: click would make 3 of 3.7, and 1 of true.
+    """Refuse a value of another type: click would convert 3.7 to 3, and true to 1.
 
     Raises:
-        ConfigError: It names the key and both kinds.
+        ConfigError: It names the key, the value and the expected type.
     """
     flag = option.opts[-1].removeprefix("--")
     kinds: tuple[type, ...]
@@ -92,7 +92,7 @@ def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
     elif isinstance(option.type, click.types.FloatParamType):
         kinds, expected = (int, float), "a number"
     elif getattr(option, "multiple", False):
-        kinds, expected = (list,), "a list of texts in quotes, such as ['a', 'b']"
+        kinds, expected = (list,), "a list of quoted strings, such as ['a', 'b']"
         if isinstance(value, list) and not all(isinstance(each, str) for each in value):
             kinds = ()
     elif option.type is SIZE:
@@ -100,7 +100,7 @@ def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
     elif option.type in (DATE, DATE_OR_ALL):
         kinds, expected = (str, datetime.date), "a date"
     else:
-        kinds, expected = (str,), "text in quotes"
+        kinds, expected = (str,), "a quoted string"
     is_bool = isinstance(value, bool) and bool not in kinds
     is_time = isinstance(value, datetime.datetime)
     if is_bool or is_time or not isinstance(value, kinds):
@@ -108,7 +108,7 @@ def _check_kind(path: Path, option: click.Parameter, value: Any) -> None:
 
 
 def settings_of(command: click.Command) -> dict[str, str]:
-    """What a file may set of a command: its flags without their dashes, by parameter."""
+    """Return the settings that a file may contain for a command: parameters by flag name."""
     return {
         option.opts[-1].removeprefix("--"): str(option.name)
         for option in command.params
@@ -117,13 +117,13 @@ def settings_of(command: click.Command) -> dict[str, str]:
 
 
 def parse_toml(path: Path) -> dict[str, Any]:
-    """What a configuration file says.
+    """Parse a configuration file.
 
     Raises:
-        ConfigError: It cannot be read, or is no TOML.
+        ConfigError: The file cannot be read, or is not TOML.
     """
     try:
-        # Editors of Windows put a mark before the text.
+        # Editors on Windows write a byte-order mark before the text.
         return tomllib.loads(read_regular(path).decode("utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror or error}.") from error
@@ -143,16 +143,16 @@ def read_toml(
     Args:
         path: The TOML file.
         section: The table to read, such as ``score``.
-        names: What a file may name, and the setting that it means. A setting's own name does as
-            well, and ``-`` and ``_`` are the same.
-        is_required: Whether a file without that table is refused; else it says nothing.
+        names: The settings by the names that a file may use. A setting's own name is accepted
+            too, and ``-`` and ``_`` are the same.
+        is_required: Whether a file without that table is refused; otherwise it sets nothing.
 
     Returns:
         Values by setting.
 
     Raises:
-        ConfigError: The file cannot be read, is no TOML, has no such table, or names an unknown
-            key.
+        ConfigError: The file cannot be read, is not TOML, has no such table, or contains an
+            unknown key.
     """
     document = parse_toml(path)
     if is_required and section not in document:
@@ -166,6 +166,6 @@ def read_toml(
     if unknown:
         raise ConfigError(
             f"--config {path}: [{section}] has unknown keys: {', '.join(unknown)}. "
-            f"Known are: {', '.join(sorted(names))}."
+            f"Expected: {', '.join(sorted(names))}."
         )
     return {known[key.replace("-", "_")]: value for key, value in table.items()}

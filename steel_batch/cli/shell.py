@@ -1,6 +1,6 @@
-"""The interactive shell of `query`: statements that end with ``;``, and words about the views.
+"""The interactive shell of `query`: SQL statements that end with ``;``, and dot commands.
 
-Ctrl-C and Ctrl-D end it. A line is read in a thread, so that a signal is seen while it waits.
+Ctrl-C and Ctrl-D quit. Lines are read in a thread, so that a signal is handled while it waits.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ PROMPT: Final = "steel> "
 GOES_ON: Final = "   ... "
 POLL_SECONDS: Final = 0.1
 HELP: Final = """\
-.tables          the views, and what a row of each is
-.columns VIEW    the columns of one
-.quit            leave, as Ctrl-D and Ctrl-C do
+.tables          list the views, and what a row of each is
+.columns VIEW    list the columns of a view
+.quit            quit, like Ctrl-D and Ctrl-C
 SELECT …;        any SQL of DuckDB; a statement ends with ;"""
 
 
 def run_shell(store: OpenStore, show: Callable[[Any], None]) -> None:
-    """Read and answer statements until there are no more.
+    """Read and run statements until the input ends.
 
     Args:
-        store: What is asked.
-        show: Prints the answer of one statement, a `duckdb.DuckDBPyRelation`.
+        store: The store to query.
+        show: Prints the result of one statement, a `duckdb.DuckDBPyRelation`.
 
     Raises:
-        Interrupted: A signal asked to stop.
+        Interrupted: A signal requested a stop.
     """
-    console.print(f"Ask {', '.join(VIEWS)}. `.help` says more.")
+    console.print(f"Views: {', '.join(VIEWS)}. Type `.help` for help.")
     with _terminal_kept():
         for text in _inputs():
             if text.startswith("."):
@@ -64,13 +64,13 @@ def _explain(words: list[str]) -> None:
         for name, column in COLUMNS[words[1]].items():
             console.print(f"{name:18} {column.meaning}{f' ({column.unit})' if column.unit else ''}")
     elif words[0] == ".columns":
-        console.print(f"Error: .columns takes one of: {', '.join(COLUMNS)}")
+        console.print(f"Error: .columns expects one of: {', '.join(COLUMNS)}")
     else:
         console.print(HELP)
 
 
 def _inputs() -> Iterator[str]:
-    """Lines that begin with a dot, and whole statements."""
+    """Read dot commands and whole statements."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  # which `input` uses for history and editing
     pending = ""
@@ -86,7 +86,7 @@ def _inputs() -> Iterator[str]:
 
 
 def is_whole(sql: str) -> bool:
-    """Whether a text ends with a ``;`` that is part of no quotation or comment."""
+    """Return whether a text ends with a ``;`` outside quotations and comments."""
     tokens = [
         sql[start:] for start, kind in duckdb.tokenize(sql) if kind != duckdb.token_type.comment
     ]
@@ -94,10 +94,10 @@ def is_whole(sql: str) -> bool:
 
 
 def _read_line(prompt: str) -> str | None:
-    """A line of the terminal; None where there are no more.
+    """Read a line from the terminal; None at the end of input.
 
     Raises:
-        Interrupted: A signal asked to stop.
+        Interrupted: A signal requested a stop.
     """
     found: list[str] = []
     is_read = threading.Event()
@@ -116,7 +116,7 @@ def _read_line(prompt: str) -> str | None:
 
 @contextlib.contextmanager
 def _terminal_kept() -> Iterator[None]:
-    """Leave the terminal as it was, also where a line was being read."""
+    """Restore the terminal's settings at the end, even if a line was being read."""
     before = termios.tcgetattr(sys.stdin)
     try:
         yield

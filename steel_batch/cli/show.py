@@ -1,4 +1,4 @@
-"""`steel-batch show`: scored images with what was found on them, as pictures."""
+"""`steel-batch show`: pictures of scored images with their defects."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from steel_batch.runs.record import read_run
 from steel_batch.sources.fetch import read_images
 
 AT_ONCE: Final = 32
-"""Images that are read together."""
+"""Images that are read at the same time."""
 ON_A_SHEET: Final = 20
 MOST_ON_A_SHEET: Final = 500
 
@@ -42,21 +42,21 @@ MOST_ON_A_SHEET: Final = 500
     type=click.Path(path_type=Path),
     required=True,
     metavar="PATH",
-    help="A new PNG; with --overlays a new folder of them.",
+    help="New PNG file to write; with --overlays, a new folder of PNG files.",
 )
 @selection_options
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help=f"At most so many images.  [default: {ON_A_SHEET}; all with --overlays]",
+    help=f"Most images to show.  [default: {ON_A_SHEET}; no limit with --overlays]",
 )
-@click.option("--overlays", is_flag=True, help="One PNG per image, in its own size.")
+@click.option("--overlays", is_flag=True, help="Write one PNG per image, at its own size.")
 @click.option(
     "--images",
     type=PLACE,
     metavar="URL",
-    help="Where the images lie now. By default where their run read them, and as it read them.",
+    help="Where the images are now. Default: where their run read them.",
 )
 @output_option
 def show(
@@ -69,11 +69,11 @@ def show(
     output: str,
     **selection: Any,
 ) -> None:
-    """Picture scored images with what was found on them outlined.
+    """Picture scored images with their defects outlined.
 
-    For example the ten largest scabs: --limit 10 --query "SELECT image_key FROM defects WHERE
-    class_name = 'scabs' ORDER BY area_px DESC". An image that is not what was scored, or is gone,
-    ends the command, and nothing is written.
+    For example, the ten largest scabs: --limit 10 --query "SELECT image_key FROM defects WHERE
+    class_name = 'scabs' ORDER BY area_px DESC". If an image is missing or changed since it was
+    scored, the command fails and writes nothing.
     """
     with naming("--out", out):
         check_new(out)
@@ -81,7 +81,8 @@ def show(
         limit = ON_A_SHEET if limit is None else limit
         if limit > MOST_ON_A_SHEET:
             raise click.UsageError(
-                f"--limit {limit}: a sheet takes {MOST_ON_A_SHEET} images; use --overlays for more."
+                f"--limit {limit}: a sheet shows at most {MOST_ON_A_SHEET} images. Use --overlays "
+                "for more."
             )
     lake = existing_store(store, endpoint_url)
     with OpenStore(lake) as opened:
@@ -116,11 +117,11 @@ def _draw_sheet(found: Iterable[tuple[Image, Any]], picked: Picked, out: Path) -
 
 
 class _Pictures:
-    """Reads images as their runs read them.
+    """Reads images the way their runs read them.
 
     Args:
         store: The store.
-        images: Where they lie now; None where their run found them.
+        images: Where the images are now; None for where their run read them.
     """
 
     def __init__(self, store: Lake, images: str | None) -> None:
@@ -129,10 +130,10 @@ class _Pictures:
         self._configs: dict[str, dict[str, Any]] = {}
 
     def read(self, picked: Iterable[Image]) -> Iterator[tuple[Image, npt.NDArray[np.uint8]]]:
-        """The images with their pixels, in order; few are held at a time.
+        """Yield the images with their pixels, in order; only a few are in memory at a time.
 
         Raises:
-            ConfigError: One cannot be read, or is not what was scored.
+            ConfigError: An image cannot be read, or changed since it was scored.
         """
         images = iter(picked)
         while several := list(itertools.islice(images, AT_ONCE)):
@@ -148,13 +149,13 @@ class _Pictures:
         config = self._config(run_id)
         lake = Lake(self._images or config["images"], endpoint_url=config.get("endpoint_url"))
         refs = self._refs(run_id, [image.key for image in images])
-        if self._images is not None:  # a copy has other etags
+        if self._images is not None:  # a copy has other ETags
             none = pa.repeat(pa.scalar(""), refs.num_rows)
             refs = refs.set_column(refs.schema.get_field_index("etag"), "etag", none)
         places = {key: place for place, key in enumerate(refs["image_key"].to_pylist())}
         missing = [image.key for image in images if image.key not in places]
         if missing:
-            raise ConfigError(f"the plan of run {run_id} does not say where {missing[0]} lies.")
+            raise ConfigError(f"the plan of run {run_id} does not contain image {missing[0]}.")
         found = read_images(lake, refs)
         return [
             _decode(lake, image, found[places[image.key]], config.get("bits")) for image in images
@@ -165,14 +166,14 @@ class _Pictures:
             record = read_run(self._store, run_id).record
             if record is None:
                 raise ConfigError(
-                    f"the record of run {run_id} is not in {self._store.url}: it says where the "
+                    f"the record of run {run_id} is not in {self._store.url}. It states where the "
                     "images were read. Restore it from a backup."
                 )
             self._configs[run_id] = record.config
         return self._configs[run_id]
 
     def _refs(self, run_id: str, keys: Sequence[str]) -> pa.Table:
-        """Where images lie, from their run's plan: also within containers."""
+        """Look up where images are in their run's plan, including those in containers."""
         wanted = pa.array(keys, pa.string())
         groups = [
             group.filter(pc.is_in(group["image_key"], wanted))
@@ -187,7 +188,7 @@ def _decode(
     reason = ""
     if isinstance(data, bytes):
         if len(data) != image.bytes:
-            reason = f"it has {len(data):,} bytes, and had {image.bytes:,} when it was scored"
+            reason = f"it has {len(data):,} bytes, but had {image.bytes:,} when it was scored"
         else:
             try:
                 pixels_HW = decode_gray(data, bits=bits)
@@ -197,10 +198,10 @@ def _decode(
                 if pixels_HW.shape == (image.height, image.width):
                     return pixels_HW
                 height, width = pixels_HW.shape
-                reason = f"it has {width}×{height} pixels, and had {image.width}×{image.height}"
+                reason = f"it has {width}×{height} pixels, but had {image.width}×{image.height}"
     else:
         reason = str(data).rstrip(".")
     raise ConfigError(
-        f"image {image.key} cannot be shown from {lake.url}: {reason}. Give --images where it lies "
-        "as it was, or select others."
+        f"image {image.key} cannot be shown from {lake.url}: {reason}. Give --images with a place "
+        "that has the scored image, or select other images."
     )

@@ -24,7 +24,7 @@ CONFIGS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "quarantine retry": (ScoreConfig,),
     "score": (ScoreConfig,),
 }
-"""What commands make of their flags: it refuses the values that it cannot use."""
+"""Configurations that commands build from their flags; building one checks the values."""
 
 
 @click.command(
@@ -38,9 +38,9 @@ CONFIGS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     required=True,
     metavar="URL",
     envvar="RAY_API_SERVER_ADDRESS",
-    help="The head's jobs server, http://head:8265.",
+    help="Address of the Ray head's jobs API: http://head:8265.",
 )
-@click.option("--no-wait", is_flag=True, help="Print the job's id and leave.")
+@click.option("--no-wait", is_flag=True, help="Print the job's ID and exit.")
 @output_option
 @click.argument("command")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -55,9 +55,9 @@ def submit(
 ) -> None:
     """Run COMMAND with its flags on a Ray cluster: submit --address URL score --images … --store ….
 
-    The flags and their values are checked here first. The job runs on the head with the cluster's
-    own credentials; what it prints is shown as it comes, and its exit code is this command's.
-    Ctrl-C leaves the job running.
+    Flags and values are checked first, on this machine. The job runs on the head node with the
+    cluster's own credentials. Its output is shown as it comes, and its exit code is passed on.
+    Ctrl-C stops only this command; the job keeps running.
     """
     _check(context, [command, *arguments])
     jobs = ClusterJobs(address)
@@ -74,22 +74,25 @@ def submit(
         )
     except interrupt.Interrupted:
         raise interrupt.Interrupted(
-            f"interrupted: job {job} goes on on {address}. `ray job logs {job} --follow` shows it, "
-            f"`ray job stop {job}` ends it."
+            f"interrupted: job {job} keeps running on {address}. To follow it: `ray job logs {job} "
+            f"--follow`. To stop it: `ray job stop {job}`."
         ) from None
     if code:
         raise click.exceptions.Exit(code)
 
 
 def _shown(text: str) -> str:
-    """What a job prints, of which tabs are kept, too."""
+    """Escape control characters in a job's output, except tabs."""
     return "\t".join(printable(part) for part in text.split("\t"))
 
 
 def _check(context: click.Context, words: list[str]) -> None:
-    """Refuse a command, flags or values that the job would refuse; nothing is run."""
+    """Refuse a command, flag or value that the job would refuse; runs nothing."""
     if any(word.split("=")[0] == "--config" for word in words):
-        raise click.UsageError("--config names a file on this machine; submit takes flags alone.")
+        raise click.UsageError(
+            "--config is a file on this machine, which the job cannot read: give its settings as "
+            "flags."
+        )
     command = context.parent.command if context.parent else None
     path: list[str] = []
     while isinstance(command, click.Group):
@@ -98,12 +101,12 @@ def _check(context: click.Context, words: list[str]) -> None:
         if name not in known:
             what = f"command {name!r}" if name else "command"
             raise click.UsageError(
-                f"there is no {' '.join([*path, what])} to submit; there are: {', '.join(known)}."
+                f"cannot submit {' '.join([*path, what])}: expected one of: {', '.join(known)}."
             )
         path.append(name)
         command = training_command() if path == ["train"] else command.commands[name]
     if command is None:
-        raise click.UsageError("submit is a command of steel-batch.")
+        raise click.UsageError("submit needs a command of steel-batch.")
     name, arguments = " ".join(path), words[len(path) :]
     with command.make_context(name, arguments, parent=context.parent) as parsed:
         values = parsed.params
@@ -114,6 +117,6 @@ def _check(context: click.Context, words: list[str]) -> None:
         place = values.get(flag)
         if place and "://" not in place and not Path(place).is_absolute():
             say(
-                f"Warning: --{flag} {place} is a path below the folder that the job runs in, on "
-                "the head; give s3://… or the absolute path of a folder that every node has."
+                f"Warning: --{flag} {place} is a relative path, read in the job's folder on the "
+                "head node; give s3://… or the absolute path of a folder that every node has."
             )

@@ -1,4 +1,4 @@
-"""`steel-batch synth`: make a lake of synthetic images."""
+"""`steel-batch synth`: generate a lake of synthetic images."""
 
 from __future__ import annotations
 
@@ -31,21 +31,23 @@ from steel_batch.synthetic.writer import write_lake
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="How many images.",
+    help="Number of images.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=1,
     show_default=True,
-    help="Which set: each seed is another one.",
+    help="Seed of the random generator; each seed gives other images.",
 )
-@click.option("--lines", default="1,2", show_default=True, help="Production lines, by comma.")
+@click.option(
+    "--lines", default="1,2", show_default=True, help="Production lines, separated by commas."
+)
 @click.option(
     "--dates",
     default="2026-11-20,2026-11-21",
     show_default=True,
-    help="Dates of the images, by comma.",
+    help="Dates of the images, separated by commas.",
 )
 @endpoint_option
 @output_option
@@ -58,10 +60,10 @@ def synth(
     endpoint_url: str | None,
     output: str,
 ) -> None:
-    """Draw strip images with known defects.
+    """Generate strip images with known defects.
 
-    Writes line=…/date=…/<image_id>.jpg (256×1600, about 100 KB) and one train.csv with the exact
-    masks. The same seed gives the same images on any machine.
+    Writes line=…/date=…/<image_id>.jpg (256×1600, about 100 KB each) and one train.csv with the
+    exact masks. A seed gives the same images on every machine.
     """
     started = time.monotonic()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""`steel-batch train`: hands its flags to the training package, which is loaded only then."""
+"""`steel-batch train`: pass the flags to the training package, which is imported only then."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def train(arguments: tuple[str, ...]) -> None:
 
 
 def training_command() -> click.Command:
-    """The command that trains; this package must not depend on that one."""
+    """Import the training command by name: this package must not depend on training."""
     command: click.Command = importlib.import_module("training.command").train
     return command

@@ -28,12 +28,13 @@ from steel_batch.tables.upgrade import upgrade_table
 @single_writer_option
 @output_option
 def upgrade(store: str, endpoint_url: str | None, unsafe_single_writer: bool, output: str) -> None:
-    """Bring the tables of an earlier build up to date; no row changes.
+    """Bring the tables of an earlier build up to date, without changing rows.
 
-    Adds the columns that this build writes, null in the rows that are there, and puts the bounds
-    of every column of every file into the tables' logs: with bounds of some columns only, as
-    builds before December 2026 wrote them, deltalake and what is made of it return too few rows.
-    Reads the footer of each file. Runs do what readers need by themselves; this is for stores that
+    Adds the columns of this build (null in existing rows), and writes every column's minimum and
+    maximum for every file to the tables' logs. Builds before December 2026 wrote them for some
+    columns only; deltalake then returns too few rows for filters on the other columns. Reads the
+    footer of every file. `score` upgrades what readers need; run this for tables that get no new
+    rows, and to speed up filters on columns other than the date.
     nothing is added to any more, and makes filters by other columns than the date quick again.
     """
     lake = writable(existing_store(store, endpoint_url), single_writer=unsafe_single_writer)
@@ -45,12 +46,12 @@ def upgrade(store: str, endpoint_url: str | None, unsafe_single_writer: bool, ou
         for table in done:
             if table.is_changed or table.num_bounded:
                 answer.print(
-                    f"{table.table}: brought up to date, bounds of "
-                    f"{counted(table.num_bounded, 'file')} written"
+                    f"{table.table}: updated; wrote column bounds of "
+                    f"{counted(table.num_bounded, 'file')}"
                 )
             else:
-                answer.print(f"{table.table}: up to date already")
+                answer.print(f"{table.table}: already up to date")
             for key in table.unreadable:
-                answer.print(f"{table.table}: {key} cannot be read: run `steel-batch verify`")
+                answer.print(f"{table.table}: {key} cannot be read. Run `steel-batch verify`.")
     if any(table.unreadable for table in done):
         raise click.exceptions.Exit(1)

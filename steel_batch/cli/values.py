@@ -1,6 +1,6 @@
-"""Values of flags: each kind is read and refused in one way, whichever command takes it.
+"""Types of flag values: each kind is parsed and refused the same way by every command.
 
-What is refused here ends in exit 2 before anything is read or written.
+A refused value ends the command with exit code 2 before anything is read or written.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SIZE: Final = re.compile(r"(?P<number>\d[\d_]*(\.\d+)?)\s*(?P<unit>[a-z]*)", re
 
 
 class Checked(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.5 on
-    """Text that a function of ours checks.
+    """Text that is checked by a function.
 
     Args:
-        name: What the value is called where no metavar is given.
+        name: The name of the value in usage messages, if no metavar is given.
         check: Returns the value, or raises `ConfigError`.
-        missing: What to give, where the flag is required and missing.
+        missing: What to give if the flag is required but missing.
     """
 
     def __init__(self, name: str, check: Callable[[str], Any], missing: str | None = None) -> None:
@@ -55,15 +55,15 @@ class Checked(click.ParamType):  # type: ignore[type-arg]  # generic from click 
 
 
 def parse_bytes(text: str) -> int:
-    """A size as people write it: ``67108864``, ``64 MiB``, ``64MB``, ``1.5 GiB``.
+    """Parse a size: ``67108864``, ``64 MiB``, ``64MB``, ``1.5 GiB``.
 
     Raises:
-        ConfigError: It is no size, or not a whole number of bytes.
+        ConfigError: It is not a size, or not a whole number of bytes.
     """
     match = _SIZE.fullmatch(text.strip())
     factor = UNITS.get(match["unit"].lower()) if match else None
     if match is None or factor is None:
-        raise ConfigError(f"{text!r} is no size: expected a number of bytes, 64 MiB or 64 MB.")
+        raise ConfigError(f"{text!r} is not a size: expected a number of bytes, 64 MiB or 64 MB.")
     size = float(match["number"].replace("_", "")) * factor
     if "." not in match["number"]:
         size = int(match["number"].replace("_", "")) * factor
@@ -73,7 +73,7 @@ def parse_bytes(text: str) -> int:
 
 
 def size_text(num_bytes: int) -> str:
-    """A size as `parse_bytes` reads it back, in the largest unit of which it is a whole number."""
+    """Format a size for `parse_bytes`, in the largest unit of which it is a whole number."""
     for unit in ("TiB", "GiB", "MiB", "KiB"):
         if num_bytes and num_bytes % UNITS[unit.lower()] == 0:
             return f"{num_bytes // UNITS[unit.lower()]} {unit}"
@@ -88,11 +88,11 @@ DATE: Final = Checked("date", check_date)
 DATE_OR_ALL: Final = Checked(
     "date",
     _date_or_all,
-    "Give YYYY-MM-DD for one date, or `--date all` for every date that the keys name.",
+    "Give YYYY-MM-DD for one date, or `--date all` for every date found in the keys.",
 )
 DATES: Final = Checked("date", check_date_prefix)
-"""A date, or the beginning of one: a year or a month."""
+"""A date, or the start of one: a year or a month."""
 PLACE: Final = Checked("url", check_url)
-"""A folder or s3:// prefix, which may not be empty: an unset variable is not the current folder."""
+"""A folder or s3:// prefix. Empty text is refused: an unset variable is not the current folder."""
 ENDPOINT: Final = Checked("url", check_endpoint)
 SIZE: Final = Checked("bytes", parse_bytes)

@@ -1,4 +1,4 @@
-"""`steel-batch verify` and `gc`: is all that was committed there, and what nobody needs."""
+"""`steel-batch verify` and `gc`: check that committed data is whole, and delete garbage."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from steel_batch.tables.verify import verify as verify_store
     "--engine",
     metavar="ENGINE",
     shell_complete=complete_engine,
-    help="Only this engine: <model>-<12 hex>.",
+    help="Only this engine: <model>-<12 hex digits>.",
 )
 @click.option(
     "--date", type=DATE, metavar="DATE", shell_complete=complete_date, help="Only this date."
@@ -42,11 +42,11 @@ from steel_batch.tables.verify import verify as verify_store
 def verify(
     store: str, endpoint_url: str | None, engine: str | None, date: str | None, output: str
 ) -> None:
-    """Check every committed file, row count and run; exit 1 where something is wrong.
+    """Check every committed file, row count and run; exit 1 if a problem is found.
 
-    Reads every committed byte: missing, truncated, changed and foreign files, images with two
-    rows, and runs whose numbers do not add up are reported. The files and rows that it counts are
-    those of all three tables.
+    Reads every committed byte. Reports missing, truncated, changed and unknown files, images with
+    two rows, and runs whose numbers do not add up. The counts of files and rows cover all three
+    tables.
     """
     lake = existing_store(store, endpoint_url)
     checked = verify_store(lake, engine=engine, date=date)
@@ -56,17 +56,18 @@ def verify(
     else:
         for problem in problems:
             print_line(f"{problem.kind}: {problem.key}: {problem.message}")
-        found = f"{counted(len(problems), 'problem')} in {lake.url}; checked"
+        found = f"{counted(len(problems), 'problem')} in {lake.url}"
         say(
-            f"{found if problems else 'all is well'}: {counted(checked.num_runs, 'run')}, "
+            f"{found if problems else 'no problems found'}; checked: "
+            f"{counted(checked.num_runs, 'run')}, "
             f"{counted(checked.num_files, 'file')}, {counted(checked.num_rows, 'row')}"
         )
     if checked.num_hiding:
         console.print(
-            f"note: the log has bounds of some columns only for "
-            f"{counted(checked.num_hiding, 'file')}, as builds before December 2026 wrote them: "
-            "deltalake and what is made of it return too few rows where a filter names another "
-            f"column. `steel-batch upgrade --store {lake.url}` corrects the log."
+            f"note: the log has column bounds for some columns only, in "
+            f"{counted(checked.num_hiding, 'file')} of builds before December 2026. deltalake "
+            "returns too few rows for filters on other columns. Fix: "
+            f"`steel-batch upgrade --store {lake.url}`."
         )
     if problems:
         raise click.exceptions.Exit(1)
@@ -75,17 +76,16 @@ def verify(
 @click.command()
 @store_option
 @endpoint_option
-@click.option("--dry-run", is_flag=True, help="Show what would be deleted.")
+@click.option("--dry-run", is_flag=True, help="Show what would be deleted, without deleting.")
 @single_writer_option
 @output_option
 def gc(
     store: str, endpoint_url: str | None, dry_run: bool, unsafe_single_writer: bool, output: str
 ) -> None:
-    """Delete the staging of runs that are over, and files that no table's log names.
+    """Delete staged files of finished runs, and files that no table's log contains.
 
-    Runs that can be continued keep what they have, and dates that a run is working on are left
-    alone. What a writer left half written, such as uploads that were never completed, goes after
-    a day.
+    Keeps the files of runs that can be resumed, and of dates that a run is working on. Unfinished
+    writes, such as incomplete uploads, are deleted after a day.
     """
     lake = existing_store(store, endpoint_url)
     if not dry_run:

@@ -85,8 +85,8 @@ def test_every_option_says_what_it_is() -> None:
 def test_sizes_and_times_are_shown_in_units_that_people_say() -> None:
     with click.Context(cli.commands["score"], terminal_width=100) as context:
         text = " ".join(cli.commands["score"].get_help(context).split())
-    assert "--shard-bytes BYTES Most bytes of a shard. [default: 64 MiB]" in text
-    assert "--merge-bytes BYTES Aimed size of committed files. [default: 256 MiB]" in text
+    assert "--shard-bytes BYTES Most bytes per shard. [default: 64 MiB]" in text
+    assert "--merge-bytes BYTES Target size of committed files. [default: 256 MiB]" in text
     for flag in ("--lock-wait", "--lease-seconds", "--decode-seconds"):
         assert f"{flag} SECONDS" in text
     fields = {field.name: field.default for field in dataclasses.fields(ScoreConfig)}

@@ -37,8 +37,8 @@ def test_engines_are_listed_and_shown(steel_batch: Command, registry: Any, tmp_p
     store, first, *_ = registry
     promoted = steel_batch("engines", "promote", first, *store, "--why", "the first [one]")
     assert promoted.out == (
-        f"tiny@production means {first}, its first promotion\n"
-        "There was nothing to compare it with.\n"
+        f"tiny@production now points to {first}, its first promotion\n"
+        "There was no earlier engine to compare it with.\n"
     )
     listed = steel_batch("engines", "list", *store, "--output", "json").json
     assert [keys(row) for row in listed] == [{"engine", "created", "aliases"}] * 4
@@ -51,11 +51,11 @@ def test_engines_are_listed_and_shown(steel_batch: Command, registry: Any, tmp_p
         "number", "version", "previous", "action", "at", "by", "why", "forced", "checks",
     }  # fmt: skip
     text = steel_batch("engines", "show", "tiny@production", *store).out
-    assert f"{first}, made " in text
-    assert "judged on 50 held-out images: Kaggle Dice 0.9500, mIoU 0.9500" in text
+    assert f"{first}, created " in text
+    assert "evaluated on 50 held-out images: Kaggle Dice 0.9500, mIoU 0.9500" in text
     assert "the first [one]" in text.splitlines()[-1]
     page = tmp_path / "page.html"
-    assert "judged on" not in steel_batch("engines", "show", first, *store, "--page", page).err
+    assert "evaluated on" not in steel_batch("engines", "show", first, *store, "--page", page).err
     assert first in page.read_text()
     assert steel_batch("engines", "show", "demo").out.startswith("demo-")
 
@@ -92,7 +92,7 @@ def test_an_engine_in_s3_is_shown_and_compared_without_a_store(
     lake = Lake(bucket, endpoint_url=s3_endpoint)
     register(lake, card, graphs)
     flags = [lake.uri(layout.version_dir("tiny", card.version)), "--endpoint-url", s3_endpoint]
-    assert steel_batch("engines", "show", *flags).out.startswith(f"{card.name}, made ")
+    assert steel_batch("engines", "show", *flags).out.startswith(f"{card.name}, created ")
     assert card.name in steel_batch("engines", "diff", "demo", *flags).out
 
 
@@ -106,7 +106,7 @@ def test_an_alias_is_promoted_and_rolled_back(steel_batch: Command, registry: An
     assert keys(moved["comparison"]) == {"figures", "refusals", "too_few"}
     again = steel_batch("engines", "promote", better, *store)
     assert (again.code, again.err) == (0, "")
-    assert f"tiny@production means {better} already" in again.out
+    assert f"tiny@production already points to {better}" in again.out
     text = refused(steel_batch("engines", "promote", worse, *store))
     assert f"{worse} is not promoted; tiny@production still points to {better}" in text
     without = steel_batch("engines", "promote", worse, *store, "--force")
@@ -114,11 +114,11 @@ def test_an_alias_is_promoted_and_rolled_back(steel_batch: Command, registry: An
     assert '--why "…"' in without.err
     forced = steel_batch("engines", "promote", worse, *store, "--force", "--why", "it is faster")
     assert forced.code == 0
-    assert "forced although Kaggle Dice is 0.9000 against 0.9700" in forced.out
+    assert "promoted with --force although Kaggle Dice is 0.9000 against 0.9700" in forced.out
     back = steel_batch("engines", "rollback", "tiny@production", *store, "--why", "slow", *json_)
     assert (back.json["engine"], back.json["previous"]) == (better, worse)
     text = steel_batch("engines", "rollback", "tiny@production", *store).out
-    assert text == f"tiny@production means {first}, before: {better}\n"
+    assert text == f"tiny@production now points to {first}, before: {better}\n"
     history = steel_batch("engines", "show", "tiny@production", *store).out.splitlines()[-5:]
     assert [line.split()[1] for line in history] == [
         "rollback", "rollback", "forced", "promote", "promote",
@@ -141,7 +141,10 @@ def test_what_differs_between_two_engines_is_shown(steel_batch: Command, registr
     assert text.split("\n")[0].split() == [first, better]
     assert "metrics.kaggle_dice" in text
     assert "do not compare" in steel_batch("engines", "diff", first, "demo", *store).out
-    assert "one and the same" in steel_batch("engines", "diff", first, first, *store).out
+    assert (
+        "both names mean the same engine"
+        in steel_batch("engines", "diff", first, first, *store).out
+    )
 
 
 def test_the_shipped_engine_goes_by_its_full_name_too(
@@ -150,8 +153,8 @@ def test_the_shipped_engine_goes_by_its_full_name_too(
     store, *_ = registry
     name = shipped_name()
     for place in (list[str](), store):
-        assert steel_batch("engines", "show", name, *place).out.startswith(f"{name}, made ")
-    assert "one and the same" in steel_batch("engines", "diff", name, "demo").out
+        assert steel_batch("engines", "show", name, *place).out.startswith(f"{name}, created ")
+    assert "both names mean the same engine" in steel_batch("engines", "diff", name, "demo").out
     plans = [
         steel_batch("plan", *flags, "--engine", engine, "--output", "json").json
         for engine in (name, "demo")
@@ -192,13 +195,13 @@ def test_figures_on_too_few_images_are_not_shown_as_figures(
     flags = ["--store", store.url]
     page = tmp_path / "page.html"
     shown = steel_batch("engines", "show", names[0], *flags, "--page", page).out
-    assert "judged on 3 held-out images: too few to compare (band_1 on 1, " in shown
+    assert "evaluated on 3 held-out images: too few to compare (band_1 on 1, " in shown
     assert shown.count("too few") == 1 + 4 * 3
     for text in (shown, page.read_text().partition("<h2>Recipe")[0]):
         assert "0.8333" not in text
         assert "0.000" not in text
     diff = steel_batch("engines", "diff", *names, *flags).out
-    assert diff.count("was judged on too few images to compare: band_1 on 1, ") == 2
+    assert diff.count("was evaluated on too few images to compare: band_1 on 1, ") == 2
     steel_batch("engines", "promote", names[0], *flags)
     moved = steel_batch("engines", "promote", names[1], *flags).out
-    assert "Both were judged on too few images to compare: band_1 on 1, " in moved
+    assert "Both were evaluated on too few images to compare: band_1 on 1, " in moved

@@ -32,11 +32,11 @@ def test_plan_prints_one_object_and_writes_nothing(
     few = steel_batch("plan", *flags, "--limit", "3", "--output", "json").json
     assert (few["num_images"], few["num_beyond_limit"]) == (3, 1)
     few_text = steel_batch("plan", *flags, "--limit", "3").err
-    assert "\n  left to a later run by --limit: 1 image\n" in few_text
+    assert "\n  beyond --limit: 1 image, left to a later run\n" in few_text
     text = steel_batch("plan", *flags)
     assert text.out == ""
     assert text.err.startswith(f"{DATE}: 4 images in 1 shard, ")
-    assert "\n  does not match: 1 other object, for example line=1/" in text.err
+    assert "\n  does not match the key pattern: 1 other object, for example line=1/" in text.err
 
 
 def test_images_that_seem_to_have_rows_under_other_keys_are_refused_unless_allowed(
@@ -71,7 +71,7 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
     assert plan.json["num_shards"] == 4
     file.write_text("[score]\nshard-imags = 3\n")
     text = refused(steel_batch("plan", *flags, "--config", file))
-    assert "unknown keys: shard-imags. Known are: actors-per-gpu, allow-other-keys, b" in text
+    assert "unknown keys: shard-imags. Expected: actors-per-gpu, allow-other-keys, b" in text
     assert ", lock-wait, " in text
     assert "config," not in text
     file.write_text("images = 'lake'\n")
@@ -191,7 +191,10 @@ def test_a_folder_that_is_no_date_stops_no_date_and_is_named(
     for given in (flags, flags[:-2]):
         done = steel_batch("plan", *given)
         assert (done.code, done.err.count("4 images")) == (0, 1)
-        assert "does not match: 2 other objects, for example line=1/date=2026-02-30/" in done.err
+        assert (
+            "does not match the key pattern: 2 other objects, for example line=1/date=2026-02-30/"
+            in done.err
+        )
 
 
 def test_control_characters_of_a_key_do_not_reach_the_terminal(

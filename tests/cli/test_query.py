@@ -69,7 +69,7 @@ def test_an_answer_is_written_to_a_new_file(
     [
         (["SELECT 1 AS a, 2 AS a", "--output", "parquet"], "several columns 'a'"),
         (["SELECT 1 AS a, 2 AS a", "--output", "json"], "several columns 'a'"),
-        (["SELECT 1; SELECT 2", "--output", "csv"], "these are 2"),
+        (["SELECT 1; SELECT 2", "--output", "csv"], "found 2"),
         (["SELECT error('no') FROM predictions", "--output", "csv"], "cannot be answered"),
         (["CREATE TABLE t (a INT)", "--output", "csv"], "no rows"),
     ],
@@ -86,7 +86,7 @@ def test_what_cannot_be_answered_leaves_no_file(
     ("flags", "expected"),
     [
         (["SELECT 1", "--file", "x.sql"], "not both"),
-        (["SELECT 1", "--out", "x"], "--out takes --output"),
+        (["SELECT 1", "--out", "x"], "--out needs --output"),
         (["--file", "none.sql"], "--file none.sql: No such file"),
         (["SELECT 1", "--pixel-mm", "wide"], "pixel size 'wide'"),
         (["SELECT 1", "--as-of", "never"], "'never' is neither"),
@@ -111,7 +111,9 @@ def test_sql_comes_from_a_file_or_from_standard_input(
     monkeypatch.setattr(sys, "stdin", io.StringIO(sql))
     assert steel_batch("query", "--file", "-", "--store", committed).out.split() == expected
     path.write_bytes(b"SELECT '\xff'")
-    assert "no text in UTF-8" in refused(steel_batch("query", "--file", path, "--store", committed))
+    assert "not text in UTF-8" in refused(
+        steel_batch("query", "--file", path, "--store", committed)
+    )
 
 
 def test_as_of_and_pixel_sizes_are_taken(steel_batch: Command, committed: Path) -> None:

@@ -44,7 +44,7 @@ def test_how_a_run_ended_is_a_line_a_table_and_where_its_rows_are(
     ended, *table, run_line, glob = capfd.readouterr().err.splitlines()
     assert ended == (
         f"{DATE}: 7 images scored with {result.engine} in 1 s (1.0 images/s; start-up 0 s), "
-        "1 quarantined (`steel-batch quarantine list` says why)."
+        "1 quarantined (for the reasons: `steel-batch quarantine list`)."
     )
     assert [row.split()[0] for row in table] == ["class", "1", "2", "3", "4"]
     assert (run_line, glob) == (f"run {result.run_id}, table version 1", result.predictions)

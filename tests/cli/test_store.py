@@ -110,7 +110,7 @@ def test_a_store_that_is_not_there_is_not_an_empty_one(
     for place in (tmp_path, tmp_path / "nowhere"):
         text = refused(steel_batch(*command, "--store", place))
         assert text == (
-            f"Error: there is no store at {place}: it has no runs, tables or registry; check "
+            f"Error: there is no store at {place}: found no runs, tables or registry. Check "
             "--store."
         )
     Lake(str(tmp_path)).write("registry/a/card.json", b"{}")
@@ -133,7 +133,7 @@ def test_the_quarantine_is_listed(steel_batch: Command, committed: Path) -> None
     assert steel_batch("quarantine", "list", "--store", committed, *only).json == []
     for code in ("nonsense", "' OR 1=1 --"):
         text = refused(steel_batch("quarantine", "list", "--store", committed, "--code", code))
-        assert f"there is no --code {code!r}; a code is one of: empty, not_an_image, " in text
+        assert f"unknown --code {code!r}: expected one of: empty, not_an_image, " in text
 
 
 def test_the_codes_of_the_quarantine_are_those_that_the_source_and_the_reference_have() -> None:
@@ -152,8 +152,8 @@ def test_verify_refuses_what_would_be_well_for_want_of_anything_to_check(
 ) -> None:
     text = refused(steel_batch("verify", "--store", tmp_path / "nothing"))
     assert text == (
-        f"Error: there is no store at {tmp_path}/nothing: it has no runs, tables or registry; "
-        "check --store."
+        f"Error: there is no store at {tmp_path}/nothing: found no runs, tables or registry. "
+        "Check --store."
     )
     for flag, value, expected in (
         ("--engine", "demo", f"expected <model>-<12 hex>, for example {ENGINE}."),
@@ -171,7 +171,9 @@ def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
     place = ["--store", store.url]
     sound = steel_batch("verify", *place, "--output", "json")
     assert (sound.code, sound.json) == (0, [])
-    assert steel_batch("verify", *place).err == "all is well: 1 run, 2 files, 12 rows\n"
+    assert (
+        steel_batch("verify", *place).err == "no problems found; checked: 1 run, 2 files, 12 rows\n"
+    )
     orphan = layout.table_file("predictions", result.engine, result.date, str(result.run_id), 7)
     store.write(orphan, b"12345")
     wrong = steel_batch("verify", *place, "--output", "json")
@@ -235,5 +237,5 @@ def test_unsafe_sql_reads_and_writes_files(
 
 def test_query_says_in_its_help_what_sql_reaches(steel_batch: Command) -> None:
     text = " ".join(steel_batch("query", "-h").out.split())
-    assert "SQL reaches the views below alone" in text
-    assert "--unsafe Let SQL read and write whatever this user can" in text
+    assert "SQL reads only the views below" in text
+    assert "--unsafe Let SQL read and write everything that this user can" in text

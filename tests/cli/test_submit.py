@@ -22,13 +22,13 @@ SCORE = ["score", "--images", "s3://lake/images", "--store", "s3://lake/steel", 
         (["backfill", *SCORE[1:5], "--max-dates-at-once", "0"], "--max-dates-at-once is 0"),
         (["quarantine", "retry", *SCORE[1:5], "--date", "2026-11-31"], "no date 2026-11-31"),
         (["quarantine", "retri", *SCORE[1:]],
-         "no quarantine command 'retri' to submit; there are: list, retry."),
-        (["quarantine"], "there is no quarantine command to submit"),
+         "cannot submit quarantine command 'retri': expected one of: list, retry."),
+        (["quarantine"], "cannot submit quarantine command: expected one of"),
         (["pack", "--images", "s3://lake", "--out", "s3://p", "--shard-bytes", "1"],
          "--shard-bytes is 1"),
         (["train", "--images", "s3://lake", "--nope"], "No such option '--nope'"),
-        ([*SCORE, "--config", "job.toml"], "--config names a file on this machine"),
-        (["submit", *SCORE], "there is no command 'submit' to submit; there are: backfill, "),
+        ([*SCORE, "--config", "job.toml"], "--config is a file on this machine"),
+        (["submit", *SCORE], "cannot submit command 'submit': expected one of: backfill, "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -48,8 +48,8 @@ def test_a_folder_that_only_this_machine_may_have_is_warned_of(steel_batch: Comm
     )  # fmt: skip
     warning, error = done.err.splitlines()[:2]
     assert warning == (
-        "Warning: --images lake is a path below the folder that the job runs in, on the head; give "
-        "s3://… or the absolute path of a folder that every node has."
+        "Warning: --images lake is a relative path, read in the job's folder on the head node; "
+        "give s3://… or the absolute path of a folder that every node has."
     )
     assert f"no jobs server of Ray answers at {NOWHERE}" in error
     assert "Warning" not in steel_batch("submit", "--address", NOWHERE, *SCORE).err

@@ -23,7 +23,7 @@ def test_a_demo_never_deletes_what_is_not_a_demo(steel_batch: Command, tmp_path:
     for out in (tmp_path, tmp_path / "thesis.tex"):
         done = steel_batch("demo", "--out", out)
         assert done.code == 2
-        assert "name an empty --out" in done.err
+        assert "Give an empty or new folder" in done.err
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 

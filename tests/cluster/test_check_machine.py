@@ -139,7 +139,7 @@ def test_doctor_says_that_all_is_well(tmp_path: Path) -> None:
         ["ok", "graph"],
         ["ok", "store"],
     ]
-    assert done.stderr == "all is well\n"
+    assert done.stderr == "all checks passed\n"
 
 
 def test_doctor_exits_with_1_and_its_json_says_what_is_wrong(tmp_path: Path) -> None:
@@ -160,4 +160,4 @@ def test_doctor_names_what_the_gpu_lacks_in_lines_that_are_not_cut(tmp_path: Pat
     assert "Install steel-batch[gpu] on every GPU node" in done.stdout
     assert f"{tmp_path}/nowhere is empty or does not exist: check --images." in done.stdout
     assert "\nimages: " not in done.stdout, "said once"
-    assert done.stderr == "4 wrong\n"
+    assert done.stderr == "4 checks failed\n"

@@ -79,7 +79,7 @@ def test_an_image_that_takes_too_much_memory_costs_itself_in_a_process_of_its_ow
 
 def test_limits_of_nothing_are_refused() -> None:
     for value in (0, -1, True, 1.5, "7"):
-        with pytest.raises(ConfigError, match="the limit tags is"):
+        with pytest.raises(ConfigError, match="limit tags is"):
             Limits(tags=value)  # type: ignore[arg-type]
 
 

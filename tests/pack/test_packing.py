@@ -370,4 +370,7 @@ def test_what_is_not_packed_is_counted_with_an_example(tmp_path: Path) -> None:
     result = run(config(lake, out, key_pattern=None))
     assert (result.num_images, result.num_left_out) == (1, 2)
     done = CliRunner().invoke(pack_command, ["--images", lake.url, "--out", out.url])
-    assert "left out by their keys: 2 other objects, for example ._a.jpg (names that" in done.stderr
+    assert (
+        "left out by the key pattern: 2 other objects, for example ._a.jpg (names that"
+        in done.stderr
+    )

@@ -218,8 +218,8 @@ def test_a_backfill_counts_what_it_leaves_alone_as_score_does(
     again = steel_batch("backfill", *flags, "--recheck")
     assert again.code == 0
     (line,) = [line for line in again.err.splitlines() if line.startswith(f"{date}: ")]
-    assert "Changed since they were scored: 1 image, left so without --rescore-changed." in line
-    assert "Left out by their keys: 1 other object" in line
+    assert "Changed since they were scored: 1 image; use --rescore-changed to score them." in line
+    assert "Left out by the key pattern: 1 other object" in line
     assert f"line=1/date={date}/b.JPG" in line
     assert "Left out" not in steel_batch("backfill", *flags).err, "nothing was listed"
 

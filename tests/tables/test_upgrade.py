@@ -108,15 +108,15 @@ def test_verify_says_what_readers_miss_until_the_store_is_upgraded(golden: Lake)
     ask = ["verify", "--store", golden.url]
     before = CliRunner().invoke(cli, ask)
     assert before.exit_code == 0
-    assert "bounds of some columns only for 8 files" in " ".join(before.output.split())
+    assert "column bounds for some columns only, in 8 files" in " ".join(before.output.split())
     upgraded = CliRunner().invoke(cli, ["upgrade", "--store", golden.url])
     assert upgraded.exit_code == 0
-    assert "predictions: brought up to date, bounds of 4 files written" in upgraded.output
+    assert "predictions: updated; wrote column bounds of 4 files" in upgraded.output
     after = CliRunner().invoke(cli, ask)
     assert after.exit_code == 0
     assert "bounds" not in after.output
     again = CliRunner().invoke(cli, ["upgrade", "--store", golden.url])
-    assert again.output.count("up to date already") == 3
+    assert again.output.count("already up to date") == 3
 
 
 def test_an_earlier_builds_archive_that_nobody_can_write_is_read(
