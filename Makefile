@@ -20,8 +20,10 @@ test-without-ray test-with-ray: PYTEST := $(BIN)/python -m pytest -n 2 --dist lo
 test-without-ray: $(VENV)/.test
 	$(PYTEST) -m "not ray and not slow and not gpu"
 
+# Only files with such tests are imported: all files take each process 7 s of CPU.
 test-with-ray: $(VENV)/.test
-	$(PYTEST) -m "ray and not slow and not gpu"
+	$(PYTEST) -m "ray and not slow and not gpu" \
+	  $$(grep -rlw --include='test_*.py' 'mark\.ray' tests)
 
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'

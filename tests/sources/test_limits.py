@@ -6,6 +6,7 @@ import json
 import os
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +25,8 @@ from tests.sources.made_up_sources import tar_of
 
 SMALL = Limits(object_bytes=1000, index_bytes=4000, text_bytes=500, tags=5, line_bytes=2000,
                tar_members=10, tar_header_bytes=4096)  # fmt: skip
+Make = Callable[[], bytes]
+"""Makes an input when its test runs: every process of the tests would make it at import."""
 
 
 def images_of(lake: Lake, pattern: str | None, name: str, limits: Limits) -> list[ImageRef]:
@@ -117,18 +120,21 @@ def test_a_member_above_the_limit_costs_itself(lake: Lake, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("make", "said"),
     [
-        (hostile.tar_of_headers(), "headers of headers without a member|a header of"),
-        (hostile.tar_without_progress(), "is damaged"),
-        (hostile.tar_of_members(11), r"more than 10 members \(limit tar-members\)"),
-        (tar_of([("x" * 5000 + ".jpg", b"a")]), r"at most 4,096 are read \(limit tar-header-bytes"),
+        (hostile.tar_of_headers, "headers of headers without a member|a header of"),
+        (hostile.tar_without_progress, "is damaged"),
+        (partial(hostile.tar_of_members, 11), r"more than 10 members \(limit tar-members\)"),
+        (
+            partial(tar_of, [("x" * 5000 + ".jpg", b"a")]),
+            r"at most 4,096 are read \(limit tar-header-bytes",
+        ),
     ],
     ids=["headers", "no progress", "members", "name"],
 )
-def test_headers_in_great_number_are_one_sentence(tmp_path: Path, data: bytes, said: str) -> None:
+def test_headers_in_great_number_are_one_sentence(tmp_path: Path, make: Make, said: str) -> None:
     lake = Lake(str(tmp_path))
-    lake.write("s.tar", data)
+    lake.write("s.tar", make())
     with pytest.raises(InputError, match=said):
         images_of(lake, "*.tar", "", SMALL)
 
@@ -148,17 +154,18 @@ def test_an_index_above_the_limit_is_one_sentence(lake: Lake) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "code"),
+    ("make", "code"),
     [
-        (hostile.parquet_of_zeros(), "too_large"),
-        (hostile.parquet_of_one_value(), "too_large"),
-        (hostile.parquet_of_numbers(), "too_large"),
+        (hostile.parquet_of_zeros, "too_large"),
+        (hostile.parquet_of_one_value, "too_large"),
+        (hostile.parquet_of_numbers, "too_large"),
     ],
     ids=["zeros", "one value", "numbers"],
 )
 def test_a_column_that_becomes_many_times_its_bytes_is_refused(
-    tmp_path: Path, data: bytes, code: str
+    tmp_path: Path, make: Make, code: str
 ) -> None:
+    data = make()
     assert len(data) < 100_000
     lake = Lake(str(tmp_path))
     lake.write("p.parquet", data)
@@ -232,22 +239,25 @@ def inventory(lake: Lake, part: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "said"),
+    ("make", "said"),
     [
-        (hostile.gzip_bomb([b"x" * (1 << 20)], 64), "a row of more than 1,048,576 characters"),
         (
-            hostile.gzip_bomb([b'"b","' + b"k" * 60_000 + b'.txt"\n'], 1_200),
+            lambda: hostile.gzip_bomb([b"x" * (1 << 20)], 64),
+            "a row of more than 1,048,576 characters",
+        ),
+        (
+            lambda: hostile.gzip_bomb([b'"b","' + b"k" * 60_000 + b'.txt"\n'], 1_200),
             r"bytes when unpacked \(limit expan",
         ),
-        (hostile.gzip_bomb([b'"b","a.txt"\n'], 2)[:-4], r"damaged \("),
+        (lambda: hostile.gzip_bomb([b'"b","a.txt"\n'], 2)[:-4], r"damaged \("),
     ],
     ids=["line", "expansion", "cut"],
 )
 def test_a_compressed_inventory_becomes_no_more_than_it_may(
-    tmp_path: Path, part: bytes, said: str
+    tmp_path: Path, make: Make, said: str
 ) -> None:
     lake = Lake(str(tmp_path))
-    inventory(lake, part)
+    inventory(lake, make())
     with pytest.raises(InputError, match=rf"part\.csv\.gz, a part of the inventory.*{said}"):
         images_of(lake, None, "manifest.json", LIMITS)
 
