@@ -233,7 +233,12 @@ def merge(store: Lake, record: RunRecord, *, merge_bytes: int = 256 << 20) -> li
     return files
 
 
-def finish(store: Lake, record: RunRecord, files: Sequence[DataFile]) -> RunResult:
+def finish(
+    store: Lake,
+    record: RunRecord,
+    files: Sequence[DataFile],
+    classes: Sequence[str] = CLASSES,
+) -> RunResult:
     """Land a run in the three tables, note its result, and delete what was staged."""
     receipts = list(read_receipts(store, record.run_id, record.plan_digest))
     with Lease(
@@ -244,7 +249,7 @@ def finish(store: Lake, record: RunRecord, files: Sequence[DataFile]) -> RunResu
             record,
             files,
             sorted(r.shard for r in receipts if r.quarantined),
-            CLASSES,
+            classes,
             Events(store, record.run_id),
             lease,
         )
@@ -270,7 +275,7 @@ def finish(store: Lake, record: RunRecord, files: Sequence[DataFile]) -> RunResu
                     class_id=c + 1, class_name=name,
                     num_images=sum(r.num_defective[c] for r in receipts),
                 )
-                for c, name in enumerate(CLASSES)
+                for c, name in enumerate(classes)
             ),
         )  # fmt: skip
         put_result(store, result)

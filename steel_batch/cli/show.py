@@ -147,7 +147,11 @@ class _Pictures:
 
     def _read_run(self, run_id: str, images: Sequence[Image]) -> list[npt.NDArray[np.uint8]]:
         config = self._config(run_id)
-        lake = Lake(self._images or config["images"], endpoint_url=config.get("endpoint_url"))
+        endpoint_url = config.get("endpoint_url")
+        if self._images is None:
+            lake = Lake(config["images"], endpoint_url=endpoint_url)
+        else:  # they may have moved to where the store is
+            lake = Lake(self._images, endpoint_url=self._store.endpoint_url or endpoint_url)
         refs = self._refs(run_id, [image.key for image in images])
         if self._images is not None:  # a copy has other ETags
             none = pa.repeat(pa.scalar(""), refs.num_rows)

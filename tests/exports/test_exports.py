@@ -28,6 +28,7 @@ from steel_batch.tables.merge import write_file
 from steel_batch.tables.summary import FIELDS, summarize
 from steel_batch.tables.table_log import ensure_tables
 from tests.cli.command_line import Command, refused
+from tests.conftest import new_bucket
 from tests.made_up_run import CLASSES, ENGINE, commit_run, image_keys, made_up_row, rows_table
 
 DATE = "2026-11-21"
@@ -174,6 +175,33 @@ def test_readers_of_coco_find_the_same_masks(
     assert_same(found, expected[1])
     categories = {number: entry["name"] for number, entry in coco.cats.items()}
     assert categories == dict(enumerate(CLASSES, 1))
+
+
+@pytest.mark.s3
+def test_an_export_of_a_bucket_is_that_of_a_folder(
+    steel_batch: Command, store: Path, s3_endpoint: str, tmp_path: Path
+) -> None:
+    folder, bucket = Lake(str(store)), f"{new_bucket(s3_endpoint)}/some/prefix"
+    copy = Lake(bucket, endpoint_url=s3_endpoint)
+    for item in folder.list_objects():
+        copy.write(item.key, folder.read(item.key))
+    places = {
+        "folder": ["--store", folder.url],
+        "bucket": ["--store", bucket, "--endpoint-url", s3_endpoint],
+    }
+    for kind in ("kaggle", "coco", "cvat", "png", "fiftyone"):
+        found = {}
+        for name, flags in places.items():
+            out = tmp_path / f"{kind}-{name}"
+            done = steel_batch(
+                "export", *flags, "--format", kind, "--out", out,
+                "--query", "SELECT image_key FROM predictions ORDER BY image_key",
+            )  # fmt: skip
+            assert done.code == 0, done
+            files = [path for path in (out, *out.rglob("*")) if path.is_file()]
+            found[name] = {str(path.relative_to(out)): path.read_bytes() for path in files}
+        assert found["bucket"] == found["folder"]
+        assert sum(map(len, found["folder"].values())) > 2000
 
 
 def test_coco_is_plain_json_with_texts_for_counts(export: Callable[..., Path]) -> None:
