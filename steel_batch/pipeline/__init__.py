@@ -1,1 +1,1 @@
-"""One run from the lock to the result; many dates are many runs."""
+"""One run, from taking the lock to the result; many dates are many runs."""

@@ -1,4 +1,4 @@
-"""The scoring actors of a run or a backfill, as the joined cluster has room for them."""
+"""The scoring actors of a run or a backfill: as many as fit on the joined cluster."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from steel_batch.pipeline.scope import Scope
 
 
 def scoring_setup(scope: Scope) -> tuple[ActorPool, Setup]:
-    """The scoring actors that the joined cluster has room for, and what they need to know.
+    """Return the scoring actors that fit on the joined cluster, and their settings.
 
     Raises:
-        ConfigError: Not one actor fits, or the GPU is to decode where none scores.
+        ConfigError: No actor fits, or the GPU is to decode and no GPU scores.
     """
     config, lake, store = scope.config, scope.source.lake, scope.store
     runtime = choose_runtime(config.runtime)

@@ -1,6 +1,6 @@
-"""One attempt at a run: what it counted, noted and timed, and how it ended.
+"""One attempt at a run: its counts, events and times, and how it ended.
 
-A run that was interrupted is continued by another attempt, which finds what the earlier ones left.
+An interrupted run is resumed by another attempt, which continues from what earlier ones stored.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ from steel_batch.tables.committed import quarantined_keys
 
 
 class Stopwatch:
-    """What each step of an attempt took."""
+    """Measures the time of each step of an attempt."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        """When the attempt began, in seconds of the monotonic clock."""
+        """Start of the attempt, in seconds of the monotonic clock."""
         self.seconds: dict[str, float] = {}
-        """By step; see `RunResult.attempt_seconds`."""
+        """Seconds by step; see `RunResult.attempt_seconds`."""
 
     @property
     def elapsed_seconds(self) -> float:
-        """Since the attempt began."""
+        """Seconds since the attempt began."""
         return time.monotonic() - self.started
 
     @contextlib.contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Add what the block takes to a step."""
+        """Add the duration of the block to a step."""
         started = time.monotonic()
         try:
             yield
@@ -50,9 +50,9 @@ class Stopwatch:
 
 
 class Attempt:
-    """One attempt at a run, by the holder of its date's lock: a `with` block.
+    """One attempt at a run, by the holder of the date's lock: a `with` block.
 
-    Leaving it without a result notes why, for `runs list` and `runs show`.
+    If the block ends without a result, the reason is recorded for `runs list` and `runs show`.
 
     Args:
         scope: The date.
@@ -60,7 +60,7 @@ class Attempt:
         lease: The date's lock, held by the caller.
         meter: Counts this process's requests since the attempt began.
         stopwatch: Started when the attempt began.
-        observe: Told how far the run is.
+        observe: Called with the run's progress.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class Attempt:
         self.scope, self.record, self.lease = scope, record, lease
         self.stopwatch = stopwatch
         self.tally: Tally
-        """What is known of the run's shards, from `resume` on."""
+        """The state of the run's shards, set by `resume`."""
         self.events = Events(scope.store, record.run_id)
         self._meter, self._observe = meter, observe
         self._counts: Counter[str] = Counter()
         self._is_over = False
 
     def __enter__(self) -> Attempt:
-        """Note that the attempt begins."""
+        """Record that the attempt begins."""
         config = dataclasses.asdict(self.scope.config)
         self.events.add("attempt", host=platform.node(), config=config)
         return self
@@ -94,7 +94,7 @@ class Attempt:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Note how it went."""
+        """Record how the attempt ended."""
         if self._is_over:
             return
         if isinstance(error, (KeyboardInterrupt, interrupt.Interrupted)):
@@ -109,7 +109,7 @@ class Attempt:
         self.events.flush()
 
     def resume(self) -> None:
-        """Find which shards earlier attempts scored."""
+        """Find out which shards earlier attempts scored."""
         store, record = self.scope.store, self.record
         is_retry = record.num_retried or record.settings.get("retry_quarantined")
         known_bad = quarantined_keys(store, record.engine, record.date) if is_retry else ()
@@ -126,27 +126,27 @@ class Attempt:
             self.tally.add(receipt, resumed=True)
 
     def open_plan(self) -> Plan:
-        """The run's plan, with the digest that the run was begun with."""
+        """Open the run's plan, and check that its digest is the one in the run's record."""
         record = self.record
         return Plan(self.scope.store, record.run_id, digest=record.plan_digest)
 
     def progress(self, step: str) -> Progress:
-        """How far the run is."""
+        """Return the run's progress."""
         return self.tally.progress(step)
 
     def report_progress(self, step: str) -> None:
-        """Tell the observer how far the run is."""
+        """Pass the run's progress to the observer."""
         self._observe(self.progress(step))
 
     def count_requests(self, counts: Mapping[str, int]) -> None:
-        """Add what requests of other processes met with; see `Lake.counts`."""
+        """Add the request counts of other processes; see `Lake.counts`."""
         self._counts.update(counts)
 
     def check_bad(self) -> None:
-        """Stop where too many images are bad that were not known to be.
+        """Stop if too many images cannot be scored, not counting those already in quarantine.
 
         Raises:
-            TooManyBadImagesError: It says how many, why, and what to do.
+            TooManyBadImagesError: It states how many, why, and what to do.
         """
         config, record, tally = self.scope.config, self.record, self.tally
         num_new = record.num_images - record.num_retried
@@ -156,17 +156,16 @@ class Attempt:
             return
         reasons = ", ".join(f"{code} ({n})" for code, n in tally.bad_codes.most_common())
         raise TooManyBadImagesError(
-            f"{num_bad} of {num_new} {what} cannot be scored, "
-            f"more than --max-bad {config.max_bad:g} allows: {reasons}; for example "
-            f"{tally.bad_example.rstrip('.')}. `steel-batch quarantine list --run "
-            f"{record.run_id} --store {self.scope.store.url}` lists them. Nothing of the run is "
-            "committed, and what is scored is kept. To commit the others, run the same command "
-            "with a greater --max-bad. To score all of them, repair the images and run the same "
-            "command with --fresh."
+            f"{num_bad} of {num_new} {what} cannot be scored, which exceeds --max-bad "
+            f"{config.max_bad:g}: {reasons}; for example {tally.bad_example.rstrip('.')}. To list "
+            f"them: `steel-batch quarantine list --run {record.run_id} --store "
+            f"{self.scope.store.url}`. The run has committed nothing; its results are kept. To "
+            "commit the other images, run the same command with a greater --max-bad. To score all "
+            "images, repair them and run the same command with --fresh."
         )
 
     def finish(self, version: int) -> RunResult:
-        """Note that the run is over, with the version of the predictions that has its rows."""
+        """Record the run's end, with the version of the predictions table that has its rows."""
         result = self._result(version)
         self.events.add(
             "committed",
@@ -179,9 +178,9 @@ class Attempt:
         return result
 
     def _lake_counts(self) -> dict[str, int]:
-        """What the attempt's requests met with, in all processes.
+        """Return the attempt's request counts, over all processes.
 
-        Dates that one process has open at once share what that process met with.
+        Dates that one process works on at the same time share that process's counts.
         """
         self._counts.update(self._meter.take())
         return dict(sorted(self._counts.items()))

@@ -1,4 +1,4 @@
-"""An archive of dates, each done once: the same command later goes on with the others."""
+"""Score an archive of dates, each of them once; running the command again scores the rest."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def backfill(config: ScoreConfig, settings: BackfillConfig, observe: Observer) -
     """Score many dates, each as a run of its own.
 
     Args:
-        config: How each date is scored; its own date says nothing.
+        config: How each date is scored; its field `date` is ignored.
         settings: Which dates.
-        observe: Told how far it is, from several threads.
+        observe: Called with the progress, from several threads.
 
     Returns:
-        Every date's outcome, in the order in which they were begun.
+        Every date's outcome, in the order in which the dates were started.
 
     Raises:
-        ConfigError: Nothing can be begun; nothing was done.
-        ClusterError: Ray gave up; dates that are done stay so, the same command continues.
+        ConfigError: Nothing can be started; nothing was done.
+        ClusterError: Ray failed. Finished dates are kept, and the same command resumes.
     """
     scope = open_scope(config)
     dates = _find_dates(scope, settings)
@@ -54,11 +54,11 @@ def backfill(config: ScoreConfig, settings: BackfillConfig, observe: Observer) -
 
 
 def _find_dates(scope: Scope, settings: BackfillConfig) -> list[str]:
-    """The dates of the lake within the bounds, in the order in which they are to be scored.
+    """Return the lake's dates within the bounds, in the order of scoring.
 
     Raises:
-        ConfigError: The keys do not say their date, or nothing matches at all. No date within the
-            bounds is none: nothing was made on those days.
+        ConfigError: The keys do not contain a date, or no object matches. An empty list is no
+            error: it means that no images were made within the bounds.
     """
     dates = scope.source.dates()
     chosen = [
@@ -68,7 +68,7 @@ def _find_dates(scope: Scope, settings: BackfillConfig) -> list[str]:
     ]
     if not chosen:
         log.warning(
-            "%s has no images from %s to %s; its dates reach from %s to %s",
+            "%s has no images from %s to %s; its dates range from %s to %s",
             scope.config.images,
             settings.first_date or dates[0],
             settings.last_date or dates[-1],

@@ -1,7 +1,7 @@
-"""How a run begins, once the lock is held: an unfinished one is found, or a new one is planned.
+"""How a run begins once the lock is held: find an unfinished run, or plan a new one.
 
-A plan is written to a local file first and then to the store; the run exists from the moment its
-``run.json`` does.
+A plan is first written to a local file and then to the store. The run exists once its ``run.json``
+exists.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ COPY_BYTES = 8 << 20
 
 
 def unfinished_run(scope: DateScope) -> RunRecord | None:
-    """The run to continue, if there is one.
+    """Return the run to resume, if there is one.
 
     Raises:
-        ConfigError: It was begun with other settings.
+        ConfigError: The unfinished run has other settings.
     """
     store, engine, date = scope.store, scope.engine_name, scope.date
     run = latest_run(store, engine, date)
@@ -44,30 +44,30 @@ def unfinished_run(scope: DateScope) -> RunRecord | None:
     if scope.config.fresh:
         return None
     if run.record.files_digest not in (None, digest_files(store, engine, date)):
-        # Planned by who had lost the lock: its images may have rows by now.
-        log.warning("run %s is abandoned: another one landed since its plan", run.run_id)
+        # The planner had lost the lock, so these images may already have rows.
+        log.warning("run %s is discarded: another run was committed after its plan", run.run_id)
         return None
     check_settings(run.run_id, run.record.settings, scope.settings)
     return run.record
 
 
 def begin_run(scope: DateScope, check_lock: Callable[[], None]) -> tuple[Planned, RunRecord | None]:
-    """Plan a new run and make it durable.
+    """Plan a new run and store it.
 
     Args:
         scope: The date.
-        check_lock: Called before anything becomes durable; raises where the lock was lost.
+        check_lock: Called before anything is stored; raises if the lock was lost.
 
     Returns:
-        What was planned, and the run; none where there is nothing new to score.
+        What was planned, and the run; None if there is nothing new to score.
 
     Raises:
-        ConfigError: There are no images of that date, or their keys name another one.
+        ConfigError: There are no images of that date, or their keys name another date.
         LockHeldError: The lock was lost.
-        LakeError: A table is not one of ours, or cannot be committed to.
+        LakeError: A table was not written by this program, or cannot be committed to.
     """
     config, store, engine, date = scope.config, scope.store, scope.engine_name, scope.date
-    # Before the rows themselves are read: what lands in between makes it another one.
+    # Before the rows are read: a commit after this point makes the plan stale.
     files_digest = digest_files(store, engine, date)
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         path = Path(scratch) / "plan.parquet"
@@ -86,7 +86,7 @@ def begin_run(scope: DateScope, check_lock: Callable[[], None]) -> tuple[Planned
         ):
             while chunk := written.read(COPY_BYTES):
                 target.write(chunk)
-            check_lock()  # the end of the block makes it visible
+            check_lock()  # the end of the block makes the plan visible
     record = RunRecord(
         run_id=run_id,
         engine=engine,
@@ -113,7 +113,7 @@ def begin_run(scope: DateScope, check_lock: Callable[[], None]) -> tuple[Planned
     check_lock()
     if not put_record(store, record):
         raise LockHeldError(
-            f"another run began {run_id} while this one planned it: run the same command again."
+            f"another process created run {run_id} at the same time. Run the same command again."
         )
     return planned, record
 

@@ -1,4 +1,4 @@
-"""How far a backfill is, durably: a date that is committed has an entry in the store."""
+"""A backfill's ledger in the store: one entry per finished date."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from steel_batch.runs.record import RESULT, RunResult, latest_result
 
 ENTRY: Final = FileFormat("a date of a backfill")
 SEEN: Final = ("num_changed", "num_left_out", "example_left_out")
-"""What a run's result says of the lake, as it was when the date was listed."""
+"""Fields of a result that describe the lake as it was when the date was listed."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What the ledger records of a date that is done."""
+    """The ledger's record of a finished date."""
 
     seconds: float
     result: dict[str, Any]
 
 
 class Ledger:
-    """The dates that are done, of every command with the same lake, key pattern and engine.
+    """The finished dates of all commands with the same lake, key pattern and engine.
 
     Args:
         scope: The command.
@@ -43,15 +43,15 @@ class Ledger:
         images = scope.config.images
         self._store = scope.store
         places = (canonical_place(images), images.rstrip("/"))
-        # The second has what earlier builds noted, under the folder as it was written.
+        # Earlier builds used the second one, which has the folder as the user spelled it.
         folders = (layout.ledger_dir(_identity(place, scope)) for place in places)
         self._folders = list(dict.fromkeys(folders))
 
     def read(self, dates: Collection[str]) -> dict[str, DateOutcome]:
-        """What became of those of some dates that are done, by date.
+        """Return the outcomes of those dates that are finished, by date.
 
         Raises:
-            FormatError: An entry has a newer format.
+            FormatError: An entry is of a newer format.
             LakeError: The store cannot be read, or an entry is damaged.
         """
         found = {
@@ -71,8 +71,8 @@ class Ledger:
                 result = RunResult.from_fields(entry.result, source=source)
             except ValueError as error:
                 raise LakeError(
-                    f"{source} is damaged: {error}. Delete it: the same command finds what the "
-                    "date's runs did."
+                    f"{source} is damaged: {error}. Delete it and run the same command again, "
+                    "which reads the date's outcome from its runs."
                 ) from error
             outcomes[date] = DateOutcome(
                 date=date,
@@ -84,11 +84,11 @@ class Ledger:
         return outcomes
 
     def note(self, outcome: DateOutcome) -> DateOutcome:
-        """Note a date that is done, unless an entry stands and there was nothing new.
+        """Record a finished date, unless it has an entry and nothing was new.
 
         Returns:
-            The outcome; where there was nothing new and no entry, that of the newest run, of which
-            a command died before it could note it, or which was a `score`.
+            The outcome. If nothing was new and there is no entry, it is that of the newest run:
+            of a `score`, or of a command that died before it could record it.
         """
         result = outcome.result
         if result is None:
@@ -110,6 +110,6 @@ class Ledger:
 
 
 def _identity(images: str, scope: Scope) -> str:
-    """What makes two commands the same backfill: the lake, how its keys read, and the engine."""
+    """Return what identifies a backfill: the lake, its key pattern, and the engine."""
     text = json.dumps([images, scope.config.key_pattern, scope.engine_name])
     return hashlib.sha256(text.encode()).hexdigest()[:12]

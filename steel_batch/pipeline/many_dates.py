@@ -1,10 +1,10 @@
-"""Many dates with one pool of warm actors: each date its own run, its own lock and its own commit.
+"""Many dates with one pool of warm actors; each date has its own run, lock and commit.
 
-Dates that need no scoring are settled first, one after the other, without a cluster. From the first
-one on that needs it, three kinds of threads share the work. One opens dates ahead, in order: lock,
-listing, plan. The calling one takes what the actors say of each shard. A third merges and commits
-dates that are scored. A date that fails stops no other; what a shard or a damaged file left undone
-is tried once more at the end.
+Dates that need no scoring are finished first, one after the other, without a cluster. From the
+first date that needs scoring on, three kinds of threads share the work. One opens dates ahead, in
+order: lock, listing, plan. The calling thread takes the actors' results, shard by shard. A third
+merges and commits scored dates. A date that fails does not stop the others; shards that failed or
+were damaged are tried once more at the end.
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ from steel_batch.scoring.shard_result import ShardResult
 from steel_batch.tables.table_log import ensure_tables
 
 PARTS_PER_DATE: Final = 16
-"""Read tasks of one date: they are made before it is planned, so all dates have as many."""
+"""Read tasks per date. They are created before the date is planned, so every date has as many."""
 MOST_PARTS: Final = 4096
-"""Of all dates, or making them would take longer than scoring the first date."""
+"""Read tasks of all dates: with more, creating them would take longer than scoring one date."""
 
 
 @dataclass
 class _Open:
-    """A date that is open."""
+    """A date that is being worked on."""
 
     date: str
     state: DateState
     stack: contextlib.ExitStack
     started: float
     index: int = 0
-    """Which work of the stream it is."""
+    """The index of the date's work in the stream."""
     num_waiting: int = 0
-    """Shards that the stream has still to answer for."""
+    """Shards that the stream has not returned yet."""
     error: SteelBatchError | None = None
 
 
@@ -61,11 +61,11 @@ class ManyDates:
 
     Args:
         scope: The command.
-        max_at_once: Dates that are planned, scored or committed at one time.
-        stop_after: Failed dates after which no further date is begun; None: none is too many.
-        num_before: Dates that were done before, for the progress alone.
-        note: Told of each date that is done, from several threads; what it returns is the outcome.
-        observe: Told how far all of it is, from several threads.
+        max_at_once: Dates that are planned, scored or committed at the same time.
+        stop_after: Failures after which no further date is started; None for no limit.
+        num_before: Dates that were finished before, for the progress only.
+        note: Called with each finished date, from several threads; it returns the outcome.
+        observe: Called with the overall progress, from several threads.
     """
 
     def __init__(
@@ -90,20 +90,20 @@ class ManyDates:
         self._note = ""
 
     def score(self, dates: Sequence[str]) -> Iterator[DateOutcome]:
-        """Score dates; called once.
+        """Score dates; may be called once.
 
         Yields:
-            Each date's outcome as it ends. Dates that are not begun have none.
+            Each date's outcome as it ends; none for a date that was not started.
 
         Raises:
             MachineError: No actor can score, or none fits on the cluster.
-            ClusterError: Ray gave up; dates that are done stay so.
-            Interrupted: A signal asked to stop.
+            ClusterError: Ray failed; finished dates are kept.
+            Interrupted: A signal requested a stop.
         """
         self._outcomes.expect(len(dates))
         self._report_progress()
         todo = collections.deque(dates)
-        with contextlib.ExitStack() as cluster:  # left last: locks are given back before that
+        with contextlib.ExitStack() as cluster:  # closed last, after locks are released
             with contextlib.ExitStack() as undo:
                 undo.push(self._close_open)
                 while todo and not self._stopping.is_set():
@@ -125,7 +125,7 @@ class ManyDates:
     def _score(
         self, first: _Open, others: Sequence[str], undo: contextlib.ExitStack
     ) -> Iterator[DateOutcome]:
-        """Every date once, through one dataset; the first one is open."""
+        """Score every date once, through one dataset; the first one is open."""
         num_works = 1 + len(others)
         pool, setup = scoring_setup(self._scope)
         most_parts = max(PARTS_PER_DATE, pool.num_reads)
@@ -154,7 +154,7 @@ class ManyDates:
         yield from self._outcomes.take()
 
     def _enqueue(self, entry: _Open, stream: ShardStream, committing: ThreadPoolExecutor) -> None:
-        """Have a date scored, or committed where all of it is scored."""
+        """Queue a date for scoring, or for its commit if all of it is scored."""
         work = entry.state.work if isinstance(entry.state, ToScore) else None
         if work is not None and work.pending:
             entry.num_waiting = sum(len(shards) for shards in work.pending.values())
@@ -169,7 +169,7 @@ class ManyDates:
         self, result: ShardResult, stream: ShardStream, committing: ThreadPoolExecutor
     ) -> None:
         entry = self._open.get(result.run_id)
-        if entry is None or not isinstance(entry.state, ToScore):  # of a date that failed since
+        if entry is None or not isinstance(entry.state, ToScore):  # its date has failed since
             return
         entry.num_waiting -= 1
         try:
@@ -187,7 +187,7 @@ class ManyDates:
     def _open_others(
         self, dates: Sequence[str], stream: ShardStream, committing: ThreadPoolExecutor
     ) -> None:
-        """Open dates in order, as there is room; every date is answered to the stream."""
+        """Open dates in order, as there is room; every date is reported to the stream."""
         index = 1
         self._may_open.wait()
         try:
@@ -205,9 +205,9 @@ class ManyDates:
                 stream.put_if_unknown(rest, None)
 
     def _open_date(self, date: str, index: int = 0) -> _Open | None:
-        """Take the date's lock and make or find its run, in the room that was taken for it.
+        """Take the date's lock and find or begin its run, in the slot reserved for it.
 
-        None where that fails.
+        Returns None if that fails.
         """
         started = time.monotonic()
         stack = contextlib.ExitStack()
@@ -224,7 +224,7 @@ class ManyDates:
         return entry
 
     def _finish(self, entry: _Open) -> None:
-        """Commit a date that is scored, or note why not."""
+        """Commit a scored date, or record why that failed."""
         try:
             with entry.stack:
                 if entry.error is not None:
@@ -241,7 +241,7 @@ class ManyDates:
             self._report_progress()
 
     def _score_alone(self, date: str, cluster: contextlib.ExitStack) -> None:
-        """A date that the common dataset left undone."""
+        """Score a date that the common dataset left incomplete."""
         started = time.monotonic()
         try:
             result = score_date(self._scope.at(date), lambda _: None, cluster)
@@ -256,7 +256,7 @@ class ManyDates:
         self._outcomes.add(self._note_outcome(outcome))
 
     def _fail(self, date: str, error: Exception, started: float) -> None:
-        """Note that a date failed, for whatever reason: it stops no other."""
+        """Record that a date failed, for any reason; it does not stop other dates."""
         if isinstance(error, NoImagesError):
             self._outcomes.add(DateOutcome(date=date, state="no images", error=error))
             return
@@ -266,7 +266,7 @@ class ManyDates:
             self._stop()
 
     def _stop(self) -> None:
-        """Begin no further date."""
+        """Start no further date."""
         self._stopping.set()
         self._may_open.set()
         self._room.release()
@@ -283,8 +283,8 @@ class ManyDates:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give back the locks of dates that an interruption or an error left open."""
-        with contextlib.ExitStack() as stack:  # one that fails keeps none from the others
+        """Release the locks of dates that an interruption or an error left open."""
+        with contextlib.ExitStack() as stack:  # one that fails does not keep the others open
             for entry in self._open.values():
                 stack.callback(entry.stack.__exit__, kind, error, trace)
             self._open.clear()

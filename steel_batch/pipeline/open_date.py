@@ -1,4 +1,4 @@
-"""How a date is opened: its lock is taken, and its unfinished run is found or a new one begun."""
+"""Opening a date: take its lock, and find its unfinished run or begin a new one."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
 
     Args:
         scope: The date.
-        observe: Told how far the run is.
+        observe: Called with the run's progress.
 
     Yields:
-        The date's state. Leaving the block notes how the attempt went and gives the lock back.
+        The date's state. Leaving the block records how the attempt ended and releases the lock.
 
     Raises:
-        LockHeldError: Another run is at work on the engine and date.
-        ConfigError: There is nothing that could be scored, or the unfinished run was planned with
-            other settings.
+        LockHeldError: Another run is working on the engine and date.
+        ConfigError: There is nothing to score, or the unfinished run was planned with other
+            settings.
         LakeError: The store cannot be used.
     """
     stopwatch, meter = Stopwatch(), Meter(scope.source.lake, scope.store)
@@ -60,7 +60,7 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
 
 @contextlib.contextmanager
 def _locked(scope: DateScope) -> Iterator[Lease]:
-    """Take the date's lock: the first that is written, before any work."""
+    """Take the date's lock; this is the first write, before any work."""
     lease = Lease(
         scope.store,
         layout.lock_series(scope.engine_name, scope.date),
@@ -81,7 +81,7 @@ def _locked(scope: DateScope) -> Iterator[Lease]:
 
 
 def _clean_up(scope: DateScope, lease: Lease) -> None:
-    """Undo what earlier holders of the lock left behind, and put back what the tables lost."""
+    """Remove what earlier holders of the lock left behind, and restore what the tables lost."""
     store, engine, date = scope.store, scope.engine_name, scope.date
     if lease.took_over:
         fence(store, engine, date)
@@ -91,7 +91,7 @@ def _clean_up(scope: DateScope, lease: Lease) -> None:
 
 
 def _state_of(attempt: Attempt, *, is_new: bool) -> ToCommit | ToScore:
-    """What earlier attempts at the run left to do; what they wrote is checked, not believed."""
+    """Find what earlier attempts at the run left to do; their files are verified."""
     attempt.resume()
     store, run_id = attempt.scope.store, attempt.record.run_id
     files = load_files(store, run_id, layout.MERGED)

@@ -1,4 +1,4 @@
-"""What became of each of many dates, and how far they are."""
+"""The outcome of each of many dates, and their progress."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ DateEnd = Literal["committed", "done before", "no images", "failed", "not begun"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DateOutcome:
-    """What became of one date."""
+    """The outcome of one date."""
 
     date: str
     state: DateEnd
-    """``committed``, also where there was nothing new; ``done before`` by an earlier command."""
+    """``committed`` even if nothing was new; ``done before`` if an earlier command finished it."""
     seconds: float = 0.0
-    """From its opening to its commit; dates overlap, so the sum is more than the whole took."""
+    """From opening to commit; dates overlap, so the sum exceeds the total duration."""
     result: RunResult | None = None
     error: Exception | None = None
-    """Why there is no result."""
+    """Why there is no result, else None."""
     was_listed: bool = True
-    """Whether this command looked for images of the date: else the result is what it was then."""
+    """Whether this command listed the date's images; if not, the result is the earlier one."""
 
 
 class Outcomes:
-    """Collects the outcomes of dates from several threads, and reports how far they are.
+    """Collects the outcomes of dates from several threads, and reports their progress.
 
     Args:
-        num_before: Dates that were done before.
-        observe: Told how far all of it is, from the thread that knows it.
+        num_before: Dates that were finished before.
+        observe: Called with the overall progress, from the thread that has news.
     """
 
     def __init__(self, *, num_before: int, observe: Observer) -> None:
@@ -51,15 +51,15 @@ class Outcomes:
 
     @property
     def num_failed(self) -> int:
-        """Dates that failed."""
+        """Number of dates that failed."""
         return self._num_failed
 
     def expect(self, num_dates: int) -> None:
-        """Say how many dates there will be."""
+        """Set the number of dates."""
         self._num_dates = self._num_before + num_dates
 
     def add(self, outcome: DateOutcome) -> None:
-        """Note what became of a date."""
+        """Record the outcome of a date."""
         with self._counting:
             if outcome.state == "failed":
                 self._num_failed += 1
@@ -73,17 +73,17 @@ class Outcomes:
             self._num_images += num_images
 
     def take(self) -> Iterator[DateOutcome]:
-        """The outcomes since the last time."""
+        """Yield the outcomes since the last call."""
         with contextlib.suppress(queue.Empty):
             while True:
                 yield self._ended.get_nowait()
 
     def report_progress(self, open_dates: Iterable[str], note: str) -> None:
-        """Tell the observer how far it is.
+        """Pass the progress to the observer.
 
         Args:
-            open_dates: Dates that are at work.
-            note: What the actors do before they score, where that takes minutes.
+            open_dates: Dates that are being worked on.
+            note: What the actors do before they score, if that takes minutes.
         """
         with self._counting:
             num_ended = self._num_done + self._num_failed

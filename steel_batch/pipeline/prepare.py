@@ -1,7 +1,7 @@
-"""The plan of a date.
+"""Planning a date.
 
-`steel-batch plan` shows a plan and stops there; a run makes it durable. It is written to a local
-file here.
+The plan is written to a local file. `steel-batch plan` shows it and stops; a run copies it to the
+store.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A date's plan, and what was seen beside it."""
+    """A date's plan, and what the listing showed besides."""
 
     info: PlanInfo
     num_left_out: int
@@ -36,8 +36,9 @@ def plan_date(scope: DateScope, path: Path) -> Planned:
     """List a date's images and write the plan of those without a row to a local file.
 
     Raises:
-        ConfigError: There are no images of that date, or one that says no date to the key pattern
-            is of another date by its name; or they seem to have rows under other keys.
+        ConfigError: There are no images of that date; or an image in whose key the pattern
+            finds no date has another date in its name; or images seem to have rows under other
+            keys.
     """
     config, store, engine, date = scope.config, scope.store, scope.engine_name, scope.date
     images = scope.source.select(date)
@@ -60,29 +61,29 @@ def plan_date(scope: DateScope, path: Path) -> Planned:
 
 
 def _refuse_other_keys(info: PlanInfo, date: str) -> None:
-    """Refuse images that seem to have their row under another key.
+    """Refuse images that seem to have a row under another key.
 
     Raises:
-        ConfigError: It says which, and what allows them.
+        ConfigError: It names an example, and the flag that allows them.
     """
     num_new = info.num_images + info.num_beyond_limit
     is_any_known = info.num_committed + info.num_changed + info.num_retried > 0
     if info.example_other_keys is not None:
         now, before = info.example_other_keys
         found = (
-            f"{info.num_other_keys:,} of the {num_new:,} images to score on {date} seem to "
-            f"have their row already, under a key that is not listed now: {now!r} as {before!r}, "
-            "for example."
+            f"{info.num_other_keys:,} of the {num_new:,} images to score on {date} seem to have a "
+            "row already, under a key that is not listed now; for example "
+            f"{now!r} as {before!r}."
         )
     elif info.num_gone and info.num_images and not is_any_known:
         found = (
-            f"{info.num_gone:,} images of {date} have their row or quarantine entry already, and "
+            f"{info.num_gone:,} images of {date} already have a row or a quarantine entry, but "
             f"none of them is among the {num_new:,} that are listed now."
         )
     else:
         return
     raise ConfigError(
-        f"{found} An image is known by its key: the same ones from another --images, or packed, "
-        "would be counted twice. Give the --images and --key-pattern of the earlier runs, or "
-        "another --store; if these are other images, --allow-other-keys scores them too."
+        f"{found} Images are identified by their key, so the same images under another --images, "
+        "or packed, would be counted twice. Use the --images and --key-pattern of the earlier "
+        "runs, or another --store. If these are other images, add --allow-other-keys."
     )

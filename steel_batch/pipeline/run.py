@@ -1,4 +1,4 @@
-"""One date from the lock to the result."""
+"""Score one date, from its lock to its result."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from steel_batch.runs.record import RunResult
 
 
 def score_date(scope: DateScope, observe: Observer, cluster: contextlib.ExitStack) -> RunResult:
-    """Score what is left of a date, as often as it takes, and commit.
+    """Score the rest of a date, retrying failed shards, and commit.
 
     Args:
         scope: The date.
-        observe: Told how far the run is.
-        cluster: Where a cluster is needed, it is joined for as long as this is open.
+        observe: Called with the run's progress.
+        cluster: If a cluster is needed, it is joined until this stack is closed.
 
     Raises:
-        LockHeldError: Another run is at work on the engine and date, or took the lock.
-        ConfigError: There is nothing that could be scored, or the unfinished run was planned with
-            other settings.
+        LockHeldError: Another run is working on the engine and date, or took the lock.
+        ConfigError: There is nothing to score, or the unfinished run was planned with other
+            settings.
         TooManyBadImagesError: Nothing was committed; receipts are kept.
-        LakeError: The lake or the store failed for good; receipts are kept.
+        LakeError: The lake or the store failed permanently; receipts are kept.
     """
     with open_date(scope, observe) as state:
         if isinstance(state, NothingNew):
@@ -44,7 +44,7 @@ def score_date(scope: DateScope, observe: Observer, cluster: contextlib.ExitStac
 
 
 def _score(state: ToScore) -> ToCommit:
-    """Score and merge, again where the store damaged what was staged."""
+    """Score and merge; do so again for shards whose staged rows the store damaged."""
     config, store = state.attempt.scope.config, state.attempt.scope.store
     damaged: DamagedShards = {}
     for _ in range(config.shard_attempts):
@@ -54,15 +54,15 @@ def _score(state: ToScore) -> ToCommit:
             return merged
         damaged = merged
     raise LakeError(
-        f"what {store.url} has of {len(damaged)} shards is not what was written there, "
-        f"also after it was written {config.shard_attempts} times; for example "
-        f"{damaged[min(damaged)]} What is whole is kept: run the same command again "
-        "when the store is mended."
+        f"{len(damaged)} shards in {store.url} are not what was written there, after "
+        f"{config.shard_attempts} attempts; for example "
+        f"{damaged[min(damaged)]} Intact shards are kept: check the store, then run the same "
+        "command again."
     )
 
 
 def _score_pending(state: ToScore) -> None:
-    """Score the shards without a receipt, so often as a shard is tried."""
+    """Score the shards without a receipt, up to `shard_attempts` times."""
     attempt = state.attempt
     config, tally, seconds = attempt.scope.config, attempt.tally, attempt.stopwatch.seconds
     started = time.monotonic()
@@ -94,8 +94,8 @@ def _score_pending(state: ToScore) -> None:
         cause = next(iter(state.failures.values()), "the cluster lost them.")
         raise TransientLakeError(
             f"{num_left} of {attempt.record.num_shards} shards failed {config.shard_attempts} "
-            f"times; the first cause: {cause} What is scored is kept: run the same command "
-            "again when that is mended."
+            f"times. First cause: {cause} Scored shards are kept: fix the cause, then run the "
+            "same command again."
         )
     if tally.first_receipt:
         seconds.setdefault("first_receipt", tally.first_receipt - started)

@@ -1,4 +1,4 @@
-"""What every step of a command works with, opened in one place and passed as one object."""
+"""What every step of a command works with, opened once and passed as one object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steel_batch.sources.open import open_source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """One command: its configuration, and what the configuration names."""
+    """One command: its configuration, and the objects that the configuration names."""
 
     config: ScoreConfig
     engine: Engine
@@ -25,21 +25,21 @@ class Scope:
 
     @property
     def engine_name(self) -> str:
-        """The name of the resolved version."""
+        """The name of the resolved engine version."""
         return self.engine.card.name
 
     def dates(self) -> list[str]:
-        """The dates that the configuration means, in order.
+        """Return the dates that the configuration selects, in order.
 
         Raises:
-            ConfigError: It is no date, or the images do not say theirs.
+            ConfigError: It is not a date, or the image keys contain no date.
         """
         if self.config.date == ALL_DATES:
             return self.source.dates()
         return [layout.check_date(self.config.date)]
 
     def at(self, date: str) -> DateScope:
-        """One date of the command."""
+        """Return the scope of one date."""
         return DateScope(
             config=self.config,
             engine=self.engine,
@@ -51,19 +51,19 @@ class Scope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DateScope(Scope):
-    """One date of a command, which is what a run is of."""
+    """One date of a command; a run belongs to one date."""
 
     date: str
     """YYYY-MM-DD."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the date's plan depends on."""
+        """The settings that the date's plan depends on."""
         return self.config.settings(engine=self.engine_name, date=self.date)
 
     @property
     def predictions_glob(self) -> str:
-        """What reads the date's rows, as plain Parquet files."""
+        """A glob pattern that matches the date's rows as plain Parquet files."""
         partition = layout.partition(self.engine_name, self.date)
         return self.store.uri(f"{layout.PREDICTIONS}/{partition}/*.parquet")
 
@@ -73,12 +73,12 @@ def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
 
     Args:
         config: The command.
-        is_read_only: Whether the command writes nothing: then nobody asks whether the store decides
-            between two writers.
+        is_read_only: Whether the command writes nothing; then the store is not probed for
+            concurrent writers.
 
     Raises:
         ConfigError: The configuration names no source, store or engine.
-        LakeError: The lake or the store cannot be read, or the store does not decide between two
+        LakeError: The lake or the store cannot be read, or the store cannot decide between two
             writers.
         EngineError: The engine is damaged.
     """

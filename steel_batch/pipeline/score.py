@@ -1,4 +1,4 @@
-"""The dates of a `score` command: one, or every date that the images name."""
+"""The dates of a `score` command: one, or every date found in the image keys."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ log = logging.getLogger(__name__)
 def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     """Score the dates of a configuration, one run each, and yield their results in order.
 
-    Of all dates, those without images are left out with a warning. After one that fails, no further
-    one is begun; those at work are finished and yielded before the error is raised.
+    With all dates, those without images are skipped with a warning. After a failure, no further
+    date is started; dates in progress are finished and yielded before the error is raised.
 
     Args:
         config: The command.
-        observe: Told how far it is; of all dates, from several threads.
+        observe: Called with the progress; with all dates, from several threads.
 
     Raises:
         ConfigError: The user has to change something; nothing was done.
-        LockHeldError: Another run is at work on the engine and date.
+        LockHeldError: Another run is working on the engine and date.
         TooManyBadImagesError: Nothing was committed; receipts are kept.
-        LakeError: The lake or the store failed for good; receipts are kept.
+        LakeError: The lake or the store failed permanently; receipts are kept.
     """
     scope = open_scope(config)
     if config.date == ALL_DATES:
         yield from _score_all(scope, observe)
         return
-    with contextlib.ExitStack() as cluster:  # left last: the lock is given back before that
+    with contextlib.ExitStack() as cluster:  # closed last, after the lock is released
         yield score_date(scope.at(config.date), observe, cluster)
 
 
@@ -50,7 +50,7 @@ def _score_all(scope: Scope, observe: Observer) -> Iterator[RunResult]:
         if outcome.result is not None:
             yield outcome.result
         elif outcome.state == "no images":
-            log.warning("%s is left out: %s", outcome.date, outcome.error)
+            log.warning("%s is skipped: %s", outcome.date, outcome.error)
         else:
             failed = failed or outcome.error
     if failed is not None:
@@ -58,7 +58,7 @@ def _score_all(scope: Scope, observe: Observer) -> Iterator[RunResult]:
 
 
 def in_order(dates: Sequence[str], outcomes: Iterable[DateOutcome]) -> Iterator[DateOutcome]:
-    """Outcomes in the order of their dates: each once all before it are there, or no more come."""
+    """Yield outcomes in the order of their dates, each once all earlier dates have ended."""
     ended: dict[str, DateOutcome] = {}
     num_done = 0
     for outcome in outcomes:

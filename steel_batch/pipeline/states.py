@@ -1,9 +1,8 @@
 """What a date needs once its lock is held: nothing, only a commit, or scoring.
 
 `ToScore` becomes `ToCommit` when every shard has its receipt and the rows are merged. Each step
-ends in something durable, and each can be repeated. The order is lock, plan, run.json, receipts,
-the list of merged files, the commits of the three tables, result.json; staged files are deleted
-last.
+ends with a durable write and can be repeated. The order is: lock, plan, run.json, receipts, list of
+merged files, commits of the three tables, result.json. Staged files are deleted last.
 """
 
 from __future__ import annotations
@@ -24,29 +23,29 @@ from steel_batch.tables.landing import delete_staged, land_run
 from steel_batch.tables.merge import Cut, DataFile, cut_files, save_files
 
 DamagedShards = Mapping[int, str]
-"""Per shard that must be scored again, what was found damaged of it."""
+"""Shards that must be scored again, each with a description of the damage."""
 
 
 @dataclass(frozen=True, slots=True)
 class NothingNew:
-    """Every image of the date has its row or quarantine entry already."""
+    """Every image of the date already has a row or a quarantine entry."""
 
     result: RunResult
 
 
 @dataclass(frozen=True, slots=True)
 class ToCommit:
-    """All rows are merged into files: what is left takes no cluster."""
+    """All rows are merged into files; the rest needs no cluster."""
 
     attempt: Attempt
     files: Sequence[DataFile]
 
     def commit(self) -> RunResult:
-        """Make the merged rows visible in the three tables, and the run over.
+        """Make the merged rows visible in the three tables, and finish the run.
 
         Raises:
-            CommitConflictError: It surely failed.
-            CommitUnknownError: Nobody knows; the same command may be repeated.
+            CommitConflictError: The commit certainly failed.
+            CommitUnknownError: The outcome is unknown; the same command may be repeated.
             LockHeldError: The lock was lost.
         """
         attempt = self.attempt
@@ -68,25 +67,25 @@ class ToCommit:
 
 
 class ToScore:
-    """Shards without a receipt are left, or rows that are not merged.
+    """Shards without a receipt are left, or rows that are not merged yet.
 
-    Whoever scores `work` hands each result to `take`, then calls `merge`.
+    The caller scores `work`, hands each result to `take`, then calls `merge`.
 
     Args:
         attempt: The attempt.
-        ranges: Which shards each row group of the plan holds.
+        ranges: The shards in each row group of the plan.
     """
 
     def __init__(self, attempt: Attempt, ranges: Sequence[ShardRange]) -> None:
         self.attempt = attempt
         self.failures: dict[int, str] = {}
-        """Per shard, why the lake failed it when it was last tried."""
+        """Per shard, the lake's error when it was last tried."""
         self._ranges = ranges
         self._merged: dict[Cut, DataFile] = {}
 
     @property
     def work(self) -> Work:
-        """What is left to score."""
+        """Return what is left to score."""
         attempt = self.attempt
         return Work(
             run_id=attempt.record.run_id,
@@ -95,11 +94,11 @@ class ToScore:
         )
 
     def take(self, result: ShardResult) -> None:
-        """Count what became of one shard.
+        """Count the result of one shard.
 
         Raises:
-            LakeError: It cannot be read or written, now or later.
-            TooManyBadImagesError: More images are unusable than `max_bad` allows.
+            LakeError: A shard cannot be read or written, now or on a retry.
+            TooManyBadImagesError: More images are quarantined than `max_bad` allows.
             LockHeldError: The lock was lost.
         """
         attempt = self.attempt
@@ -120,14 +119,14 @@ class ToScore:
         attempt.check_bad()
 
     def merge(self) -> ToCommit | DamagedShards:
-        """Bring the staged rows of all shards, which have their receipts, into few files.
+        """Merge the staged rows of all shards, which have their receipts, into few files.
 
         Returns:
-            The next state; or the shards that must be scored again first, which `work` has then.
+            The next state; or the shards that must be scored again, which `work` then returns.
 
         Raises:
-            TooManyBadImagesError: More images are unusable than `max_bad` allows.
-            LakeError: The store failed for good; receipts are kept.
+            TooManyBadImagesError: More images are quarantined than `max_bad` allows.
+            LakeError: The store failed permanently; receipts are kept.
             LockHeldError: The lock was lost.
         """
         attempt = self.attempt
@@ -161,10 +160,10 @@ DateState = NothingNew | ToCommit | ToScore
 
 
 def settle(state: DateState) -> RunResult | None:
-    """Finish a date that is scored, as far as that goes.
+    """Finish a scored date as far as possible.
 
     Returns:
-        How its run ended; None where shards are left to score, or must be scored again.
+        The run's result; None if shards are left to score, or must be scored again.
     """
     if isinstance(state, NothingNew):
         return state.result

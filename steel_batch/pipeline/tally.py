@@ -1,4 +1,4 @@
-"""What the driver knows of a run's shards: a few numbers each, however many images they hold."""
+"""What the driver knows about a run's shards: a few numbers each, however many images they have."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from steel_batch.runs.record import RunRecord
 
 
 class KeySet:
-    """Whether a key is in a set of them, at eight bytes a key.
+    """A set of keys that answers "is this key in it?", at eight bytes per key.
 
     Args:
         keys: Read once.
@@ -26,17 +26,17 @@ class KeySet:
         self._hashes = np.unique(np.fromiter(map(hash, keys), np.int64))
 
     def __contains__(self, key: str) -> bool:
-        """Whether the key, or one of its hash, is among them."""
+        """Return whether the key, or one with the same hash, is in the set."""
         place = int(np.searchsorted(self._hashes, hash(key)))
         return place < len(self._hashes) and int(self._hashes[place]) == hash(key)
 
 
 class Tally:
-    """Counts receipts. What is asked after each of them is a sum that is kept.
+    """Counts receipts, and keeps the sums that are read after each of them.
 
     Args:
         record: The run.
-        num_classes: Classes of its engine.
+        num_classes: Number of classes of its engine.
         known_bad: Keys of images that were in quarantine when the run was planned.
     """
 
@@ -55,9 +55,9 @@ class Tally:
         self.num_shards_done = 0
         """Shards with a receipt."""
         self.num_quarantined = 0
-        """Images set aside."""
+        """Number of quarantined images."""
         self.num_bad_again = 0
-        """Of those, the ones that were in quarantine before the run."""
+        """How many of those were in quarantine before the run."""
         self.bad_codes: Counter[str] = Counter()
         self.bad_example = ""
         self.num_resumed = 0
@@ -70,7 +70,7 @@ class Tally:
         self._rate = Rate()
 
     def add(self, receipt: Receipt, *, resumed: bool = False) -> None:
-        """Count a receipt, once; one of an earlier attempt says nothing of the speed."""
+        """Count a receipt, once; receipts of an earlier attempt do not count for the speed."""
         shard = receipt.shard
         if self._done[shard]:
             return
@@ -100,7 +100,7 @@ class Tally:
             self._first_seconds = receipt.seconds
 
     def forget(self, shards: Sequence[int]) -> None:
-        """Take back shards that must be scored again."""
+        """Discount shards that must be scored again."""
         shards = list(shards)
         self.num_shards_done -= len(shards)
         self._num_images_done -= int(self._images[shards].sum())
@@ -112,7 +112,7 @@ class Tally:
         self._bad_again[shards] = 0
 
     def pending(self, ranges: Sequence[ShardRange]) -> dict[int, list[int]]:
-        """Per row group of the plan, its shards without a receipt."""
+        """Return the shards without a receipt, per row group of the plan."""
         found = {}
         for r in ranges:
             todo = np.flatnonzero(~self._done[r.first_shard : r.last_shard + 1]) + r.first_shard
@@ -122,29 +122,29 @@ class Tally:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every shard has its receipt."""
+        """Return whether every shard has its receipt."""
         return self.num_shards_done == self._record.num_shards
 
     @property
     def bad_shards(self) -> list[int]:
-        """Shards that have images in quarantine."""
+        """Return the shards that have quarantined images."""
         return [int(shard) for shard in np.flatnonzero(self._bad)]
 
     @property
     def num_rows(self) -> int:
-        """Images that have a row."""
+        """Number of images that have a row."""
         return self._num_images_done - self.num_quarantined
 
     @property
     def num_defective(self) -> npt.NDArray[np.int64]:
-        """Per class, the images with that defect."""
+        """Number of images with that defect, per class."""
         return np.asarray(self._defective[self._done].sum(axis=0), np.int64)
 
     @property
     def images_per_second(self) -> float:
-        """In steady state: from this attempt's first receipt to its last.
+        """Throughput in steady state: from this attempt's first receipt to its last.
 
-        Where there is only one, over the time that its shard took. 0 where there is none.
+        With a single receipt, over the duration of its shard; 0 without one.
         """
         num_images = self._num_new - self._first_images
         seconds = self._last_receipt - self.first_receipt
@@ -153,10 +153,10 @@ class Tally:
         return num_images / seconds if seconds > 0 else 0.0
 
     def progress(self, step: str) -> Progress:
-        """How far the run is."""
+        """Return the run's progress."""
         num_done = self._num_images_done
         num_left = self._record.num_images - num_done
-        # Waiting for the first shard is start-up, and after the last one nothing is scored.
+        # Waiting for the first shard is start-up; after the last one, nothing is scored.
         rate = self._rate.add(num_done) if self.first_receipt and num_left else 0.0
         left = num_left / rate if rate else None
         return Progress(

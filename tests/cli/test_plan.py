@@ -48,11 +48,11 @@ def test_images_that_seem_to_have_rows_under_other_keys_are_refused_unless_allow
         done = steel_batch(command, *flags)
         assert done.code == 2
         assert refused(done) == (
-            f"Error: 2 images of {DATE} have their row or quarantine entry already, and none of "
-            "them is among the 4 that are listed now. An image is known by its key: the same ones "
-            "from another --images, or packed, would be counted twice. Give the --images and "
-            "--key-pattern of the earlier runs, or another --store; if these are other images, "
-            "--allow-other-keys scores them too."
+            f"Error: 2 images of {DATE} already have a row or a quarantine entry, but none of "
+            "them is among the 4 that are listed now. Images are identified by their key, so the "
+            "same images under another --images, or packed, would be counted twice. Use the "
+            "--images and --key-pattern of the earlier runs, or another --store. If these are "
+            "other images, add --allow-other-keys."
         )
     allowed = steel_batch("plan", *flags, "--allow-other-keys", "--output", "json")
     assert (allowed.code, allowed.json["num_images"]) == (0, 4)

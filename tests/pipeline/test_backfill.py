@@ -183,7 +183,7 @@ def test_days_without_images_are_no_failure(
     assert (weekend.code, weekend.out) == (0, "")
     said = caplog.text + weekend.err  # by whichever handler is there
     assert (
-        f"{images.url} has no images from 2026-10-10 to 2026-10-11; its dates reach from "
+        f"{images.url} has no images from 2026-10-10 to 2026-10-11; its dates range from "
         "2026-10-01 to 2026-10-03"
     ) in said
     assert "2 of 2 days have no images." in weekend.err

@@ -117,7 +117,10 @@ def test_a_run_whose_number_another_took_is_not_begun(place: Place) -> None:
         place.store.write(key.replace("plan.parquet", "run.json"), b"theirs")
 
     store = PlanningLake(place.store.url, then=put_theirs)
-    with pytest.raises(LockHeldError, match=r"another run began .*-0001 while"), place.open(store):
+    with (
+        pytest.raises(LockHeldError, match=r"another process created run .*-0001 at"),
+        place.open(store),
+    ):
         pass
 
 

@@ -103,7 +103,9 @@ def test_a_store_that_keeps_damaging_is_named_and_what_is_whole_is_kept(
     config: ScoreConfig, notes: Path
 ) -> None:
     store = DamagingLake(config.store, notes=notes, num_damages=9)
-    with pytest.raises(LakeError, match=r"of 2 shards is not what .* written 2 times") as raised:
+    with pytest.raises(
+        LakeError, match=r"2 shards in .* are not what .* after 2 attempts"
+    ) as raised:
         complete(scope_of(config, store))
     named = re.findall(r"/shards/(\d+)-", str(raised.value))
     assert {int(shard) for shard in named} <= set(DAMAGED), "whichever was merged first"
