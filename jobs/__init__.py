@@ -1,1 +1,1 @@
-"""Entry points for `ray job submit`: the same flags as the command line."""
+"""Entry points for `ray job submit`, with the flags of the command line."""

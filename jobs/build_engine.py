@@ -1,7 +1,7 @@
 """Compile an engine on a GPU node: `ray job submit -- python -m jobs.build_engine … --store …`.
 
-Takes the flags of `steel-batch build-engine`. `--entrypoint-num-gpus 1` of `ray job submit` has it
-run where a GPU is.
+Takes the flags of `steel-batch build-engine`. Add `--entrypoint-num-gpus 1` to `ray job submit`, so
+that it runs on a node with a GPU.
 """
 
 from steel_batch.cli import main

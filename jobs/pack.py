@@ -1,6 +1,6 @@
-"""Pack images into shards: `ray job submit -- python -m jobs.pack --images … --out …`.
+"""Pack images into containers: `ray job submit -- python -m jobs.pack --images … --out …`.
 
-Takes the flags of `steel-batch pack`; works in one process, with threads.
+Takes the flags of `steel-batch pack`. Works in one process, with threads.
 """
 
 from steel_batch.cli import main

@@ -1,8 +1,8 @@
-"""What a scoring run is told: one frozen record, saved with the run; and what a backfill is.
+"""The configuration of a run: one frozen record, saved with the run; and that of a backfill.
 
-Fields under "plan" decide which images are scored and how they are cut into shards; together they
-are the run's *settings*, and a run can only be continued with the same ones. The others say how
-the work is done and may change from one attempt to the next.
+Fields under "Plan" decide which images are scored and how they are divided into shards. Together
+they are the run's *settings*: a run can be resumed only with the same settings. The other fields
+say how the work is done, and may change between attempts.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ RUNTIMES: Final = get_args(RuntimeName)
 PRECISIONS: Final = get_args(Precision)
 DECODES_ON: Final = get_args(DecodeOn)
 GPU_BATCH_SIZE: Final = 32
-"""Images of one inference on a GPU, where neither the compiled plan nor the command says."""
+"""Images per inference on a GPU, if neither the compiled plan nor the command sets it."""
 CPU_BATCH_SIZE: Final = 2
-"""Images of one inference on a CPU: more of them leave the core's own caches."""
+"""Images per inference on a CPU; more do not fit in the core's own caches."""
 MAX_CPUS_PER_ACTOR: Final = 4.0
-"""More threads than this in one CPU engine scale worse than more engines."""
+"""CPUs of one CPU engine; beyond this, more engines scale better than more threads."""
 GREATEST_NUMBER: Final = 10_000_000
-"""Of seconds (sixteen weeks) and of CPUs: what is above it is a slip, or infinite."""
+"""Largest number of seconds (sixteen weeks) or CPUs; more is a typing error, or infinite."""
 INFER_SECONDS: Final = 300.0
-"""How long an engine may take for one batch, where nobody says otherwise."""
+"""Default of the longest time an engine may take for one batch."""
 DECODER = "steel_batch.images.decode:decode_gray"
-"""What decodes where nobody says otherwise."""
+"""The default decoder."""
 FEWEST_BITS, SAMPLE_BITS = 8, 16
-"""Of `ScoreConfig.bits`: a sample of 16 bits holds so many."""
+"""Range of `ScoreConfig.bits`; a sample has `SAMPLE_BITS` bits."""
 _MOVED_DECODER = "steel_batch.decode:decode_gray"
-"""Where it was until November 2026, as configuration files may still name it."""
+"""The default decoder's name until November 2026, still accepted in configuration files."""
 
 
 def canonical_place(url: str) -> str:
-    """One spelling of a folder or prefix, so that each way to write it means the same run."""
+    """Normalize a folder or prefix, so that every spelling of it means the same run."""
     scheme, separator, rest = url.partition("://")
     if separator and scheme != "file":
         return url.rstrip("/")
@@ -51,34 +51,35 @@ def canonical_place(url: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """The most that readers take of an input, whoever wrote it, before they refuse it.
+    """The limits of what readers accept from any input before they refuse it.
 
-    An image beyond one is quarantined; a list or container beyond one stops the planning with one
-    sentence that names the limit. They are no part of the plan: a run may be continued with others.
+    An image beyond a limit is quarantined. A list or container beyond a limit stops the planning
+    with a message that names the limit. Limits are not part of the plan: a run may be resumed with
+    others.
     """
 
     object_bytes: int = 128 << 20
     """Bytes of one image file: an object, a member of a tar or a value of a Parquet column."""
     index_bytes: int = 64 << 20
-    """Bytes of an index beside a tar, of an inventory's manifest.json, of a Parquet footer, and of
-    a record of the store."""
+    """Bytes of a tar's index, an inventory's manifest.json, a Parquet footer, or a record of the
+    store."""
     image_pixels: int = 64_000_000
-    """Pixels of one image, or of one strip or tile of a TIFF: no camera of a strip makes more."""
+    """Pixels of one image, or of one strip or tile of a TIFF."""
     image_channels: int = 4
-    """Samples a pixel."""
+    """Samples per pixel."""
     decoded_bytes: int = 256 << 20
-    """Bytes that a decoder needs for the samples of one image, by its header."""
+    """Bytes that the decoded samples of one image need, according to its header."""
     decoder_bytes: int = 2 << 30
-    """Memory that decoding one image in a process of its own may take."""
+    """Memory for decoding one image in a process of its own, in bytes."""
     tiff_pieces: int = 100_000
     """Strips or tiles of one TIFF."""
     column_bytes: int = 2 << 30
     """Uncompressed bytes of a Parquet column in one row group."""
     rows_per_byte: int = 4
-    """Rows of a Parquet file for each of its bytes."""
+    """Rows of a Parquet file per byte of the file."""
     expansion: int = 200
-    """Bytes that each byte of a Parquet page or a compressed inventory may become, beyond the first
-    64 MiB."""
+    """Decompressed bytes per compressed byte of a Parquet page or a compressed inventory, beyond
+    the first 64 MiB."""
     text_bytes: int = 64 << 10
     """Bytes of one key, name or tag in a manifest, an inventory or a Parquet column."""
     tags: int = 100
@@ -91,45 +92,45 @@ class Limits:
     """Bytes of the headers of one member of a tar."""
 
     def __post_init__(self) -> None:
-        """Refuse limits under which nothing could be read."""
+        """Refuse limits below 1."""
         for each in dataclasses.fields(self):
             value = getattr(self, each.name)
             if type(value) is not int or value < 1:
                 name = each.name.replace("_", "-")
-                raise ConfigError(f"the limit {name} is {value!r}, expected 1 or more.")
+                raise ConfigError(f"limit {name} is {value!r}, expected 1 or more.")
 
 
 LIMITS: Final = Limits()
-"""The limits where nobody says otherwise."""
+"""The default limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeSettings:
-    """What infers, and how."""
+    """What runs the engine, and how."""
 
     runtime: RuntimeName
     precision: Precision
-    """``auto`` is the runtime's usual one."""
+    """``auto`` is the runtime's default."""
     batch_size: int | None
-    """Images of one inference; None for the runtime's usual number."""
+    """Images per inference; None for the runtime's default."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DecodeSettings:
-    """What makes pixels of an image's bytes, where, and how long it may take."""
+    """What decodes images, where, and how long it may take."""
 
     decode_on: DecodeOn
-    """Where JPEGs become pixels; ``auto`` is the GPU that scores, where it decodes."""
+    """Where JPEGs are decoded; ``auto`` is the GPU that scores, if it can decode."""
     decoder: str
     """The ``module:function`` that decodes on the CPU."""
     bits: int | None
-    """Of samples of 16 bits, for the usual decoder; see `images.depth`."""
+    """Used bits of 16-bit samples, for the default decoder; see `images.depth`."""
     decode_seconds: float | None
-    """How long it may take for one image; None: as long as it likes."""
+    """Longest time for one image; None for no limit."""
 
     @property
     def is_usual(self) -> bool:
-        """Whether the usual decoder makes the pixels, which is the one that a GPU may stand for."""
+        """Whether the default decoder is used; only this one may be replaced by the GPU's."""
         return self.decoder == DECODER
 
 
@@ -139,79 +140,79 @@ class ScoreConfig:
 
     # Plan.
     images: str
-    """The lake: a folder, an s3:// prefix, or a manifest file; `sources` says what is what."""
+    """The lake: a folder, an s3:// prefix, or a manifest file; `sources` tells them apart."""
     key_pattern: str | None = None
-    """How keys below `images` read, such as ``line={line}/date={date}/{image_id}.jpg``."""
+    """The pattern of keys under `images`, such as ``line={line}/date={date}/{image_id}.jpg``."""
     engine: str = "demo"
-    """``<model>@<alias>``, ``<model>-<12 hex>``, ``demo``, or a version's folder."""
+    """``<model>@<alias>``, ``<model>-<12 hex digits>``, ``demo``, or a version's folder."""
     date: str = ALL_DATES
-    """YYYY-MM-DD, or ``all`` to take every date from the key pattern, each as its own run."""
+    """YYYY-MM-DD, or ``all`` for every date that the key pattern finds, each as its own run."""
     shard_images: int = 512
     """Most images of one shard."""
     shard_bytes: int = 64 << 20
     """Most compressed bytes of one shard; a single larger image is a shard of its own."""
     follow_links: bool = False
-    """Read what links in a folder lead to out of it, too; only within it where it is False."""
+    """Whether to follow symbolic links that lead out of the lake's folder."""
     bits: int | None = None
-    """Bits that cameras put into samples of 16, counted from the lowest; None where nobody says so.
-    Other bits make other pixels, so a run is continued with the same."""
+    """Used bits of 16-bit samples, counted from the lowest; None if not stated. Other bits give
+    other pixels, so a run is resumed with the same value."""
     max_images: int | None = None
-    """Most images of one date's run, the first ones by line and key; None: all of them. The others
-    are left to a later run."""
+    """Most images of one date's run, the first ones by line and key; None for all. The others are
+    left to a later run."""
     rescore_changed: bool = False
-    """Score images again whose etag differs from the committed one, and replace their rows."""
+    """Score images again whose ETag differs from the committed one, and replace their rows."""
 
     retry_quarantined: bool = False
-    """Score images again that are in quarantine; what succeeds leaves it."""
+    """Score quarantined images again; those that succeed leave the quarantine."""
 
     # Execution.
     allow_other_keys: bool = False
-    """Score images also where they seem to have rows under other keys."""
+    """Score images even if they seem to have rows under other keys."""
     store: str
     inventory_buckets: tuple[str, ...] = ()
-    """Buckets that an S3 Inventory may name besides the one that its manifest lies in."""
+    """Buckets that an S3 Inventory may refer to, besides the bucket that contains its manifest."""
     endpoint_url: str | None = None
-    """An S3 endpoint other than AWS's, for both lake and store."""
+    """An S3 endpoint other than AWS's, for both the lake and the store."""
     max_bad: float = 0.01
     """Share of planned images that may be quarantined before the run fails."""
     fresh: bool = False
-    """Abandon an unfinished run of this engine and date and begin a new one."""
+    """Discard an unfinished run of this engine and date, and begin a new one."""
     require_signed: bool = False
-    """Refuse an alias, a card or a compiled plan that is not signed; see `registry.signatures`."""
+    """Refuse an alias, a card or a compiled plan without a signature; see `registry.signatures`."""
     runtime: RuntimeName = "auto"
     precision: Precision = "auto"
     batch_size: int | None = None
-    """Images of one inference; the runtime's own default where it is None."""
+    """Images per inference; None for the runtime's default."""
     num_actors: int | None = None
-    """Scoring actors; as many as the cluster has room for where it is None."""
+    """Number of scoring actors; None for as many as fit on the cluster."""
     cpus_per_actor: float | None = None
-    """CPUs that one scoring actor claims; chosen from the node where it is None."""
+    """CPUs that one scoring actor reserves; None to choose it from the node."""
     actors_per_gpu: int = 1
-    """Scoring actors that share a GPU."""
+    """Number of scoring actors that share a GPU."""
     ray_address: str | None = None
     """A cluster to join; None joins ``RAY_ADDRESS`` or starts Ray on this machine."""
     lease_seconds: float = 60.0
-    """How long a dead run keeps the lock of its engine and date."""
+    """How long the lock of an engine and date stays valid after its run dies."""
     lock_wait_seconds: float = 0.0
-    """How long to wait for another run's lock before exit 4."""
+    """How long to wait for another run's lock before exit code 4."""
     unsafe_single_writer: bool = False
-    """Write to a store that does not decide between two writers, on the user's word that no other
-    command writes there meanwhile; see `lake.probe`."""
+    """Write to a store that cannot decide between two concurrent writers. The user guarantees that
+    no other command writes to it at the same time; see `lake.probe`."""
     merge_bytes: int = 256 << 20
-    """Aimed size of one committed file."""
+    """Target size of one committed file."""
     shard_attempts: int = 3
-    """How often a shard is tried that the lake keeps failing."""
+    """How often a shard is tried in all if the lake keeps failing."""
     decode_on: DecodeOn = "auto"
-    """Where JPEGs become pixels. Like the precision it may move a pixel by a rounding, and so it is
-    no more a part of the plan than that."""
+    """Where JPEGs are decoded. Like the precision, it may change a pixel by a rounding error, and
+    like the precision it is not part of the plan."""
     decoder: str = DECODER
     """The function that turns an image's bytes into pixels."""
     decode_seconds: float = 30.0
-    """How long it may take for one image; on a core of its own the largest takes about one."""
+    """Longest time to decode one image. The largest takes about 1 s on a core of its own."""
     infer_seconds: float = INFER_SECONDS
-    """How long the engine may take for one batch."""
+    """Longest time for the engine to infer one batch."""
     limits: Limits = LIMITS
-    """The most that is read of an image, a container or a list."""
+    """The limits of an image, a container or a list."""
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
@@ -223,7 +224,9 @@ class ScoreConfig:
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 flag = "--decode" if name == "decode_on" else f"--{name}"
-                raise ConfigError(f"{flag} {getattr(self, name)!r} is none of {', '.join(known)}.")
+                raise ConfigError(
+                    f"{flag} is {getattr(self, name)!r}, expected one of: {', '.join(known)}."
+                )
         for name in ("shard_images", "shard_bytes", "merge_bytes", "shard_attempts",
                      "batch_size", "num_actors", "actors_per_gpu", "max_images"):  # fmt: skip
             value = getattr(self, name)
@@ -243,38 +246,38 @@ class ScoreConfig:
                 "seconds."
             )
         if ":" not in self.decoder.strip(":"):
-            raise ConfigError(f"--decoder {self.decoder!r} is no 'module:function'.")
+            raise ConfigError(f"--decoder is {self.decoder!r}, expected 'module:function'.")
         if self.decode_on == "gpu" and self.decoder != DECODER:
             raise ConfigError(
-                f"--decode gpu was asked for and --decoder {self.decoder} makes the pixels: leave "
-                "one of them away."
+                f"--decode gpu cannot be combined with --decoder {self.decoder}, which decodes on "
+                "the CPU. Remove one of the two."
             )
         if self.bits is not None and not FEWEST_BITS <= self.bits <= SAMPLE_BITS:
             raise ConfigError(
-                f"--bits is {self.bits}, expected {FEWEST_BITS} to {SAMPLE_BITS}: the bits in use "
-                f"in images of {SAMPLE_BITS} bits a sample."
+                f"--bits is {self.bits}, expected {FEWEST_BITS} to {SAMPLE_BITS}: the number of "
+                f"used bits in images of {SAMPLE_BITS} bits per sample."
             )
         if self.bits is not None and self.decoder != DECODER:
             raise ConfigError(
-                f"--bits {self.bits} cannot be combined with --decoder {self.decoder}, which makes "
-                "the pixels by its own rules. Remove one of the two."
+                f"--bits {self.bits} cannot be combined with --decoder {self.decoder}, which reads "
+                "samples by its own rules. Remove one of the two."
             )
         if not 0 <= self.max_bad <= 1:
             raise ConfigError(
                 f"--max-bad is {self.max_bad}, expected a share from 0 to 1, such as "
-                "0.01 for one image of a hundred."
+                "0.01 for one image in a hundred."
             )
 
     @property
     def inference(self) -> RuntimeSettings:
-        """What infers, and how."""
+        """What runs the engine, and how."""
         return RuntimeSettings(
             runtime=self.runtime, precision=self.precision, batch_size=self.batch_size
         )
 
     @property
     def decoding(self) -> DecodeSettings:
-        """What decodes, and where."""
+        """What decodes images, and where."""
         return DecodeSettings(
             decode_on=self.decode_on,
             decoder=self.decoder,
@@ -283,7 +286,7 @@ class ScoreConfig:
         )
 
     def settings(self, *, engine: str, date: str) -> dict[str, Any]:
-        """What the plan depends on, with the engine and the date resolved."""
+        """Return the settings that the plan depends on, with the engine and the date resolved."""
         return {
             "images": canonical_place(self.images),
             "key_pattern": self.key_pattern,
@@ -295,12 +298,12 @@ class ScoreConfig:
             "max_images": self.max_images,
             "rescore_changed": self.rescore_changed,
             "retry_quarantined": self.retry_quarantined,
-            # Only where it is on: plans of earlier builds do not have it.
+            # Only if it is on: plans of earlier builds do not have it.
             **({"follow_links": True} if self.follow_links else {}),
         }
 
     def replace(self, **changes: Any) -> ScoreConfig:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
 
 
@@ -309,16 +312,16 @@ class BackfillConfig:
     """One `backfill` command."""
 
     first_date: str | None = None
-    """Oldest date; None for the lake's oldest."""
+    """First date; None for the lake's first."""
     last_date: str | None = None
-    """Newest date; None for the lake's newest."""
+    """Last date; None for the lake's last."""
     newest_first: bool = False
     max_dates_at_once: int = 4
-    """Dates that are planned, scored or committed at one time."""
+    """Dates that are planned, scored or committed at the same time."""
     stop_after: int | None = None
-    """Failed dates after which no further date is begun."""
+    """Failed dates after which no further date is started; None for no limit."""
     recheck: bool = False
-    """List dates again that the ledger has as done, for late images."""
+    """List dates again that the ledger has as finished, to find late images."""
 
     def __post_init__(self) -> None:
         """Refuse values that no backfill can use."""

@@ -1,4 +1,4 @@
-"""DuckDB, as every module here opens it."""
+"""How every module here opens DuckDB."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from steel_batch.errors import LakeError
 
 MEMORY: Final = "512MB"
 """What a database on disk keeps in memory; the rest is on disk. DuckDB's own limit is four fifths
-of the machine, which a plan of a hundred million images would take."""
+of the machine's memory, and a plan of a hundred million images would use all of it."""
 THREADS: Final = 4
-"""Each takes memory of its own, and what they wait for is Python."""
+"""Each thread needs memory of its own, and they mostly wait for Python."""
 _FULL: Final = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
@@ -31,14 +31,14 @@ def connect() -> duckdb.DuckDBPyConnection:
 
 @contextlib.contextmanager
 def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database on disk, deleted in the end: its memory does not grow with what is put in.
+    """A temporary database on disk: its memory use does not grow with its content.
 
-    Keeps rows in no order but that of an ``ORDER BY``.
+    Rows have no order unless a query has ``ORDER BY``.
 
     Raises:
         LakeError: The disk of temporary files is full.
-        Interrupted: A signal asked to stop, also in the midst of a query.
-        KeyboardInterrupt: Where signals raise it; DuckDB itself raises another error for it.
+        Interrupted: A signal requested a stop, even during a query.
+        KeyboardInterrupt: A signal raised it; DuckDB itself would raise another error.
     """
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         con = _silent(duckdb.connect(str(Path(scratch) / "scratch.duckdb")))
@@ -50,16 +50,16 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
             with interruptible(con):
                 yield con
         except (duckdb.Error, OSError) as error:
-            # DuckDB has many names for it, and the same words as the operating system.
+            # DuckDB has several error types for a full disk; all contain the system's words.
             full = [reason for reason in _FULL if reason in str(error)]
             if not full:
                 raise
             raise LakeError(
-                f"{tempfile.gettempdir()}, where temporary files lie: {full[0]}. Make room there, "
-                "or name a larger folder in TMPDIR."
+                f"the folder of temporary files, {tempfile.gettempdir()}: {full[0]}. Free space "
+                "there, or set TMPDIR to a larger folder."
             ) from error
         except RuntimeError as error:
-            if str(error) == "Query interrupted":  # what DuckDB makes of a signal while it works
+            if str(error) == "Query interrupted":  # DuckDB raises this when a signal arrives
                 raise KeyboardInterrupt from error
             raise
         finally:
@@ -68,10 +68,10 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextlib.contextmanager
 def interruptible(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """End a query within the block, however long it takes, when a signal asks to stop.
+    """End a query in the block when a signal requests a stop, however long the query takes.
 
     Raises:
-        Interrupted: A signal asked to stop.
+        Interrupted: A signal requested a stop.
     """
     with interrupt.restored(), interrupt.waking(con.interrupt):
         yield
@@ -82,8 +82,8 @@ def load_stream(
 ) -> None:
     """Fill a table from a stream.
 
-    What ends the stream is raised as it is and not as DuckDB's error: also an interruption, which
-    comes while the stream is read.
+    An error of the stream is raised unchanged, not as DuckDB's error. This includes an interruption
+    while the stream is read.
     """
     errors: list[BaseException] = []
 
@@ -110,8 +110,8 @@ def load_stream(
 def _silent(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Show no progress bar.
 
-    DuckDB shows one on stdout where it takes the process for an interactive one, and ``python -m``
-    looks like one: the bar would stand in the midst of JSON.
+    DuckDB prints one to stdout if it takes the process for an interactive one, and ``python -m``
+    looks like one. The bar would end up in the middle of JSON output.
     """
     con.execute("SET enable_progress_bar = false")
     return con

@@ -1,26 +1,26 @@
 """Every error that this package raises on purpose, in one tree.
 
-The branches follow what the caller does about them::
+The branches follow what the caller does about an error::
 
     SteelBatchError
     ├── ConfigError            stop, exit 2: the user changes a flag, a file or the environment
-    │   ├── MachineError       stop, exit 1: this machine or cluster lacks what was asked for
-    │   ├── InputError         stop, exit 1: what `--images` names is damaged, or has no such images
-    │   │   └── NoImagesError  the same: there is nothing of the date
+    │   ├── MachineError       stop, exit 1: this machine or cluster lacks what is needed
+    │   ├── InputError         stop, exit 1: the data at `--images` is damaged or unusable
+    │   │   └── NoImagesError  the same: there are no images of the date
     │   └── PlanMismatchError  stop: an unfinished run has other inputs or settings
     ├── ImageError             quarantine one image and go on
-    │   ├── DecodeError        its bytes are no image that we read
+    │   ├── DecodeError        its bytes are not an image of a supported format
     │   ├── ShapeError         it is an image of a size that the engine refuses
     │   └── MaskError          its mask, or the run-length encoding of one, is malformed
-    ├── LakeError              stop: the object store says no for good
+    ├── LakeError              stop: the object store failed permanently
     │   ├── UnsupportedError   the store does not know this kind of request
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   ├── LargeObjectError   quarantine: the object has more bytes than are read
-    │   ├── NotAFileError      quarantine: a FIFO, a socket or a device stands there
+    │   ├── NotAFileError      quarantine: it is a FIFO, a socket or a device
     │   ├── OutsideLakeError   quarantine: a link leads out of the lake, and is not followed
-    │   ├── UndecidedStoreError stop: two writers at once would lose each other's writes
-    │   ├── FormatError        stop: a newer build wrote a file; it is neither read nor replaced
+    │   ├── UndecidedStoreError stop: concurrent writers would overwrite each other's objects
+    │   ├── FormatError        stop: a newer build wrote the file; it is neither read nor replaced
     │   └── TransientLakeError retry, then fail the shard
     ├── EngineError            stop: the engine's files are missing, damaged or unusable
     │   ├── EngineMismatchError stop before any work: another GPU, runtime or version
@@ -28,14 +28,14 @@ The branches follow what the caller does about them::
     ├── ClusterError           stop: Ray failed; receipts are kept
     ├── LockHeldError          stop, exit 4: another run holds the (engine, date)
     ├── TooManyBadImagesError  stop, exit 3: nothing is committed, receipts are kept
-    └── CommitError            the commit surely failed
-        ├── CommitConflictError another writer was first
-        │   └── StaleChangeError files to replace were rewritten: make the change again
-        └── CommitUnknownError nobody knows: nothing may be deleted, read again
+    └── CommitError            the commit certainly failed
+        ├── CommitConflictError another writer committed first
+        │   └── StaleChangeError files to replace were rewritten: build the change again
+        └── CommitUnknownError the outcome is unknown: delete nothing, read again
 
-A message says what was found, what was expected and what to do next. Errors cross process
-borders (Ray pickles them to the driver), so each takes one positional message and keyword
-arguments that have defaults, which is what pickling keeps.
+A message says what was found, what was expected and what to do next. Ray pickles errors to the
+driver, so each error takes one positional message and keyword arguments with defaults, which
+survive pickling.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ IMAGE_CODES: Final = (
     "damaged_container",
     "no_image_column",
 )
-"""Every code of the quarantine; a decoder that a user brings may have others."""
+"""Every code of the quarantine; a user's own decoder may have others."""
 _ORNAMENT = re.compile(r"\x1b\[[\d;]*m|↳|<\?xml[^>]*>")
 _UNUSUAL, _UNUSUAL_IN_LINES = re.compile(r"[^ -~]"), re.compile(r"[^ -~\n]")
 _CONTROLS: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")
@@ -83,8 +83,8 @@ class SteelBatchError(Exception):
     """Base of all errors raised on purpose.
 
     Args:
-        message: What was found, what was expected, what to do next. Of URLs in it, what may be
-            secret is left out: see `redacted`.
+        message: What was found, what was expected, what to do next. Secrets in URLs are removed:
+            see `redacted`.
     """
 
     exit_code: ClassVar[int] = 1
@@ -94,7 +94,7 @@ class SteelBatchError(Exception):
 
     @property
     def message(self) -> str:
-        """The text for the user."""
+        """The message for the user."""
         return str(self.args[0])
 
 
@@ -105,19 +105,19 @@ class ConfigError(SteelBatchError):
 
 
 class MachineError(ConfigError):
-    """This machine or cluster lacks what was asked for: a package, a driver, a GPU, an answer."""
+    """This machine or cluster lacks what is needed: a package, a driver, a GPU, an answer."""
 
     exit_code = 1
 
 
 class InputError(ConfigError):
-    """What `--images` names cannot be used as it is: the data has to change, not the command."""
+    """The data at `--images` cannot be used: the data has to change, not the command."""
 
     exit_code = 1
 
 
 class NoImagesError(InputError):
-    """There are no images of a date; there may be later."""
+    """There are no images of a date yet."""
 
 
 class PlanMismatchError(ConfigError):
@@ -125,7 +125,7 @@ class PlanMismatchError(ConfigError):
 
 
 class ImageError(SteelBatchError):
-    """One image cannot be scored; it is quarantined and the run goes on.
+    """One image cannot be scored; it is quarantined and the run continues.
 
     Args:
         message: What was found and what was expected.
@@ -158,39 +158,39 @@ class MaskError(ImageError):
 
 
 class LakeError(SteelBatchError):
-    """The object store refused for good: no such bucket, access denied, disk full."""
+    """The object store failed permanently: no such bucket, access denied, disk full."""
 
 
 class UnsupportedError(LakeError):
-    """The object store does not know this kind of request."""
+    """The object store does not support this kind of request."""
 
 
 class MissingObjectError(LakeError):
-    """There is no object of this key."""
+    """There is no object with this key."""
 
 
 class ChangedObjectError(LakeError):
-    """The object's etag or content is not what was asked for."""
+    """The object's ETag or content is not the requested one."""
 
 
 class LargeObjectError(LakeError):
-    """The object has more bytes than the reader takes, or than there is memory for."""
+    """The object has more bytes than the reader accepts, or than fit in memory."""
 
 
 class NotAFileError(LakeError):
-    """What lies there is no regular file: a FIFO, a socket or a device."""
+    """It is not a regular file but a FIFO, a socket or a device."""
 
 
 class OutsideLakeError(LakeError):
-    """A link leads out of the lake's root, and links out of it are not followed."""
+    """A link leads out of the lake's root, and such links are not followed."""
 
 
 class UndecidedStoreError(LakeError):
-    """The store lets two writers of one object both succeed, or refuses to decide between them."""
+    """The store lets two writers of one object both succeed, or rejects conditional writes."""
 
 
 class FormatError(LakeError):
-    """A durable file is of a format that this build does not read; it must not be replaced."""
+    """A durable file is of a format that this build cannot read; it must not be replaced."""
 
 
 class TransientLakeError(LakeError):
@@ -202,15 +202,15 @@ class EngineError(SteelBatchError):
 
 
 class EngineMismatchError(EngineError):
-    """A compiled plan is for another GPU, TensorRT version or engine than what is here."""
+    """A compiled plan is for another GPU, TensorRT version or engine than this one."""
 
 
 class DeviceError(EngineError):
-    """The GPU failed: this process cannot use it any more, another may."""
+    """The GPU failed: this process can no longer use it, but another process may."""
 
 
 class ClusterError(SteelBatchError):
-    """The Ray cluster failed in a way that no retry of a shard mends."""
+    """The Ray cluster failed in a way that retrying a shard does not fix."""
 
 
 class LockHeldError(SteelBatchError):
@@ -226,7 +226,7 @@ class TooManyBadImagesError(SteelBatchError):
 
 
 class CommitError(SteelBatchError):
-    """A commit surely failed; its rows are not visible."""
+    """A commit certainly failed; its rows are not visible."""
 
 
 class CommitConflictError(CommitError):
@@ -234,25 +234,25 @@ class CommitConflictError(CommitError):
 
 
 class StaleChangeError(CommitConflictError):
-    """What a commit was to replace is not in the table any more: make the change again."""
+    """The files that a commit was to replace have left the table: build the change again."""
 
 
 class CommitUnknownError(CommitError):
-    """Nobody knows whether the commit landed; nothing may be deleted."""
+    """The outcome of a commit is unknown; nothing may be deleted."""
 
 
 def paragraph_of(error: BaseException) -> str:
-    """Another library's message, over several lines, in colour or XML, as one plain line."""
+    """Return another library's message as one plain line, without line breaks, colour or XML."""
     text = _ANSWER.sub(r"\1 (\2)", _ORNAMENT.sub("", str(error)))
     lines = [line.strip().rstrip(".") for line in text.splitlines()]
     return ": ".join(line for line in lines if line) or type(error).__name__
 
 
 def redacted(text: str) -> str:
-    """A text without what URLs say to those who are let in.
+    """Remove the secrets in a text's URLs.
 
-    That is the user and password before a host, and in URLs of the web everything behind ``?``,
-    where a presigned one has its signature.
+    These are user and password before a host, and in http URLs everything after ``?``, which
+    contains the signature of a presigned URL.
     """
     if "://" not in text:
         return text
@@ -268,13 +268,13 @@ def _without_secrets(match: re.Match[str]) -> str:
 
 
 def printable(text: str, *, lines: bool = True) -> str:
-    """A text for a terminal, a log or a page: control characters, which keys may hold, as escapes.
+    """Escape control characters, which keys may contain, for a terminal, a log or a page.
 
-    Marks that change the direction of what follows are among them.
+    Unicode's direction marks are escaped too.
 
     Args:
-        text: From anywhere.
-        lines: Whether a line's end is kept, and not shown as an escape, too.
+        text: Any text.
+        lines: Whether line breaks are kept; otherwise they are escaped too.
     """
     return (_UNUSUAL_IN_LINES if lines else _UNUSUAL).sub(_escaped, text)
 

@@ -1,18 +1,18 @@
-"""SIGINT, SIGTERM and SIGHUP: noted as they arrive, acted on where stopping is safe.
+"""SIGINT, SIGTERM and SIGHUP: recorded on arrival, acted on at points where stopping is safe.
 
-A handler that raises does so wherever the main thread happens to be: inside a library's callback,
-a destructor or a lock, which may swallow or mangle it. Here nothing is raised by a signal.
-`install` blocks the signals in every thread and lets one thread of its own wait for them, so it
-makes no difference what Ray or another library does with their handlers. `check`, called between
-two steps of the work, raises `Interrupted` once a signal was noted. What waits is woken (`waking`)
-or waits in `sleep`.
+A signal handler that raises does so wherever the main thread happens to be: in a library's
+callback, a destructor or a lock, which may swallow or damage the exception. So no signal raises
+anything here. `install` blocks the signals in every thread and lets one thread wait for them, so
+signal handlers of Ray or other libraries have no effect. `check`, called between steps of the work,
+raises `Interrupted` once a signal has arrived. Waiting calls are woken (`waking`), or wait in
+`sleep`.
 
-Stopping has an upper bound. Where no checkpoint is reached within `GRACE_SECONDS` of the first
-signal, or `HURRY_SECONDS` of the second, or at the third, the process says what it left behind
-(`last_words`) and ends with the same exit code. Outside of `noted`, where nothing is held, a
-signal ends the process at once.
+Stopping takes a bounded time. If no checkpoint is reached within `GRACE_SECONDS` of the first
+signal or `HURRY_SECONDS` of the second, or when a third arrives, the process prints what it left
+behind (`last_words`) and exits with the same exit code. Outside `noted`, where no resource is held,
+a signal ends the process at once.
 
-Imports nothing but the standard library: it is installed before anything else is loaded.
+Imports only the standard library: it is installed before anything else is loaded.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from typing import Any, Final, NoReturn
 
 EXIT_CODE: Final = 130
 GRACE_SECONDS: Final = 60.0
-"""After the first signal: a call of a library, such as starting Ray, may be under way."""
+"""Time to stop after the first signal: a library call, such as starting Ray, may be running."""
 HURRY_SECONDS: Final = 20.0
-"""After the second signal."""
+"""Time to stop after the second signal."""
 NOTICE_SECONDS: Final = 2.0
-"""What takes longer to stop is said to be stopping."""
-MESSAGE: Final = "interrupted: run the same command again to continue."
+"""After this time, a message says that the process is stopping."""
+MESSAGE: Final = "interrupted: run the same command again to resume."
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _shield: contextvars.ContextVar[bool] = contextvars.ContextVar("shield", default=False)
 
 
 class Interrupted(BaseException):
-    """Raised by `check`, and by nothing else, once a signal was noted.
+    """Raised by `check`, and by nothing else, once a signal has arrived.
 
-    No `Exception`, so that what goes on after any error does not go on after this. No
-    `KeyboardInterrupt` either, as asyncio ends its event loop by that one.
+    It is not an `Exception`, so that code that continues after any error does not continue after
+    this. It is not a `KeyboardInterrupt`, because asyncio ends its event loop on that.
     """
 
 
 class _Watch:
-    """The signals of this process: who waits for them, and what is to be done about them."""
+    """The signals of this process: which thread waits for them, and what to do about them."""
 
     def __init__(self) -> None:
         self.requested = threading.Event()
         self.lock = threading.RLock()
         self.is_installed = False
         self.is_holding = False
-        """Whether something is at work that has to be given back: else a signal ends at once."""
+        """Whether resources are held that must be released; if not, a signal ends the process."""
         self.wakers: list[Callable[[], object]] = []
         self.last_words: list[Callable[[], str]] = []
         self._num_signals = 0
@@ -68,19 +68,19 @@ class _Watch:
         self._handlers: dict[signal.Signals, Any] = {}
         self._thread: threading.Thread | None = None
         self.stderr = 2
-        """Where to write; the file itself, as libraries are silenced by exchanging number 2."""
+        """Where to write: a copy of stderr, as `silence` replaces descriptor 2."""
 
     def install(self) -> None:
-        # What a shell's `&` or nohup had ignored stays ignored.
+        # Signals ignored by a shell's `&` or nohup stay ignored.
         ignored = {number for number in SIGNALS if signal.getsignal(number) == signal.SIG_IGN}
         self._signals = tuple(number for number in SIGNALS if number not in ignored)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
-        # Of a thread that was there before and does not block them.
+        # For a thread that existed before and does not block them.
         self._handlers = {n: signal.signal(n, self._on_signal) for n in self._signals}
         self._num_signals, self._is_closing = 0, False
         self._num_installed += 1
         self.requested.clear()
-        with contextlib.suppress(OSError):  # there may be none
+        with contextlib.suppress(OSError):  # there may be no stderr
             self.stderr = os.dup(2)
         self.is_installed = True
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
@@ -101,20 +101,20 @@ class _Watch:
             self.stderr = 2
 
     def forget(self) -> None:
-        """In a child that was forked: it is interrupted as any other process."""
+        """In a forked child: signals interrupt it as they do any process."""
         if not self.is_installed:
             return
         self.is_installed = False
         self.requested = threading.Event()
         self.lock = threading.RLock()
-        with contextlib.suppress(ValueError):  # not of the main thread: what follows is an exec
+        with contextlib.suppress(ValueError):  # not the main thread: an exec follows
             for number, handler in self._handlers.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
     @contextlib.contextmanager
     def unblocked(self) -> Iterator[None]:
-        """Have this thread's signal mask as it was: what is started here inherits it."""
+        """Restore this thread's original signal mask: processes started here inherit it."""
         if not self.is_installed:
             yield
             return
@@ -132,7 +132,7 @@ class _Watch:
             self.note()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
-        # Takes no lock here, which the interrupted code may have.
+        # Takes no lock here: the interrupted code may hold it.
         if self._thread is not None and self._thread.ident is not None:
             signal.pthread_kill(self._thread.ident, number)
 
@@ -149,7 +149,7 @@ class _Watch:
         self._later(GRACE_SECONDS if first else HURRY_SECONDS, self.force)
         if first:
             self._later(NOTICE_SECONDS, self._say)
-            # Not in this thread, which has to see the next signal.
+            # Not in this thread, which has to receive the next signal.
             threading.Thread(target=_call_all, args=(wakers,), daemon=True).start()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
@@ -165,16 +165,16 @@ class _Watch:
 
     def _say(self) -> None:
         _print(
-            f"stopping, which may take up to {GRACE_SECONDS:g} s; after a second Ctrl-C or SIGTERM "
-            f"{HURRY_SECONDS:g} s, and a third one stops at once."
+            f"stopping, which may take up to {GRACE_SECONDS:g} s; {HURRY_SECONDS:g} s after a "
+            "second Ctrl-C or SIGTERM. A third one stops at once."
         )
 
     def force(self) -> None:
-        words = ["interrupted: what was under way did not end in time and is left behind."]
+        words = ["interrupted: the work did not stop in time and was abandoned."]
         for last in list(self.last_words):
             with contextlib.suppress(Exception):
                 words.append(last())
-        words.append("Run the same command again to continue.")
+        words.append("Run the same command again to resume.")
         leave(" ".join(words))
 
 
@@ -183,14 +183,14 @@ os.register_at_fork(after_in_child=lambda: _watch.forget())
 
 
 def install() -> None:
-    """Note signals from now on, for the rest of this process. From the main thread."""
+    """Record signals from now on, for the rest of this process. Call it in the main thread."""
     if not _watch.is_installed:
         _watch.install()
 
 
 @contextlib.contextmanager
 def installed() -> Iterator[None]:
-    """Note signals within the block, or go on where that is done already."""
+    """Record signals within the block; does nothing if that is done already."""
     if _watch.is_installed:
         yield
         return
@@ -202,21 +202,21 @@ def installed() -> Iterator[None]:
 
 
 def is_installed() -> bool:
-    """Whether signals are noted here, and not left to Python's handlers."""
+    """Return whether signals are recorded here, and not left to Python's handlers."""
     return _watch.is_installed
 
 
 def is_requested() -> bool:
-    """Whether a signal asked this process to stop."""
+    """Return whether a signal has requested a stop."""
     return _watch.requested.is_set()
 
 
 @contextlib.contextmanager
 def restored() -> Iterator[None]:
-    """Turn what a library made of an interruption within the block back into one.
+    """Raise `Interrupted` instead of what a library in the block turned an interruption into.
 
     Raises:
-        Interrupted: In place of an error that came while a signal asked to stop.
+        Interrupted: Instead of an error that was raised after a signal requested a stop.
     """
     try:
         yield
@@ -227,28 +227,28 @@ def restored() -> Iterator[None]:
 
 
 def is_due() -> bool:
-    """Whether `check` would raise."""
+    """Return whether `check` would raise."""
     return _watch.requested.is_set() and not is_shielded()
 
 
 def check() -> None:
-    """Stop here if a signal asked for it: the place where it is safe to.
+    """Stop here, where it is safe, if a signal requested it.
 
-    Does nothing within `shielded`, nor while an interruption is being handled: what gives locks
-    back may call what calls this.
+    Does nothing within `shielded`, nor while an interruption is being handled: the code that
+    releases locks may call code that calls this.
 
     Raises:
-        Interrupted: A signal was noted.
+        Interrupted: A signal has arrived.
     """
     if is_due():
         raise Interrupted
 
 
 def sleep(seconds: float) -> None:
-    """Wait, but no longer than until a signal asks to stop.
+    """Wait, but only until a signal requests a stop.
 
     Raises:
-        Interrupted: A signal was noted.
+        Interrupted: A signal has arrived.
     """
     if is_shielded():
         time.sleep(seconds)
@@ -259,13 +259,13 @@ def sleep(seconds: float) -> None:
 
 @contextlib.contextmanager
 def waking(wake: Callable[[], object]) -> Iterator[None]:
-    """Call `wake` if a signal arrives within the block, from a thread: it ends a call that waits.
+    """Call `wake` from a thread if a signal arrives within the block, to end a waiting call.
 
     Args:
-        wake: May be called although the block is just over; its errors are dropped.
+        wake: May be called although the block has just ended; its errors are ignored.
 
     Raises:
-        Interrupted: A signal was noted before.
+        Interrupted: A signal arrived before the block.
     """
     with _watch.lock:
         check()
@@ -279,7 +279,7 @@ def waking(wake: Callable[[], object]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def last_words(words: Callable[[], str]) -> Iterator[None]:
-    """What to say of the block where it does not end in time, such as a lock that stays taken."""
+    """Set what to print if the block does not stop in time, such as a lock that stays held."""
     _watch.last_words.append(words)
     try:
         yield
@@ -289,7 +289,7 @@ def last_words(words: Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """A step that is finished once it has begun: `check` does nothing within it."""
+    """A step that must be completed once it has begun: `check` does nothing within it."""
     token = _shield.set(True)
     try:
         yield
@@ -299,17 +299,17 @@ def shielded() -> Iterator[None]:
 
 @contextlib.contextmanager
 def noted() -> Iterator[None]:
-    """Within the block a signal is noted; outside, it ends the process at once."""
+    """Within the block, a signal is recorded; outside, it ends the process at once."""
     with _holding(True):
         yield
 
 
 @contextlib.contextmanager
 def nothing_held() -> Iterator[None]:
-    """A signal ends the process at once here: for imports that take seconds.
+    """A signal ends the process at once within the block: for imports that take seconds.
 
     Raises:
-        Interrupted: A signal was noted before or after.
+        Interrupted: A signal arrived before or after the block.
     """
     check()
     with _holding(False):
@@ -329,12 +329,12 @@ def _holding(value: bool) -> Iterator[None]:
 
 
 def starting_processes() -> contextlib.AbstractContextManager[None]:
-    """For starting processes without `preexec_fn`: they inherit who blocks which signals."""
+    """For starting processes without `preexec_fn`: they inherit the original signal mask."""
     return _watch.unblocked()
 
 
 def is_shielded() -> bool:
-    """Whether `check` does nothing here, as a step is to be finished or locks are given back."""
+    """Return whether `check` does nothing here: a step must be completed or locks are released."""
     if _shield.get():
         return True
     error = sys.exc_info()[1]
@@ -346,13 +346,13 @@ def is_shielded() -> bool:
 
 
 def leave(message: str = MESSAGE) -> NoReturn:
-    """End the process without anything further, with the exit code of an interruption."""
+    """End the process at once, with the exit code of an interruption."""
     _print(message)
     os._exit(EXIT_CODE)
 
 
 def _print(message: str) -> None:
-    """Write past Python's buffers and locks: whoever has those may be what hangs."""
+    """Write without Python's buffers and locks: the thread that holds them may hang."""
     with contextlib.suppress(OSError):
         show_cursor = "\x1b[?25h" if os.isatty(_watch.stderr) else ""
         os.write(_watch.stderr, f"{show_cursor}{message}\n".encode())

@@ -1,6 +1,6 @@
 """Every key of a store and of the lake's conventions, as pure functions.
 
-Keys are relative to the store's root and use ``/``. See "The layout of the store" in the README.
+Keys are relative to the store's root and use ``/``. See docs/reference/store.md.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ PREDICTIONS = "predictions"
 CLASS_SUMMARIES = "class_summaries"
 QUARANTINE = "quarantine"
 MERGED = "merged"
-"""Stands for a run's own merged predictions, before earlier rows are taken into account."""
+"""Stands for a run's own merged predictions, before earlier rows are added."""
 TABLES = (PREDICTIONS, CLASS_SUMMARIES, QUARANTINE)
 RUNS = "runs"
 FOLDERS = (*TABLES, RUNS, "registry", "locks", "backfills", "training")
-"""What lies at the root of a store; a place with none of them is none."""
+"""Folders at the root of a store; a place without any of them is not a store."""
 TRAINING_REPORT = "report.html"
-"""Beside the card of a version: how it was trained and how good it is."""
+"""Stored with the card of a version: how it was trained, and its figures."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.]*(?:-[a-z0-9_.]+)*")
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _DATE_PREFIX = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?", re.ASCII)
 _DAY_FIRST = re.compile(r"(?P<day>\d{1,2})\.\s?(?P<month>\d{1,2})\.\s?(?P<year>\d{4})", re.ASCII)
-"""30.11.2026, where nobody writes the month first; 11/30/2026 may be either."""
+"""30.11.2026, which always has the day first; 11/30/2026 is ambiguous in general."""
 _ENGINE = re.compile(r"(?P<model>.+)-(?P<version>[0-9a-f]{12})")
 _RUN = re.compile(r"(?P<date>\d{4}-\d{2}-\d{2})-(?P<engine>.+-[0-9a-f]{12})-(?P<number>\d{4,})")
 _TABLE_FILE = re.compile(
@@ -36,17 +36,17 @@ _TABLE_FILE = re.compile(
 
 
 def check_name(name: str, *, what: str) -> str:
-    """Return `name` where it is safe as one path segment, else raise `ConfigError`."""
+    """Return `name` if it is safe as one path segment, else raise `ConfigError`."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"{what} {name!r} is not usable as a name: expected lower-case letters, digits, "
+            f"{what} {name!r} cannot be used as a name: expected lower-case letters, digits, "
             "'_', '.' and '-', beginning with a letter or digit."
         )
     return name
 
 
 def check_date(date: str) -> str:
-    """Return `date` where it is a day of the calendar as YYYY-MM-DD, else raise `ConfigError`."""
+    """Return `date` if it is a calendar day as YYYY-MM-DD, else raise `ConfigError`."""
     if not _DATE.fullmatch(date):
         raise ConfigError(f"date {date!r} is not YYYY-MM-DD, for example 2026-11-21.{_meant(date)}")
     try:
@@ -59,7 +59,7 @@ def check_date(date: str) -> str:
 
 
 def check_date_prefix(text: str) -> str:
-    """Return `text` where it is a year, a month or a day, else raise `ConfigError`."""
+    """Return `text` if it is a year, a month or a day, else raise `ConfigError`."""
     if _DATE_PREFIX.fullmatch(text):
         check_date(text + "0000-01-01"[len(text) :])
         return text
@@ -69,7 +69,7 @@ def check_date_prefix(text: str) -> str:
 
 
 def _meant(text: str) -> str:
-    """Which day a date in another form may be, as a hint; empty where it is not known."""
+    """Suggest the day that a date in another form may mean; empty if that is unknown."""
     match = _DAY_FIRST.fullmatch(text.strip())
     if match is None:
         return ""
@@ -86,10 +86,10 @@ def engine_name(model: str, version: str) -> str:
 
 
 def split_engine_name(engine: str) -> tuple[str, str]:
-    """Model and version of an engine's name.
+    """Split an engine's name into model and version.
 
     Raises:
-        ConfigError: It is not ``<model>-<12 hex>``.
+        ConfigError: It is not ``<model>-<12 hex digits>``.
     """
     match = _ENGINE.fullmatch(engine)
     if match is None:
@@ -98,7 +98,7 @@ def split_engine_name(engine: str) -> tuple[str, str]:
 
 
 def partition(engine: str, date: str) -> str:
-    """The Hive partition of one engine and date, below a table."""
+    """The Hive partition of one engine and date, under a table."""
     return f"engine={engine}/date={date}"
 
 
@@ -107,16 +107,16 @@ def table_file(
 ) -> str:
     """The nth file that a run adds to a table. Names never repeat across runs.
 
-    A run that is continued after it may have published files publishes them under the names of
-    another attempt: who deletes what was left of the earlier one, however late, deletes no file
-    that is committed since.
+    A resumed run that may already have published files publishes again under the names of its new
+    attempt. Whoever deletes the leftovers of the earlier attempt, however late, never deletes a
+    file that was committed since.
     """
     again = f"-{attempt}" if attempt else ""
     return f"{table}/{partition(engine, date)}/part-{run_id}-{number:05d}{again}.parquet"
 
 
 def split_table_file(key: str) -> tuple[str, int, int] | None:
-    """Run, number and attempt of a file that a run added to a table; None for others'."""
+    """Return run, number and attempt of a file that a run added to a table, else None."""
     match = _TABLE_FILE.fullmatch(key.rpartition("/")[2])
     if match is None:
         return None
@@ -124,7 +124,7 @@ def split_table_file(key: str) -> tuple[str, int, int] | None:
 
 
 def run_prefix(engine: str, date: str) -> str:
-    """What the ids of all runs of one engine and date begin with."""
+    """The common prefix of the ids of all runs of one engine and date."""
     return f"{date}-{engine}-"
 
 
@@ -134,15 +134,16 @@ def run_id(engine: str, date: str, number: int) -> str:
 
 
 def split_run_id(run: str) -> tuple[str, str, int]:
-    """Engine, date and number of a run id.
+    """Split a run id into engine, date and number.
 
     Raises:
-        ConfigError: It is no run id.
+        ConfigError: It is not a run id.
     """
     match = _RUN.fullmatch(run)
     if match is None:
         raise ConfigError(
-            f"{run!r} is not a run id: expected <date>-<engine>-<number>; `runs list` shows them."
+            f"{run!r} is not a run id: expected <date>-<engine>-<number>. To list runs: "
+            "`steel-batch runs list`."
         )
     return match["engine"], match["date"], int(match["number"])
 
@@ -153,12 +154,12 @@ def run_file(run: str, name: str) -> str:
 
 
 def shard_file(run: str, shard: int, digest: str) -> str:
-    """The staged rows of one shard; its name says its content."""
+    """The staged rows of one shard; the name contains a digest of the content."""
     return f"{RUNS}/{run}/shards/{shard:07d}-{digest}.parquet"
 
 
 def receipts_dir(run: str) -> str:
-    """Where a run's receipts lie."""
+    """The folder of a run's receipts."""
     return f"{RUNS}/{run}/receipts/"
 
 
@@ -173,7 +174,7 @@ def merged_file(run: str, table: str, number: int) -> str:
 
 
 def replaced_list(run: str, table: str) -> str:
-    """The list of the files of a table that a run's files take the place of."""
+    """The list of the files of a table that a run's files replace."""
     return f"{RUNS}/{run}/files/{table}.replaced.json"
 
 
@@ -188,17 +189,17 @@ def lock_series(engine: str, date: str) -> str:
 
 
 def turns(what: str) -> str:
-    """The folder of flags of who takes turns at something, on a store with a single writer."""
+    """The folder of writers' flags for taking turns, on a store with a single writer."""
     return f"locks/turns/{what}"
 
 
 def ledger_dir(identity: str) -> str:
-    """Where a backfill notes the dates that are done."""
+    """The folder in which a backfill records finished dates."""
     return f"backfills/{identity}"
 
 
 def version_dir(model: str, version: str) -> str:
-    """Where one version of a model lies."""
+    """The folder of one version of a model."""
     return f"registry/{model}/{version}"
 
 
@@ -208,16 +209,16 @@ def card_file(model: str, version: str) -> str:
 
 
 def report_file(model: str, version: str) -> str:
-    """The page that shows how one version was trained and how good it is."""
+    """The page that shows how one version was trained, and its figures."""
     return f"{version_dir(model, version)}/{TRAINING_REPORT}"
 
 
 def training_run(model: str, identity: str) -> str:
-    """The name of a training run: ``<model>-run-<10 hex>``, which no engine can have.
+    """The name of a training run: ``<model>-run-<10 hex digits>``, which is never an engine's name.
 
     Args:
-        model: What its versions are called.
-        identity: A SHA-256 over what the weights depend on, in hex.
+        model: The name of the model.
+        identity: A SHA-256 of everything that the weights depend on, in hex.
     """
     return f"{check_name(model, what='model')}-run-{identity[:10]}"
 
@@ -233,20 +234,20 @@ def plan_name(machine: str, precision: str, batch_size: int) -> str:
 
 
 def plan_lock(engine: str, plan: str) -> str:
-    """The numbered series of lease objects of who builds one plan of one engine."""
+    """The numbered series of lease objects for building one plan of one engine."""
     return f"locks/plans/{engine}/{plan}"
 
 
 def probe_file(token: str) -> str:
-    """A small object that shows that the store can be written; deleted at once."""
+    """A small object that tests whether the store can be written; deleted at once."""
     return f"locks/probe-{token}"
 
 
 def alias_series(model: str, alias: str) -> str:
-    """The numbered series of objects that says which version an alias means."""
+    """The numbered series of objects that records which version an alias points to."""
     return f"registry/{model}/aliases/{alias}"
 
 
 def signature_file(model: str, digest: str) -> str:
-    """The signature of a document of a model; `digest` is over the document's key and bytes."""
+    """The signature of a document of a model; `digest` covers the document's key and bytes."""
     return f"registry/{model}/signatures/{digest}"

@@ -1,7 +1,7 @@
 """The Arrow schemas of everything durable: the three tables, plans and shards.
 
-`engine` and `date` are partition columns: they stand in the path (``engine=…/date=…``) as in every
-Hive-style table, so files do not repeat them and every reader adds them back.
+`engine` and `date` are partition columns: they are part of the path (``engine=…/date=…``), as in
+every Hive-style table. Files do not repeat them, and readers add them back.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PROVENANCE = pa.schema(
         pa.field("decoder", pa.string()),
     ]
 )
-"""What made a row: an engine's rows differ with it. Null in rows of builds before December 2026."""
+"""What produced a row, besides the engine. Null in rows of builds before December 2026."""
 
 PREDICTIONS = pa.schema(
     [
@@ -68,8 +68,8 @@ PREDICTIONS = pa.schema(
         *PROVENANCE,
     ]
 )
-"""Columns that are added later stand at the end and may be null, as rows of earlier builds lack
-them (`tables.evolution`)."""
+"""New columns go at the end and may be null, because rows of earlier builds lack them
+(`tables.evolution`)."""
 
 CLASS_SUMMARIES = pa.schema(
     [
@@ -106,7 +106,7 @@ TABLES = {
     layout.CLASS_SUMMARIES: CLASS_SUMMARIES,
     layout.QUARANTINE: QUARANTINE,
 }
-"""What the files of each table hold."""
+"""The schema of each table's files."""
 
 PLAN = pa.schema(
     [
@@ -121,15 +121,15 @@ PLAN = pa.schema(
         pa.field("etag", pa.string(), nullable=False),
     ]
 )
-"""`offset` is set for a member of a tar (its first byte, or below 0 for one that cannot be read) or
-of a Parquet file (its row)."""
+"""`offset` is set for a member of a tar (its first byte, or below 0 if it cannot be read) or of a
+Parquet file (its row)."""
 
 
 def conform(rows: Rows, fields: pa.Schema) -> Rows:
-    """Rows under a schema that may have more columns, which are null in them.
+    """Return rows under a schema that may have more columns; those are null.
 
     Raises:
-        ArrowInvalid: A column that is never null is missing, or one cannot be cast.
+        ArrowInvalid: A column that must not be null is missing, or one cannot be cast.
     """
     if rows.schema.equals(fields):
         return rows

@@ -1,4 +1,4 @@
-"""Keeps what libraries print out of where only our answers belong."""
+"""Keeps the output of libraries out of a command's own output."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Final, TextIO
 STDOUT: Final = 1
 STDERR: Final = 2
 _behind: list[tuple[object, TextIO]] = []
-"""Each stand-in for stdout that is in place, and what it stands in for."""
+"""Each replacement of stdout that is in place, and what it replaces."""
 
 
 @contextlib.contextmanager
 def silenced(descriptor: int) -> Iterator[None]:
-    """Drop what this process writes there meanwhile, C++ as well.
+    """Drop what this process, including C++ code, writes to a descriptor within the block.
 
     Args:
         descriptor: `STDOUT` or `STDERR`.
@@ -38,7 +38,7 @@ def silenced(descriptor: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stdout_replaced(stand_in: io.TextIOBase) -> Iterator[None]:
-    """Give what libraries print to `stand_in`; `answers` is what stdout was before."""
+    """Send what libraries print to `stand_in`; `answers` returns the original stdout."""
     _behind.append((stand_in, sys.stdout))
     try:
         with contextlib.redirect_stdout(stand_in):
@@ -48,7 +48,7 @@ def stdout_replaced(stand_in: io.TextIOBase) -> Iterator[None]:
 
 
 def answers() -> TextIO:
-    """Where a command's own answer is written, also while stdout is replaced."""
+    """Return the stream for a command's own output, even while stdout is replaced."""
     stream: TextIO = sys.stdout
     for stand_in, behind in reversed(_behind):
         if stream is stand_in:

@@ -58,7 +58,7 @@ def test_a_full_disk_of_temporary_files_is_named_with_what_to_do(tmp_path: Path)
         [sys.executable, "-c", _FILL],
         capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
-    assert done.stdout.startswith(f"{tmp_path}, where temporary files lie: File too large. Make")
+    assert done.stdout.startswith(f"the folder of temporary files, {tmp_path}: File too large.")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -157,8 +157,8 @@ with interrupt.noted(), interrupt.last_words(lambda: "The lock on X is not relea
 """)
     assert done.returncode == 130
     assert done.stderr == (
-        "interrupted: what was under way did not end in time and is left behind. The lock on X is "
-        "not released. Run the same command again to continue.\n"
+        "interrupted: the work did not stop in time and was abandoned. The lock on X is not "
+        "released. Run the same command again to resume.\n"
     )
 
 

@@ -1,1 +1,1 @@
-"""SQL over a store: its tables and what explains them, as views, now or as they once were."""
+"""SQL over a store: its tables, and views that explain them, now or at an earlier moment."""

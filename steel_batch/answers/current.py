@@ -1,7 +1,7 @@
-"""The view `current`: of each date the engine whose rows count.
+"""The view `current`: for each date, the engine whose rows count.
 
-An alias moves, engines are tried on dates that have rows already, and late images come when another
-engine is in force. So an engine counts for a date where `production` meant it when a run of the
+Aliases are moved, new engines are tried on dates that already have rows, and late images arrive
+after a promotion. So an engine counts for a date if `production` pointed to it when a run of the
 date was planned; see `table_of_current`.
 """
 
@@ -34,18 +34,18 @@ _BEGINNING: Final = datetime.datetime.min.replace(tzinfo=datetime.timezone.utc)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Claim:
-    """What speaks for one engine on one date; of two, the greater `rank` counts."""
+    """The case for one engine on one date; the claim with the greatest `rank` wins."""
 
     engine: str
     run_id: str | None
     is_meant: bool
-    """`production` means it now."""
+    """Whether `production` points to it now."""
     was_meant: bool
-    """`production` meant it when a run of the date was planned."""
+    """Whether `production` pointed to it when a run of the date was planned."""
     is_left: bool
-    """`production` was rolled back from it since."""
+    """Whether `production` was rolled back from it since."""
     at: datetime.datetime
-    """When the newest such run was planned, or else the newest run."""
+    """When the newest such run was planned; without one, the newest run."""
 
     @property
     def rank(self) -> tuple[bool, bool, bool, bool, datetime.datetime, str]:
@@ -63,20 +63,20 @@ class _Claim:
 
 
 def table_of_current(places: Iterable[tuple[str, str]], runs: Sequence[Run], known: Known) -> Any:
-    """Rows of `FIELDS`, one a date.
+    """Return rows of `FIELDS`, one per date.
 
-    Of the engines that have rows of a date it is, in this order:
+    Of the engines that have rows of a date, the first of these counts:
 
-    1. the one that `production` means, if it also meant it when a run of the date was planned;
-    2. the one whose run was the newest of those planned while `production` meant their engine,
-       leaving out engines that `production` was rolled back from;
-    3. the one that `production` means;
-    4. as 2., of all engines;
+    1. the one that `production` points to, if it did so when a run of the date was planned;
+    2. the one with the newest run of those planned while `production` pointed to their engine,
+       except engines that `production` was rolled back from;
+    3. the one that `production` points to;
+    4. as 2, for all engines;
     5. the one with the newest run.
 
     Args:
         places: Engines and dates that have rows.
-        runs: The runs that had landed.
+        runs: The runs that are committed.
         known: Aliases and cards.
     """
     of_place: dict[tuple[str, str], list[Run]] = {}
@@ -118,6 +118,6 @@ def _planned_at(run: Run) -> datetime.datetime:
 
 
 def _meant_at(moves: Sequence[AliasEntry], at: datetime.datetime) -> str | None:
-    """The version that an alias meant at a time."""
+    """Return the version that an alias pointed to at a time."""
     before = [move for move in moves if instant_of(move) <= at]
     return before[-1].version if before else None

@@ -1,4 +1,4 @@
-"""The view `engines`: every engine that a store knows, by its card or by rows that it made."""
+"""The view `engines`: every engine that has a card or rows in a store."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ CLASSES: Final = pa.schema(
         pa.field("threshold", pa.float64()),
     ]
 )
-"""The classes of each engine, which other views take names and thresholds from."""
+"""The classes of each engine; other views take names and thresholds from here."""
 _NAMES: Final = pa.schema(
     [schema.CLASS_SUMMARIES.field(name) for name in ("class_id", "class_name")]
 )
@@ -51,24 +51,24 @@ NO_CARD: Final = "its card is not in this store"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """The engines of a store: cards by name, or what is wrong with one."""
+    """The engines of a store: cards by name, or the error that reading one gave."""
 
     cards: Mapping[str, Card | EngineError | FormatError]
     moves: Mapping[str, Mapping[str, Sequence[AliasEntry]]]
-    """Per model and alias its history."""
+    """The history of each alias, by model and alias."""
 
     def card(self, engine: str) -> Card | None:
-        """An engine's card, where there is a sound one."""
+        """Return an engine's card if it has an intact one."""
         found = self.cards.get(engine)
         return found if isinstance(found, Card) else None
 
 
 def read_known(store: Lake, *, until: datetime.datetime | None = None) -> Known:
-    """Every card and alias of a store, and the card of the shipped engine.
+    """Read every card and alias of a store, and the card of the shipped engine.
 
     Args:
         store: The store.
-        until: Leave out what came later.
+        until: Ignore what was written later.
     """
     shipped = load_engine(DEMO, store=None).card
     cards: dict[str, Card | EngineError | FormatError] = {shipped.name: shipped}
@@ -87,11 +87,11 @@ def read_known(store: Lake, *, until: datetime.datetime | None = None) -> Known:
 
 
 def table_of_engines(known: Known, scored: Sequence[str]) -> pa.Table:
-    """Rows of `FIELDS`, by model and age.
+    """Return rows of `FIELDS`, by model and age.
 
     Args:
-        known: What the store knows.
-        scored: Engines that have rows: also those whose card lies elsewhere.
+        known: The engines of the store.
+        scored: Engines that have rows, including those whose card is elsewhere.
     """
     rows = [_row(known, name) for name in sorted({*known.cards, *scored})]
     rows.sort(key=lambda row: (row["model"], row["created"] or _instant(""), row["engine"]))
@@ -121,7 +121,7 @@ def _row(known: Known, engine: str) -> dict[str, Any]:
 
 
 def _figures(metrics: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tuple[str, float]]:
-    """Every number of a card's metrics by its name, those of a class by the class's name."""
+    """Yield every number of a card's metrics with its name; for classes, with the class's name."""
     for name, value in metrics.items():
         if isinstance(value, Mapping):
             yield from ((f"{name}.{rest}", each) for rest, each in _figures(value, classes))
@@ -135,12 +135,12 @@ def _figures(metrics: Mapping[str, Any], classes: Sequence[str]) -> Iterator[tup
 
 
 def table_of_classes(store: Lake, known: Known, summaries: Sequence[LiveFile]) -> pa.Table:
-    """Rows of `CLASSES`.
+    """Return rows of `CLASSES`.
 
     Args:
         store: The store.
-        known: What the store knows.
-        summaries: The files of the class summaries: an engine without a card has its names there.
+        known: The engines of the store.
+        summaries: The files of the class summaries, which name the classes of engines without card.
     """
     rows: list[dict[str, Any]] = []
     newest = {file.engine: file for file in sorted(summaries, key=lambda file: file.date)}
@@ -165,7 +165,7 @@ def table_of_classes(store: Lake, known: Known, summaries: Sequence[LiveFile]) -
 
 
 def _instant(text: str) -> datetime.datetime:
-    """A time of a card or an alias, in UTC where it does not say; the first of all for others."""
+    """Parse a time of a card or an alias, by default in UTC; the earliest time if it is none."""
     try:
         found = datetime.datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -174,12 +174,12 @@ def _instant(text: str) -> datetime.datetime:
 
 
 def instant_of(entry: AliasEntry) -> datetime.datetime:
-    """When an alias was moved (UTC)."""
+    """Return when an alias was moved (UTC)."""
     return _instant(entry.at)
 
 
 def _split(engine: str) -> tuple[str, str]:
     try:
         return layout.split_engine_name(engine)
-    except ConfigError:  # a partition that others made
+    except ConfigError:  # a partition that this program did not write
         return engine, ""

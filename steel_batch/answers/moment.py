@@ -1,9 +1,9 @@
-"""A moment in a store's past, and what its tables were then.
+"""An earlier moment of a store, and the content of its tables at that moment.
 
-`predictions` has a log of its versions, and a moment is one of them. The other tables are committed
-after it, run by run, so what they were then follows from the runs that it had: class summaries are
-made again from its rows, as each run replaces the file of the one before, and of the quarantine
-each date is as the last of those runs left it.
+`predictions` has a log of versions, and a moment is one of them. The other tables are committed
+after it, run by run, so their earlier content follows from the runs of that version. Class
+summaries are computed again from its rows, because each run replaces the file of the previous one.
+The quarantine of a date is as the last of those runs left it.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ UTC: Final = datetime.timezone.utc
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moment:
-    """A version of `predictions`, and when it is looked at."""
+    """A version of `predictions`, and its time."""
 
     version: int
     at: datetime.datetime
-    """The time that was asked for; of a version, when it was committed."""
+    """The requested time; for a requested version, its commit time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,15 +51,15 @@ class _Commit:
 
 
 def find_moment(store: Lake, text: str) -> Moment:
-    """The moment that a user names.
+    """Find the moment that a user names.
 
     Args:
         store: The store.
-        text: A version of `predictions`, as `score` prints it, or a time: ``2026-11-22``, its
-            midnight, or ``2026-11-22T06:30``; UTC where it has no offset.
+        text: A version of `predictions`, as `score` prints it; or a time: ``2026-11-22`` (its
+            midnight) or ``2026-11-22T06:30``, in UTC unless it has an offset.
 
     Raises:
-        ConfigError: It is neither, or the store has no version of then.
+        ConfigError: It is neither, or the store had no version at that time.
     """
     wanted = _parse(text)
     table = open_table(store, layout.PREDICTIONS)
@@ -68,17 +68,17 @@ def find_moment(store: Lake, text: str) -> Moment:
     if isinstance(wanted, int):
         if not first.version <= wanted <= last.version:
             raise ConfigError(
-                f"there is no version {wanted} of the predictions in {store.url}: its log has "
+                f"there is no version {wanted} of the predictions in {store.url}: expected "
                 f"{first.version} to {last.version}."
             )
         return Moment(version=wanted, at=commits[wanted - first.version].at)
     if wanted > datetime.datetime.now(UTC):
-        raise ConfigError(f"{text} is in the future: nobody knows yet what the tables will be.")
+        raise ConfigError(f"{text} is in the future: expected a time until now.")
     before = [commit for commit in commits if commit.at <= wanted]
     if not before:
         raise ConfigError(
             f"the log of {store.uri(layout.PREDICTIONS)} begins at {first.at.isoformat()}, with "
-            f"version {first.version}: it does not say what the table was at {text}."
+            f"version {first.version}: the table's content at {text} is unknown."
         )
     return Moment(version=before[-1].version, at=wanted)
 
@@ -104,23 +104,23 @@ def _parse(text: str) -> int | datetime.datetime:
 
 
 def _history(store: Lake, table: str, opened: DeltaTable) -> list[_Commit]:
-    """A table's commits, oldest first, each no earlier than the one before."""
+    """Return a table's commits, oldest first, with times that never decrease."""
     found: list[_Commit] = []
     for entry in sorted(
         _ask(store, table, opened.history), key=lambda entry: int(entry["version"])
     ):
         at = datetime.datetime.fromtimestamp(entry.get("timestamp", 0) / 1000, UTC)
-        if found and at < found[-1].at:  # a writer whose clock is behind
+        if found and at < found[-1].at:  # a writer whose clock is late
             at = found[-1].at
         found.append(_Commit(version=int(entry["version"]), at=at, run_id=entry.get("run_id")))
     return found
 
 
 def open_version(store: Lake, table: str, version: int | None) -> DeltaTable:
-    """A table as it is now, or in one of its versions.
+    """Open a table's newest version, or an earlier one.
 
     Raises:
-        LakeError: There is none, or its log does not reach back so far.
+        LakeError: There is no such version, or the log does not reach back that far.
     """
     opened = open_table(store, table)
     if version is not None:
@@ -131,14 +131,14 @@ def open_version(store: Lake, table: str, version: int | None) -> DeltaTable:
 def quarantine_files(
     store: Lake, has_landed: Callable[[str], bool]
 ) -> tuple[DeltaTable, list[LiveFile]]:
-    """The quarantine as runs that had landed left it.
+    """Return the quarantine as a set of committed runs left it.
 
     Args:
         store: The store.
-        has_landed: Whether a run had.
+        has_landed: Returns whether a run belongs to the set.
 
     Returns:
-        The table, and its files of then.
+        The table, and its files at that moment.
     """
     table = layout.QUARANTINE
     opened = open_table(store, table)
@@ -146,7 +146,7 @@ def quarantine_files(
     of_runs = [commit for commit in commits if commit.run_id is not None]
     landed = [commit.version for commit in of_runs if has_landed(str(commit.run_id))]
     last = max(landed, default=commits[0].version)
-    # Runs of several dates commit in any order: other dates' commits may lie in between.
+    # Runs of several dates commit in any order, so commits of other dates may be in between.
     later: dict[tuple[str, str], int] = {}
     for commit in of_runs:
         if commit.version <= last and not has_landed(str(commit.run_id)):
@@ -161,7 +161,7 @@ def quarantine_files(
 
 
 def landed_by(store: Lake, opened: DeltaTable, run_ids: Sequence[str]) -> set[str]:
-    """Which of these runs had landed in a version of `predictions`."""
+    """Return which of these runs were committed in a version of `predictions`."""
 
     def ask() -> set[str]:
         return {run_id for run_id in run_ids if opened.transaction_version(run_id) is not None}

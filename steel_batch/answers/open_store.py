@@ -1,4 +1,4 @@
-"""A store that is open for questions: its views in DuckDB, each made when a query names it."""
+"""A store that is open for queries: its views in DuckDB, each built when a query names it."""
 
 from __future__ import annotations
 
@@ -48,28 +48,28 @@ _LOOKS_ROUND: Final = frozenset(
     ("show", "describe", "pragma", "query", "query_table", "information_schema", "duckdb_views",
      "duckdb_tables", "duckdb_columns", "duckdb_comments")
 )  # fmt: skip
-"""Words of queries that see every view without naming it."""
+"""Words of queries that list views without naming them."""
 _CLASSES: Final = "internal.classes"
 _ROWS: Final = [duckdb.ExpectedResultType.QUERY_RESULT]
 _PIVOT: Final = duckdb.StatementType.MULTI
 BATCH_ROWS: Final = 20_000
 NO_ROWS: Final = (
-    "the query cannot be answered: it gives no rows. The tables are read with SELECT; nothing here "
-    "changes them."
+    "the query cannot be answered: it returns no rows. Use SELECT to read the tables; this command "
+    "cannot change them."
 )
 
 
 class OpenStore:
-    """The views of a store, as they are now or as they once were.
+    """The views of a store, now or at an earlier moment.
 
-    A view is read when a query names it first, and stays as it was then. Nothing is fetched from
-    elsewhere, and a query reads and writes no files besides the store's.
+    A view is built when a query first names it, and does not change afterwards. Nothing is
+    downloaded, and queries read and write no files except the store's.
 
     Args:
         store: The store.
         as_of: A version of `predictions`, or a time; see `moment.find_moment`.
-        pixel_sizes: What a pixel covers, for the columns in millimetres.
-        is_unsafe: Let SQL read and write whatever this user can.
+        pixel_sizes: The size of a pixel, for the columns in millimetres.
+        is_unsafe: Let SQL read and write everything that this user can.
     """
 
     def __init__(
@@ -105,28 +105,28 @@ class OpenStore:
         self.close()
 
     def close(self) -> None:
-        """End the session; relations of it cannot be read any more."""
+        """Close the session; its relations can no longer be read."""
         self._con.close()
         self._scratch.cleanup()
 
     @property
     def moment(self) -> Moment | None:
-        """Which version is looked at; None for the newest."""
+        """The version being queried; None for the newest."""
         return self._moment
 
     def sql(self, sql: str) -> Any:
-        """Answer a question.
+        """Run a query.
 
         Args:
             sql: One or several statements, in DuckDB's dialect, over `views.VIEWS`.
 
         Returns:
-            A `duckdb.DuckDBPyRelation` of the last one, which is read when it is asked for its
-            rows: ``.to_arrow_table()``, ``.df()`` for pandas, ``.pl()`` for Polars.
+            A `duckdb.DuckDBPyRelation` of the last statement. Its rows are read on demand:
+            ``.to_arrow_table()``, ``.df()`` for pandas, ``.pl()`` for Polars.
 
         Raises:
-            ConfigError: The SQL is wrong, or gives no rows; the message is DuckDB's.
-            LakeError: There is no such table in the store yet, or its files cannot be read.
+            ConfigError: The SQL is wrong, or returns no rows; the message is DuckDB's.
+            LakeError: The store does not have the table yet, or its files cannot be read.
         """
         found = list(self.answers(sql))
         if not found:
@@ -134,7 +134,7 @@ class OpenStore:
         return found[-1]
 
     def answers(self, sql: str) -> Iterator[Any]:
-        """Run statements one by one: a `duckdb.DuckDBPyRelation` of each that gives rows.
+        """Run statements one by one; yield a `duckdb.DuckDBPyRelation` of each that returns rows.
 
         Raises:
             ConfigError: The SQL is wrong.
@@ -150,9 +150,9 @@ class OpenStore:
                 yield found
 
     def read(self, relation: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """The columns and the rows of a relation, in memory that does not grow with the rows.
+        """Return a relation's columns and rows; memory use does not grow with the rows.
 
-        The first rows are there when this returns: most of what can be wrong is known then.
+        The first rows are read before this returns, so that most errors are raised here.
 
         Raises:
             ConfigError: The query fails on some row.
@@ -174,11 +174,11 @@ class OpenStore:
             yield batch
 
     def run(self, sql: str, *, names: str = "") -> None:
-        """Run a statement that gives no rows.
+        """Run a statement that returns no rows.
 
         Args:
             sql: The statement.
-            names: A text that names the views that have to be made first.
+            names: A text that names the views to build first.
 
         Raises:
             ConfigError: The SQL is wrong.
@@ -189,31 +189,31 @@ class OpenStore:
             self._con.execute(sql)
 
     def fetch(self, sql: str) -> list[tuple[Any, ...]]:
-        """The few rows of a question over views that are made already."""
+        """Return the few rows of a query over views that exist already."""
         with self.answering():
             found: list[tuple[Any, ...]] = self._con.execute(sql).fetchall()
         return found
 
     def classes(self, engine: str) -> dict[int, str]:
-        """The names of an engine's classes, by number from 1."""
+        """Return the names of an engine's classes, by number from 1."""
         self._classes()
         sql = f"SELECT class_id, class_name FROM {_CLASSES} WHERE engine = ? ORDER BY 1"  # noqa: S608 - ours
         return dict(self._con.execute(sql, [engine]).fetchall())
 
     def view(self, name: str) -> Any:
-        """One of `views.VIEWS` as a `duckdb.DuckDBPyRelation`; see `sql`.
+        """Return one of `views.VIEWS` as a `duckdb.DuckDBPyRelation`; see `sql`.
 
         Raises:
             ConfigError: There is no such view.
             LakeError: The table has no rows yet.
         """
         if name not in views.VIEWS:
-            raise ConfigError(f"there is no view {name!r}; there are: {', '.join(views.VIEWS)}.")
+            raise ConfigError(f"unknown view {name!r}: expected one of: {', '.join(views.VIEWS)}.")
         self._make(name)
         return self._con.view(name)
 
     def prepare(self, sql: str) -> duckdb.DuckDBPyConnection:
-        """Make the views that a text names; returns the connection that has them."""
+        """Build the views that a text names; returns the connection that has them."""
         words = {word.lower() for word in _WORD.findall(sql)}
         named = [name for name in views.VIEWS if name in words]
         for name in views.VIEWS if words & _LOOKS_ROUND or not named else named:
@@ -222,12 +222,12 @@ class OpenStore:
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
-        """Errors of DuckDB within the block as ours; a signal interrupts what it does.
+        """Turn DuckDB's errors in the block into ours; a signal interrupts the query.
 
         Raises:
             ConfigError: The SQL is wrong.
             LakeError: A file cannot be read.
-            Interrupted: A signal asked to stop.
+            Interrupted: A signal requested a stop.
         """
         try:
             with interruptible(self._con):
@@ -237,13 +237,13 @@ class OpenStore:
                 raise ConfigError(f"the query cannot be answered: {error}") from error
             if self._moment is not None:
                 raise LakeError(
-                    f"version {self._moment.version} of the predictions is not there as it was: a "
-                    "later run scored images of it again and deleted the files that it replaced "
-                    f"({paragraph_of(error)}). Ask for other dates, or for a later version."
+                    f"version {self._moment.version} of the predictions is no longer complete: a "
+                    "later run scored some of its images again and deleted the replaced files "
+                    f"({paragraph_of(error)}). Query other dates or a later version."
                 ) from error
             raise LakeError(
-                f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
-                f"--store {self._store.url}` names every such file; bring back a copy of them."
+                f"a committed file cannot be read: {paragraph_of(error)}. To list all such files: "
+                f"`steel-batch verify --store {self._store.url}`. Restore them from a backup."
             ) from error
 
     def _make(self, name: str) -> None:
@@ -267,7 +267,7 @@ class OpenStore:
         self._made.add(name)
 
     def _comment(self, name: str) -> None:
-        """What a view and its columns mean, where `duckdb_columns()` and other tools look."""
+        """Describe a view and its columns in DuckDB, for `duckdb_columns()` and other tools."""
         there = {row[0] for row in self._con.execute(f"DESCRIBE {name}").fetchall()}
         for column, meant in COLUMNS[name].items():
             if column in there:
@@ -370,7 +370,7 @@ class OpenStore:
     def _classes(self) -> None:
         if _CLASSES in self._made:
             return
-        # Also for a past moment: names of an engine's classes never change.
+        # Also for an earlier moment: the names of an engine's classes never change.
         summaries = files_of(
             open_table(self._store, layout.CLASS_SUMMARIES), layout.CLASS_SUMMARIES
         )
@@ -387,7 +387,7 @@ class OpenStore:
 
     @functools.cached_property
     def _landed(self) -> list[Run]:
-        """The runs whose rows are in the predictions that are looked at."""
+        """Return the runs whose rows are in the version being queried."""
         if self._moment is None:
             return [run for run in self._runs if run.result is not None]
         run_ids = [run.run_id for run in self._runs]
@@ -396,6 +396,6 @@ class OpenStore:
 
     @functools.cached_property
     def _places(self) -> list[tuple[str, str]]:
-        """Every engine and date that has rows."""
+        """Return every engine and date that has rows."""
         opened = self._open(layout.PREDICTIONS)
         return sorted({(f.engine, f.date) for f in files_of(opened, layout.PREDICTIONS)})

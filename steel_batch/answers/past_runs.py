@@ -1,4 +1,4 @@
-"""The view `runs`: what each run was asked for, how it ended, and how fast it was."""
+"""The view `runs`: the settings, the end and the speed of each run."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ FIELDS: Final = pa.schema(
 
 
 def read_all_runs(store: Lake) -> list[Run]:
-    """Every run of a store, by date, engine and number.
+    """Read every run of a store, by date, engine and number.
 
     Raises:
         LakeError: A record or a result is damaged.
@@ -59,20 +59,20 @@ def read_all_runs(store: Lake) -> list[Run]:
 
 
 def created_at(run: Run) -> datetime.datetime | None:
-    """When a run's plan was made (UTC); None where it died before."""
+    """Return when a run's plan was made (UTC); None if the run died earlier."""
     if run.record is None:
         return None
     return datetime.datetime.fromisoformat(run.record.created_at)
 
 
 def table_of_runs(store: Lake, runs: Sequence[Run], *, is_past: bool) -> pa.Table:
-    """Rows of `FIELDS`.
+    """Return rows of `FIELDS`.
 
     Args:
         store: The store.
         runs: The runs.
-        is_past: They are runs as they once were, whose events have gone on since: those without a
-            result are ``unfinished``.
+        is_past: Whether an earlier moment is queried. Events after it are ignored, so runs without
+            a result are ``unfinished``.
     """
     return pa.Table.from_pylist([_row(store, run, is_past) for run in runs], schema=FIELDS)
 
@@ -97,7 +97,7 @@ def _row(store: Lake, run: Run, is_past: bool) -> dict[str, Any]:
 
 
 def _texts(values: Mapping[str, Any]) -> list[tuple[str, str | None]]:
-    """Settings as texts, as a query compares them; null for none."""
+    """Return settings as text, for comparison in queries; None stays null."""
     return [
         (name, value if value is None or isinstance(value, str) else json.dumps(value))
         for name, value in values.items()

@@ -1,4 +1,4 @@
-"""How large a pixel is on the strip, as a user says it: no image does."""
+"""The size of a pixel on the strip, as stated by the user; image files do not contain it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SIZE: Final = re.compile(r"(?P<x>[0-9.]+(?:e-?\d+)?)(?:[x×](?P<y>[0-9.]+(?:e-?
 
 @dataclass(frozen=True, slots=True)
 class PixelSize:
-    """What one pixel covers, in millimetres."""
+    """The size of one pixel, in millimetres."""
 
     x_mm: float
     """Along a row of the image."""
@@ -25,18 +25,18 @@ class PixelSize:
 
 @dataclass(frozen=True, slots=True)
 class PixelSizes:
-    """Of each line, where it is known."""
+    """The pixel size of each line, if known."""
 
     of_line: dict[str, PixelSize]
     of_others: PixelSize | None = None
-    """Of the lines that are not named, and of images without a line."""
+    """For lines that are not named, and for images without a line."""
 
 
 def parse_pixel_sizes(texts: Iterable[str]) -> PixelSizes:
-    """Sizes such as ``0.35``, ``0.35x0.5`` (width and height) or, of one line, ``2=0.35``.
+    """Parse sizes such as ``0.35``, ``0.35x0.5`` (width and height) or ``2=0.35`` for one line.
 
     Raises:
-        ConfigError: One is no size, or a line has two.
+        ConfigError: One is not a size, or a line has two.
     """
     of_line: dict[str, PixelSize] = {}
     of_others: PixelSize | None = None
@@ -45,7 +45,7 @@ def parse_pixel_sizes(texts: Iterable[str]) -> PixelSizes:
         found = _parse(size, text)
         if (line in of_line) if equals else (of_others is not None):
             whose = f"line {line!r}" if equals else "all lines"
-            raise ConfigError(f"pixel size {text!r}: there is a size of {whose} already.")
+            raise ConfigError(f"pixel size {text!r}: the size of {whose} was given already.")
         if equals:
             of_line[line] = found
         else:
@@ -62,14 +62,14 @@ def _parse(size: str, text: str) -> PixelSize:
         x_mm = y_mm = math.nan
     if not (0 < x_mm < math.inf and 0 < y_mm < math.inf):
         raise ConfigError(
-            f"pixel size {text!r} is no size in millimetres: expected 0.35, 0.35x0.5 for width and "
-            "height, or 2=0.35 for line 2 alone."
+            f"pixel size {text!r} is not a size in millimetres: expected 0.35, 0.35x0.5 for width "
+            "and height, or 2=0.35 for line 2 only."
         )
     return PixelSize(x_mm, y_mm)
 
 
 def size_sql(sizes: PixelSizes, axis: str, line: str) -> str:
-    """An expression for the millimetres of a pixel of a line.
+    """Return an SQL expression for the millimetres of a pixel of a line.
 
     Args:
         sizes: The sizes.

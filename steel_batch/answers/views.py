@@ -1,4 +1,4 @@
-"""What can be asked of a store by name: its tables, and views that explain them."""
+"""The names that a query may use: the tables of a store, and views that explain them."""
 
 from __future__ import annotations
 
@@ -16,36 +16,34 @@ ENGINES: Final = "engines"
 CURRENT: Final = "current"
 
 STORED: Final = "predictions_as_stored"
-"""The rows of the table `predictions`, which the view of that name adds columns to."""
+"""The rows of the table `predictions`; the view `predictions` adds columns to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One name that a query may use."""
+    """One table or view that a query may use."""
 
     meaning: str
     needs: tuple[str, ...] = ()
-    """The views that it is made of."""
+    """The views that it is built from."""
 
 
 VIEWS: Final[dict[str, View]] = {
-    layout.PREDICTIONS: View("a row per image that was scored, by one engine"),
-    DEFECTS: View("a row per image and class that was found on it", (layout.PREDICTIONS,)),
+    layout.PREDICTIONS: View("a row per image scored by an engine"),
+    DEFECTS: View("a row per image and class found on it", (layout.PREDICTIONS,)),
     PEAKS: View("a row per image and class, found or not", (layout.PREDICTIONS,)),
-    layout.CLASS_SUMMARIES: View("a row per line and class of a date, images counted per class"),
-    LINE_SUMMARIES: View(
-        "a row per line of a date, each image counted once", (layout.CLASS_SUMMARIES,)
-    ),
+    layout.CLASS_SUMMARIES: View("a row per line and class of a date; images count once per class"),
+    LINE_SUMMARIES: View("a row per line of a date; images count once", (layout.CLASS_SUMMARIES,)),
     layout.QUARANTINE: View("a row per image that could not be scored"),
-    RUNS: View("a row per run: how it ended, its settings, how fast it was"),
+    RUNS: View("a row per run: how it ended, its settings, its speed"),
     ENGINES: View("a row per engine: its aliases, classes and figures"),
     CURRENT: View("a row per date: the engine whose rows count"),
 }
-"""In the order in which help shows them."""
+"""The views in the order of the help."""
 
 
 def defects_sql(sizes: PixelSizes) -> str:
-    """The view `defects` over `predictions` and `internal.classes`."""
+    """Return the SQL of the view `defects`, over `predictions` and `internal.classes`."""
     x_mm, y_mm = (size_sql(sizes, axis, "f.line") for axis in "xy")
     return f"""
 SELECT f.engine, f.date, f.line, f.image_key, f.image_id, f.tags, f.width, f.height, f.run_id,
@@ -64,7 +62,7 @@ FROM (
 
 
 def predictions_sql(sizes: PixelSizes) -> str:
-    """The view `predictions` over the table's rows: with sizes where the pixel's is known."""
+    """Return the SQL of the view `predictions`: the table's rows, with sizes in mm if known."""
     x_mm, y_mm = (size_sql(sizes, axis, "line") for axis in "xy")
     return f"SELECT *, width * {x_mm} AS width_mm, height * {y_mm} AS height_mm FROM {STORED}"  # noqa: S608 - as above
 

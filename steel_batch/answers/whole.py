@@ -1,4 +1,4 @@
-"""Files and folders of this machine that are there whole or not at all."""
+"""Local files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from steel_batch.errors import ConfigError
 
 
 def check_new(path: Path) -> None:
-    """Refuse to replace what is there.
+    """Refuse to replace an existing file or folder.
 
     Raises:
-        ConfigError: Something is.
+        ConfigError: The path exists.
     """
     if path.exists() or path.is_symlink():
-        raise ConfigError(f"{path} exists, and is not replaced: name another, or remove it.")
+        raise ConfigError(f"{path} already exists: give another path, or remove it.")
 
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to fill, which takes its name when the block ends well, and is deleted otherwise.
+    """A folder to fill: it gets its name if the block succeeds, and is deleted otherwise.
 
     Raises:
-        ConfigError: There is something of that name.
+        ConfigError: The path exists.
         OSError: It cannot be written.
     """
     check_new(path)

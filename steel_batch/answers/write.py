@@ -1,4 +1,4 @@
-"""Answers as JSON, CSV and Parquet, written as they are read."""
+"""Writes answers as JSON, CSV and Parquet, row by row as they are read."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Batches = Iterable[pa.RecordBatch]
 
 
 def plain(value: Any, kind: pa.DataType) -> Any:
-    """A value as JSON has it.
+    """Convert a value to what JSON can represent.
 
-    Maps become objects, dates and times texts; what is no number (NaN, infinities) becomes null,
-    as JSON has no word for it.
+    Maps become objects; dates and times become strings; NaN and infinities become null, because
+    JSON cannot represent them.
     """
     if value is None:
         return None
@@ -36,7 +36,7 @@ def plain(value: Any, kind: pa.DataType) -> Any:
         return value if math.isfinite(value) else None
     if isinstance(value, (bool, int, str)):
         return value
-    if isinstance(value, decimal.Decimal):  # what DuckDB makes of a sum
+    if isinstance(value, decimal.Decimal):  # DuckDB's type of a sum
         return float(value) if kind.scale else int(value)
     if isinstance(value, bytes):
         return value.hex()
@@ -46,7 +46,7 @@ def plain(value: Any, kind: pa.DataType) -> Any:
 
 
 def rows_of(fields: pa.Schema, batches: Batches) -> Iterator[list[Any]]:
-    """The rows as lists of `plain` values."""
+    """Yield the rows as lists of `plain` values."""
     kinds = [field.type for field in fields]
     for batch in batches:
         columns = [
@@ -57,7 +57,7 @@ def rows_of(fields: pa.Schema, batches: Batches) -> Iterator[list[Any]]:
 
 
 def text_of(value: Any) -> str:
-    """A `plain` value in a cell: objects and lists as JSON, nothing for null."""
+    """Format a `plain` value for a cell: objects and lists as JSON, null as empty text."""
     if value is None:
         return ""
     if isinstance(value, (dict, list)):
@@ -68,10 +68,10 @@ def text_of(value: Any) -> str:
 
 
 def write_json(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
-    """One array of objects with sorted keys.
+    """Write one array of objects with sorted keys.
 
     Raises:
-        ConfigError: Two columns have one name.
+        ConfigError: Two columns have the same name.
     """
     _check_names(fields, "JSON")
     start = "["
@@ -83,9 +83,9 @@ def write_json(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
 
 
 def write_csv(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
-    """A line of names, then a line a row.
+    """Write a line of column names, then a line per row.
 
-    Null is nothing and an empty text ``""``; lists and objects are JSON.
+    Null is empty, and an empty string is ``""``; lists and objects are JSON.
     """
     to.write(csv_line(fields.names))
     for row in rows_of(fields, batches):
@@ -93,7 +93,7 @@ def write_csv(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
 
 
 def csv_line(cells: Iterable[Any]) -> bytes:
-    """A line of a CSV file; see `write_csv`."""
+    """Return a line of a CSV file; see `write_csv`."""
     return (",".join(map(_cell, cells)) + "\n").encode()
 
 
@@ -105,10 +105,10 @@ def _cell(value: Any) -> str:
 
 
 def write_parquet(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
-    """One Parquet file with the columns' own types.
+    """Write one Parquet file with the columns' own types.
 
     Raises:
-        ConfigError: Two columns have one name.
+        ConfigError: Two columns have the same name.
     """
     _check_names(fields, "Parquet")
     with pq.ParquetWriter(to, fields, compression="zstd") as writer:
@@ -121,13 +121,13 @@ WRITERS: Final[dict[str, Callable[[pa.Schema, Batches, BinaryIO], None]]] = {
     "csv": write_csv,
     "parquet": write_parquet,
 }
-"""By the name of the format; text for people is the command line's."""
+"""The writers, by the name of the format; the command line itself writes text."""
 
 
 def _check_names(fields: pa.Schema, what: str) -> None:
     twice = [name for name, num in Counter(fields.names).items() if num > 1]
     if twice:
         raise ConfigError(
-            f"the answer has several columns {twice[0]!r}, which {what} cannot hold: name them "
-            "apart with AS."
+            f"the answer has several columns named {twice[0]!r}, which {what} cannot hold: rename "
+            "them with AS."
         )

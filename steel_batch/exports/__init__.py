@@ -1,1 +1,1 @@
-"""What was found, in the formats of other programs: Kaggle, COCO, CVAT, FiftyOne, masks as PNG."""
+"""Defects in the formats of other programs: Kaggle, COCO, CVAT, FiftyOne, PNG masks."""

@@ -1,4 +1,4 @@
-"""COCO's instances: one annotation per class and image, with its mask as run-lengths."""
+"""COCO instances: one annotation per class and image, with its mask as run-lengths."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from steel_batch.masks.coco_rle import coco_counts, compress_counts
 from steel_batch.masks.rle import parse_rle
 
 SPOOL_BYTES = 8 << 20
-"""Of annotations that are held in memory; more wait on disk."""
+"""Bytes of annotations that are kept in memory; more are kept on disk."""
 
 
 def write_coco(
     images: Iterable[Image], classes: Mapping[int, str], to: BinaryIO, *, for_cvat: bool = False
 ) -> int:
-    """Write one JSON document; returns how many masks it has.
+    """Write one JSON document; return its number of masks.
 
     Images and annotations are numbered from 1, in the order of `images`. Every image is listed,
-    also without a defect. Annotations wait in a temporary file until all images are written.
+    even without a defect. Annotations are kept in a temporary file until all images are written.
 
     Args:
         images: The images.
         classes: Names of the classes by number, which become the categories.
-        to: Where.
-        for_cvat: Write masks as CVAT does: lengths as numbers, and as crowds.
+        to: The file to write to.
+        for_cvat: Write masks as CVAT does: run-lengths as numbers, marked as crowds.
     """
     categories = [{"id": number, "name": name} for number, name in classes.items()]
     head = {"info": {"description": "steel-batch export"}, "licenses": [], "categories": categories}

@@ -1,4 +1,4 @@
-"""Severstal's label files, in both layouts that were published."""
+"""The label files of the Severstal competition, in both published layouts."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ LAYOUTS: Final = ("split", "joined")
 def write_kaggle(
     images: Iterable[Image], classes: Mapping[int, str], to: BinaryIO, layout: str
 ) -> int:
-    """Write a label file; returns how many masks it has.
+    """Write a label file; return its number of masks.
 
     Args:
         images: The images.
         classes: Names of the classes by number.
-        to: Where.
+        to: The file to write to.
         layout: One of `LAYOUTS`.
     """
     is_joined, num_masks = layout == "joined", 0

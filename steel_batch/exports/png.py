@@ -1,4 +1,4 @@
-"""Masks as PNG: for each class that was found on an image one file, white on black."""
+"""Masks as PNG: one file per image and class found on it, white on black."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from steel_batch.exports.selection import Image
 from steel_batch.masks.rle import decode_rle
 
 INDEX: Final = "index.csv"
-"""Lists every image, also without a defect: its name, and per class the mask's file or nothing."""
+"""Lists every image, even without a defect: its name, and the mask's file per class or nothing."""
 _UNSAFE: Final = re.compile(r"[^\w .,=+@()-]")
 
 
 def write_png(images: Iterable[Image], classes: Mapping[int, str], folder: Path) -> int:
-    """Fill a folder with ``<class>/<name of the image>.png``; returns how many masks it has.
+    """Fill a folder with ``<class>/<name of the image>.png``; return the number of masks.
 
-    Pixels are 255 in the mask and 0 outside, in one bit each. A name's characters that may lead
-    elsewhere, or that file systems do not take, are written as ``%`` and their code.
+    Pixels are 255 in the mask and 0 outside, with one bit each. Characters of a name that could
+    lead out of the folder, or that file systems do not accept, are percent-encoded.
     """
     num_masks = 0
     with (folder / INDEX).open("wb") as index:
@@ -44,11 +44,11 @@ def write_png(images: Iterable[Image], classes: Mapping[int, str], folder: Path)
 
 
 def safe_path(name: str) -> str:
-    """A name as a relative path that stays where it is put; different names stay different."""
+    """Turn a name into a relative path inside its folder; different names stay different."""
     return "/".join(map(_safe_part, name.split("/")))
 
 
 def _safe_part(part: str) -> str:
     text = _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), part)
-    # "." and ".." lead elsewhere, an empty part is not seen.
+    # "." and ".." lead elsewhere; an empty part would vanish.
     return text if text.strip(".") else f"%{text.replace('.', '%2E')}"

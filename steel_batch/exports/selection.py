@@ -1,4 +1,4 @@
-"""Which images are exported or shown, and under which names."""
+"""Which images are exported or shown, and the names they get."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ COLUMNS: Final = "image_key, engine, run_id, bytes, width, height, defects"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Selection:
-    """What a user asks for; all of it has to hold."""
+    """A user's conditions, all of which must hold."""
 
     date: str | None = None
     """A date, or a year or a month."""
     engine: str | None = None
-    """Whose rows; by default, per date, those of the engine in the view `current`."""
+    """Engine whose rows are taken; by default, for each date, the engine in the view `current`."""
     where: str | None = None
     """SQL over the columns of `predictions`."""
     query: str | None = None
-    """SQL that gives `image_key`, and `date` and `engine` where they matter: images in its order.
+    """SQL that returns `image_key`, and `date` and `engine` if needed: images in its order.
     """
     limit: int | None = None
-    """At most so many images."""
+    """Largest number of images."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
-    """One image and what was found on it."""
+    """One image and its defects."""
 
     key: str
     name: str
-    """What the export calls it."""
+    """The image's name in the export."""
     engine: str
     run_id: str
     bytes: int
@@ -53,16 +53,16 @@ class Image:
 
 
 class Picked:
-    """The images of a selection, in a store that is open.
+    """The images of a selection, in an open store.
 
     Args:
-        store: The store; one selection at a time.
+        store: The store; it can hold one selection at a time.
         selection: Which images.
-        by_key: Call images by their whole keys; otherwise by their file names.
+        by_key: Name images by their whole keys; otherwise by their file names.
 
     Raises:
-        ConfigError: The SQL is wrong, no image is selected, two would have one name, or two engines
-            have different classes.
+        ConfigError: The SQL is wrong, no image is selected, two images would have the same name, or
+            two engines have different classes.
     """
 
     def __init__(self, store: OpenStore, selection: Selection, *, by_key: bool) -> None:
@@ -75,8 +75,8 @@ class Picked:
         engines = [row[0] for row in store.fetch(f"SELECT DISTINCT engine FROM {PICKED}")]  # noqa: S608 - ours
         if not engines:
             raise ConfigError(
-                "no image is selected: check --date, --engine and the condition. `steel-batch "
-                'query "FROM current"` lists the dates and engines that have rows.'
+                "no image matches: check --date, --engine, --where and --query. To list the dates "
+                'and engines that have rows: `steel-batch query "FROM current"`.'
             )
         self.classes = self._classes(engines)
         self._refuse_same_names()
@@ -97,7 +97,7 @@ class Picked:
             given = {row[0] for row in self._store.fetch(f"DESCRIBE {_ASKED}")}
             if "image_key" not in given:
                 raise ConfigError(
-                    "--query has no column image_key, which says which images are meant; it has "
+                    "--query returns no column image_key, which identifies the images; it returns "
                     f"{', '.join(sorted(given))}."
                 )
             by = ", ".join(name for name in ("image_key", "date", "engine") if name in given)
@@ -115,7 +115,7 @@ class Picked:
             rows = f"(SELECT * FROM {rows} WHERE {' AND '.join(conditions)})"  # noqa: S608 - ours
         where = ""
         if selection.where is not None:
-            # Outside of the other conditions, which no parenthesis of a user's can reach.
+            # Outside of the other conditions, so that a user's parentheses cannot affect them.
             _one_statement(f"SELECT ({selection.where}\n)", "--where")
             where = f" WHERE ({selection.where}\n)"
         limit = "" if selection.limit is None else f" LIMIT {selection.limit}"
@@ -124,15 +124,15 @@ class Picked:
         return sql
 
     def _classes(self, engines: list[str]) -> dict[int, str]:
-        """The names of the classes by number, which all engines of the selection share."""
+        """Return the names of the classes by number, which all engines of the selection share."""
         of_engine = {engine: self._store.classes(engine) for engine in engines}
         first = engines[0]
         for engine, classes in of_engine.items():
             if classes != of_engine[first]:
                 raise ConfigError(
-                    f"the images were scored by engines of different classes: {first} has "
-                    f"{_listed(of_engine[first])}, {engine} has {_listed(classes)}. Choose one "
-                    "with --engine, or other dates."
+                    f"the selected images were scored by engines with different classes: {first} "
+                    f"has {_listed(of_engine[first])}, {engine} has {_listed(classes)}. Select one "
+                    "engine with --engine, or other dates."
                 )
         return of_engine[first]
 
@@ -148,27 +148,27 @@ class Picked:
         for found, key, other, engine, engine_too in twice:
             if key != other:
                 raise ConfigError(
-                    f"{key} and {other} would both be called {found}: give --names key, or select "
-                    "fewer images."
+                    f"{key} and {other} would have the same name, {found}: add --names key, or "
+                    "select fewer images."
                 )
             raise ConfigError(
                 f"{key} is selected twice, with rows of {engine} and {engine_too} or of two dates: "
-                "choose with --engine or --date."
+                "add --engine or --date."
             )
 
 
 def _one_statement(sql: str, flag: str) -> None:
-    """Refuse several statements where one is put into another."""
+    """Refuse several statements in a text that is inserted into another statement."""
     try:
         num = len(duckdb.extract_statements(sql))
     except duckdb.Error as error:
         raise ConfigError(f"{flag}: {error}") from error
     if num != 1:
-        raise ConfigError(f"{flag} takes one statement without ';', and these are {num}.")
+        raise ConfigError(f"{flag} takes one statement without ';', found {num}.")
 
 
 def _days(date: str) -> tuple[str, str]:
-    """The first and the last day of a date, a month or a year."""
+    """Return the first and the last day of a date, a month or a year."""
     layout.check_date_prefix(date)
     year, *rest = map(int, date.split("-"))
     first_month, last_month = (rest[0], rest[0]) if rest else (1, 12)

@@ -187,7 +187,7 @@ def test_a_time_is_the_version_that_was_there_then(store: Lake) -> None:
 @pytest.mark.parametrize(
     ("moment", "expected"),
     [
-        ("7", "its log has 0 to 1"),
+        ("7", "expected 0 to 1"),
         ("2020-01-01", "begins at 20"),
         ("2999-01-01T00:00Z", "future"),
         ("yesterday", "neither a version"),

@@ -99,7 +99,7 @@ def test_what_is_no_size_is_refused(size: str) -> None:
 
 def test_a_line_has_one_size() -> None:
     for sizes in (["1", "2"], ["a=1", "a=2"]):
-        with pytest.raises(ConfigError, match="there is a size of"):
+        with pytest.raises(ConfigError, match="the size of"):
             parse_pixel_sizes(sizes)
     assert set(parse_pixel_sizes(["it's=1", "a=b=2"]).of_line) == {"it's", "a=b"}
 

@@ -67,8 +67,8 @@ def test_an_answer_is_written_to_a_new_file(
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["SELECT 1 AS a, 2 AS a", "--output", "parquet"], "several columns 'a'"),
-        (["SELECT 1 AS a, 2 AS a", "--output", "json"], "several columns 'a'"),
+        (["SELECT 1 AS a, 2 AS a", "--output", "parquet"], "several columns named 'a'"),
+        (["SELECT 1 AS a, 2 AS a", "--output", "json"], "several columns named 'a'"),
         (["SELECT 1; SELECT 2", "--output", "csv"], "found 2"),
         (["SELECT error('no') FROM predictions", "--output", "csv"], "cannot be answered"),
         (["CREATE TABLE t (a INT)", "--output", "csv"], "no rows"),

@@ -93,7 +93,7 @@ def test_the_gpu_is_not_to_decode_where_the_cpu_scores() -> None:
 
 
 def test_the_gpu_is_not_to_decode_what_another_decoder_makes() -> None:
-    with pytest.raises(ConfigError, match="my:decoder makes the pixels"):
+    with pytest.raises(ConfigError, match="my:decoder, which decodes on the CPU"):
         ScoreConfig(images="x", store="y", decode_on="gpu", decoder="my:decoder")
 
 

@@ -312,8 +312,8 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"date": "2031"}, "no image is selected"),
-        ({"engine": "it's"}, "no image is selected"),
+        ({"date": "2031"}, "no image matches"),
+        ({"engine": "it's"}, "no image matches"),
         ({"where": "nonsense > 1"}, "nonsense"),
         ({"where": "1; DROP VIEW predictions"}, "--where"),
         ({"query": "SELECT 1 AS one"}, "no column image_key"),
@@ -333,7 +333,7 @@ def test_a_selection_that_means_nothing_or_too_much_is_refused(
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     store = Lake(str(tmp_path))
     commit_run(store, ["1/a/im1.jpg", "1/b/im1.jpg"])
-    with pytest.raises(ConfigError, match=r"would both be called im1\.jpg"):
+    with pytest.raises(ConfigError, match=r"would have the same name, im1\.jpg"):
         selected(store, by_key=False)
     assert len(selected(store)) == 2
 

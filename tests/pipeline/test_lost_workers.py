@@ -125,7 +125,7 @@ def test_an_interrupted_run_exits_130_gives_its_lock_back_and_is_continued(
         out, err = process.communicate(timeout=200)
     assert process.returncode == 130, err
     assert out == ""
-    assert "interrupted: run the same command again to continue" in err
+    assert "interrupted: run the same command again to resume" in err
     assert "Traceback" not in err
     result = run_score(score_config(images, store, tiny_engine))
     assert result.num_resumed_shards >= 2

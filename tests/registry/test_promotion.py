@@ -301,12 +301,12 @@ def test_what_is_no_version_of_the_store_is_refused(local: Registry, tiny_engine
             promote(local.store, spec, "production", tolerance=TOLERANCE)
     with pytest.raises(ConfigError, match=f"There are: demo, {first.name}"):
         promote(local.store, "tiny-0123456789ab", "production", tolerance=TOLERANCE)
-    with pytest.raises(ConfigError, match="alias 'Not a name' is not usable"):
+    with pytest.raises(ConfigError, match="alias 'Not a name' cannot be used"):
         promote(local.store, first.name, "Not a name", tolerance=TOLERANCE)
     with pytest.raises(ConfigError, match="expected <model>@<alias>"):
         rollback(local.store, first.name)
     with pytest.raises(ConfigError, match="there is no alias tiny@production"):
         rollback(local.store, ALIAS)
-    with pytest.raises(ConfigError, match="alias 'Not a name' is not usable"):
+    with pytest.raises(ConfigError, match="alias 'Not a name' cannot be used"):
         rollback(local.store, "tiny@Not a name")
     assert aliases.names(local.store, "tiny") == []

@@ -107,7 +107,7 @@ def test_ctrl_c_ends_a_job_with_what_to_do_next(
                 process.send_signal(signal.SIGINT)
                 break
         rest = process.stderr.read()
-    assert rest.endswith("interrupted: run the same command again to continue.\n")
+    assert rest.endswith("interrupted: run the same command again to resume.\n")
     assert process.returncode == 130
 
 

@@ -177,7 +177,7 @@ def test_images_labels_groups_and_the_store_may_lie_in_s3(
 def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> None:
     for changes, message in (
         ({"labels": "nowhere.csv"}, "--labels 'nowhere.csv' is neither a file nor below"),
-        ({"model": "Not A Name"}, "is not usable as a name"),
+        ({"model": "Not A Name"}, "cannot be used as a name"),
         ({"test_share": 0.0}, "leave none for test"),
         ({"classes": ("only one",)}, "has class '2', not one of 1 to 1"),
         ({"classes": ("dim", "")}, "each class needs a name of its own"),
