@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything anew: three times as long where no bytecode is kept.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-without-ray test-with-ray test-slow test-lowest test-newest fuzz lint lock \
-  bench docs clean browser machines
+.PHONY: demo test test-without-ray test-with-ray test-slow test-lowest test-newest fuzz lint audit \
+  lock bench docs clean browser machines
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
@@ -55,6 +55,15 @@ lint: $(VENV)/.test
 	$(BIN)/codespell
 	$(BIN)/mypy
 	$(BIN)/uv lock --quiet --check --offline || { echo "pyproject.toml changed: run make lock"; exit 1; }
+	@$(MAKE) --no-print-directory audit || echo "lint passes: raise the bounds, then run make lock"
+
+# Published faults of the versions in uv.lock. Where no server of advisories answers, nothing fails:
+# tests/test_dependencies.py holds the versions against advisories.toml without a network.
+ADVISORIES_URL := https://api.osv.dev/
+audit: $(BIN)/uv
+	@UV_HTTP_RETRIES=0 $(BIN)/uv audit --quiet --preview --frozen --service-url $(ADVISORIES_URL); \
+	status=$$?; if [ $$status -ne 2 ]; then exit $$status; fi; \
+	echo "$(ADVISORIES_URL) did not answer: versions were not audited"
 
 # uv.lock: the newest versions of every package, for every Python and every extra.
 lock: $(BIN)/uv
