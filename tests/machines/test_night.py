@@ -241,7 +241,7 @@ def lacking(worker: Machine, what: str) -> Iterator[None]:
     [
         ("steel-batch", "has no steel-batch that matches this one: ModuleNotFoundError"),
         ("the same code", "on node worker-1: steel-batch"),
-        ("the decoder", "on node worker-1: --decoder 'slow_decoder:slow' is no"),
+        ("the decoder", "on node worker-1: --decoder 'slow_decoder:slow' cannot be loaded"),
     ],
 )
 def test_a_node_that_lacks_something_stops_the_run_and_is_named(
