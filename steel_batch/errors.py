@@ -1,4 +1,4 @@
-"""Every error that this package raises on purpose, in one tree.
+"""Every error that this package raises on purpose, and every code of the quarantine.
 
 The branches follow what the caller does about an error::
 

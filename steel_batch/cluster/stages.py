@@ -1,4 +1,4 @@
-"""The two stages of scoring, as they run on the cluster's workers.
+"""The two stages of scoring on the cluster's workers, and what happens when an actor dies.
 
 One row of the dataset is one shard. Read tasks turn parts of plans into shards of compressed bytes;
 scoring actors, each with one engine, turn a shard into staged rows and a receipt. A shard that

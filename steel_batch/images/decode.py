@@ -1,4 +1,4 @@
-"""From compressed bytes to gray pixels; harmful files are refused before memory is allocated.
+"""Decodes compressed bytes to gray pixels.
 
 Headers are read first: the format, the size, whether the file is complete and holds one image.
 OpenCV decodes the pixels, except of PGM and of BMP with colour masks, which it misreads. Colour

@@ -1,4 +1,4 @@
-"""Reads an image file's header before anything is decoded or allocated.
+"""Reads an image's header, and refuses one that is too large before anything is allocated.
 
 Supported are JPEG, PNG, BMP, TIFF, WebP and PGM, recognised by their first bytes and never by name.
 `probe` reads size and depth; `wholeness` checks whether the file is complete.

@@ -1,4 +1,4 @@
-"""Checks, by a JPEG's markers, that its scans are complete and in order.
+"""Checks that a JPEG's scans and restart markers are complete and in order.
 
 Decoders differ in how they handle missing or misordered restart markers: libjpeg guesses which rows
 are lost, hardware reports success with wrong pixels. So the headers are checked against what

@@ -1,4 +1,4 @@
-"""Finds what can be deleted: staging of finished runs, files in no log, incomplete writes.
+"""What `steel-batch gc` can delete: staging of finished runs, files in no log, incomplete writes.
 
 Nothing that a reader or a resumable run needs is touched. Each engine and date is cleaned under its
 lock, so a run in progress is left alone. If a run has a file that a newer build wrote, nothing in

@@ -1,4 +1,4 @@
-"""What runs left in a table's folder that is no part of the table, deleted."""
+"""Deletes what a run left in a table's folder that is not part of the table."""
 
 from __future__ import annotations
 
