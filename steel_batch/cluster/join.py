@@ -62,7 +62,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     address = address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-    # Where several tasks fail, the first one's error ends the run; Ray prints the others' tracebacks.
+    # The first failed task's error ends the run; of the others Ray would print tracebacks.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     with (
         tempfile.TemporaryDirectory(prefix="steel-batch-", ignore_cleanup_errors=True) as own,
