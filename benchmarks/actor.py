@@ -71,6 +71,10 @@ class PretendSlot:
             count_NC=output.count_NC[:num_images],
         )
 
+    @property
+    def sample_NHW(self) -> np.ndarray:
+        return self.image_NHW[:, ::16]
+
 
 class PretendEngine:
     """A runtime of a given speed, which takes JPEGs as decoded or leaves them to the CPU."""

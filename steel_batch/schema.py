@@ -50,6 +50,12 @@ PROVENANCE = pa.schema(
 )
 """What produced a row, besides the engine. Null in rows of builds before December 2026."""
 
+APPEARANCE = pa.schema(
+    [pa.field(name, pa.float32()) for name in ("brightness", "contrast", "sharpness")]
+)
+"""How an image looks to the engine, in gray levels; `images.appearance`. Null in rows of earlier
+builds."""
+
 PREDICTIONS = pa.schema(
     [
         pa.field("image_key", pa.string(), nullable=False),
@@ -66,6 +72,7 @@ PREDICTIONS = pa.schema(
         pa.field("peak", pa.list_(pa.float32()), nullable=False),
         pa.field("defects", pa.list_(DEFECT), nullable=False),
         *PROVENANCE,
+        *APPEARANCE,
     ]
 )
 """New columns go at the end and may be null, because rows of earlier builds lack them

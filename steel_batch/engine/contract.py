@@ -73,6 +73,10 @@ class Slot(Protocol):
     def infer(self, num_images: int) -> Output:
         """Run the engine on the first `num_images` images and wait, without holding the GIL."""
 
+    @property
+    def sample_NHW(self) -> npt.NDArray[np.uint8]:
+        """Every `appearance.row_step`-th row of the images of the last `infer`, as it saw them."""
+
 
 class Runtime(Protocol):
     """A loaded engine. Thread-safe: each thread acquires its own slot."""

@@ -12,6 +12,7 @@ import onnxruntime as ort
 
 from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.ring import SlotRing
+from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 from steel_batch.registry.graph import open_session
 
@@ -106,3 +107,8 @@ class OrtSlot:
             [MASK, PEAK, COUNT], {IMAGE: self._input[:num_images]}
         )
         return Output(mask_NHW=mask[:, 0], peak_NC=peak, count_NC=count)
+
+    @property
+    def sample_NHW(self) -> npt.NDArray[np.uint8]:
+        """Some rows of the batch's images."""
+        return self.image_NHW[:, :: row_step(self._input.shape[2])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,11 @@ from steel_batch.engine.contract import Output
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu
 from steel_batch.engine.nvjpeg import GpuDecoder
 from steel_batch.errors import DeviceError, EngineError
+from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
+
+SAMPLE: Final = "sample"
+"""Host memory for some rows of each image; no tensor of the graph."""
 
 
 class TrtSlot:
@@ -57,6 +61,7 @@ class TrtSlot:
         self._done: Any = None
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
+        self._copy_sample: Any = None
         self._decoder: GpuDecoder | None = None
         self._loaded: Mapping[int, Any] = {}
         try:
@@ -138,6 +143,12 @@ class TrtSlot:
             count_NC=self._host[COUNT][:num_images],
         )
 
+    @property
+    def sample_NHW(self) -> npt.NDArray[np.uint8]:
+        """Some rows of the images of the last `infer`, also of those that the GPU decoded."""
+        rows: npt.NDArray[np.uint8] = self._host[SAMPLE]
+        return rows
+
     def free(self) -> None:
         """Free the slot's memory; the GPU's context is current.
 
@@ -151,6 +162,7 @@ class TrtSlot:
             memory.free()
         self._device.clear()
         self._host.clear()
+        self._copy_sample = None
         self._stream = self._done = None
 
     def _set_up(self, cuda_engine: Any, card: Card, batch_size: int) -> None:
@@ -162,6 +174,14 @@ class TrtSlot:
             dtype = np.float32 if shape is scores else np.uint8
             self._host[name] = cuda.pagelocked_zeros(shape, dtype)
             self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
+        step = row_step(card.height)
+        sample_NHW = cuda.pagelocked_zeros((batch_size, card.height // step, card.width), np.uint8)
+        self._host[SAMPLE] = sample_NHW
+        self._copy_sample = copy = cuda.Memcpy2D()
+        copy.set_src_device(int(self._device[IMAGE]))
+        copy.set_dst_host(sample_NHW)
+        copy.src_pitch, copy.dst_pitch = step * card.width, card.width
+        copy.width_in_bytes = card.width
         self._stream = cuda.Stream(NON_BLOCKING)
         self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
         self._context = context = cuda_engine.create_execution_context()
@@ -191,6 +211,8 @@ class TrtSlot:
             )
         for name in (MASK, PEAK, COUNT):
             cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
+        self._copy_sample.height = num_images * self._host[SAMPLE].shape[1]
+        self._copy_sample(stream)
 
 
 def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:

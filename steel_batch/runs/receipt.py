@@ -26,7 +26,7 @@ from steel_batch.lake.format_version import FileFormat
 READ_AT_ONCE: Final = 1024
 _UNREADABLE: Final = (MissingObjectError, LargeObjectError)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
-FORMAT: Final = FileFormat("a receipt")
+FORMAT: Final = FileFormat("a receipt", newest=2)
 """Of the receipt and of the columns of its staged rows."""
 
 

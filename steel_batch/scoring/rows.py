@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from steel_batch import schema
 from steel_batch.engine.contract import Provenance
 from steel_batch.errors import ImageError
+from steel_batch.images.appearance import MEASURES
 from steel_batch.runs.receipt import QuarantinedImage
 from steel_batch.scoring.shard import ShardInput
 
@@ -28,6 +29,8 @@ class Scores:
     shapes: Sequence[Shape | ImageError]
     """Height and width of each source, or the image's error."""
     peak_NC: npt.NDArray[np.float32]
+    looks: npt.NDArray[np.float32]
+    """Per image, `appearance.MEASURES`."""
     defects: pa.ListArray
     """Per image, values of `schema.DEFECT`."""
     gpu_decoders: Sequence[str | None]
@@ -84,6 +87,7 @@ def rows_of(
         "has_defect": pc.greater(pc.list_value_length(defects), 0),
         "peak": pa.ListArray.from_arrays(offsets, peak_NC.ravel()),
         "defects": defects,
+        **dict(zip(MEASURES, scores.looks[good].T, strict=True)),
         **{name: [values[i] for i in good] for name, values in made_by.items()},
     }
     arrays = [_as(columns[field.name], field.type) for field in schema.PREDICTIONS]

@@ -27,6 +27,7 @@ from steel_batch.config import INFER_SECONDS, LIMITS, DecodeSettings, Limits
 from steel_batch.engine.contract import Output, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
+from steel_batch.images.appearance import measure
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
 from steel_batch.images.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.images.watchdog import Watchdog
@@ -178,6 +179,7 @@ class ShardScorer:
         return Scores(
             shapes=[shape for part in parts for shape in part.shapes],
             peak_NC=np.concatenate([part.peak_NC for part in parts]),
+            looks=np.concatenate([part.looks for part in parts]),
             defects=pa.concat_arrays([part.defects for part in parts]),
             gpu_decoders=[decoder for part in parts for decoder in part.gpu_decoders],
         )
@@ -290,6 +292,7 @@ class ShardScorer:
                 decoders = [slot.jpeg_decoder if i in loaded else None for i in range(num)]
                 output = self._infer(slot, num, decodes=bool(loaded))
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
+                looks = measure(slot.sample_NHW[:num])
                 count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
                 marked = np.flatnonzero(count_NC.any(axis=1))
                 # The slot takes another batch while the masks of this one are described.
@@ -299,7 +302,9 @@ class ShardScorer:
             places = marked.tolist()
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             defects = describer.describe(places, sizes, peak_NC, count_NC)
-        return Scores(shapes=shapes, peak_NC=peak_NC, defects=defects, gpu_decoders=decoders)
+        return Scores(
+            shapes=shapes, peak_NC=peak_NC, looks=looks, defects=defects, gpu_decoders=decoders
+        )
 
     def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
         """Load one image into the slot; return its source's height and width, or its error."""

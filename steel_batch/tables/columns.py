@@ -20,6 +20,7 @@ class Column:
 _ENGINE: Final = Column("engine that scored the image; in the path", "", "demo-b68b94c6c92f")
 _DATE: Final = Column("date of the image; in the path", "", "2026-11-21")
 _RUN: Final = Column("run that wrote the row", "", "2026-11-21-demo-b68b94c6c92f-0001")
+_ROWS: Final = ", from some of its rows, at the engine's size"
 
 COLUMNS: Final[dict[str, dict[str, Column]]] = {
     layout.PREDICTIONS: {
@@ -50,6 +51,11 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "device": Column("the GPU or CPU that it ran on", "", "NVIDIA H200"),
         "decode_on": Column("where the image was decoded, `gpu` or `cpu`", "", "gpu"),
         "decoder": Column("what decoded it, with its version", "", "nvjpeg 13.0.0"),
+        "brightness": Column(f"mean of its pixels{_ROWS}", "gray levels, 0 to 255", "92.4"),
+        "contrast": Column(f"their standard deviation{_ROWS}", "gray levels", "31.7"),
+        "sharpness": Column(
+            f"mean difference of neighbouring pixels of a row{_ROWS}", "gray levels", "5.2"
+        ),
     },
     layout.CLASS_SUMMARIES: {
         "engine": _ENGINE,

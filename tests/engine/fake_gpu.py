@@ -96,6 +96,26 @@ class FakeEvent:
         self._calls.call("Event.synchronize")
 
 
+class FakeMemcpy2D:
+    """A copy of some rows, from the device to the host."""
+
+    src_pitch = dst_pitch = width_in_bytes = height = 0
+
+    def set_src_device(self, address: int) -> None:
+        self._source = address
+
+    def set_dst_host(self, array: np.ndarray) -> None:
+        self._target = array
+
+    def __call__(self, stream: FakeStream) -> None:
+        for row in range(self.height):
+            ctypes.memmove(
+                self._target.ctypes.data + row * self.dst_pitch,
+                self._source + row * self.src_pitch,
+                self.width_in_bytes,
+            )
+
+
 class FakeDriver:
     """``pycuda.driver``."""
 
@@ -136,6 +156,9 @@ class FakeDriver:
 
     def memcpy_dtoh_async(self, array: np.ndarray, memory: Any, stream: FakeStream) -> None:
         ctypes.memmove(array.ctypes.data, int(memory), array.nbytes)
+
+    def Memcpy2D(self) -> FakeMemcpy2D:
+        return FakeMemcpy2D()
 
     def memcpy_dtoh(self, array: np.ndarray, memory: Any) -> None:
         self._calls.call("memcpy_dtoh")

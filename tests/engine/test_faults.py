@@ -55,6 +55,21 @@ def test_a_gpu_that_fails_while_it_decodes_is_no_use_to_this_process(calls: Call
             slot.load_jpegs({0: JPEG, 2: JPEG})
 
 
+def test_some_rows_of_each_image_come_back_also_of_those_that_the_gpu_decoded(
+    calls: Calls,
+) -> None:
+    runtime = open_trt(decodes_jpegs=True)
+    pixels_NHW = np.random.default_rng(3).integers(0, 256, (BATCH, 64, 160), np.uint8)
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = pixels_NHW
+        assert slot.load_jpegs({1: JPEG}) == {1}
+        pixels_NHW[1] = cv2.imdecode(np.frombuffer(JPEG, np.uint8), cv2.IMREAD_GRAYSCALE)
+        slot.infer(3)
+        assert slot.sample_NHW.shape == (BATCH, 16, 160)
+        np.testing.assert_array_equal(slot.sample_NHW[:3], pixels_NHW[:3, ::4])
+        assert not slot.sample_NHW[3].any(), "the batch has three images"
+
+
 def test_a_batch_that_is_given_up_is_waited_for_before_its_slot_is_lent_again(calls: Calls) -> None:
     runtime = open_trt()
     calls.faults["Event.synchronize"] = KeyboardInterrupt()

@@ -396,6 +396,20 @@ def test_masks_are_those_of_pixels_from_the_cpu(runtime: TrtRuntime) -> None:
     assert num_differing / num_pixels < 0.001
 
 
+def test_some_rows_come_back_of_what_either_side_decoded(runtime: TrtRuntime) -> None:
+    files = mixed(5)
+    pixels_NHW = np.stack([decode_gray(data) for data in files])
+    with runtime.acquire() as slot:
+        loaded = slot.load_jpegs(plain(dict(enumerate(files))))
+        assert 0 < len(loaded) < BATCH
+        for place in set(range(BATCH)) - set(loaded):
+            slot.image_NHW[place] = pixels_NHW[place]
+        slot.infer(BATCH)
+        found_NHW = slot.sample_NHW.astype(int)
+    assert found_NHW.shape == (BATCH, 16, WIDTH)
+    assert np.abs(found_NHW - pixels_NHW[:, ::16]).max() <= 1
+
+
 def test_a_batch_that_is_not_full_is_scored_from_both_sides(runtime: TrtRuntime) -> None:
     full = masks(runtime, mixed(3), on_gpu=True)
     for num in (1, 2, 6, 7):

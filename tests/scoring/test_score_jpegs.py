@@ -16,6 +16,7 @@ from steel_batch.engine.contract import Output, Provenance, Runtime, Slot
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt_slot import missing_parts
 from steel_batch.errors import DecodeError, ImageError
+from steel_batch.images.appearance import measure, row_step
 from steel_batch.images.decode import decode_gray
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
@@ -58,6 +59,10 @@ class DeviceSlot:
             self._device_NHW[part] = self.image_NHW[part]
         self._slot.image_NHW[:] = self._device_NHW
         return self._slot.infer(num_images)
+
+    @property
+    def sample_NHW(self) -> np.ndarray:
+        return self._slot.sample_NHW
 
 
 class DeviceRuntime:
@@ -138,6 +143,24 @@ def outcomes(found: Scores) -> list[object]:
 @pytest.fixture
 def lake(tmp_path: Any) -> Lake:
     return Lake(str(tmp_path))
+
+
+def test_looks_are_those_of_the_pixels_that_were_scored(lake: Lake) -> None:
+    """Also where a device decoded some of them, into memory of its own."""
+    given = check_jpegs(shard(), HEIGHT, WIDTH)
+    on_cpu = scores(open_cpu(), given, lake)
+    on_device = scores(DeviceRuntime(open_cpu()), given, lake)
+    assert any(decoder is not None for decoder in on_device.gpu_decoders)
+    num_compared = 0
+    for place, (file, shape) in enumerate(zip(FILES, on_cpu.shapes, strict=True)):
+        if isinstance(shape, ImageError):
+            continue
+        image_HW = decode_gray(file.data)
+        expected = measure(image_HW[None, :: row_step(HEIGHT)])
+        for found in (on_cpu, on_device):
+            np.testing.assert_array_equal(found.looks[place], expected[0])
+        num_compared += 1
+    assert num_compared > 5
 
 
 def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
