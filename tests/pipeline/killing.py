@@ -21,6 +21,7 @@ from steel_batch.lake import Lake
 from steel_batch.runs.events import Progress
 from steel_batch.tables.table_log import ensure_tables
 from tests.conftest import complete, scope_of
+from tests.score_here import complete_here
 
 RECEIPT = "a receipt"
 T = TypeVar("T")
@@ -37,6 +38,10 @@ class Step:
     """Which of those that match."""
     before: bool = False
     """Whether the driver dies before it, not after."""
+
+
+AMID_RECEIPTS = Step(RECEIPT)
+"""After the first of several, while other processes score."""
 
 
 class KillingLake(Lake):
@@ -97,7 +102,7 @@ class KillingLake(Lake):
 
 
 def kill_driver(config: ScoreConfig, step: Step) -> None:
-    """Score in a process of its own that dies at a step.
+    """Score in a process of its own that dies at a step: on Ray where it dies amid receipts.
 
     Its interpreter is forked from one that has imported everything: that takes longer than a run.
     """
@@ -112,4 +117,8 @@ def kill_driver(config: ScoreConfig, step: Step) -> None:
 def _score(config: ScoreConfig, step: Step) -> None:
     store = KillingLake(config.store, endpoint_url=config.endpoint_url, step=step)
     ensure_tables(store)
-    complete(scope_of(config, store), store.observe)
+    scope = scope_of(config, store)
+    if step == AMID_RECEIPTS:
+        complete(scope, store.observe)
+    else:
+        complete_here(scope, store.observe)

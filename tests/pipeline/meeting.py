@@ -15,7 +15,8 @@ from pathlib import Path
 
 from steel_batch.lake import Lake
 from steel_batch.tables.table_log import ensure_tables
-from tests.conftest import complete, config_of, scope_of
+from tests.conftest import config_of, scope_of
+from tests.score_here import complete_here
 
 
 class MeetingLake(Lake):
@@ -44,7 +45,7 @@ def main() -> None:
         num=wanted["num"],
     )
     ensure_tables(store)
-    complete(scope_of(config, store))
+    complete_here(scope_of(config, store))
 
 
 if __name__ == "__main__":

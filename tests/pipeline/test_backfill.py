@@ -30,10 +30,11 @@ from tests.conftest import (
     cluster_address,
     fill_lake,
     group,
-    run_score,
     scope_of,
     score_config,
 )
+from tests.interrupting import held_locks
+from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -90,6 +91,10 @@ def test_dates_interrupted_twice_are_each_committed_once(
             _, err = process.communicate(timeout=200)
         expected = 130 if interruption == signal.SIGTERM else -signal.SIGKILL
         assert process.returncode == expected, err
+        if interruption == signal.SIGTERM:
+            assert "interrupted" in err
+            assert "Traceback" not in err
+            assert held_locks(store) == []
     num_before = len(list(store.list_objects("backfills/")))
     assert num_before < num_dates
     done = subprocess.run(command, capture_output=True, text=True)
@@ -231,7 +236,7 @@ def test_only_recheck_looks_again_at_dates_that_are_done(
     for date in dates:
         fill_lake(images, num_images=4, date=date)
     config = score_config(images, store, tiny_engine, date="all")
-    before = run_score(config.replace(date=dates[0]))
+    before = score_here(config.replace(date=dates[0]))
     first, second = backfill(config, BackfillConfig(), lambda _: None)
     assert (first.state, first.result) == ("done before", before), "by the nightly command"
     assert second.state == "committed"

@@ -24,6 +24,7 @@ from tests.conftest import (
     run_score,
     score_config,
 )
+from tests.score_here import score_here
 from tests.strange_decoders import ABORT, EXIT, HANG, KILL
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
@@ -138,7 +139,7 @@ def test_of_a_thousand_mutated_jpegs_none_is_lost(
     folder.mkdir(parents=True)
     for key, content in written.items():
         (folder / Path(key).name).write_bytes(content)
-    result = run_score(
+    result = score_here(
         score_config(images, store, tiny_engine, key_pattern=PATTERN, max_bad=1.0, shard_images=128)
     )
     found = outcomes(store)

@@ -26,10 +26,10 @@ from tests.conftest import (
     committed_rows,
     fill_lake,
     group,
-    run_score,
     score_config,
 )
 from tests.pipeline.decoders import GATE, reached
+from tests.score_here import score_here
 
 pytestmark = [
     pytest.mark.ray,
@@ -73,7 +73,7 @@ def undisturbed(
     base = tmp_path_factory.mktemp("undisturbed")
     images, store = Lake(str(base / "images")), Lake(str(base / "store"))
     fill(images, base)
-    run_score(score_config(images, store, tiny_engine, max_bad=0.5, decoder=DECODER))
+    score_here(score_config(images, store, tiny_engine, max_bad=0.5, decoder=DECODER))
     return rows_of(store)
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_was_stopped_and_lost_its_lock_exits_4_and_commits_nothing(
         assert num_ended([stopped]) == 0, stopped.communicate()
         os.kill(stopped.pid, signal.SIGSTOP)
         gate.touch()
-        result = run_score(
+        result = score_here(
             score_config(
                 images, store, tiny_engine, max_bad=0.5, decoder=DECODER, num_actors=1,
                 cpus_per_actor=0.5, lock_wait_seconds=PATIENCE_SECONDS,

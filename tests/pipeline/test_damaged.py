@@ -24,11 +24,11 @@ from tests.conftest import (
     committed_rows,
     complete,
     fill_lake,
-    run_score,
     scope_of,
     score_config,
 )
 from tests.made_up_run import begin, image_keys, keys_of, score_shards
+from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -115,7 +115,7 @@ def test_a_store_that_keeps_damaging_is_named_and_what_is_whole_is_kept(
     assert {what: n for what, n in store.writes().items() if "shard" in what} == {
         f"shard {shard}": 2 for shard in DAMAGED
     }
-    result = run_score(config)
+    result = score_here(config)
     assert result.num_resumed_shards == 3
     assert len(committed_rows(store)) == 20
 

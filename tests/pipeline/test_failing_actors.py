@@ -18,6 +18,7 @@ from tests.conftest import (
     scope_of,
     score_config,
 )
+from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -47,7 +48,7 @@ def test_an_actor_whose_device_fails_is_started_anew_and_no_row_is_lost(
     images: Lake, tmp_path: Path, tiny_engine: Path
 ) -> None:
     quiet, store = Lake(str(tmp_path / "quiet")), Lake(str(tmp_path / "store"))
-    run_score(score_config(images, quiet, tiny_engine))
+    score_here(score_config(images, quiet, tiny_engine))
     config = score_config(images, store, tiny_engine)
     failing, failed = FailingLake(store.url, tmp_path / "failed"), tmp_path / "failed"
     assert complete(scope_of(config, failing)).num_scored == 12

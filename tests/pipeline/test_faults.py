@@ -13,7 +13,8 @@ from steel_batch.config import ScoreConfig
 from steel_batch.errors import LakeError, SteelBatchError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.retry import Retry
-from steel_batch.runs.events import Progress, read_events
+from steel_batch.pipeline.scope import DateScope
+from steel_batch.runs.events import Observer, Progress, read_events
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import RunResult, latest_run, list_runs
 from steel_batch.sources.key_pattern import KeyPattern
@@ -28,11 +29,11 @@ from tests.conftest import (
     complete,
     fill_lake,
     png,
-    run_score,
     scope_of,
     score_config,
 )
 from tests.fault_proxy import FaultProxy, Faults
+from tests.score_here import complete_here, score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.usefixtures("ray_cluster")]
 
@@ -77,7 +78,7 @@ def undisturbed(
     base = tmp_path_factory.mktemp("undisturbed")
     images, store = Lake(str(base / "images")), Lake(str(base / "store"))
     fill(images)
-    run_score(score_config(images, store, tiny_engine, max_bad=0.5))
+    score_here(score_config(images, store, tiny_engine, max_bad=0.5))
     return {table: committed_rows(store, table) for table in TABLES}
 
 
@@ -90,12 +91,13 @@ def score_patiently(
     config: ScoreConfig,
     retry: Retry = RETRY,
     observe: Callable[[Progress], None] = lambda _: None,
+    how: Callable[[DateScope, Observer], RunResult] = complete,
 ) -> RunResult:
     """What `score` does, with other limits of asking again."""
     store = Lake(config.store, endpoint_url=config.endpoint_url, retry=retry)
     lake = Lake(config.images, endpoint_url=config.endpoint_url, retry=retry)
     ensure_tables(store)
-    return complete(scope_of(config, store, Prefix(lake, KeyPattern(PATTERN))), observe)
+    return how(scope_of(config, store, Prefix(lake, KeyPattern(PATTERN))), observe)
 
 
 def assert_right(store: Lake, undisturbed: Rows) -> None:
@@ -197,9 +199,10 @@ def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
     what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
 ) -> None:
     proxy.set(Faults(share=1.0, kinds=("access_denied",), only=DENIED[what]))
+    how = complete_here if what == "the commit" else complete
     with pytest.raises(SteelBatchError) as raised:
         # One shard: of several at once, what one met with may come with another that is done first.
-        score_patiently(config.replace(shard_images=64))
+        score_patiently(config.replace(shard_images=64), how=how)
     message = str(raised.value)
     assert "AccessDenied" in message
     assert isinstance(raised.value, LakeError) == (what != "the commit")
@@ -215,7 +218,7 @@ def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
             assert failed["message"] == message
             assert failed["lake"].get("retries", 0) > 0 or what == "the commit"
     if what == "the commit":
-        score_patiently(config.replace(shard_images=64))
+        score_patiently(config.replace(shard_images=64), how=complete_here)
         assert_right(store, undisturbed)
 
 
@@ -259,7 +262,7 @@ def test_shards_that_keep_failing_are_named_and_continued(
     assert "im00005.png: the store answers InternalError" in str(raised.value)
     assert str(raised.value).isprintable()
     proxy.set(Faults())
-    result = score_patiently(config)
+    result = score_patiently(config, how=complete_here)
     assert result.num_resumed_shards == result.num_shards - 1
     assert_right(store, undisturbed)
 

@@ -11,6 +11,7 @@ from steel_batch.lake import Lake
 from steel_batch.tables.verify import verify
 from tests import hostile
 from tests.conftest import DATE, band_image, committed_rows, png, run_score, score_config
+from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -51,7 +52,7 @@ def test_a_hostile_row_group_costs_itself(tmp_path: Path, tiny_engine: Path) -> 
     images.write(f"date={DATE}/good.parquet", good)
     images.write(f"date={DATE}/zeros.parquet", hostile.parquet_of_zeros())
     images.write(f"date={DATE}/numbers.parquet", hostile.parquet_of_numbers())
-    result = run_score(
+    result = score_here(
         score_config(images, store, tiny_engine, key_pattern="date={date}/*.parquet", max_bad=0.5)
     )
     assert result.num_scored == 20

@@ -27,6 +27,7 @@ from tests.conftest import (
     run_score,
     score_config,
 )
+from tests.score_here import score_here
 
 pytestmark = pytest.mark.ray
 
@@ -47,7 +48,7 @@ def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, images: Lake, tiny_engine: Path, ray_cluster: None
 ) -> Rows:
     store = Lake(str(tmp_path_factory.mktemp("undisturbed")))
-    run_score(score_config(images, store, tiny_engine))
+    score_here(score_config(images, store, tiny_engine))
     return committed_rows(store)
 
 
@@ -127,7 +128,7 @@ def test_an_interrupted_run_exits_130_gives_its_lock_back_and_is_continued(
     assert out == ""
     assert "interrupted: run the same command again to resume" in err
     assert "Traceback" not in err
-    result = run_score(score_config(images, store, tiny_engine))
+    result = score_here(score_config(images, store, tiny_engine))
     assert result.num_resumed_shards >= 2
     assert committed_rows(store) == undisturbed
     events = [event["event"] for event in read_events(store, str(result.run_id))]

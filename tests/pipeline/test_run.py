@@ -17,7 +17,7 @@ import pytest
 import s3fs
 from deltalake import DeltaTable
 
-from steel_batch import schema
+from steel_batch import layout, schema
 from steel_batch.config import ScoreConfig
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesError
@@ -39,6 +39,7 @@ from tests.conftest import (
     run_score,
     score_config,
 )
+from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -103,9 +104,9 @@ def test_late_images_are_added_and_the_summary_covers_both_runs(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
     config = score_config(images, store, tiny_engine)
-    run_score(config)
+    score_here(config)
     images.write(f"line=3/date={DATE}/late.png", png(band_image(1)))
-    late = run_score(config)
+    late = score_here(config)
     assert (late.num_images, late.num_committed_before) == (1, 30)
     assert len(committed_rows(store)) == 31
     summaries = committed_rows(store, "class_summaries")
@@ -124,13 +125,13 @@ def test_a_limit_scores_the_first_images_and_the_same_command_without_it_the_oth
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
     config = score_config(images, store, tiny_engine)
-    tried = run_score(config.replace(max_images=10))
+    tried = score_here(config.replace(max_images=10))
     assert (tried.num_images, tried.num_scored, tried.num_beyond_limit) == (10, 10, 20)
     first = [row["image_key"] for row in committed_rows(store)]
     assert first == sorted(item.key for item in images.list_objects("line=1/"))[:10]
-    more = run_score(config.replace(max_images=10))
+    more = score_here(config.replace(max_images=10))
     assert (more.num_images, more.num_beyond_limit, more.num_committed_before) == (10, 10, 10)
-    rest = run_score(config)
+    rest = score_here(config)
     assert (rest.num_images, rest.num_beyond_limit, rest.num_committed_before) == (10, 0, 20)
     assert len(committed_rows(store)) == 30
     assert list(verify(store)) == []
@@ -148,13 +149,24 @@ def test_bad_images_are_quarantined_and_the_run_goes_on(
     for key, data in bad.items():
         images.write(key, data)
     with pytest.raises(TooManyBadImagesError, match="--max-bad"):
-        run_score(score_config(images, store, tiny_engine))
+        score_here(score_config(images, store, tiny_engine))
     assert committed_rows(store) == []
-    result = run_score(score_config(images, store, tiny_engine, max_bad=0.2))
+    result = score_here(score_config(images, store, tiny_engine, max_bad=0.2))
     assert (result.num_images, result.num_scored, result.num_quarantined) == (33, 30, 3)
     found = {row["image_key"]: row["error_code"] for row in committed_rows(store, "quarantine")}
     assert list(found) == sorted(bad)
     assert list(found.values()) == ["empty", "not_an_image", "wrong_size"]
+
+
+def test_rows_of_scoring_without_the_cluster_are_those_of_the_cluster(
+    scored: Scored, tmp_path: Path
+) -> None:
+    """Tests rely on it whose claim is not about the cluster."""
+    store = Lake(str(tmp_path / "store"))
+    here = score_here(scored.config.replace(store=store.url))
+    for table in layout.TABLES:
+        assert committed_rows(store, table) == committed_rows(scored.store, table)
+    assert (here.run_id, here.classes) == (scored.result.run_id, scored.result.classes)
 
 
 def by_duckdb(store: Lake) -> list[dict[str, Any]]:
@@ -277,10 +289,10 @@ def test_an_unfinished_run_with_other_settings_is_not_continued(
 ) -> None:
     images.write(f"line=1/date={DATE}/empty.png", b"")
     with pytest.raises(TooManyBadImagesError):
-        run_score(score_config(images, store, tiny_engine, max_bad=0.0))
+        score_here(score_config(images, store, tiny_engine, max_bad=0.0))
     with pytest.raises(PlanMismatchError, match="shard_images was 8 and is now 4"):
-        run_score(score_config(images, store, tiny_engine, shard_images=4, max_bad=0.5))
-    result = run_score(
+        score_here(score_config(images, store, tiny_engine, shard_images=4, max_bad=0.5))
+    result = score_here(
         score_config(images, store, tiny_engine, shard_images=4, max_bad=0.5, fresh=True)
     )
     assert result.run_id is not None
@@ -303,14 +315,14 @@ def test_a_changed_image_is_reported_and_scored_again_on_demand(
     images: Lake, store: Lake, tiny_engine: Path
 ) -> None:
     config = score_config(images, store, tiny_engine, merge_bytes=1)
-    run_score(config)
+    score_here(config)
     before = committed_rows(store)
     key = f"line=1/date={DATE}/im00000.png"
     images.write(key, png(np.full((64, 160), 250, np.uint8)))
     images.write(f"line=1/date={DATE}/new.png", png(band_image(1)))
-    added = run_score(config)
+    added = score_here(config)
     assert (added.num_images, added.num_changed) == (1, 1)
-    again = run_score(config.replace(rescore_changed=True))
+    again = score_here(config.replace(rescore_changed=True))
     assert (again.num_images, again.num_scored, again.num_changed) == (1, 1, 1)
     after = {row["image_key"]: row for row in committed_rows(store)}
     assert len(after) == 31
@@ -334,13 +346,13 @@ def test_quarantined_images_can_be_tried_again(
     images.write(good, b"half")
     images.write(bad, b"half")
     config = score_config(images, store, tiny_engine, max_bad=1)
-    run_score(config)
-    assert run_score(config).run_id is None
-    again = run_score(config.replace(retry_quarantined=True, max_bad=0))
+    score_here(config)
+    assert score_here(config).run_id is None
+    again = score_here(config.replace(retry_quarantined=True, max_bad=0))
     assert (again.num_images, again.num_scored, again.num_quarantined) == (2, 0, 2)
     assert (again.num_retried, again.num_bad_again) == (2, 2)
     images.write(good, png(band_image(1)))
-    result = run_score(config.replace(retry_quarantined=True, max_bad=0))
+    result = score_here(config.replace(retry_quarantined=True, max_bad=0))
     assert (result.num_images, result.num_scored, result.num_quarantined) == (2, 1, 1)
     assert [row["image_key"] for row in committed_rows(store, "quarantine")] == [bad]
     assert len(committed_rows(store)) == 31
@@ -356,14 +368,14 @@ def test_an_image_that_was_half_written_gets_its_row_when_it_is_whole(
     images.write(late, whole[:-20])
     images.write(bad, b"half")
     config = score_config(images, store, tiny_engine, max_bad=0.1)
-    assert run_score(config).num_quarantined == 2
-    assert run_score(config).run_id is None
+    assert score_here(config).num_quarantined == 2
+    assert score_here(config).run_id is None
     images.write(late, whole)
-    result = run_score(config)  # the same command, as `backfill --recheck` gives it
+    result = score_here(config)  # the same command, as `backfill --recheck` gives it
     assert (result.num_images, result.num_scored, result.num_retried) == (1, 1, 1)
     assert [row["image_key"] for row in committed_rows(store, "quarantine")] == [bad]
     assert len(committed_rows(store)) == 31
-    assert run_score(config).run_id is None
+    assert score_here(config).run_id is None
     assert list(verify(store)) == []
 
 
@@ -372,20 +384,20 @@ def test_max_bad_is_a_share_of_the_new_images(images: Lake, store: Lake, tiny_en
     for number in range(3):
         images.write(f"line=1/date={DATE}/bad{number}.png", b"half")
     config = score_config(images, store, tiny_engine, max_bad=0.1)
-    run_score(config)
+    score_here(config)
     images.write(f"line=1/date={DATE}/new0.png", png(band_image(1)))
     images.write(f"line=1/date={DATE}/new1.png", b"half")
     retry = config.replace(retry_quarantined=True)
     with pytest.raises(TooManyBadImagesError, match="1 of 2 new images cannot be scored"):
-        run_score(retry)
-    result = run_score(retry.replace(max_bad=0.5))
+        score_here(retry)
+    result = score_here(retry.replace(max_bad=0.5))
     assert (result.num_images, result.num_retried, result.num_bad_again) == (5, 3, 3)
     assert len(committed_rows(store, "quarantine")) == 4
 
 
 @pytest.mark.quick("folder")
 def test_small_files_are_cut_by_size(images: Lake, store: Lake, tiny_engine: Path) -> None:
-    run_score(score_config(images, store, tiny_engine, merge_bytes=1))
+    score_here(score_config(images, store, tiny_engine, merge_bytes=1))
     names = [i.key for i in store.list_objects("predictions/engine=") if "part-" in i.key]
     assert len(names) == 4
     assert len(committed_rows(store)) == 30
@@ -407,9 +419,9 @@ def test_what_was_staged_is_gone_and_what_happened_is_kept(scored: Scored) -> No
 
 def test_nothing_to_score_says_what_is_there(images: Lake, store: Lake, tiny_engine: Path) -> None:
     with pytest.raises(ConfigError, match=r"found for example 'line=1/date=2026-11-21/im"):
-        run_score(score_config(images, store, tiny_engine, key_pattern="day/{image_id}.png"))
+        score_here(score_config(images, store, tiny_engine, key_pattern="day/{image_id}.png"))
     with pytest.raises(ConfigError, match="2020-01-01"):
-        run_score(score_config(images, store, tiny_engine, date="2020-01-01"))
+        score_here(score_config(images, store, tiny_engine, date="2020-01-01"))
     empty = Lake(f"{images.url}/nothing", endpoint_url=images.endpoint_url)
     with pytest.raises(ConfigError, match=r"no (objects under|folder)"):
-        run_score(score_config(empty, store, tiny_engine))
+        score_here(score_config(empty, store, tiny_engine))
