@@ -54,7 +54,7 @@ def test_a_choice_that_there_is_not_is_refused_with_those_that_there_are(
     name: str, flag: str, known: tuple[str, ...]
 ) -> None:
     with pytest.raises(
-        ConfigError, match=rf"{flag} is 'tpu', expected one of {', '.join(known)}\."
+        ConfigError, match=rf"{flag} is 'tpu', expected one of: {', '.join(known)}\."
     ):
         config(**{name: "tpu"})
     assert [getattr(config(**{name: value}), name) for value in known] == [*known]

@@ -1,7 +1,7 @@
-"""What training shows of an image: crops that hold defects, turned, brighter or darker, noisier.
+"""Augmentation: random crops that contain defects, flipped, warped, with other levels and noise.
 
-Crops are made by threads beside the one that drives the GPU, which waits whenever one of them holds
-the interpreter: so pixels stay uint8, and each variation is one call of OpenCV.
+Crops are made by threads next to the one that drives the GPU, which waits whenever one of them
+holds the GIL. So pixels stay uint8, and each variation is one call of OpenCV.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from steel_batch.errors import ConfigError
 Pixels = npt.NDArray[np.uint8]
 Layers = Sequence[Pixels]
 NOISE_VALUES: Final = 1 << 22
-"""Drawn once; each crop takes a stretch from a random place, ten times as fast as drawing anew."""
+"""Noise is drawn once; each crop takes a stretch from a random position, ten times as fast."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentConfig:
-    """How examples are varied."""
+    """How crops are augmented."""
 
     crop_width: int = 512
     """Columns of a crop; all rows are kept."""
     defect_share: float = 0.75
-    """Of the crops of an image with defects, this share is centred on one of its pixels."""
+    """Share of the crops of images with defects that are centred on a defect pixel."""
     mirror: bool = True
-    """Whether crops are mirrored, along each axis in half of the cases."""
+    """Whether crops are mirrored along each axis, with probability 0.5."""
     transpose: bool = True
-    """Whether rows and columns of square crops are exchanged, in half of the cases. Leave both out
-    where a class is known by its direction."""
+    """Whether rows and columns of square crops are exchanged, with probability 0.5. Turn off both
+    if a class is defined by its direction."""
     gain: float = 0.35
-    """Greatest factor, up or down in logarithm, on brightness."""
+    """Largest brightness factor, as a logarithm, up or down."""
     shift: float = 12.0
-    """Greatest addition to brightness, in grey levels."""
+    """Largest brightness offset, in gray levels."""
     contrast: float = 0.0
-    """Greatest factor, up or down in logarithm, on the distance from the crop's mean."""
+    """Largest contrast factor, as a logarithm, up or down, on the distance from the crop's mean."""
     noise: float = 0.0
-    """Greatest standard deviation of noise, in grey levels; each crop has its own."""
+    """Largest standard deviation of noise, in gray levels; drawn for each crop."""
     zoom: float = 0.0
-    """Greatest factor, up or down in logarithm, on size."""
+    """Largest zoom factor, as a logarithm, up or down."""
     rotate_degrees: float = 0.0
-    """Greatest rotation to either side; what comes in from outside is mirrored."""
+    """Largest rotation to either side; pixels from outside of the image are mirrored."""
     mix_share: float = 0.0
-    """Of the crops, those that get a rectangle of another one, with its mask."""
+    """Share of the crops that get a rectangle of another crop, with its mask."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Refuse values out of range."""
         if self.crop_width < 1:
             raise ConfigError(f"augment.crop_width is {self.crop_width}, expected 1 or more.")
         for name in ("defect_share", "mix_share"):
@@ -65,7 +65,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draw:
-    """What was drawn for one crop: where it lies and how it is varied, whoever makes its pixels."""
+    """The random parameters of one crop: its position and its augmentation."""
 
     left: int
     width: int
@@ -80,27 +80,27 @@ class Draw:
     gain: float
     shift: float
     deviation: float | None
-    """Of noise; None is none, and then levels are cut off instead of rounded."""
+    """Standard deviation of noise; with None, levels are truncated instead of rounded."""
     noise_start: int
-    """In the bank of noise."""
+    """Position in the noise bank."""
 
     @property
     def is_warped(self) -> bool:
-        """Whether pixels come to lie between others."""
+        """Whether the crop is zoomed or rotated, so that pixels are interpolated."""
         return self.rotate_degrees != 0 or self.scale != 1
 
     def matrix(self, height: int) -> npt.NDArray[np.float64]:
-        """From a pixel of the crop (x, y, 1) to where it comes to lie, [2, 3]."""
+        """The affine matrix from a pixel of the crop (x, y, 1) to its position, [2, 3]."""
         center = ((self.width - 1) / 2, (height - 1) / 2)
         matrix = cv2.getRotationMatrix2D(center, self.rotate_degrees, self.scale)
         return np.asarray(matrix, np.float64)
 
     def place(self, pixels_HW: Pixels, *, between: bool) -> Pixels:
-        """The crop's pixels of an image or mask, warped and turned.
+        """Return the crop of an image or mask, warped and flipped.
 
         Args:
-            pixels_HW: Of the whole image.
-            between: Interpolate where it is warped; else the nearest pixel is taken.
+            pixels_HW: The whole image or mask.
+            between: Interpolate between pixels if it is warped; otherwise take the nearest one.
         """
         pixels_HW = pixels_HW[:, self.left : self.left + self.width]
         if self.is_warped:
@@ -120,7 +120,7 @@ class Draw:
         return np.ascontiguousarray(pixels_HW)
 
     def expose(self, image_HW: Pixels) -> Pixels:
-        """A placed crop with its brightness, contrast and noise."""
+        """Apply brightness, contrast and noise to a placed crop."""
         offset = cv2.mean(image_HW)[0] * (1 - self.contrast) if self.contrast != 1 else 0.0
         factor, offset = self.contrast * self.gain, offset * self.gain + self.shift
         if self.deviation is None:
@@ -128,7 +128,7 @@ class Draw:
             return np.asarray(cv2.LUT(image_HW, np.clip(levels, 0, 255).astype(np.uint8)), np.uint8)
         start = self.noise_start
         noise_HW = noise_bank(image_HW.size)[start : start + image_HW.size].reshape(image_HW.shape)
-        # Half a level less, because OpenCV rounds where the table above cuts off.
+        # Half a level less: OpenCV rounds, while the table above truncates.
         varied_HW = cv2.addWeighted(
             image_HW, factor, noise_HW, self.deviation, offset - 0.5, dtype=cv2.CV_8U
         )
@@ -141,13 +141,13 @@ def draw(
     config: AugmentConfig,
     rng: np.random.Generator,
 ) -> Draw:
-    """Draw a crop of an image; its size depends on the image's alone.
+    """Draw the parameters of a crop; its size depends on the image's size only.
 
     Args:
-        size: Of the image, height and width.
-        columns: Of the image, those with a defect.
-        config: How crops are varied.
-        rng: Draws.
+        size: Height and width of the image.
+        columns: Columns of the image that contain a defect.
+        config: How crops are augmented.
+        rng: The random generator.
     """
     height, width = size[0], min(config.crop_width, size[1])
     last, left = size[1] - width, 0
@@ -191,7 +191,7 @@ def draw(
 def crop(
     image_HW: Pixels, bitmask_HW: Pixels, config: AugmentConfig, rng: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """A random crop, varied; its size depends on the image's alone."""
+    """Return a random augmented crop; its size depends on the image's size only."""
     height, width = image_HW.shape
     drawn = draw((height, width), defect_columns(bitmask_HW), config, rng)
     placed_HW = drawn.place(image_HW, between=True)
@@ -199,12 +199,12 @@ def crop(
 
 
 def defect_columns(bitmask_HW: Pixels) -> npt.NDArray[np.intp]:
-    """The columns of a bitmask that have a defect."""
+    """Return the columns of a bitmask that contain a defect."""
     return np.flatnonzero(bitmask_HW.any(axis=0))
 
 
 def draw_rectangle(size: tuple[int, int], rng: np.random.Generator) -> tuple[slice, slice]:
-    """Rows and columns of what a crop gets of another one: a tenth to nine tenths of either side.
+    """Draw the rectangle of a crop to replace: a tenth to nine tenths of either side.
 
     S. Yun et al.: CutMix, ICCV 2019.
     """
@@ -219,11 +219,11 @@ def draw_rectangle(size: tuple[int, int], rng: np.random.Generator) -> tuple[sli
 def paste(
     crop_layers: Layers, other_layers: Layers, rectangle: tuple[slice, slice]
 ) -> tuple[Pixels, ...]:
-    """A crop with a rectangle of another one of the same size, at the same place.
+    """Paste a rectangle of another crop of the same size, at the same position.
 
     Args:
-        crop_layers: Image, bitmask and what else there is of each pixel, [..., H, W].
-        other_layers: The same of the other one.
+        crop_layers: Image, bitmask and other layers of the crop, [..., H, W].
+        other_layers: The same layers of the other crop.
         rectangle: See `draw_rectangle`.
     """
     pasted = tuple(pixels.copy() for pixels in crop_layers)
@@ -233,7 +233,7 @@ def paste(
 
 
 def noise_bank(num_pixels: int) -> npt.NDArray[np.float32]:
-    """Noise of mean 0 and deviation 1, from which crops of so many pixels take a stretch each."""
+    """Return noise of mean 0 and deviation 1; each crop of up to `num_pixels` takes a stretch."""
     return _noise(max(NOISE_VALUES, 2 * num_pixels))
 
 

@@ -1,7 +1,7 @@
-"""Batches of crops, made ahead by threads, the same whoever makes them and how many.
+"""Batches of crops, made ahead of time by threads; the same for any number of threads.
 
-What a batch holds depends on the recipe's seed and the step alone, and each crop on its place in
-the batch: a run that was interrupted, or spread over several processes, sees the same crops.
+A batch depends only on the recipe's seed and the step, and a crop only on its position in the
+batch. A run that was resumed, or is spread over several processes, sees the same crops.
 Shape suffixes: N images, C classes, H rows, W columns.
 """
 
@@ -25,17 +25,17 @@ from training.recipe import TrainConfig
 
 Pixels = npt.NDArray[np.uint8]
 Batch = tuple[Tensor, ...]
-"""uint8 images [N, 1, H, W], bitmasks [N, H, W] and, with a teacher, its answers [N, C, H, W]."""
+"""uint8 images [N, 1, H, W], bitmasks [N, H, W] and, with teachers, their answers [N, C, H, W]."""
 
 
 class Examples:
-    """A dataset at one size, decoded once where all of it fits into memory.
+    """A dataset at one size, decoded once if all of it fits in memory.
 
     Args:
-        dataset: Images of other sizes are scaled, as `score` does under ``resize: fit``.
-        size: Height and width of the engine.
-        cache_bytes: What the decoded images and bitmasks may take together.
-        lessons: What a teacher says of the dataset's images, and of more of them, which follow.
+        dataset: Images of other sizes are scaled, as `score` does with ``resize: fit``.
+        size: Height and width of the engine's input.
+        cache_bytes: Memory limit of all decoded images and bitmasks.
+        lessons: The teachers' answers for the dataset's images, and additional images.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Examples:
         self.num_kept_bytes = (
             size[0] * size[1] * sum(1 + bool(example.masks) for example in self.examples)
         )
-        """Of decoded images and of bitmasks of those with defects."""
+        """Bytes of the decoded images, and of the bitmasks of images with defects."""
         self.is_cached = self.num_kept_bytes <= cache_bytes
         self._kept: dict[int, tuple[Pixels, Pixels]] = {}
         self._columns: dict[int, npt.NDArray[np.intp]] = {}
@@ -65,7 +65,7 @@ class Examples:
         return len(self.examples)
 
     def load(self, index: int) -> tuple[Pixels, Pixels]:
-        """One image and its bitmask, [H, W] each; not to be written to."""
+        """Return one image and its bitmask, [H, W] each; read-only."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
@@ -75,7 +75,7 @@ class Examples:
         return found
 
     def read(self, index: int) -> tuple[Pixels, Pixels]:
-        """The same, and nothing of it is kept here."""
+        """Like `load`, but without caching."""
         here = len(self.dataset)
         if index < here or self._more is None:
             image_HW, bitmask_HW = self.dataset.load(index)
@@ -89,20 +89,20 @@ class Examples:
         return image_HW, bitmask_HW
 
     def columns(self, index: int) -> npt.NDArray[np.intp]:
-        """The columns of an image that have a defect; kept, once they were found."""
+        """Return the columns of an image that contain a defect; cached."""
         columns = self._columns.get(index)
         if columns is None:
             columns = self._columns[index] = defect_columns(self.load(index)[1])
         return columns
 
     def know_columns(self, index: int, bitmask_HW: Pixels) -> None:
-        """Keep an image's `columns`, so that it need not be loaded for them."""
+        """Store an image's `columns`, so that the image need not be loaded for them."""
         self._columns[index] = defect_columns(bitmask_HW)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """One crop: of which image, how varied, and what it gets of another one."""
+    """One crop: its image, its parameters, and what is pasted from another crop."""
 
     index: int
     draw: Draw
@@ -111,15 +111,15 @@ class Choice:
 
 
 class Sampler:
-    """Chooses and varies the crops of each step.
+    """Chooses and augments the crops of each step.
 
-    Each class that occurs is drawn as often as any other, however rare it is.
+    Each class in the dataset is drawn equally often, however rare it is.
 
     Args:
-        examples: Where crops come from.
+        examples: The images to crop.
         config: The recipe.
-        rank: Which of the processes this is.
-        num_ranks: How many share each batch.
+        rank: Index of this process.
+        num_ranks: Number of processes that share each batch.
     """
 
     def __init__(self, examples: Examples, config: TrainConfig, rank: int, num_ranks: int) -> None:
@@ -136,11 +136,11 @@ class Sampler:
         self._by_class = [by_class[class_id] for class_id in sorted(by_class)]
 
     def choose(self, step: int) -> list[Choice]:
-        """This process's crops of a step, before anything is made of them."""
+        """Choose this process's crops of a step, without making them."""
         return [self._choice(step, place) for place in self._places]
 
     def make(self, step: int) -> Batch:
-        """This process's share of the batch of a step."""
+        """Make this process's share of the batch of a step."""
         layers = zip(*(self._layers(choice) for choice in self.choose(step)), strict=True)
         image, *others = (torch.from_numpy(np.stack(layer)) for layer in layers)
         return (image.unsqueeze(1), *others)
@@ -186,13 +186,13 @@ class Sampler:
 def make_ahead(
     make: Callable[[int], Batch], steps: range, num_threads: int, *, pin_memory: bool = False
 ) -> Iterator[Batch]:
-    """The batches of some steps in order; threads make up to twice their number ahead.
+    """Yield the batches of some steps in order; threads make up to twice their number ahead.
 
     Args:
         make: Makes the batch of a step.
-        steps: The steps to make batches of.
-        num_threads: Threads that make batches.
-        pin_memory: Let the threads put batches where a GPU copies them from by itself.
+        steps: The steps.
+        num_threads: Number of threads.
+        pin_memory: Whether batches are put into pinned memory, for asynchronous copies to a GPU.
     """
 
     def make_pinned(step: int) -> Batch:

@@ -1,4 +1,4 @@
-"""Checkpoints: a training run's whole state in one file that is there whole or not at all."""
+"""Checkpoints: the state of a training run in one file that is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ FREE: Final = frozenset(
     {"cache_bytes", "checkpoint_steps", "compile", "device", "fp16", "int8", "num_loaders",
      "num_threads", "patience", "report_steps", "resident"}
 )  # fmt: skip
-"""Fields of a recipe that may change between the two halves of a run."""
+"""Fields of a recipe that may change when a run is resumed."""
 UNREADABLE: Final = (
     AttributeError, EOFError, KeyError, OSError, RuntimeError, TypeError, ValueError,
     pickle.UnpicklingError,
 )  # fmt: skip
-"""What reading a damaged file raises."""
+"""The errors that reading a damaged file raises."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Best:
-    """The best average so far."""
+    """The best averaged weights so far."""
 
     step: int
     figure: float
     weights: dict[str, Tensor]
 
     def to_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of it."""
+        """Return the fields that a checkpoint stores."""
         return {"step": self.step, "figure": self.figure, "weights": self.weights}
 
 
 def write_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> None:
-    """Replace the checkpoint at `path`, atomically, whoever else does so at the same time."""
+    """Replace the checkpoint at `path` atomically, safe against concurrent writers."""
     scratch = path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
     try:
         torch.save(FORMAT.stamp({**state, "recipe": _settings(config)}), scratch)
@@ -57,17 +57,17 @@ def write_checkpoint(path: Path, config: TrainConfig, state: dict[str, Any]) -> 
 def read_checkpoint(
     path: Path, config: TrainConfig, device: torch.device, source: str
 ) -> dict[str, Any] | None:
-    """The state at `path`, or None where there is none.
+    """Read the state at `path`; None if there is no file.
 
     Args:
         path: The file.
-        config: The recipe that it is to be of.
-        device: Takes the state.
-        source: Where the file comes from, for messages.
+        config: The recipe that the checkpoint must belong to.
+        device: The device to load the state to.
+        source: The file's name, for messages.
 
     Raises:
         FormatError: It is of a newer format.
-        ConfigError: It is damaged, or of another recipe; continuing would mix two runs.
+        ConfigError: It is damaged, or belongs to another recipe.
     """
     if not path.exists():
         return None
@@ -77,8 +77,8 @@ def read_checkpoint(
         before = json.loads(state.pop("recipe"))
     except UNREADABLE as error:
         raise ConfigError(
-            f"{source} is not a checkpoint that can be continued: it is damaged. Delete it, and "
-            "the same command begins anew."
+            f"{source} is damaged and cannot be resumed. Delete it and run the same command again: "
+            "training then starts from the beginning."
         ) from error
     now = json.loads(_settings(config))
     changed = sorted(
@@ -86,8 +86,8 @@ def read_checkpoint(
     )
     if changed:
         raise ConfigError(
-            f"{source} was made by another recipe ({', '.join(changed)} differ). Give the same "
-            "settings to continue it, or another folder to begin anew."
+            f"{source} belongs to another recipe: {', '.join(changed)} differ. Use the same "
+            "settings to resume it, or another folder to start from the beginning."
         )
     return state
 
@@ -98,5 +98,5 @@ def _settings(config: TrainConfig) -> str:
 
 
 def recipe_digest(config: TrainConfig) -> str:
-    """SHA-256 over what a run's weights depend on."""
+    """Return a SHA-256 over the settings that a run's weights depend on."""
     return hashlib.sha256(_settings(config).encode()).hexdigest()

@@ -39,7 +39,7 @@ VALIDATION: Final = {
     "validation_mean_iou": "mIoU",
     "validation_present_dice": "Dice where present",
 }
-"""What is reported of the validation part, and what it is called."""
+"""The figures of the validation part, and their titles."""
 
 
 @click.command()
@@ -48,75 +48,81 @@ VALIDATION: Final = {
     type=PLACE,
     required=True,
     metavar="URL",
-    help="Folder or s3:// prefix of images.",
+    help="Folder or s3:// prefix of the images.",
 )
 @click.option(
     "--labels",
     default="train.csv",
     show_default=True,
     metavar="FILE",
-    help="Csv of masks: ImageId,ClassId,EncodedPixels or ImageId_ClassId,EncodedPixels; a file, an "
-    "s3:// address, or a name below --images, where a bare name is looked for first. Images "
-    "without a row are clean.",
+    help="CSV of masks, with columns ImageId,ClassId,EncodedPixels or ImageId_ClassId,"
+    "EncodedPixels: a file, an s3:// URL, or a name under --images. A bare file name is looked up "
+    "under --images first; write ./name for the current folder. Images without a row have no "
+    "defects.",
 )
 @registry_option
-@click.option("--model", required=True, metavar="NAME", help="What the versions are called.")
-@click.option("--classes", metavar="A,B,…", help="Names of the classes 1, 2, ….")
+@click.option("--model", required=True, metavar="NAME", help="Name of the model.")
+@click.option("--classes", metavar="A,B,…", help="Names of the classes, from class 1 on.")
 @bits_option
 @click.option(
     "--groups",
     metavar="FILE",
-    help="Csv ImageId,Group: images of one group stay on one side of the split.",
+    help="CSV with columns ImageId,Group. Images of a group stay on the same side of the split.",
 )
 @click.option(
     "--validation-share",
     default=0.1,
     show_default=True,
-    help="Share of the images that weights and thresholds are chosen on.",
+    help="Share of the images held out to choose weights and thresholds.",
 )
 @click.option(
     "--test-share",
     default=0.1,
     show_default=True,
-    help="Share of the images that the version is judged on, and nothing is chosen on.",
+    help="Share of the images held out to evaluate the version, used for nothing else.",
 )
-@click.option("--split-seed", default=0, show_default=True, help="Which images are held out.")
+@click.option(
+    "--split-seed", default=0, show_default=True, help="Seed that selects the held-out images."
+)
 @click.option(
     "--config",
     "config_path",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="TOML file with the tables [recipe], [model] and [augment]; flags take precedence.",
+    help="TOML file with tables [recipe], [model] and [augment]; flags take precedence.",
 )
-@click.option("--architecture", help="Of segmentation-models-pytorch.  [default: Unet]")
+@click.option(
+    "--architecture", help="Architecture of segmentation-models-pytorch.  [default: Unet]"
+)
 @click.option(
     "--encoder",
-    help="Of the same library, tu-… of timm, narrow16, narrow32, residual10.  [default: resnet18]",
+    help="Encoder of segmentation-models-pytorch, tu-… for one of timm, or narrow16, narrow32, "
+    "residual10.  [default: resnet18]",
 )
-@click.option("--encoder-weights", help="Pretrained weights, such as imagenet.")
-@click.option("--steps", "num_steps", type=int, help="Updates of the weights.  [default: 2000]")
+@click.option("--encoder-weights", help="Pretrained weights of the encoder, such as imagenet.")
+@click.option("--steps", "num_steps", type=int, help="Number of weight updates.  [default: 2000]")
 @click.option(
     "--epochs",
     "num_epochs",
     type=click.FloatRange(min=0, min_open=True),
-    help="In place of --steps: how often as many crops as there are images are shown.",
+    help="Length of training in epochs, instead of --steps. An epoch has one crop per image.",
 )
 @click.option(
     "--teacher",
     "teachers",
     multiple=True,
     metavar="NAME",
-    help="Version of --store whose answers are learned beside the labels: <model>@<alias> or "
-    "<model>-<12 hex>, of the same classes and size. Several times for several.",
+    help="Version in --store to distil: its predictions are learned in addition to the labels. "
+    "<model>@<alias> or <model>-<12 hex digits>, with the same classes and size. Repeatable.",
 )
 @click.option(
     "--teacher-weight",
     type=float,
-    help="Of the teachers' answers in the loss, 0 to 1.  [default: 0.5]",
+    help="Weight of the teachers' predictions in the loss, 0 to 1.  [default: 0.5]",
 )
 @click.option(
     "--temperature",
     type=float,
-    help="What the teachers' logits are divided by.  [default: 2]",
+    help="Distillation temperature; divides the teachers' logits.  [default: 2]",
 )
 @click.option(
     "--unlabelled",
@@ -124,43 +130,45 @@ VALIDATION: Final = {
     metavar="URL",
     help="Folder or s3:// prefix of more images, which the teachers label.",
 )
-@click.option("--batch-size", type=int, help="Crops of one update.  [default: 16]")
-@click.option("--learning-rate", type=float, help="The highest.  [default: 0.002]")
-@click.option("--crop-width", type=int, help="Columns of a crop.  [default: 512]")
-@click.option("--seed", type=int, help="Of weights and crops.  [default: 0]")
-@click.option("--patience", type=int, help="Stop after so many judgements without a better one.")
-@click.option("--watch", type=click.Choice(FIGURES), help="The figure that decides what is best.")
+@click.option("--batch-size", type=int, help="Crops per weight update.  [default: 16]")
+@click.option("--learning-rate", type=float, help="Highest learning rate.  [default: 0.002]")
+@click.option("--crop-width", type=int, help="Width of a crop in pixels.  [default: 512]")
+@click.option("--seed", type=int, help="Seed of weights and crops.  [default: 0]")
+@click.option(
+    "--patience", type=int, help="Stop after N evaluations without a better one. Default: never."
+)
+@click.option("--watch", type=click.Choice(FIGURES), help="Figure that selects the best weights.")
 @click.option(
     "--device",
     type=click.Choice(DEVICES),
-    help="Where to train; 'auto' is a GPU where there is one.  [default: auto]",
+    help="Where to train; 'auto' is a GPU if there is one.  [default: auto]",
 )
 @click.option(
     "--precision",
     type=click.Choice(TRAINING_PRECISIONS),
-    help="Of activations; a CPU takes fp32 or bf16.  [default: auto]",
+    help="Precision of activations; on a CPU, fp32 or bf16.  [default: auto]",
 )
 @click.option(
     "--num-workers",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Processes on a Ray cluster, one GPU each where it has them; 0 trains in this process.",
+    help="Processes on a Ray cluster, with one GPU each if it has GPUs; 0 trains in this process.",
 )
 @click.option(
     "--ray-address",
     metavar="ADDRESS",
-    help="Cluster that --num-workers join; RAY_ADDRESS by default.",
+    help="Ray cluster for --num-workers. Default: RAY_ADDRESS.",
 )
 @click.option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for scratch files, TensorBoard's among them; a temporary one by default.",
+    help="Folder for temporary files and TensorBoard. Default: a temporary folder.",
 )
 @links_option
 @endpoint_option
 @single_writer_option
-@click.option("--verbose", is_flag=True, help="Log what happens to stderr.")
+@click.option("--verbose", is_flag=True, help="Write a detailed log to stderr.")
 @output_option
 def train(
     images: str,
@@ -189,15 +197,15 @@ def train(
 ) -> None:
     """Train a model on labelled images and register it as a new version.
 
-    The version is judged on images that nothing was chosen on, exported in float32 and float16, and
-    in INT8 if that is as good. An interrupted run continues from its last checkpoint when the same
-    command is given again.
+    The version is evaluated on held-out images, used neither for training nor for tuning. It is
+    exported in FP32 and FP16, and in INT8 if that is as good. Run the same command again to resume
+    an interrupted training from its last checkpoint.
     """
     configure_logging(verbose)
     if work is not None:
         with naming("--work", work):
             work.mkdir(parents=True, exist_ok=True)
-    try:  # OpenCV and PyTorch take seconds to load, which `-h` and a wrong flag need not
+    try:  # imported only now: loading OpenCV and PyTorch takes seconds
         with interrupt.nothing_held():
             from training.inputs import JobConfig, find_inputs
             from training.settings import read_recipe
@@ -253,18 +261,19 @@ def train(
 
 def _not_installed(error: ModuleNotFoundError) -> MachineError:
     return MachineError(
-        f"training needs {error.name}, which is not installed: `pip install 'steel-batch[train]'`."
+        f"training needs {error.name}, which is not installed. Run `pip install "
+        "'steel-batch[train]'`."
     )
 
 
 class _Shown:
-    """What is shown while a job goes on and at its end; each sentence once."""
+    """What is shown during a job and at its end; each sentence once."""
 
     def __init__(self) -> None:
         self._sentences: set[str] = set()
 
     def stage(self, text: str) -> None:
-        """What is being done, or what a part of the data lacks."""
+        """Show the step of the job, or a note on the data."""
         self._sentences.add(text)
         console.print(text, soft_wrap=True)
 
@@ -291,11 +300,11 @@ class _Shown:
             if note not in self._sentences:
                 console.print(note, soft_wrap=True)
         console.print(f"report: {result.report}", soft_wrap=True)
-        console.print(f"score with it: --engine {card.name} --store {result.store}", soft_wrap=True)
+        console.print(f"to score: --engine {card.name} --store {result.store}", soft_wrap=True)
 
 
 def describe_step(record: Mapping[str, Any]) -> str:
-    """One report of the training loop, or of judging on the validation part, as one line."""
+    """Format a report of the training loop, or an evaluation on the validation part, as a line."""
     parts = [f"step {record['step']:,} of {record['num_steps']:,}"]
     if "loss" in record:
         parts += [f"loss {record['loss']:.4f}", f"learning rate {record['learning_rate']:.3g}"]

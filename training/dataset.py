@@ -1,7 +1,7 @@
 """Labelled images: a folder or prefix of images and a Severstal `train.csv`.
 
-Images without a row in the label file are clean: they are known from the listing alone. Decoding
-is the very code that scoring uses. Shape suffixes: H rows, W columns.
+Images without a row in the label file have no defects; they are found by listing. Images are
+decoded by the code that scoring uses. Shape suffixes: H rows, W columns.
 """
 
 from __future__ import annotations
@@ -36,55 +36,55 @@ from steel_batch.sources.stray import by_product_reason
 from training.labels import MAX_PROBLEMS, LabelError, Masks, read_groups, read_labels
 
 READ_IMAGES: Final = 64
-"""Images of one concurrent read while the dataset is opened."""
+"""Images that are read at once while the dataset is opened."""
 MOST_DECODERS: Final = 16
-"""Threads that decode meanwhile."""
+"""Threads that decode at the same time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-    """One image and its masks, not decoded."""
+    """One image and its masks, undecoded."""
 
     key: str
     sha256: str
-    """Of the file."""
+    """SHA-256 of the file."""
     height: int
     width: int
     masks: Masks
     group: str
-    """Images of one group never fall on two sides of a split."""
+    """Images of one group are always in the same part of a split."""
 
     @property
     def name(self) -> str:
-        """The file's name, by which labels know it."""
+        """The file's name, which the label file uses."""
         return self.key.rpartition("/")[2]
 
     def with_masks(self, masks: Masks) -> Example:
-        """The same image with other masks."""
+        """Return the same image with other masks."""
         return dataclasses.replace(self, masks=masks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Examples in the order of their names, wherever they lie: what is drawn depends on it.
+    """Examples in the order of their names, independent of where they are stored.
 
-    Picklable; images are read when they are loaded.
+    Picklable; images are read on demand.
     """
 
     lake: Lake
     examples: tuple[Example, ...]
     num_classes: int
     bits: int | None = None
-    """Of samples of 16 bits; see `images.depth`."""
+    """Used bits of 16-bit samples; see `images.depth`."""
 
     def __len__(self) -> int:
         return len(self.examples)
 
     @property
     def digest(self) -> str:
-        """SHA-256 over names, content, bits and masks: what a model was trained or judged on.
+        """SHA-256 over names, content, bits and masks: the data of a training or an evaluation.
 
-        Where the images lie does not change it.
+        It does not depend on where the images are stored.
         """
         digest = hashlib.sha256()
         if self.bits is not None:
@@ -101,28 +101,28 @@ class Dataset:
 
     @property
     def has_one_size(self) -> bool:
-        """Whether every image is as large as every other."""
+        """Whether all images have the same size."""
         return len({(e.height, e.width) for e in self.examples}) <= 1
 
     @property
     def num_masks(self) -> tuple[int, ...]:
-        """Images with each class."""
+        """Number of images with each class."""
         counts = Counter(class_id for e in self.examples for class_id in e.masks)
         return tuple(counts[c + 1] for c in range(self.num_classes))
 
     def load(self, index: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-        """One example's image and bitmask, [H, W] each, at the image's own size.
+        """Return one example's image and bitmask, [H, W] each, at the image's own size.
 
         Raises:
-            ChangedObjectError: The file is another one than when the dataset was opened.
+            ChangedObjectError: The file has changed since the dataset was opened.
             SteelBatchError: The image cannot be read or decoded.
         """
         example = self.examples[index]
         content = self.lake.read(example.key, max_bytes=LIMITS.object_bytes)
         if hashlib.sha256(content).hexdigest() != example.sha256:
             raise ChangedObjectError(
-                f"{self.lake.uri(example.key)} was replaced since the images were first read. Give "
-                "the same command again to take what is there now."
+                f"{self.lake.uri(example.key)} has changed since the images were first read. Run "
+                "the same command again to use the new file."
             )
         image_HW = decode_gray(content, bits=self.bits)
         bitmask_HW = np.zeros(image_HW.shape, np.uint8)
@@ -131,11 +131,11 @@ class Dataset:
         return image_HW, bitmask_HW
 
     def subset(self, indices: Sequence[int]) -> Dataset:
-        """The examples at some indices."""
+        """Return the examples at some indices."""
         return self.with_examples([self.examples[i] for i in sorted(indices)])
 
     def with_examples(self, examples: Sequence[Example]) -> Dataset:
-        """Other examples of the same lake and classes."""
+        """Return a dataset of other examples of the same lake and classes."""
         return dataclasses.replace(self, examples=tuple(examples))
 
 
@@ -150,29 +150,29 @@ def open_dataset(
     groups: bytes | None = None,
     groups_source: str = "--groups",
 ) -> Dataset:
-    """List the images, decode each once, and join them with their labels.
+    """List the images, decode each once, and match them with their labels.
 
-    An image that cannot be decoded is found here and not hours later. Files of the same content
-    are of one group.
+    Images that cannot be decoded are found here, not hours later. Files with the same content
+    belong to the same group.
 
     Args:
-        lake: Where the images lie; every image file below it is an example.
-        labels: The csv.
-        source: Its name, for messages.
-        found: What `list_images` found; None lists here.
-        num_classes: Classes of the problem, 1 to 8; None takes the highest that occurs.
-        bits: Of samples of 16 bits; see `images.depth`.
-        groups: A csv ``ImageId,Group``; None makes each content a group of its own.
+        lake: The images: every image file in it is an example.
+        labels: The CSV.
+        source: The CSV's name, for messages.
+        found: The result of `list_images`; None to list here.
+        num_classes: Number of classes, 1 to 8; None for the highest class in the labels.
+        bits: Used bits of 16-bit samples; see `images.depth`.
+        groups: A CSV ``ImageId,Group``; None makes each content a group of its own.
         groups_source: Its name, for messages.
 
     Raises:
-        LabelError: Rows are malformed, repeated, or name images that are not there; or files of
-            the same content are in several groups.
-        ConfigError: There are no images, two of one name, or some that cannot be decoded.
-        LakeError: The store refused.
+        LabelError: Rows are malformed, repeated, or name missing images; or files with the same
+            content are in several groups.
+        ConfigError: There are no images, two have the same name, or some cannot be decoded.
+        LakeError: The store failed.
     """
     if num_classes is not None and not 1 <= num_classes <= MAX_CLASSES:
-        raise ConfigError(f"{num_classes} classes; an engine has 1 to {MAX_CLASSES}.")
+        raise ConfigError(f"found {num_classes} classes, expected 1 to {MAX_CLASSES}.")
     found = list_images(lake) if found is None else found
     probed = _probe_images(lake, found, bits)
     sizes = {name: size for name, (size, _) in probed.items()}
@@ -180,7 +180,7 @@ def open_dataset(
     if num_classes is None:
         num_classes = max((c for by_class in masks.values() for c in by_class), default=0)
         if not num_classes:
-            raise InputError(f"{source} labels no defect at all: there is nothing to learn.")
+            raise InputError(f"{source} contains no defect, so there is nothing to learn.")
     digests = {name: digest for name, (_, digest) in probed.items()}
     grouped = _first_names(digests)
     if groups is not None:
@@ -203,11 +203,11 @@ def open_dataset(
 
 
 def list_images(lake: Lake, *, flag: str = "--images") -> dict[str, LakeObject]:
-    """The image files of a lake, by name; messages say which flag named it.
+    """Return the image files of a lake, by name; messages name `flag`.
 
     Raises:
-        ConfigError: There are none, or two of one name.
-        LakeError: The store refused.
+        ConfigError: There are none, or two have the same name.
+        LakeError: The store failed.
     """
     pattern = KeyPattern(None)
     found: dict[str, LakeObject] = {}
@@ -217,13 +217,13 @@ def list_images(lake: Lake, *, flag: str = "--images") -> dict[str, LakeObject]:
         name = item.key.rpartition("/")[2]
         if name in found:
             raise InputError(
-                f"{lake.uri(found[name].key)} and {lake.uri(item.key)} have one name; labels name "
-                f"images by it, so each must be unique below {flag}."
+                f"{lake.uri(found[name].key)} and {lake.uri(item.key)} have the same name. Labels "
+                f"identify images by name, so each name under {flag} must be unique."
             )
         found[name] = item
     if not found:
         raise InputError(
-            f"there are no images below {lake.url}: expected files such as .jpg or .png. Check "
+            f"there are no images under {lake.url}: expected files such as .jpg or .png. Check "
             f"{flag}."
         )
     return found
@@ -232,7 +232,7 @@ def list_images(lake: Lake, *, flag: str = "--images") -> dict[str, LakeObject]:
 def _probe_images(
     lake: Lake, found: Mapping[str, LakeObject], bits: int | None
 ) -> dict[str, tuple[tuple[int, int], str]]:
-    """Height, width and SHA-256 of each image, in the order of their names."""
+    """Return height, width and SHA-256 of each image, in the order of their names."""
     names = sorted(found)
     probed, problems = {}, []
     with ThreadPoolExecutor(min(MOST_DECODERS, os.cpu_count() or 1), "decode") as threads:
@@ -250,8 +250,8 @@ def _probe_images(
     if problems:
         shown = "; ".join(problems[:MAX_PROBLEMS])
         raise InputError(
-            f"{len(problems)} of {len(names)} images below {lake.url} cannot be read: {shown}. "
-            "Replace or remove them and their rows."
+            f"{len(problems)} of {len(names)} images under {lake.url} cannot be read: {shown}. "
+            "Replace them, or remove them and their rows."
         )
     return probed
 
@@ -269,7 +269,7 @@ def _probe_image(
 
 
 def _first_names(digests: Mapping[str, str]) -> dict[str, str]:
-    """For each image the first one with the same content, which most often is itself."""
+    """Return for each image the first image with the same content, usually the image itself."""
     first: dict[str, str] = {}
     return {name: first.setdefault(digest, name) for name, digest in digests.items()}
 
@@ -285,38 +285,38 @@ def _refuse_split_copies(
     if problems:
         more = f" and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
         raise LabelError(
-            f"{source} puts files of the same content into different groups: "
-            f"{'; '.join(problems[:MAX_PROBLEMS])}{more}. Give copies one group."
+            f"{source} assigns files with the same content to different groups: "
+            f"{'; '.join(problems[:MAX_PROBLEMS])}{more}. Assign copies to the same group."
         )
 
 
 def check_shares(shares: Sequence[float]) -> None:
-    """Refuse shares of held-out parts that leave nothing.
+    """Refuse held-out shares that leave no images.
 
     Raises:
-        ConfigError: One is negative or no number, or together they are 1 or more.
+        ConfigError: A share is negative or not a number, or their sum is 1 or more.
     """
     if not all(share >= 0 for share in shares) or sum(shares) >= 1:
-        raise ConfigError(f"held-out shares {list(shares)}: expected numbers that add to under 1.")
+        raise ConfigError(f"held-out shares are {list(shares)}, expected a sum below 1.")
 
 
 def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Dataset]:
-    """Hold parts of a dataset out, each combination of classes in proportion.
+    """Hold out parts of a dataset, with each combination of classes in proportion.
 
-    Groups stay whole. Images that are groups of their own are dealt by their shares within each
-    combination; then each larger group goes to the part that lacks most. The same images, groups
-    and seed give the same parts, wherever they lie.
+    Groups stay whole. Images that form a group of their own are dealt by share within each
+    combination of classes; then each larger group goes to the part that lacks most. The same
+    images, groups and seed give the same parts, wherever the images are stored.
 
     Args:
-        dataset: What to cut.
-        shares: Of each part to hold out, 0 to 1, together less than 1.
-        seed: Of the order in which groups of one combination are dealt.
+        dataset: The dataset to split.
+        shares: The share of each held-out part, 0 to 1, with a sum below 1.
+        seed: Seed of the order in which groups of a combination are dealt.
 
     Returns:
-        What remains, then one part per share.
+        The remainder, then one part per share.
 
     Raises:
-        ConfigError: The shares leave nothing.
+        ConfigError: The shares leave no images.
     """
     check_shares(shares)
     members: dict[str, list[int]] = {}

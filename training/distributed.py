@@ -1,4 +1,4 @@
-"""Training on a Ray cluster: the same loop in each process, and the store between them."""
+"""Training on a Ray cluster: the same loop in each process; the store connects them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from training.stored import train_stored
 log = logging.getLogger(__name__)
 
 ATTEMPTS: Final = 3
-"""How often a run is continued whose workers died."""
+"""How often a run is resumed after its workers died."""
 
 
 def train_on_cluster(
@@ -54,25 +54,25 @@ def train_on_cluster(
 ) -> Segmenter:
     """Train in `num_workers` processes of the cluster that this process is connected to.
 
-    Each takes a GPU unless the recipe's device is ``cpu`` or the cluster has none. Workers that die
-    cost the steps since the last checkpoint.
+    Each takes a GPU, unless the recipe's device is ``cpu`` or the cluster has none. If a worker
+    dies, the steps since the last checkpoint are lost and repeated.
 
     Args:
-        dataset: Every worker must reach its lake, and the store.
+        dataset: Every worker must be able to read its lake and the store.
         validation: See `training.loop.train`.
         config: The recipe.
-        store: Takes checkpoints and figures.
+        store: For checkpoints and figures.
         run: The run's name.
-        folder: Scratch space of this process.
+        folder: Folder for temporary files of this process.
         num_workers: Processes.
-        on_step: Called with what is reported, in a thread. Steps that are lost with a worker are
-            reported again.
+        on_step: Called with each report, in a thread. Steps that are repeated after a worker died
+            are reported again.
         lessons: See `training.loop.train`; every worker gets them.
 
     Raises:
-        ConfigError: The cluster has not enough GPUs or CPUs, or see `training.loop.train`.
-        ClusterError: The workers keep dying; the checkpoint is kept.
-        Interrupted: A signal asked to stop; the checkpoint is kept.
+        ConfigError: The cluster has too few GPUs or CPUs, or see `training.loop.train`.
+        ClusterError: Workers died on every attempt; the checkpoint is kept.
+        Interrupted: A signal requested a stop; the checkpoint is kept.
     """
     use_gpu = _wants_gpu(config, num_workers)
     cpus = 1.0 if use_gpu else float(config.num_threads)
@@ -106,12 +106,10 @@ def train_on_cluster(
                 if attempt == ATTEMPTS:
                     raise ClusterError(
                         f"training {run} failed {ATTEMPTS} times: {_last_line(error)} Its "
-                        "checkpoint is kept; run the same command again to continue."
+                        "checkpoint is kept: run the same command again to resume."
                     ) from error
-                log.warning(
-                    "training %s: %s Continuing from its checkpoint.", run, _last_line(error)
-                )
-    # The run is over, so this takes the result from its checkpoint and trains no further.
+                log.warning("training %s: %s Resuming from its checkpoint.", run, _last_line(error))
+    # The run is finished, so this reads the result from its checkpoint and trains no further.
     here = dataclasses.replace(config, device="cpu", compile=False)
     return train_stored(dataset, validation, here, store, run, folder)
 
@@ -122,7 +120,7 @@ class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
     _controller: Any = None
 
     def _register_sigint_handler(self, controller: Any) -> None:
-        """Ray Train gives its controller here, an actor that `fit` waits for."""
+        """Ray Train passes its controller here: the actor that `fit` waits for."""
         self._controller = controller
         if not interrupt.is_installed():
             super()._register_sigint_handler(controller)
@@ -137,7 +135,7 @@ class _Trainer(ray.train.torch.TorchTrainer):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _relayed(on_step: OnStep) -> Iterator[Queue]:
-    """A queue for workers, whose records a thread of this process hands on."""
+    """A queue for workers; a thread of this process passes their records on."""
     records = Queue(actor_options={"num_cpus": 0})
 
     def relay() -> None:
@@ -156,9 +154,9 @@ def _relayed(on_step: OnStep) -> Iterator[Queue]:
 
 @contextlib.contextmanager
 def _own_sigint() -> Iterator[None]:
-    """Let Ctrl-C interrupt as everywhere else.
+    """Let Ctrl-C interrupt as it does everywhere else.
 
-    Ray Train's handler stops the workers and exits with a code of its own, and stays for good.
+    Ray Train's handler stops the workers, exits with a code of its own, and is never removed.
     """
     is_main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
@@ -172,7 +170,7 @@ def _own_sigint() -> Iterator[None]:
 
 
 def _work(settings: dict[str, Any]) -> None:
-    """One process's part."""
+    """Train as one of the processes."""
     records = settings.pop("records")
     if settings["config"].device == "cuda":
         torch.cuda.set_device(ray.train.torch.get_device())
@@ -181,7 +179,7 @@ def _work(settings: dict[str, Any]) -> None:
 
 
 def _raise_own(error: TrainingFailedError) -> None:
-    """Raise what a user's mistake raised in a worker: trying again would not mend it."""
+    """Raise a user's mistake that a worker found: a retry would not fix it."""
     for failure in getattr(error, "worker_failures", {}).values():
         cause = getattr(failure, "_base_exc", failure)
         if isinstance(cause, SteelBatchError) and not isinstance(cause, TransientLakeError):
@@ -194,13 +192,13 @@ def _wants_gpu(config: TrainConfig, num_workers: int) -> bool:
     use_gpu = config.device == "cuda" or (config.device == "auto" and num_gpus > 0)
     if use_gpu and num_gpus < num_workers:
         raise MachineError(
-            f"{num_workers} workers need a GPU each; the Ray cluster has {num_gpus:g}. Give fewer "
-            "--num-workers, or --device cpu."
+            f"{num_workers} workers need a GPU each, but the Ray cluster has {num_gpus:g}. Use "
+            "fewer --num-workers, or --device cpu."
         )
     if not use_gpu and num_cpus < num_workers * config.num_threads:
         raise MachineError(
-            f"{num_workers} workers of {config.num_threads} threads need as many CPUs; the Ray "
-            f"cluster has {num_cpus:g}. Give fewer --num-workers, or a lower num_threads."
+            f"{num_workers} workers of {config.num_threads} threads need as many CPUs, but the Ray "
+            f"cluster has {num_cpus:g}. Use fewer --num-workers, or a lower num_threads."
         )
     return use_gpu
 

@@ -1,9 +1,9 @@
-"""Residual encoders that are smaller than the library's, for engines that are to be fast.
+"""Residual encoders that are smaller than the library's, for fast engines.
 
-Dense 3×3 convolutions with ReLU, in multiples of 16 channels, are what ONNX Runtime's blocked
-layout and its INT8 kernels are fastest at, and a GPU's matrix units; depthwise networks of fewer
-multiplications take longer. Importing this module adds them to segmentation-models-pytorch:
-``narrow16`` and ``narrow32`` for CPUs, and ``residual10``, half a ResNet-18, for GPUs.
+ONNX Runtime's blocked layout, its INT8 kernels and a GPU's matrix units are fastest at dense 3×3
+convolutions with ReLU in multiples of 16 channels; depthwise networks with fewer multiplications
+take longer. Importing this module adds the encoders to segmentation-models-pytorch: ``narrow16``
+and ``narrow32`` for CPUs, and ``residual10``, half a ResNet-18, for GPUs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 convolutions round a shortcut."""
+    """Two 3×3 convolutions with a shortcut."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -32,20 +32,20 @@ class ResidualBlock(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features at the block's stride."""
+        """Return features at the block's stride."""
         return functional.relu(self.second(self.first(features)) + self.shortcut(features))
 
 
 class ResidualEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the library has no types
-    """Five stages that each halve the image; a stem and four of residual blocks.
+    """Five stages that each halve the image: a stem and four stages of residual blocks.
 
     Args:
-        channels: Of the five stages.
-        num_blocks: Residual blocks of the last four.
-        depth: How many stages the decoder takes.
-        in_channels: Of the image.
-        output_stride: 32; dilation is not supported.
-        weights: None; there are no pretrained ones.
+        channels: Channels of the five stages.
+        num_blocks: Residual blocks of the last four stages.
+        depth: Number of stages that the decoder uses.
+        in_channels: Channels of the image.
+        output_stride: Must be 32; dilation is not supported.
+        weights: Must be None; there are no pretrained weights.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class ResidualEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the libr
         """Called by the library; images are gray.
 
         Raises:
-            ValueError: Another number of channels is asked for.
+            ValueError: The number of channels differs.
         """
         if in_channels != self._in_channels:
             raise ValueError(f"{in_channels} channels; this encoder has {self._in_channels}")
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """The image and the features of each stage."""
+        """Return the image and the features of each stage."""
         features = [image]
         for stage in list(self.stages)[: self._depth]:
             features.append(stage(features[-1]))
@@ -92,7 +92,7 @@ class ResidualEncoder(nn.Module, EncoderMixin):  # type: ignore[misc] # the libr
 def convolution(
     in_channels: int, out_channels: int, size: int, stride: int, *, activate: bool = True
 ) -> nn.Sequential:
-    """A convolution with batch normalisation and, unless told otherwise, ReLU."""
+    """Return a convolution with batch normalisation and, by default, ReLU."""
     layers: list[nn.Module] = [
         nn.Conv2d(in_channels, out_channels, size, stride, size // 2, bias=False),
         nn.BatchNorm2d(out_channels),
@@ -113,11 +113,11 @@ CHANNELS: Final = {
 
 @contextlib.contextmanager
 def own_encoder(name: str, channels: Sequence[int] = ()) -> Iterator[str]:
-    """What the library knows an encoder by within a `with` block, ours with other channels too.
+    """The library's name of an encoder within a `with` block; ours may get other channels.
 
     Args:
-        name: Of the encoder; the library's own are known by it.
-        channels: Of the five stages; none are the usual ones.
+        name: The encoder's name.
+        channels: Channels of the five stages; empty for the encoder's own.
     """
     if not channels:
         yield name

@@ -1,8 +1,8 @@
-"""From a trained network to the ONNX graphs of the contract, and the proof that they agree.
+"""Export a trained network as the ONNX graphs of the contract, and verify them.
 
-Opset 17 by the TorchScript exporter is what TensorRT 8.5 parses and every later one too. Resizes
-are rewritten to constant scales: those are what every parser takes, and what ONNX Runtime runs in
-its blocked layout. Shape suffixes: N images, C classes, H rows, W columns.
+Every TensorRT from 8.5 on parses opset 17 as the TorchScript exporter writes it. Resizes get
+constant scales, which every parser accepts, and which ONNX Runtime runs in its blocked layout.
+Shape suffixes: N images, C classes, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from training.session import open_session
 OPSET: Final = 17
 CHOOSE: Final = "Choose another --architecture or --encoder."
 WIDEST_BAND: Final = {"fp32": 0.01, "fp16": 1.0}
-"""Pixels whose logit is nearer to the threshold than this may differ from float32 in PyTorch."""
+"""Pixels whose logit is closer to the threshold than this may differ from PyTorch in float32."""
 MOST_DIFFERING: Final = {"fp32": 1e-4, "fp16": 1e-3}
-"""Of all pixels, the share that may."""
+"""Share of all pixels that may differ."""
 PEAK_TOLERANCE: Final = {"fp32": 0.001, "fp16": 0.02}
 
 Images = npt.NDArray[np.uint8]
@@ -42,30 +42,30 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agreement:
-    """How far a graph's answers are from the network's in PyTorch, float32."""
+    """How much a graph's outputs differ from the network's in PyTorch, float32."""
 
     num_pixels: int
     num_differing: int
-    """Pixels with another mask."""
+    """Pixels with a different mask."""
     band: float
-    """Greatest distance of such a pixel's logit from the threshold's: beyond it all are equal."""
+    """Largest distance of such a pixel's logit from the threshold's; beyond it, all are equal."""
     share_in_band: float
-    """Of all pixels and classes, those that are inside the band."""
+    """Share of all pixels and classes that are inside the band."""
     peak_difference: float
-    """Greatest difference of a peak."""
+    """Largest difference of a peak."""
 
 
 def export_graph(graph: ContractGraph, height: int, width: int, *, precision: str) -> bytes:
-    """The contract graph as self-contained ONNX, with a free batch dimension.
+    """Export the contract graph as self-contained ONNX with a free batch dimension.
 
     Args:
         graph: The network with its thresholds.
-        height: The engine's.
-        width: The engine's.
-        precision: ``fp32`` or ``fp16``, of weights and activations.
+        height: Height of the engine's input.
+        width: Width of the engine's input.
+        precision: ``fp32`` or ``fp16``, for weights and activations.
 
     Raises:
-        EngineError: The network cannot be exported, or what comes out is no valid ONNX.
+        EngineError: The network cannot be exported, or the result is not valid ONNX.
     """
     graph = copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format)
     sink = io.BytesIO()
@@ -74,10 +74,10 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
         torch.no_grad(),
         ConstantResampling(),
         warnings.catch_warnings(),
-        silenced(STDOUT),  # where the exporter prints a graph that it gives up
+        silenced(STDOUT),  # the exporter prints graphs that it fails on
     ):
-        # That exporter is deprecated in favour of one whose Resize TensorRT 8.5 refuses, and it
-        # notes that sizes become constants, which is what is meant.
+        # The exporter is deprecated in favour of one whose Resize TensorRT 8.5 refuses. It warns
+        # that sizes become constants, which is intended.
         warnings.simplefilter("ignore")
         try:
             torch.onnx.export(
@@ -110,7 +110,7 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
 
 
 def _cause(error: Exception) -> str:
-    """The first line of a message, without the library's advice to its own developers."""
+    """Return the first line of a message, without advice to the library's own developers."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
     return line.partition(" Please")[0].rstrip(".")
 
@@ -122,16 +122,16 @@ def check_graph(
 
     Args:
         graph: The network in PyTorch, float32.
-        onnx_bytes: What was exported from it.
+        onnx_bytes: The graph exported from it.
         images: uint8 [H, W] of the engine's size.
-        precision: Of the exported graph: ``fp32`` or ``fp16``.
+        precision: ``fp32`` or ``fp16``, of the exported graph.
 
     Returns:
-        How many pixels differ, and the band round the threshold outside of which none does.
+        How many pixels differ, and the band around the threshold outside of which none differs.
 
     Raises:
-        EngineError: A pixel differs too far from the threshold, too many do, a peak differs by
-            more than its tolerance, or a count is not that of its mask.
+        EngineError: A pixel differs outside the band, too many differ, a peak differs by more than
+            its tolerance, or a count does not match its mask.
     """
     session = open_session(onnx_bytes)
     num_differing = num_pixels = 0
@@ -156,17 +156,17 @@ def check_graph(
         peak_difference = max(peak_difference, float(np.abs(peak[0] - expected_peak).max()))
         counted = [np.count_nonzero(mask & bit) for bit in bits]
         if not np.array_equal(count[0], np.array(counted, np.float32)):
-            raise EngineError(f"the {precision} graph counts other pixels than its mask has.")
+            raise EngineError(f"the {precision} graph's counts do not match its masks.")
     widest, most = WIDEST_BAND[precision], MOST_DIFFERING[precision] * num_pixels
     if band > widest or num_differing > most:
         raise EngineError(
             f"the {precision} graph in ONNX Runtime and the network in PyTorch disagree on "
             f"{num_differing:,} of {num_pixels:,} pixels, up to {band:.3g} from the threshold's "
-            f"logit, where {int(most):,} may and up to {widest}."
+            f"logit; expected at most {int(most):,} pixels and {widest}."
         )
     if peak_difference > PEAK_TOLERANCE[precision]:
         raise EngineError(
-            f"a peak of the {precision} graph is {peak_difference:.4f} off, more than "
+            f"a peak of the {precision} graph differs by {peak_difference:.4f}, expected at most "
             f"{PEAK_TOLERANCE[precision]}."
         )
     return Agreement(

@@ -1,4 +1,4 @@
-"""What a training job is told, and the files that it names, found before PyTorch is imported."""
+"""The configuration of a training job, and its input files, found before PyTorch is imported."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from training.dataset import Dataset, check_shares, list_images, open_dataset
 SOURCE: Final = (
     "images", "labels", "bits", "groups", "validation_share", "test_share", "split_seed",
 )  # fmt: skip
-"""What of a job decides on the parts of its data: versions with the same are comparable."""
+"""Fields that decide on the parts of the data: versions that share them are comparable."""
 NO_LABELS: Final = b"ImageId,ClassId,EncodedPixels\n"
 NUM_SAMPLED: Final = 5
 """Images that are decoded to guess the size of all."""
@@ -26,41 +26,41 @@ NUM_SAMPLED: Final = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobConfig:
-    """What a job works on."""
+    """The data and settings of a job."""
 
     images: str
     labels: str
-    """A file, an s3:// object, or a key below `images`; a bare name is looked for there first."""
+    """A file, an s3:// object, or a key under `images`; a bare name is looked up there first."""
     store: str
     model: str
     classes: tuple[str, ...] = ()
-    """Names; where there are none, ``class_1`` and so on, as many as the labels have."""
+    """Names; if empty, ``class_1`` and so on, as many as the labels have."""
     bits: int | None = None
-    """Of samples of 16 bits; see `images.depth`."""
+    """Used bits of 16-bit samples; see `images.depth`."""
     groups: str | None = None
-    """Csv of which images belong together; found as `labels` is."""
+    """CSV of image groups; looked up like `labels`."""
     unlabelled: str | None = None
     """Folder or prefix of more images, which teachers label."""
     validation_share: float = 0.1
     test_share: float = 0.1
     split_seed: int = 0
     num_epochs: float | None = None
-    """In place of the recipe's steps: as many crops as this many times the training images."""
+    """Length in epochs, instead of the recipe's steps; an epoch has one crop per image."""
     num_workers: int = 0
-    """Processes of a Ray cluster; 0 trains in this one, without Ray."""
+    """Processes on a Ray cluster; 0 trains in this process, without Ray."""
     ray_address: str | None = None
     work: Path | None = None
-    """Folder for scratch files, TensorBoard's among them; a temporary one where it is None."""
+    """Folder for temporary files and TensorBoard; None for a temporary folder."""
     endpoint_url: str | None = None
     follow_links: bool = False
-    """As of `ScoreConfig`."""
+    """See `ScoreConfig`."""
     unsafe_single_writer: bool = False
-    """As of `ScoreConfig`."""
+    """See `ScoreConfig`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """A job's files: images are listed, labels and groups are read."""
+    """A job's files: images are listed; labels and groups are read."""
 
     lake: Lake
     found: Mapping[str, LakeObject]
@@ -68,14 +68,14 @@ class Inputs:
     labels: bytes
     groups: bytes | None
     source: dict[str, Any]
-    """Where the data comes from and how it is cut, for the card."""
+    """Where the data comes from and how it is split, for the card."""
     unlabelled: tuple[Lake, Mapping[str, LakeObject]] | None = None
-    """Where more images lie, and which by name."""
+    """The lake of more images, and the images by name."""
 
     def likely_size(self) -> tuple[int, int] | None:
-        """Height and width that a few images from all over have; None where they differ.
+        """Return the common height and width of a few sampled images; None if they differ.
 
-        Also None where one cannot be decoded: reading all of them names it, and every other one.
+        Also None if one cannot be decoded: reading all images reports it later.
         """
         names = sorted(self.found)
         sizes = set()
@@ -101,9 +101,9 @@ class Inputs:
         )
 
     def open_unlabelled(self, dataset: Dataset) -> Dataset | None:
-        """The images that nobody labelled, as clean ones; without those of `dataset`.
+        """Open the unlabelled images, as images without defects, except those of `dataset`.
 
-        One that is held out must not be learned from under another name.
+        A held-out image must not be learned from under another name.
         """
         if self.unlabelled is None:
             return None
@@ -121,11 +121,11 @@ class Inputs:
 
 
 def find_inputs(job: JobConfig) -> Inputs:
-    """Check what a job is told, find its files, and read those of labels and groups.
+    """Check a job's configuration, find its files, and read labels and groups.
 
     Raises:
         ConfigError: Something that the user gave is wrong.
-        LakeError: A store refused.
+        LakeError: A store failed.
     """
     _check(job)
     lake = Lake(job.images, endpoint_url=job.endpoint_url, follow_links=job.follow_links)
@@ -150,43 +150,43 @@ def find_inputs(job: JobConfig) -> Inputs:
 
 
 def _check(job: JobConfig) -> None:
-    """Refuse what needs no file to be known as wrong."""
+    """Refuse what can be refused without reading a file."""
     layout.check_name(job.model, what="model")
     if len(set(job.classes)) < len(job.classes) or not all(job.classes):
         raise ConfigError(
-            f"--classes {','.join(job.classes)!r}: each class needs a name of its own."
+            f"--classes is {','.join(job.classes)!r}, expected a different name for each class."
         )
     check_shares((job.validation_share, job.test_share))
     if job.num_epochs is not None and not 0 < job.num_epochs < math.inf:
         raise ConfigError(f"--epochs is {job.num_epochs}, expected a finite number above 0.")
     if job.ray_address is not None and job.num_workers == 0:
         raise ConfigError(
-            f"--ray-address {job.ray_address} is given, but no --num-workers: give how many "
-            "processes of that cluster are to train, or leave the address out to train here."
+            f"--ray-address {job.ray_address} needs --num-workers: add it with the number of "
+            "processes, or remove --ray-address to train in this process."
         )
 
 
 def _read(name: str, images: Lake, flag: str) -> tuple[bytes, str]:
-    """A file that the user named, and its address."""
+    """Read a file that the user named, and return its address."""
     if "://" in name:
         root, _, key = name.rpartition("/")
         return Lake(root, endpoint_url=images.endpoint_url).read(key), name
     path = Path(name)
     here = path.read_bytes() if path.is_file() else None
-    if here is not None and name != path.name:  # it says where
+    if here is not None and name != path.name:  # a path with a folder is unambiguous
         return here, str(path.absolute())
     is_key = not {"", ".", ".."}.intersection(name.split("/"))
     below = images.read(name) if is_key and images.stat(name) is not None else None
     if here is not None and below is not None and here != below:
         raise ConfigError(
-            f"{flag} {name!r} may mean {images.uri(name)} or {path.absolute()}, which differ. Give "
-            f"the whole address of the first, or ./{name} for the second."
+            f"{flag} {name!r} is ambiguous: {images.uri(name)} and {path.absolute()} both exist "
+            f"and differ. Give the full address of the first, or ./{name} for the second."
         )
     if below is not None:
         return below, images.uri(name)
     if here is not None:
         return here, str(path.absolute())
     raise ConfigError(
-        f"{flag} {name!r} is neither a file nor below {images.url}; give a path, an s3:// address "
-        "or the name of a file beside the images."
+        f"{flag} {name!r} is neither a file nor found under {images.url}: give a path, an "
+        "s3:// URL, or the name of a file in the folder of the images."
     )

@@ -1,4 +1,4 @@
-"""The training job: labelled images in, a registered version out. The same job again continues."""
+"""The training job: labelled images in, a registered version out. It resumes if run again."""
 
 from __future__ import annotations
 
@@ -37,20 +37,20 @@ from training.teacher import Teacher, check_teacher, find_teachers, teach
 from training.trackers import open_trackers
 
 REPORTED_IMAGES: Final = 1000
-"""After so many images it is said how far teachers are."""
+"""Progress of the teachers is reported after this many images."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobResult:
-    """What a job made."""
+    """The result of a job."""
 
     card: Card
     run: str
     store: str
     report: str
-    """The address of the page about the version."""
+    """The URL of the version's report page."""
     num_images: tuple[int, int, int]
-    """Of training, validation and test."""
+    """Number of training, validation and test images."""
 
 
 def run_job(
@@ -61,29 +61,29 @@ def run_job(
     on_step: OnStep = lambda _: None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> JobResult:
-    """Open and split the data, train, judge, export and register.
+    """Open and split the data, train, evaluate, export and register.
 
-    A run's name is made of everything that its weights depend on, and its checkpoints lie in the
-    store under that name: the same job continues one that was interrupted, and one that is done
-    gives the version that it gave.
+    A run's name is derived from everything that its weights depend on, and its checkpoints are
+    stored under that name. So the same job resumes an interrupted run, and returns the existing
+    version of a finished one.
 
     Args:
-        job: What to work on.
+        job: The data and settings.
         config: The recipe.
-        inputs: What `find_inputs` found for this job; None finds it here.
-        on_step: Called with each report of the training loop, and in it ``num_steps`` and
-            ``seconds_left``, see `training.pace.Pace`.
-        on_stage: Called with what is being done.
+        inputs: The result of `find_inputs` for this job; None to find them here.
+        on_step: Called with each report of the training loop, with ``num_steps`` and
+            ``seconds_left`` added; see `training.pace.Pace`.
+        on_stage: Called with the name of the step of the job.
 
     Raises:
         ConfigError: Something that the user gave is wrong; nothing was trained.
         EngineError: The network cannot be exported.
-        ClusterError: Ray's workers keep dying.
-        LakeError: The store refused.
+        ClusterError: Ray's workers died on every attempt.
+        LakeError: The store failed.
     """
     if job.unlabelled is not None and not config.teachers:
         raise ConfigError(
-            f"--unlabelled {job.unlabelled} needs somebody who labels it: give --teacher as well."
+            f"--unlabelled {job.unlabelled} needs a teacher to label the images: add --teacher."
         )
     inputs = inputs or find_inputs(job)
     if job.num_workers == 0:
@@ -145,24 +145,24 @@ def run_job(
 
 
 def _beginning(store: Lake, run: str, config: TrainConfig) -> str:
-    """What is about to be trained, and where it can be watched."""
+    """Describe the training that starts now, and where to follow it."""
     is_begun = store.stat(layout.training_file(run, "checkpoint.pt")) is not None
     return (
-        f"{'continuing' if is_begun else 'training'} {run}: {config.num_steps:,} steps; checkpoint "
+        f"{'resuming' if is_begun else 'training'} {run}: {config.num_steps:,} steps; checkpoint "
         f"and metrics.jsonl in {store.uri(layout.training_file(run, '')).rstrip('/')}"
     )
 
 
 def _check_network(config: TrainConfig, num_classes: int, size: tuple[int, int] | None) -> None:
-    """Build the network, run it on a crop, and export it: with which weights is no matter.
+    """Build the network with any weights, run it on a crop, and export it.
 
     Args:
         config: The recipe.
-        num_classes: Of the logits.
-        size: Height and width of the images; None where that is not known yet.
+        num_classes: Number of classes of the logits.
+        size: Height and width of the images; None if it is not known yet.
 
     Raises:
-        ConfigError: It cannot be built, or cannot take the crops or the images.
+        ConfigError: It cannot be built, or does not accept the crops or the images.
         EngineError: It cannot be exported.
     """
     segmenter = Segmenter(config.model, num_classes)
@@ -179,15 +179,15 @@ def _teach(
     config: TrainConfig,
     on_stage: Callable[[str], None],
 ) -> Lessons | None:
-    """What the teachers say of the images that are learned from; None without teachers."""
+    """Return the teachers' predictions for the training images; None without teachers."""
     if not engines:
         return None
     num = len(training) + (0 if unlabelled is None else len(unlabelled))
-    on_stage(f"asking {' and '.join(config.teachers)} about {num:,} images")
+    on_stage(f"running {' and '.join(config.teachers)} on {num:,} images")
 
     def count(num_done: int) -> None:
         if num_done % REPORTED_IMAGES == 0 and num_done < num:
-            on_stage(f"asked about {num_done:,} of {num:,} images")
+            on_stage(f"teachers have labelled {num_done:,} of {num:,} images")
 
     teachers = [Teacher(engine) for engine in engines]
     return teach(teachers, training, unlabelled, temperature=config.temperature, on_images=count)
@@ -196,27 +196,27 @@ def _teach(
 def _notes_of_teaching(
     engines: Sequence[Engine], unlabelled: Dataset | None, inputs: Inputs, parts: Parts
 ) -> Iterator[str]:
-    """What of the teachers and of their images may surprise.
+    """Yield warnings about the teachers and their images.
 
     Raises:
-        InputError: Nothing is left of the unlabelled images.
+        InputError: All unlabelled images are duplicates.
     """
     for engine in engines:
         if engine.card.metrics.get("data_digest") != parts.test.digest:
             yield (
-                f"{engine.card.name} was judged on other images than those that are held out here, "
-                "of which it may have learned from some."
+                f"{engine.card.name} was evaluated on other images than those held out here; it "
+                "may have been trained on some of them."
             )
     if unlabelled is not None and inputs.unlabelled is not None:
         lake, found = inputs.unlabelled
         if not len(unlabelled):
             raise InputError(
-                f"all {len(found):,} images below --unlabelled {lake.url} are among --images; give "
-                "others, or leave --unlabelled out."
+                f"all {len(found):,} images under --unlabelled {lake.url} are also in --images: "
+                "give other images, or remove --unlabelled."
             )
         if len(unlabelled) < len(found):
             num = len(found) - len(unlabelled)
-            yield f"{num:,} unlabelled images are left out: they are among --images."
+            yield f"{num:,} unlabelled images are skipped: they are also in --images."
 
 
 def _of_unlabelled(unlabelled: Dataset | None) -> dict[str, Any]:
@@ -250,9 +250,8 @@ def _open_parts(inputs: Inputs, job: JobConfig) -> Parts:
     empty = [name for name, part in parts.items() if not len(part)]
     if empty:
         raise ConfigError(
-            f"{len(dataset)} images leave none for {' and '.join(empty)}: give more images, "
-            "smaller groups where --groups makes some, or larger --validation-share and "
-            "--test-share."
+            f"{len(dataset)} images leave none for {' and '.join(empty)}: add images, use smaller "
+            "groups in --groups, or increase --validation-share and --test-share."
         )
     return Parts(training=training, validation=validation, test=test)
 
@@ -269,8 +268,8 @@ def _identity(job: JobConfig, config: TrainConfig, parts: Parts, unlabelled: Dat
         recipe_digest(config),
         parts.training.digest,
         parts.validation.digest,
-        str(job.num_workers),  # batches are normalised within each
-        str(parts.training.num_classes),  # of which some may be on no image yet
+        str(job.num_workers),  # batch normalisation is per worker
+        str(parts.training.num_classes),  # some classes may be on no image yet
         *([] if unlabelled is None else [unlabelled.digest]),
     )
     return hashlib.sha256("\n".join(inputs).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What a training run reports, one JSON object a line."""
+"""The reports of a training run, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ OnStep = Callable[[dict[str, Any]], None]
 
 
 class Journal:
-    """``metrics.jsonl``: what was reported up to the checkpoint that a run continues from, and on.
+    """``metrics.jsonl``: the reports up to the checkpoint that is resumed, and those after it.
 
     Args:
-        path: The file; lines of steps after `step` are dropped, they will be reported again.
-        step: The one that the run continues from.
-        source: Where the file comes from, for messages.
+        path: The file. Lines of steps after `step` are dropped, because they are reported again.
+        step: The step at which the run resumes.
+        source: The file's name, for messages.
         on_step: Called with each object.
-        enabled: Whether this process reports at all.
+        enabled: Whether this process writes reports.
 
     Raises:
         FormatError: The file is of a newer format.
@@ -43,7 +43,7 @@ class Journal:
             path.write_text("".join(f"{line}\n" for line in (FORMAT.header, *kept)))
 
     def write(self, record: dict[str, Any]) -> None:
-        """Add one object."""
+        """Write one object."""
         if self._enabled:
             with self._path.open("a") as stream:
                 stream.write(json.dumps(record) + "\n")
@@ -51,6 +51,6 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
-    """What a run that is done reported."""
+    """Read the reports of a finished run."""
     lines = FORMAT.lines(path.read_text().splitlines(), source=str(path))
     return [json.loads(line) for line in lines]

@@ -1,4 +1,4 @@
-"""Run a network over a dataset, for thresholds and for the figures in the card."""
+"""Run a network over a dataset, to choose thresholds and to compute the card's figures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from training.model import ContractGraph
 def probabilities(
     graph: ContractGraph, dataset: Dataset, height: int, width: int
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]]:
-    """Per example, the probabilities [C, H, W] at the engine's size, and the true bitmask."""
+    """Yield probabilities [C, H, W] at the engine's size and the true bitmask, per example."""
     for index in range(len(dataset.examples)):
         interrupt.check()
         image_HW, truth_HW = dataset.load(index)
@@ -34,7 +34,7 @@ def probabilities(
 
 
 def judge_network(graph: ContractGraph, examples: Examples, *, batch_size: int = 16) -> Metrics:
-    """The figures of a network at its thresholds, without post-processing, on its own device."""
+    """Evaluate a network at its thresholds, without post-processing, on its own device."""
     return evaluate(_foreseen(graph.eval(), examples, batch_size), examples.dataset.num_classes)
 
 
@@ -58,15 +58,15 @@ def judge(
     width: int,
     on_image: Callable[[Judged], None] = lambda _: None,
 ) -> Metrics:
-    """The figures of an exported graph with its post-processing, as `score` would use it.
+    """Evaluate an exported graph with its post-processing, as `score` would use it.
 
     Args:
         session: An ONNX Runtime session of the graph.
         dataset: Held-out examples.
-        post: The settings of the version.
-        height: The engine's.
-        width: The engine's.
-        on_image: Called with each, in the order of the examples.
+        post: The version's post-processing settings.
+        height: Height of the engine's input.
+        width: Width of the engine's input.
+        on_image: Called with each image's result, in the order of the examples.
     """
 
     def seen() -> Iterator[Judged]:
@@ -80,7 +80,7 @@ def judge(
 def judge_images(
     session: Any, dataset: Dataset, post: PostProcess, height: int, width: int
 ) -> Iterator[Judged]:
-    """Truth and prediction of each example, at the example's own size; see `judge`."""
+    """Yield truth and prediction of each example, at the example's own size; see `judge`."""
     for index in range(len(dataset)):
         interrupt.check()
         image_HW, truth_HW = dataset.load(index)

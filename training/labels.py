@@ -1,9 +1,9 @@
 """Severstal label files, read strictly.
 
 Both published formats are read: ``ImageId,ClassId,EncodedPixels`` with rows for defects only, and
-``ImageId_ClassId,EncodedPixels`` with a row for every class of every image. A row that cannot be
-used is an error that names it: a mask shifted or assigned to the wrong image would train a network
-that is wrong in the same way. Rows count from 1, the header's.
+``ImageId_ClassId,EncodedPixels`` with a row for every class of every image. An unusable row is an
+error that names it, because a mask that is shifted or assigned to the wrong image would train a
+wrong network. Row 1 is the header.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from steel_batch.registry.card import MAX_CLASSES
 Masks = dict[int, str]
 """Run-length pairs by class, from 1; empty for a clean image."""
 MAX_PROBLEMS: Final = 20
-"""Problems that a message shows before it only counts them."""
+"""Number of problems that a message lists before it only counts them."""
 SPLIT_HEADER: Final = ("ImageId", "ClassId", "EncodedPixels")
 JOINED_HEADER: Final = ("ImageId_ClassId", "EncodedPixels")
 GROUPS_HEADER: Final = ("ImageId", "Group")
 
-csv.field_size_limit(1 << 26)  # a noisy mask has more text than the csv module expects
+csv.field_size_limit(1 << 26)  # the run-lengths of a noisy mask exceed the csv module's default
 
 
 class LabelError(InputError):
-    """A label file has rows that cannot be used; the message names them."""
+    """A label file has unusable rows; the message lists them."""
 
 
 def read_labels(
@@ -42,10 +42,10 @@ def read_labels(
     """Read a label file.
 
     Args:
-        data: The csv, UTF-8.
-        source: Its name, for messages.
+        data: The CSV, UTF-8.
+        source: The CSV's name, for messages.
         sizes: Height and width of each image, by file name.
-        num_classes: Classes of the problem; None allows as many as an engine can have.
+        num_classes: Number of classes; None for as many as an engine can have.
 
     Returns:
         Masks by image name. Images and classes without pixels are left out.
@@ -57,7 +57,7 @@ def read_labels(
     header = tuple(field.strip() for field in next(reader, (0, []))[1])
     if header not in (SPLIT_HEADER, JOINED_HEADER):
         raise LabelError(
-            f"{source} begins with the columns {','.join(header) or '(nothing)'}; expected "
+            f"{source} has the columns {','.join(header) or '(none)'}, expected "
             f"{','.join(SPLIT_HEADER)} or {','.join(JOINED_HEADER)}."
         )
     joined = header == JOINED_HEADER
@@ -71,7 +71,7 @@ def read_labels(
             if first != number:
                 raise LabelError(f"repeats row {first} ({name}, class {class_id})")
             if name not in sizes:
-                raise LabelError(f"names {name!r}, which is not among the images")
+                raise LabelError(f"contains {name!r}, which is not one of the images")
             height, width = sizes[name]
             has_pixels = len(parse_rle(rle, height * width).start_px) > 0
         except SteelBatchError as error:
@@ -84,16 +84,16 @@ def read_labels(
 
 
 def read_groups(data: bytes, *, source: str, names: Sequence[str]) -> dict[str, str]:
-    """Read which images belong together: ``ImageId,Group``, one row for every image.
+    """Read which images belong to the same group: ``ImageId,Group``, one row per image.
 
     Raises:
-        LabelError: A row is malformed or repeated, or an image has none.
+        LabelError: A row is malformed or repeated, or an image has no row.
     """
     reader = _open(data, source)
     header = tuple(field.strip() for field in next(reader, (0, []))[1])
     if header != GROUPS_HEADER:
         raise LabelError(
-            f"{source} begins with the columns {','.join(header) or '(nothing)'}; expected "
+            f"{source} has the columns {','.join(header) or '(none)'}, expected "
             f"{','.join(GROUPS_HEADER)}."
         )
     known = frozenset(names)
@@ -105,7 +105,7 @@ def read_groups(data: bytes, *, source: str, names: Sequence[str]) -> dict[str, 
         elif row[0] in groups:
             problems.append(f"row {number}: repeats {row[0]!r}")
         elif row[0] not in known:
-            problems.append(f"row {number}: names {row[0]!r}, which is not among the images")
+            problems.append(f"row {number}: contains {row[0]!r}, which is not one of the images")
         else:
             groups[row[0]] = row[1].strip()
     problems += [f"{name!r} has no group" for name in names if name not in groups]
@@ -114,7 +114,7 @@ def read_groups(data: bytes, *, source: str, names: Sequence[str]) -> dict[str, 
 
 
 def _open(data: bytes, source: str) -> Iterator[tuple[int, list[str]]]:
-    """The rows that are not blank, each with its number."""
+    """Yield the rows that are not blank, each with its number."""
     try:
         reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
         for row in reader:
@@ -122,21 +122,21 @@ def _open(data: bytes, source: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
         raise LabelError(
-            f"{source} is not a csv file in UTF-8: {error}. Save it as plain comma-separated text."
+            f"{source} is not a CSV file in UTF-8: {error}. Save it as plain comma-separated text."
         ) from error
 
 
 def _fields(row: Sequence[str], joined: bool, num_classes: int | None) -> tuple[str, int, str]:
     expected = 2 if joined else 3
     if len(row) != expected:
-        raise LabelError(f"has {len(row)} fields, not {expected}")
+        raise LabelError(f"has {len(row)} fields, expected {expected}")
     if joined:
         name, _, class_text = row[0].rpartition("_")
     else:
         name, class_text = row[0], row[1].strip()
     most = num_classes or MAX_CLASSES
     if class_text not in map(str, range(1, most + 1)):
-        raise LabelError(f"has class {class_text!r}, not one of 1 to {most}")
+        raise LabelError(f"has class {class_text!r}, expected 1 to {most}")
     return name, int(class_text), row[-1]
 
 

@@ -1,7 +1,7 @@
-"""What a teacher says of the images that another network learns from.
+"""A teacher's predictions for the images that another network learns from.
 
-Its answers are computed once, on whole images, and kept as bytes: most pixels have no defect, so
-that little is left of them once they are compressed. Shape suffixes: C classes, H rows, W columns.
+They are computed once, on whole images, and kept compressed: most pixels have no defect, so little
+is left of them. Shape suffixes: C classes, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from training.dataset import Dataset
 
 CODEC: Final = "lz4"
 LEVELS: Final = 255
-"""A probability of 1."""
+"""The level of probability 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lessons:
-    """A teacher's probabilities of each image, and what it marked where nobody had."""
+    """A teacher's probabilities for each image, and its masks for unlabelled images."""
 
     answers: Sequence[bytes]
-    """Of the labelled images and then of the unlabelled ones: see `pack`."""
+    """For the labelled images and then the unlabelled ones: see `pack`."""
     shape_CHW: tuple[int, int, int]
-    """Of each answer."""
+    """The shape of each answer."""
     unlabelled: Dataset | None = None
-    """With the teacher's masks."""
+    """The unlabelled images, with the teacher's masks."""
 
     def answer(self, index: int) -> npt.NDArray[np.uint8]:
-        """Probabilities of one image in steps of 1/255, [C, H, W]; not to be written to."""
+        """Return the probabilities of one image in steps of 1/255, [C, H, W]; read-only."""
         size = int(np.prod(self.shape_CHW))
         content = pa.decompress(self.answers[index], decompressed_size=size, codec=CODEC)
         return np.frombuffer(content, np.uint8).reshape(self.shape_CHW)
 
 
 def pack(probability_CHW: npt.NDArray[np.float32]) -> bytes:
-    """One answer as `Lessons` keeps it."""
+    """Compress one answer for `Lessons`."""
     levels = np.rint(probability_CHW * np.float32(LEVELS)).astype(np.uint8)
     return bytes(pa.compress(np.ascontiguousarray(levels), codec=CODEC, asbytes=True))

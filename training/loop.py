@@ -1,7 +1,7 @@
 """The training loop: crops in, a network with averaged weights out.
 
-It is the same on a CPU, on a GPU, and in each process of several: where a process group of
-`torch.distributed` is up (Ray Train's, torchrun's), the processes share every batch.
+The loop is the same on a CPU, on a GPU, and in each of several processes: if a process group of
+`torch.distributed` (of Ray Train or torchrun) is initialised, its processes share every batch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = ["TrainConfig", "train"]
 
 MOST_LOADERS: Final = 16
 MOST_CACHED_LOADERS: Final = 4
-"""Where images lie decoded in memory: more threads would take turns with the one that trains."""
+"""Loader threads if decoded images are cached: more would only compete with the main thread."""
 
 
 def train(
@@ -47,29 +47,29 @@ def train(
     source: str | None = None,
     lessons: Lessons | None = None,
 ) -> Segmenter:
-    """Train a network; continues from `folder`'s checkpoint where there is one.
+    """Train a network; resumes from the checkpoint in `folder` if there is one.
 
-    The batches of a step depend on the seed and the step alone, so a run that was interrupted and
-    continued sees what an undisturbed one sees. On a CPU it ends with the same weights to the last
-    bit; a GPU's sums have no fixed order.
+    The batches of a step depend only on the seed and the step, so a resumed run sees the same
+    batches as an uninterrupted one. On a CPU it ends with bit-identical weights; a GPU's sums have
+    no fixed order.
 
     Args:
-        dataset: What to learn from; its most frequent size is the network's.
+        dataset: Training data; its most frequent size is the network's.
         config: The recipe.
-        folder: Takes ``checkpoint.pt`` and ``metrics.jsonl``, one object a line.
+        folder: Folder for ``checkpoint.pt`` and ``metrics.jsonl`` (one object per line).
         on_step: Called with each of those objects.
-        validation: Examples that decide which weights are best and when to stop early; without
-            them the last weights are taken.
-        on_checkpoint: Called with the path of each checkpoint, once it is whole.
-        source: Where `folder`'s checkpoint comes from, for messages; None is the folder itself.
-        lessons: What a teacher says of the images, and of others.
+        validation: Examples that select the best weights and stop the training early; without
+            them, the last weights are used.
+        on_checkpoint: Called with the path of each complete checkpoint.
+        source: The checkpoint's name, for messages; None for its path in `folder`.
+        lessons: The teachers' predictions, and additional images.
 
     Returns:
         The averaged network on the CPU, in evaluation mode.
 
     Raises:
         ConfigError: The recipe does not fit this machine, the data or the checkpoint, or the loss
-            stopped being a number.
+            became infinite or NaN.
     """
     place = find_place(config)
     state = TrainingState(config, dataset.num_classes, place)
@@ -91,8 +91,7 @@ def train(
     steps = range(state.step, 0 if state.is_done else config.num_steps)
     if steps and config.precision == "fp16" and place.device.type == "cpu":
         raise ConfigError(
-            "precision is fp16, which needs a GPU to train; on a CPU use --precision auto, fp32 or "
-            "bf16."
+            "--precision fp16 needs a GPU to train. On a CPU, use --precision auto, fp32 or bf16."
         )
     started, since = time.monotonic(), state.step
     on_gpu = place.device.type == "cuda"
@@ -133,15 +132,15 @@ def train(
 def naming_what_does_not_fit(
     config: TrainConfig, shape: tuple[int, int, int], *, is_first: bool
 ) -> Iterator[None]:
-    """Name the settings that a step failed by.
+    """Name the settings that made a step fail.
 
-    All batches are of one shape. So what a network cannot take, it refuses at the first step, in
-    one of several ways.
+    All batches have the same shape. So a shape that the network does not accept fails at the first
+    step, with one of several errors.
 
     Args:
         config: The recipe.
-        shape: Crops that are learned from at once, their height and width.
-        is_first: Of the steps.
+        shape: Number of crops in a forward pass, their height and width.
+        is_first: Whether this is the first step.
     """
     num_crops, height, width = shape
     model = config.model
@@ -196,7 +195,7 @@ def _report(state: TrainingState) -> dict[str, Any]:
 
 
 def _agree(state: TrainingState, place: Place) -> None:
-    """Let every process know whether the first one stops."""
+    """Tell every process whether the first one stops."""
     if place.num_ranks > 1:
         flag = torch.tensor([int(state.is_done)], device=place.device)
         distributed.broadcast(flag, 0)

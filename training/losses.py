@@ -1,6 +1,6 @@
-"""The loss: binary cross-entropy and Dice, class by class, and Lovász's where it is asked for.
+"""The loss: binary cross-entropy and Dice per class, and optionally the Lovász hinge.
 
-Logits may be coarser than masks; the target of a coarse pixel is the share of it that is defect.
+Logits may be coarser than masks; the target of a coarse pixel is its share of defect pixels.
 Shape suffixes: N images, C classes, H rows, W columns.
 """
 
@@ -13,23 +13,23 @@ from torch.nn import functional
 
 
 def unpack_bits(bitmask_NHW: Tensor, num_classes: int) -> Tensor:
-    """A bitmask as one plane of 0 and 1 per class, [N, C, H, W], float32."""
+    """Unpack a bitmask to one plane of 0 and 1 per class, [N, C, H, W], float32."""
     bits = torch.arange(num_classes, dtype=torch.uint8, device=bitmask_NHW.device)
     return ((bitmask_NHW.unsqueeze(1) >> bits.view(1, -1, 1, 1)) & 1).float()
 
 
 def pool_masks(mask_NCHW: Tensor, stride: int) -> Tensor:
-    """The target of logits at a stride, which are as many as cover the image."""
+    """Return the target of logits at a stride, with as many pixels as are needed for the image."""
     return functional.avg_pool2d(mask_NCHW, stride, ceil_mode=True) if stride > 1 else mask_NCHW
 
 
 def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor) -> Tensor:
-    """Cross-entropy plus one minus the batch's mean Dice over classes that occur in it.
+    """Cross-entropy plus one minus the batch's mean Dice over the classes in it.
 
     Args:
         logits_NCHW: At any stride.
-        target_NCHW: Of the same stride, see `pool_masks`.
-        positive_weight_C: What a defect pixel weighs against a clean one.
+        target_NCHW: At the same stride; see `pool_masks`.
+        positive_weight_C: Weight of a defect pixel, relative to a clean one.
     """
     weight = positive_weight_C.view(1, -1, 1, 1)
     bce = functional.binary_cross_entropy_with_logits(logits_NCHW, target_NCHW, pos_weight=weight)
@@ -45,14 +45,14 @@ def bce_dice(logits_NCHW: Tensor, target_NCHW: Tensor, positive_weight_C: Tensor
 def distillation(logits_NCHW: Tensor, answer_NCHW: Tensor, temperature: float) -> Tensor:
     """Cross-entropy to a teacher's probabilities, both softened by a temperature.
 
-    Its square keeps gradients as strong as those of other losses at any temperature.
+    Multiplied by the temperature's square, so that gradients do not depend on the temperature.
 
     G. Hinton, O. Vinyals, J. Dean: Distilling the Knowledge in a Neural Network, 2015.
 
     Args:
         logits_NCHW: At any stride.
         answer_NCHW: The teacher's probabilities at that temperature, at the same stride.
-        temperature: What logits are divided by.
+        temperature: Divides the logits.
     """
     softened = logits_NCHW / temperature
     entropy = functional.binary_cross_entropy_with_logits(softened, answer_NCHW)
@@ -60,13 +60,13 @@ def distillation(logits_NCHW: Tensor, answer_NCHW: Tensor, temperature: float) -
 
 
 def lovasz(logits_NCHW: Tensor, target_NCHW: Tensor) -> Tensor:
-    """Lovász's hinge, a convex stand-in for IoU, in the mean over classes that occur in the batch.
+    """The Lovász hinge, a convex surrogate of IoU, averaged over the classes in the batch.
 
     M. Berman, A. Rannen Triki, M. Blaschko: The Lovász-Softmax loss, CVPR 2018.
 
     Args:
         logits_NCHW: At any stride.
-        target_NCHW: Of the same stride; a coarse pixel is defect where half of it is.
+        target_NCHW: At the same stride; a coarse pixel is defect if at least half of it is.
     """
     binary = smp.losses.LovaszLoss("binary", per_image=False)
     truth_NCHW = (target_NCHW >= 0.5).float()

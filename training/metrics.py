@@ -1,8 +1,8 @@
-"""How good masks are: every figure from one pass over streamed masks.
+"""Quality of masks: every figure from one pass over streamed masks.
 
-The competition's metric gives 1 where prediction and truth are both empty, so answering "nothing"
-scores 0.88 on 10,758 of its images; beside it stand figures that cannot be had for nothing. A
-figure that has no cases, such as the recall of a class that does not occur, is None.
+The competition's metric is 1 if prediction and truth are both empty, so predicting nothing scores
+0.88 on 10,758 of its images. The other figures cannot be gained by predicting nothing. A figure
+without cases, such as the recall of a class that does not occur, is None.
 
 Shape suffixes: N images, C classes, H rows, W columns.
 """
@@ -21,66 +21,66 @@ CALIBRATION_BINS: Final = 10
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
-    """One image: what was predicted and what is true."""
+    """One image: its prediction and its truth."""
 
     predicted_HW: npt.NDArray[np.uint8]
-    """A bitmask, as is the truth: bit c of a pixel is class c+1."""
+    """A bitmask, like the truth: bit c of a pixel is class c+1."""
     truth_HW: npt.NDArray[np.uint8]
     peak_C: npt.NDArray[np.float32] | None = None
-    """Highest probability per class; without it there is no calibration."""
+    """Highest probability per class; None for no calibration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClassMetrics:
-    """One class."""
+    """The figures of one class."""
 
     present_dice: float | None
-    """Mean Dice over the images that have the class; 0 for one that was missed."""
+    """Mean Dice over the images that have the class; 0 if it was missed."""
     recall: float | None
-    """Share of the images with the class on which some of it was found where it is."""
+    """Share of the images with the class on which at least one of its pixels was found."""
     false_alarm_rate: float | None
-    """Share of the images without the class on which some was predicted."""
+    """Share of the images without the class on which it was predicted."""
     iou: float | None
     """Intersection over union of all pixels of the dataset."""
     num_present: int
-    """Images with the class."""
+    """Number of images with the class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """The images and classes whose peak falls into one of ten bins."""
+    """One of ten bins of peaks, over images and classes."""
 
     mean_peak: float
     share_present: float
-    """Of them, how many have the class; near `mean_peak` for a calibrated engine."""
+    """Share of them that have the class; close to `mean_peak` for a calibrated engine."""
     num_cases: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metrics:
-    """A dataset."""
+    """The figures of a dataset."""
 
     num_images: int
     kaggle_dice: float
-    """Mean over images and classes; empty on empty is 1."""
+    """Mean over images and classes; 1 if prediction and truth are both empty."""
     mean_iou: float
     """Mean over background and the classes that occur, each over all pixels of the dataset."""
     classes: tuple[ClassMetrics, ...]
     confusion: tuple[tuple[int, ...], ...]
-    """Pixels: row is truth, column is prediction, the first of each is background. A pixel of
-    several classes counts once for each pair."""
+    """Pixels by truth (row) and prediction (column); the first of each is background. A pixel of
+    several classes counts once per pair."""
     calibration: tuple[Calibration, ...]
 
 
 def evaluate(judged: Iterable[Judged], num_classes: int) -> Metrics:
-    """Every figure, from one pass.
+    """Compute every figure in one pass.
 
     Args:
-        judged: Images and their truth, of any sizes; read once, none is kept.
-        num_classes: Bits of the bitmasks that count, 1 to 8.
+        judged: Images and their truth, of any sizes; streamed.
+        num_classes: Number of classes in the bitmasks, 1 to 8.
 
     Raises:
-        ValueError: There is no image, or a prediction and its truth differ in size.
+        ValueError: There are no images, or a prediction and its truth differ in size.
     """
     areas, peaks, pairs = [], [], np.zeros((256, 256), np.int64)
     for image in judged:
@@ -94,7 +94,7 @@ def evaluate(judged: Iterable[Judged], num_classes: int) -> Metrics:
         if image.peak_C is not None:
             peaks.append(np.asarray(image.peak_C, np.float32))
     if not areas:
-        raise ValueError("there is no image to judge")
+        raise ValueError("there are no images to evaluate")
     areas_NC3 = np.stack(areas)
     confusion = _confusion(pairs, num_classes)
     ious = [_iou(int(confusion[0, 0]), int(pairs[0].sum()), int(pairs[:, 0].sum()))]
@@ -117,8 +117,8 @@ def evaluate(judged: Iterable[Judged], num_classes: int) -> Metrics:
 def count_pairs(
     truth_HW: npt.NDArray[np.uint8], predicted_HW: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    """How many pixels have each pair of bitmask values, [256 of truth, 256 of prediction]."""
-    marked_HW = (truth_HW | predicted_HW) != 0  # few: counting the rest would take longer
+    """Count the pixels of each pair of bitmask values, [256 of truth, 256 of prediction]."""
+    marked_HW = (truth_HW | predicted_HW) != 0  # few pixels: counting the rest would take longer
     pair = truth_HW[marked_HW].astype(np.uint16) << 8 | predicted_HW[marked_HW]
     counts = np.bincount(pair, minlength=1 << 16).reshape(256, 256)
     counts[0, 0] = truth_HW.size - pair.size
@@ -126,7 +126,7 @@ def count_pairs(
 
 
 def areas_of(pairs: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.int64]:
-    """Predicted, true and common pixels of each class, [C, 3]."""
+    """Return predicted, true and common pixels of each class, [C, 3]."""
     truths, predictions = np.nonzero(pairs)
     counts = pairs[truths, predictions]
     areas_C3 = np.zeros((num_classes, 3), np.int64)
@@ -137,13 +137,13 @@ def areas_of(pairs: npt.NDArray[np.int64], num_classes: int) -> npt.NDArray[np.i
 
 
 def dice_of(areas: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Dice of [..., (predicted, true, common)] areas; 1 where both are empty."""
+    """Return Dice of [..., (predicted, true, common)] areas; 1 if both are empty."""
     total = areas[..., 0] + areas[..., 1]
     return np.where(total == 0, 1.0, 2 * areas[..., 2] / np.maximum(total, 1))
 
 
 def image_dice(judged: Judged, num_classes: int) -> float | None:
-    """Mean Dice over the classes that are on one image or were said to be; None if none is."""
+    """Mean Dice over the classes that are on an image or predicted on it; None without any."""
     areas_C3 = areas_of(count_pairs(judged.truth_HW, judged.predicted_HW), num_classes)
     concerned = areas_C3[areas_C3[:, :2].any(axis=1)]
     return _mean(dice_of(concerned))

@@ -1,7 +1,7 @@
 """Networks: an encoder and decoder of segmentation-models-pytorch, cut to a stride.
 
-Full-resolution decoder blocks cost about half of a U-Net's time for a tenth of its arithmetic. Here
-the input may be pooled first and the decoder may stop early; logits are brought back to full
+Full-resolution decoder blocks take about half of a U-Net's time for a tenth of its arithmetic. So
+the input may be pooled first, and the decoder may stop early; logits are upsampled to full
 resolution inside the exported graph. Shape suffixes: N images, C classes, H rows, W columns.
 """
 
@@ -28,7 +28,7 @@ ENCODER_STRIDE: Final = 32
 UNFIT: Final = (
     AssertionError, AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError,
 )  # fmt: skip
-"""What the libraries raise where a network cannot be built, or cannot take a size."""
+"""Errors of the libraries if a network cannot be built, or does not accept a size."""
 
 
 class Segmenter(nn.Module):
@@ -39,18 +39,18 @@ class Segmenter(nn.Module):
         num_classes: Channels of the logits.
 
     Raises:
-        ConfigError: The library has no such encoder or architecture, or cannot fetch the weights.
+        ConfigError: The library has no such encoder or architecture, or cannot get the weights.
     """
 
     def __init__(self, config: ModelConfig, num_classes: int) -> None:
         super().__init__()
         stride = config.input_stride * config.output_stride
         self.side = stride if config.head == "subpixel" else 1
-        """Pixels along one side of a square that the head says each pixel of."""
+        """Side of the square of pixels that the head predicts for each logit, in pixels."""
         self.stride = stride // self.side
-        """Pixels of the image along one side of a pixel of the logits."""
+        """Image pixels along one side of a logits pixel."""
         self.cell = ENCODER_STRIDE // config.output_stride
-        """Squares along one side of what the smallest feature stands for: they fill an image."""
+        """Squares along one side of the area of the smallest feature; they fill an image."""
         self.name = f"{config.architecture} with encoder {config.encoder!r}"
         """For messages."""
         self._config = config
@@ -72,14 +72,14 @@ class Segmenter(nn.Module):
         return logits
 
     def fits(self, height: int, width: int) -> bool:
-        """Whether images of a size are taken as they are, and not padded first."""
+        """Return whether images of a size are accepted without padding."""
         return height % self._multiple == 0 and width % self._multiple == 0
 
     def squares(self, image_N1HW: Tensor) -> Tensor:
-        """Logits of the padded image, those of a square as channels of one pixel.
+        """Return logits of the padded image, with those of a square as channels of one pixel.
 
         Returns:
-            [N, C·side², h, w]: channels in the order of the class, the row and the column.
+            [N, C·side², h, w]: channels in order of class, row and column.
         """
         height, width = (int(size) for size in image_N1HW.shape[-2:])
         image_N1HW = (image_N1HW - self._config.mean) / self._config.std
@@ -102,16 +102,16 @@ class Segmenter(nn.Module):
 
 
 def check_sizes(segmenter: Segmenter, sizes: Iterable[tuple[int, int]]) -> None:
-    """Refuse a network that cannot take images of some sizes, before it is trained on any.
+    """Refuse a network that does not accept images of some sizes, before training.
 
-    Some encoders take only images of the size that they are made for, or of its multiples.
+    Some encoders accept only the image size that they were made for, or multiples of it.
 
     Args:
-        segmenter: The network, on the CPU; it is left in evaluation mode.
+        segmenter: The network, on the CPU; it is set to evaluation mode.
         sizes: Heights and widths.
 
     Raises:
-        ConfigError: It names network, size and what the library says.
+        ConfigError: It names the network, the size and the library's message.
     """
     segmenter.eval()
     for height, width in sorted(set(sizes)):
@@ -120,7 +120,7 @@ def check_sizes(segmenter: Segmenter, sizes: Iterable[tuple[int, int]]) -> None:
                 segmenter(torch.zeros(1, 1, height, width))
         except UNFIT as error:
             raise ConfigError(
-                f"{segmenter.name} cannot take images or crops of {height}×{width}: "
+                f"{segmenter.name} does not accept images or crops of {height}×{width}: "
                 f"{paragraph_of(error)}. Use another --encoder or --architecture, or another "
                 "--crop-width."
             ) from error
@@ -143,8 +143,8 @@ def _build(config: ModelConfig, num_classes: int) -> nn.Module:
     except OSError as error:
         raise ConfigError(
             f"the weights {config.encoder_weights!r} of encoder {config.encoder!r} cannot be "
-            f"fetched: {paragraph_of(error)}. Give this machine a way to them, or leave "
-            "--encoder-weights out."
+            f"downloaded: {paragraph_of(error)}. Give this machine access to them, or remove "
+            "--encoder-weights."
         ) from error
     except UNFIT as error:
         raise ConfigError(
@@ -161,19 +161,19 @@ def _build(config: ModelConfig, num_classes: int) -> nn.Module:
 
 
 def _create(architecture: str, encoder: str, options: dict[str, Any]) -> Any:
-    """The library's network; of a vision transformer one that takes images of any size."""
+    """Create the library's network; vision transformers are set to accept images of any size."""
     with warnings.catch_warnings():
-        # Advice on a setting that makes no difference to an encoder without such tokens.
+        # A warning about a setting that has no effect on encoders without such tokens.
         warnings.filterwarnings("ignore", "Encoder does not have prefix tokens", UserWarning)
         if architecture == "dpt":
-            # An encoder that does not know the word takes any size anyway, or only its own.
+            # An encoder without this argument accepts any size anyway, or only its own.
             with contextlib.suppress(TypeError):
                 return smp.create_model(architecture, encoder, dynamic_img_size=True, **options)
         return smp.create_model(architecture, encoder, **options)
 
 
 def _check_encoder(name: str) -> None:
-    """Refuse an encoder that the libraries do not have, by what they say themselves."""
+    """Refuse an encoder that the libraries do not have."""
     timm_name = name.removeprefix(TIMM_PREFIX)
     if timm_name == name and name not in smp.encoders.encoders:
         raise unknown_encoder(name, smp.encoders.encoders)
@@ -191,11 +191,11 @@ def _head(config: ModelConfig, num_blocks: int, num_classes: int) -> nn.Module:
 class ContractGraph(nn.Module):
     """The whole graph of an engine: see `steel_batch.engine.contract`.
 
-    Runs in the precision of its parameters; counts and peaks are float32 in each.
+    Runs in the precision of its parameters; counts and peaks are always float32.
 
     Args:
         segmenter: The network.
-        thresholds: Per class, as a probability.
+        thresholds: One probability per class.
     """
 
     def __init__(self, segmenter: Segmenter, thresholds: tuple[float, ...]) -> None:
@@ -204,7 +204,7 @@ class ContractGraph(nn.Module):
         self.name = segmenter.name
         """For messages."""
         self.limits: Tensor
-        """Per class, the logit of its threshold."""
+        """The logit of each class's threshold."""
         self._bits: Tensor
         limits = torch.logit(torch.tensor(thresholds, dtype=torch.float64)).float()
         self.register_buffer("limits", limits.view(1, -1, 1, 1))
@@ -212,7 +212,7 @@ class ContractGraph(nn.Module):
         self.register_buffer("_bits", bits.view(1, -1, 1, 1))
 
     def logits(self, image_N1HW: Tensor) -> Tensor:
-        """Logits at full resolution, of uint8 images."""
+        """Return logits of uint8 images at full resolution."""
         height, width = (int(size) for size in image_N1HW.shape[-2:])
         stride = self._segmenter.stride
         logits: Tensor = self._segmenter(self._scaled(image_N1HW))
@@ -223,13 +223,13 @@ class ContractGraph(nn.Module):
         return logits
 
     def forward(self, image_N1HW: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Mask, peak and count."""
+        """Return mask, peak and count."""
         if self._segmenter.side > 1 and self._segmenter.fits(*image_N1HW.shape[-2:]):
             return self._from_squares(self._segmenter.squares(self._scaled(image_N1HW)))
         logits = self.logits(image_N1HW)
         over = (logits > self.limits).to(logits.dtype)
-        # A sum and not a 1×1 convolution: ONNX Runtime pads that one's channels to sixteen at full
-        # resolution, which took a fifth of the time of a small network.
+        # A sum instead of a 1×1 convolution: ONNX Runtime pads the latter to 16 channels at full
+        # resolution, which took a fifth of a small network's time.
         mask = (over * self._bits).sum(1, keepdim=True).to(torch.uint8)
         peak = torch.sigmoid(logits.amax((2, 3)).float())
         return mask, peak, over.float().sum((2, 3))
@@ -238,9 +238,9 @@ class ContractGraph(nn.Module):
         return image_N1HW.to(self.limits.dtype) / 255
 
     def _from_squares(self, logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The same of a subpixel head's logits, where only the mask is brought to full resolution.
+        """Like `forward`, from a subpixel head's logits; only the mask gets full resolution.
 
-        That has one channel and the logits have one for each class, and reductions over planes of
+        The mask has one channel and the logits have one per class, and reductions over planes of
         hundreds of thousands of pixels are slow on a GPU: squares are reduced first.
         """
         side, num_classes = self._segmenter.side, self.limits.shape[1]
@@ -252,6 +252,6 @@ class ContractGraph(nn.Module):
         size = self._segmenter.cell
         peak = functional.max_pool2d(logits, size).amax((2, 3))
         peak = torch.sigmoid(peak.reshape(-1, num_classes, num_places).amax(2).float())
-        # Up to 1,024 pixels of a cell: their share is exact in float16, and so is their number.
+        # Up to 1,024 pixels per cell: float16 represents their share and their number exactly.
         count = (functional.avg_pool2d(over, size) * size**2).float().sum((2, 3))
         return mask, peak, count.reshape(-1, num_classes, num_places).sum(2)

@@ -1,7 +1,7 @@
 """Names of encoders, known without importing PyTorch.
 
-Importing the libraries takes 6 to 20 seconds. A mistyped name is refused before that: the names
-that the installed libraries register are read from their source files.
+Importing the libraries takes 6 to 20 seconds. A mistyped name is refused earlier: the known names
+are read from the source files of the installed libraries.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from steel_batch.errors import ConfigError
 from training.choices import OWN_ENCODERS
 
 TIMM_PREFIX: Final = "tu-"
-"""Of an encoder's name: it is one of timm's."""
+"""Prefix of the encoders of timm."""
 LIBRARY_NAMES: Final = re.compile(r'^    "([\w.-]+)": \{$', re.MULTILINE)
 TIMM_NAMES: Final = re.compile(r"@register_model\s+def (\w+)\(")
 IN_BOTH: Final = "resnet18"
-"""Where even this name is not found, the source files are written in a way that is not known."""
+"""If even this name is not found, the source files have an unknown form."""
 
 
 def check_encoder(name: str) -> None:
     """Refuse an encoder that neither library has.
 
-    Where the names cannot be found out, nothing is refused here: building the network does that.
+    If the names cannot be read, nothing is refused here; building the network does that.
 
     Raises:
-        ConfigError: With the nearest names.
+        ConfigError: It suggests the most similar names.
     """
     timm_name = name.removeprefix(TIMM_PREFIX)
     known = library_encoders() if timm_name == name else timm_encoders()
@@ -39,7 +39,7 @@ def check_encoder(name: str) -> None:
 
 
 def unknown_encoder(name: str, known: Iterable[str]) -> ConfigError:
-    """The error for an encoder that is none of the known ones of its library."""
+    """Return the error for an encoder that its library does not have."""
     timm_name = name.removeprefix(TIMM_PREFIX)
     if timm_name != name:
         return unknown_name("encoder", timm_name, known, " in timm")
@@ -47,20 +47,20 @@ def unknown_encoder(name: str, known: Iterable[str]) -> ConfigError:
 
 
 def unknown_name(what: str, name: str, known: Iterable[str], where: str = "") -> ConfigError:
-    """The error for a name that is none of the known ones."""
+    """Return the error for an unknown name."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known) or known[:3]
     return ConfigError(f"there is no {what} {name!r}{where}. Did you mean {' or '.join(near)}?")
 
 
 def library_encoders() -> frozenset[str]:
-    """The encoders of segmentation-models-pytorch, and ours; those of timm have a prefix."""
+    """Return the encoders of segmentation-models-pytorch, and ours; those of timm have a prefix."""
     found = _find("segmentation_models_pytorch", "encoders", LIBRARY_NAMES)
     return found.union(OWN_ENCODERS) if found else found
 
 
 def timm_encoders() -> frozenset[str]:
-    """The networks of timm, without the prefix and without tags of weights."""
+    """Return the networks of timm, without the prefix and without weight tags."""
     return _find("timm", "models", TIMM_NAMES)
 
 

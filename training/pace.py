@@ -1,4 +1,4 @@
-"""How far a training run is, and when it will be done."""
+"""The progress of a training run, and its remaining time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from training.recipe import TrainConfig
 
 
 class Pace:
-    """Estimates what the remaining steps will take from what this process has seen.
+    """Estimates the duration of the remaining steps from those of this process.
 
     Args:
         config: The recipe, with its number of steps.
-        clock: Seconds that only ever grow.
+        clock: A monotonic clock, in seconds.
     """
 
     def __init__(self, config: TrainConfig, clock: Callable[[], float] = time.monotonic) -> None:
@@ -23,17 +23,17 @@ class Pace:
         self._first: tuple[int, float] | None = None
 
     def of(self, record: Mapping[str, Any]) -> dict[str, Any]:
-        """What to say beside one report of the training loop.
+        """Return progress to add to a report of the training loop.
 
         Args:
-            record: Its ``step`` and, of the first report, ``images_per_second``.
+            record: The report, with ``step`` and, in the first one, ``images_per_second``.
 
         Returns:
-            ``num_steps``, and ``seconds_left`` until the last of them, judgements on the
-            validation part included; None where it cannot be known yet.
+            ``num_steps``, and ``seconds_left`` until the last step, including evaluations on the
+            validation part; None if it is not known yet.
         """
         step, now = int(record["step"]), self._clock()
-        if self._first is None or step < self._first[0]:  # workers died: from their checkpoint
+        if self._first is None or step < self._first[0]:  # workers died: resumed at a checkpoint
             self._first = (step, now)
         first_step, first_time = self._first
         num_left = self._config.num_steps - step

@@ -1,8 +1,8 @@
-"""INT8 graphs: quantised after training with real images, and taken only if they are as good.
+"""INT8 graphs: quantised after training with real images, and accepted only if they are as good.
 
-Quantise and dequantise nodes are explicit and symmetric, weights by channel, biases left in float:
-ONNX Runtime and TensorRT read the same file. What comes before the first convolution and after the
-last one, and those two themselves, stay in float: they cost little and decide where edges lie.
+Quantise and dequantise nodes are explicit and symmetric, weights per channel, biases in float, so
+ONNX Runtime and TensorRT read the same file. Everything up to the first convolution and from the
+last one on stays in float: it costs little and decides where edges are.
 """
 
 from __future__ import annotations
@@ -32,39 +32,39 @@ from steel_batch.registry.card import IMAGE
 from training.metrics import Metrics
 
 CALIBRATIONS: Final = ("percentile", "minmax")
-"""How ranges of activations are found, in the order in which they are tried."""
+"""Calibration methods for the ranges of activations, in the order in which they are tried."""
 PERCENTILE: Final = 99.999
 MOST_PERCENTILE_IMAGES: Final = 8
 PERCENTILE_BYTES: Final = 2 << 30
-"""ONNX Runtime keeps every activation of every image for a percentile: about what that may take."""
+"""Memory limit for a percentile: ONNX Runtime keeps every activation of every image for it."""
 ACTIVATION_BYTES: Final = 1024
-"""What one pixel's activations take in a U-Net, roughly and at most."""
+"""Memory for one pixel's activations in a U-Net, a rough upper bound."""
 QUANTISED_OPS: Final = ("Conv", "ConvTranspose", "Add", "MaxPool", "Resize")
-"""TensorRT 8.5 builds no plan where concatenations are quantised: two scales for one output."""
+"""No concatenations: TensorRT 8.5 cannot build a plan of a quantised one, with two scales."""
 CONVOLUTIONS: Final = ("Conv", "ConvTranspose")
 MOST_DICE_LOST: Final = 0.002
-"""Kaggle Dice that an INT8 graph may lose against the master."""
+"""Kaggle Dice that an INT8 graph may lose against the FP32 graph."""
 MOST_CLASS_DICE_LOST: Final = 0.01
-"""Present-only Dice that it may lose in any class."""
+"""Dice on images with the class that it may lose, per class."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """Whether an INT8 graph may stand beside its master, on the same held-out images."""
+    """Whether an INT8 graph is accepted, compared with the FP32 graph on the same images."""
 
     accepted: bool
     calibration: str | None
-    """One of `CALIBRATIONS`; None where there is no INT8 graph to judge."""
+    """One of `CALIBRATIONS`; None if there is no INT8 graph."""
     kaggle_dice_lost: float | None
-    """Negative where INT8 is better; None where there is no INT8 graph to judge."""
+    """Negative if INT8 is better; None if there is no INT8 graph."""
     present_dice_lost: tuple[float | None, ...]
-    """Per class; None for one that does not occur."""
+    """Per class; None for a class that does not occur."""
     why: str
-    """One sentence."""
+    """The reason, as one sentence."""
 
     @classmethod
     def without(cls, reason: str) -> Verdict:
-        """There is no INT8 graph to judge."""
+        """Return the verdict if there is no INT8 graph."""
         return cls(
             accepted=False,
             calibration=None,
@@ -77,12 +77,12 @@ class Verdict:
 def quantize_graph(
     fp32: bytes, images: Sequence[npt.NDArray[np.uint8]], calibration: str = CALIBRATIONS[0]
 ) -> bytes:
-    """An INT8 graph of the same contract.
+    """Quantise a graph to INT8, with the same contract.
 
     Args:
-        fp32: The master.
-        images: For the ranges of activations: uint8 [H, W] of the engine's size, from training. A
-            percentile takes a few of them, from all over.
+        fp32: The FP32 graph.
+        images: Training images to calibrate with: uint8 [H, W] of the engine's size. For a
+            percentile, a few of them are taken, evenly spread.
         calibration: One of `CALIBRATIONS`.
 
     Raises:
@@ -91,17 +91,17 @@ def quantize_graph(
     model = onnx.load_model_from_string(fp32)
     nodes = model.graph.node
     ops = [node.op_type for node in nodes]
-    end = ops.index("Greater") if "Greater" in ops else len(ops)  # masks are made from there on
+    end = ops.index("Greater") if "Greater" in ops else len(ops)  # masks are computed from here on
     places = [place for place, op in enumerate(ops[:end]) if op in CONVOLUTIONS]
     if len(places) < 3:
         raise EngineError(
-            f"the graph has {len(places)} convolutions: there is nothing between the first and the "
-            "last to quantise."
+            f"the graph has {len(places)} convolutions, expected 3 or more: there is nothing to "
+            "quantise between the first and the last."
         )
-    for place, node in enumerate(nodes):  # they are named below, and an exporter need not
+    for place, node in enumerate(nodes):  # names are needed below, and exporters may omit them
         node.name = node.name or f"node_{place}"
     kept = [node.name for node in (*nodes[: places[0] + 1], *nodes[places[-1] :])]
-    # The bias of a linear layer: TensorRT takes no quantised constant beside a product in float.
+    # The bias of a linear layer: TensorRT refuses a quantised constant next to a float product.
     constants = {tensor.name for tensor in model.graph.initializer}
     kept += [node.name for node in nodes if node.op_type == "Add" and constants & {*node.input}]
     if calibration == "percentile":
@@ -130,7 +130,7 @@ def quantize_graph(
                     "ActivationSymmetric": True,
                     "WeightSymmetric": True,
                     "CalibPercentile": PERCENTILE,
-                    # TensorRT takes no INT32 biases; ONNX Runtime quantises them when it loads.
+                    # TensorRT refuses INT32 biases; ONNX Runtime quantises them when it loads.
                     "QuantizeBias": False,
                 },
             )
@@ -140,7 +140,7 @@ def quantize_graph(
 
 
 def compare(master: Metrics, quantised: Metrics, calibration: str = CALIBRATIONS[0]) -> Verdict:
-    """Judge an INT8 graph against its master; both figures are of the same images."""
+    """Compare an INT8 graph with the FP32 graph; both figures are of the same images."""
     lost = master.kaggle_dice - quantised.kaggle_dice
     by_class = tuple(
         None
@@ -158,8 +158,8 @@ def compare(master: Metrics, quantised: Metrics, calibration: str = CALIBRATIONS
     why = (
         f"INT8 is not part of this version: {'; '.join(too_much)}."
         if too_much
-        else f"INT8 was taken: Kaggle Dice changes by {0.0 - lost:+.4f}, no class's present-only "
-        f"Dice falls by more than {MOST_CLASS_DICE_LOST}."
+        else f"INT8 is part of this version: Kaggle Dice changes by {0.0 - lost:+.4f}, no class's "
+        f"present-only Dice falls by more than {MOST_CLASS_DICE_LOST}."
     )
     return Verdict(
         accepted=not too_much,
@@ -175,15 +175,15 @@ class _Images(CalibrationDataReader):  # type: ignore[misc] # the library has no
         self._images = iter(images)
 
     def get_next(self) -> dict[str, Any] | None:
-        """One image as a batch, until there is none."""
+        """Return one image as a batch, and None after the last."""
         image_HW = next(self._images, None)
         return None if image_HW is None else {IMAGE: np.ascontiguousarray(image_HW)[None, None]}
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the quantiser's progress off stdout and its advice, which is followed, off the log."""
-    nothing = logging.NullHandler()  # without any handler its first record would install one
+    """Keep the quantiser's progress off stdout, and its advice off the log."""
+    nothing = logging.NullHandler()  # without a handler, its first record would install one
 
     def is_ours(record: logging.LogRecord) -> bool:
         return record.module != "quantize"

@@ -1,4 +1,4 @@
-"""What a training run is told: one frozen value that ends in the engine's card."""
+"""The configuration of a training run: one frozen value that is recorded in the engine's card."""
 
 from __future__ import annotations
 
@@ -11,42 +11,42 @@ from training.choices import ARCHITECTURES, DEVICES, FIGURES, OWN_ENCODERS, PREC
 from training.names import TIMM_PREFIX, unknown_name
 
 GREATEST_SEED: Final = 2**64 - 1
-"""That PyTorch takes."""
+"""The greatest seed of PyTorch."""
 NUM_STAGES: Final = 5
-"""Of an encoder, each of which halves the image."""
+"""Stages of an encoder; each halves the image."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """A network."""
+    """The network."""
 
     architecture: str = "Unet"
-    """Any architecture of segmentation-models-pytorch; only U-Nets can stop early."""
+    """Any architecture of segmentation-models-pytorch; only a Unet can stop early."""
     encoder: str = "resnet18"
     """Any encoder of the library; ``tu-…`` for one of timm."""
     encoder_channels: tuple[int, ...] = ()
-    """Of the five stages of ``narrow16``, ``narrow32`` or ``residual10``, in place of their own; a
-    GPU is fastest at multiples of 16."""
+    """Channels of the five stages of ``narrow16``, ``narrow32`` or ``residual10``, to replace their
+    own; a GPU is fastest at multiples of 16."""
     encoder_weights: str | None = None
-    """Pretrained weights to begin with, fetched by the library; None begins from scratch."""
+    """Pretrained weights to start from, downloaded by the library; None for random weights."""
     input_stride: int = 1
-    """The network sees the input at this stride: 1, 2 or 4."""
+    """Stride at which the network sees the input: 1, 2 or 4."""
     fold: str = "average"
-    """How the input comes to that stride: ``average`` over squares, or ``channels``, where each
-    pixel of a square is a channel of its own and nothing is lost."""
+    """How the input is reduced to that stride: ``average`` pools squares; ``channels`` makes each
+    pixel of a square a channel of its own, without loss."""
     input_upscale: int = 1
-    """The input is enlarged by this factor first, 1 or 2: for small images with fine defects."""
+    """Factor by which the input is enlarged first, 1 or 2: for small images with fine defects."""
     output_stride: int = 1
-    """Logits are made at this stride of the pooled input: 1, 2 or 4."""
+    """Stride of the logits relative to the reduced input: 1, 2 or 4."""
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
-    """Of a U-Net's five decoder blocks; those that it stops before are not made."""
+    """Channels of a U-Net's five decoder blocks; blocks after the output stride are not built."""
     head: str = "bilinear"
-    """How coarse logits come back to full resolution: ``bilinear``, or ``subpixel``, where the
-    network says each pixel of a square itself."""
+    """How coarse logits are upsampled: ``bilinear``; or ``subpixel``, where the network predicts
+    each pixel of a square."""
     mean: float = 0.5
-    """Subtracted from pixels that are scaled to 0–1."""
+    """Subtracted from pixels scaled to 0–1."""
     std: float = 0.25
-    """What they are then divided by."""
+    """Divides them afterwards."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""
@@ -54,13 +54,13 @@ class ModelConfig:
             raise unknown_name("architecture", self.architecture, ARCHITECTURES)
         if self.architecture.lower() == "dpt" and not self.encoder.startswith(TIMM_PREFIX):
             raise ConfigError(
-                f"DPT needs a vision transformer of timm, and encoder is {self.encoder!r}: give "
-                "--encoder tu-vit_tiny_patch16_224, or another tu-vit_…."
+                f"DPT needs a vision transformer of timm, but encoder is {self.encoder!r}: use "
+                "--encoder tu-vit_tiny_patch16_224 or another tu-vit_…."
             )
         if self.encoder_channels and self.encoder not in OWN_ENCODERS:
             raise ConfigError(
-                f"model.encoder_channels are given, which encoder {self.encoder!r} has of its own; "
-                f"they can be set for {', '.join(OWN_ENCODERS)}."
+                f"model.encoder_channels cannot be set for encoder {self.encoder!r}, only for "
+                f"{', '.join(OWN_ENCODERS)}. Remove it, or use one of those encoders."
             )
         if self.encoder_channels and (
             len(self.encoder_channels) != NUM_STAGES or min(self.encoder_channels) < 1
@@ -71,27 +71,30 @@ class ModelConfig:
             )
         for name in ("input_stride", "output_stride"):
             if getattr(self, name) not in (1, 2, 4):
-                raise ConfigError(f"model.{name} is {getattr(self, name)}, not one of 1, 2 and 4.")
+                raise ConfigError(f"model.{name} is {getattr(self, name)}, expected 1, 2 or 4.")
         if self.fold not in ("average", "channels"):
-            raise ConfigError(f"model.fold is {self.fold!r}, not average or channels.")
+            raise ConfigError(f"model.fold is {self.fold!r}, expected average or channels.")
         if self.input_upscale not in (1, 2):
-            raise ConfigError(f"model.input_upscale is {self.input_upscale}, not 1 or 2.")
+            raise ConfigError(f"model.input_upscale is {self.input_upscale}, expected 1 or 2.")
         if self.input_upscale > 1 and (self.input_stride, self.output_stride) != (1, 1):
             raise ConfigError(
-                "model.input_upscale enlarges what model.input_stride or output_stride makes "
-                "coarser; give one of them."
+                "model.input_upscale enlarges the input, while model.input_stride and "
+                "model.output_stride reduce it. Use one of them."
             )
         if self.output_stride > 1 and self.architecture.lower() != "unet":
             raise ConfigError(
-                f"{self.architecture} cannot stop early; use Unet, or model.output_stride = 1."
+                f"model.output_stride needs architecture Unet, not {self.architecture}: use Unet, "
+                "or output_stride = 1."
             )
         if self.head not in ("bilinear", "subpixel"):
-            raise ConfigError(f"model.head is {self.head!r}, not bilinear or subpixel.")
+            raise ConfigError(f"model.head is {self.head!r}, expected bilinear or subpixel.")
         if self.head == "subpixel" and self.architecture.lower() != "unet":
-            raise ConfigError(f"{self.architecture} has no subpixel head; use Unet.")
+            raise ConfigError(
+                f"model.head = 'subpixel' needs architecture Unet, not {self.architecture}."
+            )
         if min(self.decoder_channels, default=1) < 1:
             raise ConfigError(
-                f"model.decoder_channels is {list(self.decoder_channels)}, expected 1 or more of "
+                f"model.decoder_channels is {list(self.decoder_channels)}, expected 1 or more for "
                 "each block."
             )
         if self.std <= 0:
@@ -100,68 +103,67 @@ class ModelConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """A recipe. The same one on the same data gives the same network on the same machine's CPU."""
+    """A recipe. On a CPU, the same recipe and data give the same network on the same machine."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     num_steps: int = 2000
-    """Updates of the weights."""
+    """Number of weight updates."""
     batch_size: int = 16
-    """Crops of one update, over all processes and all parts of an accumulated one."""
+    """Crops per update, over all processes and all parts of an accumulated update."""
     accumulate: int = 1
-    """Parts that each process takes one after the other to make an update, to save memory."""
+    """Parts of an update that each process computes one after the other, to save memory."""
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     warmup_share: float = 0.05
-    """Of the steps, those in which the learning rate rises; it then falls along half a cosine."""
+    """Share of the steps in which the learning rate rises; then it falls along half a cosine."""
     positive_weight: float | tuple[float, ...] = 2.0
-    """What a defect pixel weighs against a clean one: one figure, or one per class."""
+    """Weight of a defect pixel relative to a clean one: one value, or one per class."""
     lovasz_weight: float = 0.0
-    """Of Lovász's hinge beside cross-entropy and Dice: it follows IoU itself."""
+    """Weight of the Lovász hinge in the loss, besides cross-entropy and Dice; it follows IoU."""
     teachers: tuple[str, ...] = ()
-    """Versions whose answers are learned beside the labels; see `training.teacher`."""
+    """Versions whose predictions are learned in addition to labels; see `training.teacher`."""
     teacher_weight: float = 0.5
-    """Of the teachers' answers in the loss, 0 to 1; the labels have the rest."""
+    """Weight of the teachers' predictions in the loss, 0 to 1; the labels have the rest."""
     temperature: float = 2.0
-    """What teachers' logits are divided by: with a higher one, they tell more of near misses."""
+    """Distillation temperature, which divides logits; higher values show more of near misses."""
     clean_share: float = 0.25
-    """Of the crops, from images without a defect."""
+    """Share of the crops from images without a defect."""
     ema_decay: float = 0.998
-    """Of the average over steps whose weights are the result."""
+    """Decay of the moving average of the weights, which is the result."""
     seed: int = 0
     device: str = "auto"
-    """``auto`` takes a GPU where there is one."""
+    """``auto`` is a GPU if there is one."""
     precision: str = "auto"
-    """Of activations; ``auto`` is bf16 on a GPU, or fp16 where it has none, and fp32 on a CPU. A
-    CPU with AMX is two to three times as fast in bf16; none uses fp16."""
+    """Precision of activations. ``auto`` is bf16 on a GPU (fp16 if it has no bf16) and fp32 on a
+    CPU. A CPU with AMX is two to three times as fast in bf16; no CPU uses fp16."""
     compile: bool = False
-    """Let `torch.compile` work on the network: a minute at the start, faster steps."""
+    """Whether to use `torch.compile`: a minute at the start, then faster steps."""
     resident: bool = True
-    """On a GPU that has memory for all images: keep them there and cut crops there, and record each
-    step once to replay it, where the network can be recorded."""
+    """If all images fit in a GPU's memory: keep them there and make crops there; record a step as a
+    CUDA graph and replay it, if the network allows that."""
     num_threads: int = 2
-    """Of PyTorch on a CPU."""
+    """PyTorch's threads on a CPU."""
     num_loaders: int | None = None
-    """Threads that make batches; None is one, or beside a GPU four, or sixteen where images do not
-    fit into memory."""
+    """Threads that make batches; None for 1, with a GPU 4, or 16 if images do not fit in memory."""
     cache_bytes: int = 8 << 30
-    """Decoded images are kept in memory if all of them need no more than this."""
+    """Memory limit of decoded images: they are cached if all of them need no more than this."""
     report_steps: int = 50
     checkpoint_steps: int = 200
     validate_steps: int = 200
-    """How often the average is judged, where there are examples for it."""
+    """Steps between evaluations of the averaged weights, if there are validation examples."""
     watch: str = "kaggle_dice"
-    """The figure that decides which weights are best: ``kaggle_dice``, ``mean_iou`` or
-    ``present_dice``, the mean over classes."""
+    """The figure that selects the best weights: ``kaggle_dice``, ``mean_iou`` or ``present_dice``,
+    the mean over classes."""
     fp16: bool = True
-    """Whether the version gets a float16 graph as well; TensorRT from 10 on needs it for FP16."""
+    """Whether to export an FP16 graph too; TensorRT from 10 on needs it for FP16."""
     int8: bool = True
-    """Whether an INT8 graph is tried as well, which takes minutes of a CPU."""
+    """Whether to try an INT8 graph too, which takes minutes of CPU time."""
     patience: int | None = None
-    """Stop after this many judgements without a better one; None never stops early."""
+    """Stop after this many evaluations without a better one; None to never stop early."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be run."""
+        """Refuse values that cannot be used."""
         for name, known in (("device", DEVICES), ("precision", PRECISIONS), ("watch", FIGURES)):
             if getattr(self, name) not in known:
                 raise ConfigError(

@@ -1,4 +1,4 @@
-"""A step on a GPU that is recorded once and replayed: a thousand kernels by one call."""
+"""A GPU step recorded once and replayed: a thousand kernels in one call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 NUM_FIRST: Final = 3
-"""Steps that are taken as they are, in which libraries choose kernels and take their memory."""
+"""Steps that run normally first, in which libraries choose kernels and allocate memory."""
 
 log = logging.getLogger(__name__)
 
@@ -18,12 +18,12 @@ log = logging.getLogger(__name__)
 class Recorder:
     """Runs a step; from the fourth time on by replaying what the GPU did.
 
-    A step that cannot be recorded, because the CPU looks at what the GPU made, is taken as it is
-    each time.
+    A step that cannot be recorded, because the CPU reads GPU results in it, runs normally each
+    time.
 
     Args:
-        step: Takes tensors on the device, always of the same shapes, and gives one. What else it
-            reads or writes stays where it is.
+        step: Takes tensors on the device, always of the same shapes, and returns one. Everything
+            else that it reads or writes must keep its address.
         device: The GPU.
     """
 
@@ -38,10 +38,10 @@ class Recorder:
         self._can_record = True
 
     def run(self, batch: tuple[Tensor, ...]) -> Tensor:
-        """Take the step.
+        """Run the step.
 
         Args:
-            batch: On the CPU, in pinned memory.
+            batch: The input on the CPU, in pinned memory.
         """
         if self._graph is None:
             self._given = tuple(tensor.to(self._device, non_blocking=True) for tensor in batch)
@@ -62,7 +62,7 @@ class Recorder:
     def _record(self) -> None:
         graph = torch.cuda.CUDAGraph()
         try:
-            # Other threads pin memory meanwhile, which has nothing to do with what is recorded.
+            # Other threads may pin memory meanwhile, which does not affect the recording.
             with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
                 self._result = self._step(*self._given)
         except torch.OutOfMemoryError:

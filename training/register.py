@@ -1,7 +1,7 @@
-"""From a trained network to a registered version, with the evidence that it is good enough.
+"""From a trained network to a registered version, with evidence of its quality.
 
-Thresholds and minimum areas are searched on the validation part, the figures in the card are of the
-test part, which nothing was chosen on; INT8 is accepted or refused on the validation part.
+Thresholds, minimum areas and INT8 are decided on the validation part. The card's figures are of the
+test part, which is used for nothing else.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from training.thresholds import search
 NUM_CHECKED: Final = 16
 """Images on which the exported graphs are compared with PyTorch."""
 NUM_CALIBRATION: Final = 48
-"""Training images that give INT8 its ranges."""
+"""Training images to calibrate INT8 with."""
 FILES: Final = {"fp32": "model.onnx", "fp16": "model_fp16.onnx", "int8": "model_int8.onnx"}
 
 
@@ -53,22 +53,22 @@ class Parts:
 
     training: Dataset
     validation: Dataset
-    """For when to stop, the best weights, thresholds, minimum areas and INT8."""
+    """For early stopping, the best weights, thresholds, minimum areas and INT8."""
     test: Dataset
     """For the figures in the card."""
 
     @property
     def joined(self) -> Dataset:
-        """All parts in one."""
+        """All parts as one dataset."""
         parts = (self.training, self.validation, self.test)
         return self.training.with_examples([e for part in parts for e in part.examples])
 
     def gaps(self, classes: Sequence[str]) -> list[str]:
-        """What cannot be learned, chosen or known, because a part has no mask of a class."""
+        """Return warnings about classes of which a part has no mask."""
         outcomes = {
-            "training": "it is never found",
+            "training": "it will never be found",
             "validation": "its threshold is chosen on images without it",
-            "test": "how well it is found is not known",
+            "test": "its quality is unknown",
         }
         return [
             f"class {class_id} ({name}) is on no {part} image: {outcome}."
@@ -88,7 +88,7 @@ class Product:
     graphs: Mapping[str, bytes]
     verdict: Verdict
     test_dice: tuple[float | None, ...]
-    """Of each image of the test part, see `training.metrics.image_dice`."""
+    """Dice of each image of the test part; see `training.metrics.image_dice`."""
 
 
 def make_version(
@@ -101,19 +101,18 @@ def make_version(
     source: Mapping[str, Any] | None = None,
     on_stage: Callable[[str], None] = lambda _: None,
 ) -> Product:
-    """Search thresholds, export, check, quantise, judge, and write the card.
+    """Choose thresholds, export, verify, quantise, evaluate, and write the card.
 
-    The same network and data give the same version; the card's date and environment are not part
-    of it.
+    The same network and data give the same version; the card's date and environment do not count.
 
     Args:
-        network: On the CPU, in evaluation mode.
-        parts: What it was trained on and what was held out.
-        config: How it was trained.
+        network: The network on the CPU, in evaluation mode.
+        parts: Training data and held-out data.
+        config: The recipe of the training.
         model: The model's name.
-        classes: Their names.
-        source: Where the parts came from and how they were cut, for the card.
-        on_stage: Called with what is being done.
+        classes: The classes' names.
+        source: Where the parts came from and how they were split, for the card.
+        on_stage: Called with the name of the step of the job.
 
     Raises:
         ConfigError: A part is empty, or the names do not fit the data.
@@ -123,12 +122,13 @@ def make_version(
     layout.check_name(model, what="model")
     if len(classes) != num_classes:
         raise ConfigError(
-            f"{len(classes)} class names ({', '.join(classes)}) for {num_classes} classes."
+            f"found {len(classes)} class names ({', '.join(classes)}), expected {num_classes}."
         )
     for name in ("validation", "test"):
         if not len(getattr(parts, name)):
             raise ConfigError(
-                f"the {name} part is empty: with this few images or groups, hold out more."
+                f"the {name} part is empty: there are too few images or groups for its share. "
+                "Increase the share, or add images."
             )
     height, width = parts.training.size
     on_stage("searching thresholds")
@@ -150,7 +150,7 @@ def make_version(
     checked = _some_images(parts.validation, NUM_CHECKED, height, width)
     graphs, agreement, notes = {}, {}, []
     if not config.fp16:
-        notes.append("FP16 is not part of this version: it was not asked for.")
+        notes.append("FP16 is not part of this version: the recipe excludes it.")
     for precision in ("fp32", "fp16") if config.fp16 else ("fp32",):
         on_stage(f"exporting {precision}")
         exported = export_graph(graph, height, width, precision=precision)
@@ -170,11 +170,11 @@ def make_version(
         return judge(open_session(graphs[precision]), part, post, height, width, on_image)
 
     validation = figures("fp32", parts.validation)
-    verdicts = [Verdict.without("it was not asked for.")]
+    verdicts = [Verdict.without("the recipe excludes it.")]
     lack = too_few(dataclasses.asdict(validation), classes)
     if config.int8 and lack is not None:
         num_images = f"{len(parts.validation):,} validation images"
-        verdicts = [Verdict.without(f"{num_images} are too few to tell ({lack}).")]
+        verdicts = [Verdict.without(f"{num_images} are too few to judge it ({lack}).")]
     elif config.int8:
         on_stage("quantising to int8")
         verdicts = _try_int8(graphs, parts, height, width, validation, figures)
@@ -220,14 +220,14 @@ def make_version(
 
 
 def register_product(store: Lake, product: Product, report: str) -> Card:
-    """Register a version and keep its report beside the card.
+    """Register a version and store its report with the card.
 
     Returns:
-        The card that stands: the first one, where the version was registered before.
+        The card in the registry: the earlier one, if the version was registered before.
 
     Raises:
-        EngineError: The version stands with figures of another test part, or see
-            `steel_batch.registry.register`; nothing was changed that was there.
+        EngineError: The version is registered with figures of another test part, or see
+            `steel_batch.registry.register`; the existing version is unchanged.
     """
     card = product.card
     register(store, card, product.graphs)
@@ -237,16 +237,16 @@ def register_product(store: Lake, product: Product, report: str) -> Card:
     if judged_on != judged_before_on:
         raise EngineError(
             f"{card.name} is registered in {store.url} with figures of a test part of digest "
-            f"{judged_before_on}, and was now judged on one of digest {judged_on}: its labels or "
-            "images changed, the network did not, and a version's card never changes. Train with "
-            "another --seed, which makes another version."
+            f"{judged_before_on}, but was now evaluated on one of digest {judged_on}: labels or "
+            "images have changed, the network has not, and a version's card never changes. Train "
+            "with another --seed, which makes another version."
         )
     store.put_if_absent(layout.report_file(card.model, card.version), report.encode())
     return standing
 
 
 def describe_environment() -> dict[str, Any]:
-    """What made a version: libraries, machine and the code's commit where it is known."""
+    """Return what made a version: libraries, machine, and the code's commit if known."""
     return {
         "steel_batch": __version__,
         "commit": _commit(),
@@ -268,10 +268,10 @@ def _try_int8(
     master: Metrics,
     figures: Callable[[str, Dataset], Metrics],
 ) -> list[Verdict]:
-    """Add the first INT8 graph to `graphs` that is as good as its master.
+    """Add the first INT8 graph that is as good as the FP32 graph to `graphs`.
 
     Returns:
-        What was found of each that was tried; the last one decides.
+        The verdict on each graph that was tried; the last one decides.
     """
     images = _some_images(parts.training, NUM_CALIBRATION, height, width)
     verdicts = []
@@ -291,7 +291,7 @@ def _try_int8(
 def _some_images(
     dataset: Dataset, most: int, height: int, width: int
 ) -> list[npt.NDArray[np.uint8]]:
-    """Images from all over a dataset at the engine's size, half of them with defects if it can."""
+    """Take images from all over a dataset at the engine's size, half of them with defects."""
     defective = [i for i, example in enumerate(dataset.examples) if example.masks]
     clean = [i for i, example in enumerate(dataset.examples) if not example.masks]
     num_clean = min(len(clean), most // 2)
@@ -305,7 +305,7 @@ def _spread(indices: Sequence[int], most: int) -> list[int]:
 
 
 def _commit() -> str | None:
-    """The commit of a checkout; None for an installed package."""
+    """Return the commit of a checkout; None for an installed package."""
     root = Path(__file__).parent.parent
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""The page about one version: its card, how training went, its best and worst images."""
+"""The page of a version: its card, its training, its best and worst images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from training.register import Product
 from training.session import open_session
 
 NUM_PICTURES: Final = 6
-"""Of the best, and as many of the worst."""
+"""Number of best images, and of worst images."""
 WIDTH_PX: Final = 920
-"""Of pictures of wide images; others are at most `HEIGHT_PX` high."""
+"""Width of pictures of wide images; others are at most `HEIGHT_PX` high."""
 HEIGHT_PX: Final = 440
 TRUTH_BGR: Final = (255, 255, 255)
 CURVES: Final = (
@@ -33,16 +33,16 @@ CURVES: Final = (
 )
 PLOT_WIDTH, PLOT_HEIGHT = 860, 180
 MARGIN: Final = 60
-"""Left of a plot, for its numbers; a third of it is below."""
+"""Space left of a plot for numbers; a third of it is below."""
 
 
 def render_report(product: Product, test: Dataset, records: Sequence[Mapping[str, Any]]) -> str:
-    """The page.
+    """Render the page.
 
     Args:
         product: The version.
-        test: What the figures in its card are of.
-        records: What the training loop reported.
+        test: The test part, which the card's figures are of.
+        records: The reports of the training loop.
     """
     return render_page(
         product.card,
@@ -90,7 +90,7 @@ def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Three to six round numbers that enclose a range."""
+    """Return three to six round numbers that enclose a range."""
     span = high - low or abs(high) or 1.0
     unit = 10.0 ** np.floor(np.log10(span))
     step = next(unit * part for part in (0.2, 0.5, 1.0, 2.0) if span <= unit * part * 5)
@@ -106,7 +106,7 @@ def _legend(classes: Sequence[str]) -> str:
 
 
 def _pictures(product: Product, test: Dataset) -> Iterator[str]:
-    """The worst and the best images with what is and what was found on them."""
+    """Yield the worst and the best images with true and predicted defects."""
     rated = sorted(
         (dice, index) for index, dice in enumerate(product.test_dice) if dice is not None
     )
@@ -140,12 +140,12 @@ def _classes_on(bitmask_HW: npt.NDArray[np.uint8], classes: Sequence[str]) -> st
 
 
 def _png(image_HW: npt.NDArray[np.uint8], judged: Judged, num_classes: int) -> bytes:
-    """An image at the size it is shown at; lines are drawn on it then, so none is thinned."""
+    """Draw an image at its display size; lines are drawn after scaling, so that none gets thin."""
     height, width = image_HW.shape
     scale = min(WIDTH_PX / width, HEIGHT_PX / height)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    least = 1 if scale < 1 else 128  # a thin mask that is shrunk stays
+    least = 1 if scale < 1 else 128  # keeps thin masks when the image shrinks
     picture = cv2.cvtColor(cv2.resize(image_HW, size, interpolation=shrink), cv2.COLOR_GRAY2BGR)
     for bitmask_HW, is_truth in ((judged.truth_HW, True), (judged.predicted_HW, False)):
         for c in range(num_classes):

@@ -1,8 +1,8 @@
-"""Resampling at a fixed size as two products with constant matrices, while a graph is traced.
+"""Resampling at a fixed size as products with two constant matrices, while a graph is traced.
 
-Adaptive pooling and antialiased resizing have no operator in opset 17. Between two fixed sizes,
-both are linear along rows and along columns, so each is one constant matrix per direction. ONNX
-Runtime and every TensorRT multiply matrices.
+Opset 17 has no operator for adaptive pooling and antialiased resizing. Between two fixed sizes both
+are linear along rows and columns, so each is one constant matrix per direction. ONNX Runtime and
+every TensorRT can multiply matrices.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from torch.overrides import TorchFunctionMode
 
 Size = tuple[int, int]
 Resample = Callable[[Tensor, Size], Tensor]
-"""Images [N, 1, H, W] to a height and width."""
+"""Resamples images [N, 1, H, W] to a height and width."""
 POOLING: Final = inspect.signature(functional.adaptive_avg_pool2d)
 INTERPOLATION: Final = inspect.signature(functional.interpolate)
 
 
 class ConstantResampling(TorchFunctionMode):
-    """Replaces what the exporter has no operator for by matrix products, within its context.
+    """Replaces functions without an operator by matrix products, within its context.
 
-    Everything else passes unchanged: global pooling, and resizing that ONNX's Resize can do.
+    All others are unchanged: global pooling, and resizing that ONNX's Resize can do.
     """
 
     def __torch_function__(
@@ -37,7 +37,7 @@ class ConstantResampling(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Called by PyTorch in place of each of its functions."""
+        """Called by PyTorch instead of each of its functions."""
         kwargs = kwargs or {}
         if func is functional.adaptive_avg_pool2d:
             given = POOLING.bind(*args, **kwargs).arguments
@@ -67,7 +67,7 @@ def _interpolation(given: Mapping[str, Any]) -> Resample:
 
 
 def _pooled_size(image: Tensor, size: Any) -> Size:
-    """A size as PyTorch's functions take it: one number for both, None for what the image has."""
+    """Parse a size of PyTorch's functions: one number for both, None for the image's own size."""
     pair = size if isinstance(size, Sequence) else (size, size)
     height, width = (
         int(before if after is None else after)
@@ -77,11 +77,11 @@ def _pooled_size(image: Tensor, size: Any) -> Size:
 
 
 def _resample(image: Tensor, size: Size, resample: Resample) -> Tensor:
-    """[…, H, W] to […, height, width]."""
+    """Resample […, H, W] to […, height, width]."""
     before = int(image.shape[-2]), int(image.shape[-1])
     if before == size:
         return image
-    # A thread of its own is not traced, so what it returns enters the graph as constants.
+    # Another thread is not traced, so its result enters the graph as a constant.
     with ThreadPoolExecutor(1) as untraced:
         rows, columns = untraced.map(_matrix, before, size, (resample, resample))
     ranks = (1,) * (image.ndim - 2)
@@ -90,7 +90,7 @@ def _resample(image: Tensor, size: Size, resample: Resample) -> Tensor:
 
 
 def _matrix(before: int, after: int, resample: Resample) -> Tensor:
-    """[before, after]: what each pixel of a row gives to each pixel of the resampled row."""
+    """Return [before, after]: the weight of each input pixel of a row in each output pixel."""
     with torch.no_grad():
         return resample(torch.eye(before).view(before, 1, 1, before), (1, after)).view(
             before, after

@@ -1,8 +1,8 @@
-"""Crops made on a GPU, from images that lie in its memory.
+"""Crops made on a GPU, from images in its memory.
 
-What is drawn is what `training.batches` draws; of each crop a row of numbers crosses to the GPU.
-All that is made of it has one shape whatever was drawn, so that a step can be recorded. Levels may
-differ by one from those of OpenCV. Shape suffixes: N crops, C classes, H rows, W columns.
+The random parameters are those of `training.batches`; for each crop, one row of numbers is copied
+to the GPU. All tensors have the same shape in every step, so that the step can be recorded. Levels
+may differ by one from OpenCV's. Shape suffixes: N crops, C classes, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from training.batches import Batch, Choice, Examples
 from training.recipe import TrainConfig
 
 MOST_OF_FREE_MEMORY: Final = 0.4
-"""The rest is for the network."""
+"""Share of free memory for images; the rest is for the network."""
 _INDEX, _MASK, _LEFT, _UP, _BACK, _TURN, _CONTRAST, _GAIN, _SHIFT, _NOISE, _START = range(11)
 _MATRIX: Final = slice(11, 17)
 _RECTANGLE: Final = slice(17, 21)
 NUM_NUMBERS: Final = 21
-"""Of each crop."""
+"""Numbers per crop."""
 
 
 def fits(examples: Examples, free_bytes: int) -> bool:
-    """Whether all images, their masks and a teacher's answers fit into a GPU's memory."""
+    """Return whether all images, masks and teachers' answers fit in a GPU's memory."""
     needed = examples.num_kept_bytes
     if examples.lessons is not None:
         needed += len(examples) * int(np.prod(examples.lessons.shape_CHW))
@@ -41,10 +41,10 @@ class ResidentCrops:
     """Makes the crops of a step on the GPU.
 
     Args:
-        examples: Each is read once, here, and kept on the GPU.
+        examples: The images; each is read once, here, and kept on the GPU.
         config: The recipe.
         device: The GPU.
-        num_threads: That read.
+        num_threads: Threads that read images.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class ResidentCrops:
         self._augment = config.augment
         self._device = device
         has_mask = [bool(example.masks) for example in examples.examples]
-        self._mask_of = np.where(has_mask, np.cumsum(has_mask), 0)  # 0 is a clean one
+        self._mask_of = np.where(has_mask, np.cumsum(has_mask), 0)  # 0 is an empty mask
         shape = (height * width,)
         self._images = torch.empty((len(examples), *shape), dtype=torch.uint8, device=device)
         self._masks = torch.zeros((sum(has_mask) + 1, *shape), dtype=torch.uint8, device=device)
@@ -88,14 +88,14 @@ class ResidentCrops:
         self._noise = torch.from_numpy(bank).to(device)
 
     def numbers(self, choices: Sequence[Choice]) -> Batch:
-        """What the GPU has to be told of a step's crops: one tensor, on the CPU."""
+        """Encode the parameters of a step's crops in one tensor, on the CPU."""
         rows = [self._row(choice) for choice in choices]
         if self._augment.mix_share:
             rows += [self._row(choice.other or choice) for choice in choices]
         return (torch.from_numpy(np.array(rows, np.float64)),)
 
     def make(self, numbers: Tensor) -> Batch:
-        """The crops that `numbers` describes, there on the GPU already."""
+        """Make the crops that `numbers` describes; it is on the GPU already."""
         layers = self._place(numbers)
         if self._augment.mix_share:
             half = len(numbers) // 2
@@ -128,7 +128,7 @@ class ResidentCrops:
         return (rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)
 
     def _place(self, numbers: Tensor) -> list[Tensor]:
-        """Image, bitmask and answer of each crop."""
+        """Return image, bitmask and answer of each crop."""
 
         def of(number: int) -> Tensor:
             return numbers[:, number, None, None]
@@ -163,7 +163,7 @@ class ResidentCrops:
         return answers[image[:, None], classes, place[:, None]]
 
     def _flat(self, x: Tensor, y: Tensor) -> Tensor:
-        """The place in an image of whole coordinates in a crop; outside of it they are mirrored."""
+        """Return the offset in an image of coordinates in a crop, mirrored outside the image."""
         x, y = (_mirrored(x, self._width), _mirrored(y, self._height))
         return y.long() * self._full_width + x.long()
 
@@ -198,7 +198,7 @@ class ResidentCrops:
 
 
 def _mirrored(places: Tensor, size: int) -> Tensor:
-    """Places before 0 or from `size` on, as if the row went on in a mirror at its last pixel."""
+    """Mirror positions below 0 or from `size` on at the first and last pixel."""
     if size == 1:
         return torch.zeros_like(places)
     around = 2 * (size - 1)

@@ -1,7 +1,7 @@
-"""What is rewritten in an exported graph, so that every parser takes it.
+"""Rewrites an exported graph so that every parser accepts it.
 
-Constants are computed beforehand, every Resize gets constant scales, what nothing reads goes, and
-the shapes that the contract fixes are stated.
+Constants are precomputed, every Resize gets constant scales, unused nodes are removed, and the
+shapes that the contract fixes are declared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from training.session import open_session
 
 
 def simplify(model: onnx.ModelProto, height: int, width: int) -> None:
-    """Compute constants, fix resizes, drop what is unused, state shapes; all in place."""
+    """Fold constants, fix resizes, remove unused nodes, declare shapes; all in place."""
     _fold_constants(model)
     _fix_resizes(model, np.zeros((1, 1, height, width), np.uint8))
     _drop_unused(model)
@@ -27,7 +27,7 @@ def simplify(model: onnx.ModelProto, height: int, width: int) -> None:
 
 
 def _fold_constants(model: onnx.ModelProto) -> None:
-    """Compute what depends on constants alone, so that no parser has to."""
+    """Compute what depends only on constants, so that no parser has to."""
     graph = model.graph
     known = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in list(graph.node):
@@ -42,7 +42,7 @@ def _fold_constants(model: onnx.ModelProto) -> None:
 
 
 def _fix_resizes(model: onnx.ModelProto, image: npt.NDArray[np.uint8]) -> None:
-    """Give every Resize constant scales instead of sizes that are computed."""
+    """Give every Resize constant scales instead of computed sizes."""
     computed = [
         node
         for node in model.graph.node
@@ -61,14 +61,14 @@ def _fix_resizes(model: onnx.ModelProto, image: npt.NDArray[np.uint8]) -> None:
 
 
 def resize_scale(before: int, after: int) -> np.float32:
-    """The float32 scale by which a Resize makes `after` rows of `before`.
+    """Return the float32 scale by which a Resize turns `before` rows into `after` rows.
 
-    ONNX, ONNX Runtime and TensorRT round ``before * scale`` down. The float32 that is nearest to
-    the quotient may be below it, and then a row is lost: 12 rows times float32(25 / 12) are 24.
-    So it is the smallest float32 whose exact product is not below `after`.
+    ONNX, ONNX Runtime and TensorRT round ``before * scale`` down. The float32 nearest to the
+    quotient may be below it, and then a row is lost: 12 rows times float32(25 / 12) are 24. So this
+    is the smallest float32 whose exact product is not below `after`.
     """
     scale = np.float32(after / before)
-    while before * float(scale) < after:  # exact: 24 bits by a size
+    while before * float(scale) < after:  # exact: 24 bits times a size
         scale = np.nextafter(scale, np.float32(np.inf))
     return scale
 
@@ -76,7 +76,7 @@ def resize_scale(before: int, after: int) -> np.float32:
 def _shapes_of(
     model: onnx.ModelProto, names: Sequence[str], image: npt.NDArray[np.uint8]
 ) -> dict[str, tuple[int, ...]]:
-    """The shapes of inner tensors, from running the graph once."""
+    """Find the shapes of inner tensors by running the graph once."""
     if not names:
         return {}
     probe = onnx.ModelProto()
@@ -90,7 +90,7 @@ def _shapes_of(
 
 
 def _drop_unused(model: onnx.ModelProto) -> None:
-    """Remove nodes and constants that nothing reads."""
+    """Remove nodes and constants that are not used."""
     graph = model.graph
     while True:
         read = {name for node in graph.node for name in node.input}
@@ -105,7 +105,7 @@ def _drop_unused(model: onnx.ModelProto) -> None:
 
 
 def _state_shapes(model: onnx.ModelProto, height: int, width: int) -> None:
-    """Write the shapes that the contract fixes where the exporter left symbols."""
+    """Write the shapes that the contract fixes in place of the exporter's symbols."""
     for tensor in model.graph.output:
         dims = tensor.type.tensor_type.shape.dim
         if tensor.name == MASK:
@@ -117,10 +117,10 @@ def _state_shapes(model: onnx.ModelProto, height: int, width: int) -> None:
 
 
 def halve(model: onnx.ModelProto) -> None:
-    """Make weights and activations float16, from weights that normalisation is folded into.
+    """Convert weights and activations to float16, after normalisation was folded into the weights.
 
-    Folding after halving would round each weight several times, and all of a channel alike: that
-    cost five times the error. Peaks and counts stay float32, and so do scales, which must.
+    Folding after the conversion would round each weight several times, and all of a channel the
+    same way, with five times the error. Peaks and counts stay float32, and so must scales.
     """
     graph = model.graph
     makers = {output: node for node in graph.node for output in node.output}

@@ -1,4 +1,4 @@
-"""ONNX Runtime as training uses it: on the CPU, for graphs that were just made."""
+"""ONNX Runtime for training: on the CPU, for graphs that were just exported."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import onnxruntime as ort
 
 
 def open_session(onnx_bytes: bytes, *, num_threads: int = 0) -> ort.InferenceSession:
-    """ONNX Runtime on the CPU; 0 threads are as many as this process may use cores.
+    """Open ONNX Runtime on the CPU; 0 threads for as many as this process may use cores.
 
-    Left to itself, ONNX Runtime takes every core of the machine, also those that it was denied.
+    By default, ONNX Runtime uses every core of the machine, including those denied to the process.
     """
     options = ort.SessionOptions()
     options.intra_op_num_threads = num_threads or len(os.sched_getaffinity(0))

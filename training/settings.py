@@ -21,17 +21,17 @@ Config = TypeVar("Config", AugmentConfig, ModelConfig, TrainConfig)
 
 
 def read_recipe(path: Path | None, flags: Mapping[str, Any]) -> TrainConfig:
-    """The recipe of a file, with what flags say in its place. PyTorch is not imported.
+    """Read the recipe of a file, overridden by flags. PyTorch is not imported.
 
     The file has the tables ``[recipe]``, ``[model]`` and ``[augment]``, whose keys are the fields
     of `TrainConfig`, `ModelConfig` and `AugmentConfig`.
 
     Args:
         path: The file; None for the defaults.
-        flags: Values by field name of any of the three; None means the flag was not given.
+        flags: Values by field name of any of the three; None for a flag that was not given.
 
     Raises:
-        ConfigError: A table or key is unknown, or a value is of the wrong kind or out of range.
+        ConfigError: A table or key is unknown, or a value is of the wrong type or out of range.
     """
     given = {name: value for name, value in flags.items() if value is not None}
     model = _build(ModelConfig, path, "model", given)
@@ -47,8 +47,8 @@ def _refuse_other_tables(path: Path) -> None:
     unknown = sorted(parse_toml(path).keys() - set(TABLES))
     if unknown:
         raise ConfigError(
-            f"--config {path} has {', '.join(unknown)} at its top; expected the tables "
-            f"{', '.join(f'[{table}]' for table in TABLES)} and nothing else there."
+            f"--config {path} has {', '.join(unknown)} at the top level, expected only the tables "
+            f"{', '.join(f'[{table}]' for table in TABLES)}."
         )
 
 
@@ -66,7 +66,7 @@ def _build(kind: type[Config], path: Path | None, section: str, flags: Mapping[s
 
 
 def _typed(kind: Any, value: Any, where: str) -> Any:
-    """A value as its field's type, where TOML or a flag can express it."""
+    """Convert a value to its field's type, if TOML or a flag can express it."""
     for number in value if isinstance(value, (list, tuple)) else (value,):
         if isinstance(number, float) and not math.isfinite(number):
             raise ConfigError(f"{where} is {number}, expected a finite number.")

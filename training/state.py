@@ -1,4 +1,4 @@
-"""What changes from step to step of a training run, and where it is computed."""
+"""The state of a training run that changes with each step, and the device that computes it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from training.recorder import Recorder
 GREATEST_GRADIENT: Final = 5.0
 """Norm that gradients are clipped to."""
 WAYS: Final = ("lr", "fused", "capturable", "foreach")
-"""Of an optimiser's settings those that are the device's; the rate is set in each step."""
+"""Settings of an optimiser that depend on the device; the learning rate is set in each step."""
 AUTOCAST: Final = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where this process computes, and its place among others."""
+    """The device of this process, and its rank among the processes."""
 
     device: torch.device
     rank: int
@@ -40,17 +40,17 @@ class Place:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that writes and judges."""
+        """Whether this is the process that writes and evaluates."""
         return self.rank == 0
 
 
 class TrainingState:
-    """Network, average, optimiser and the best so far.
+    """Network, moving average, optimiser and the best weights so far.
 
     Args:
         config: The recipe.
-        num_classes: Of the data.
-        place: Where this process computes.
+        num_classes: Number of classes.
+        place: The device and rank of this process.
     """
 
     def __init__(self, config: TrainConfig, num_classes: int, place: Place) -> None:
@@ -95,14 +95,14 @@ class TrainingState:
         self.is_done = False
 
     def update(self, step: int, batch: Batch) -> None:
-        """Take one step.
+        """Take one training step.
 
         Args:
-            step: Its number.
-            batch: What the maker of crops is given; see `make_crops_by`.
+            step: The step's number.
+            batch: The batch, or the input of `make_crops_by`.
         """
         config, device = self._config, self._place.device
-        # Where a network drops activations, a continued run drops the same ones.
+        # If a network uses dropout, a resumed run drops the same activations.
         entropy = np.random.SeedSequence((config.seed, step, self._place.rank))
         torch.manual_seed(int(entropy.generate_state(1)[0]))
         self._set_rate(config.learning_rate * _schedule(step, config))
@@ -116,11 +116,11 @@ class TrainingState:
         self._losses.append(total)
 
     def make_crops_by(self, make: Callable[..., Batch]) -> None:
-        """Let `update` be given what `make` makes crops of on the device, and not the crops."""
+        """Make `update` take the input of `make`, which makes crops of it on the device."""
         self._make = make
 
     def _learn(self, *given: Tensor) -> Tensor:
-        """Move the weights by one batch; its loss."""
+        """Update the weights with one batch; return its loss."""
         config, device = self._config, self._place.device
         batch = self._make(*given)
         self.optimizer.zero_grad(set_to_none=True)
@@ -163,13 +163,13 @@ class TrainingState:
                 group["lr"] = rate
 
     def take_loss(self) -> float:
-        """The mean loss of this process's crops since it was last asked for."""
+        """Return the mean loss of this process's crops since the last call."""
         loss = float(torch.stack(self._losses).mean())
         self._losses = []
         return loss
 
     def judge(self, held_out: Examples) -> dict[str, Any]:
-        """Judge the average, remember it if it is the best, and see whether to stop."""
+        """Evaluate the average, keep it if it is the best, and decide whether to stop."""
         graph = ContractGraph(self.average, (0.5,) * self._num_classes).to(self._place.device)
         metrics = judge_network(graph, held_out)
         present = [c.present_dice for c in metrics.classes if c.present_dice is not None]
@@ -195,14 +195,14 @@ class TrainingState:
         }
 
     def result(self) -> Segmenter:
-        """The best average, or the last where none was judged."""
+        """Return the best average, or the last one if none was evaluated."""
         result = copy.deepcopy(self.average)
         if self.best is not None:
             result.load_state_dict(self.best.weights)
         return result.eval().to(torch.device("cpu")).to(memory_format=torch.contiguous_format)
 
     def save(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """Return the state for a checkpoint."""
         return {
             "step": self.step,
             "losses": self._losses,
@@ -215,18 +215,18 @@ class TrainingState:
         }
 
     def load(self, saved: dict[str, Any]) -> None:
-        """From a checkpoint."""
+        """Restore the state of a checkpoint."""
         self.network.load_state_dict(saved["network"])
         self.average.load_state_dict(saved["average"])
         ways = [{name: group[name] for name in WAYS} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(saved["optimizer"])
         for group, way in zip(self.optimizer.param_groups, ways, strict=True):
-            group.update(way)  # of this device, whatever the first half ran on
-        if saved["scaler"]:  # empty where the first half ran without
+            group.update(way)  # this device's, whichever device the checkpoint came from
+        if saved["scaler"]:  # empty if it was saved without one
             self._scaler.load_state_dict(saved["scaler"])
         self.step, self.num_worse = saved["step"], saved["num_worse"]
         self._losses = saved["losses"]
-        self.is_done = self._has_lost_patience()  # by the recipe of now
+        self.is_done = self._has_lost_patience()  # by the present recipe
         self.best = None if saved["best"] is None else Best(**saved["best"])
 
     def _has_lost_patience(self) -> bool:
@@ -240,15 +240,15 @@ class TrainingState:
 
 
 def find_place(config: TrainConfig) -> Place:
-    """The device of this process, and its place in the process group that is up, if any.
+    """Find this process's device, and its rank in the initialised process group, if any.
 
     Raises:
-        ConfigError: There is no such device, or a batch cannot be shared evenly.
+        ConfigError: There is no such device, or a batch cannot be divided evenly.
     """
     has_gpu = torch.cuda.is_available()
     if config.device == "cuda" and not has_gpu:
         raise MachineError(
-            "device is cuda, but PyTorch sees no GPU here; use --device auto or cpu."
+            "--device cuda, but PyTorch finds no GPU here: use --device auto or cpu."
         )
     on_gpu = has_gpu and config.device != "cpu"
     device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
@@ -257,8 +257,8 @@ def find_place(config: TrainConfig) -> Place:
         rank, num_ranks = distributed.get_rank(), distributed.get_world_size()
     if config.batch_size % (num_ranks * config.accumulate):
         raise ConfigError(
-            f"a batch of {config.batch_size} cannot be shared by {num_ranks} process(es) in "
-            f"{config.accumulate} part(s) each; choose a multiple of "
+            f"a batch of {config.batch_size} cannot be divided among {num_ranks} process(es) with "
+            f"{config.accumulate} part(s) each: use a multiple of "
             f"{num_ranks * config.accumulate}."
         )
     return Place(device, rank, num_ranks)
@@ -277,14 +277,14 @@ def _positive_weight(config: TrainConfig, num_classes: int) -> Tensor:
     if isinstance(weight, tuple):
         if len(weight) != num_classes:
             raise ConfigError(
-                f"positive_weight has {len(weight)} figures; the data has {num_classes} classes."
+                f"positive_weight has {len(weight)} values, expected {num_classes}, one per class."
             )
         return torch.tensor(weight, dtype=torch.float32)
     return torch.full((num_classes,), float(weight))
 
 
 def _is_recorded(config: TrainConfig, place: Place, dtype: torch.dtype | None) -> bool:
-    """Whether steps can be replayed: by one process, without a scale that the CPU looks at."""
+    """Return whether steps can be replayed: one process, without a loss scale read by the CPU."""
     on_gpu = place.device.type == "cuda"
     return config.resident and on_gpu and place.num_ranks == 1 and dtype is not torch.float16
 
@@ -292,7 +292,7 @@ def _is_recorded(config: TrainConfig, place: Place, dtype: torch.dtype | None) -
 def _make_optimizer(
     network: Segmenter, config: TrainConfig, device: torch.device, is_recorded: bool
 ) -> torch.optim.Optimizer:
-    """AdamW; biases and normalisation do not decay."""
+    """Create AdamW; biases and normalisation have no weight decay."""
     parameters = list(network.parameters())
     groups: list[dict[str, Any]] = [
         {"params": [p for p in parameters if p.ndim > 1]},
@@ -310,7 +310,7 @@ def _make_optimizer(
 
 
 def _schedule(step: int, config: TrainConfig) -> float:
-    """Warm-up, then half a cosine down to a hundredth."""
+    """Return the learning rate's factor: warm-up, then half a cosine down to a hundredth."""
     warmup = max(1, int(config.warmup_share * config.num_steps))
     if step < warmup:
         return (step + 1) / warmup

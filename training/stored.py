@@ -1,4 +1,4 @@
-"""A training run whose state lies in the store, so that any machine can continue it."""
+"""A training run whose state is in the store, so that any machine can resume it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from training.model import Segmenter
 from training.recipe import TrainConfig
 
 FILES = ("metrics.jsonl", "checkpoint.pt")
-"""In the order in which they are saved: a checkpoint never lacks the figures before it."""
+"""In the order of saving: the journal is never behind its checkpoint."""
 
 
 def train_stored(
@@ -30,16 +30,16 @@ def train_stored(
     *,
     lessons: Lessons | None = None,
 ) -> Segmenter:
-    """Train, or continue what the store has of this run, and save every checkpoint there.
+    """Train, or resume the run in the store, and save every checkpoint there.
 
     Args:
-        dataset: What to learn from.
+        dataset: Training data.
         validation: See `training.loop.train`.
         config: The recipe.
-        store: Takes checkpoints and figures.
+        store: For checkpoints and figures.
         run: The run's name.
-        folder: Scratch space of this process.
-        on_step: Called with what is reported.
+        folder: Folder for temporary files of this process.
+        on_step: Called with each report.
         lessons: See `training.loop.train`.
     """
     folder.mkdir(parents=True, exist_ok=True)

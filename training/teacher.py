@@ -1,8 +1,8 @@
-"""Versions as teachers: what they say of images becomes a part of what another network learns.
+"""Versions as teachers: another network learns from their predictions (distillation).
 
-A version's graph says masks, and the highest probability of each class on an image. The logits
-that this is the highest of are inside the graph, so any version can teach that keeps the engine's
-contract. Shape suffixes: N images, C classes, H rows, W columns.
+A version's graph outputs masks, and the highest probability of each class on an image. The logits
+are inside the graph, so every version that keeps the engine's contract can be a teacher. Shape
+suffixes: N images, C classes, H rows, W columns.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ MAXIMA: Final = frozenset({"ReduceMax", "MaxPool", "GlobalMaxPool"})
 SHAPES: Final = frozenset({"Reshape", "Squeeze", "Flatten", "Unsqueeze"})
 UNCHANGED: Final = frozenset({"Cast", "Identity"})
 PEAK_TOLERANCE: Final = 0.001
-"""By which the highest of the logits may differ from what the graph says: it is the same number."""
+"""Tolerance between the highest logit and the graph's peak, which is the same number."""
 MOST_CERTAIN: Final = 1e-6
-"""Where a graph holds probabilities and not logits: how near they may come to 0 and 1."""
+"""If a graph contains probabilities instead of logits: their least distance from 0 and 1."""
 
 
 class Teacher:
-    """One version.
+    """One version as a teacher.
 
     Args:
-        engine: Which.
+        engine: The version.
 
     Raises:
-        EngineError: Its graph is damaged, or the logits are not found in it.
+        EngineError: Its graph is damaged, or does not contain the logits.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -56,10 +56,10 @@ class Teacher:
         self._session = open_session(model.SerializeToString())
 
     def logits(self, image_HW: Pixels) -> Logits:
-        """Of one image of the engine's size, [C, H, W].
+        """Return the logits of one image of the engine's size, [C, H, W].
 
         Raises:
-            EngineError: What was found in the graph are not its logits.
+            EngineError: The values found in the graph are not its logits.
         """
         card = self.card
         inner, peak = self._session.run([self._inner, PEAK], {IMAGE: image_HW[None, None]})
@@ -70,19 +70,18 @@ class Teacher:
         logits = at_full_size(values, len(card.classes), card.height, card.width)
         if logits is None or not _is_highest(logits, peak[0]):
             raise EngineError(
-                f"--teacher {card.name}: its graph shows no logits for each class and pixel, from "
-                "which another network could learn. Give a version that was made by "
-                "`steel-batch train`."
+                f"--teacher {card.name}: its graph contains no logits for each class and pixel, "
+                "which distillation needs. Use a version made by `steel-batch train`."
             )
         return logits
 
 
 def find_teachers(names: Sequence[str], store: Lake) -> list[Engine]:
-    """The versions that are to teach.
+    """Load the versions that are teachers.
 
     Args:
-        names: As `load_engine` takes them; one that comes twice counts once.
-        store: Where they are looked up.
+        names: Names as in `load_engine`; a repeated one counts once.
+        store: The registry.
 
     Raises:
         ConfigError: There is no such version.
@@ -93,15 +92,15 @@ def find_teachers(names: Sequence[str], store: Lake) -> list[Engine]:
 
 
 def check_teacher(card: Card, classes: Sequence[str] | None, size: tuple[int, int] | None) -> None:
-    """Refuse a teacher of other classes or of another size.
+    """Refuse a teacher with other classes or another size.
 
     Args:
-        card: The teacher's.
-        classes: Of this training, in their order; None where they are not known yet.
-        size: Height and width of this training; None where it is not known yet.
+        card: The teacher's card.
+        classes: The classes of this training, in order; None if they are not known yet.
+        size: Height and width of this training; None if it is not known yet.
 
     Raises:
-        ConfigError: It names both sides.
+        ConfigError: It states both.
     """
     of_teacher, of_job = [], []
     if classes is not None and tuple(classes) != card.classes:
@@ -112,9 +111,9 @@ def check_teacher(card: Card, classes: Sequence[str] | None, size: tuple[int, in
         of_job.append(f"{size[0]}×{size[1]}")
     if of_teacher:
         raise ConfigError(
-            f"--teacher {card.name} knows {' and '.join(of_teacher)}, and this training has "
-            f"{' and '.join(of_job)}: give a version of the same classes, in the same order, and "
-            "of the same size."
+            f"--teacher {card.name} has {' and '.join(of_teacher)}, but this training has "
+            f"{' and '.join(of_job)}: use a version with the same classes, in the same order, and "
+            "the same size."
         )
 
 
@@ -126,17 +125,17 @@ def teach(
     temperature: float,
     on_images: Callable[[int], None] = lambda _: None,
 ) -> Lessons:
-    """Ask teachers about every image.
+    """Run teachers on every image.
 
-    Where there are several, their probabilities are averaged, and what they mark together is what
-    their logits are above their thresholds by, on average. An unlabelled image gets these masks.
+    The probabilities of several teachers are averaged. Their mask is where the mean distance of
+    their logits from their thresholds is positive; unlabelled images get these masks.
 
     Args:
         teachers: One or more, of the same classes and size.
         dataset: Labelled images.
-        unlabelled: Images that nobody labelled.
-        temperature: What logits are divided by.
-        on_images: Called with the number of images that are done.
+        unlabelled: Images without labels.
+        temperature: Divides the logits.
+        on_images: Called with the number of finished images.
     """
     card = teachers[0].card
     answers: list[bytes] = []
@@ -170,7 +169,7 @@ def _mean_probability(logits: Sequence[Logits], temperature: float) -> Logits:
 
 
 def _marks(teachers: Sequence[Teacher], logits: Sequence[Logits]) -> npt.NDArray[np.bool_]:
-    """The pixels of each class that teachers mark, [C, H, W]; few of one class are none."""
+    """Return the teachers' mask of each class, [C, H, W], with minimum areas applied."""
     above = np.zeros_like(logits[0])
     for teacher, each in zip(teachers, logits, strict=True):
         thresholds = np.array(teacher.card.thresholds, np.float64)
@@ -185,7 +184,7 @@ def _marks(teachers: Sequence[Teacher], logits: Sequence[Logits]) -> npt.NDArray
 
 
 def _marked(example: Example, marks_CHW: npt.NDArray[np.bool_]) -> Example:
-    """An example with the masks of a teacher, at the image's own size."""
+    """Return an example with a teacher's masks, at the image's own size."""
     masks = {}
     for class_id, mask_HW in enumerate(marks_CHW, start=1):
         scaled = mask_to_source(mask_HW.astype(np.uint8), example.height, example.width)
@@ -195,10 +194,10 @@ def _marked(example: Example, marks_CHW: npt.NDArray[np.bool_]) -> Example:
 
 
 def _find_inner(model: onnx.ModelProto, name: str) -> tuple[str, bool]:
-    """The tensor that peaks are the maximum of, and whether it holds logits.
+    """Find the tensor that peaks are the maximum of, and whether it contains logits.
 
-    From the output upwards, past what keeps the order of values, to the first maximum that is
-    taken of something else.
+    Walks upwards from the output, through operators that keep the order of values, to the first
+    maximum that is taken of something else.
     """
     makers = {output: node for node in model.graph.node for output in node.output}
     tensor, inner, is_squashed = PEAK, None, False
@@ -213,14 +212,14 @@ def _find_inner(model: onnx.ModelProto, name: str) -> tuple[str, bool]:
             inner, found_squashed = tensor, is_squashed
     if inner is None:
         raise EngineError(
-            f"--teacher {name}: its graph takes no maximum over pixels for its peaks, so its "
-            "logits are not found. Give a version that was made by `steel-batch train`."
+            f"--teacher {name}: its graph computes no maximum over pixels for its peaks, so its "
+            "logits cannot be found. Use a version made by `steel-batch train`."
         )
     return inner, found_squashed
 
 
 def at_full_size(values: Logits, num_classes: int, height: int, width: int) -> Logits | None:
-    """Logits [C, H, W] of what a graph has, where squares may be channels of one pixel."""
+    """Return logits [C, H, W] of a graph's tensor, in which squares may be channels of a pixel."""
     if values.ndim != 3 or values.shape[0] % num_classes:
         return None
     num_places = values.shape[0] // num_classes

@@ -1,9 +1,10 @@
-"""Thresholds and minimum areas: searched on validation, part of the engine's version.
+"""Thresholds and minimum areas, chosen on validation images and part of the engine's version.
 
-For each class, the pair that gives the best Dice of the competition over the validation images; of
-pairs within `SLACK` of the best, the one nearest to no post-processing, which generalises better.
-Masks are compared at each image's own size, and least areas count the engine's pixels: both as
-`score` does it. Shape suffixes: N images, C classes, T thresholds, H rows, W columns.
+For each class, the search finds the pair with the best Dice of the competition on the validation
+images. Of all pairs within `SLACK` of the best, it takes the one nearest to no post-processing,
+which generalises better. Masks are compared at each image's own size, and minimum areas count the
+engine's pixels, as in `score`. Shape suffixes: N images, C classes, T thresholds, H rows, W
+columns.
 """
 
 from __future__ import annotations
@@ -26,28 +27,28 @@ SLACK: Final = 0.0005
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What was found for one class."""
+    """The choice for one class."""
 
     threshold: float
     """A probability; a pixel above it belongs to the class."""
     min_area_px: int
-    """An image with fewer pixels of the class has none; in pixels of the engine's size."""
+    """Images with fewer pixels of the class have none; in pixels of the engine's size."""
     kaggle_dice: float
-    """Of this class on the images that were searched."""
+    """Kaggle Dice of this class on the validation images."""
 
 
 def search(
     outputs: Iterable[tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]], num_classes: int
 ) -> list[Choice]:
-    """Choose per class.
+    """Choose threshold and minimum area of each class.
 
     Args:
         outputs: Per image, probabilities [C, H, W] at the engine's size and the true bitmask at
-            the image's; read once.
+            the image's size; read once.
         num_classes: C.
 
     Raises:
-        ValueError: There is no image.
+        ValueError: There are no images.
     """
     rows, image_px, engine_px = [], [], 0
     for p_CHW, truth_HW in outputs:
@@ -57,7 +58,7 @@ def search(
         image_px.append(truth_HW.size)
         engine_px = p_CHW[0].size
     if not rows:
-        raise ValueError("there is no image to search on")
+        raise ValueError("there are no images to search on")
     areas_NCT3, image_px_N = np.stack(rows), np.array(image_px, np.int64)
     return [_choose(areas_NCT3[:, c], image_px_N, engine_px) for c in range(num_classes)]
 
@@ -65,9 +66,9 @@ def search(
 def _areas(
     probability_HW: npt.NDArray[np.float32], truth_HW: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.int64]:
-    """Predicted, true and common pixels of the image at each threshold, [T, 3]."""
+    """Return predicted, true and common pixels of the image at each threshold, [T, 3]."""
     passed_HW = np.zeros(probability_HW.shape, np.uint8)
-    for p in PROBABILITIES:  # how many of them a pixel passes: they rise
+    for p in PROBABILITIES:  # counts how many of them a pixel exceeds: they ascend
         passed_HW += probability_HW > p
     passed_HW = mask_to_source(passed_HW, *truth_HW.shape)
     inside = passed_HW[truth_HW.astype(bool)]

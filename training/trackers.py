@@ -1,4 +1,4 @@
-"""Where figures of a run go beside ``metrics.jsonl``: TensorBoard, and MLflow if installed."""
+"""Trackers of a run's figures besides ``metrics.jsonl``: TensorBoard, and MLflow if installed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from training.journal import OnStep
 def open_trackers(
     folder: Path, store: Lake, run: str, settings: Mapping[str, Any]
 ) -> Iterator[OnStep]:
-    """Give a function that passes each reported object on.
+    """Return a function that passes each report to the trackers.
 
     Args:
-        folder: Takes TensorBoard's files while the run goes on, in ``tensorboard``.
-        store: Takes them at its end, beside the run's checkpoint.
-        run: The run's name, also in MLflow, which finds its server as it always does.
-        settings: What MLflow shows as parameters.
+        folder: Receives TensorBoard's files during the run, in ``tensorboard``.
+        store: Receives them at the end, next to the run's checkpoint.
+        run: The run's name, also in MLflow, which finds its server as usual.
+        settings: Parameters to show in MLflow.
     """
     events = folder / "tensorboard"
     try:
@@ -53,7 +53,7 @@ def _tensorboard(folder: Path) -> Iterator[OnStep]:
         writers: list[SummaryWriter] = []
 
         def report(record: dict[str, Any]) -> None:
-            if not writers:  # a run that is done reports nothing, and has no file
+            if not writers:  # a finished run reports nothing, and has no file
                 writers.append(stack.enter_context(SummaryWriter(str(folder))))
             for name, value in record.items():
                 if name != "step":
@@ -65,8 +65,8 @@ def _tensorboard(folder: Path) -> Iterator[OnStep]:
 
 @contextlib.contextmanager
 def _mlflow(run: str, settings: Mapping[str, Any]) -> Iterator[OnStep]:
-    mlflow = importlib.import_module("mlflow")  # not always there
-    # It prints addresses, and stdout is for machines.
+    mlflow = importlib.import_module("mlflow")  # optional
+    # It prints URLs, which must not reach stdout.
     with contextlib.redirect_stdout(sys.stderr), mlflow.start_run(run_name=run):
         mlflow.log_params({name: str(value)[:500] for name, value in settings.items()})
 

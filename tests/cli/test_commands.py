@@ -180,7 +180,7 @@ def test_train_without_pytorch_shows_its_help_and_says_what_to_install(
     else:
         assert done.returncode == 1, done
         assert (
-            "training needs torch, which is not installed: `pip install 'steel-batch[train]'`."
+            "training needs torch, which is not installed. Run `pip install 'steel-batch[train]'`."
             in said
         )
 

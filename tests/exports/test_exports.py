@@ -317,7 +317,7 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
         ({"where": "nonsense > 1"}, "nonsense"),
         ({"where": "1; DROP VIEW predictions"}, "--where"),
         ({"query": "SELECT 1 AS one"}, "no column image_key"),
-        ({"query": "SELECT 1; SELECT 2"}, "these are 2"),
+        ({"query": "SELECT 1; SELECT 2"}, "found 2"),
         ({"query": "SELEC"}, "--query"),
         ({}, "is selected twice"),
         ({"query": "SELECT image_key, engine, date FROM predictions", "date": DATE}, "twice"),

@@ -122,7 +122,7 @@ def test_an_encoder_of_one_size_takes_that_and_says_so_of_others() -> None:
     with pytest.raises(ConfigError) as refused:
         check_sizes(segmenter, [(200, 210), (200, 256)])
     assert str(refused.value).startswith(
-        f"DPT with encoder '{name}' cannot take images or crops of 200×256: Input width (256) "
+        f"DPT with encoder '{name}' does not accept images or crops of 200×256: Input width (256) "
         "doesn't match model (224)"
     )
 

@@ -29,19 +29,19 @@ WRONG = {
     "timm": ("[model]\nencoder = 'tu-convnext_tinny'\n", [], "Did you mean convnext_tiny "),
     "flag": ("", ["--encoder", "narow16"], "Did you mean narrow16 "),
     "pair": ("[model]\narchitecture = 'DPT'\n", [], "DPT needs a vision transformer of timm"),
-    "classes": ("", ["--classes", "a,,b"], "each class needs a name of its own"),
-    "share": ("", ["--test-share", "2"], "expected numbers that add to under 1"),
+    "classes": ("", ["--classes", "a,,b"], "expected a different name for each class"),
+    "share": ("", ["--test-share", "2"], "expected a sum below 1"),
     "labels": (
         "",
         ["--labels", "nowhere.csv"],
-        "'nowhere.csv' is neither a file nor below",
+        "'nowhere.csv' is neither a file nor found under",
     ),
     "groups": (
         "",
         ["--groups", "nowhere.csv"],
-        "'nowhere.csv' is neither a file nor below",
+        "'nowhere.csv' is neither a file nor found under",
     ),
-    "images": ("", ["--images", "nowhere"], "there are no images below"),
+    "images": ("", ["--images", "nowhere"], "there are no images under"),
 }
 ASK = """
 import json, sys

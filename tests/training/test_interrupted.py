@@ -72,7 +72,7 @@ def test_workers_of_a_cluster_make_the_same_network(
     assert steps == [3, 6, 6, 9, 12, 12]
     assert result.card.version == made[0].card.version
     wrong = dataclasses.replace(RECIPE, positive_weight=(1.0, 2.0, 3.0))
-    with pytest.raises(ConfigError, match="3 figures; the data has 2 classes"):
+    with pytest.raises(ConfigError, match="3 values, expected 2"):
         run_job(job(images, tmp_path, num_workers=1), wrong)
     with pytest.raises(ConfigError, match="999 workers of 1 threads need as many CPUs"):
         run_job(job(images, tmp_path, num_workers=999), RECIPE)

@@ -176,18 +176,18 @@ def test_images_labels_groups_and_the_store_may_lie_in_s3(
 
 def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> None:
     for changes, message in (
-        ({"labels": "nowhere.csv"}, "--labels 'nowhere.csv' is neither a file nor below"),
+        ({"labels": "nowhere.csv"}, "--labels 'nowhere.csv' is neither a file nor found under"),
         ({"model": "Not A Name"}, "cannot be used as a name"),
         ({"test_share": 0.0}, "leave none for test"),
-        ({"classes": ("only one",)}, "has class '2', not one of 1 to 1"),
-        ({"classes": ("dim", "")}, "each class needs a name of its own"),
-        ({"classes": ("dim", "dim")}, "each class needs a name of its own"),
-        ({"labels": ""}, "--labels '' is neither a file nor below"),
-        ({"labels": "./train.csv"}, "--labels './train.csv' is neither a file nor below"),
-        ({"validation_share": float("nan")}, "expected numbers that add to under 1"),
+        ({"classes": ("only one",)}, "has class '2', expected 1 to 1"),
+        ({"classes": ("dim", "")}, "expected a different name for each class"),
+        ({"classes": ("dim", "dim")}, "expected a different name for each class"),
+        ({"labels": ""}, "--labels '' is neither a file nor found under"),
+        ({"labels": "./train.csv"}, "--labels './train.csv' is neither a file nor found under"),
+        ({"validation_share": float("nan")}, "expected a sum below 1"),
         ({"num_epochs": float("inf")}, "--epochs is inf, expected a finite number above 0"),
-        ({"ray_address": "head:6379"}, "--ray-address head:6379 is given, but no --num-workers"),
-        ({"groups": "train.csv"}, "begins with the columns ImageId,ClassId,EncodedPixels; exp"),
+        ({"ray_address": "head:6379"}, "--ray-address head:6379 needs --num-workers"),
+        ({"groups": "train.csv"}, "has the columns ImageId,ClassId,EncodedPixels, exp"),
     ):
         with pytest.raises(ConfigError, match=message):
             run_job(job(images, tmp_path, **changes), RECIPE)
@@ -205,8 +205,8 @@ def test_a_network_that_cannot_take_the_images_is_refused_before_they_are_read(
     with pytest.raises(ConfigError) as refused:
         run_job(job(images, store, labels=str(labels)), dataclasses.replace(RECIPE, model=model))
     assert str(refused.value).startswith(
-        "DPT with encoder 'tu-vit_relpos_small_patch16_224' cannot take images or crops of 64×64: "
-        "Input height (64) doesn't match model (224)"
+        "DPT with encoder 'tu-vit_relpos_small_patch16_224' does not accept images or crops of "
+        "64×64: Input height (64) doesn't match model (224)"
     )
     assert list(Lake(str(store)).list_objects()) == []
 
@@ -221,7 +221,7 @@ def test_a_bare_name_is_of_the_file_beside_the_images_and_never_a_guess(
     first = run_job(job(images, tmp_path / "store"), config).card
     assert first.recipe["data"]["labels"] == str(images / "train.csv")
     (tmp_path / "train.csv").write_bytes(labels.rpartition(b"\n")[0])
-    with pytest.raises(ConfigError, match=r"may mean .* which differ") as refused:
+    with pytest.raises(ConfigError, match=r"is ambiguous: .* both exist and differ") as refused:
         run_job(job(images, tmp_path / "store"), config)
     for address in (images / "train.csv", tmp_path / "train.csv", "./train.csv"):
         assert str(address) in str(refused.value)
@@ -240,8 +240,8 @@ def test_a_damaged_checkpoint_is_named_where_the_user_finds_it(
     with pytest.raises(ConfigError) as refused:
         run_job(job(images, tmp_path), config)
     assert str(refused.value) == (
-        f"{kept} is not a checkpoint that can be continued: it is damaged. Delete it, and the same "
-        "command begins anew."
+        f"{kept} is damaged and cannot be resumed. Delete it and run the same command again: "
+        "training then starts from the beginning."
     )
     assert run_job(job(images, tmp_path, classes=(*CLASSES, "rust")), config).run != first.run, (
         "a class that is added is another run"
@@ -260,15 +260,15 @@ def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(
         job(images, tmp_path, classes=(*CLASSES, "rust")), config, on_stage=said.append
     )
     gaps = (
-        "class 3 (rust) is on no training image: it is never found.",
+        "class 3 (rust) is on no training image: it will never be found.",
         "class 3 (rust) is on no validation image: its threshold is chosen on images without it.",
-        "class 3 (rust) is on no test image: how well it is found is not known.",
+        "class 3 (rust) is on no test image: its quality is unknown.",
     )
     assert tuple(said[1:4]) == gaps
     assert said[4].startswith("training bands-")
     assert result.card.notes[:3] == gaps
     assert [note.partition(":")[2] for note in result.card.notes[3:]] == [
-        " it was not asked for."
+        " the recipe excludes it."
     ] * 2
     assert [graph.precision for graph in result.card.graphs] == ["fp32"]
 

@@ -36,12 +36,12 @@ def test_a_byte_order_mark_and_blank_lines_change_nothing() -> None:
         ("a.jpg,1,1 5 9", "row 2: 3 numbers, expected pairs of start and length"),
         ("a.jpg,1,1 5.0", "row 2: number 2 is '5.0', expected a positive integer"),
         ("a.jpg,1,-3 5", "row 2: number 1 is '-3', expected a positive integer"),
-        ("z.jpg,1,1 5", "row 2: names 'z.jpg', which is not among the images"),
-        ("a.jpg,5,1 5", "row 2: has class '5', not one of 1 to 4"),
-        ("a.jpg,0,1 5", "row 2: has class '0', not one of 1 to 4"),
-        ("a.jpg,x,1 5", "row 2: has class 'x', not one of 1 to 4"),
-        ("a.jpg,1", "row 2: has 2 fields, not 3"),
-        ("a.jpg,1,1 5,more", "row 2: has 4 fields, not 3"),
+        ("z.jpg,1,1 5", "row 2: contains 'z.jpg', which is not one of the images"),
+        ("a.jpg,5,1 5", "row 2: has class '5', expected 1 to 4"),
+        ("a.jpg,0,1 5", "row 2: has class '0', expected 1 to 4"),
+        ("a.jpg,x,1 5", "row 2: has class 'x', expected 1 to 4"),
+        ("a.jpg,1", "row 2: has 2 fields, expected 3"),
+        ("a.jpg,1,1 5,more", "row 2: has 4 fields, expected 3"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_its_reason(row: str, message: str) -> None:
@@ -64,17 +64,17 @@ def test_every_bad_row_is_listed_up_to_a_limit() -> None:
         read(f"{SPLIT}\n{rows}\n")
     text = str(raised.value)
     assert f"{MAX_PROBLEMS + 7} problem(s)" in text
-    assert text.count("is not among the images") == MAX_PROBLEMS
+    assert text.count("is not one of the images") == MAX_PROBLEMS
     assert "and 7 more" in text
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "begins with the columns (nothing); expected ImageId,ClassId,EncodedPixels or"),
-        (b"id,mask\na,1 2\n", "begins with the columns id,mask"),
-        (b"\xff\xfe\x00", "is not a csv file in UTF-8"),
-        (f'{SPLIT}\na.jpg,1,"1 5\n'.encode(), "is not a csv file in UTF-8"),
+        (b"", "has the columns (none), expected ImageId,ClassId,EncodedPixels or"),
+        (b"id,mask\na,1 2\n", "has the columns id,mask"),
+        (b"\xff\xfe\x00", "is not a CSV file in UTF-8"),
+        (f'{SPLIT}\na.jpg,1,"1 5\n'.encode(), "is not a CSV file in UTF-8"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(data: bytes, message: str) -> None:
@@ -94,12 +94,12 @@ def test_groups_cover_every_image_once() -> None:
         read_groups(bad, source="g.csv", names=names)
     for message in (
         "row 3: repeats 'a.jpg'",
-        "row 4: names 'z.jpg', which is not among the images",
+        "row 4: contains 'z.jpg', which is not one of the images",
         "row 5: expected an image and its group, found ['b.jpg', '']",
         "'c_1.jpg' has no group",
     ):
         assert message in str(raised.value)
-    with pytest.raises(LabelError, match="begins with the columns image,g; expected ImageId,Group"):
+    with pytest.raises(LabelError, match="has the columns image,g, expected ImageId,Group"):
         read_groups(b"image,g\n", source="g.csv", names=names)
 
 

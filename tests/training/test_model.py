@@ -59,9 +59,9 @@ def test_a_folded_input_keeps_what_an_average_loses() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fold": "max"}, "model.fold is 'max', not average or channels."),
-        ({"input_upscale": 3}, "model.input_upscale is 3, not 1 or 2."),
-        ({"encoder_channels": (16,) * 5}, "encoder 'resnet18' has of its own; they can be set for"),
+        ({"fold": "max"}, "model.fold is 'max', expected average or channels."),
+        ({"input_upscale": 3}, "model.input_upscale is 3, expected 1 or 2."),
+        ({"encoder_channels": (16,) * 5}, "cannot be set for encoder 'resnet18', only for"),
         (
             {"encoder": "residual10", "encoder_channels": (16, 32)},
             r"model.encoder_channels is \[16, 32\], expected 5 numbers of 1 or more.",
@@ -70,10 +70,10 @@ def test_a_folded_input_keeps_what_an_average_loses() -> None:
             {"encoder": "narrow16", "encoder_channels": (16, 0, 16, 16, 16)},
             "expected 5 numbers of 1 or more.",
         ),
-        ({"input_upscale": 2, "input_stride": 2}, "give one of them"),
+        ({"input_upscale": 2, "input_stride": 2}, "Use one of them"),
         (
             {"architecture": "DPT"},
-            "DPT needs a vision transformer of timm, and encoder is 'resnet1",
+            "DPT needs a vision transformer of timm, but encoder is 'resnet1",
         ),
     ],
 )

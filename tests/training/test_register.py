@@ -17,7 +17,7 @@ from training.register import Product, register_product
 def judged_on(digest: str, dice: float) -> Product:
     """The same network, judged on a test part of a digest."""
     card, graphs = tiny_version(metrics={"data_digest": digest, "kaggle_dice": dice})
-    verdict = Verdict.without("it was not asked for.")
+    verdict = Verdict.without("the recipe excludes it.")
     return Product(card=card, graphs=graphs, verdict=verdict, test_dice=())
 
 

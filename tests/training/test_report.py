@@ -60,7 +60,7 @@ def judged_product(test: Dataset) -> Product:
     )  # fmt: skip
     metrics = {**dataclasses.asdict(figures), "data_digest": test.digest}
     card = dataclasses.replace(card, metrics=metrics, recipe={"seed": 3})
-    verdict = Verdict.without("it was not asked for.")
+    verdict = Verdict.without("the recipe excludes it.")
     return Product(card=card, graphs=graphs, verdict=verdict, test_dice=tuple(dice))
 
 

@@ -67,10 +67,10 @@ def test_a_graph_whose_peaks_come_from_elsewhere_cannot_teach() -> None:
     highest = next(node for node in model.graph.node if node.op_type == "ReduceMax")
     highest.op_type = "ReduceMean"
     mean = model.SerializeToString()
-    with pytest.raises(EngineError, match="takes no maximum over pixels for its peaks"):
+    with pytest.raises(EngineError, match="computes no maximum over pixels for its peaks"):
         Teacher(cast(Engine, SimpleNamespace(card=engine.card, read_graph=lambda _: mean)))
     engine.card.height = 128
-    with pytest.raises(EngineError, match="shows no logits for each class and pixel"):
+    with pytest.raises(EngineError, match="contains no logits for each class and pixel"):
         Teacher(engine).logits(noise())
 
 
@@ -140,9 +140,9 @@ def test_a_student_learns_from_a_version_and_from_images_that_it_labels(
     student = run_job(settings, config, on_stage=stages.append)
     assert tuple(student.card.recipe["teachers"]) == (teacher.card.name,)
     assert student.card.recipe["data"]["num_unlabelled_images"] == 5
-    assert "40 unlabelled images are left out: they are among --images." in stages
+    assert "40 unlabelled images are skipped: they are also in --images." in stages
     num = student.num_images[0] + 5
-    assert f"asking {teacher.card.name} about {num} images" in stages
+    assert f"running {teacher.card.name} on {num} images" in stages
     again = run_job(settings, config)
     assert (again.run, again.card.name) == (student.run, student.card.name)
     untaught = run_job(
@@ -159,12 +159,12 @@ def test_a_student_learns_from_a_version_and_from_images_that_it_labels(
         (("--teacher", "TEACHER", "--classes", "bright,dim"), "knows the classes dim,bright, and "),
         (
             ("--teacher", "demo"),
-            "and images of 256×1600, and this training has dim,bright and 64×160",
+            "and images of 256×1600, but this training has dim,bright and 64×160",
         ),
-        (("--unlabelled", "MORE"), "needs somebody who labels it: give --teacher as well."),
+        (("--unlabelled", "MORE"), "needs a teacher to label the images: add --teacher."),
         (("--teacher", "TEACHER", "--teacher-weight", "2"), "teacher_weight is 2.0, expected 0 to"),
         (("--teacher", "TEACHER", "--temperature", "0"), "temperature is 0.0, expected more than"),
-        (("--teacher", "TEACHER", "--unlabelled", "IMAGES"), "images below --unlabelled"),
+        (("--teacher", "TEACHER", "--unlabelled", "IMAGES"), "images under --unlabelled"),
     ],
 )
 def test_what_cannot_teach_is_refused_with_both_sides(
