@@ -1,8 +1,8 @@
-# Every target does its own set-up: a fresh clone needs Python 3.10 to 3.13 with pip, and nothing else.
+# Every target does its own set-up. A fresh clone needs only Python 3.10 to 3.13 with pip.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Each Ray worker imports everything anew: three times as long where no bytecode is kept.
+# Each Ray worker imports everything again, which takes three times as long without bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-without-ray test-with-ray test-slow test-lowest test-newest fuzz lint audit \
@@ -11,11 +11,11 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-# Both parts at once: tests with Ray often wait for processes, and the others have the cores.
+# Both parts run in parallel: tests with Ray often wait for processes, and the others use the cores.
 test: $(VENV)/.test browser machines
 	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-with-ray
 
-# A file stays in one process: its tests share what they set up, its servers and its cluster.
+# All tests of a file run in one process, so that they share fixtures, servers and cluster.
 test-without-ray test-with-ray: PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 test-without-ray: $(VENV)/.test
 	$(PYTEST) -m "not ray and not slow and not gpu"
@@ -29,20 +29,20 @@ test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'
 	$(BIN)/python -m pytest --hypothesis-profile random -m "(slow or hypothesis) and not gpu"
 
-# Each reader of what others write, for so many seconds: `make fuzz FUZZ_SECONDS=60`.
+# Fuzz each reader of foreign data for FUZZ_SECONDS: `make fuzz FUZZ_SECONDS=60`.
 FUZZ_SECONDS := 600
 FUZZ := header tar_index tar parquet inventory manifest card receipt lock
 fuzz: $(VENV)/.test
 	@for target in $(FUZZ); do \
 	  $(BIN)/python -m tests.fuzz.loop $$target --seconds $(FUZZ_SECONDS) || exit 1; done
 
-# Pages are looked at in Debian's chromium; tests that need it are skipped where it cannot be had.
+# Tests of pages use Debian's chromium; they are skipped if it cannot be installed.
 browser:
 	@command -v chromium >/dev/null || { apt-get update -qq && \
 	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; } \
-	  || echo "no chromium: tests of pages will be skipped; install it with apt-get install chromium"
+	  || echo "no chromium: tests of pages will be skipped. Install it: apt-get install chromium"
 
-# Machines are made of network namespaces, by root; tests are skipped where that cannot be.
+# Tests of several machines use network namespaces, as root; they are skipped if that is impossible.
 machines:
 	@{ command -v ip && command -v nft; } >/dev/null 2>&1 || { \
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq \
@@ -54,23 +54,23 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy
-	$(BIN)/uv lock --quiet --check --offline || { echo "pyproject.toml changed: run make lock"; exit 1; }
+	$(BIN)/uv lock --quiet --check --offline || { echo "uv.lock does not match pyproject.toml: run make lock"; exit 1; }
 	@$(MAKE) --no-print-directory audit || echo "lint passes: raise the bounds, then run make lock"
 
-# Published faults of the versions in uv.lock. Where no server of advisories answers, nothing fails:
-# tests/test_dependencies.py holds the versions against advisories.toml without a network.
+# Check the versions in uv.lock for published vulnerabilities. If the server does not answer, nothing
+# fails: tests/test_dependencies.py compares the versions with advisories.toml without a network.
 ADVISORIES_URL := https://api.osv.dev/
 audit: $(BIN)/uv
 	@UV_HTTP_RETRIES=0 $(BIN)/uv audit --quiet --preview --frozen --service-url $(ADVISORIES_URL); \
 	status=$$?; if [ $$status -ne 2 ]; then exit $$status; fi; \
 	echo "$(ADVISORIES_URL) did not answer: versions were not audited"
 
-# uv.lock: the newest versions of every package, for every Python and every extra.
+# Update uv.lock to the newest versions of all packages, for every Python and every extra.
 lock: $(BIN)/uv
 	$(BIN)/uv lock --upgrade
 
-# The oldest and the newest versions that pyproject.toml admits, each in an environment of its own.
-# With other tests or another Python: make test-lowest TESTS='tests/lake -m "not ray"' PYTHON=python3.10
+# Test the oldest and the newest versions that pyproject.toml allows, each in its own environment.
+# To select tests or another Python: make test-lowest TESTS='tests/lake -m "not ray"' PYTHON=python3.10
 TESTS ?= -m "not slow and not gpu"
 test-lowest: RESOLUTION := lowest-direct
 test-newest: RESOLUTION := highest
@@ -84,20 +84,20 @@ bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.rle
 	$(BIN)/python -m benchmarks.overhead
 
-# The site is in build/docs; a link that leads nowhere ends it.
+# Build the site in build/docs; a broken link is an error.
 docs: $(VENV)/.test
 	$(BIN)/python -m sphinx -W -q -b html docs build/docs
 
 clean:
 	rm -rf $(VENV) demo-out build
 
-# uv installs in half a minute what pip takes seven for.
+# uv installs in half a minute; pip takes seven minutes.
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet uv
 	touch $@
 
-# The demo needs the base install alone; the tests need the rest.
+# The demo needs only the base install; the tests need all extras.
 $(VENV)/.run: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable .
 	touch $@
