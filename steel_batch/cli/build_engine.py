@@ -45,7 +45,8 @@ INSTEAD: Final = {
     type=click.Choice(["tensorrt", "tensorrt_rtx"]),
     default="tensorrt",
     show_default=True,
-    help="tensorrt compiles for this machine's GPU; tensorrt_rtx for any RTX GPU, and without one.",
+    help="tensorrt compiles for this machine's GPU. tensorrt_rtx compiles for any RTX GPU, and "
+    "needs none.",
 )
 @click.option(
     "--precision",

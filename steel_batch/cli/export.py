@@ -57,7 +57,7 @@ def export(
     output: str,
     **selection: Any,
 ) -> None:
-    r"""Write defects for another program to read.
+    """Write defects for another program to read.
 
     \b
     kaggle    one CSV in the format of the Severstal competition
@@ -67,7 +67,7 @@ def export(
     fiftyone  a folder to import into FiftyOne as COCODetectionDataset
 
     Images are not copied. --out is written completely or not at all.
-    """
+    """  # noqa: D301 - click's mark for lines that are not wrapped is the character itself
     with naming("--out", out):
         check_new(out)
     by_key = (names or ("file" if kind == "kaggle" else "key")) == "key"

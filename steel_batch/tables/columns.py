@@ -71,7 +71,7 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "area_mean_px": Column("mean area of images that have the class", "px", "7266.0"),
         "area_p50_px": Column("median of the same areas, exact", "px", "7266"),
         "area_p95_px": Column("95th percentile of the same areas, exact", "px", "14120"),
-        "num_components": Column("connected pieces over all images", "", "58"),
+        "num_components": Column("connected components over all images", "", "58"),
         "peak_histogram": Column(
             "images by `peak` of the class, in 20 equal bins from 0 to 1", "images"
         ),

@@ -72,6 +72,11 @@ def every_command(command: click.Command = cli, path: str = "") -> Iterator[clic
         yield training_command() if path == " train" else command
 
 
+def test_no_help_shows_a_mark_of_clicks() -> None:
+    shown = [str(command.name) for command in every_command() if "\\b" in (command.help or "")]
+    assert shown == []
+
+
 def test_every_option_says_what_it_is() -> None:
     silent = [
         f"{command.name} {option.opts[0]}"
