@@ -29,7 +29,7 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "image_key": Column(
             "the image's key under `--images`", "", "line=1/date=2026-11-21/im00001.jpg"
         ),
-        "image_id": Column("the image's name, from the key pattern", "", "im00001"),
+        "image_id": Column("image ID, from the key pattern", "", "im00001"),
         "line": Column("the production line, from the key pattern", "", "1"),
         "tags": Column("other placeholders of the key pattern", "", "{camera: top}"),
         "width": Column("width of the source image", "px", "1600"),
@@ -45,14 +45,14 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
             "[0.02, 0.00, 0.97, 0.11]",
         ),
         "defects": Column("one entry per class that was found; see below"),
-        "runtime": Column("what ran the engine", "", "tensorrt"),
-        "runtime_version": Column("its version", "", "8.5.3.1"),
+        "runtime": Column("runtime that ran the engine", "", "tensorrt"),
+        "runtime_version": Column("version of the runtime", "", "8.5.3.1"),
         "precision": Column("precision of the graph or compiled plan that ran", "", "fp16"),
-        "device": Column("the GPU or CPU that it ran on", "", "NVIDIA H200"),
+        "device": Column("GPU or CPU that the engine ran on", "", "NVIDIA H200"),
         "decode_on": Column("where the image was decoded, `gpu` or `cpu`", "", "gpu"),
-        "decoder": Column("what decoded it, with its version", "", "nvjpeg 13.0.0"),
-        "brightness": Column(f"mean of its pixels{_ROWS}", "gray levels, 0 to 255", "92.4"),
-        "contrast": Column(f"their standard deviation{_ROWS}", "gray levels", "31.7"),
+        "decoder": Column("decoder of the image, with its version", "", "nvjpeg 13.0.0"),
+        "brightness": Column(f"mean of the pixels{_ROWS}", "gray levels, 0 to 255", "92.4"),
+        "contrast": Column(f"standard deviation of the pixels{_ROWS}", "gray levels", "31.7"),
         "sharpness": Column(
             f"mean difference of neighbouring pixels of a row{_ROWS}", "gray levels", "5.2"
         ),
@@ -62,7 +62,7 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "date": _DATE,
         "line": Column("the production line", "", "1"),
         "class_id": Column("the class, from 1", "", "3"),
-        "class_name": Column("its name, from the engine's card", "", "scratches"),
+        "class_name": Column("name of the class, from the engine's card", "", "scratches"),
         "run_id": _RUN,
         "num_images": Column("images of the line that were scored", "images", "100"),
         "num_defective": Column("images on which the class was found", "images", "31"),
@@ -71,7 +71,7 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "area_mean_px": Column("mean area of images that have the class", "px", "7266.0"),
         "area_p50_px": Column("median of the same areas, exact", "px", "7266"),
         "area_p95_px": Column("95th percentile of the same areas, exact", "px", "14120"),
-        "num_components": Column("connected components over all images", "", "58"),
+        "num_components": Column("connected components on all images", "", "58"),
         "peak_histogram": Column(
             "images by `peak` of the class, in 20 equal bins from 0 to 1", "images"
         ),
@@ -82,8 +82,8 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "image_key": Column(
             "the image's key under `--images`", "", "line=1/date=2026-11-21/im00001.jpg"
         ),
-        "error_code": Column("why it could not be scored, as a code", "", "truncated"),
-        "message": Column("why it could not be scored, as a sentence"),
+        "error_code": Column("why the image could not be scored, as a code", "", "truncated"),
+        "message": Column("why the image could not be scored, as a message"),
         "bytes": Column("size of the file as read", "bytes", "52000"),
         "etag": Column("the object's etag when it was read"),
         "run_id": _RUN,
