@@ -50,7 +50,7 @@ _MOST_SUBDIRECTORIES: Final = 100
 _MOST_PAGES: Final = 10_000
 _SHOWN: Final = 5
 _SHARED_BYTES: Final = 64 << 10
-"""What directories may have in common, as a writer may store equal values once."""
+"""Bytes that directories may share, because a writer may store equal values once."""
 _IMAGEJ: Final = re.compile(rb"ImageJ=[^\0]*?\nimages=(\d{1,9})\n")
 
 Tags = dict[int, tuple[int, ...]]
@@ -82,20 +82,20 @@ class _Directories:
         self._left_bytes = len(data) + _SHARED_BYTES
 
     def first_place(self) -> int:
-        """Where the first page's directory lies."""
+        """Return the position of the first page's directory."""
         (place,) = struct.unpack_from(self.order + "I", self.data, 4)
         return int(place)
 
     def next_place(self, place: int) -> int:
-        """Where the directory lies that follows another; 0 where there is none."""
+        """Return the position of the directory after another one; 0 if there is none."""
         (num_entries,) = struct.unpack_from(self.order + "H", self.data, place)
         (following,) = struct.unpack_from(self.order + "I", self.data, place + 2 + 12 * num_entries)
         return int(following)
 
     def entries(self, place: int) -> Iterator[_Entry]:
-        """Of a directory's entries those that matter.
+        """Yield the relevant entries of a directory.
 
-        A tag that comes twice counts where it comes first, as in libtiff.
+        If a tag occurs twice, the first one counts, as in libtiff.
         """
         (num_entries,) = struct.unpack_from(self.order + "H", self.data, place)
         self._spend(2 + 12 * num_entries)
@@ -111,7 +111,7 @@ class _Directories:
             yield _Entry(tag, letter, num_values, position)
 
     def tags(self, place: int) -> Tags:
-        """What a directory says."""
+        """Return the values of a directory, by tag."""
         tags = Tags()
         for entry in self.entries(place):
             if entry.tag == DESCRIPTION:
@@ -144,13 +144,13 @@ def first(tags: Tags, tag: int, default: int) -> int:
 
 
 def read_page(data: memoryview, limits: Limits = LIMITS) -> Tags:
-    """What the page that is the image says of where and how its pixels are, by tag.
+    """Read the tags of the page that is the image: where and how its pixels are stored.
 
     Pages that declare themselves a smaller copy or a mask of another page are ignored.
 
     Raises:
-        DecodeError: Code ``multiple_images`` where it is not one page that is left, ``too_large``
-            where a tag has more values than `limits` allows.
+        DecodeError: Code ``multiple_images`` if there are several images, ``too_large`` if a tag
+            has more values than `limits` allows.
         struct.error: The file ends before what is needed.
     """
     _, tags = _image_page(_Directories(data, limits))
@@ -158,7 +158,7 @@ def read_page(data: memoryview, limits: Limits = LIMITS) -> Tags:
 
 
 def as_read(data: memoryview, limits: Limits = LIMITS) -> bytes | memoryview:
-    """The same image as OpenCV has to be given it.
+    """Return the image in a form that OpenCV reads correctly.
 
     Returns:
         A copy that begins with the page that is the image, without orientation and with
@@ -222,7 +222,7 @@ def check_readable(tags: Tags) -> None:
 
 
 def _check_coding(tags: Tags) -> None:
-    """Refuse what readers undo in different ways, each without an error."""
+    """Refuse encodings that readers decode differently, each without an error."""
     compression, predictor = first(tags, COMPRESSION, _NOT_COMPRESSED), first(tags, PREDICTOR, 1)
     allowed = (_NO_PREDICTOR, _DIFFERENCES) if compression in _PREDICTED else (_NO_PREDICTOR,)
     if predictor not in allowed:
@@ -245,7 +245,7 @@ def is_white_0(tags: Tags) -> bool:
 
 
 def _image_page(directories: _Directories) -> tuple[int, Tags]:
-    """Where the directory of the page lies that is the image, and what it says."""
+    """Return the position and the tags of the page that is the image."""
     pages = list(itertools.islice(_pages(directories), _MOST_PAGES))
     full = [page for page in pages if not _is_copy(page[1])] if len(pages) > 1 else pages
     if len(full) != 1 or len(pages) == _MOST_PAGES:
@@ -253,7 +253,7 @@ def _image_page(directories: _Directories) -> tuple[int, Tags]:
         more = ", …" if len(pages) > _SHOWN else ""
         raise DecodeError(
             f"TIFF of {len(pages)} pages ({sizes}{more}), of which {len(full)} are images in full "
-            "resolution; only one per file is supported. Write each page into a file of its own.",
+            "resolution; only one per file is supported. Write each page to a separate file.",
             code="multiple_images",
         )
     ((place, tags),) = full
@@ -261,7 +261,7 @@ def _image_page(directories: _Directories) -> tuple[int, Tags]:
     if num_images > 1:
         raise DecodeError(
             f"TIFF of {num_images} images of {_size(tags)} in one page; only one per file is "
-            "supported. Write each into a file of its own.",
+            "supported. Write each to a separate file.",
             code="multiple_images",
         )
     for subdirectory in tags.get(SUBDIRECTORIES, ())[:_MOST_SUBDIRECTORIES]:
@@ -269,15 +269,15 @@ def _image_page(directories: _Directories) -> tuple[int, Tags]:
         if _num_px(other) > _num_px(tags):
             raise DecodeError(
                 f"TIFF with a page of {_size(tags)} pixels that is a smaller copy of an image of "
-                f"{_size(other)} in a subdirectory, which is not supported. Write that image into "
-                "a file of its own.",
+                f"{_size(other)} in a subdirectory, which is not supported. Write that image to a "
+                "separate file.",
                 code="multiple_images",
             )
     return place, tags
 
 
 def _pages(directories: _Directories) -> Iterator[tuple[int, Tags]]:
-    """Where each page's directory lies, and what it says."""
+    """Yield the position and the tags of each page."""
     seen, place = set[int](), directories.first_place()
     if place == 0:
         raise DecodeError("TIFF without a page.")
@@ -296,7 +296,7 @@ def _is_copy(tags: Tags) -> bool:
 
 
 def _num_described(directories: _Directories, place: int) -> int:
-    """How many images ImageJ says are in a page's bytes, of a file that states but one page."""
+    """Return how many images ImageJ states for a page, in a file with a single page."""
     data = directories.data
     for entry in directories.entries(place):
         if entry.tag == DESCRIPTION:

@@ -1,8 +1,8 @@
-"""Ends a process that one image, or one batch in the engine, holds up.
+"""Ends a process if one image blocks its decoder, or one batch blocks the engine.
 
-A thread that is stuck in native code cannot be stopped; its process can. The cluster then starts
-the scoring actor anew and its shards are decoded in child processes, where an image that holds
-things up is found (`isolate`). An engine that holds up every process fails its shard in the end.
+A thread that is stuck in native code cannot be stopped; its process can. The cluster then restarts
+the scoring actor, and its shards are decoded in child processes, where the blocking image is found
+(`isolate`). If the engine blocks in every process, the shard fails.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Done = TypeVar("Done")
 
 
 class Watchdog:
-    """A time limit on work that nothing but the end of the process can enforce.
+    """A time limit that only ending the process can enforce.
 
     Thread-safe. The process ends at most a quarter of the limit after the limit has passed.
 
     Args:
-        limit_seconds: How long decoding one image may take, or a batch of them on a GPU, until it
-            is scored.
-        infer_seconds: How long the engine may take for a batch that is decoded.
+        limit_seconds: Longest time to decode one image, or a batch of them on a GPU, until it is
+            scored.
+        infer_seconds: Longest time for the engine to score a decoded batch.
     """
 
     def __init__(self, limit_seconds: float, infer_seconds: float) -> None:
@@ -38,11 +38,11 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def decode(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        """Decode one image or a batch, or wait for what a GPU decodes."""
+        """Decode an image or a batch, or wait for the GPU to decode it."""
         return self._run(work, subject, self._limit_seconds, "an image was decoded")
 
     def infer(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        """Have the engine score a batch that is decoded."""
+        """Score a decoded batch with the engine."""
         return self._run(work, subject, self._infer_seconds, "the engine was at one batch")
 
     def close(self) -> None:

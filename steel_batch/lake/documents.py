@@ -1,8 +1,8 @@
-"""JSON documents that lie in a store, read strictly: nothing is believed to be of its kind.
+"""JSON documents of a store, read strictly: every value must have the expected type.
 
-Whoever can write a store can write anything under a document's name. A value of another type would
-come up far from here, as another library's error or as a wrong row, so types are compared with the
-annotations of the dataclass that a document is read as.
+Whoever can write to a store can write anything under a document's name. A value of another type
+would surface far from here, as another library's error or as a wrong row. So types are compared
+with the annotations of the dataclass that the document is read as.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from steel_batch.lake.lake import Lake
 T = TypeVar("T")
 
 MAX_BYTES: Final = 64 << 20
-"""Of a document: a receipt of thousands of bad images has some megabytes."""
+"""Limit of a document; a receipt with thousands of bad images has some megabytes."""
 _GREATEST: Final = 1 << 63
 
 
 def read_document(lake: Lake, key: str, *, max_bytes: int = MAX_BYTES) -> bytes | None:
-    """A document's bytes; None where there is none.
+    """Read a document's bytes; None if it does not exist.
 
     Raises:
         LargeObjectError: It has more than `max_bytes`.
@@ -38,10 +38,10 @@ def read_document(lake: Lake, key: str, *, max_bytes: int = MAX_BYTES) -> bytes 
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: It is none, or nested so deeply that nobody wrote it.
+        ValueError: It is not JSON, or nested too deeply.
     """
     try:
         return json.loads(text)
@@ -50,12 +50,12 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def record_of(kind: type[T], raw: Any) -> T:
-    """An object of a dataclass, of what a JSON text says.
+    """Create an object of a dataclass from parsed JSON.
 
     Args:
         kind: The dataclass. Its fields are numbers, text, booleans, None, lists of them as tuples,
             mappings, other such dataclasses, or anything (`Any`).
-        raw: What `parse_json` gave.
+        raw: The result of `parse_json`.
 
     Raises:
         ValueError: A field is missing, unknown, or not of its type; the message names it.
@@ -76,10 +76,10 @@ def record_of(kind: type[T], raw: Any) -> T:
 
 
 def list_of(kind: type[T], raw: Any) -> list[T]:
-    """A list of objects of a dataclass, or of text; see `record_of`.
+    """Create a list of objects of a dataclass, or of strings; see `record_of`.
 
     Raises:
-        ValueError: It is none.
+        ValueError: It is not such a list.
     """
     if not isinstance(raw, list):
         raise ValueError(f"it is {_name(raw)}, not a list")
@@ -92,7 +92,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _value(kind: Any, raw: Any, name: str) -> Any:
-    """A value of a field, which is of the type that is annotated there."""
+    """Return a field's value, checked against its annotated type."""
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return raw

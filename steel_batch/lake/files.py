@@ -1,9 +1,9 @@
-"""What others may have put on this machine: which files are opened, and where processes start.
+"""Protection from other users of this machine: which files are opened, where processes start.
 
-Opening a FIFO waits for a writer, without end and deaf to signals; opening a device can do what
-that device does. Whatever is no regular file is refused by name before it is opened, and what is
-opened is looked at again. Python and Ray import from the folder that they are started in, so
-processes are started in a folder of our own.
+Opening a FIFO waits for a writer, possibly forever and without reacting to signals; opening a
+device can trigger actions of that device. So anything but a regular file is refused before it is
+opened, and checked again afterwards. Python and Ray import from their working folder, so processes
+are started in a folder of our own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _KINDS: Final = {
 
 
 class SpecialFileError(OSError):
-    """What lies there is neither a regular file nor a folder; `strerror` says what it is."""
+    """The path is neither a regular file nor a folder; `strerror` states what it is."""
 
 
 def open_regular(path: Path) -> int:
@@ -33,7 +33,7 @@ def open_regular(path: Path) -> int:
 
     Raises:
         SpecialFileError: It is a FIFO, a socket or a device.
-        OSError: It is a folder, is not there, or may not be read.
+        OSError: It is a folder, does not exist, or may not be read.
     """
     check_regular(path.stat(), path)
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -46,17 +46,17 @@ def open_regular(path: Path) -> int:
 
 
 def read_regular(path: Path) -> bytes:
-    """A regular file's bytes; see `open_regular`."""
+    """Read a regular file; see `open_regular`."""
     with os.fdopen(open_regular(path), "rb") as file:
         return file.read()
 
 
 def check_regular(status: os.stat_result, path: Path) -> None:
-    """Refuse what is no regular file.
+    """Refuse anything but a regular file.
 
     Args:
-        status: What the file system says of it.
-        path: For the error.
+        status: The file's status.
+        path: The file's path, for the error.
 
     Raises:
         SpecialFileError: It is a FIFO, a socket or a device.
@@ -66,18 +66,18 @@ def check_regular(status: os.stat_result, path: Path) -> None:
         return
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "not a regular file")
     raise SpecialFileError(errno.EINVAL, f"it is {kind}, expected a regular file", str(path))
 
 
 @contextlib.contextmanager
 def working_in(folder: Path) -> Iterator[None]:
-    """Have another working folder within the block: for starting processes, and for nothing else.
+    """Change the working folder within the block; only for starting processes.
 
-    The folder of a process is that of all its threads, and of what it starts.
+    All threads of a process, and its children, share the working folder.
 
     Args:
-        folder: One that nobody else can write to.
+        folder: A folder that no other user can write to.
     """
     # Its path may be gone or hidden, and says nothing where it was renamed.
     here = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)

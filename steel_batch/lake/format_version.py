@@ -1,8 +1,8 @@
 """The format version of a durable file: how a file states it, and how it is checked.
 
-Every file of ours that a later command reads holds a number, its format. It is raised whenever a
-field is added, removed or gets another meaning, so that a build either reads a file as it was meant
-or refuses it by name. Files without a number were written before 29 November 2026: format 1.
+Every file that a later command reads contains a number, its format. The number is increased when a
+field is added, removed or changes its meaning, so that a build either reads a file correctly or
+refuses it. Files without a number were written before 29 November 2026: format 1.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ FIELD: Final = "format"
 
 @dataclass(frozen=True, slots=True)
 class FileFormat:
-    """One kind of durable file: which format this build writes, and that it reads all before it.
+    """One kind of durable file: the format that this build writes, and those that it reads.
 
     Args:
         what: What the file is, with an article, for messages: "a receipt".
-        newest: The format that is written. Those from 1 on are read.
-        bare: The field that holds what was the whole file in format 1, such as a list.
+        newest: The format that is written. All formats from 1 on are read.
+        bare: The field that contains what was the whole file in format 1, such as a list.
     """
 
     what: str
@@ -34,19 +34,19 @@ class FileFormat:
     bare: str | None = None
 
     def stamp(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields of a file with its format."""
+        """Return a file's fields with the format added."""
         return {FIELD: self.newest, **fields}
 
     def dump(self, fields: Mapping[str, Any], *, indent: int | None = None) -> bytes:
-        """A file of these fields as JSON with sorted keys."""
+        """Serialize a file's fields as JSON with sorted keys."""
         return json.dumps(self.stamp(fields), indent=indent, sort_keys=True).encode()
 
     def load(self, data: str | bytes, *, source: str) -> dict[str, Any]:
-        """The fields of a file of JSON, without its format.
+        """Parse a JSON file and return its fields, without the format.
 
         Args:
             data: The file.
-            source: Where it lies, for messages.
+            source: The file's name, for messages.
 
         Raises:
             FormatError: It is of a format that this build does not read.
@@ -59,17 +59,17 @@ class FileFormat:
 
     @property
     def header(self) -> str:
-        """The first line of a file of JSON lines."""
+        """Return the first line of a JSON Lines file."""
         return json.dumps({FIELD: self.newest})
 
     def lines(self, lines: Sequence[str], *, source: str) -> list[str]:
-        """The lines of a file of JSON lines behind its header; format 1 may have none.
+        """Return the lines of a JSON Lines file after its header; format 1 may have no header.
 
         Raises:
             FormatError: It is of a format that this build does not read.
         """
         first = None
-        with contextlib.suppress(ValueError):  # a damaged line is for who reads the others
+        with contextlib.suppress(ValueError):  # the reader of the other lines reports damage
             first = parse_json(lines[0]) if lines else None
         if not isinstance(first, dict) or FIELD not in first:
             return list(lines)
@@ -77,11 +77,11 @@ class FileFormat:
         return list(lines[1:])
 
     def open(self, found: object, *, source: str) -> dict[str, Any]:
-        """The fields of a file that is decoded already, without its format.
+        """Return the fields of a decoded file, without the format.
 
         Raises:
             FormatError: It is of a format that this build does not read.
-            ValueError: It has no fields.
+            ValueError: It is not an object.
         """
         if not isinstance(found, dict):
             raise ValueError(f"it holds {type(found).__name__}, expected an object")
@@ -90,7 +90,7 @@ class FileFormat:
         return fields
 
     def check(self, found: object, *, source: str) -> int:
-        """The format that a file states, where this build reads it.
+        """Return the format that a file states, if this build reads it.
 
         Raises:
             FormatError: This build does not read it.

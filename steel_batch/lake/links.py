@@ -51,7 +51,7 @@ class Boundary:
 
         Raises:
             OutsideLakeError: A link leads out of the root.
-            OSError: It is no regular file, is not there, or may not be read.
+            OSError: It is not a regular file, does not exist, or may not be read.
         """
         try:
             handle = open_regular(path)
@@ -76,7 +76,7 @@ class Boundary:
 
         Raises:
             OutsideLakeError: A link leads out of the root.
-            OSError: It is no regular file, or is not there.
+            OSError: It is not a regular file, or does not exist.
         """
         self.check(path)
         status = path.stat()

@@ -68,8 +68,8 @@ class Holder:
         is_time = all(0 <= time <= _LAST_SECOND for time in (self.acquired_at, self.expires_at))
         if not is_time or lease_seconds > GREATEST_NUMBER:
             raise ValueError(
-                f"its times make no sense: from {self.acquired_at:g} to {self.expires_at:g} s of "
-                f"Unix, for {lease_seconds:g} s"
+                f"its times are invalid: from {self.acquired_at:g} to {self.expires_at:g} in Unix "
+                f"seconds, for {lease_seconds:g} s"
             )
 
     def __str__(self) -> str:

@@ -21,9 +21,9 @@ from steel_batch.lake.lake import Lake
 NUM_RIVALS: Final = 8
 """Number of concurrent writers of one object."""
 ADVICE: Final = (
-    'Use a store with conditional writes, such as AWS S3 or Ceph RGW (the README, "Guarantees", '
-    "lists others); or give --unsafe-single-writer, if no two commands ever write to this store at "
-    "once."
+    'Use a store with conditional writes, such as AWS S3 or Ceph RGW (see "S3 and its servers" in '
+    "the documentation), or add --unsafe-single-writer if no two commands ever write to this store "
+    "at the same time."
 )
 _REFUSES: Final = "it refuses conditional puts"
 
@@ -36,11 +36,11 @@ def writable(store: Lake, *, single_writer: bool = False) -> Lake:
 
     Args:
         store: The store to write to.
-        single_writer: The user states that nobody else writes there meanwhile.
+        single_writer: The user guarantees that nobody else writes there at the same time.
 
     Returns:
-        The same store; with `Lake.single_writer` set if it does not decide and the user made that
-        statement.
+        The same store; `Lake.single_writer` is set if the store does not decide and the user gave
+        that guarantee.
 
     Raises:
         UndecidedStoreError: The store does not decide between two writers; or it refuses

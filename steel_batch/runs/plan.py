@@ -157,10 +157,10 @@ class Plan:
         found = (digest.hexdigest(), num_images, last_shard + 1)
         if found != (self.info.digest, self.info.num_images, self.info.num_shards):
             raise PlanMismatchError(
-                f"{self._url} was changed: {num_images:,} images in {last_shard + 1:,} shards with "
-                f"digest {found[0][:12]}, and it was written with {self.info.num_images:,} in "
+                f"{self._url} was changed: it has {num_images:,} images in {last_shard + 1:,} "
+                f"shards with digest {found[0][:12]}, expected {self.info.num_images:,} in "
                 f"{self.info.num_shards:,} with {self.info.digest[:12]}. Run with --fresh to plan "
-                "anew."
+                "again."
             )
 
     def ranges(self) -> list[ShardRange]:

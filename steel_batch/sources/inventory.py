@@ -54,14 +54,14 @@ class Inventory:
         """Read a `manifest.json`.
 
         Args:
-            place: Where it lies.
-            name: Its name there.
-            limits: What may be read of it.
-            buckets: Which it may name besides its own.
+            place: The bucket or folder of the manifest.
+            name: The manifest's name there.
+            limits: The limits of reading it.
+            buckets: Other buckets that it may refer to.
 
         Raises:
             ConfigError: It is not an inventory's manifest, its format is not supported, or it names
-                a bucket that is not allowed: the writer of a manifest does not choose what this
+                a bucket that is not allowed: the author of a manifest must not decide what this
                 job reads.
         """
         try:
@@ -75,7 +75,7 @@ class Inventory:
             ]
         except LargeObjectError as error:
             raise InputError(
-                f"{error.message} It is no manifest of an S3 Inventory (limit index-bytes)."
+                f"{error.message} It is not the manifest of an S3 Inventory (limit index-bytes)."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -160,8 +160,8 @@ def _check_bucket(place: Lake, name: str, bucket: str, allowed: Collection[str])
     own = place.url.removeprefix("s3://").partition("/")[0]
     if bucket != own and bucket not in allowed:
         raise ConfigError(
-            f"{place.uri(name)} is an S3 Inventory that names the bucket {bucket!r}; without "
-            f"--inventory-bucket it may name its own alone, {own!r}. If that bucket is meant, give "
+            f"{place.uri(name)} is an S3 Inventory that refers to the bucket {bucket!r}. Without "
+            f"--inventory-bucket it may only refer to its own bucket, {own!r}. To allow it, add "
             f"--inventory-bucket {bucket}."
         )
 

@@ -1,4 +1,4 @@
-"""Lines of text of a stated length, also where what is compressed becomes any number of bytes."""
+"""Lines of text with a length limit, also of compressed text, which may expand to any size."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from steel_batch.errors import InputError
 
 READ_BYTES: Final = 1 << 20
 FREE_BYTES: Final = 64 << 20
-"""What a compressed file may always become."""
+"""Decompressed size that is always allowed."""
 
 
 class Lines(Iterator[str]):
-    """The lines of a text for a reader of CSV, which may take several for one row.
+    """The lines of a text, for a CSV reader, which may take several lines for one row.
 
     Args:
         text: Open for reading.
-        limits: Their `line_bytes` hold for the lines of one row together.
+        limits: `line_bytes` is the limit of the lines of one row together.
     """
 
     def __init__(self, text: IO[str], limits: Limits) -> None:
         self._text, self._limits, self._of_row = text, limits, 0
 
     def __next__(self) -> str:
-        """The next line.
+        """Return the next line.
 
         Raises:
-            InputError: A row is longer than it may be.
+            InputError: A row exceeds its limit.
         """
         most = self._limits.line_bytes
         line = self._text.readline(most + 1)
         self._of_row += len(line)
         if self._of_row > most:
             raise InputError(
-                f"a row of more than {most:,} characters, which is none that was meant (limit "
+                f"a row of more than {most:,} characters, which cannot be intended (limit "
                 "line-bytes)."
             )
         if not line:
@@ -46,11 +46,11 @@ class Lines(Iterator[str]):
         return line
 
     def rows(self, *, strict: bool, skips_blanks: bool = False) -> Iterator[list[str]]:
-        """The rows that are left, by the rules of CSV.
+        """Yield the remaining rows, by the rules of CSV.
 
         Raises:
-            InputError: A value or row is longer than it may be.
-            csv.Error: The text is no CSV.
+            InputError: A value or row exceeds its limit.
+            csv.Error: The text is not CSV.
         """
         self._of_row = 0
         for row in csv.reader(self, strict=strict, skipinitialspace=skips_blanks):
@@ -65,11 +65,11 @@ class Lines(Iterator[str]):
 
 
 class Unpacked(io.RawIOBase):
-    """A file compressed by gzip, as it is unpacked; no more than it may become.
+    """A gzip file while it is decompressed, up to a limit.
 
     Args:
         stream: The compressed file.
-        limits: How many times its size it may have is their `expansion`.
+        limits: `expansion` is the limit of the decompressed size, relative to the compressed size.
     """
 
     def __init__(self, stream: BinaryIO, limits: Limits) -> None:
@@ -84,10 +84,10 @@ class Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Unpack as much as the buffer holds.
+        """Decompress as much as fits in the buffer.
 
         Raises:
-            InputError: It became more than it may.
+            InputError: The decompressed size exceeds its limit.
             OSError: It is damaged.
         """
         data = self._gzip.read(len(buffer))

@@ -1,9 +1,9 @@
-"""What stands in front of a Parquet file's values: how much they are, before they are read.
+"""How much the values of a Parquet file need, found out before they are read.
 
-Some kilobytes of Parquet may become gigabytes: a page that compresses well, a value that many rows
-refer to, a row of nulls that is repeated. What the footer states need not be so; what Arrow makes
-room for is what each page's own header states. So the headers of a column's pages are read first,
-from the same bytes that Arrow then decodes, and a column that would become too large is refused.
+Some kilobytes of Parquet may expand to gigabytes: a page that compresses well, a value that many
+rows refer to, a repeated row of nulls. The footer's sizes may be false; what Arrow allocates is
+what each page's own header states. So the headers of a column's pages are read first, from the same
+bytes that Arrow then decodes, and a column that would become too large is refused.
 
 Source: parquet.thrift of apache/parquet-format.
 """
@@ -24,32 +24,32 @@ from steel_batch.sources.image_column import is_leaf_of
 from steel_batch.sources.thrift import Compact
 
 FREE_BYTES: Final = 64 << 20
-"""What a column may always become, and what is decoded at once of one that may become more."""
+"""Decoded size that is always allowed, and that is decoded at once of larger columns."""
 BATCH_ROWS: Final = 8192
 _LEVEL_BYTES: Final = 16
-"""Of each value besides its bytes: levels, an offset, a bit."""
+"""Bytes per value in addition to its content: levels, an offset, a bit."""
 _NUMBER_BYTES: Final = 8
 _MAGIC, _TAIL_BYTES = b"PAR1", 8
 MAX_FOOTER_BYTES: Final = 16 << 20
 _DICTIONARIES, _DELTA_STRINGS, _PLAIN = frozenset({2, 8}), 7, frozenset({0, 6})
-"""Encodings: by a dictionary, by what a value has in common with the one before, and as it is."""
+"""Encodings: by dictionary, by the difference from the value before, plain."""
 _MAX_CHUNK_HEADERS: Final = 1_000_000
 _VALUES: Final = {1: None, 2: None, 4: None}
 _PAGE: Final = {1: None, 2: None, 3: None, 5: _VALUES, 7: _VALUES, 8: _VALUES}
-"""Of a page's header: kind, unpacked and packed bytes, and by kind values and encoding."""
+"""Fields of a page's header: kind, unpacked and packed bytes; by kind, values and encoding."""
 _LEAF: Final = {1: None, 3: [None], 6: None, 7: None, 9: None, 11: None}
 _FOOTER: Final = {3: None, 4: [{1: [{1: None, 3: _LEAF}], 3: None}]}
-"""Of the footer: rows; of each row group its rows and columns, and of these type, path, unpacked
-and packed bytes, and where pages and dictionary begin."""
+"""Fields of the footer: rows; per row group, its rows and columns; per column, type, path,
+unpacked and packed bytes, and where pages and dictionary begin."""
 _BYTE_ARRAYS: Final = (6, 7)
 
 
 class TooMuchError(Exception):
-    """A Parquet file holds more than a reader takes; the message is a phrase that says of what."""
+    """A Parquet file exceeds a limit; the message is a phrase that names what exceeds it."""
 
 
 class Held(io.RawIOBase):
-    """A stream of which some bytes are kept in memory until they are read, to fetch them once."""
+    """A stream that can keep some bytes in memory until they are read, to fetch them only once."""
 
     def __init__(self, stream: BinaryIO, size_bytes: int) -> None:
         self._stream, self.size_bytes = stream, size_bytes
@@ -63,7 +63,7 @@ class Held(io.RawIOBase):
         return memoryview(self._kept[start])
 
     def forget(self) -> None:
-        """Keep nothing."""
+        """Discard the bytes that are kept."""
         self._kept.clear()
 
     def readable(self) -> bool:
@@ -75,7 +75,7 @@ class Held(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """Where the next read begins."""
+        """Return the offset of the next read."""
         return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
@@ -87,7 +87,7 @@ class Held(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read so many bytes, fewer at the end."""
+        """Read `size` bytes, fewer at the end."""
         left = max(0, self.size_bytes - self._position)
         size = left if size is None or size < 0 else min(size, left)
         data = self._kept.get(self._position, b"")
@@ -110,29 +110,29 @@ class Held(io.RawIOBase):
 
 @dataclass(slots=True)
 class Room:
-    """What the pages of some columns of a row group need."""
+    """The memory that the pages of some columns of a row group need."""
 
     packed_bytes: int = 0
     """As they are stored."""
     page_bytes: int = 0
-    """Of all pages, unpacked."""
+    """Decompressed size of all pages."""
     largest_bytes: int = 0
-    """Of the largest page, unpacked: no value is longer than its page or its dictionary."""
+    """Decompressed size of the largest page: no value is longer than its page or its dictionary."""
     most_bytes: int = 0
-    """The most that all values together may become."""
+    """Upper bound of the size of all values together."""
 
 
 class ParquetFront:
-    """A Parquet file that is read no further than `Limits` allow.
+    """A Parquet file that is read only within `Limits`.
 
     Args:
         stream: The file.
         size_bytes: Its size.
-        limits: What may be read of it.
+        limits: The limits of reading it.
 
     Raises:
-        TooMuchError: Its footer is larger than that, or states more rows.
-        pa.ArrowException: It is damaged, here and in each method.
+        TooMuchError: Its footer exceeds a limit, or states too many rows.
+        pa.ArrowException: It is damaged; raised here and by each method.
     """
 
     def __init__(self, stream: BinaryIO, size_bytes: int, limits: Limits) -> None:
@@ -140,7 +140,7 @@ class ParquetFront:
         footer = self._read_footer(stream)
         groups = footer.get(4, [])
         self.num_rows = [int(group.get(3, 0)) for group in groups]
-        """Of each row group."""
+        """Number of rows of each row group."""
         self._leaves = [[column.get(3, {}) for column in group.get(1, ())] for group in groups]
         num_rows, most = int(footer.get(3, 0)), size_bytes * limits.rows_per_byte
         if min(self.num_rows, default=0) < 0 or sum(self.num_rows) != num_rows:
@@ -165,10 +165,10 @@ class ParquetFront:
     def open_group(
         self, group: int, columns: Sequence[str]
     ) -> tuple[Room, Iterator[pa.RecordBatch]]:
-        """What some columns of a row group need, and their rows, as many at a time as is fine.
+        """Check some columns of a row group, and return their rows, divided into batches.
 
         Raises:
-            TooMuchError: They need more than the limits allow.
+            TooMuchError: They exceed the limits.
         """
         self._held.forget()
         room = self._room(group, columns)
@@ -197,7 +197,7 @@ class ParquetFront:
         return room
 
     def unpacked_bytes(self, group: int, column: str) -> int:
-        """What the footer states of a column in a row group, with what it is stored in."""
+        """Return the decompressed size of a column in a row group, as stated in the footer."""
         return sum(int(leaf.get(6, 0)) for leaf in self._leaves_of(group, [column]))
 
     def _leaves_of(self, group: int, columns: Sequence[str]) -> Iterator[dict[int, Any]]:
@@ -207,11 +207,11 @@ class ParquetFront:
                 yield leaf
 
     def _read_footer(self, stream: BinaryIO) -> dict[int, Any]:
-        """The footer, which has to be there and whole."""
+        """Read the footer, which must be complete."""
         stream.seek(max(0, self._size_bytes - _TAIL_BYTES))
         tail = stream.read(_TAIL_BYTES)
         if len(tail) < _TAIL_BYTES or tail[4:] != _MAGIC:
-            return {}  # Arrow says what is wrong with it
+            return {}  # Arrow reports what is wrong with it
         (length,) = struct.unpack_from("<I", tail)
         most = min(self._limits.index_bytes, MAX_FOOTER_BYTES)
         if most < length <= self._size_bytes:
@@ -243,7 +243,7 @@ class ParquetFront:
         room.packed_bytes += length
         for header in page_headers(pages):
             unpacked = header.unpacked_bytes
-            # Runs of one number become many from a few bytes, which no page's size tells.
+            # A few bytes can encode long runs of one number, which a page's size does not show.
             room.page_bytes += max(unpacked, header.num_values * _NUMBER_BYTES * is_number)
             room.largest_bytes = max(room.largest_bytes, unpacked)
             if header.is_dictionary:
@@ -259,7 +259,7 @@ class ParquetFront:
             else:
                 room.most_bytes += header.num_values * unpacked
             room.most_bytes += header.num_values * _LEVEL_BYTES
-        # A list of numbers takes its values however few rows are read at once.
+        # A list of numbers needs memory for its values, however few rows are read at once.
         most_values = self._limits.column_bytes // _NUMBER_BYTES
         if not is_number or num_values <= num_rows:
             most_values = self._size_bytes * self._limits.rows_per_byte

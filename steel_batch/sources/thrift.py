@@ -1,7 +1,7 @@
-"""Values of Thrift's compact protocol, in which Parquet states what its files hold.
+"""Values of Thrift's compact protocol, in which Parquet stores its metadata.
 
-Only what is asked for is kept, and everything else stepped over, so a value costs memory only where
-a reader wants it. Arrow's own metadata is not asked: it ends the process at some damaged footers.
+Only requested fields are kept and all others skipped, so memory is used only for what a reader
+needs. Arrow's own metadata reader is not used, because some damaged footers crash it.
 
 Source: thrift-compact-protocol.md of apache/thrift.
 """
@@ -17,11 +17,11 @@ _NUMBERS: Final = (_I16, _I32, _I64)
 
 
 class Compact:
-    """A reader of some bytes.
+    """Reads values from bytes.
 
     Args:
         data: The bytes.
-        at: Where to begin.
+        at: Offset of the first byte to read.
 
     Raises:
         ValueError: In each method, the bytes are damaged or hold too many values.
@@ -32,12 +32,12 @@ class Compact:
         self._data, self.at, self._left = data, at, MAX_VALUES
 
     def struct(self, wanted: Any, depth: int = 0) -> dict[int, Any]:
-        """A struct's fields.
+        """Read a struct's fields.
 
         Args:
-            wanted: By the number of a field that is kept, what is kept of it: None for a number
-                or for bytes, a dict for a struct, a list of one such for a list.
-            depth: Of the struct inside others.
+            wanted: The fields to keep, by number: None for a number or bytes, a dict for a struct,
+                a list of one such value for a list.
+            depth: Nesting depth of the struct.
         """
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deeply")

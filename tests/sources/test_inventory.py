@@ -91,9 +91,9 @@ def test_an_inventory_names_another_bucket_only_where_it_is_allowed(
     other_name = other.url.removeprefix("s3://")
     document[field] = f"arn:aws:s3:::{other_name}"
     lake.write(name, json.dumps(document).encode())
-    with pytest.raises(ConfigError, match=f"give --inventory-bucket {other_name}"):
+    with pytest.raises(ConfigError, match=f"add --inventory-bucket {other_name}"):
         images_of(lake, None, name)
-    with pytest.raises(ConfigError, match=f"names the bucket '{other_name}'"):
+    with pytest.raises(ConfigError, match=f"refers to the bucket '{other_name}'"):
         open_source(lake.uri(name), None, endpoint_url=s3_endpoint, inventory_buckets=["b"])
     source = open_source(
         lake.uri(name), None, endpoint_url=s3_endpoint, inventory_buckets=[other_name]
