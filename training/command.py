@@ -286,8 +286,8 @@ class _Shown:
         card = result.card
         training, validation, test = (counted(num, "image") for num in result.num_images)
         console.print(
-            f"engine {card.name}: trained on {training}, thresholds from {validation}, judged on "
-            f"{test}: {headline(card.metrics, card.classes)}",
+            f"engine {card.name}: trained on {training}, thresholds from {validation}, evaluated "
+            f"on {test}: {headline(card.metrics, card.classes)}",
             soft_wrap=True,
         )
         table = Table("class", "images", "Dice", "recall", "false alarms", box=None, pad_edge=False)

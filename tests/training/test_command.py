@@ -23,7 +23,7 @@ WRONG = {
     "key": ("[recipe]\nnum_stepps = 5\n", [], "has unknown keys: num_stepps"),
     "kind": ("[recipe]\nnum_steps = 'many'\n", [], "num_steps is 'many', expected int"),
     "value": ("[recipe]\nwatch = 'luck'\n", [], "watch is 'luck', expected one of"),
-    "table": ("[recipes]\nnum_steps = 5\n", [], "has recipes at its top"),
+    "table": ("[recipes]\nnum_steps = 5\n", [], "has recipes at the top level"),
     "architecture": ("[model]\narchitecture = 'Unett'\n", [], "Did you mean Unet "),
     "encoder": ("[model]\nencoder = 'resnet81'\n", [], "Did you mean resnet18 "),
     "timm": ("[model]\nencoder = 'tu-convnext_tinny'\n", [], "Did you mean convnext_tiny "),
@@ -152,7 +152,7 @@ def test_a_person_is_told_each_thing_once_and_no_figure_that_misleads(
     assert sum("(rust)" in note for note in notes) == 3, "the card keeps them"
 
     again = CliRunner().invoke(cli, [*flags, "--output", "json"], catch_exceptions=False)
-    assert f"continuing {run}: 4 steps" in again.stderr
+    assert f"resuming {run}: 4 steps" in again.stderr
     found = json.loads(again.stdout.splitlines()[-1])
     assert (found["run"], found["report"]) == (run, report)
     assert found["too_few"].startswith("dim on ")

@@ -148,7 +148,7 @@ def test_what_cannot_be_a_dataset_is_refused(tmp_path: object) -> None:
         open_dataset(lake, b"", source="t", num_classes=9)
     with pytest.raises(ConfigError, match="contains no defect"):
         open_dataset(lake, b"ImageId,ClassId,EncodedPixels\n", source="t")
-    with pytest.raises(LabelError, match="names 'nobody"):
+    with pytest.raises(LabelError, match="contains 'nobody"):
         open_dataset(lake, b"ImageId,ClassId,EncodedPixels\nnobody.png,1,1 2\n", source="t")
     lake.write("copy/im000.png", lake.read("im000.png"))
     with pytest.raises(ConfigError, match=r"im000\.png have the same name"):

@@ -139,5 +139,5 @@ def test_weights_that_cannot_be_fetched_are_named(
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     with pytest.raises(ConfigError) as refused:
         Segmenter(ModelConfig(encoder_weights="imagenet"), 2)
-    assert "weights 'imagenet' of encoder 'resnet18' cannot be fetched" in str(refused.value)
+    assert "weights 'imagenet' of encoder 'resnet18' cannot be downloaded" in str(refused.value)
     assert "\n" not in str(refused.value)
