@@ -53,7 +53,7 @@ class Faults:
     """What is done to requests."""
 
     share: float = 0.0
-    """Of the requests that match, so many are hit."""
+    """Number of matching requests that get the fault."""
     kinds: tuple[str, ...] = PASSING
     """One of these each, as likely as the others."""
     seed: int = 1
@@ -62,13 +62,13 @@ class Faults:
     delay_seconds: float = 3.0
     """How long ``delay`` holds an answer."""
     slow_above: int = 0
-    """Where not 0: of so many requests at once, each further one is answered SlowDown."""
+    """If not 0: the number of concurrent requests above which the answer is SlowDown."""
     expired_key: str = ""
     """Where not empty: requests that are signed with this access key are answered ExpiredToken."""
     work_seconds: float = 0.0
     """How long every answer takes at least."""
     wants_md5: bool = False
-    """Whether deleting many objects needs the MD5 of the request, beside its other checksum."""
+    """Whether deleting many objects needs the MD5 of the request, in addition to its checksum."""
 
 
 class FaultProxy:
@@ -98,7 +98,7 @@ class FaultProxy:
         self._process.stdout.close()
 
     def set(self, faults: Faults) -> None:
-        """Do this from now on, and count anew."""
+        """Inject these faults from now on, and reset the counts."""
         self._control("PUT", json.dumps(asdict(faults)))
 
     def counts(self) -> Counter[str]:
@@ -265,7 +265,7 @@ class _Connection(BaseHTTPRequestHandler):
         return b"".join(parts)
 
     def _forward(self, body: bytes) -> _Answer:
-        """Have the server answer; a kept connection that it closed is opened anew."""
+        """Forward to the server; a kept connection that it closed is opened again."""
         hop = ("connection", "expect", "transfer-encoding", "content-length")
         headers = {k: v for k, v in self.headers.items() if k.lower() not in hop}
         if body or self.command in ("PUT", "POST"):

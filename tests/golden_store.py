@@ -25,7 +25,7 @@ class GoldenPlaces:
 
 
 def copy_golden_store(folder: Path) -> GoldenPlaces:
-    """Copy the golden store into a folder and draw its lake beside it.
+    """Copy the golden store into a folder and generate its lake next to it.
 
     Records name the folders that they were written in: these move along.
     """

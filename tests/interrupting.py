@@ -18,7 +18,7 @@ from pathlib import Path
 from steel_batch.lake import Lake
 
 END_SECONDS = 240.0
-"""How long a command may take to end, on a machine that does much besides."""
+"""How long a command may take to end on a loaded machine."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 NUM_SLOW = int(os.environ.get("INTERRUPTIONS", "300")) // 7 + 1
 """Of each of seven commands."""
@@ -118,7 +118,7 @@ def check_interrupted(ended: Ended, store: Lake) -> None:
 def interrupt_again_and_again(
     command: list[str], store: Lake, num: int, *, seed: int, renew: Callable[[], None]
 ) -> None:
-    """Interrupt a command at random moments, let it end after some of them, and begin anew.
+    """Interrupt a command at random moments, let it end after some of them, and start again.
 
     Args:
         command: Its words.

@@ -167,7 +167,7 @@ def test_train_is_helped_with_as_any_other_command(steel_batch: Command, flag: s
 def test_train_without_pytorch_shows_its_help_and_says_what_to_install(
     tmp_path: Path, wants_help: bool
 ) -> None:
-    """What is asked for is checked first: only then does it need PyTorch."""
+    """The flags are checked first; only then is PyTorch needed."""
     (tmp_path / "a.jpg").write_bytes(b"an image")
     (tmp_path / "train.csv").write_text("ImageId,ClassId,EncodedPixels\na.jpg,1,1 3\n")
     flags = ["--images", str(tmp_path), "--store", str(tmp_path / "store"), "--model", "c"]

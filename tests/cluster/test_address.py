@@ -1,4 +1,4 @@
-"""A head is asked before it is joined: whether it answers, and whether it asks for a token."""
+"""Before a cluster is joined, its head is checked: does it answer, and does it require a token?"""
 
 from __future__ import annotations
 

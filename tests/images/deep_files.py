@@ -34,7 +34,7 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def packed(pixels: npt.NDArray[np.uint16], bits: int) -> bytes:
-    """Samples of so many bits side by side, each row filled to a whole byte."""
+    """Pack samples of `bits` bits next to each other; each row is filled up to a whole byte."""
     places = np.arange(bits - 1, -1, -1)
     rows = (pixels[..., None] >> places & 1).astype(np.uint8)
     return np.packbits(rows.reshape(len(pixels), -1), axis=1).tobytes()

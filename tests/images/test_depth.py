@@ -52,7 +52,7 @@ writers = pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__na
 
 
 def in_bits(bits: int, pixels: np.ndarray = GRAY) -> np.ndarray:
-    """The same picture as a camera of so many bits gives it, in the lowest of 16."""
+    """The same picture from a camera of fewer bits, in the lowest bits of 16."""
     noise = np.arange(pixels.size, dtype=np.uint16).reshape(pixels.shape)
     low = noise % (1 << (bits - 8)) if bits > 8 else 0
     return (pixels.astype(np.uint16) << (bits - 8)) + low

@@ -36,7 +36,7 @@ def at_once(num: int, act: Callable[[int], None]) -> None:
 
 
 def test_of_eight_at_once_each_is_alone_and_all_have_their_turn(store: Lake) -> None:
-    """What each does in its turn, read and write anew, would lose steps if two did it at once."""
+    """Each contender reads a number and writes it back increased; two at once would lose steps."""
     store.write("count", b"0")
     inside: list[int] = []
 

@@ -108,7 +108,7 @@ class Network:
         self._in_switch("ip", "link", "set", port, "master", "switch", "up")
 
     def link(self, machine: Machine, state: str) -> None:
-        """Cut a machine's cable, or mend it: ``down``, ``up``."""
+        """Disconnect or reconnect a machine: ``down``, ``up``."""
         self._in_switch("ip", "link", "set", f"to-{machine.name}", state)
 
     def part(self, one: Machine, other: Machine) -> None:
@@ -126,7 +126,7 @@ class Network:
         self._in_switch("nft", "delete table bridge parted")
 
     def lose(self, percent: int) -> None:
-        """Lose so many of the packets that any machine sends to another one."""
+        """Drop a share of the packets that any machine sends to another one."""
         rules = (
             "table bridge loss; delete table bridge loss; table bridge loss { chain forward { "
             "type filter hook forward priority 0; "

@@ -180,7 +180,7 @@ class Site:
         return int(self.s3.run("python", "-I", "-S", "-c", COUNT, store).stdout)
 
     def wait_for_receipts(self, store: str, number: int, job: subprocess.Popen[str]) -> None:
-        """Until so many shards are scored."""
+        """Wait until a number of shards is scored."""
         while self.num_receipts(store) < number:
             assert job.poll() is None, job.communicate()[0]
             time.sleep(0.3)

@@ -61,7 +61,7 @@ class KillingLake(Lake):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def call_with_retry(self, what: str, request: Callable[[], T]) -> T:
-        """Count what is asked of a table that has an entry of a run: the looks after a commit."""
+        """Count reads of a table that has an entry of a run: the checks after a commit."""
         table = what.rpartition("/")[2]
         log = f"{table}/_delta_log/{1:020d}.json"
         is_look = self._at.pattern == f"look:{table}" and self.stat(log) is not None

@@ -1,4 +1,4 @@
-"""Rows that others deleted without writing their files anew are not there, for any command."""
+"""Rows that other programs deleted with deletion vectors are invisible to every command."""
 
 from __future__ import annotations
 

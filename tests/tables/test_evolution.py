@@ -120,7 +120,7 @@ def test_two_runs_may_bring_a_store_up_to_date_at_once(golden: Lake) -> None:
 
 
 def test_every_step_on_the_way_leaves_readers_all_rows(golden: Lake) -> None:
-    """A process that dies between two commits leaves what the next one goes on from."""
+    """After a process dies between two commits, the next one continues from that state."""
     steps: list[tuple[int, int, int]] = []
 
     def reopen() -> DeltaTable:

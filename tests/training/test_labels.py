@@ -104,7 +104,7 @@ def test_groups_cover_every_image_once() -> None:
 
 
 def seconds_of_reading(num_images: int) -> float:
-    """CPU time for the rows of so many images, four each."""
+    """CPU time for reading the rows of a number of images, four each."""
     rle = " ".join(f"{1 + 40 * i} 20" for i in range(120))  # as long as real ones are
     rows = [f"im{i // 4}.jpg_{i % 4 + 1},{rle}" for i in range(4 * num_images)]
     data = "\n".join([JOINED, *rows]).encode()

@@ -1,4 +1,4 @@
-"""Real labels and photographs, where they lie beside the checkout: `../shared/data`."""
+"""Real labels and photographs, if they exist next to the checkout: `../shared/data`."""
 
 from __future__ import annotations
 
