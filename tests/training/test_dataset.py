@@ -217,7 +217,7 @@ def test_groups_that_tear_copies_apart_are_refused(tmp_path: object) -> None:
     write_bands(lake, num_images=3)
     lake.write("copy.png", lake.read("im001.png"))
     rows = "ImageId,Group\ncopy.png,a\nim000.png,a\nim001.png,b\nim002.png,a\n"
-    with pytest.raises(LabelError, match=r"im001\.png \(b\) and copy\.png \(a\)\. Give copies"):
+    with pytest.raises(LabelError, match=r"im001\.png \(b\) and copy\.png \(a\)\. Assign copies"):
         open_dataset(lake, lake.read("train.csv"), source="t", groups=rows.encode())
 
 

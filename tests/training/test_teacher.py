@@ -156,7 +156,7 @@ def test_a_student_learns_from_a_version_and_from_images_that_it_labels(
     ("flags", "message"),
     [
         (("--teacher", "nobody-0123456789ab"), "there is no engine 'nobody-0123456789ab'"),
-        (("--teacher", "TEACHER", "--classes", "bright,dim"), "knows the classes dim,bright, and "),
+        (("--teacher", "TEACHER", "--classes", "bright,dim"), "has the classes dim,bright, but"),
         (
             ("--teacher", "demo"),
             "and images of 256×1600, but this training has dim,bright and 64×160",
