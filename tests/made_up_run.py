@@ -54,7 +54,7 @@ def made_up_row(key: str, run_id: str, date: str = DATE) -> dict[str, Any]:
     rng = random.Random(key)
     peak = [round(rng.random(), 3) for _ in CLASSES]
     found = sorted(rng.sample(range(len(CLASSES)), rng.randint(1, 3))) if rng.random() < 0.4 else []
-    defects = [
+    defects: list[dict[str, Any]] = [
         {
             "class_id": c + 1,
             "rle": f"{1 + 64 * c} {(area := rng.randint(3, 60))}",
@@ -66,6 +66,7 @@ def made_up_row(key: str, run_id: str, date: str = DATE) -> dict[str, Any]:
         for c in found
     ]
     line = key.split("/")[0]
+    area_of_all = sum(defect["area_px"] for defect in defects)
     return {
         "image_key": key,
         "image_id": key.rpartition("/")[2].removesuffix(".jpg"),
@@ -86,6 +87,9 @@ def made_up_row(key: str, run_id: str, date: str = DATE) -> dict[str, Any]:
         "device": "cpu",
         "decode_on": "cpu",
         "decoder": "opencv 5.0.0",
+        "brightness": 80 + area_of_all % 80 / 4,
+        "contrast": 20 + area_of_all % 16 / 4,
+        "sharpness": 4 + area_of_all % 8 / 8,
     }
 
 

@@ -162,7 +162,7 @@ def predicates(frame: pd.DataFrame, fields: pa.Schema) -> st.SearchStrategy[Pred
         if pa.types.is_nested(field.type):
             continue
         there = sorted({value for value in frame[field.name] if value is not None})
-        there = there or [{pa.string(): "cpu"}.get(field.type, 1)]
+        there = there or [{pa.string(): "cpu", pa.float32(): 0.5}.get(field.type, 1)]
         picked = [there[0], there[len(there) // 2], there[-1]]
         values = st.sampled_from([*there, *(o for value in picked for o in _others(value))])
         operators = ["=", "<>"] if pa.types.is_boolean(field.type) else list(_COMPARISONS)

@@ -42,7 +42,7 @@ KEYS = {
     layout.QUARANTINE: ["date", "image_key"],
 }
 """What tells the rows of a table apart."""
-ADDED = schema.PROVENANCE.names
+ADDED = [*schema.PROVENANCE.names, *schema.APPEARANCE.names]
 """Columns that the build of 28 November 2026 did not have."""
 TEXTS = ["", "it's", "50%", "a_b", "Ä", "\U0010ffff", "z" * 1024, "z" * 1025, " line 1"]
 
