@@ -1,17 +1,44 @@
 """Batch scoring of steel-surface images: a lake of images in, Parquet of defect masks out."""
 
-__version__: str
+from importlib import import_module
+from typing import Any
+
+_NAMES = {
+    "DatePlan": "steel_batch.api.calls",
+    "OpenStore": "steel_batch.answers.open_store",
+    "RunResult": "steel_batch.runs.record",
+    "ScoreConfig": "steel_batch.config",
+    "SteelBatchError": "steel_batch.errors",
+    "open_store": "steel_batch.api.calls",
+    "plan": "steel_batch.api.calls",
+    "score": "steel_batch.api.calls",
+}
+"""Where the names of the package are; `__init__.pyi` has their types."""
+
+__all__ = ["__version__", *_NAMES]
 
 
-def __getattr__(name: str) -> str:
-    """Return the version, read on first access: that takes longer than the rest of the import."""
-    if name != "__version__":
+def __getattr__(name: str) -> Any:
+    """A public name, loaded when it is first asked for: each command loads only what it needs."""
+    if name in _NAMES:
+        found: Any = getattr(import_module(_NAMES[name]), name)
+    elif name == "__version__":
+        found = _version()
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    """Read when it is first asked for: that takes longer than all else here."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
-        found = version("steel-batch")
+        return version("steel-batch")
     except PackageNotFoundError:  # run from a source tree on PYTHONPATH, as on a GPU rig
-        found = "0+source"
-    globals()["__version__"] = found
-    return found
+        return "0+source"

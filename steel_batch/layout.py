@@ -20,6 +20,8 @@ RUNS = "runs"
 FOLDERS = (*TABLES, RUNS, "registry", "locks", "backfills", "training")
 """Folders at the root of a store; a place without any of them is not a store."""
 TRAINING_REPORT = "report.html"
+RUN_REPORT = "report.html"
+RUN_ALERTS = "alerts.json"
 """Stored with the card of a version: how it was trained, and its figures."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.]*(?:-[a-z0-9_.]+)*")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from steel_batch import layout
 from steel_batch.config import DECODER, DecodeSettings
@@ -18,12 +21,18 @@ from steel_batch.scoring.shard import check_jpegs, read_shards
 from steel_batch.sources.open import open_source
 from steel_batch.tables.table_log import ensure_tables
 from tests.conftest import DATE, PATTERN
-from tests.made_up_run import NOW, finish, merge
-from tests.tiny_engine import tiny_version
+from tests.made_up_run import finish, merge
+from tests.tiny_engine import changed, tiny_version
 
 
 def score_without_ray(
-    images: Lake, store: Lake, *, date: str = DATE, pattern: str = PATTERN
+    images: Lake,
+    store: Lake,
+    *,
+    date: str = DATE,
+    pattern: str = PATTERN,
+    classes: Sequence[str] | None = None,
+    **version: Any,
 ) -> RunResult:
     """Score a date with the tiny engine, which the store gets too, and commit it.
 
@@ -32,8 +41,12 @@ def score_without_ray(
         store: Where the rows go.
         date: A date that has no rows yet.
         pattern: The images' key pattern.
+        classes: Other names of the engine's classes.
+        version: Of the engine; see `tiny_version`.
     """
-    card, graphs = tiny_version()
+    card, graphs = tiny_version(**version)
+    if classes is not None:
+        card = changed(card, classes=tuple(classes))
     register(store, card, graphs)
     ensure_tables(store)
     source = open_source(images.url, pattern, endpoint_url=images.endpoint_url)
@@ -47,7 +60,8 @@ def score_without_ray(
         info = build_plan(source.select(date), settings, path)
         store.write(layout.run_file(run_id, "plan.parquet"), path.read_bytes())
     record = RunRecord(
-        run_id=run_id, engine=card.name, date=date, created_at=NOW.isoformat(),
+        run_id=run_id, engine=card.name, date=date,
+        created_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
         plan_digest=info.digest, num_images=info.num_images, num_shards=info.num_shards,
         num_committed=0, num_changed=0, num_left_out=0, example_left_out=None, settings=settings,
         config={"images": images.url, "endpoint_url": images.endpoint_url}, environment={},

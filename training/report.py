@@ -25,6 +25,9 @@ WIDTH_PX: Final = 920
 """Width of pictures of wide images; others are at most `HEIGHT_PX` high."""
 HEIGHT_PX: Final = 440
 TRUTH_BGR: Final = (255, 255, 255)
+HALO_BGR: Final = (0, 0, 0)
+FEW_POINTS: Final = 12
+"""Of a curve: each is marked, as the line between two of them says nothing."""
 CURVES: Final = (
     ("loss", "loss"),
     ("validation_kaggle_dice", "Kaggle Dice on validation, threshold 0.5, no minimum areas"),
@@ -47,7 +50,7 @@ def render_report(product: Product, test: Dataset, records: Sequence[Mapping[str
     return render_page(
         product.card,
         training="".join(_curve(records, name, title) for name, title in CURVES),
-        images=f"<p>White: the truth. Coloured: what the engine marked, "
+        images=f"<p>White in black: the truth. Coloured: what the engine marked, "
         f"{_legend(product.card.classes)}.</p>" + "".join(_pictures(product, test)),
     )
 
@@ -81,6 +84,11 @@ def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
         for tick in _ticks(0, steps[-1])[:-1]
     )
     line = " ".join(f"{x_of(step)},{y_of(value)}" for step, value in points)
+    if len(points) <= FEW_POINTS:
+        lines += "".join(
+            f'<circle cx="{x_of(step)}" cy="{y_of(value)}" r="4" fill="#1565c0"/>'
+            for step, value in points
+        )
     return (
         f"<figure><figcaption>{escape(title)}, by step; last {values[-1]:.4g}</figcaption>"
         f'<svg viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" role="img" font-size="12" fill="#555">'
@@ -147,6 +155,7 @@ def _png(image_HW: npt.NDArray[np.uint8], judged: Judged, num_classes: int) -> b
     shrink = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     least = 1 if scale < 1 else 128  # keeps thin masks when the image shrinks
     picture = cv2.cvtColor(cv2.resize(image_HW, size, interpolation=shrink), cv2.COLOR_GRAY2BGR)
+    drawn: list[tuple[Any, tuple[int, int, int], int]] = []
     for bitmask_HW, is_truth in ((judged.truth_HW, True), (judged.predicted_HW, False)):
         for c in range(num_classes):
             mask_HW = bitmask_HW >> np.uint8(c) & np.uint8(1)
@@ -154,6 +163,10 @@ def _png(image_HW: npt.NDArray[np.uint8], judged: Judged, num_classes: int) -> b
             edges, _ = cv2.findContours(
                 (shown_HW >= least).astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE
             )
-            color, thickness = (TRUTH_BGR, 2) if is_truth else (COLORS_BGR[c], 1)
-            cv2.drawContours(picture, edges, -1, color, thickness)
+            if is_truth:  # white in black: seen on a bright strip too
+                drawn += [(edges, HALO_BGR, 5), (edges, TRUTH_BGR, 2)]
+            else:
+                drawn.append((edges, COLORS_BGR[c], 1))
+    for edges, color, thickness in drawn:
+        cv2.drawContours(picture, edges, -1, color, thickness)
     return bytes(cv2.imencode(".png", picture)[1])

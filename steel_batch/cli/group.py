@@ -43,6 +43,10 @@ COMMANDS: Final = {
         "steel_batch.cli.query:query",
         "Run SQL over a store: its tables, runs and engines.",
     ),
+    "report": (
+        "steel_batch.cli.report:report",
+        "Write a page about a date, or about two engines.",
+    ),
     "runs": ("steel_batch.cli.runs:runs", "List runs, or show what happened in one."),
     "score": ("steel_batch.cli.score:score", "Score a date's images and commit one row per image."),
     "show": (

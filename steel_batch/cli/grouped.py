@@ -24,7 +24,7 @@ GROUPS: Final = {
         "max_dates_at_once", "stop_after", "lock_wait_seconds", "lease_seconds", "fresh",
     ),
     "Cluster": ("ray_address", "num_actors", "cpus_per_actor", "actors_per_gpu"),
-    "Output": ("output", "verbose"),
+    "Output": ("output", "verbose", "with_report", "alert_if"),
 }  # fmt: skip
 """Options of `score` and of the commands that share them, by parameter name."""
 

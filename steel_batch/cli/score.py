@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import click
@@ -18,8 +20,15 @@ from steel_batch.cli.output import (
     say,
 )
 from steel_batch.cli.progress import progress_line
-from steel_batch.cli.score_options import date_option, limit_option, run_options
+from steel_batch.cli.score_options import (
+    alert_option,
+    date_option,
+    limit_option,
+    report_option,
+    run_options,
+)
 from steel_batch.config import ScoreConfig
+from steel_batch.errors import SteelBatchError
 from steel_batch.runs.record import RunResult
 
 EXAMPLE: Final = """\
@@ -31,28 +40,52 @@ steel-batch score --date 2026-11-21 \\
 @click.command(cls=GroupedCommand, example=EXAMPLE)
 @date_option
 @limit_option
+@report_option
+@alert_option
 @run_options
-def score(output: str, verbose: bool, **options: Any) -> None:
+def score(
+    output: str, verbose: bool, with_report: bool, alert_if: tuple[str, ...], **options: Any
+) -> None:
     """Score a date's images and commit one row per image.
 
     Resumes an unfinished run of the same engine, date and settings. Images that already have a row
     are skipped, so run the same command again after late images arrive: it adds only those.
     """
-    score_and_show(output, verbose, options)
+    score_and_show(output, verbose, options, with_report=with_report, alert_if=alert_if)
 
 
-def score_and_show(output: str, verbose: bool, options: dict[str, Any]) -> None:
+def score_and_show(
+    output: str,
+    verbose: bool,
+    options: dict[str, Any],
+    *,
+    with_report: bool = False,
+    alert_if: Sequence[str] = (),
+) -> None:
     """Run the scoring, show its progress, and show or print the results."""
+    from steel_batch.cli.run_report import Afterwards
     from steel_batch.pipeline.score import score as score_dates  # imports Ray
 
     configure_logging(verbose)
     config = ScoreConfig(**options)
-    with progress_line() as observe:
+    afterwards = Afterwards.of(with_report=with_report, alert_if=alert_if, config=config)
+    with progress_line() as observe, _failure_told(config, afterwards):
         for result in score_dates(config, observe):  # show each result before the next date fails
             if output == "json":
                 print_json(result.to_json())
             else:
                 show_result(result, rescored=config.rescore_changed)
+            afterwards.run(config, result)
+
+
+@contextmanager
+def _failure_told(config: ScoreConfig, afterwards: Any) -> Iterator[None]:
+    """Tell of an error of the block before it ends the command."""
+    try:
+        yield
+    except SteelBatchError as error:
+        afterwards.failed(config, error)
+        raise
 
 
 def show_result(result: RunResult, *, rescored: bool = False) -> None:

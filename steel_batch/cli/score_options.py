@@ -66,6 +66,20 @@ limit_option = setting(
     help="Score at most N images of the date, such as 10 to try a configuration. Takes the first "
     "ones without a row, by line and key. Run the command without it to score the rest.",
 )
+report_option = click.option(
+    "--report",
+    "with_report",
+    is_flag=True,
+    help="Write report.html into the folder of each run that commits; see `steel-batch report`.",
+)
+alert_option = click.option(
+    "--alert-if",
+    multiple=True,
+    metavar="CONDITION",
+    help="Tell of each run that meets it: drift, failed, quarantined > 0.005, images < 1000 or "
+    'defect_rate["scratches"] > 0.2. Written to alerts.json in the run\'s folder and, if the '
+    "environment has STEEL_BATCH_ALERT_URL, sent there. The exit code does not change. Repeatable.",
+)
 engine_option = setting(
     "--engine",
     shell_complete=complete_engine,

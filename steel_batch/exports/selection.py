@@ -109,7 +109,7 @@ class Picked:
         elif "engine" not in given:
             rows = f"(SELECT * FROM {rows} SEMI JOIN {views.CURRENT} USING (date, engine))"  # noqa: S608 - ours
         if selection.date is not None:
-            first, last = _days(selection.date)
+            first, last = days_of(selection.date)
             conditions.append(f"date BETWEEN DATE '{first}' AND DATE '{last}'")
         if conditions:
             rows = f"(SELECT * FROM {rows} WHERE {' AND '.join(conditions)})"  # noqa: S608 - ours
@@ -167,7 +167,7 @@ def _one_statement(sql: str, flag: str) -> None:
         raise ConfigError(f"{flag} takes one statement without ';', found {num}.")
 
 
-def _days(date: str) -> tuple[str, str]:
+def days_of(date: str) -> tuple[str, str]:
     """Return the first and the last day of a date, a month or a year."""
     layout.check_date_prefix(date)
     year, *rest = map(int, date.split("-"))

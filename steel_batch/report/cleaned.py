@@ -15,15 +15,15 @@ from typing import Final
 from steel_batch.errors import printable
 
 _VOID: Final = frozenset({"br", "img"})
-_PLOT: Final = frozenset({"svg", "line", "polyline", "text"})
+_PLOT: Final = frozenset({"svg", "line", "polyline", "text", "circle"})
 _KEPT: Final = _PLOT | _VOID | {
     "b", "div", "figcaption", "figure", "h1", "h2", "h3", "p", "pre", "span", "table", "td", "th",
     "tr",
 }  # fmt: skip
 _UNSHOWN: Final = frozenset({"script", "style", "title", "template", "noscript", "iframe"})
 _ATTRIBUTES: Final = frozenset({
-    "alt", "class", "dy", "fill", "font-size", "points", "role", "src", "stroke", "stroke-width",
-    "style", "text-anchor", "viewbox", "x", "x1", "x2", "y", "y1", "y2",
+    "alt", "class", "cx", "cy", "dy", "fill", "font-size", "points", "r", "role", "src", "stroke",
+    "stroke-width", "style", "text-anchor", "viewbox", "x", "x1", "x2", "y", "y1", "y2",
 })  # fmt: skip
 _PICTURE: Final = re.compile(r"data:image/(?:png|jpeg);base64,[A-Za-z0-9+/=]*")
 _STYLE: Final = re.compile(r"(?:(?:color|background|padding):[\w#(), .]+;?\s*)*")

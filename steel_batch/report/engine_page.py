@@ -21,11 +21,17 @@ POLICY: Final = (
     "form-action 'none'"
 )
 """What a page may do, whatever is in it: have styles of its own and pictures that it holds."""
+LONG_WORD: Final = 24
+"""Characters of a word in a table that may be broken anywhere: digests and keys."""
 STYLE: Final = """
 :root{color-scheme:light}
 body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}
 h1{overflow-wrap:anywhere}h2{margin-top:2em}
-.wide{overflow-x:auto}
+.wide{overflow-x:auto;background:
+linear-gradient(90deg,#fff 60%,transparent) 0/2.5em 100% no-repeat local,
+linear-gradient(270deg,#fff 60%,transparent) 100%/2.5em 100% no-repeat local,
+linear-gradient(90deg,#7777,transparent) 0/1em 100% no-repeat scroll,
+linear-gradient(270deg,#7777,transparent) 100%/1em 100% no-repeat scroll}
 table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}
 td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}
 th:first-child,td:first-child,.facts td{text-align:left}
@@ -34,6 +40,9 @@ figure{margin:1em 0}figcaption{color:#555;overflow-wrap:anywhere}
 .images{display:flex;flex-wrap:wrap;gap:0 1em}.images figure{max-width:100%}
 img,svg{max-width:100%;height:auto;display:block}
 pre{background:#f5f5f5;padding:1em;overflow:auto}
+.long{overflow-wrap:anywhere;min-width:9em}
+@media(max-width:600px){td,th{padding:.2em .25em;font-size:11px;line-height:1.3}
+.wide{margin-right:-1em}}
 """
 
 
@@ -115,7 +124,10 @@ def table(
         for x, value in enumerate(row):
             shade = shades[y][x - 1] if shades and 0 < x <= len(shades[y]) else 0.0
             style = f' style="background:rgba(21,101,192,{shade / 2:.2f})"' if shade >= 0.01 else ""
-            body += f"<td{style}>{escape(str(value))}</td>"
+            text = str(value)
+            is_long = max(map(len, text.split()), default=0) > LONG_WORD
+            kind = ' class="long"' if is_long else ""
+            body += f"<td{kind}{style}>{escape(text)}</td>"
         body += "</tr>"
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'
 

@@ -104,8 +104,11 @@ def test_score_exits_3_for_too_many_bad_images_and_else_prints_one_object(
     assert steel_batch(*of_run, "--code", "empty", "--output", "json").json == []
     assert steel_batch(*of_run, "--code", "nonsense").code == 2
     assert steel_batch(*of_run, "--date", "2026-11-01").code == 2
-    done = steel_batch("score", *flags, "--max-bad", "0.5")
+    done = steel_batch("score", *flags, "--max-bad", "0.5", "--report")
     assert done.code == 0
+    page = Path(flags[5]) / "runs" / done.json["run_id"] / "report.html"
+    assert f"the report is {page}" in done.err
+    assert "<b>4</b> images of 2 lines were scored by" in page.read_text(encoding="utf-8")
     assert done.out.count("\n") == 1
     assert keys(done.json) == RESULT
     assert (done.json["num_images"], done.json["num_scored"]) == (5, 4)

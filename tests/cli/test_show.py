@@ -163,7 +163,7 @@ def test_what_is_there_is_not_written_over(show: Callable[..., Any], tmp_path: P
 
 
 def test_a_sheet_that_nobody_can_look_at_is_refused(show: Callable[..., Any]) -> None:
-    assert "use --overlays" in refused(show("--limit", "501"))
+    assert "--overlays for more" in refused(show("--limit", "501"))
 
 
 def test_a_run_without_its_record_is_named(

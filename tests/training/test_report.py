@@ -18,10 +18,10 @@ from tests.tiny_engine import tiny_version
 from tests.training.bands import open_bands
 from training.dataset import Dataset
 from training.judge import judge
-from training.metrics import image_dice
+from training.metrics import Judged, image_dice
 from training.quantize import Verdict
 from training.register import Product
-from training.report import TRUTH_BGR, render_report
+from training.report import TRUTH_BGR, _png, render_report
 from training.session import open_session
 
 EVIL = '"><script>document.title = "owned"</script>'
@@ -106,6 +106,24 @@ def test_a_curve_needs_two_finite_points(render: Render) -> None:
     assert "<h2>Training</h2>" not in text
     same = [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.5}, {"step": 3, "loss": float("inf")}]
     assert render(same).count("<polyline") == 1
+
+
+def test_the_points_of_a_short_curve_are_marked(render: Render) -> None:
+    two = [{"step": 1, "loss": 1.0}, {"step": 2, "loss": 0.5}]
+    assert render(two).count("<circle") == 2
+    many = [{"step": step, "loss": 1 / step} for step in range(1, 40)]
+    assert "<circle" not in render(many)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_the_outline_of_the_truth_can_be_seen_on_any_strip(level: int) -> None:
+    truth_HW = np.zeros((64, 160), np.uint8)
+    truth_HW[20:40, 50:100] = 1
+    judged = Judged(truth_HW=truth_HW, predicted_HW=np.zeros_like(truth_HW))
+    data = _png(np.full((64, 160), level, np.uint8), judged, 1)
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    assert (np.abs(found.astype(int) - level).max(axis=2) > 90).sum() > 500
 
 
 @needs_browser

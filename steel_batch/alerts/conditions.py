@@ -1,0 +1,116 @@
+"""Conditions such as ``defect_rate["scratches"] > 0.2``, and whether a run meets them."""
+
+from __future__ import annotations
+
+import operator
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from steel_batch.errors import ConfigError
+
+DRIFT: Final = "drift"
+FAILED: Final = "failed"
+DEFECT_RATE: Final = "defect_rate"
+NUMBERS: Final = {
+    "quarantined": "share of images that could not be scored",
+    "images": "images that were scored",
+}
+"""Figures of a date that stand without a class."""
+_COMPARISONS: Final = {
+    ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
+}  # fmt: skip
+_PATTERN: Final = re.compile(
+    r"""\s*(?P<name>\w+)\s*(?:\[\s*(?P<quote>["'])(?P<class_name>.+)(?P=quote)\s*\])?\s*"""
+    r"(?:(?P<comparison>>=|<=|>|<)\s*(?P<limit>\d+(?:\.\d*)?(?:e-?\d+)?|\.\d+)\s*)?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Condition:
+    """What is to be told of."""
+
+    text: str
+    """As the user wrote it."""
+    name: str
+    class_name: str | None = None
+    comparison: str | None = None
+    limit: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """What conditions are about: one date of one engine."""
+
+    images: int
+    quarantined: float
+    """Share of all images of the date."""
+    defect_rates: Mapping[str, float]
+    """By class."""
+    drifts: Sequence[str]
+    """In words."""
+
+
+def parse_condition(text: str) -> Condition:
+    """Read a condition.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    match = _PATTERN.fullmatch(text)
+    name = match["name"] if match else ""
+    is_number = name in NUMBERS or name == DEFECT_RATE
+    if (
+        match is None
+        or not (is_number or name in (DRIFT, FAILED))
+        or bool(match["comparison"]) != is_number
+        or bool(match["class_name"]) != (name == DEFECT_RATE)
+    ):
+        raise ConfigError(
+            f"{text!r} is no condition: expected drift, failed, quarantined > 0.005, images < 1000 "
+            'or defect_rate["scratches"] > 0.2 (also with >=, <, <=).'
+        )
+    return Condition(
+        text=text.strip(), name=name, class_name=match["class_name"],
+        comparison=match["comparison"], limit=float(match["limit"] or 0),
+    )  # fmt: skip
+
+
+def check_classes(conditions: Sequence[Condition], classes: Sequence[str]) -> None:
+    """Refuse conditions about classes that an engine does not have.
+
+    Raises:
+        ConfigError: One is.
+    """
+    for condition in conditions:
+        if condition.class_name is not None and condition.class_name not in classes:
+            raise ConfigError(
+                f"{condition.text!r} is about a class that the engine does not have; it has "
+                f"{', '.join(classes)}."
+            )
+
+
+def alerts_of(conditions: Sequence[Condition], figures: Figures) -> list[str]:
+    """What a run is to be told of: a sentence for each condition that it meets."""
+    found = []
+    for condition in conditions:
+        if condition.name == DRIFT:
+            found += [f"drift: {sentence}" for sentence in figures.drifts]
+        elif condition.name != FAILED:
+            value = _value(condition, figures)
+            if _COMPARISONS[condition.comparison or ">"](value, condition.limit):
+                found.append(f"{condition.text}: it is {value:.6g}.")
+    return found
+
+
+def failure_alerts(conditions: Sequence[Condition], message: str) -> list[str]:
+    """What a run that failed is to be told of."""
+    return [f"failed: {message}" for c in conditions if c.name == FAILED][:1]
+
+
+def _value(condition: Condition, figures: Figures) -> float:
+    if condition.class_name is not None:
+        return figures.defect_rates.get(condition.class_name, 0.0)
+    return float(figures.images) if condition.name == "images" else figures.quarantined

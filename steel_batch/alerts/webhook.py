@@ -1,0 +1,80 @@
+"""Tells a web service of alerts; what goes wrong there is a sentence and no error."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from typing import Any, Final
+
+from steel_batch.errors import ConfigError
+
+URL_VARIABLE: Final = "STEEL_BATCH_ALERT_URL"
+"""Holds the service's address: it is a secret, so it is no flag and is not kept with a run."""
+TIMEOUT_SECONDS: Final = 10.0
+ALERTMANAGER: Final = "/api/v2/alerts"
+"""Ends the address of an Alertmanager, which takes a list; all others take a text."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """An address that moved is not followed: what is sent is for the one that was given."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        """See `urllib.request.HTTPRedirectHandler`."""
+
+
+def check_url(url: str) -> None:
+    """Refuse an address that nothing can be sent to.
+
+    Raises:
+        ConfigError: It is one; the address is not repeated, as it is a secret.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_good = False
+    if not is_good:
+        raise ConfigError(f"{URL_VARIABLE} is no http:// or https:// address.")
+
+
+def send_alerts(
+    url: str, title: str, alerts: Sequence[str], *, timeout_seconds: float = TIMEOUT_SECONDS
+) -> str | None:
+    """Post alerts as JSON; returns what went wrong, without the address.
+
+    Args:
+        url: Where: a Slack or Teams webhook (``{"text": …}``), or an Alertmanager's
+            ``/api/v2/alerts``.
+        title: Which run they are of.
+        alerts: Sentences.
+        timeout_seconds: For the connection and for each answer.
+    """
+    host = urllib.parse.urlsplit(url).hostname
+    if urllib.parse.urlsplit(url).path.endswith(ALERTMANAGER):
+        content: Any = [
+            {
+                "labels": {"alertname": "steel_batch", "run": title, "number": str(number)},
+                "annotations": {"summary": alert},
+            }
+            for number, alert in enumerate(alerts, 1)
+        ]
+    else:
+        content = {"text": "\n".join([title, *(f"- {alert}" for alert in alerts)])}
+    request = urllib.request.Request(  # noqa: S310 - `check_url` admits http and https
+        url,
+        json.dumps(content).encode(),
+        {"Content-Type": "application/json", "User-Agent": "steel-batch"},
+        method="POST",
+    )
+    try:
+        with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_seconds):
+            return None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"{host} answered {error.code} to the alerts."
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        return f"{host} did not take the alerts: {reason}."

@@ -1,0 +1,1 @@
+"""What programs call: the names at the root of the package."""
