@@ -3,8 +3,10 @@
    Built and preloaded by network.py. Monotonic time is left alone, so sleeps last as long as ever. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -48,6 +50,34 @@ static struct timespec as_the_kernel_has_it(const struct timespec *moment) {
   if (found.tv_sec > 1000000000)
     found.tv_sec -= ahead;
   return found;
+}
+
+int pthread_cond_clockwait(pthread_cond_t *condition, pthread_mutex_t *mutex, clockid_t clock,
+                           const struct timespec *moment) {
+  static int (*wait)(pthread_cond_t *, pthread_mutex_t *, clockid_t, const struct timespec *);
+  struct timespec real = as_the_kernel_has_it(moment);
+  if (!wait)
+    wait = dlsym(RTLD_NEXT, "pthread_cond_clockwait");
+  return wait(condition, mutex, clock, &real);
+}
+
+/* Abseil, in Ray's processes, asks the kernel to wait until a moment of real time. */
+long syscall(long number, ...) {
+  static long (*call)(long, ...);
+  struct timespec real;
+  long given[6];
+  va_list list;
+  va_start(list, number);
+  for (int i = 0; i < 6; i++)
+    given[i] = va_arg(list, long);
+  va_end(list);
+  if (!call)
+    call = dlsym(RTLD_NEXT, "syscall");
+  if (number == SYS_futex && (given[1] & FUTEX_CLOCK_REALTIME) && given[3]) {
+    real = as_the_kernel_has_it((const struct timespec *)given[3]);
+    given[3] = (long)&real;
+  }
+  return call(number, given[0], given[1], given[2], given[3], given[4], given[5]);
 }
 
 int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
