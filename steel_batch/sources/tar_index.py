@@ -113,7 +113,8 @@ class Index:
                 if not isinstance(raw, list) or list(map(type, raw)) != [str, int, int, str]:
                     raise ValueError(f"{line[:80]!r} is no entry")
                 entry = Entry(*raw)
-                entry.name.encode()
+                if not entry.name.encode():
+                    raise ValueError(f"{line[:80]!r} has no name")
                 num_bytes += entry.bytes
                 # A Parquet file's rows may be larger than the file.
                 is_inside = entry.offset + entry.bytes <= head.bytes and num_bytes <= head.bytes

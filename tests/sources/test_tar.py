@@ -166,7 +166,13 @@ def test_an_index_of_another_tar_is_not_believed(packed: Lake, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "damage", [lambda d: d[:5], lambda d: d[: len(d) // 2], lambda d: d[:-9] + b'"x", 3]\n']
+    "damage",
+    [
+        lambda d: d[:5],
+        lambda d: d[: len(d) // 2],
+        lambda d: d[:-9] + b'"x", 3]\n',
+        lambda d: d.replace(b'"007.jpg"', b'""'),
+    ],
 )
 def test_a_damaged_index_is_an_error(packed: Lake, damage: Any) -> None:
     packed.write("shard-00000.tar.idx", damage(packed.read("shard-00000.tar.idx")))
