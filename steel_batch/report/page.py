@@ -51,7 +51,7 @@ margin:0 .3em 0 .8em}
 .long{min-width:9em}
 @media(max-width:600px){td,th{padding:.15em .3em;font-size:12px;line-height:1.35}}
 @media print{body{font-size:11px;max-width:none}h2,h3{break-after:avoid}
-figure,tr,li{break-inside:avoid}.wide{overflow:visible}}
+figure,tr,li{break-inside:avoid}.wide{overflow:visible;background:none}.chart{width:46%}}
 """ + "".join(
     f".s{n}{{stroke:var(--s{n});border-color:var(--s{n})}}.f{n}{{fill:var(--s{n})}}\n"
     for n in range(NUM_COLORS)
