@@ -17,10 +17,11 @@ def days_before(store: OpenStore, engine: str, date: str, num_days: int) -> list
     """Those of the days before a date that an engine has rows of, the oldest first."""
     last = datetime.date.fromisoformat(layout.check_date(date))
     first = last - datetime.timedelta(days=min(num_days, last.toordinal() - 1))
-    found = store.sql(
+    found = ask(
+        store,
         f"SELECT DISTINCT date FROM class_summaries WHERE engine = {quoted(engine)} "  # noqa: S608 - quoted
-        f"AND date >= DATE '{first}' AND date < DATE '{last}' ORDER BY 1"
-    ).fetchall()
+        f"AND date >= DATE '{first}' AND date < DATE '{last}' ORDER BY 1",
+    )
     return [str(day) for (day,) in found]
 
 
@@ -34,15 +35,17 @@ def read_days(store: OpenStore, engine: str, dates: Sequence[str]) -> list[LineD
     """
     chosen = ", ".join(f"DATE '{layout.check_date(date)}'" for date in dates)
     of_days = f"WHERE engine = {quoted(engine)} AND date IN ({chosen})"
-    summaries = store.sql(
+    summaries = ask(
+        store,
         "SELECT line, date, class_id, num_images, num_defective, peak_histogram "  # noqa: S608 - quoted
-        f"FROM class_summaries {of_days}"
-    ).fetchall()
-    looks = store.sql(
+        f"FROM class_summaries {of_days}",
+    )
+    looks = ask(
+        store,
         "SELECT line, date, count(brightness), "  # noqa: S608 - quoted
         + ", ".join(f"avg({name}), stddev_pop({name})" for name in MEASURES)
-        + f" FROM predictions {of_days} GROUP BY ALL"
-    ).fetchall()
+        + f" FROM predictions {of_days} GROUP BY ALL",
+    )
     places = {date: place for place, date in enumerate(dates)}
     num_classes = max((row[2] for row in summaries), default=0)
     names = {row[0] for row in summaries}
@@ -58,6 +61,17 @@ def read_days(store: OpenStore, engine: str, dates: Sequence[str]) -> list[LineD
             line.measured_T[day] = num
             line.mean_TM[day], line.deviation_TM[day] = values[::2], values[1::2]
     return list(lines.values())
+
+
+def ask(store: OpenStore, sql: str) -> list[tuple[Any, ...]]:
+    """The few rows of a question.
+
+    Raises:
+        ConfigError: The SQL is wrong.
+        LakeError: There is no such table yet, or a file cannot be read.
+    """
+    store.prepare(sql)
+    return store.fetch(sql)
 
 
 def quoted(text: str) -> str:

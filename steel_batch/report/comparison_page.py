@@ -204,16 +204,17 @@ def _picture(
     ids: tuple[int, int],
     images: ScoredImages,
 ) -> str:
-    rows: list[Mapping[str, Any]] = [
-        store.sql(
-            "SELECT engine, run_id, bytes, width, height, defects FROM predictions "  # noqa: S608 - quoted
-            f"WHERE engine = {quoted(engine)} AND date = DATE '{difference.date}' "
-            f"AND image_key = {quoted(difference.key)}"
-        )
-        .to_arrow_table()
-        .to_pylist()[0]
-        for engine in engines
-    ]
+    with store.answering():
+        rows: list[Mapping[str, Any]] = [
+            store.sql(
+                "SELECT engine, run_id, bytes, width, height, defects FROM predictions "  # noqa: S608 - quoted
+                f"WHERE engine = {quoted(engine)} AND date = DATE '{difference.date}' "
+                f"AND image_key = {quoted(difference.key)}"
+            )
+            .to_arrow_table()
+            .to_pylist()[0]
+            for engine in engines
+        ]
     image = Image(key=difference.key, name=difference.key, **rows[0])
     caption = (
         f"{escape(difference.key)}<br>peak {difference.peaks[0]:.3f} and {difference.peaks[1]:.3f}"

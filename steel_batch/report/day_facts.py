@@ -9,9 +9,9 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.answers.open_store import OpenStore
 from steel_batch.drift.compare import Comparison, Drift, LineDays, compare
-from steel_batch.drift.series import days_before, quoted, read_days
+from steel_batch.drift.series import ask, days_before, quoted, read_days
 from steel_batch.drift.words import images_sql
-from steel_batch.errors import ConfigError, LakeError
+from steel_batch.errors import ConfigError
 from steel_batch.exports.selection import Image
 from steel_batch.lake import Lake
 from steel_batch.runs.record import read_run
@@ -122,10 +122,11 @@ def read_facts(
         classes=classes,
         lines=lines,
         comparison=found,
-        areas=store.sql(
+        areas=ask(
+            store,
             "SELECT class_id, line, num_defective, area_p50_px, area_p95_px, area_sum_px "  # noqa: S608 - quoted
-            f"FROM class_summaries WHERE {of_day} ORDER BY class_id, len(line), line"
-        ).fetchall(),
+            f"FROM class_summaries WHERE {of_day} ORDER BY class_id, len(line), line",
+        ),
         hours=_hours(store, of_day, len(classes)),
         runs=[
             run | {"steps": _steps(lake, run["run_id"])}
@@ -150,9 +151,10 @@ def read_facts(
 
 
 def _current(store: OpenStore, date: str) -> tuple[str, str]:
-    found = store.sql(
-        f"SELECT engine, why FROM current WHERE date = DATE '{date}'"  # noqa: S608 - a date
-    ).fetchall()
+    found = ask(
+        store,
+        f"SELECT engine, why FROM current WHERE date = DATE '{date}'",  # noqa: S608 - a date
+    )
     if not found:
         raise ConfigError(
             f'no engine has rows of {date}. `steel-batch query "FROM current"` lists the dates '
@@ -162,7 +164,8 @@ def _current(store: OpenStore, date: str) -> tuple[str, str]:
 
 
 def _rows(store: OpenStore, sql: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = store.sql(sql).to_arrow_table().to_pylist()
+    with store.answering():
+        rows: list[dict[str, Any]] = store.sql(sql).to_arrow_table().to_pylist()
     return rows
 
 
@@ -173,7 +176,7 @@ def _steps(lake: Lake, run_id: str) -> dict[str, float]:
 
 
 def _keys(store: OpenStore, sql: str) -> list[str]:
-    return [row[0] for row in store.sql(sql).fetchall()]
+    return [row[0] for row in ask(store, sql)]
 
 
 def _images(store: OpenStore, of_day: str, keys: Sequence[str]) -> list[Image]:
@@ -202,32 +205,30 @@ def _hours(store: OpenStore, of_day: str, num_classes: int) -> list[tuple[Any, .
         f"count(*) FILTER (list_contains(list_transform(defects, lambda d: d.class_id), {number}))"
         for number in range(1, num_classes + 1)
     )
-    found = store.sql(
+    return ask(
+        store,
         f"SELECT {_HOUR} AS hour, count(*), [{counts}] FROM predictions "  # noqa: S608 - quoted
-        f"WHERE {of_day} AND {_HOUR} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 48"
-    ).fetchall()
-    return list(found)
+        f"WHERE {of_day} AND {_HOUR} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 48",
+    )
 
 
 def _quarantine(store: OpenStore, of_day: str) -> list[tuple[Any, ...]]:
-    try:
-        found = store.sql(
-            "SELECT error_code, count(*), min(image_key), arg_min(message, image_key) "  # noqa: S608 - quoted
-            f"FROM quarantine WHERE {of_day} GROUP BY 1 ORDER BY 2 DESC, 1"
-        ).fetchall()
-    except LakeError:  # a store whose table was never made
-        return []
-    return list(found)
+    return ask(
+        store,
+        "SELECT error_code, count(*), min(image_key), arg_min(message, image_key) "  # noqa: S608 - quoted
+        f"FROM quarantine WHERE {of_day} GROUP BY 1 ORDER BY 2 DESC, 1",
+    )
 
 
 def _doubtful(store: OpenStore, of_day: str) -> list[tuple[Image, str]]:
     """Images whose peak of some class is closest to the threshold, on either side."""
-    rows = store.sql(
+    rows = ask(
+        store,
         "SELECT image_key, arg_min(class_name, abs(margin)), arg_min(peak, abs(margin)), "  # noqa: S608 - quoted
         "arg_min(threshold, abs(margin)) FROM peaks "
         f"WHERE {of_day} AND margin IS NOT NULL GROUP BY 1 "
-        f"ORDER BY min(abs(margin)), 1 LIMIT {NUM_SHOWN}"
-    ).fetchall()
+        f"ORDER BY min(abs(margin)), 1 LIMIT {NUM_SHOWN}",
+    )
     why = {
         key: f"{name}: peak {peak:.3f}, threshold {threshold:g}"
         for key, name, peak, threshold in rows
