@@ -22,6 +22,7 @@ from tests.browser import ask_page, needs_browser, photograph
 from tests.cli.command_line import Command, refused
 from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import band_image, new_bucket, png, score_config
+from tests.golden_store import copy_golden_store
 from tests.scored_store import score_without_ray
 
 PATTERN = "line={line}/date={date}/hour={hour}/{image_id}.png"
@@ -308,3 +309,28 @@ def test_a_run_that_fails_is_told_of_and_fails_as_before(
     assert told.code == plain.code != 0
     assert "alert: failed: " in told.err
     assert "alert" not in plain.err
+
+
+def test_a_store_of_an_earlier_build_has_a_page_without_looks(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    golden = copy_golden_store(tmp_path / "golden")
+    out = tmp_path / "page.html"
+    done = steel_batch("report", "--store", golden.store.url, "--date", DATE, "--out", out)
+    assert done.code == 0, done
+    text = out.read_text(encoding="utf-8")
+    assert "Too few days before to judge: line 1, line 2." in text
+    assert "Runs" in text
+
+
+@pytest.mark.parametrize("table", ["predictions", "class_summaries", "quarantine"])
+def test_a_damaged_file_is_an_error_and_no_page(
+    steel_batch: Command, scored: Path, tmp_path: Path, table: str
+) -> None:
+    shutil.copytree(scored / "store", tmp_path / "store")
+    (rows,) = (tmp_path / "store" / table).rglob(f"date={DATE}/*.parquet")
+    rows.write_bytes(b"")
+    out = tmp_path / "page.html"
+    done = steel_batch("report", "--store", tmp_path / "store", "--date", DATE, "--out", out)
+    assert "a committed file cannot be read" in refused(done)
+    assert not out.exists()
