@@ -55,6 +55,11 @@ hypothesis.settings.register_profile("random", deadline=None)
 hypothesis.settings.load_profile("same")
 
 
+def examples(most: int) -> int:
+    """How many of what is dear to try: a third where the same ones are drawn every time."""
+    return -(-most // 3) if hypothesis.settings().derandomize else most
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Of a test marked ``quick(case, …)`` the other cases are slow."""
@@ -187,6 +192,15 @@ KINDS_OF_LAKE = ["folder", pytest.param("s3", marks=pytest.mark.s3)]
 @pytest.fixture(params=KINDS_OF_LAKE)
 def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
     """An empty lake of each kind."""
+    return empty_lake(request, tmp_path)
+
+
+@pytest.fixture(params=["folder", pytest.param("s3", marks=[pytest.mark.s3, pytest.mark.slow])])
+def folder_daily(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
+    """An empty lake for claims about what lies in it, which a test on S3 repeats.
+
+    A file says ``lake = folder_daily``; what S3 has to do with asks there for `KINDS_OF_LAKE`.
+    """
     return empty_lake(request, tmp_path)
 
 

@@ -32,7 +32,7 @@ from tests.made_up_run import commit_run, image_keys
 pytestmark = pytest.mark.timeout(7200)  # hundreds of commands
 
 NUM_IMAGES = 24
-DATES = tuple(f"2026-10-{day:02d}" for day in range(1, 7))
+DATES = tuple(f"2026-10-{day:02d}" for day in range(1, 5))
 
 
 def num_trials(few: int) -> list[object]:
@@ -139,9 +139,14 @@ def test_a_long_query_ends_at_once(store: Lake) -> None:
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("num", num_trials(1))
-@pytest.mark.parametrize("name", ["score", "backfill"])
+@pytest.mark.parametrize(
+    "name", ["score", pytest.param("backfill", marks=pytest.mark.slow)], ids=str
+)
 def test_scoring(num: int, name: str, images: Lake, tmp_path: Path, tiny_engine: Path) -> None:
-    """The first is a SIGINT; `test_lost_workers` and `test_backfill` have a SIGTERM of each."""
+    """The first is a SIGINT; `test_lost_workers` and `test_backfill` have a SIGTERM of each.
+
+    Of all dates, `score` and `backfill` are one mechanism.
+    """
     for date in DATES:
         fill_lake(images, num_images=NUM_IMAGES // len(DATES), date=date)
     store = Lake(str(tmp_path / "store"))

@@ -63,6 +63,7 @@ def test_a_child_decodes_as_this_process_does() -> None:
             np.testing.assert_array_equal(result, decode_gray(file.data))
 
 
+@pytest.mark.quick("first-killed", "middle-aborted", "last-exited")
 @pytest.mark.parametrize("how", [KILL, ABORT, EXIT], ids=["killed", "aborted", "exited"])
 @pytest.mark.parametrize("place", [0, 7, 19], ids=["first", "middle", "last"])
 def test_the_culprit_alone_has_crashed_the_decoder(how: bytes, place: int) -> None:

@@ -11,6 +11,7 @@ from steel_batch.errors import PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
 from tests.bad_files import encode
 from tests.conftest import DATE, band_image, committed_rows, run_score, score_config
+from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -28,13 +29,13 @@ def test_declared_bits_give_the_rows_of_8_bits_and_others_are_refused(
         lakes[0].write(key_of(f"im{i}"), encode(".png", image_HW))
         lakes[1].write(key_of(f"im{i}"), encode(".tiff", image_HW.astype(np.uint16) << 4))
     stores = [Lake(str(tmp_path / name)) for name in ("store 8", "store 12")]
-    run_score(score_config(lakes[0], stores[0], tiny_engine))
+    score_here(score_config(lakes[0], stores[0], tiny_engine))
     undeclared = score_config(lakes[1], stores[1], tiny_engine)
     with pytest.raises(TooManyBadImagesError):
-        run_score(undeclared)
+        score_here(undeclared)
     assert committed_rows(stores[1]) == []
     with pytest.raises(PlanMismatchError, match="bits was None and is now 12"):
-        run_score(undeclared.replace(bits=12))
+        score_here(undeclared.replace(bits=12))
     result = run_score(undeclared.replace(bits=12, fresh=True))
     assert (result.num_scored, result.num_quarantined) == (8, 0)
     rows = [
@@ -52,12 +53,12 @@ def test_an_image_that_contradicts_is_quarantined_and_mended_with_other_bits(
     for i in range(8):
         lake.write(key_of(f"im{i}"), encode(".png", band_image(i).astype(np.uint16) << 4))
     lake.write(key_of("other"), encode(".png", band_image(9).astype(np.uint16) << 6))
-    run_score(score_config(lake, store, tiny_engine, bits=12, max_bad=0.5))
+    score_here(score_config(lake, store, tiny_engine, bits=12, max_bad=0.5))
     (bad,) = committed_rows(store, "quarantine")
     assert (bad["image_key"], bad["error_code"]) == (key_of("other"), "wrong_bits")
     greatest = int(band_image(9).max()) << 6
     assert f"greatest value is {greatest}," in str(bad["message"])
     retried = score_config(lake, store, tiny_engine, bits=14, retry_quarantined=True)
-    assert run_score(retried).num_scored == 1
+    assert score_here(retried).num_scored == 1
     assert len(committed_rows(store)) == 9
     assert committed_rows(store, "quarantine") == []

@@ -19,7 +19,6 @@ from steel_batch.runs.receipt import read_receipts
 from steel_batch.runs.record import read_run
 from steel_batch.tables.query import run_query
 from steel_batch.tables.verify import verify
-from tests.conftest import run_score
 from tests.golden.make_store import (
     DATES,
     INTERRUPTED,
@@ -31,8 +30,7 @@ from tests.golden.make_store import (
     write_image,
 )
 from tests.golden_store import GOLDEN_ENGINE, GoldenPlaces, copy_golden_store
-
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+from tests.score_here import score_here
 
 
 @pytest.fixture
@@ -65,7 +63,7 @@ def by_runtime(store: Lake) -> list[tuple[str, str | None, int]]:
 def test_a_later_run_adds_late_images_and_rows_of_before_show_null(golden: GoldenPlaces) -> None:
     for number in range(50, 53):
         write_image(golden.images, key_of(number, DATES[1]), draw_image(number))
-    done = run_score(config(golden, DATES[1], precision="fp16"))
+    done = score_here(config(golden, DATES[1], precision="fp16"))
     assert (str(done.run_id)[-4:], done.num_images, done.num_scored) == ("0003", 3, 3)
     assert by_runtime(golden.store) == [(DATES[0], None, 15), (DATES[1], "fp16", 3),
                                         (DATES[1], None, 11)]  # fmt: skip
@@ -105,7 +103,7 @@ def check_readers(store: Lake) -> None:
 def test_rows_of_before_are_replaced_and_their_neighbours_kept(golden: GoldenPlaces) -> None:
     before = neighbours(golden.store)
     write_image(golden.images, key_of(1, DATES[0]), draw_image(997), at=1_796_000_000)
-    done = run_score(config(golden, DATES[0], rescore_changed=True))
+    done = score_here(config(golden, DATES[0], rescore_changed=True))
     assert done.num_scored == 1
     assert by_runtime(golden.store) == [(DATES[0], "fp32", 1), (DATES[0], None, 14),
                                         (DATES[1], None, 11)]  # fmt: skip
@@ -121,7 +119,7 @@ def neighbours(store: Lake) -> list[dict[str, object]]:
 
 def test_a_quarantined_image_of_before_is_tried_again(golden: GoldenPlaces) -> None:
     write_image(golden.images, key_of(5, DATES[1]), draw_image(5), at=1_796_000_000)
-    done = run_score(config(golden, DATES[1], retry_quarantined=True))
+    done = score_here(config(golden, DATES[1], retry_quarantined=True))
     assert (done.num_scored, done.num_quarantined) == (1, 0)
     left = run_query(golden.store, "SELECT date::text AS date FROM quarantine").to_pylist()
     assert left == [{"date": DATES[0]}]
@@ -129,7 +127,7 @@ def test_a_quarantined_image_of_before_is_tried_again(golden: GoldenPlaces) -> N
 
 
 def test_nothing_new_is_found_where_nothing_is(golden: GoldenPlaces) -> None:
-    done = run_score(config(golden, DATES[0]))
+    done = score_here(config(golden, DATES[0]))
     assert (done.num_images, done.run_id) == (0, None)
     assert done.engine == GOLDEN_ENGINE
 
@@ -141,7 +139,7 @@ def test_a_run_that_was_killed_is_resumed_with_the_receipts_it_has(golden: Golde
     assert record is not None
     before = list(read_receipts(golden.store, run_id, record.plan_digest))
     assert 0 < len(before) < record.num_shards
-    done = run_score(config(golden, INTERRUPTED, shard_images=1))
+    done = score_here(config(golden, INTERRUPTED, shard_images=1))
     assert (done.run_id, done.num_scored) == (run_id, NUM_IMAGES)
     assert done.num_resumed_images == len(before)
     assert list(verify(golden.store)) == []
@@ -154,6 +152,8 @@ def test_a_run_that_was_killed_is_resumed_with_the_receipts_it_has(golden: Golde
     )
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
 def test_a_backfill_rechecks_old_dates_and_adds_a_new_one(golden: GoldenPlaces) -> None:
     new = "2026-11-23"
     for number in range(3):

@@ -18,9 +18,8 @@ from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.runs.events import Progress
 from steel_batch.tables.table_log import ensure_tables
-from tests.conftest import DATE, complete, fill_lake, png, run_score, scope_of, score_config
-
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
+from tests.conftest import DATE, fill_lake, png, scope_of, score_config
+from tests.score_here import complete_here, score_here
 
 NUM_IMAGES, NUM_FILES = 12, 6
 
@@ -107,7 +106,7 @@ def complete_watched(config: ScoreConfig, store: Lake) -> Poller:
                 while not (seen.glob and seen.delta):
                     time.sleep(0.01)
 
-        complete(scope_of(config, store), observe)
+        complete_here(scope_of(config, store), observe)
         num_seen = len(seen.glob), len(seen.delta)
         while len(seen.glob) < num_seen[0] + 2 or len(seen.delta) < num_seen[1] + 2:
             time.sleep(0.01)
@@ -177,7 +176,7 @@ def test_delta_readers_see_rows_replaced_at_once_and_a_glob_sees_both_in_one_win
     """
     images, store = folders
     config = score_config(images, store, tiny_engine)
-    run_score(config)
+    score_here(config)
     for i in range(0, NUM_IMAGES, 3):
         key = f"line={1 + i % 2}/date={DATE}/im{i:05d}.png"
         images.write(key, png(np.full((64, 160), 250, np.uint8)))

@@ -15,7 +15,10 @@ from steel_batch.registry import aliases
 from steel_batch.registry.registration import register
 from steel_batch.registry.signatures import KEY_VARIABLE, sign_model
 from steel_batch.registry.versions import Engine, load_engine
+from tests.conftest import KINDS_OF_LAKE, folder_daily
 from tests.tiny_engine import changed, tiny_version
+
+lake = folder_daily
 
 CARD, GRAPHS = tiny_version()
 OTHER = changed(CARD, thresholds=(0.4,) * 4)
@@ -49,6 +52,7 @@ def record_of(engine: Engine) -> PlanRecord:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_what_was_registered_promoted_and_built_with_the_key_is_used(signed: Lake) -> None:
     engine = load(signed)
     put_plan(engine, record_of(engine), b"plan")

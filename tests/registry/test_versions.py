@@ -22,7 +22,10 @@ from steel_batch.registry.versions import (
     list_versions,
     load_engine,
 )
+from tests.conftest import KINDS_OF_LAKE, folder_daily
 from tests.tiny_engine import changed, tiny_version, write_tiny_engine
+
+lake = folder_daily
 
 CARD, GRAPHS = tiny_version()
 OTHER, OTHER_GRAPHS = tiny_version(min_area_px=9, created="2026-02-01T00:00:00+00:00")
@@ -35,6 +38,7 @@ def promoted(lake: Lake) -> Lake:
     return lake
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_a_version_is_found_by_name_alias_and_folder(lake: Lake) -> None:
     promoted(lake)
     for spec in (CARD.name, "tiny@production"):
@@ -183,6 +187,7 @@ def test_registering_the_same_again_changes_nothing(lake: Lake) -> None:
     assert list_versions(lake, "tiny") == {CARD.version: CARD}
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_many_registering_at_once_make_one_version(lake: Lake) -> None:
     cards = [dataclasses.replace(CARD, notes=(f"writer {i}",)) for i in range(8)]
     with ThreadPoolExecutor(8) as threads:
@@ -192,6 +197,7 @@ def test_many_registering_at_once_make_one_version(lake: Lake) -> None:
     assert standing in cards
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_a_registered_version_is_never_changed(lake: Lake) -> None:
     card = changed(CARD, format=1)
     register(lake, card, GRAPHS)
@@ -240,6 +246,7 @@ def test_a_card_of_a_newer_format_is_refused_by_name(lake: Lake) -> None:
         load_engine(CARD.name, store=lake)
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_a_file_changed_by_hand_is_not_replaced(lake: Lake) -> None:
     key = f"{layout.version_dir('tiny', CARD.version)}/model.onnx"
     lake.write(key, b"something else")

@@ -17,8 +17,11 @@ from steel_batch.runs.plan import Plan
 from steel_batch.runs.planning import build_plan
 from steel_batch.runs.receipt import put_receipt, read_receipts, stage
 from steel_batch.runs.record import read_run
+from tests.conftest import KINDS_OF_LAKE, folder_daily
 from tests.runs.test_plan import SETTINGS, ref
 from tests.runs.test_receipt import RUN, receipt
+
+lake = folder_daily
 
 PLAN = "runs/r/plan.parquet"
 
@@ -123,11 +126,13 @@ def test_a_receipt_names_no_rows_but_those_of_its_shard(lake: Lake, where: str) 
     assert lake.read(key) == b"rows"
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_a_receipt_beyond_the_plan_is_deleted(lake: Lake) -> None:
     put_receipt(lake, receipt(4))
     assert list(read_receipts(lake, RUN, "d", num_shards=4)) == []
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_a_receipt_that_was_put_first_and_is_none_is_one_sentence(lake: Lake) -> None:
     for data in (b"[" * 100_000, json.dumps(made(shard=1)).encode(), b"{}"):
         lake.write(layout.receipt_file(RUN, 0), data)

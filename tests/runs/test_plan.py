@@ -20,6 +20,7 @@ from steel_batch.lake import Lake
 from steel_batch.runs.plan import KNOWN, Plan, check_settings
 from steel_batch.runs.planning import build_plan
 from steel_batch.sources.image_ref import ImageRef
+from tests.conftest import examples
 
 SETTINGS: dict[str, Any] = {"shard_images": 4, "shard_bytes": 1000, "rescore_changed": False}
 
@@ -57,7 +58,7 @@ def test_the_digest_covers_images_and_settings(tmp_path: Path) -> None:
     assert len(digests) == 6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 1500), min_size=1, max_size=60),
     shard_images=st.integers(1, 9),

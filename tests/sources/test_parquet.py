@@ -13,12 +13,15 @@ from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import read_shards
-from tests.conftest import DATE
+from tests.conftest import DATE, KINDS_OF_LAKE, folder_daily
 from tests.sources.made_up_sources import images_of, parquet_of, read, source_of
+
+lake = folder_daily
 
 TAGS = pa.array([[("camera", "1")], [], [("camera", "2")]], schema.TAGS)
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_rows_of_parquet_are_described_by_their_columns(lake: Lake, tmp_path: Path) -> None:
     full = {
         "image": [b"first", b"second", None],
@@ -74,6 +77,7 @@ def test_a_parquet_file_that_is_unusable_is_an_error(lake: Lake, data: bytes, sa
         images_of(lake, "*.parquet")
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_parquet_that_changes_after_planning_costs_its_images(lake: Lake, tmp_path: Path) -> None:
     whole = parquet_of({"image": [b"a" * 999, b"b" * 999]}, compression="zstd", row_group_size=1)
     lake.write("p.parquet", whole)

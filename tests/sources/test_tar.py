@@ -14,7 +14,10 @@ from steel_batch.lake import Lake
 from steel_batch.pack.packing import PackConfig, pack
 from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import read_shards
+from tests.conftest import KINDS_OF_LAKE, folder_daily
 from tests.sources.made_up_sources import Members, images_of, read, source_of, tar_of
+
+lake = folder_daily
 
 
 def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
@@ -62,6 +65,7 @@ def test_close_members_cost_one_request(tmp_path: Path) -> None:
     assert list(shard.contents) == [bytes([i]) * 5000 for i in range(50)]
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_what_is_no_file_is_quarantined_and_says_why(lake: Lake, tmp_path: Path) -> None:
     members: Members = [
         ("good.jpg", b"good"),
@@ -130,6 +134,7 @@ def test_two_members_of_one_name_are_refused(lake: Lake) -> None:
         images_of(lake, "*.tar")
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_a_tar_that_is_replaced_after_planning_costs_its_images(lake: Lake, tmp_path: Path) -> None:
     lake.write("s.tar", tar_of([("a.jpg", b"1")]))
     lake.write("t.tar", tar_of([("b.jpg", b"2")]))

@@ -17,7 +17,10 @@ import pytest
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.pack.packing import PackConfig, pack
+from tests.conftest import KINDS_OF_LAKE, folder_daily
 from tests.sources.made_up_sources import Members, images_of, read, source_of, tar_of
+
+lake = folder_daily
 
 IS_GNU = "GNU tar" in subprocess.run(
     ["tar", "--version"], capture_output=True, text=True, check=False
@@ -155,6 +158,7 @@ def test_a_sparse_member_that_is_damaged_or_replaced_costs_only_itself(tmp_path:
         images_of(lake, "*.tar")
 
 
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_links_to_members_are_read_as_what_they_name(lake: Lake, tmp_path: Path) -> None:
     members: Members = [
         link("early.jpg", "d/a.bin"),

@@ -32,6 +32,7 @@ from steel_batch.tables.commit import land
 from steel_batch.tables.merge import write_file
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import SCHEMAS, all_live_files, ensure_tables
+from tests.conftest import examples
 from tests.golden_store import copy_golden_store
 from tests.made_up_run import ENGINE, NOW, commit_run, image_keys, made_up_row, rows_table
 from tests.tables.predicates import Predicate, predicates
@@ -172,7 +173,7 @@ def readers(rows: Rows, where: Predicate, *, of: str) -> Iterator[tuple[str, Any
 
 
 @hypothesis.settings(
-    max_examples=15,
+    max_examples=examples(15),
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(data=st.data())
@@ -286,7 +287,7 @@ def check_questions(store: Lake, frames: dict[str, pd.DataFrame], num_questions:
 def test_queries_joins_and_nested_conditions_give_what_pandas_gives(
     stores: dict[str, Lake], name: str, frames: dict[str, pd.DataFrame]
 ) -> None:
-    check_questions(stores[name], frames, 20)
+    check_questions(stores[name], frames, examples(20))
 
 
 @pytest.mark.slow

@@ -71,6 +71,7 @@ def commit_at_once(endpoint: str, num_dates: int) -> None:
     assert [open_table(store, table).version() for table in layout.TABLES] == [num_dates] * 3
 
 
+@pytest.mark.quick("s3", "ignoring")  # a server that decides, and one that never does
 def test_four_dates_that_end_together_all_commit(endpoint: str) -> None:
     commit_at_once(endpoint, 4)
 

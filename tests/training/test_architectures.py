@@ -48,7 +48,10 @@ def untrained(architecture: str, encoder: str, image_HW: np.ndarray) -> Contract
     return ContractGraph(network, tuple(thresholds)).eval()
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+SHOWN_BELOW = pytest.param("DPT", marks=pytest.mark.slow)  # by the test of a vision transformer
+
+
+@pytest.mark.parametrize("architecture", [*sorted({*ARCHITECTURES} - {"DPT"}), SHOWN_BELOW])
 def test_every_architecture_is_exported_and_agrees_with_pytorch(architecture: str) -> None:
     """Of a small image, whose sides are padded; those of `SIZES` follow before TensorRT."""
     image_HW = image(136, 168)
@@ -112,7 +115,9 @@ def test_a_vision_transformer_takes_images_of_any_size() -> None:
     image_HW = image(96, 250)
     graph = untrained("DPT", "tu-vit_tiny_patch16_224", image_HW)
     data = export_graph(graph, 96, 250, precision="fp32")
-    assert check_graph(graph, data, [image_HW], precision="fp32").band < 0.01
+    agreement = check_graph(graph, data, [image_HW], precision="fp32")
+    assert agreement.band < 0.01
+    assert agreement.peak_difference < 1e-4
 
 
 def test_an_encoder_of_one_size_takes_that_and_says_so_of_others() -> None:
