@@ -21,7 +21,7 @@ from steel_batch.cli.output import (
 )
 from steel_batch.cli.progress import progress_line
 from steel_batch.cli.score import left_alone
-from steel_batch.cli.score_options import run_options
+from steel_batch.cli.score_options import alert_option, report_option, run_options
 from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE
 from steel_batch.config import BackfillConfig, ScoreConfig
@@ -38,6 +38,8 @@ steel-batch backfill --from 2026-01-01 --to 2026-06-30 \\
 
 
 @click.command(cls=GroupedCommand, example=EXAMPLE)
+@report_option
+@alert_option
 @run_options
 @click.option("--from", "first_date", type=DATE, metavar="DATE", help="First date to score.")
 @click.option("--to", "last_date", type=DATE, metavar="DATE", help="Last date to score.")
@@ -67,6 +69,8 @@ def backfill(
     max_dates_at_once: int,
     stop_after: int | None,
     recheck: bool,
+    with_report: bool,
+    alert_if: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Score every date from --from to --to; each date is a run of its own.
@@ -75,6 +79,7 @@ def backfill(
     others. Run the same command again to resume after an interruption: finished dates are skipped,
     unless --recheck lists them again for late images.
     """
+    from steel_batch.cli.run_report import Afterwards
     from steel_batch.pipeline.backfill import backfill as score_dates  # imports Ray
 
     if dates_from_lake == bool(first_date or last_date):
@@ -88,9 +93,11 @@ def backfill(
         stop_after=stop_after,
         recheck=recheck,
     )
+    config = ScoreConfig(**options)
+    afterwards = Afterwards.of(with_report=with_report, alert_if=alert_if, config=config)
     started = time.monotonic()
     with progress_line() as observe:
-        outcomes = score_dates(ScoreConfig(**options), settings, observe)
+        outcomes = score_dates(config, settings, observe)
     if output == "json":
         print_json(_to_json(outcomes))
     else:
@@ -99,6 +106,11 @@ def backfill(
             f"This took {duration(time.monotonic() - started)}. Dates run in parallel, so the "
             "seconds per date, from listing to commit, add up to more."
         )
+    for outcome in outcomes:
+        if outcome.state == "committed" and outcome.result is not None:
+            afterwards.run(config, outcome.result)
+        elif outcome.state == "failed":
+            afterwards.failed(config, outcome.date, _explain(outcome) or "")
     if any(outcome.state == "failed" for outcome in outcomes):
         raise click.exceptions.Exit(1)
 

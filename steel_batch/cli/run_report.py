@@ -89,10 +89,10 @@ class Afterwards:
             return
         self._tell(f"run {result.run_id}", alerts)
 
-    def failed(self, config: ScoreConfig, error: SteelBatchError) -> None:
+    def failed(self, config: ScoreConfig, date: str, message: str) -> None:
         """Tell of a run that failed."""
-        title = f"steel-batch score of {config.date} with {config.engine}"
-        self._tell(title, failure_alerts(self.conditions, str(error)))
+        title = f"scoring of {date} with {config.engine}"
+        self._tell(title, failure_alerts(self.conditions, message))
 
     def _tell(self, title: str, alerts: Sequence[str]) -> None:
         for alert in alerts:

@@ -84,7 +84,7 @@ def _failure_told(config: ScoreConfig, afterwards: Any) -> Iterator[None]:
     try:
         yield
     except SteelBatchError as error:
-        afterwards.failed(config, error)
+        afterwards.failed(config, config.date, str(error))
         raise
 
 

@@ -195,12 +195,18 @@ def test_days_without_images_are_no_failure(
     json = [*flags, "--output", "json"]
     weekend = steel_batch("backfill", *json, "--from", "2026-10-10")
     assert (weekend.code, weekend.json["num_dates"], weekend.json["dates"]) == (0, 0, [])
-    days = steel_batch("backfill", *json, "--from", "2026-10-01", "--to", "2026-10-02")
+    asked = ["--report", "--alert-if", "images < 5", "--alert-if", "failed"]
+    days = steel_batch("backfill", *json, *asked, "--from", "2026-10-01", "--to", "2026-10-02")
     assert days.code == 0
+    assert days.err.count("alert: images < 5: it is 4.") == 1
+    left = {item.key.rpartition("/")[2] for item in store.list_objects("runs/2026-10-01")}
+    assert {"report.html", "alerts.json"} <= left
     assert [day["state"] for day in days.json["dates"]] == ["committed", "no images"]
     assert (days.json["num_without_images"], days.json["num_failed"]) == (1, 0)
-    unread = steel_batch("backfill", *json, "--from", "2026-10-01", "--to", "2026-10-03")
+    unread = steel_batch("backfill", *json, *asked, "--from", "2026-10-01", "--to", "2026-10-03")
     assert unread.code == 1, "images that nothing reads are no day without images"
+    assert "alert: images" not in unread.err, "the date was done before"
+    assert unread.err.count("alert: failed: ") == 1
     assert [day["state"] for day in unread.json["dates"]] == ["done before", "no images", "failed"]
     assert "line=1/date=2026-10-03/im.JPEG" in unread.json["dates"][2]["error"]
     alone = steel_batch("score", *flags, "--date", "2026-10-02")
