@@ -25,6 +25,7 @@ from steel_batch.errors import EngineError
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
 from steel_batch.silence import STDOUT, silenced
 from training.model import UNFIT, ContractGraph
+from training.quicken import quicken
 from training.resampling import ConstantResampling
 from training.rewrite import halve, simplify
 from training.session import open_session
@@ -68,6 +69,8 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
         EngineError: The network cannot be exported, or the result is not valid ONNX.
     """
     graph = copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format)
+    if precision == "fp16":  # what GPUs run
+        quicken(graph)
     sink = io.BytesIO()
     names = (IMAGE, MASK, PEAK, COUNT)
     with (
