@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import threading
 from collections.abc import Mapping
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_void_p
 from typing import Any, Final
@@ -51,6 +52,10 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegDecodeBatched": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
 }
 """The functions of nvJPEG that are used, with the types of their arguments."""
+
+DECODES_AT_ONCE: Final = 6
+"""Batches that nvJPEG is given at once. More of them cost more of a core each."""
+_turn: Final = threading.BoundedSemaphore(DECODES_AT_ONCE)
 
 
 class _Image(ctypes.Structure):
@@ -162,7 +167,8 @@ class GpuDecoder:
             if num != self._batch_size:
                 self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
                 self._batch_size = num
-            self._call("nvjpegDecodeBatched", handle, state, addresses, lengths, images, stream)
+            with _turn:
+                self._call("nvjpegDecodeBatched", handle, state, addresses, lengths, images, stream)
         except RuntimeError as error:
             log.warning("the GPU decodes none of %d JPEGs: %s", num, error)
             self._batch_size = 0  # nvJPEG's state must be set up again

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -16,12 +17,19 @@ import numpy.typing as npt
 from steel_batch.engine.contract import Output
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu
 from steel_batch.engine.nvjpeg import GpuDecoder
+from steel_batch.engine.recording import LaunchError, Recording, RecordingError
 from steel_batch.errors import DeviceError, EngineError
 from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 SAMPLE: Final = "sample"
 """Host memory for some rows of each image; no tensor of the graph."""
+RECORDS: Final = True
+"""Whether full batches are launched as one recorded CUDA graph."""
+BATCHES_BEFORE_RECORDING: Final = 1
+"""TensorRT sets itself up in the first one."""
+
+log = logging.getLogger(__name__)
 
 
 class TrtSlot:
@@ -59,6 +67,8 @@ class TrtSlot:
         self._context: Any = None
         self._stream: Any = None
         self._done: Any = None
+        self._recording: Recording | None = None
+        self._batches_before_recording = BATCHES_BEFORE_RECORDING if RECORDS else -1
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
         self._copy_sample: Any = None
@@ -125,7 +135,7 @@ class TrtSlot:
                 self._enqueue(num_images)
                 self._done.record(self._stream)
                 self._done.synchronize()
-        except self._gpu.cuda.Error as error:
+        except (self._gpu.cuda.Error, LaunchError) as error:
             raise DeviceError(
                 f"{self._gpu.name} failed while it scored a batch: {error}. Check `nvidia-smi` and "
                 "the kernel's log, then run the same command again."
@@ -157,6 +167,9 @@ class TrtSlot:
         if self._decoder is not None:
             self._decoder.free()
             self._decoder = None
+        if self._recording is not None:
+            self._recording.free()
+            self._recording = None
         self._context = None
         for memory in self._device.values():
             memory.free()
@@ -203,6 +216,19 @@ class TrtSlot:
         for part in missing_parts(num_images, self._loaded):
             start = address + part.start * image_NHW[0].nbytes
             cuda.memcpy_htod_async(start, image_NHW[part], stream)
+        if num_images < len(image_NHW):
+            self._run(num_images)
+        elif self._recording is not None:
+            self._recording.launch(stream.handle)
+        else:
+            self._run(num_images)
+            self._batches_before_recording -= 1
+            if self._batches_before_recording == 0:
+                self._record()
+
+    def _run(self, num_images: int) -> None:
+        """Put the network and the copies of its outputs on the stream."""
+        cuda, stream = self._gpu.cuda, self._stream
         if not self._context.execute_async_v3(stream.handle):
             reasons = self._logger.take_errors() or ["it gives no reason"]
             raise EngineError(
@@ -213,6 +239,14 @@ class TrtSlot:
             cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
         self._copy_sample.height = num_images * self._host[SAMPLE].shape[1]
         self._copy_sample(stream)
+
+    def _record(self) -> None:
+        """Record a full batch, so that each later one is a single call."""
+        num_images = len(self._host[IMAGE])
+        try:
+            self._recording = Recording(self._stream.handle, lambda: self._run(num_images))
+        except (RecordingError, EngineError, self._gpu.cuda.Error) as error:
+            log.info("batches are launched kernel by kernel: %s", error)
 
 
 def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:
