@@ -69,8 +69,7 @@ def export_graph(graph: ContractGraph, height: int, width: int, *, precision: st
         EngineError: The network cannot be exported, or the result is not valid ONNX.
     """
     graph = copy.deepcopy(graph).eval().to(memory_format=torch.contiguous_format)
-    if precision == "fp16":  # what GPUs run
-        quicken(graph)
+    quicken(graph)
     sink = io.BytesIO()
     names = (IMAGE, MASK, PEAK, COUNT)
     with (
