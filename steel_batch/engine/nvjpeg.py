@@ -21,6 +21,7 @@ from typing import Any, Final
 import cv2
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
 from steel_batch.errors import EngineError, MachineError
@@ -157,11 +158,11 @@ class GpuDecoder:
         """
         if not jpegs:
             return {}
-        taken = {place: np.frombuffer(data, np.uint8) for place, data in jpegs.items()}
+        taken = {place: pa.py_buffer(data) for place, data in jpegs.items()}
         num = len(taken)
-        addresses = (c_void_p * num)(*(file.ctypes.data for file in taken.values()))
-        lengths = (c_size_t * num)(*(file.nbytes for file in taken.values()))
-        images = (_Image * num)(*(self._images[place] for place in taken))
+        addresses = (c_void_p * num)(*[file.address for file in taken.values()])
+        lengths = (c_size_t * num)(*[file.size for file in taken.values()])
+        images = (_Image * num)(*[self._images[place] for place in taken])
         handle, state, stream = self._handle, self._state, self._stream.handle
         try:
             if num != self._batch_size:

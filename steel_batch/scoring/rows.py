@@ -102,16 +102,14 @@ def _as(column: Any, kind: pa.DataType) -> Any:
 
 def quarantined_of(refs: pa.Table, shapes: Sequence[Shape | ImageError]) -> list[QuarantinedImage]:
     """The quarantine entries of the images that could not be scored."""
-    found = []
-    for i, image in enumerate(shapes):
-        if isinstance(image, ImageError):
-            found.append(
-                QuarantinedImage(
-                    image_key=refs["image_key"][i].as_py(),
-                    error_code=image.code,
-                    message=image.message,
-                    bytes=refs["bytes"][i].as_py(),
-                    etag=refs["etag"][i].as_py(),
-                )
-            )
-    return found
+    return [
+        QuarantinedImage(
+            image_key=refs["image_key"][i].as_py(),
+            error_code=image.code,
+            message=image.message,
+            bytes=refs["bytes"][i].as_py(),
+            etag=refs["etag"][i].as_py(),
+        )
+        for i, image in enumerate(shapes)
+        if isinstance(image, ImageError)
+    ]

@@ -203,8 +203,9 @@ class ShardScorer:
             for place, i in enumerate(batch)
             if plain is not None and plain[i] and errors[place] is None
         }
-        sources = [partial(self._decode_scalar, shard, i) for i in batch]
-        return self._score_batch(sources, errors, jpegs)
+        return self._score_batch(
+            lambda place: self._decode_scalar(shard, batch[place]), errors, jpegs
+        )
 
     def _decode_isolated(self, shard: ShardInput) -> Generator[Image | ImageError]:
         """Yield the images of a shard that were read, decoded in a child process."""
@@ -229,8 +230,7 @@ class ShardScorer:
         """
         errors = shard.errors[batch.start : batch.stop]
         images = [next(decoded) if error is None else error for error in errors]
-        sources = [partial(_raise_or_return, image) for image in images]
-        return self._score_batch(sources, errors, {})
+        return self._score_batch(lambda place: _raise_or_return(images[place]), errors, {})
 
     def _decode_scalar(self, shard: ShardInput, index: int) -> Image:
         decode = self._decode if shard.plain is None else self._decode_checked
@@ -269,31 +269,35 @@ class ShardScorer:
 
     def _score_batch(
         self,
-        sources: Sequence[Callable[[], Image]],
+        source: Callable[[int], Image],
         errors: Sequence[ImageError | None],
         jpegs: Mapping[int, Any],
     ) -> Scores:
-        num, size = len(sources), (self._card.height, self._card.width)
+        """Score a batch; `source` decodes the image at a place of it on the CPU."""
+        num, size = len(errors), (self._card.height, self._card.width)
         with ExitStack() as held:
             with self._runtime.acquire() as slot:
 
                 def load(part: Sequence[int]) -> list[Shape | ImageError]:
-                    return [errors[i] or self._load(slot, i, sources[i]) for i in part]
+                    return [errors[i] or self._load(slot, i, source) for i in part]
 
                 loaded = self._watched(slot.load_jpegs, jpegs)
-                rest = [i for i in range(num) if i not in loaded]
+                rest = sorted(set(range(num)) - loaded)
                 step = max(1, -(-len(rest) // self._num_threads))
                 parts = [rest[start : start + step] for start in range(0, len(rest), step)]
                 loading = [self._workers.submit(load, part) for part in parts]
                 wait(loading)  # also if one fails: another batch uses the slot next
                 found = itertools.chain.from_iterable(future.result() for future in loading)
-                shape_of = dict(zip(rest, found, strict=True))
-                shapes: list[Shape | ImageError] = [shape_of.get(i, size) for i in range(num)]
-                decoders = [slot.jpeg_decoder if i in loaded else None for i in range(num)]
+                shapes: list[Shape | ImageError] = [size] * num
+                decoders = [slot.jpeg_decoder] * num
+                for place, shape in zip(rest, found, strict=True):
+                    shapes[place], decoders[place] = shape, None
                 output = self._infer(slot, num, decodes=bool(loaded))
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
                 looks = measure(slot.sample_NHW[:num])
-                count_NC[[isinstance(shape, ImageError) for shape in shapes]] = 0
+                for place in rest:
+                    if isinstance(shapes[place], ImageError):
+                        count_NC[place] = 0
                 marked = np.flatnonzero(count_NC.any(axis=1))
                 # The slot takes another batch while the masks of this one are described.
                 describer = held.enter_context(self._describers.acquire())
@@ -306,11 +310,11 @@ class ShardScorer:
             shapes=shapes, peak_NC=peak_NC, looks=looks, defects=defects, gpu_decoders=decoders
         )
 
-    def _load(self, slot: Slot, index: int, source: Callable[[], Image]) -> Shape | ImageError:
+    def _load(self, slot: Slot, index: int, source: Callable[[int], Image]) -> Shape | ImageError:
         """Load one image into the slot; return its source's height and width, or its error."""
         card = self._card
         try:
-            image_HW = source()
+            image_HW = source(index)
             shape = image_HW.shape
             slot.image_NHW[index] = fit_to(
                 image_HW, card.height, card.width, card.post_process.resize
