@@ -68,7 +68,7 @@ class TrtSlot:
         self._stream: Any = None
         self._done: Any = None
         self._recording: Recording | None = None
-        self._batches_before_recording = BATCHES_BEFORE_RECORDING if RECORDS else -1
+        self._batches_before_recording: int = BATCHES_BEFORE_RECORDING if RECORDS else -1
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
         self._copy_sample: Any = None
