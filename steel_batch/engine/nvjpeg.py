@@ -54,8 +54,8 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
 }
 """The functions of nvJPEG that are used, with the types of their arguments."""
 
-DECODES_AT_ONCE: Final = 6
-"""Batches that nvJPEG is given at once. More of them cost more of a core each."""
+DECODES_AT_ONCE: Final = 2
+"""Threads that call nvJPEG at once. Six made an H200 a sixth slower than two (see decoding.md)."""
 _turn: Final = threading.BoundedSemaphore(DECODES_AT_ONCE)
 
 

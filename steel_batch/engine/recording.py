@@ -1,8 +1,8 @@
-"""What a stream is given, recorded once and launched as one: a CUDA graph.
+"""CUDA graphs: the work of a stream, recorded once and launched by one call.
 
-A network is tens of kernels, and each is a call into the driver that other threads' calls wait for.
-PyCUDA does not know graphs, so the driver's functions are called by ctypes, which holds up no other
-thread.
+A small network is tens of kernels. Launching each is a call into the driver, and calls of several
+threads wait for each other. PyCUDA has no graphs, so the driver is called through `ctypes`, which
+releases the GIL.
 
 Source: https://docs.nvidia.com/cuda/cuda-driver-api/group__CUDA__GRAPH.html.
 """
@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping
 from ctypes import POINTER, byref, c_char_p, c_int, c_ulonglong, c_void_p
 from typing import Any, Final
 
-_THIS_THREAD: Final = 1
-"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: what other threads do meanwhile does not matter."""
+_THREAD_LOCAL: Final = 1
+"""CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not end the recording."""
 FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "cuStreamBeginCapture_v2": (c_void_p, c_int),
     "cuStreamEndCapture": (c_void_p, POINTER(c_void_p)),
@@ -26,61 +26,62 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "cuGraphDestroy": (c_void_p,),
     "cuGetErrorName": (c_int, POINTER(c_char_p)),
 }
-"""What is used of the driver, with the kinds of its arguments."""
+"""The functions of the driver that are used, with the types of their arguments."""
 
 
 class RecordingError(Exception):
-    """The driver does not record this."""
+    """The work cannot be recorded."""
 
 
 class LaunchError(Exception):
-    """The driver does not launch what it recorded: the GPU failed."""
+    """Recorded work cannot be launched: the GPU failed."""
 
 
 @functools.cache
-def load_library() -> ctypes.CDLL:
-    """NVIDIA's driver.
+def load_driver(name: str = "libcuda.so.1") -> ctypes.CDLL:
+    """Load NVIDIA's driver.
 
     Raises:
         RecordingError: It is missing, or older than CUDA 11.4.
     """
     try:
-        library = ctypes.CDLL("libcuda.so.1")
-        for name, arguments in FUNCTIONS.items():
-            getattr(library, name).argtypes = arguments
+        library = ctypes.CDLL(name)
+        for function, arguments in FUNCTIONS.items():
+            getattr(library, function).argtypes = arguments
     except (OSError, AttributeError) as error:
         raise RecordingError(str(error)) from error
     return library
 
 
 class Recording:
-    """Work of one stream. The GPU's context is current in every call.
+    """Recorded work of a stream. The GPU's context is current in every call.
 
     Args:
         stream: The stream's handle.
-        give: Gives it the work, which is not done but recorded.
+        enqueue: Puts the work on the stream, where it is recorded instead of done.
 
     Raises:
-        RecordingError: Some of it cannot be recorded. The stream can be used as before.
+        RecordingError: The work cannot be recorded. The stream can be used as before.
     """
 
-    def __init__(self, stream: int, give: Callable[[], None]) -> None:
-        self._library = load_library()
+    def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
+        self._library = load_driver()
         self._executable = c_void_p()
         graph = c_void_p()
-        self._call("cuStreamBeginCapture_v2", stream, _THIS_THREAD)
+        self._call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)
         try:
-            give()
-        finally:
-            status = self._library.cuStreamEndCapture(stream, byref(graph))
-        self._check("cuStreamEndCapture", status)
-        try:
+            try:
+                enqueue()
+            finally:
+                status = self._library.cuStreamEndCapture(stream, byref(graph))
+            self._check("cuStreamEndCapture", status)
             self._call("cuGraphInstantiateWithFlags", byref(self._executable), graph, 0)
         finally:
-            self._library.cuGraphDestroy(graph)
+            if graph:
+                self._library.cuGraphDestroy(graph)
 
     def launch(self, stream: int) -> None:
-        """Give a stream the recorded work.
+        """Put the recorded work on a stream.
 
         Raises:
             LaunchError: The GPU failed; this process cannot use it any more.
@@ -90,7 +91,7 @@ class Recording:
             raise LaunchError(f"cuGraphLaunch: {self._name(status)}")
 
     def free(self) -> None:
-        """Free what the driver holds of it; idempotent."""
+        """Free the driver's memory of it; idempotent."""
         if self._executable:
             self._library.cuGraphExecDestroy(self._executable)
             self._executable = c_void_p()

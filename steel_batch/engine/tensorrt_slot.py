@@ -24,10 +24,6 @@ from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 SAMPLE: Final = "sample"
 """Host memory for some rows of each image; no tensor of the graph."""
-RECORDS: Final = True
-"""Whether full batches are launched as one recorded CUDA graph."""
-BATCHES_BEFORE_RECORDING: Final = 1
-"""TensorRT sets itself up in the first one."""
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +64,7 @@ class TrtSlot:
         self._stream: Any = None
         self._done: Any = None
         self._recording: Recording | None = None
-        self._batches_before_recording: int = BATCHES_BEFORE_RECORDING if RECORDS else -1
+        self._tried_recording = False
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
         self._copy_sample: Any = None
@@ -216,15 +212,13 @@ class TrtSlot:
         for part in missing_parts(num_images, self._loaded):
             start = address + part.start * image_NHW[0].nbytes
             cuda.memcpy_htod_async(start, image_NHW[part], stream)
-        if num_images < len(image_NHW):
-            self._run(num_images)
-        elif self._recording is not None:
+        is_full = num_images == len(image_NHW)
+        if is_full and self._recording is not None:
             self._recording.launch(stream.handle)
-        else:
-            self._run(num_images)
-            self._batches_before_recording -= 1
-            if self._batches_before_recording == 0:
-                self._record()
+            return
+        self._run(num_images)
+        if is_full and not self._tried_recording:
+            self._record()  # after a batch, because TensorRT sets itself up in its first one
 
     def _run(self, num_images: int) -> None:
         """Put the network and the copies of its outputs on the stream."""
@@ -241,12 +235,13 @@ class TrtSlot:
         self._copy_sample(stream)
 
     def _record(self) -> None:
-        """Record a full batch, so that each later one is a single call."""
+        """Record a full batch, so that each later one is launched by a single call."""
+        self._tried_recording = True
         num_images = len(self._host[IMAGE])
         try:
             self._recording = Recording(self._stream.handle, lambda: self._run(num_images))
         except (RecordingError, EngineError, self._gpu.cuda.Error) as error:
-            log.info("batches are launched kernel by kernel: %s", error)
+            log.info("no CUDA graph: each batch is launched kernel by kernel (%s)", error)
 
 
 def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:

@@ -1,11 +1,12 @@
-"""A GPU without one: what we call of PyCUDA's driver, TensorRT and nvJPEG, done by the CPU."""
+"""A GPU without one: what we call of PyCUDA, CUDA, TensorRT and nvJPEG, done by the CPU."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import FUNCTIONS, load_nvjpeg
+from steel_batch.engine.recording import load_driver
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 TOTAL_BYTES, WEIGHTS_BYTES = 4 << 30, 1 << 30
@@ -30,12 +32,23 @@ class Calls:
         self.refusals: dict[str, Any] = {}
         self.loaded: weakref.WeakSet[FakeEngine] = weakref.WeakSet()
         """The plans on the GPU."""
+        self.captured: list[Callable[[], Any]] | None = None
+        """The work of a stream that is being recorded."""
+        self.graphs: dict[int, list[Callable[[], Any]]] = {}
+        """The recorded graphs that are not freed, by their handles."""
 
     def call(self, name: str, answer: Any = None) -> Any:
         self.names.append(name)
         if name in self.faults:
             raise self.faults[name]
         return self.refusals.get(name, answer)
+
+    def enqueue(self, work: Callable[[], Any]) -> None:
+        """Do a stream's work, or record it."""
+        if self.captured is None:
+            work()
+        else:
+            self.captured.append(work)
 
 
 class CudaError(Exception):
@@ -101,6 +114,9 @@ class FakeMemcpy2D:
 
     src_pitch = dst_pitch = width_in_bytes = height = 0
 
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
     def set_src_device(self, address: int) -> None:
         self._source = address
 
@@ -108,12 +124,17 @@ class FakeMemcpy2D:
         self._target = array
 
     def __call__(self, stream: FakeStream) -> None:
-        for row in range(self.height):
-            ctypes.memmove(
-                self._target.ctypes.data + row * self.dst_pitch,
-                self._source + row * self.src_pitch,
-                self.width_in_bytes,
-            )
+        height = self.height  # a recording keeps the values that it was made with
+
+        def copy() -> None:
+            for row in range(height):
+                ctypes.memmove(
+                    self._target.ctypes.data + row * self.dst_pitch,
+                    self._source + row * self.src_pitch,
+                    self.width_in_bytes,
+                )
+
+        self._calls.enqueue(copy)
 
 
 class FakeDriver:
@@ -155,10 +176,10 @@ class FakeDriver:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
     def memcpy_dtoh_async(self, array: np.ndarray, memory: Any, stream: FakeStream) -> None:
-        ctypes.memmove(array.ctypes.data, int(memory), array.nbytes)
+        self._calls.enqueue(lambda: ctypes.memmove(array.ctypes.data, int(memory), array.nbytes))
 
     def Memcpy2D(self) -> FakeMemcpy2D:
-        return FakeMemcpy2D()
+        return FakeMemcpy2D(self._calls)
 
     def memcpy_dtoh(self, array: np.ndarray, memory: Any) -> None:
         self._calls.call("memcpy_dtoh")
@@ -188,11 +209,29 @@ class FakeEngine:
         return "float32" if name in (PEAK, COUNT) else "uint8"
 
     def create_execution_context(self) -> Any:
-        calls = self._calls
-        context = SimpleNamespace(
-            set_tensor_address=lambda *_: True,
-            execute_async_v3=lambda _: calls.call("execute_async_v3", True),
-        )
+        calls, memory = self._calls, {}
+
+        def set_address(name: str, address: int) -> bool:
+            memory[name] = address
+            return True
+
+        def infer() -> None:
+            """Each pixel's mask is its lowest bit."""
+            image, mask = (
+                np.ctypeslib.as_array(
+                    (ctypes.c_uint8 * math.prod(self._shapes[name])).from_address(memory[name])
+                )
+                for name in (IMAGE, MASK)
+            )
+            mask[:] = image & 1
+
+        def execute(_: int) -> bool:
+            accepted = bool(calls.call("execute_async_v3", True))
+            if accepted:
+                calls.enqueue(infer)
+            return accepted
+
+        context = SimpleNamespace(set_tensor_address=set_address, execute_async_v3=execute)
         return calls.call("create_execution_context", context)
 
 
@@ -235,6 +274,54 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
     return library
 
 
+def fake_cuda(calls: Calls) -> SimpleNamespace:
+    """What is used of CUDA's driver without PyCUDA: recording and launching graphs."""
+
+    def begin(stream: int, mode: int) -> int:
+        status = calls.call("cuStreamBeginCapture_v2", 0)
+        calls.captured = None if status else []
+        return int(status)
+
+    def end(stream: int, graph: Any) -> int:
+        work, calls.captured = calls.captured, None
+        assert work is not None
+        status = int(calls.call("cuStreamEndCapture", 0))
+        if not status:
+            graph._obj.value = len(calls.names)
+            calls.graphs[graph._obj.value] = work
+        return status
+
+    def instantiate(executable: Any, graph: Any, flags: int) -> int:
+        status = int(calls.call("cuGraphInstantiateWithFlags", 0))
+        if not status:
+            executable._obj.value = len(calls.names)
+            calls.graphs[executable._obj.value] = calls.graphs[graph.value]
+        return status
+
+    def launch(executable: Any, stream: int) -> int:
+        for work in calls.graphs[executable.value]:
+            work()
+        return int(calls.call("cuGraphLaunch", 0))
+
+    def destroy(graph: Any) -> int:
+        del calls.graphs[graph.value]
+        return 0
+
+    def name_error(status: int, name: Any) -> int:
+        name._obj.value = {719: b"CUDA_ERROR_LAUNCH_FAILED"}.get(status)
+        return 0 if status == 719 else 1
+
+    return SimpleNamespace(
+        cuStreamBeginCapture_v2=begin,
+        cuStreamEndCapture=end,
+        cuGraphInstantiateWithFlags=instantiate,
+        cuGraphLaunch=launch,
+        cuGraphExecDestroy=destroy,
+        cuGraphDestroy=destroy,
+        cuGetErrorName=name_error,
+    )
+
+
 @contextmanager
 def fake_gpu(card: Card | None = None, batch_size: int = 4) -> Iterator[Calls]:
     """Give this process a GPU for a `with` block; with a card also a TensorRT that has its plan."""
@@ -251,11 +338,15 @@ def fake_gpu(card: Card | None = None, batch_size: int = 4) -> Iterator[Calls]:
     with pytest.MonkeyPatch.context() as patch:
         for name, module in modules.items():
             patch.setitem(sys.modules, name, module)
-        patch.setattr(ctypes, "CDLL", lambda _: fake_nvjpeg(calls))
-        open_gpu.cache_clear()
-        load_nvjpeg.cache_clear()
+        patch.setattr(
+            ctypes,
+            "CDLL",
+            lambda name: fake_cuda(calls) if name == "libcuda.so.1" else fake_nvjpeg(calls),
+        )
+        for cached in (open_gpu, load_nvjpeg, load_driver):
+            cached.cache_clear()
         try:
             yield calls
         finally:
-            open_gpu.cache_clear()
-            load_nvjpeg.cache_clear()
+            for cached in (open_gpu, load_nvjpeg, load_driver):
+                cached.cache_clear()
