@@ -64,7 +64,7 @@ def test_full_batches_are_launched_as_one_graph_and_short_ones_are_not(
 def test_work_that_cannot_be_recorded_is_launched_kernel_by_kernel(
     calls: Calls, runtime: TrtRuntime, refusing: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger="steel_batch")
     calls.refusals[refusing] = 900
     for seed in range(20):
         check_batch(runtime, BATCH, seed)
