@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ class Calls:
         self.refusals: dict[str, Any] = {}
         self.loaded: weakref.WeakSet[FakeEngine] = weakref.WeakSet()
         """The plans on the GPU."""
+        self.decoding, self.most_decoding = 0, 0
+        """Batches in nvJPEG, now and at most."""
         self.captured: list[Callable[[], Any]] | None = None
         """The work of a stream that is being recorded."""
         self.graphs: dict[int, list[Callable[[], Any]]] = {}
@@ -261,11 +264,15 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
     """nvJPEG; ``nvjpegCreateEx(3)`` is the call for the hardware decoder."""
 
     def decode(handle: Any, state: Any, files: Any, sizes: Any, images: Any, stream: Any) -> int:
+        calls.decoding += 1
+        calls.most_decoding = max(calls.most_decoding, calls.decoding)
+        time.sleep(0.01)  # as nvJPEG, without the GIL
         for file, size, image in zip(files, sizes, images, strict=True):
             data = np.frombuffer(ctypes.string_at(file, size), np.uint8)
             pixels_HW = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE)
             assert pixels_HW is not None
             ctypes.memmove(image.channel[0], pixels_HW.ctypes.data, pixels_HW.nbytes)
+        calls.decoding -= 1
         return int(calls.call("nvjpegDecodeBatched", 0))
 
     library = SimpleNamespace(**{name: lambda *_: 0 for name in FUNCTIONS})

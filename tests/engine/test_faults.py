@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -53,6 +54,29 @@ def test_a_gpu_that_fails_while_it_decodes_is_no_use_to_this_process(calls: Call
         calls.faults["Context.synchronize"] = CudaError("an illegal memory access")
         with pytest.raises(DeviceError, match="H200 failed while it decoded JPEGs: an illegal"):
             slot.load_jpegs({0: JPEG, 2: JPEG})
+
+
+def test_two_batches_are_decoded_at_once_however_many_are_in_flight(calls: Calls) -> None:
+    runtime = open_trt(decodes_jpegs=True)
+
+    def load(_: int) -> frozenset[int]:
+        with runtime.acquire() as slot:
+            return slot.load_jpegs({0: JPEG})
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(load, range(18))) == {frozenset({0})}
+    assert calls.most_decoding == 2
+
+
+def test_a_decoder_that_fails_does_not_keep_its_turn(calls: Calls) -> None:
+    runtime = open_trt(decodes_jpegs=True)
+    calls.refusals["nvjpegDecodeBatched"] = 6
+    for _ in range(3):
+        with runtime.acquire() as slot:
+            assert slot.load_jpegs({0: JPEG}) == frozenset()
+    calls.refusals.clear()
+    with runtime.acquire() as slot:
+        assert slot.load_jpegs({0: JPEG}) == {0}
 
 
 def test_some_rows_of_each_image_come_back_also_of_those_that_the_gpu_decoded(
