@@ -73,7 +73,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def s3_endpoint() -> Iterator[str]:
     """The URL of an S3 server in its own process."""
     use_test_credentials()
-    yield from served("moto.server", "-H", "127.0.0.1", "-p")
+    yield from served("tests.s3_server", "decides")
 
 
 @pytest.fixture(scope="session")
@@ -90,21 +90,21 @@ def ceph_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def ignoring_endpoint() -> Iterator[str]:
     """The URL of an S3 server that ignores If-None-Match."""
     use_test_credentials()
-    yield from served("tests.undecided_store", "ignores")
+    yield from served("tests.s3_server", "ignores")
 
 
 @pytest.fixture(scope="session")
 def refusing_endpoint() -> Iterator[str]:
     """The URL of an S3 server that answers 501 to If-None-Match."""
     use_test_credentials()
-    yield from served("tests.undecided_store", "refuses")
+    yield from served("tests.s3_server", "refuses")
 
 
 @pytest.fixture(scope="session")
 def late_endpoint() -> Iterator[str]:
     """The URL of an S3 server that refuses a later writer, and lets concurrent ones all win."""
     use_test_credentials()
-    yield from served("tests.undecided_store", "late")
+    yield from served("tests.s3_server", "late")
 
 
 def use_test_credentials() -> None:

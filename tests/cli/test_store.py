@@ -206,7 +206,6 @@ def test_verify_exits_1_where_something_is_wrong_and_gc_shows_before_it_deletes(
         "SET lock_configuration = false; SELECT 1",
         "SET allowed_paths = ['{secret}']; SELECT * FROM read_text('{secret}')",
         "PRAGMA enable_profiling='json'; PRAGMA profiling_output='{folder}/profile'; SELECT 1",
-        "CALL enable_logging(storage='file', storage_path='{folder}')",
         "SELECT * FROM opened",
         "SELECT * FROM con",
     ],

@@ -210,11 +210,11 @@ def test_a_store_that_stays_slow_is_given_up_after_the_limit(
     direct: Lake, proxy: FaultProxy
 ) -> None:
     proxy.set(Faults(share=1.0, kinds=("slow_down",)))
-    hasty = Lake(direct.url, endpoint_url=proxy.url, retry=hasty_retry(1.0))
+    hasty = Lake(direct.url, endpoint_url=proxy.url, retry=hasty_retry(3.0))
     started = time.monotonic()
     with pytest.raises(TransientLakeError, match=r"/k: the store answers SlowDown \(Please"):
         hasty.read("k")
-    assert 1.0 <= time.monotonic() - started < 30.0
+    assert 3.0 <= time.monotonic() - started < 30.0
     assert 0 < hasty.counts()["retries_SlowDown"] < proxy.counts()["slow_down"]
 
 

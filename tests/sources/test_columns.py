@@ -42,12 +42,16 @@ COLUMNS_OF_IMAGES = {
     "dictionary": nullable(pa.binary(), JPEG, None, OTHER).dictionary_encode(),
     "list": nullable(pa.list_(pa.uint8()), list(JPEG), None, list(OTHER)),
     "signed": nullable(pa.list_(pa.int8()), signed(JPEG), None, signed(OTHER)),
-    "list_view": nullable(pa.list_view(pa.uint8()), list(JPEG), None, list(OTHER)),
     "large_list": nullable(pa.large_list(pa.uint8()), list(JPEG), None, list(OTHER)),
     "hugging_face": pa.array(
         [{"bytes": JPEG, "path": "a.jpg"}, None, {"bytes": OTHER, "path": None}]
     ),
 }
+ARROW = int(pa.__version__.partition(".")[0])
+if ARROW >= 25:  # the first that writes it
+    COLUMNS_OF_IMAGES["list_view"] = nullable(
+        pa.list_view(pa.uint8()), list(JPEG), None, list(OTHER)
+    )
 
 
 @pytest.mark.parametrize("form", COLUMNS_OF_IMAGES)
@@ -62,7 +66,15 @@ def test_images_are_read_from_each_form_of_column(tmp_path: Path, form: str, nam
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.binary(len(JPEG)), pa.list_(pa.uint8(), len(JPEG))], ids=["binary", "list"]
+    "kind",
+    [
+        pytest.param(pa.binary(len(JPEG)), id="binary"),
+        pytest.param(
+            pa.list_(pa.uint8(), len(JPEG)),
+            id="list",
+            marks=pytest.mark.skipif(ARROW < 26, reason="Arrow cannot read it with a null"),
+        ),
+    ],
 )
 def test_images_of_one_size_are_read(lake: Lake, tmp_path: Path, kind: pa.DataType) -> None:
     values = [JPEG, None] if pa.types.is_fixed_size_binary(kind) else [list(JPEG), None]

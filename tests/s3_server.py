@@ -1,9 +1,10 @@
-"""An S3 server that does not decide between two writers of one object, as some do not.
+"""An S3 server that decides between two writers of one object, or does not, as some do not.
 
-    python -m tests.undecided_store KIND PORT
+    python -m tests.s3_server KIND PORT
 
-It is moto's server behind a few lines that take the condition ``If-None-Match`` off a put:
+It is moto's server behind a few lines for puts with the condition ``If-None-Match``:
 
+- ``decides``: one after the other, as moto by itself lets two of eight concurrent ones succeed.
 - ``ignores``: the condition has no effect.
 - ``refuses``: 501 to every conditional put.
 - ``late``: a writer that comes later gets 412, and of concurrent ones all succeed: whether there is
@@ -22,7 +23,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
 
-KINDS = ("ignores", "refuses", "late")
+KINDS = ("decides", "ignores", "refuses", "late")
 WINDOW_SECONDS = 0.05
 """Puts of one key that begin within it are concurrent."""
 REFUSAL = (
@@ -32,7 +33,7 @@ REFUSAL = (
 App = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
-class Undecided:
+class Server:
     """The server as a WSGI application.
 
     Args:
@@ -51,6 +52,9 @@ class Undecided:
         is_write = request["REQUEST_METHOD"] in ("PUT", "POST")
         if not is_write or "HTTP_IF_NONE_MATCH" not in request:
             return self._app(request, start)
+        if self._kind == "decides":
+            with self._lock:
+                return self._app(request, start)
         if self._kind == "refuses":
             start("501 Not Implemented", [("Content-Type", "application/xml")])
             return [REFUSAL]
@@ -70,5 +74,5 @@ class Undecided:
 
 if __name__ == "__main__":
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    wrapped = Undecided(DomainDispatcherApplication(create_backend_app), sys.argv[1])
+    wrapped = Server(DomainDispatcherApplication(create_backend_app), sys.argv[1])
     run_simple("127.0.0.1", int(sys.argv[2]), wrapped, threaded=True)
