@@ -48,6 +48,8 @@ KEPT_WORKERS = {
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+# PyTorch's threads wait in loops, on cores that other processes of the tests need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # `make test` draws the same examples every time, `make test-slow` others.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
