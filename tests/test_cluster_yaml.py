@@ -27,7 +27,7 @@ def test_what_to_change_names_the_address_that_is_installed() -> None:
     comment, _, rest = TEXT.partition("cluster_name:")
     addresses = {word.rstrip("'") for word in rest.split() if word.startswith("git+")}
     assert len(addresses) == 1
-    assert addresses.pop() in comment.partition("# What to change:")[2]
+    assert addresses.pop() in comment.partition("# Change these:")[2]
 
 
 def test_every_node_of_the_example_cluster_trains_with_one_line_more() -> None:
