@@ -164,14 +164,16 @@ class Plan:
             )
 
     def ranges(self) -> list[ShardRange]:
-        """The shards in each row group."""
+        """The shards in each row group.
+
+        They are read from the rows: PyArrow ends the process where statistics are damaged.
+        """
         found = []
         with self._readable():
-            metadata = self._file.metadata
-            for group in range(metadata.num_row_groups):
-                statistics = metadata.row_group(group).column(0).statistics
-                first, last = int(statistics.min), int(statistics.max)
-                if not 0 <= first <= last < self.info.num_shards:
+            for group in range(self._file.metadata.num_row_groups):
+                shards = self._file.read_row_group(group, columns=["shard"])["shard"]
+                first, last = (value.as_py() for value in pc.min_max(shards).values())
+                if first is None or not 0 <= first <= last < self.info.num_shards:
                     raise ValueError(f"row group {group} has the shards {first} to {last}")
                 found.append(ShardRange(group, first, last))
         return found
