@@ -35,7 +35,7 @@ from steel_batch.report.scored_images import ScoredImages
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     metavar="FILE",
-    help="A new HTML file.",
+    help="HTML file to write. It must not exist yet.",
 )
 @store_option
 @endpoint_option
@@ -50,34 +50,34 @@ from steel_batch.report.scored_images import ScoredImages
     "--compare",
     type=(str, str),
     metavar="ENGINE ENGINE",
-    help="Write a page about two engines instead: where they agree, and where not.",
+    help="Compare these two engines instead of reporting on a date.",
 )
 @click.option(
     "--against",
     type=DATE,
     metavar="DATE",
     shell_complete=complete_date,
-    help="Compare with this date alone. Without it, with the days before.",
+    help="Compare with this date only, instead of the --days before.",
 )
 @click.option(
     "--days",
     type=click.IntRange(1, 366),
     default=DAYS_BEFORE,
     show_default=True,
-    help="How many days before.",
+    help="Number of days before the date to compare with.",
 )
 @click.option(
     "--engine",
     metavar="ENGINE",
     shell_complete=complete_engine,
-    help="Whose rows, as <model>-<12 hex digits>. By default those of the engine in the view "
-    "`current`.",
+    help="Engine that made the rows, as <model>-<12 hex digits>. Default: the date's engine in the "
+    "view `current`.",
 )
 @click.option(
     "--images",
     type=PLACE,
     metavar="URL",
-    help="Where the images lie now. By default where their run read them.",
+    help="Location of the images, if they were moved since their run.",
 )
 @output_option
 def report(
@@ -92,10 +92,11 @@ def report(
     images: str | None,
     output: str,
 ) -> None:
-    """Write a page about a date, or about two engines.
+    """Write an HTML report about a date, or a comparison of two engines.
 
-    What was scored, what was found and what is not as usual; or where two engines differ. One HTML
-    file of at most 5 MB, with its pictures. It loads nothing and runs nothing.
+    The report of a date shows what was scored, the defects, and the figures that differ from the
+    days before. With --compare, it shows the images on which two engines disagree. It is one HTML
+    file of at most 5 MB with its images, without scripts; it loads nothing from the network.
     """
     if compare is None and date is None:
         raise click.UsageError("give --date, or two engines with --compare.")

@@ -76,9 +76,10 @@ alert_option = click.option(
     "--alert-if",
     multiple=True,
     metavar="CONDITION",
-    help="Tell of each run that meets it: drift, failed, quarantined > 0.005, images < 1000 or "
-    'defect_rate["scratches"] > 0.2. Written to alerts.json in the run\'s folder and, if the '
-    "environment has STEEL_BATCH_ALERT_URL, sent there. The exit code does not change. Repeatable.",
+    help="Raise an alert if the run meets this condition: drift, failed, quarantined > 0.005, "
+    'images < 1000 or defect_rate["scratches"] > 0.2. Alerts are written to alerts.json in the '
+    "run's folder, and sent to STEEL_BATCH_ALERT_URL if it is set. The exit code does not change. "
+    "Repeatable.",
 )
 engine_option = setting(
     "--engine",

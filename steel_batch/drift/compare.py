@@ -12,12 +12,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.drift.sureness import (
-    chance,
+from steel_batch.drift.z_scores import (
     changed_at,
-    histogram_sureness,
-    mean_sureness,
-    rate_sureness,
+    histogram_z_score,
+    mean_z_score,
+    p_value,
+    rate_z_score,
     threshold,
 )
 
@@ -25,7 +25,7 @@ FALSE_WARNINGS_A_DAY: Final = 0.002
 """In the mean, over all lines and classes, if nothing has changed and days spread normally. They do
 not quite: see `benchmarks/drift.py`, by which it is less than one a month."""
 FEWEST_DAYS: Final = 5
-"""Days before, without which nobody knows how much days differ."""
+"""Days of the baseline; with fewer, the spread between days cannot be estimated."""
 WEEK: Final = 7
 """Days next to the judged one that each figure is also compared without: what changed within them
 would be taken for the line's own spread."""
@@ -61,7 +61,7 @@ class Drift:
     """``defect_rate``, ``peak`` or one of `MEASURES`."""
     class_id: int | None
     """From 1; None for a figure of the images."""
-    sureness: float
+    z_score: float
     """In standard deviations; below 0 where the figure fell."""
     chance: float
     """Of such a difference among as many comparisons, without any change."""
@@ -79,7 +79,7 @@ class Comparison:
     """What was found, and what could not be told."""
 
     drifts: tuple[Drift, ...]
-    """The surest first."""
+    """Least probable first."""
     num_compared: int
     threshold: float
     """In standard deviations."""
@@ -107,7 +107,7 @@ def compare(lines: Sequence[LineDays]) -> Comparison:
     limit = threshold(num_compared, FALSE_WARNINGS_A_DAY)
     drifts = [drift for line in judged for drift in _of_line(line, limit, num_compared)]
     return Comparison(
-        drifts=tuple(sorted(drifts, key=lambda drift: -abs(drift.sureness))),
+        drifts=tuple(sorted(drifts, key=lambda drift: -abs(drift.z_score))),
         num_compared=num_compared,
         threshold=limit,
         too_new=tuple(
@@ -127,11 +127,11 @@ def _of_line(line: LineDays, limit: float, num_compared: int) -> list[Drift]:
     found = []
     for c in range(line.found_TC.shape[1]):
         drift = _rate(line, c)
-        if abs(drift.sureness) <= limit:
+        if abs(drift.z_score) <= limit:
             drift = _peaks(line, c)
         found.append(drift)
     found += [_looks(line, m) for m in range(len(MEASURES)) if line.measured_T[-1]]
-    return [_corrected(drift, num_compared) for drift in found if abs(drift.sureness) > limit]
+    return [_corrected(drift, num_compared) for drift in found if abs(drift.z_score) > limit]
 
 
 def _corrected(drift: Drift, num_compared: int) -> Drift:
@@ -145,32 +145,32 @@ def _parts(line: LineDays) -> list[slice]:
     return [slice(None, -1), slice(None, -1 - WEEK)] if is_long else [slice(None, -1)]
 
 
-def _surest(line: LineDays, judge: Callable[[slice], float]) -> float:
+def _greatest_z_score(line: LineDays, judge: Callable[[slice], float]) -> float:
     return max((judge(part) for part in _parts(line)), key=abs)
 
 
 def _rate(line: LineDays, c: int) -> Drift:
     images, found = line.images_T, line.found_TC[:, c]
-    sureness = _surest(
+    z_score = _greatest_z_score(
         line,
-        lambda part: rate_sureness(int(found[-1]), int(images[-1]), found[part], images[part]),
+        lambda part: rate_z_score(int(found[-1]), int(images[-1]), found[part], images[part]),
     )
     return Drift(
-        line=line.line, figure="defect_rate", class_id=c + 1, sureness=sureness,
-        chance=chance(sureness), before=float(found[:-1].sum() / images[:-1].sum()),
+        line=line.line, figure="defect_rate", class_id=c + 1, z_score=z_score,
+        chance=p_value(z_score), before=float(found[:-1].sum() / images[:-1].sum()),
         now=float(found[-1] / images[-1]), since=_since(found, images),
     )  # fmt: skip
 
 
 def _peaks(line: LineDays, c: int) -> Drift:
     counts, images = line.histogram_TCB[:, c], line.histogram_TCB[:, c].sum(axis=1)
-    sureness = _surest(line, lambda part: histogram_sureness(counts[-1], counts[part]))
+    z_score = _greatest_z_score(line, lambda part: histogram_z_score(counts[-1], counts[part]))
     before, now = (part.sum(axis=0) / max(1, part.sum()) for part in (counts[:-1], counts[-1:]))
     first, last = _grown(now - before)
     part = counts[:, first : last + 1].sum(axis=1)
     return Drift(
-        line=line.line, figure="peak", class_id=c + 1, sureness=sureness,
-        chance=chance(sureness), before=float(before[first : last + 1].sum()),
+        line=line.line, figure="peak", class_id=c + 1, z_score=z_score,
+        chance=p_value(z_score), before=float(before[first : last + 1].sum()),
         now=float(now[first : last + 1].sum()), since=_since(part, images), bins=(first, last),
     )  # fmt: skip
 
@@ -178,16 +178,16 @@ def _peaks(line: LineDays, c: int) -> Drift:
 def _looks(line: LineDays, m: int) -> Drift:
     mean, images = line.mean_TM[:, m], line.measured_T
     deviation = line.deviation_TM[:, m]
-    sureness = _surest(
+    z_score = _greatest_z_score(
         line,
-        lambda part: mean_sureness(
+        lambda part: mean_z_score(
             float(mean[-1]), int(images[-1]), mean[part], deviation[part], images[part]
         ),
     )
     total = max(1, int(images[:-1].sum()))
     return Drift(
-        line=line.line, figure=MEASURES[m], class_id=None, sureness=sureness,
-        chance=chance(sureness), before=float((mean[:-1] * images[:-1]).sum() / total),
+        line=line.line, figure=MEASURES[m], class_id=None, z_score=z_score,
+        chance=p_value(z_score), before=float((mean[:-1] * images[:-1]).sum() / total),
         now=float(mean[-1]), since=_since(mean * images, images),
     )  # fmt: skip
 

@@ -11,7 +11,7 @@ from steel_batch.drift.series import quoted
 
 MOST_SHOWN: Final = 3
 """Images that a drift is shown by."""
-_SUREST: Final = 1e-9
+_LEAST_CHANCE: Final = 1e-9
 
 
 def sentence(drift: Drift, dates: Sequence[str], classes: Mapping[int, str]) -> str:
@@ -78,7 +78,7 @@ def _percent(share: float) -> str:
 def _chance(chance: float) -> str:
     if chance >= 0.01:
         return f"{chance:.2f}"
-    if chance < _SUREST:
+    if chance < _LEAST_CHANCE:
         return "less than 1 in 1,000,000,000"
     exponent = 1 / chance
     digits = 10 ** (len(str(int(exponent))) - 1)

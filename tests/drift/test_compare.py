@@ -78,7 +78,7 @@ def test_light_and_lens_are_named(place: int) -> None:
     mean_TM[-1, place] *= 0.8
     (drift,) = compare(figures(mean_TM=mean_TM)).drifts
     assert (drift.figure, drift.class_id, drift.since) == (MEASURES[place], None, 28)
-    assert drift.sureness < 0
+    assert drift.z_score < 0
     assert f"mean {MEASURES[place]} is " in sentence(drift, DATES, NAMES)
 
 

@@ -1,4 +1,4 @@
-"""How surely a day differs from the days before it, in standard deviations.
+"""The z-score of a day against the days before it: its difference in standard deviations.
 
 A difference is held against what it would be without any change. That has two parts: chance, which
 follows from the numbers of images, and the days' own spread, as no two days are quite alike, which
@@ -23,13 +23,13 @@ FEWEST_EXPECTED: Final = 5.0
 """Images that a bin must be expected to have; neighbouring bins are joined until they do."""
 FINEST: Final = 0.05
 """Gray levels: means that lie so close are the same, however many images they are of."""
-SUREST: Final = 37.0
+MAX_Z_SCORE: Final = 37.0
 """Further out, a normal distribution's tail is zero in floating point."""
 _NORMAL: Final = NormalDist()
 
 
 def threshold(num_compared: int, false_warnings: float) -> float:
-    """Above which a `sureness`, of either sign, is a warning.
+    """The absolute z-score above which a difference is a warning.
 
     Args:
         num_compared: Comparisons that are made together (Bonferroni).
@@ -38,13 +38,13 @@ def threshold(num_compared: int, false_warnings: float) -> float:
     return _NORMAL.inv_cdf(1 - min(0.5, false_warnings / max(1, num_compared) / 2))
 
 
-def chance(sureness: float) -> float:
+def p_value(z_score: float) -> float:
     """The probability of such a difference, or a greater one, without any change."""
-    return 2 * _NORMAL.cdf(-abs(sureness))
+    return 2 * _NORMAL.cdf(-abs(z_score))
 
 
-def histogram_sureness(day_B: npt.ArrayLike, days_DB: npt.ArrayLike) -> float:
-    """How surely a histogram differs from that of the days before, in shape.
+def histogram_z_score(day_B: npt.ArrayLike, days_DB: npt.ArrayLike) -> float:
+    """The z-score of a histogram's shape against that of the days before.
 
     The distance is Pearson's, ``sum (p - q)² / r`` with shares of the day, the days before, and
     both. Without a change it is ``(1/n + 1/m)`` times chi-squared with B - 1 degrees of freedom, of
@@ -78,20 +78,18 @@ def histogram_sureness(day_B: npt.ArrayLike, days_DB: npt.ArrayLike) -> float:
     degrees_of_spread, scale = num_days - 1, 1 + 1 / num_days
     gap = found - max(expected, float(own.mean()))
     spread = max(0.0, float(own.var(ddof=1)) - deviation**2)
-    sureness = _student(gap, deviation**2, spread * scale, degrees_of_spread)
+    z_score = _student(gap, deviation**2, spread * scale, degrees_of_spread)
     if own.mean() > expected + 2 * deviation / math.sqrt(num_days):
         # Days differ by more than chance, mostly in few ways at once: a longer tail than
         # chi-squared's. In logarithms it is no longer than a normal distribution's.
         logs = 3 * np.log(np.maximum(own, 1e-3))
         gap = 3 * math.log(max(found, 1e-3)) - float(logs.mean())
         spread = float(logs.var(ddof=1)) * scale
-        sureness = min(sureness, _student(gap, 0.0, max(spread, 1e-9), degrees_of_spread))
-    return max(0.0, sureness)
+        z_score = min(z_score, _student(gap, 0.0, max(spread, 1e-9), degrees_of_spread))
+    return max(0.0, z_score)
 
 
-def rate_sureness(
-    found: int, images: int, found_D: npt.ArrayLike, images_D: npt.ArrayLike
-) -> float:
+def rate_z_score(found: int, images: int, found_D: npt.ArrayLike, images_D: npt.ArrayLike) -> float:
     """How surely a share differs from that of the days before; below 0 where it is smaller.
 
     The number of images follows a beta-binomial distribution, exactly also where it is small.
@@ -119,7 +117,7 @@ def rate_sureness(
     return _student(tail, 1 / images + 1 / total, between, num_days - 1, is_scaled=True)
 
 
-def mean_sureness(
+def mean_z_score(
     mean: float,
     images: int,
     mean_D: npt.ArrayLike,
@@ -206,8 +204,8 @@ def _tail(found: int, images: int, a: float, b: float) -> float:
     shares = np.exp(logs)
     up, down = float(shares[found:].sum()), float(shares[: found + 1].sum())
     least = max(min(up, down), 1e-290)
-    sureness = max(0.0, -_NORMAL.inv_cdf(least)) if least < 0.5 else 0.0
-    return min(SUREST, sureness) * (1 if up < down else -1)
+    z_score = max(0.0, -_NORMAL.inv_cdf(least)) if least < 0.5 else 0.0
+    return min(MAX_Z_SCORE, z_score) * (1 if up < down else -1)
 
 
 def _student(
@@ -229,4 +227,4 @@ def _student(
         t = math.copysign(
             (8 * free + 1) / (8 * free + 3) * math.sqrt(free * math.log1p(t * t / free)), t
         )  # Wallace's normal deviate of Student's t
-    return max(-SUREST, min(SUREST, t))
+    return max(-MAX_Z_SCORE, min(MAX_Z_SCORE, t))
