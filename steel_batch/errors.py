@@ -19,6 +19,7 @@ The branches follow what the caller does about an error::
     │   ├── LargeObjectError   quarantine: the object has more bytes than are read
     │   ├── NotAFileError      quarantine: it is a FIFO, a socket or a device
     │   ├── OutsideLakeError   quarantine: a link leads out of the lake, and is not followed
+    │   ├── DamagedFileError   stop: a record in the store is damaged; others can be read
     │   ├── UndecidedStoreError stop: concurrent writers would overwrite each other's objects
     │   ├── FormatError        stop: a newer build wrote the file; it is neither read nor replaced
     │   └── TransientLakeError retry, then fail the shard
@@ -183,6 +184,10 @@ class NotAFileError(LakeError):
 
 class OutsideLakeError(LakeError):
     """A link leads out of the lake's root, and such links are not followed."""
+
+
+class DamagedFileError(LakeError):
+    """A record in the store, such as a run's, is not what any build writes."""
 
 
 class UndecidedStoreError(LakeError):

@@ -5,17 +5,16 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import pyarrow as pa
 
 from steel_batch import layout, schema
+from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
-from steel_batch.runs.ending import Ending, ending_of
-from steel_batch.runs.record import Run, list_runs, read_run
+from steel_batch.runs.ending import Ending, try_endings
+from steel_batch.runs.record import Run, list_runs, read_runs
 
-READ_AT_ONCE: Final = 16
 _TEXTS: Final = pa.map_(pa.string(), pa.string())
 FIELDS: Final = pa.schema(
     [
@@ -47,15 +46,7 @@ def read_all_runs(store: Lake) -> list[Run]:
     Raises:
         LakeError: A record or a result is damaged.
     """
-    run_ids = list(list_runs(store))
-    newest = {layout.split_run_id(run_id)[:2]: run_id for run_id in run_ids}
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        runs = list(pool.map(lambda run_id: read_run(store, run_id), run_ids))
-    latest = set(newest.values())
-    return [
-        Run(run_id=r.run_id, record=r.record, result=r.result, is_newest=r.run_id in latest)
-        for r in runs
-    ]
+    return list(read_runs(store, list(list_runs(store))))
 
 
 def created_at(run: Run) -> datetime.datetime | None:
@@ -74,12 +65,15 @@ def table_of_runs(store: Lake, runs: Sequence[Run], *, is_past: bool) -> pa.Tabl
         is_past: Whether an earlier moment is queried. Events after it are ignored, so runs without
             a result are ``unfinished``.
     """
-    return pa.Table.from_pylist([_row(store, run, is_past) for run in runs], schema=FIELDS)
+    endings = [Ending(run.state) for run in runs] if is_past else try_endings(store, runs)
+    rows = [_row(run, ending) for run, ending in zip(runs, endings, strict=True)]
+    return pa.Table.from_pylist(rows, schema=FIELDS)
 
 
-def _row(store: Lake, run: Run, is_past: bool) -> dict[str, Any]:
+def _row(run: Run, ending: Ending | LakeError) -> dict[str, Any]:
+    if isinstance(ending, LakeError):
+        raise ending
     engine, date, _ = layout.split_run_id(run.run_id)
-    ending = Ending(run.state) if is_past else ending_of(store, run)
     row: dict[str, Any] = {
         "run_id": run.run_id, "engine": engine, "date": datetime.date.fromisoformat(date),
         "state": ending.state, "reason": ending.reason, "created_at": created_at(run),

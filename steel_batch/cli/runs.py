@@ -23,10 +23,10 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.values import DATES
-from steel_batch.errors import ConfigError, FormatError
-from steel_batch.runs.ending import Ending, ending_of, first_sentence
+from steel_batch.errors import ConfigError, LakeError
+from steel_batch.runs.ending import Ending, ending_of, first_sentence, try_endings
 from steel_batch.runs.events import read_events
-from steel_batch.runs.record import Run, list_runs, newest_runs, read_run, runs_of
+from steel_batch.runs.record import Run, list_runs, read_run, runs_of, try_runs
 
 LONGEST_LIST: Final = 20
 
@@ -51,16 +51,16 @@ def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -
     """List a store's runs by date, and why runs without a commit ended."""
     lake = existing_store(store, endpoint_url)
     ids = list(list_runs(lake, date or ""))
-    newest = newest_runs(ids)
-    found, errors = [], []
-    for run_id in ids:
-        try:
-            run = read_run(lake, run_id, is_newest=run_id in newest)
-            found.append((run, ending_of(lake, run)))
-        except FormatError as error:
-            errors.append(error.message)
-            end = Ending("unreadable", error.message, first_sentence(error.message))
-            found.append((Run(run_id=run_id, record=None, result=None), end))
+    tried = list(try_runs(lake, ids))
+    found: list[tuple[Run, Ending]] = []
+    errors: list[LakeError] = []
+    for run_id, run, end in zip(ids, tried, try_endings(lake, tried), strict=True):
+        if isinstance(run, Run) and isinstance(end, Ending):
+            found.append((run, end))
+        elif isinstance(end, LakeError):
+            errors.append(end)
+            unreadable = Ending("unreadable", end.message, first_sentence(end.message))
+            found.append((Run(run_id=run_id, record=None, result=None), unreadable))
     if output == "json":
         print_json(
             [
@@ -78,7 +78,10 @@ def list_(store: str, endpoint_url: str | None, date: str | None, output: str) -
     else:
         answer.print(f"no runs{f' of {date}' if date else ''} in {lake.url}")
     if errors:
-        raise FormatError(" ".join(errors))
+        num_more = len(errors) - LONGEST_LIST
+        more = [f"{num_more} more runs cannot be read."] if num_more > 0 else []
+        messages = [error.message for error in errors[:LONGEST_LIST]]
+        raise type(errors[0])(" ".join([*messages, *more]))
 
 
 def _print_runs(found: Sequence[tuple[Run, Ending]]) -> None:

@@ -24,7 +24,7 @@ from typing import Final, Literal
 
 from steel_batch import interrupt, layout
 from steel_batch.config import GREATEST_NUMBER
-from steel_batch.errors import LakeError, LockHeldError
+from steel_batch.errors import DamagedFileError, LakeError, LockHeldError
 from steel_batch.lake import series
 from steel_batch.lake.documents import record_of
 from steel_batch.lake.format_version import FileFormat
@@ -329,7 +329,7 @@ def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
     try:
         return number, record_of(Holder, FORMAT.load(text, source=source))
     except ValueError as error:
-        raise LakeError(
+        raise DamagedFileError(
             f"{source} is not a valid lock entry: {error}. If no run of this engine and date is "
             "running, delete it."
         ) from error

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from steel_batch import layout
+from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import holder_of
 from steel_batch.runs.events import last_end, read_events
-from steel_batch.runs.record import Run
+from steel_batch.runs.record import UNREADABLE, Run
 
 SHORT: Final = {
     "TooManyBadImagesError": "too many bad images",
@@ -18,6 +22,8 @@ SHORT: Final = {
 }
 """What a kind of failure is called in a table; others by the first sentence of their message."""
 LONGEST_REASON: Final = 100
+READ_AT_ONCE: Final = 16
+"""Runs whose events and locks are read at once."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -26,7 +32,7 @@ class Ending:
 
     state: str
     """``committed``, ``running``, ``failed``, ``interrupted``, ``killed``, ``unplanned``,
-    ``abandoned``, or ``unreadable`` where a newer build wrote it."""
+    ``abandoned``, or ``unreadable`` where a file of it is damaged or of a newer build."""
     reason: str | None = None
     """Why it has no result: the whole message."""
     short: str = ""
@@ -57,6 +63,32 @@ def ending_of(store: Lake, run: Run) -> Ending:
     if not run.is_newest:
         return Ending(run.state, reason and f"{kind}: {reason}", short and f"{kind}: {short}")
     return Ending(run.state if run.record is None else kind, reason, short)
+
+
+def try_endings(store: Lake, runs: Sequence[Run | LakeError]) -> Iterator[Ending | LakeError]:
+    """How each run stands, in order; many are looked up at once.
+
+    Args:
+        store: The store.
+        runs: Runs, and errors in the place of those that cannot be read (`try_runs`).
+
+    Yields:
+        Of a run with an unreadable file, the error.
+
+    Raises:
+        LakeError: The store failed.
+    """
+    with ThreadPoolExecutor(READ_AT_ONCE, "ending") as pool:
+        yield from pool.map(partial(_try_ending, store), runs)
+
+
+def _try_ending(store: Lake, run: Run | LakeError) -> Ending | LakeError:
+    try:
+        if isinstance(run, LakeError):
+            raise run
+        return ending_of(store, run)
+    except UNREADABLE as error:
+        return error
 
 
 def first_sentence(message: str) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from steel_batch import layout
-from steel_batch.errors import LakeError, MissingObjectError
+from steel_batch.errors import DamagedFileError, LakeError, MissingObjectError
 from steel_batch.lake import Lake
 from steel_batch.lake.documents import MAX_BYTES, parse_json
 from steel_batch.lake.format_version import FileFormat
@@ -178,7 +178,7 @@ def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:
 
     Raises:
         FormatError: They are of a newer format.
-        LakeError: They are damaged.
+        DamagedFileError: They are damaged.
     """
     key = layout.run_file(run_id, "events.jsonl")
     for line in _lines_of(store, key):
@@ -187,7 +187,7 @@ def read_events(store: Lake, run_id: str) -> Iterator[dict[str, Any]]:
             if not isinstance(event, dict) or not {"at", "event"} <= event.keys():
                 raise ValueError(f"{line[:80]!r} is not an event")
         except ValueError as error:
-            raise LakeError(
+            raise DamagedFileError(
                 f"{store.uri(key)} is damaged: {error}. It only tells what happened: restore it "
                 "from a backup, or delete it."
             ) from error

@@ -9,16 +9,32 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 from steel_batch import layout
-from steel_batch.errors import ConfigError, LakeError
-from steel_batch.lake import Lake
-from steel_batch.lake.documents import read_document, record_of
+from steel_batch.errors import (
+    ConfigError,
+    DamagedFileError,
+    FormatError,
+    LakeError,
+    LargeObjectError,
+    MissingObjectError,
+    NotAFileError,
+    OutsideLakeError,
+)
+from steel_batch.lake import Lake, ReadRequest
+from steel_batch.lake.documents import MAX_BYTES, record_of
 from steel_batch.lake.format_version import FileFormat
 
 T = TypeVar("T")
 
 MAX_SHARDS: Final = 100_000_000
 """A run keeps some bytes of each in memory."""
+READ_AT_ONCE: Final = 128
+"""Runs whose files are read at once, and held in memory."""
+UNREADABLE: Final = (
+    DamagedFileError, FormatError, LargeObjectError, NotAFileError, OutsideLakeError,
+)  # fmt: skip
+"""What is wrong with a single file of a run, while others can be read."""
 RunState = Literal["committed", "unfinished", "unplanned", "abandoned"]
+_FILES: Final = ("run.json", "result.json")
 RECORD: Final = FileFormat("the record of a run", newest=2)
 RESULT: Final = FileFormat("the result of a run", newest=2)
 
@@ -167,9 +183,34 @@ def read_runs(store: Lake, run_ids: Sequence[str]) -> Iterator[Run]:
         LakeError: A file of a run is damaged.
         FormatError: A file of a run has a newer format.
     """
+    for run in try_runs(store, run_ids):
+        if isinstance(run, LakeError):
+            raise run
+        yield run
+
+
+def try_runs(store: Lake, run_ids: Sequence[str]) -> Iterator[Run | LakeError]:
+    """Like `read_runs`; the error of a run takes its place, and the others are read.
+
+    Many files are read at once: a run costs two requests, and those of all runs wait together.
+    """
     newest = newest_runs(run_ids)
-    for run_id in run_ids:
-        yield read_run(store, run_id, is_newest=run_id in newest)
+    for start in range(0, len(run_ids), READ_AT_ONCE):
+        batch = run_ids[start : start + READ_AT_ONCE]
+        keys = [layout.run_file(run_id, name) for run_id in batch for name in _FILES]
+        found = store.read_many([ReadRequest(key=key, max_bytes=MAX_BYTES) for key in keys])
+        for run_id, record, result in zip(batch, found[::2], found[1::2], strict=True):
+            run: Run | LakeError
+            try:
+                run = Run(
+                    run_id=run_id,
+                    record=_parsed(store, run_id, _FILES[0], record, _to_record),
+                    result=_parsed(store, run_id, _FILES[1], result, RunResult.from_json),
+                    is_newest=run_id in newest,
+                )
+            except LakeError as error:
+                run = error
+            yield run
 
 
 def newest_runs(run_ids: Iterable[str]) -> set[str]:
@@ -184,12 +225,8 @@ def read_run(store: Lake, run_id: str, *, is_newest: bool = True) -> Run:
         LakeError: One of them is damaged.
         FormatError: One of them has a newer format.
     """
-    return Run(
-        run_id=run_id,
-        record=_read(store, layout.run_file(run_id, "run.json"), _to_record),
-        result=_read(store, layout.run_file(run_id, "result.json"), RunResult.from_json),
-        is_newest=is_newest,
-    )
+    (run,) = read_runs(store, [run_id])
+    return dataclasses.replace(run, is_newest=is_newest)
 
 
 def list_runs(store: Lake, prefix: str = "") -> Iterator[str]:
@@ -241,12 +278,19 @@ def _to_record(text: bytes, *, source: str) -> RunRecord:
     return record_of(RunRecord, RECORD.load(text, source=source))
 
 
-def _read(store: Lake, key: str, parse: Callable[..., T]) -> T | None:
-    text = read_document(store, key)
+def _parsed(
+    store: Lake, run_id: str, name: str, data: bytes | LakeError, parse: Callable[..., T]
+) -> T | None:
+    """One file of a run; None if it does not exist."""
+    if isinstance(data, MissingObjectError):
+        return None
+    if isinstance(data, LakeError):
+        raise data
+    source = store.uri(layout.run_file(run_id, name))
     try:
-        return None if text is None else parse(text, source=store.uri(key))
+        return parse(data, source=source)
     except ValueError as error:
-        raise LakeError(
-            f"{store.uri(key)} is damaged: {error}. Restore it from a backup, or move its run's "
-            "folder out of the store."
+        raise DamagedFileError(
+            f"{source} is damaged: {error}. Restore it from a backup, or move its run's folder out "
+            "of the store."
         ) from error

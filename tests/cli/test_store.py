@@ -12,6 +12,7 @@ from steel_batch import layout
 from steel_batch.errors import IMAGE_CODES
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
+from steel_batch.lake.series import entry_key
 from steel_batch.runs.events import Events
 from tests.cli.command_line import Command, keys, refused
 from tests.made_up_run import ENGINE, begin, commit_run, image_keys, keys_of
@@ -86,6 +87,29 @@ def test_each_run_without_a_result_says_why(steel_batch: Command, tmp_path: Path
     assert "lake=(requests=3 retries=(500=1))" in shown
     assert "{" not in shown
     assert "  rescore_changed: no\n" in shown
+
+
+@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize("what", ["run.json", "result.json", "events.jsonl", "lock"])
+def test_a_list_of_runs_shows_the_others_and_names_a_damaged_file(
+    steel_batch: Command, tmp_path: Path, what: str, output: str
+) -> None:
+    store = Lake(str(tmp_path))
+    ids = [begin(store, image_keys(4), date=f"2026-11-0{day}").run_id for day in range(1, 6)]
+    key = layout.run_file(ids[2], what)
+    if what == "lock":
+        key = entry_key(layout.lock_series(ENGINE, "2026-11-03"), 1)
+    store.write(key, b"\n[")
+    done = steel_batch("runs", "list", "--store", store.url, "--output", output)
+    assert done.code == 1
+    assert store.uri(key) in done.err
+    if output == "json":
+        states = {run["run_id"]: run["state"] for run in done.json}
+        assert list(states) == ids
+        assert [run for run, state in states.items() if state == "unreadable"] == [ids[2]]
+    else:
+        assert f"{ids[2]}  unreadable: {store.uri(key)}"[:60] in done.out
+        assert [line.split()[0] for line in done.out.strip().splitlines()[1:]] == ids
 
 
 def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 from pathlib import Path
 
 import pytest
 
 from steel_batch import layout
-from steel_batch.errors import LakeError
+from steel_batch.errors import DamagedFileError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.runs.record import (
+    Run,
     RunResult,
     latest_run,
     list_runs,
@@ -18,6 +20,7 @@ from steel_batch.runs.record import (
     put_result,
     read_run,
     read_runs,
+    try_runs,
 )
 from tests.made_up_run import DATE, ENGINE, begin, commit_run, image_keys
 
@@ -107,6 +110,27 @@ def test_a_damaged_file_of_a_run_is_named(
     lake.write(key, text)
     with pytest.raises(LakeError, match=f"{key} is damaged"):
         read_run(lake, layout.run_id(ENGINE, DATE, 1))
+
+
+def test_a_damaged_record_among_those_of_a_year_is_named_and_the_others_are_read(
+    lake: Lake,
+) -> None:
+    first = begin(lake, image_keys(4), date="2026-01-01")
+    days = [str(datetime.date(2026, 1, 1) + datetime.timedelta(days=n)) for n in range(1, 300)]
+    for day in days:
+        run_id = layout.run_id(ENGINE, day, 1)
+        put_record(lake, dataclasses.replace(first, run_id=run_id, date=day))
+    ids = list(list_runs(lake))
+    assert [run.record is not None for run in read_runs(lake, ids)] == [True] * 300
+    key = layout.run_file(ids[200], "run.json")
+    lake.write(key, b"{")
+    found = dict(zip(ids, try_runs(lake, ids), strict=True))
+    error = found.pop(ids[200])
+    assert isinstance(error, DamagedFileError)
+    assert error.message.startswith(f"{lake.uri(key)} is damaged")
+    assert [run.run_id for run in found.values() if isinstance(run, Run)] == list(found)
+    with pytest.raises(DamagedFileError, match=f"{key} is damaged"):
+        list(read_runs(lake, ids))
 
 
 def test_a_result_is_plain_json() -> None:
