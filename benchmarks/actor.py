@@ -25,7 +25,7 @@ import numpy as np
 
 from benchmarks.gpu.score import SHARD, shards
 from benchmarks.machine import keep
-from steel_batch.cluster.stream import ON_GPU
+from steel_batch.cluster.pool import ON_GPU
 from steel_batch.config import DECODER, DecodeSettings
 from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.ring import SlotRing

@@ -25,10 +25,10 @@ import ray
 from benchmarks.actor import NUM_STRIPS, PretendEngine
 from benchmarks.gpu.score import DATE, PATTERN
 from benchmarks.machine import keep
-from steel_batch.cluster import stages, stream
+from steel_batch.cluster import pool, stages, stream
 from steel_batch.config import ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
-from steel_batch.pipeline import actors, run
+from steel_batch.pipeline import actors
 from steel_batch.pipeline.score import score
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.scorer import ShardScorer
@@ -56,15 +56,15 @@ class PretendStage(stages.ScoreStage):
         dispatcher.answer.remote("pretend", "here", None)
 
 
-def pool_of(*_: Any, **__: Any) -> stream.ActorPool:
+def pool_of(*_: Any, **__: Any) -> pool.ActorPool:
     """One actor that is supplied as one on a GPU is, on the GPU that Ray is told of."""
-    return stream.ActorPool(
+    return pool.ActorPool(
         num_actors=1, num_cpus=1.0, num_gpus=1.0, num_threads=2, num_slots=NUM_SLOTS
     )
 
 
 def images_per_second(images: Path, store: Path, shard_images: int, shards_per_read: int) -> float:
-    run.SHARDS_PER_READ = shards_per_read  # type: ignore[attr-defined]
+    pool.SHARDS_PER_READ = shards_per_read  # type: ignore[misc]
     config = ScoreConfig(
         images=str(images), store=str(store), key_pattern=PATTERN, engine="demo", date=DATE,
         shard_images=shard_images, runtime="onnxruntime",
@@ -77,7 +77,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--num-images", type=int, default=8192)
     parser.add_argument("--shard-images", type=int, default=16)
-    parser.add_argument("--shards-per-read", default=f"1,{stream.SHARDS_PER_READ}")
+    parser.add_argument("--shards-per-read", default=f"1,{pool.SHARDS_PER_READ}")
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     compared = [int(number) for number in args.shards_per_read.split(",")]

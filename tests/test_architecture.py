@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -132,3 +134,22 @@ def test_the_face_of_a_room_is_its_docstring() -> None:
 def test_the_root_holds_at_most_eight_modules() -> None:
     files = [path.name for path in (ROOT / "steel_batch").glob("*.py")]
     assert len(files) <= 8, files
+
+
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("steel_batch.pipeline.score", ["ray", "onnxruntime", "cv2"]),
+        ("steel_batch.pipeline.backfill", ["ray", "onnxruntime", "cv2"]),
+        ("steel_batch.cli.run_report", ["duckdb"]),
+        ("steel_batch.cluster.join", ["ray.data", "onnxruntime", "cv2"]),
+        ("steel_batch.cluster.dispatcher", ["ray", "pyarrow"]),
+        ("steel_batch.cluster.read_stage", ["onnxruntime", "duckdb", "deltalake"]),
+    ],
+)
+def test_what_starts_first_loads_only_what_it_needs(module: str, heavy: list[str]) -> None:
+    script = f"import sys, {module}; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stdout + done.stderr

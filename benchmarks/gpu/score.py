@@ -27,7 +27,7 @@ import pyarrow as pa
 from benchmarks.gpu.watch import GpuLog, HostLog
 from benchmarks.machine import describe_machine
 from steel_batch import schema
-from steel_batch.cluster.stream import ON_GPU
+from steel_batch.cluster.pool import ON_GPU
 from steel_batch.config import DECODER, DECODES_ON, DecodeSettings, RuntimeSettings
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.engine.tensorrt import NUM_SLOTS

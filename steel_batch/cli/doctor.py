@@ -30,7 +30,8 @@ from steel_batch.cli.score_options import (
 from steel_batch.cli.values import PLACE
 from steel_batch.cluster.check_machine import Wanted, check, describe_engine
 from steel_batch.cluster.check_nodes import NodeReport, check_nodes
-from steel_batch.cluster.join import choose_runtime, joined_cluster
+from steel_batch.cluster.fit import choose_runtime
+from steel_batch.cluster.join import joined_cluster
 from steel_batch.config import Precision, RuntimeName, RuntimeSettings
 from steel_batch.engine.finding import Finding, wrong
 from steel_batch.engine.runtime import wants_gpu

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from steel_batch import layout
 from steel_batch.alerts.conditions import (
@@ -17,17 +18,14 @@ from steel_batch.alerts.conditions import (
     parse_condition,
 )
 from steel_batch.alerts.webhook import URL_VARIABLE, check_url, send_alerts
-from steel_batch.answers.open_store import OpenStore
 from steel_batch.cli.output import say
 from steel_batch.config import ScoreConfig
-from steel_batch.drift.words import sentence
 from steel_batch.errors import SteelBatchError
 from steel_batch.lake import Lake
-from steel_batch.registry.versions import load_engine
-from steel_batch.report.day_facts import DAYS_BEFORE, DayFacts, read_facts
-from steel_batch.report.day_page import render_day
-from steel_batch.report.scored_images import ScoredImages
 from steel_batch.runs.record import RunResult
+
+if TYPE_CHECKING:
+    from steel_batch.report.day_facts import DayFacts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +49,8 @@ class Afterwards:
         if conditions and url is not None:
             check_url(url)
         if any(condition.class_name is not None for condition in conditions):
+            from steel_batch.registry.versions import load_engine
+
             store = Lake(config.store, endpoint_url=config.endpoint_url)
             check_classes(conditions, load_engine(config.engine, store=store).card.classes)
         return cls(with_report=with_report, conditions=conditions, url=url)
@@ -64,6 +64,12 @@ class Afterwards:
             return
         if not (self.with_report or self.conditions):
             return
+        # Most commands want neither page nor alerts, and start sooner without this.
+        from steel_batch.answers.open_store import OpenStore
+        from steel_batch.report.day_facts import DAYS_BEFORE, read_facts
+        from steel_batch.report.day_page import render_day
+        from steel_batch.report.scored_images import ScoredImages
+
         store = Lake(config.store, endpoint_url=config.endpoint_url)
         try:
             with OpenStore(store) as opened:
@@ -105,6 +111,8 @@ class Afterwards:
 
 def figures_of(facts: DayFacts) -> Figures:
     """What conditions are about, of a date."""
+    from steel_batch.drift.words import sentence
+
     images, bad = facts.num_images, facts.num_quarantined
     return Figures(
         images=images,

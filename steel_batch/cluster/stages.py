@@ -19,7 +19,7 @@ import logging
 import os
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +27,6 @@ import pyarrow as pa
 import ray
 
 from steel_batch.cluster.agreement import Agreement
-from steel_batch.cluster.dispatcher import Work
 from steel_batch.config import DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
 from steel_batch.engine.runtime import open_runtime, wants_gpu
@@ -42,9 +41,8 @@ from steel_batch.images.watchdog import EXIT_CODE
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine
 from steel_batch.runs.events import Meter
-from steel_batch.runs.plan import Plan
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, CHILDREN, ShardScorer
-from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
+from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
 
 log = logging.getLogger(__name__)
@@ -75,49 +73,6 @@ class Setup:
     """Batches in flight per actor on a GPU."""
     agreement: Agreement
     """What each node must have in common with the machine of the command."""
-
-
-class ReadStage:
-    """Turns parts of work items into shards of compressed bytes."""
-
-    def __init__(self, setup: Setup, dispatcher: Any) -> None:
-        # Without the engine: its files may travel with it, and every task is sent all of this.
-        self._lake, self._store, self._agreement = setup.lake, setup.store, setup.agreement
-        self._limits = setup.limits
-        card = setup.engine.card
-        self._jpeg_size = (card.height, card.width) if setup.decoding.is_usual else None
-        self._dispatcher = dispatcher
-
-    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
-        """Read the wanted shards of each part, one row group of the plan after the other."""
-        for row in batch.to_pylist():
-            # While this waits, Ray lends the task's CPU to others.
-            work: Work | None = ray.get(self._dispatcher.take.remote(**row))
-            if work is None:
-                continue
-            for shard in self._read(work):
-                yield shard.to_wire()
-
-    def _read(self, work: Work) -> Iterator[ShardInput]:
-        lake, store = self._lake, self._store
-        meter = Meter(lake, store)
-        left = {shard for shards in work.pending.values() for shard in shards}
-        try:
-            self._agreement.check()
-            plan = Plan(store, work.run_id, digest=work.plan_digest)
-            for group, shards in work.pending.items():
-                refs = plan.read_group(group)
-                for shard in read_shards(
-                    lake, work.run_id, work.plan_digest, refs, shards, self._limits
-                ):
-                    left.remove(shard.shard)
-                    if self._jpeg_size is not None:
-                        shard = check_jpegs(shard, *self._jpeg_size, self._limits)
-                    yield dataclasses.replace(shard, counts=meter.take())
-        except SteelBatchError as error:
-            for number in sorted(left):
-                blamed = self._agreement.blame(error)
-                yield ShardInput.failed(work.run_id, work.plan_digest, number, blamed)
 
 
 class ScoreStage:

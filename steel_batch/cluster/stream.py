@@ -10,7 +10,6 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import ray
@@ -23,17 +22,15 @@ from steel_batch import interrupt
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal
+from steel_batch.cluster.pool import READ_CPUS, ActorPool
 from steel_batch.cluster.ray_errors import ray_errors
-from steel_batch.cluster.stages import ReadStage, ScoreStage, Setup
+from steel_batch.cluster.read_stage import ReadStage
+from steel_batch.cluster.stages import ScoreStage, Setup
 from steel_batch.cluster.wait import result_of
 from steel_batch.scoring.shard_result import ShardResult
 
 log = logging.getLogger(__name__)
 
-READ_CPUS: Final = 0.25
-"""CPUs that a read task claims: it mostly waits for the store."""
-SHARDS_PER_READ: Final = 8
-"""Minimum number of shards per read task: starting one costs as much as reading a small shard."""
 SHARDS_AHEAD: Final = 64
 """Shards of the largest size that may be in the cluster's memory for each actor: reading further
 ahead takes CPUs and fresh memory from what is scored now."""
@@ -41,47 +38,6 @@ BLOCK_BYTES: Final = 1 << 20
 """Smaller than any shard, so that every shard is a block and goes to whichever actor is free."""
 NO_ACTOR: Final = "no GPU is ready yet: waiting for one that is in use, or for a node to be added"
 SLOW_START: Final = "the cluster is slow to start a process"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Supply:
-    """How much is on its way to each scoring actor, so that it never waits."""
-
-    num_reads: int
-    """Concurrent read tasks; each reads and checks 1,000 to 2,000 images per second."""
-    num_in_work: int
-    """Concurrent shards of an actor, so that the device is busy at a shard's end."""
-    num_in_flight: int
-    """Shards sent to an actor, in progress or waiting in its node's memory. Ray Data sends new ones
-    eight times per second; a shard sent to one actor cannot move to another."""
-
-
-ON_GPU: Final = Supply(num_reads=8, num_in_work=8, num_in_flight=32)
-"""For 10,000 images per second and more."""
-ON_CPU: Final = Supply(num_reads=2, num_in_work=2, num_in_flight=4)
-"""Here a shard takes seconds."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ActorPool:
-    """How many scoring actors there are, and what each claims."""
-
-    num_actors: int
-    num_cpus: float
-    num_gpus: float
-    num_threads: int
-    num_slots: int
-    """Batches in flight on a GPU."""
-
-    @property
-    def supply(self) -> Supply:
-        """How much keeps one of them busy."""
-        return ON_GPU if self.num_gpus else ON_CPU
-
-    @property
-    def num_reads(self) -> int:
-        """Concurrent read tasks that keep all of them busy."""
-        return self.num_actors * self.supply.num_reads
 
 
 class ShardStream:

@@ -17,14 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from steel_batch import interrupt
 from steel_batch.cluster.dispatcher import StartupStatus
-from steel_batch.cluster.join import joined_cluster
-from steel_batch.cluster.stream import ShardStream
 from steel_batch.errors import NoImagesError, SteelBatchError
-from steel_batch.pipeline.actors import scoring_setup
+from steel_batch.pipeline.cluster_start import started_cluster
 from steel_batch.pipeline.open_date import open_date
 from steel_batch.pipeline.outcomes import DateOutcome, Outcomes
 from steel_batch.pipeline.run import score_date
@@ -32,8 +30,11 @@ from steel_batch.pipeline.scope import Scope
 from steel_batch.pipeline.states import DateState, ToScore, settle
 from steel_batch.runs.events import Observer
 from steel_batch.runs.record import RunResult
-from steel_batch.scoring.shard_result import ShardResult
 from steel_batch.tables.table_log import ensure_tables
+
+if TYPE_CHECKING:
+    from steel_batch.cluster.stream import ShardStream
+    from steel_batch.scoring.shard_result import ShardResult
 
 PARTS_PER_DATE: Final = 16
 """Read tasks per date. They are created before the date is planned, so every date has as many."""
@@ -112,7 +113,7 @@ class ManyDates:
                     entry = self._open_date(todo.popleft())
                     if entry is not None and isinstance(entry.state, ToScore):
                         ensure_tables(self._scope.store)
-                        cluster.enter_context(joined_cluster(self._scope.config.ray_address))
+                        cluster.enter_context(started_cluster(self._scope.config.ray_address))
                         yield from self._score(entry, list(todo), undo)
                         break
                     if entry is not None:
@@ -126,6 +127,9 @@ class ManyDates:
         self, first: _Open, others: Sequence[str], undo: contextlib.ExitStack
     ) -> Iterator[DateOutcome]:
         """Score every date once, through one dataset; the first one is open."""
+        from steel_batch.cluster.stream import ShardStream  # imports Ray Data
+        from steel_batch.pipeline.actors import scoring_setup
+
         num_works = 1 + len(others)
         pool, setup = scoring_setup(self._scope)
         most_parts = max(PARTS_PER_DATE, pool.num_reads)

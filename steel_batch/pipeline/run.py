@@ -6,10 +6,8 @@ import contextlib
 import time
 
 from steel_batch.cluster.dispatcher import StartupStatus
-from steel_batch.cluster.join import joined_cluster
-from steel_batch.cluster.stream import SHARDS_PER_READ, ShardStream
 from steel_batch.errors import LakeError, TransientLakeError
-from steel_batch.pipeline.actors import scoring_setup
+from steel_batch.pipeline.cluster_start import started_cluster
 from steel_batch.pipeline.open_date import open_date
 from steel_batch.pipeline.scope import DateScope
 from steel_batch.pipeline.states import DamagedShards, NothingNew, ToCommit, ToScore
@@ -38,7 +36,7 @@ def score_date(scope: DateScope, observe: Observer, cluster: contextlib.ExitStac
         if isinstance(state, ToScore):
             state.attempt.report_progress("starting")
             with state.attempt.stopwatch.timed("join"):
-                cluster.enter_context(joined_cluster(scope.config.ray_address))
+                cluster.enter_context(started_cluster(scope.config.ray_address))
             state = _score(state)
         return state.commit()
 
@@ -63,6 +61,9 @@ def _score(state: ToScore) -> ToCommit:
 
 def _score_pending(state: ToScore) -> None:
     """Score the shards without a receipt, up to `shard_attempts` times."""
+    from steel_batch.cluster.stream import ShardStream  # imports Ray Data
+    from steel_batch.pipeline.actors import scoring_setup
+
     attempt = state.attempt
     config, tally, seconds = attempt.scope.config, attempt.tally, attempt.stopwatch.seconds
     started = time.monotonic()
@@ -81,7 +82,7 @@ def _score_pending(state: ToScore) -> None:
             state.failures.clear()
             pool, setup = scoring_setup(attempt.scope)
             num_shards = attempt.record.num_shards - tally.num_shards_done
-            num_parts = min(len(work.pending), max(pool.num_reads, num_shards // SHARDS_PER_READ))
+            num_parts = min(len(work.pending), pool.num_parts(num_shards))
             with ShardStream(
                 setup, pool, num_works=1, num_parts=num_parts, observe=watch
             ) as stream:

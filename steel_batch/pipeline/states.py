@@ -9,18 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from steel_batch import layout
 from steel_batch.cluster.dispatcher import Work
-from steel_batch.cluster.merging import merge_files
 from steel_batch.errors import LakeError
 from steel_batch.pipeline.attempt import Attempt
 from steel_batch.runs.events import retries_of
 from steel_batch.runs.plan import ShardRange
 from steel_batch.runs.record import RunResult
-from steel_batch.scoring.shard_result import ShardResult
 from steel_batch.tables.landing import delete_staged, land_run
 from steel_batch.tables.merge import Cut, DataFile, cut_files, save_files
+
+if TYPE_CHECKING:
+    from steel_batch.scoring.shard_result import ShardResult
 
 DamagedShards = Mapping[int, str]
 """Shards that must be scored again, each with a description of the damage."""
@@ -129,6 +131,8 @@ class ToScore:
             LakeError: The store failed permanently; receipts are kept.
             LockHeldError: The lock was lost.
         """
+        from steel_batch.cluster.merging import merge_files  # imports Ray
+
         attempt = self.attempt
         attempt.check_bad()
         store, run_id, tally = attempt.scope.store, attempt.record.run_id, attempt.tally

@@ -27,7 +27,7 @@ PRETEND = """
 import io, json, logging, sys, ray
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError
-from steel_batch.cluster.join import actor_pool, choose_runtime
+from steel_batch.cluster.fit import actor_pool, choose_runtime
 
 
 def shown(pool):
