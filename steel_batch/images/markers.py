@@ -41,11 +41,12 @@ class Markers:
             num = int(np.count_nonzero(is_marked))
             if num > max(_MOST_MARKERS, len(content) // _MOST_FILLING):
                 raise DecodeError(f"JPEG of which {num:,} of {len(data):,} bytes are markers.")
+        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
+        is_marked &= content[1:] + np.uint8(1) > 1
         at = np.flatnonzero(is_marked)
         code = content[at + 1]
-        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
         is_restart = code & 0xF8 == 0xD0
-        is_other = (code > 0x00) & (code < 0xFF) & ~is_restart
+        is_other = ~is_restart
         if np.count_nonzero(is_other) > _MOST_MARKERS:
             raise DecodeError(f"JPEG with more than {_MOST_MARKERS:,} markers.")
         self._restart_at, self._restart = at[is_restart], code[is_restart] & 7

@@ -7,11 +7,13 @@ the compressed bytes or the code and message of the error. Nothing in it is pick
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -106,11 +108,12 @@ class ShardInput:
         refs = pa.BufferOutputStream()
         with pa.ipc.new_stream(refs, self.refs.schema) as writer:
             writer.write_table(self.refs)
-        contents = [None if c is None else bytes(c) for c in self.contents]  # bytes: no copy
-        columns = [[json.dumps(head).encode()], [refs.getvalue().to_pybytes()], [contents]]
-        return pa.table(
-            [pa.array(c, field.type) for c, field in zip(columns, WIRE, strict=True)], schema=WIRE
-        )
+        columns = [
+            pa.array([json.dumps(head).encode()], WIRE.field("head").type),
+            pa.array([refs.getvalue().to_pybytes()], WIRE.field("refs").type),
+            pa.LargeListArray.from_arrays([0, len(self.contents)], _binary_array(self.contents)),
+        ]
+        return pa.table(columns, schema=WIRE)
 
     @classmethod
     def from_wire(cls, table: pa.Table, row: int = 0) -> ShardInput:
@@ -122,6 +125,23 @@ class ShardInput:
             errors[int(index)] = DecodeError(message, code=code)
         refs = pa.ipc.open_stream(table["refs"][row].as_buffer()).read_all()
         return cls(refs=refs, contents=contents, errors=errors, **head)
+
+
+def _binary_array(contents: Sequence[bytes | memoryview | None]) -> pa.LargeBinaryArray:
+    """The same as `pa.array`, whose memory grows as it copies: half of the time."""
+    edges = np.zeros(len(contents) + 1, np.int64)
+    np.cumsum([len(content or b"") for content in contents], out=edges[1:])
+    data = pa.allocate_buffer(int(edges[-1]))
+    view = memoryview(data).cast("B")
+    for content, (start, stop) in zip(contents, itertools.pairwise(edges.tolist()), strict=True):
+        if content is not None:
+            view[start:stop] = content
+    is_there = np.array([content is not None for content in contents], bool)
+    return pa.LargeBinaryArray.from_buffers(
+        pa.large_binary(),
+        len(contents),
+        [pa.py_buffer(np.packbits(is_there, bitorder="little")), pa.py_buffer(edges), data],
+    )
 
 
 def check_jpegs(shard: ShardInput, height: int, width: int, limits: Limits = LIMITS) -> ShardInput:
