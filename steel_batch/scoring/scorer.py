@@ -294,7 +294,7 @@ class ShardScorer:
                     shapes[place], decoders[place] = shape, None
                 output = self._infer(slot, num, decodes=bool(loaded))
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
-                looks = measure(slot.sample_NHW[:num])
+                sample_NHW = slot.sample_NHW[:num].copy()
                 for place in rest:
                     if isinstance(shapes[place], ImageError):
                         count_NC[place] = 0
@@ -303,6 +303,7 @@ class ShardScorer:
                 describer = held.enter_context(self._describers.acquire())
                 masks_NHW = describer.mask_NHW[: len(marked)]
                 np.take(output.mask_NHW, marked, axis=0, out=masks_NHW, mode="clip")
+            looks = measure(sample_NHW)
             places = marked.tolist()
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             defects = describer.describe(places, sizes, peak_NC, count_NC)
