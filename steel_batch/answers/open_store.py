@@ -39,7 +39,7 @@ from steel_batch.database import connect, interruptible
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.runs.record import Run
-from steel_batch.tables.query import UNREADABLE, confine, open_dataset
+from steel_batch.tables.query import confine, is_unreadable, open_dataset
 from steel_batch.tables.summary import summary_sql
 from steel_batch.tables.table_log import LiveFile, files_of, open_table
 
@@ -233,7 +233,7 @@ class OpenStore:
             with interruptible(self._con):
                 yield
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            if UNREADABLE not in str(error):
+            if not is_unreadable(error):
                 raise ConfigError(f"the query cannot be answered: {error}") from error
             if self._moment is not None:
                 raise LakeError(

@@ -28,8 +28,8 @@ from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import missing_columns
 from steel_batch.tables.table_log import SCHEMAS, LiveFile, files_of, open_table
 
-UNREADABLE: Final = "reading the stream registered as"
-"""Part of DuckDB's message if the failure is not its own but that of the stream it reads."""
+_UNREADABLE: Final = ("reading the stream registered as", "arrow_scan: get_next failed()")
+"""Parts of DuckDB's message, of 2.0 and of 1.5, if a stream that it reads fails."""
 
 
 def run_query(store: Lake, sql: str) -> pa.Table:
@@ -66,7 +66,7 @@ def run_query(store: Lake, sql: str) -> pa.Table:
                 )
             return found.to_arrow_table()
     except duckdb.Error as error:
-        if UNREADABLE in str(error):
+        if is_unreadable(error):
             raise LakeError(
                 f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
                 f"--store {store.url}` lists every such file; restore them from a backup."
@@ -75,6 +75,11 @@ def run_query(store: Lake, sql: str) -> pa.Table:
     finally:
         con.close()
         scratch.cleanup()
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Whether a query failed as a file could not be read, not because the query is wrong."""
+    return any(part in str(error) for part in _UNREADABLE)
 
 
 def confine(con: duckdb.DuckDBPyConnection) -> None:
