@@ -36,23 +36,26 @@ def measure(sample_NHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     Args:
         sample_NHW: Some rows of each image.
     """
-    num, _, width = sample_NHW.shape
+    num, height, width = sample_NHW.shape
     found = np.zeros((num, len(MEASURES)))
     if not num:
         return found.astype(np.float32)
-    pixels = sample_NHW.reshape(num, -1)
-    mean = _sums(pixels, cv2.REDUCE_SUM) / pixels.shape[1]
-    square = _sums(pixels, cv2.REDUCE_SUM2) / pixels.shape[1]
+    rows = sample_NHW.reshape(-1, width)
+    mean, square = (
+        _sums(rows, kind).reshape(num, height).mean(axis=1) / width
+        for kind in (cv2.REDUCE_SUM, cv2.REDUCE_SUM2)
+    )
     found[:, 0], found[:, 1] = mean, np.sqrt(np.maximum(square - mean**2, 0))
     if width > 1:
-        rows = sample_NHW.reshape(-1, width)
-        steps = cv2.absdiff(rows[:, 1:], rows[:, :-1]).reshape(num, -1)
-        found[:, 2] = _sums(steps, cv2.REDUCE_SUM) / steps.shape[1]
+        steps = _sums(cv2.absdiff(rows[:, 1:], rows[:, :-1]), cv2.REDUCE_SUM)
+        found[:, 2] = steps.reshape(num, height).mean(axis=1) / (width - 1)
     return found.astype(np.float32)
 
 
-def _sums(values: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float64]:
-    """The sum of each row, or of its squares; exact."""
-    largest = values.shape[1] * (255**2 if kind == cv2.REDUCE_SUM2 else 255)
-    dtype = cv2.CV_32S if largest < 1 << 31 else cv2.CV_64F  # whole numbers are much faster
-    return np.asarray(cv2.reduce(values, 1, kind, dtype=dtype)[:, 0], np.float64)
+def _sums(rows: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float64]:
+    """The sum of each row, or of its squares; exact for up to 66,051 pixels.
+
+    OpenCV adds squares of bytes as 32-bit integers, also if the result is to be a double.
+    """
+    sums = cv2.reduce(rows, 1, kind, dtype=cv2.CV_32S)
+    return np.asarray(sums[:, 0].view(np.uint32), np.float64)
