@@ -19,6 +19,7 @@ from steel_batch.cli.output import (
     print_json,
     say,
 )
+from steel_batch.cli.process_age import process_started
 from steel_batch.cli.progress import progress_line
 from steel_batch.cli.score_options import (
     alert_option,
@@ -51,7 +52,10 @@ def score(
     Resumes an unfinished run of the same engine, date and settings. Images that already have a row
     are skipped, so run the same command again after late images arrive: it adds only those.
     """
-    score_and_show(output, verbose, options, with_report=with_report, alert_if=alert_if)
+    score_and_show(
+        output, verbose, options,
+        with_report=with_report, alert_if=alert_if, command_started=process_started(),
+    )  # fmt: skip
 
 
 def score_and_show(
@@ -61,6 +65,7 @@ def score_and_show(
     *,
     with_report: bool = False,
     alert_if: Sequence[str] = (),
+    command_started: float | None = None,
 ) -> None:
     """Run the scoring, show its progress, and show or print the results."""
     from steel_batch.cli.run_report import Afterwards
@@ -70,7 +75,8 @@ def score_and_show(
     config = ScoreConfig(**options)
     afterwards = Afterwards.of(with_report=with_report, alert_if=alert_if, config=config)
     with progress_line() as observe, _failure_told(config, afterwards):
-        for result in score_dates(config, observe):  # show each result before the next date fails
+        # Show each result before the next date fails.
+        for result in score_dates(config, observe, command_started=command_started):
             if output == "json":
                 print_json(result.to_json())
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,7 @@ class Dispatcher:
         self._answers: dict[str, tuple[str, SteelBatchError | None]] = {}
         self._loads: Counter[str] = Counter()
         self._notes: dict[str, None] = {}
+        self._firsts: dict[str, float] = {}
         self._is_over = asyncio.Event()
         if not num_awaited:
             self._is_over.set()
@@ -73,11 +75,13 @@ class Dispatcher:
 
     async def load(self, actor: str) -> int:
         """Record that an actor begins to load the engine; return its number of loads so far."""
+        self._note_first("actor")
         self._loads[actor] += 1
         return self._loads[actor]
 
     async def answer(self, actor: str, node: str, error: SteelBatchError | None) -> None:
         """Record that an actor is ready, or why it is not; a restarted actor reports again."""
+        self._note_first("load")
         del self._loads[actor]
         if self._is_over.is_set():
             return
@@ -86,6 +90,17 @@ class Dispatcher:
             self._is_over.set()
         else:
             asyncio.get_running_loop().call_later(self._patience_seconds, self._is_over.set)
+
+    async def firsts(self) -> Mapping[str, float]:
+        """When each step of start-up was first reached, in seconds of this node's monotonic clock.
+
+        ``actor``: the process of a scoring actor runs; ``load``: one has the engine, or cannot
+        score; ``read``: the process of a read task runs; ``shard``: an actor begins a shard.
+        """
+        return self._firsts
+
+    def _note_first(self, step: str) -> None:
+        self._firsts.setdefault(step, time.monotonic())
 
     async def startup(self, num_notes: int) -> StartupStatus:
         """The state of the actors, once start-up is over or there are more than `num_notes`."""
@@ -126,6 +141,7 @@ class Dispatcher:
 
     async def take(self, index: int, part: int, num_parts: int) -> Work | None:
         """One part of a work item, as soon as it is set and the actors are ready."""
+        self._note_first("read")
         await self._is_over.wait()
         if await self.refusal() is not None:
             return None
@@ -138,6 +154,7 @@ class Dispatcher:
 
     async def start(self, run_id: str, shard: int) -> int:
         """Record a start of a shard; return its number, from 1."""
+        self._note_first("shard")
         self._started[run_id, shard] += 1
         return self._started[run_id, shard]
 

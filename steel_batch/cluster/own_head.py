@@ -8,10 +8,19 @@ take more than a second of CPU before the first worker can start.
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
+from typing import Final
 
+import ray
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray._private.state import GlobalState
+
+POLL_SECONDS: Final = 0.02
+WAIT_SECONDS: Final = 30.0
+"""As long as Ray itself waits."""
 
 
 @contextlib.contextmanager
@@ -21,6 +30,8 @@ def own_head() -> Iterator[str]:
     Yields:
         Its address, to be joined with `ray.init`.
     """
+    # Or joining would wait until a process for each CPU has loaded Python; they start when needed.
+    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     head = _Head(
         RayParams(no_monitor=True, include_log_monitor=False, include_dashboard=False),
         head=True,
@@ -35,7 +46,21 @@ def own_head() -> Iterator[str]:
 
 
 class _Head(Node):  # type: ignore[misc]
-    """A head without the server of the dashboard and of jobs."""
+    """A head without the server of the dashboard and of jobs, that is there once it answers."""
 
     def start_api_server(self, **_: object) -> None:
         """Start none."""
+
+    def start_ray_processes(self) -> None:
+        """Start them, and wait until the head knows this node: Ray looks for that once a second."""
+        super().start_ray_processes()
+        state = GlobalState()
+        state._initialize_global_state(
+            ray._raylet.GcsClientOptions.create(
+                self.gcs_address, None, allow_cluster_id_nil=True, fetch_cluster_id_if_nil=False
+            )
+        )
+        give_up = time.monotonic() + WAIT_SECONDS
+        while not state.node_table() and time.monotonic() < give_up:
+            time.sleep(POLL_SECONDS)
+        state.disconnect()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Final
 
 import ray
@@ -123,6 +123,13 @@ class ShardStream:
     def put_if_unknown(self, index: int, work: Work | None) -> None:
         """Set a work item, unless it was already set. Callable from any thread."""
         self._dispatcher.put_if_unknown.remote(index, work)
+
+    def firsts(self) -> Mapping[str, float]:
+        """When each step of start-up was first reached; see `Dispatcher.firsts`.
+
+        The dispatcher is on this node, so these are seconds of this process's monotonic clock.
+        """
+        return dict(result_of(self._dispatcher.firsts.remote()))
 
     def results(self) -> Iterator[ShardResult]:
         """Yield the result of each shard of each work item as it finishes; to be called once.

@@ -26,13 +26,21 @@ from steel_batch.tables.committed import quarantined_keys
 
 
 class Stopwatch:
-    """Measures the time of each step of an attempt."""
+    """Measures the time of each step of an attempt.
 
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        """Start of the attempt, in seconds of the monotonic clock."""
+    Args:
+        command_started: When the command began, if the attempt is all that it does, in seconds of
+            the monotonic clock.
+    """
+
+    def __init__(self, command_started: float | None = None) -> None:
+        now = time.monotonic()
+        self.started = now if command_started is None else command_started
+        """Start of the attempt, or of the command, in seconds of the monotonic clock."""
         self.seconds: dict[str, float] = {}
         """Seconds by step; see `RunResult.attempt_seconds`."""
+        if command_started is not None:
+            self.seconds["command"] = now - command_started
 
     @property
     def elapsed_seconds(self) -> float:

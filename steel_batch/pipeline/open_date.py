@@ -39,7 +39,8 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
             settings.
         LakeError: The store cannot be used.
     """
-    stopwatch, meter = Stopwatch(), Meter(scope.source.lake, scope.store)
+    stopwatch = Stopwatch(scope.command_started)
+    meter = Meter(scope.source.lake, scope.store)
     with _locked(scope) as lease:
         _clean_up(scope, lease)
         record = unfinished_run(scope)

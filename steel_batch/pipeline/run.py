@@ -90,6 +90,8 @@ def _score_pending(state: ToScore) -> None:
                 for result in stream.results():
                     state.take(result)
                     attempt.report_progress("scoring")
+                for step, at in stream.firsts().items():
+                    seconds.setdefault(step, at - started)
     if not tally.is_complete:
         num_left = attempt.record.num_shards - tally.num_shards_done
         cause = next(iter(state.failures.values()), "the cluster lost them.")

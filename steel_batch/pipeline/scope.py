@@ -22,6 +22,9 @@ class Scope:
     engine: Engine
     source: Source
     store: Lake
+    command_started: float | None = None
+    """When the command began, in seconds of the monotonic clock; None if that is not known, or if
+    the command does more than to score one date."""
 
     @property
     def engine_name(self) -> str:
@@ -45,6 +48,7 @@ class Scope:
             engine=self.engine,
             source=self.source,
             store=self.store,
+            command_started=self.command_started,
             date=date,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -17,7 +18,9 @@ from steel_batch.runs.record import RunResult
 log = logging.getLogger(__name__)
 
 
-def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
+def score(
+    config: ScoreConfig, observe: Observer, *, command_started: float | None = None
+) -> Iterator[RunResult]:
     """Score the dates of a configuration, one run each, and yield their results in order.
 
     With all dates, those without images are skipped with a warning. After a failure, no further
@@ -26,6 +29,8 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
     Args:
         config: The command.
         observe: Called with the progress; with all dates, from several threads.
+        command_started: When the command began, in seconds of the monotonic clock; the time of one
+            date's run counts from then.
 
     Raises:
         ConfigError: The user has to change something; nothing was done.
@@ -38,6 +43,7 @@ def score(config: ScoreConfig, observe: Observer) -> Iterator[RunResult]:
         yield from _score_all(scope, observe)
         return
     with contextlib.ExitStack() as cluster:  # closed last, after the lock is released
+        scope = dataclasses.replace(scope, command_started=command_started)
         yield score_date(scope.at(config.date), observe, cluster)
 
 

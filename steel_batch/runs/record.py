@@ -124,9 +124,12 @@ class RunResult:
     """Images scored by earlier attempts at the run; not included in `seconds`."""
     classes: tuple[ClassCount, ...] = ()
     attempt_seconds: dict[str, float] = field(default_factory=dict)
-    """Duration of each step in the attempt that ended the run: ``plan``, ``join`` (the cluster),
-    ``score``, ``merge``, ``commit``. Measured from the beginning of ``score``: ``load``, until the
-    actors on GPUs had loaded the engine, and ``first_receipt``, until the first shard was done.
+    """Duration of each step in the attempt that ended the run: ``command`` (until the attempt
+    began, if the command is `score` with one date), ``plan``, ``join`` (the cluster), ``score``,
+    ``merge``, ``commit``. Measured from the beginning of ``score``: ``actor``, until the process
+    of the first scoring actor ran; ``load``, until an actor, or all of those on GPUs, had loaded
+    the engine; ``read``, until the process of the first read task ran; ``shard``, until an actor
+    began the first shard; and ``first_receipt``, until that was done.
     """
 
     def to_json(self) -> dict[str, Any]:
