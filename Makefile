@@ -83,6 +83,7 @@ test-lowest test-newest: test-%: $(BIN)/uv
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.rle
 	$(BIN)/python -m benchmarks.overhead
+	$(BIN)/python -m benchmarks.startup
 
 # Build the site in build/docs; a broken link is an error.
 docs: $(VENV)/.test

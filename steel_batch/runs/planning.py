@@ -31,6 +31,9 @@ from steel_batch.sources.image_ref import ImageRef, ref_batches
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
 BATCH_ROWS: Final = 8192
+FIRST_IMAGES: Final = 32
+"""Most images of the first shard: a run that cannot go well shows it soon, and on a CPU a shard of
+512 images takes seconds."""
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
 _OF_A_MOMENT: Final = "('missing', 'changed')"
 """Codes that state nothing about the bytes listed under that etag: they were never read."""
@@ -176,8 +179,9 @@ class _Cutter:
         start = 0
         while start < len(sizes):
             before = int(ends[start - 1]) if start else 0
+            most = self.max_images if self.shard else min(self.max_images, FIRST_IMAGES)
             fit = int(np.searchsorted(ends, before + self.max_bytes - self.num_bytes, "right"))
-            stop = min(start + self.max_images - self.num_images, fit)
+            stop = min(start + most - self.num_images, fit)
             if stop <= start and self.num_images:
                 self.shard += 1
                 self.num_images = self.num_bytes = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import tracemalloc
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,16 @@ def test_shards_respect_both_limits_and_are_as_large_as_they_can_be(
         after = shards.get(shard + 1)
         if after:
             assert len(members) == shard_images or sum(members) + after[0] > shard_bytes
+
+
+@pytest.mark.parametrize(("num_images", "sizes"), [(32, [32]), (200, [32, 100, 68])])
+def test_the_first_shard_is_small_so_that_its_receipt_comes_soon(
+    tmp_path: Path, num_images: int, sizes: list[int]
+) -> None:
+    refs = [ref(f"k{i:03}") for i in range(num_images)]
+    build_plan(refs, {**SETTINGS, "shard_images": 100, "shard_bytes": 1 << 20}, tmp_path / "p")
+    counts = Counter(row["shard"] for row in rows(tmp_path / "p"))
+    assert [counts[shard] for shard in sorted(counts)] == sizes
 
 
 def known(*pairs: tuple[str, str]) -> Iterator[pa.RecordBatch]:
