@@ -16,7 +16,6 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ import numpy as np
 
 from benchmarks.machine import describe_machine
 from steel_batch.engine.gpu import NON_BLOCKING, open_gpu
-from steel_batch.engine.nvjpeg import GpuDecoder, check_decoder
+from steel_batch.engine.nvjpeg import GpuDecoder, check_decoder, find_version, load_nvjpeg
 from steel_batch.images.decode import decode_gray
 
 
@@ -138,7 +137,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "benchmark": "gpu_decode",
         "device": open_gpu().name,
-        "nvjpeg": metadata.version("nvidia-nvjpeg"),
+        "nvjpeg": find_version(load_nvjpeg()),
         "num_images": len(files),
         "mean_bytes": sum(map(len, files)) // len(files),
         "opencv_images_per_second_a_core": round(1 / opencv_seconds, 1),
