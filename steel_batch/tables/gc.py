@@ -8,8 +8,11 @@ the store is deleted: what such a run needs is not known here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from steel_batch import layout
@@ -17,14 +20,18 @@ from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.receipt import check_formats
-from steel_batch.runs.record import list_runs, read_run, read_runs, runs_of
+from steel_batch.runs.record import list_runs, read_runs, runs_of
 from steel_batch.tables.fence import fence
 from steel_batch.tables.file_checks import run_of
-from steel_batch.tables.table_log import all_live_files, landed, removed_files
+from steel_batch.tables.table_log import all_live_files, landed_runs, removed_files
 
 _PLACE: Final = re.compile(r"[^/]+/engine=(?P<engine>[^/]+)/date=(?P<date>[^/]+)/")
 HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
 """A write that began this long ago has no live writer: the largest file takes minutes."""
+
+LIST_AT_ONCE: Final = 16
+RECEIPTS_IN_PASSING: Final = 500
+"""Receipts for each folder of staged files that are listed with it: half a page of a listing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +60,16 @@ def find_garbage(
         FormatError: A run has a file of a newer format.
     """
     if engine is None or date is None:
-        place, ids = "engine=", list(list_runs(store))
+        place, head, ids = "engine=", "YYYY-MM", list(list_runs(store))
         yield from _half_written(store, dry_run=True)
     else:
-        place, ids = f"{layout.partition(engine, date)}/", runs_of(store, engine, date)
-    yield from _staging(store, ids)
-    for table in layout.TABLES:
-        yield from _unnamed(store, table, place)
+        place, head = f"{layout.partition(engine, date)}/", layout.run_prefix(engine, date)
+        ids = runs_of(store, engine, date)
+    with ThreadPoolExecutor(len(layout.TABLES), "gc") as pool:
+        unnamed = pool.map(lambda table: list(_unnamed(store, table, place)), layout.TABLES)
+        yield from _staging(store, ids, len(head))
+        for found in unnamed:
+            yield from found
     if place == "engine=":
         yield from _probes(store, dry_run=True)
 
@@ -68,7 +78,7 @@ def _unnamed(store: Lake, table: str, place: str) -> Iterator[Garbage]:
     """Files that a table's log does not list: written by our runs, or removed by any program."""
     live = {file.key for file in all_live_files(store, table)}
     removed: set[str] | None = None
-    lost: dict[str, bool] = {}
+    orphans: dict[str, list[LakeObject]] = {}
     for item in store.list_objects(f"{table}/{place}"):
         if item.key in live:
             continue
@@ -84,32 +94,63 @@ def _unnamed(store: Lake, table: str, place: str) -> Iterator[Garbage]:
                 )  # fmt: skip
             continue
         engine, date, _ = layout.split_run_id(run)
-        if not item.key.startswith(f"{table}/{layout.partition(engine, date)}/"):
-            continue
+        if item.key.startswith(f"{table}/{layout.partition(engine, date)}/"):
+            orphans.setdefault(run, []).append(item)
+    lost = _lost_runs(store, table, list(orphans)) if orphans else ()
+    for run, items in orphans.items():
         if run not in lost:
-            lost[run] = _is_lost(store, table, run)
-        if not lost[run]:
-            yield _garbage(item, run, "in no log")
+            yield from (_garbage(item, run, "in no log") for item in items)
 
 
-def _is_lost(store: Lake, table: str, run_id: str) -> bool:
-    """Whether a run committed to a table whose log lost it: its files are needed to restore it."""
-    return read_run(store, run_id).result is not None and not landed(store, table, run_id)
+def _lost_runs(store: Lake, table: str, run_ids: Sequence[str]) -> set[str]:
+    """Runs that committed to a table whose log lost them: their files are needed to restore it."""
+    over = {run.run_id for run in read_runs(store, run_ids) if run.result is not None}
+    return over - landed_runs(store, table, run_ids)
 
 
-def _staging(store: Lake, ids: Sequence[str]) -> Iterator[Garbage]:
+def _staging(store: Lake, ids: Sequence[str], head: int) -> Iterator[Garbage]:
+    """What is staged of runs that are over.
+
+    A listing returns a thousand objects, and a run of few shards has a dozen. So runs whose ids
+    begin alike are listed together, unless they have so many receipts that those of their folders
+    with staged files are faster.
+
+    Args:
+        store: The store.
+        ids: All runs of some engines and dates.
+        head: How many characters of their ids begin alike in one listing.
+    """
+    reasons: dict[str, dict[str, str]] = {}
+    num_objects: Counter[str] = Counter()
     for run in read_runs(store, ids):
-        folders: tuple[str, ...]
+        folders = reasons.setdefault(run.run_id[:head], {})
+        place = f"{layout.RUNS}/{run.run_id}"
         if run.state == "committed":
-            folders, reason = ("shards", "merged"), "its run landed"
+            folders |= {f"{place}/{name}/": "its run landed" for name in ("shards", "merged")}
         elif run.state == "abandoned":
-            folders, reason = ("shards", "merged", "receipts"), "its run was abandoned"
             check_formats(store, run.run_id)
-        else:
-            continue
-        for folder in folders:
-            for item in store.list_objects(f"{layout.RUNS}/{run.run_id}/{folder}/"):
-                yield _garbage(item, run.run_id, reason)
+            names = ("shards", "merged", "receipts")
+            folders |= {f"{place}/{name}/": "its run was abandoned" for name in names}
+        num_objects[run.run_id[:head]] += 0 if run.record is None else run.record.num_shards
+    prefixes: list[str] = []
+    for start, folders in reasons.items():
+        is_small = num_objects[start] <= RECEIPTS_IN_PASSING * len(folders)
+        prefixes += [f"{layout.RUNS}/{start}"] if is_small and folders else folders
+    known = {folder: reason for folders in reasons.values() for folder, reason in folders.items()}
+    with ThreadPoolExecutor(LIST_AT_ONCE, "list") as pool:
+        for found in pool.map(partial(_staged, store, known), prefixes):
+            yield from found
+
+
+def _staged(store: Lake, reasons: Mapping[str, str], prefix: str) -> list[Garbage]:
+    """The objects under a prefix that are in one of some folders of runs."""
+    found = []
+    for item in store.list_objects(prefix):
+        _, run_id, *rest = item.key.split("/")
+        reason = reasons.get(f"{layout.RUNS}/{run_id}/{rest[0]}/") if len(rest) > 1 else None
+        if reason is not None:
+            found.append(_garbage(item, run_id, reason))
+    return found
 
 
 def _half_written(store: Lake, *, dry_run: bool) -> Iterator[Garbage]:

@@ -7,14 +7,16 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from steel_batch import layout
-from steel_batch.lake import Lake, series
+from steel_batch.lake import Lake, LakeObject, series
 from steel_batch.lake.folder import SCRATCH
 from steel_batch.lake.lock import CONFIRM_SECONDS, Lease
+from steel_batch.runs.record import put_record, put_result, read_run
 from steel_batch.tables.gc import Garbage, collect, find_garbage
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import live_files
@@ -129,6 +131,46 @@ def test_garbage_is_found_and_deleted_on_any_lake(lake: Lake) -> None:
 
 def without_locks(keys: set[str]) -> set[str]:
     return {key for key in keys if not key.startswith("locks/")}
+
+
+class Listing(Lake):
+    """A lake that keeps the prefixes of its listings."""
+
+    prefixes: list[str]
+
+    def list_objects(self, prefix: str = "") -> Iterator[LakeObject]:
+        self.prefixes.append(prefix)
+        return super().list_objects(prefix)
+
+
+def test_runs_with_few_receipts_are_listed_together_and_others_without_their_receipts(
+    store: Lake,
+) -> None:
+    """A bucket lists a thousand objects at a time: of few runs, or of the receipts of one."""
+    run = read_run(store, layout.run_id(ENGINE, DATE, 1))
+    assert run.record is not None
+    assert run.result is not None
+    planted = set()
+    for day in range(1, 29):
+        for month, num_shards in (("2026-09", 2), ("2026-10", 100_000)):
+            date = f"{month}-{day:02d}"
+            run_id = layout.run_id(ENGINE, date, 1)
+            record = replace(run.record, num_shards=num_shards, num_images=num_shards)
+            put_record(store, replace(record, run_id=run_id, date=date))
+            put_result(store, replace(run.result, run_id=run_id, date=date))
+            store.write(layout.receipt_file(run_id, 0), b"{}")
+            if day % 9 == 0:
+                planted.add(layout.run_file(run_id, "merged/predictions/00000.parquet"))
+    for key in planted:
+        store.write(key, b"staged")
+    listing = Listing(store.url)
+    listing.prefixes = []
+    assert set(garbage(listing)) == planted
+    asked = [prefix for prefix in listing.prefixes if prefix.startswith("runs/")]
+    assert [prefix for prefix in asked if prefix.startswith("runs/2026-09")] == ["runs/2026-09"]
+    october = [prefix for prefix in asked if prefix.startswith("runs/2026-10")]
+    assert len(october) == 2 * 28
+    assert all(prefix.endswith(("/shards/", "/merged/")) for prefix in october)
 
 
 def test_what_a_writer_left_half_written_is_collected_after_a_day(store: Lake) -> None:
