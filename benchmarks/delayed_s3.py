@@ -84,6 +84,8 @@ class _Proxy:
         self._port = int(port)
         self._seconds = seconds
         self._counts: collections.Counter[str] = collections.Counter()
+        self._tasks: set[asyncio.Task[Any] | None] = set()
+        """Of the connections: the event loop itself would let them be collected."""
 
     async def serve(self) -> None:
         server = await asyncio.start_server(self._connected, "127.0.0.1", 0, limit=HEAD_BYTES)
@@ -93,6 +95,8 @@ class _Proxy:
     async def _connected(self, client: asyncio.StreamReader, answer: asyncio.StreamWriter) -> None:
         """Forward the requests of one connection, in order, over one to the server."""
         server: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        task = asyncio.current_task()
+        self._tasks.add(task)
         try:
             while True:
                 head = await client.readuntil(b"\r\n\r\n")
@@ -119,6 +123,7 @@ class _Proxy:
         except (asyncio.IncompleteReadError, ConnectionError):
             return
         finally:
+            self._tasks.discard(task)
             for writer in (answer, *(server or ())[1:]):
                 writer.close()
 

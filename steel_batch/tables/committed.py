@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Iterator
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,11 +16,19 @@ from steel_batch.errors import LakeError, MissingObjectError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.runs import plan
 from steel_batch.tables.deletion_vectors import Kept, select
-from steel_batch.tables.table_log import live_files
+from steel_batch.tables.table_log import LiveFile, live_files
+
+WHOLE_BYTES: Final = 1 << 20
+"""Up to this size, a file is read whole: that costs less than asking for its footer and columns."""
 
 
 def read_file(
-    store: Lake, key: str, fields: pa.Schema, *, kept: Kept | None = None
+    store: Lake,
+    key: str,
+    fields: pa.Schema,
+    *,
+    kept: Kept | None = None,
+    data: bytes | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Stream some columns of one file, or only some fields of their structs.
 
@@ -28,12 +39,16 @@ def read_file(
         key: The file.
         fields: The columns. A nullable one is null if an earlier build did not write it.
         kept: `LiveFile.kept`: deleted rows are left out.
+        data: The file's bytes, if they were read already.
 
     Raises:
         LakeError: It does not exist, or is damaged.
     """
     try:
-        with store.open_input(key) as stream, pq.ParquetFile(stream) as parquet:
+        with (
+            store.open_input(key) if data is None else io.BytesIO(data) as stream,
+            pq.ParquetFile(stream) as parquet,
+        ):
             there = pa.schema([f for f in fields if f.name in parquet.schema_arrow.names])
             leaves = [leaf for field in there for leaf in _leaves(field.name, field.type)]
             start = 0
@@ -74,6 +89,31 @@ def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch
         codes = pa.nulls(batch.num_rows, pa.string())
         yield pa.RecordBatch.from_arrays([*batch.columns, codes], schema=plan.KNOWN)
     yield from read_rows(store, layout.QUARANTINE, engine, date, plan.KNOWN)
+
+
+def known_in(
+    store: Lake, files: Mapping[str, Sequence[LiveFile]]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Key and etag of each image of some files, and the code of those in quarantine.
+
+    A small file is read whole, in one request.
+
+    Args:
+        store: The store.
+        files: Files of the predictions and the quarantine, by table.
+    """
+    for table in (layout.PREDICTIONS, layout.QUARANTINE):
+        names = [n for n in plan.KNOWN.names if n != "error_code" or table == layout.QUARANTINE]
+        fields = pa.schema([plan.KNOWN.field(name) for name in names])
+        for file in files.get(table, ()):
+            data = None
+            if file.size_bytes <= WHOLE_BYTES:
+                with contextlib.suppress(LakeError):  # read_file tells what is wrong with it
+                    data = store.read(file.key, max_bytes=WHOLE_BYTES)
+            for batch in read_file(store, file.key, fields, kept=file.kept, data=data):
+                columns = [column.to_pylist() for column in batch.columns]
+                columns += [[None] * batch.num_rows] * (len(plan.KNOWN) - len(columns))
+                yield from zip(*columns, strict=True)
 
 
 def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:

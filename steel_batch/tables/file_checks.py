@@ -7,22 +7,22 @@ to replace others has no record; the log states where it comes from, and it is r
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch import interrupt, layout
-from steel_batch.database import scratch_database
 from steel_batch.errors import LakeError, paragraph_of
-from steel_batch.lake import Lake
-from steel_batch.tables.committed import read_file
-from steel_batch.tables.merge import DataFile, load_files
+from steel_batch.lake import Lake, ReadRequest
+from steel_batch.tables.committed import WHOLE_BYTES
+from steel_batch.tables.merge import DataFile, load_files, load_many_files
 from steel_batch.tables.provenance import Rewriting, missing_entries, rewritings
 from steel_batch.tables.table_log import LiveFile, removed_files
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES: Final = 8 << 20
 DAMAGED = ("missing", "truncated", "changed")
 """Kinds of problems after which a file's rows are not checked further."""
 
@@ -64,43 +64,42 @@ class FileChecks:
         live: The files to check, from those listed in the log.
     """
 
-    def __init__(self, store: Lake, table: str, live: list[LiveFile]) -> None:
+    def __init__(self, store: Lake, table: str, live: Sequence[LiveFile]) -> None:
         self._store = store
         self._table = table
-        self._live = live
         self._records = _records(store, table, live)
         self._rewritings: dict[str, Rewriting] | None = None
 
-    def check(self, file: LiveFile) -> Iterator[Problem]:
-        """Report what is wrong with one file."""
+    def check(self, file: LiveFile, data: bytes | None = None) -> Iterator[Problem]:
+        """Report what is wrong with one file.
+
+        Args:
+            file: The file.
+            data: Its bytes, if they were read already.
+        """
         store, record = self._store, self._records.get(file.key)
-        found = store.stat(file.key)
-        if found is None:
+        size_bytes = len(data) if data is not None else _size_of(store, file.key)
+        if size_bytes is None:
             yield Problem(
                 kind="missing", key=file.key, message="the log lists it, but it does not exist"
             )
             return
-        if found.size_bytes != file.size_bytes:
+        if size_bytes != file.size_bytes:
             yield Problem(
                 kind="truncated",
                 key=file.key,
-                message=f"it has {found.size_bytes} bytes, the log states {file.size_bytes}",
+                message=f"it has {size_bytes} bytes, the log states {file.size_bytes}",
             )
             return
         if record is None:
             yield from self._check_rewritten(file)
             return
-        digest = hashlib.sha256()
-        with store.open_input(file.key) as stream:
-            while block := stream.read(BLOCK_BYTES):
-                interrupt.check()
-                digest.update(block)
-        if digest.hexdigest() != record.sha256:
+        digest = _digest_of(store, file.key, data)
+        if digest != record.sha256:
             yield Problem(
                 kind="changed",
                 key=file.key,
-                message=f"its SHA-256 is {digest.hexdigest()[:12]}…, expected "
-                f"{record.sha256[:12]}…",
+                message=f"its SHA-256 is {digest[:12]}…, expected {record.sha256[:12]}…",
             )
         elif file.num_rows != record.num_rows:
             yield Problem(
@@ -174,14 +173,40 @@ def _count_rows(store: Lake, key: str) -> int:
         return sum(batch.num_rows for batch in parquet.iter_batches())
 
 
-def _records(store: Lake, table: str, live: list[LiveFile]) -> dict[str, DataFile]:
+def _size_of(store: Lake, key: str) -> int | None:
+    found = store.stat(key)
+    return None if found is None else found.size_bytes
+
+
+def _digest_of(store: Lake, key: str, data: bytes | None) -> str:
+    if data is not None:
+        return hashlib.sha256(data).hexdigest()
+    digest = hashlib.sha256()
+    with store.open_input(key) as stream:
+        while block := stream.read(BLOCK_BYTES):
+            interrupt.check()
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _records(store: Lake, table: str, live: Sequence[LiveFile]) -> dict[str, DataFile]:
     """The records of these files by the runs that wrote them, by key."""
-    runs = {run_of(file.key) for file in live} - {None}
-    found: dict[str, DataFile] = {}
-    for run in sorted(str(run) for run in runs):
-        for record in load_files(store, run, table) or ():
-            found[record.target] = record
-    return found
+    runs = sorted({run for run in (run_of(file.key) for file in live) if run is not None})
+    lists = load_many_files(store, [(run, table) for run in runs])
+    return {record.target: record for files in lists for record in files or ()}
+
+
+def read_small_files(store: Lake, files: Sequence[LiveFile]) -> dict[str, bytes]:
+    """Read the small ones of some files, many at once.
+
+    Returns:
+        Their bytes by key. A file that cannot be read, or is larger than the log states, is left
+        out: what is wrong with it is found when it is checked by itself.
+    """
+    small = [file for file in files if file.size_bytes <= WHOLE_BYTES]
+    requests = [ReadRequest(key=file.key, max_bytes=WHOLE_BYTES) for file in small]
+    found = zip(small, store.read_many(requests), strict=True)
+    return {file.key: data for file, data in found if isinstance(data, bytes)}
 
 
 def foreign_files(
@@ -205,40 +230,7 @@ def foreign_files(
         yield Problem(kind="foreign", key=item.key, message=message)
 
 
-def duplicate_images(
-    store: Lake, table: str, live: list[LiveFile]
-) -> Iterator[tuple[tuple[str, str], Problem]]:
-    """Report engines and dates with images that have more than one row."""
-    for (engine, date), files in by_partition(live).items():
-        with scratch_database() as con:
-            fields = pa.schema([("image_key", pa.string())])
-            con.register("keys", pa.RecordBatchReader.from_batches(fields, _keys(store, files)))
-            num_twice, example = con.sql(
-                "SELECT count(*), min(image_key) FROM "
-                "(SELECT image_key FROM keys GROUP BY ALL HAVING count(*) > 1)"
-            ).fetchall()[0]
-        if num_twice:
-            yield (
-                (engine, date),
-                Problem(
-                    kind="duplicate",
-                    key=f"{table}/{layout.partition(engine, date)}",
-                    message=f"{num_twice} images have more than one row, for example {example}",
-                ),
-            )
-
-
-def _keys(store: Lake, files: list[LiveFile]) -> Iterator[pa.RecordBatch]:
-    for file in files:
-        try:
-            yield from read_file(
-                store, file.key, pa.schema([("image_key", pa.string())]), kept=file.kept
-            )
-        except LakeError:
-            continue  # no run has a record of it, or it was changed after it was checked
-
-
-def by_partition(live: list[LiveFile]) -> Mapping[tuple[str, str], list[LiveFile]]:
+def by_partition(live: Sequence[LiveFile]) -> Mapping[tuple[str, str], list[LiveFile]]:
     """Files by engine and date, sorted."""
     found: dict[tuple[str, str], list[LiveFile]] = {}
     for file in sorted(live, key=lambda f: (f.engine, f.date, f.key)):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from steel_batch import layout
 from steel_batch.errors import LakeError
@@ -21,28 +21,47 @@ from steel_batch.runs.events import Events
 from steel_batch.runs.record import read_run, runs_of
 from steel_batch.tables.commit import land
 from steel_batch.tables.landing import land_run, whole_receipt
-from steel_batch.tables.merge import READ_AT_ONCE, load_files, load_replaced
+from steel_batch.tables.merge import (
+    READ_AT_ONCE,
+    load_files,
+    load_many_files,
+    load_many_replaced,
+    load_replaced,
+)
 from steel_batch.tables.table_log import commit_turn, ensure_tables, landed_runs, live_files
 
 log = logging.getLogger(__name__)
 
 
-def missing_tables(store: Lake, run_id: str, has: Callable[[str], bool]) -> list[str]:
-    """The tables that should contain a finished run but do not.
+def missing_tables(
+    store: Lake, run_ids: Sequence[str], landed: Mapping[str, Collection[str]]
+) -> dict[str, list[str]]:
+    """The tables that should contain each finished run but do not; runs without any are left out.
 
     Args:
         store: The store.
-        run_id: The run.
-        has: Whether a table's log contains the run's transaction.
+        run_ids: The runs.
+        landed: By table, those whose transaction its log contains.
     """
-    return [table for table in layout.TABLES if not has(table) and _changes(store, run_id, table)]
-
-
-def _changes(store: Lake, run_id: str, table: str) -> bool:
-    """Whether a finished run committed to a table: not every run commits to the quarantine."""
-    if table != layout.QUARANTINE:
-        return True
-    return bool(load_files(store, run_id, table) or load_replaced(store, run_id, table))
+    # Not every run commits to the quarantine.
+    unsure = [run_id for run_id in run_ids if run_id not in landed[layout.QUARANTINE]]
+    wanted = [(run_id, layout.QUARANTINE) for run_id in unsure]
+    changes = {
+        run_id: bool(found)
+        for run_id, found in zip(unsure, load_many_files(store, wanted), strict=True)
+    }
+    wanted = [each for each in wanted if not changes[each[0]]]
+    for (run_id, _), keys in zip(wanted, load_many_replaced(store, wanted), strict=True):
+        changes[run_id] = bool(keys)
+    missing = {
+        run_id: [
+            table
+            for table in layout.TABLES
+            if run_id not in landed[table] and (table != layout.QUARANTINE or changes[run_id])
+        ]
+        for run_id in run_ids
+    }
+    return {run_id: tables for run_id, tables in missing.items() if tables}
 
 
 def mend_date(
@@ -85,7 +104,7 @@ def mend_date(
     is_continued = newest == last.run_id and last.result is None
     if newest is None or is_continued:  # the command continues with that run itself
         return sorted(mended)
-    if missing_tables(store, newest, lambda table: newest in found[table]):
+    if missing_tables(store, [newest], found):
         _finish(store, newest, classes, lease)
         mended.add(newest)
     return sorted(mended)
@@ -102,8 +121,10 @@ def _restore(
     for run_id in reversed(over):
         if run_id in in_log:
             break
-        if _changes(store, run_id, table):
-            lost.insert(0, run_id)
+        lost.insert(0, run_id)
+    if table == layout.QUARANTINE:
+        changing = missing_tables(store, lost, dict.fromkeys(layout.TABLES, in_log))
+        lost = [run_id for run_id in lost if table in changing.get(run_id, ())]
     if not lost:
         return []
     log.warning("%s: committed, but missing from the log of %s", ", ".join(lost), table)

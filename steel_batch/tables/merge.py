@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from steel_batch import layout, schema
 from steel_batch.errors import LakeError, MissingObjectError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.lake.documents import list_of, read_document
+from steel_batch.lake.documents import MAX_BYTES, list_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.runs.receipt import Receipt
 from steel_batch.tables.statistics import columns_with_nan, file_statistics
@@ -35,6 +35,8 @@ T = TypeVar("T")
 
 READ_AT_ONCE: Final = 64
 """Staged files held in memory at once."""
+LISTS_AT_ONCE: Final = 256
+"""Lists of runs' files that are read at once."""
 
 
 class DamagedShardError(SteelBatchError):
@@ -317,14 +319,49 @@ def load_replaced(store: Lake, run_id: str, table: str) -> list[str]:
     return _load(store, layout.replaced_list(run_id, table), REPLACED, "keys", str) or []
 
 
+def load_many_files(
+    store: Lake, wanted: Sequence[tuple[str, str]]
+) -> Iterator[list[DataFile] | None]:
+    """`load_files` for many runs and tables, in order; the lists are read many at once.
+
+    Args:
+        store: The store.
+        wanted: Runs, each with a table.
+    """
+    keys = [layout.files_list(*each) for each in wanted]
+    return _load_many(store, keys, FILES, "files", DataFile)
+
+
+def load_many_replaced(store: Lake, wanted: Sequence[tuple[str, str]]) -> Iterator[list[str]]:
+    """`load_replaced` for many runs and tables, in order; the lists are read many at once."""
+    keys = [layout.replaced_list(*each) for each in wanted]
+    return (keys or [] for keys in _load_many(store, keys, REPLACED, "keys", str))
+
+
 def _load(store: Lake, key: str, form: FileFormat, name: str, kind: type[T]) -> list[T] | None:
     """A list that a run left in the store; None if it left none."""
-    text = read_document(store, key)
+    (found,) = _load_many(store, [key], form, name, kind)
+    return found
+
+
+def _load_many(
+    store: Lake, keys: Sequence[str], form: FileFormat, name: str, kind: type[T]
+) -> Iterator[list[T] | None]:
+    for start in range(0, len(keys), LISTS_AT_ONCE):
+        batch = keys[start : start + LISTS_AT_ONCE]
+        requests = [ReadRequest(key=key, max_bytes=MAX_BYTES) for key in batch]
+        for key, data in zip(batch, store.read_many(requests), strict=True):
+            yield _parsed(data, form, name, kind, source=store.uri(key))
+
+
+def _parsed(
+    data: bytes | LakeError, form: FileFormat, name: str, kind: type[T], *, source: str
+) -> list[T] | None:
+    if isinstance(data, MissingObjectError):
+        return None
+    if isinstance(data, LakeError):
+        raise data
     try:
-        if text is None:
-            return None
-        return list_of(kind, form.load(text, source=store.uri(key)).get(name))
+        return list_of(kind, form.load(data, source=source).get(name))
     except ValueError as error:
-        raise LakeError(
-            f"{store.uri(key)} is damaged: {error}. Restore it from a backup."
-        ) from error
+        raise LakeError(f"{source} is damaged: {error}. Restore it from a backup.") from error

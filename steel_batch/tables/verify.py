@@ -7,33 +7,87 @@ whose numbers do not add up: planned = predicted + quarantined.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
 
-from steel_batch import layout
+from deltalake import DeltaTable
+
+from steel_batch import interrupt, layout
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
-from steel_batch.runs.record import Run, list_runs, read_run
+from steel_batch.runs.record import Run, list_runs, read_runs
+from steel_batch.tables.committed import WHOLE_BYTES
+from steel_batch.tables.content_checks import ContentProblems, Contents, Place, check_contents
+from steel_batch.tables.evolution import partly_bounded_files
 from steel_batch.tables.file_checks import (
     DAMAGED,
     FileChecks,
     Problem,
+    by_partition,
     check_log,
-    duplicate_images,
     foreign_files,
+    read_small_files,
     run_of,
 )
-from steel_batch.tables.run_checks import (
-    check_counts,
-    check_quarantine,
-    check_summaries,
-    check_transactions,
+from steel_batch.tables.run_checks import check_counts, check_transactions
+from steel_batch.tables.table_log import (
+    LiveFile,
+    all_live_files,
+    files_of,
+    open_table,
+    query_table,
 )
-from steel_batch.tables.table_log import LiveFile, all_live_files, open_table
-from steel_batch.tables.upgrade import count_hiding_files
 
 __all__ = ["Problem", "Verification", "run_of", "verify"]
+
+AT_ONCE: Final = (500_000, 256, 128 << 20)
+"""How many rows, files, and bytes of small files are checked together. A date that exceeds one of
+these is checked by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Log:
+    """What the log of a table states."""
+
+    gaps: list[Problem]
+    """Missing entries: nothing else is known."""
+    live: list[LiveFile]
+    landed: set[str]
+    """Which of the runs have a commit in it."""
+    num_hiding: int
+
+
+@dataclass(slots=True)
+class _Problems:
+    """Everything found, by what was checked."""
+
+    files: dict[str, list[Problem]] = field(
+        default_factory=lambda: {table: [] for table in layout.TABLES}
+    )
+    duplicates: dict[str, list[Problem]] = field(
+        default_factory=lambda: {table: [] for table in layout.TABLES}
+    )
+    runs: list[Problem] = field(default_factory=list)
+    summaries: list[Problem] = field(default_factory=list)
+    quarantine: list[Problem] = field(default_factory=list)
+
+    def add(self, found: ContentProblems) -> None:
+        for table, problems in found.duplicates.items():
+            self.duplicates[table] += problems
+        self.summaries += found.summaries
+        self.quarantine += found.quarantine
+
+    def __iter__(self) -> Iterator[Problem]:
+        for table in layout.TABLES:
+            yield from self.files[table]
+            yield from self.duplicates[table]
+        yield from self.runs
+        yield from self.summaries
+        yield from self.quarantine
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,6 +106,8 @@ class Verification:
     num_hiding: int = 0
     """Files whose bounds in the log make some readers miss rows (`tables.statistics`). The files
     are intact, so this is not a problem of the store; `steel-batch upgrade` corrects the log."""
+    _seen: frozenset[str] = frozenset()
+    """Runs that were listed before the logs were read."""
 
     def __iter__(self) -> Iterator[Problem]:
         """Yield every problem.
@@ -71,67 +127,110 @@ class Verification:
 
     def _problems(self) -> Iterator[Problem]:
         store, engine, date = self.store, self.engine, self.date
-        sound: dict[str, list[LiveFile]] = {}
-        damaged: set[tuple[str, str]] = set()
-        unreadable = set()
-        for table in layout.TABLES:
-            gaps = list(check_log(store, table))
-            if gaps:
-                yield from gaps
-                unreadable.add(table)
-                continue
-            live = [
-                file
-                for file in all_live_files(store, table)
-                if engine in (None, file.engine) and date in (None, file.date)
-            ]
-            self.num_files += len(live)
-            self.num_rows += sum(file.num_rows for file in live)
-            self.num_hiding += count_hiding_files(store, table) if live else 0
-            checks, sound[table] = FileChecks(store, table, live), []
-            for file in live:
-                problems = list(checks.check(file))
-                yield from problems
+        # Runs before logs: what a finished run committed is in a log that is read later. Of a run
+        # that commits meanwhile, the logs may contain a part.
+        over, busy, unplanned = self._read_runs()
+        logs = self._read_logs([run.run_id for run in over])
+        begun = [*unplanned, *(run_id for run_id in self._run_ids() if run_id not in self._seen)]
+        busy |= {_place_of(run.run_id) for run in read_runs(store, begun) if run.record is not None}
+
+        found = _Problems()
+        readable = {table: log.live for table, log in logs.items() if not log.gaps}
+        checks = {table: FileChecks(store, table, live) for table, live in readable.items()}
+        for files in _batches(readable):
+            interrupt.check()
+            self._check_batch(files, checks, busy, found)
+        for table, log in logs.items():
+            live = {file.key for file in log.live}
+            found.files[table] += log.gaps or foreign_files(store, table, live, engine, date)
+        found.runs += check_counts(store, over)
+        ids = {run.run_id for run in over}
+        landed = {table: ids if log.gaps else log.landed for table, log in logs.items()}
+        found.runs += check_transactions(store, over, landed)
+        yield from found
+
+    def _check_batch(
+        self,
+        files: Mapping[str, Sequence[LiveFile]],
+        checks: Mapping[str, FileChecks],
+        busy: Collection[Place],
+        found: _Problems,
+    ) -> None:
+        """Check the files of some engines and dates, by table, and their rows."""
+        small = read_small_files(self.store, [file for each in files.values() for file in each])
+        damaged: set[Place] = set()
+        sound: dict[str, list[LiveFile]] = {table: [] for table in layout.TABLES}
+        for table, each in files.items():
+            for file in each:
+                problems = list(checks[table].check(file, small.get(file.key)))
+                found.files[table] += problems
                 if problems:
                     damaged.add((file.engine, file.date))
                 if not any(problem.kind in DAMAGED for problem in problems):
                     sound[table].append(file)
-            yield from foreign_files(store, table, {file.key for file in live}, engine, date)
-            if table != layout.CLASS_SUMMARIES:
-                for (its_engine, its_date), problem in duplicate_images(store, table, sound[table]):
-                    damaged.add((its_engine, its_date))
-                    yield problem
-        over, busy = yield from self._check_runs()
-        yield from check_transactions(store, over, unreadable)
-        if not unreadable:
-            # Of a date with damaged files, or a run about to commit, nothing can be concluded.
-            rows, summaries, entries = (
-                [f for f in sound[table] if (f.engine, f.date) not in damaged | busy]
-                for table in layout.TABLES
-            )
-            yield from check_summaries(store, rows, summaries)
-            yield from check_quarantine(store, rows, entries)
+        places = sorted({(file.engine, file.date) for each in files.values() for file in each})
+        # Nothing can be concluded without one of the logs.
+        skipped = busy if len(files) == len(layout.TABLES) else places
+        contents = Contents(
+            places=places, files=sound, small=small, damaged=damaged, skipped=skipped
+        )
+        found.add(check_contents(self.store, contents))
 
-    def _check_runs(
-        self,
-    ) -> Generator[Problem, None, tuple[list[Run], set[tuple[str, str]]]]:
-        """Finished runs, and the engines and dates with an unfinished one."""
-        over, busy = [], set()
-        for run_id in list_runs(self.store):
-            engine, date, _ = layout.split_run_id(run_id)
-            if self.engine not in (None, engine) or self.date not in (None, date):
-                continue
-            run = read_run(self.store, run_id)
+    def _run_ids(self) -> list[str]:
+        """The runs of the engine and date that are checked."""
+        ids = []
+        for run_id in list_runs(self.store, self.date or ""):
+            engine, date = _place_of(run_id)
+            if self.engine in (None, engine) and self.date in (None, date):
+                ids.append(run_id)
+        return ids
+
+    def _read_runs(self) -> tuple[list[Run], set[Place], list[str]]:
+        """Finished runs; the places whose last run is unfinished; and runs without a record."""
+        ids = self._run_ids()
+        self._seen = frozenset(ids)
+        over: list[Run] = []
+        busy: set[Place] = set()
+        unplanned = []
+        for run in read_runs(self.store, ids):
             if run.record is None:
-                continue
-            if run.result is None:
-                busy.add((engine, date))
-                continue
-            busy.discard((engine, date))
-            over.append(run)
-            self.num_runs += 1
-            yield from check_counts(self.store, run_id, run.record, run.result)
-        return over, busy
+                unplanned.append(run.run_id)
+            elif run.result is None:
+                busy.add(_place_of(run.run_id))
+            else:
+                busy.discard(_place_of(run.run_id))
+                over.append(run)
+        self.num_runs = len(over)
+        return over, busy, unplanned
+
+    def _read_logs(self, run_ids: Sequence[str]) -> dict[str, _Log]:
+        """What the tables' logs contain of the engine and date that are checked."""
+        with ThreadPoolExecutor(len(layout.TABLES), "log") as pool:
+            found = pool.map(partial(self._read_log, run_ids), layout.TABLES)
+            logs = dict(zip(layout.TABLES, found, strict=True))
+        for log in logs.values():
+            self.num_files += len(log.live)
+            self.num_rows += sum(file.num_rows for file in log.live)
+            self.num_hiding += log.num_hiding
+        return logs
+
+    def _read_log(self, run_ids: Sequence[str], table: str) -> _Log:
+        def look(opened: DeltaTable) -> _Log:
+            live = [
+                file
+                for file in files_of(opened, table)
+                if self.engine in (None, file.engine) and self.date in (None, file.date)
+            ]
+            return _Log(
+                gaps=[],
+                live=live,
+                landed={r for r in run_ids if opened.transaction_version(r) is not None},
+                num_hiding=partly_bounded_files(opened).num_rows if live else 0,
+            )
+
+        gaps = list(check_log(self.store, table))
+        nothing = _Log(gaps=gaps, live=[], landed=set(), num_hiding=0)
+        return nothing if gaps else query_table(self.store, table, look) or nothing
 
     def _check_place(self) -> None:
         """Refuse a mistyped store, engine or date, which would pass every check."""
@@ -151,6 +250,33 @@ class Verification:
             raise ConfigError(
                 f"nothing is committed for the date {self.date}{of} in {self.store.url}{known}."
             )
+
+
+def _place_of(run_id: str) -> Place:
+    return layout.split_run_id(run_id)[:2]
+
+
+def _batches(live: Mapping[str, Sequence[LiveFile]]) -> Iterator[dict[str, list[LiveFile]]]:
+    """Divide files, by table, into those of few engines and dates, which are checked together."""
+    by_place = {table: by_partition(files) for table, files in live.items()}
+    batch: dict[str, list[LiveFile]] = {table: [] for table in live}
+    sizes = [0, 0, 0]
+    for place in sorted({place for of in by_place.values() for place in of}):
+        files = [file for of in by_place.values() for file in of.get(place, ())]
+        its_sizes = [
+            sum(file.num_rows for file in files),
+            len(files),
+            sum(file.size_bytes for file in files if file.size_bytes <= WHOLE_BYTES),
+        ]
+        new_sizes = [size + more for size, more in zip(sizes, its_sizes, strict=True)]
+        if sizes[1] and any(size > most for size, most in zip(new_sizes, AT_ONCE, strict=True)):
+            yield batch
+            batch, new_sizes = {table: [] for table in live}, its_sizes
+        sizes = new_sizes
+        for table, of in by_place.items():
+            batch[table] += of.get(place, ())
+    if sizes[1]:
+        yield batch
 
 
 def verify(store: Lake, *, engine: str | None = None, date: str | None = None) -> Verification:

@@ -8,16 +8,20 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from steel_batch import layout
+from steel_batch import layout, schema
 from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.runs.record import RunResult
 from steel_batch.tables.commit import land
-from steel_batch.tables.merge import load_files, save_files
-from steel_batch.tables.table_log import all_live_files, live_files
-from steel_batch.tables.verify import Problem, run_of, verify
+from steel_batch.tables.committed import WHOLE_BYTES, read_rows
+from steel_batch.tables.merge import load_files, save_files, write_file
+from steel_batch.tables.table_log import LiveFile, all_live_files, live_files
+from steel_batch.tables.verify import AT_ONCE, Problem, _batches, run_of, verify
 from tests.made_up_run import (
     DATE,
     ENGINE,
@@ -285,6 +289,124 @@ def test_one_engine_or_date_can_be_checked_alone(store: Lake) -> None:
     store.delete([key])
     assert found(store, date=OTHER_DATE) == []
     assert found(store, engine=ENGINE, date=DATE) == [("missing", key)]
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose predictions are a file that is not read whole."""
+    path = tmp_path_factory.mktemp("large") / "store"
+    store = Lake(str(path))
+    commit_run(store, image_keys(20_000), shard_images=20_000)
+    (file,) = live_files(store, layout.PREDICTIONS, ENGINE, DATE)
+    assert file.size_bytes > WHOLE_BYTES
+    return path
+
+
+@pytest.mark.parametrize("what", ["missing", "truncated", "changed", "duplicate", None])
+def test_a_large_file_is_checked_like_a_small_one(
+    large: Path, tmp_path: Path, what: str | None
+) -> None:
+    shutil.copytree(large, tmp_path / "store")
+    store = Lake(str(tmp_path / "store"))
+    key = first_file(store)
+    path = tmp_path / "store" / key
+    data = path.read_bytes()
+    if what == "missing":
+        path.unlink()
+    elif what == "truncated":
+        path.write_bytes(data[:-1])
+    elif what == "changed":
+        path.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
+    elif what == "duplicate":
+        commit_run(store, image_keys(1))
+        key = f"predictions/{layout.partition(ENGINE, DATE)}"
+    assert found(store) == ([] if what is None else [(what, key)])
+
+
+def test_a_file_that_has_grown_beyond_what_is_read_whole_is_found(store: Lake) -> None:
+    key = first_file(store)
+    store.write(key, bytes(2 * WHOLE_BYTES))
+    (problem,) = verify(store)
+    assert (problem.kind, problem.key) == ("truncated", key)
+    assert f"it has {2 * WHOLE_BYTES} bytes, the log states " in problem.message
+
+
+def test_dates_that_are_checked_together_are_told_apart(tmp_path: Path) -> None:
+    """Each of them has the same keys, and five of them have another fault."""
+    store = Lake(str(tmp_path / "store"))
+    dates = [f"2026-10-{day:02d}" for day in range(1, 13)]
+    keys = image_keys(6)
+    runs = {date: commit_run(store, keys, date=date, bad=keys[:1]) for date in dates}
+
+    def part(table: str, date: str) -> str:
+        return f"{table}/{layout.partition(ENGINE, date)}"
+
+    def relist(table: str, date: str, rows: pa.Table) -> None:
+        """Replace a file by one with other rows, which its run's record states as well."""
+        (live,) = live_files(store, table, ENGINE, date)
+        run_id = str(runs[date].run_id)
+        new = write_file(
+            store, schema.TABLES[table], [rows.cast(schema.TABLES[table])],
+            merged=layout.merged_file(run_id, table, 7),
+            target=layout.table_file(table, ENGINE, date, run_id, 0, 7),
+        )  # fmt: skip
+        land(store, table, f"{run_id}9", [new], replaced=[live])
+        save_files(store, run_id, table, [new])
+        store.delete([live.key])
+
+    def rows_of(table: str, date: str) -> pa.Table:
+        return pa.Table.from_batches(
+            read_rows(store, table, ENGINE, date, schema.TABLES[table]),
+            schema=schema.TABLES[table],
+        )
+
+    summary = rows_of(layout.CLASS_SUMMARIES, dates[2])
+    wrong = pa.array([n + (i == 3) for i, n in enumerate(summary["num_images"].to_pylist())])
+    place = summary.schema.get_field_index("num_images")
+    relist(layout.CLASS_SUMMARIES, dates[2], summary.set_column(place, "num_images", wrong))
+    relist(layout.CLASS_SUMMARIES, dates[4], summary.slice(0, 0))
+    relist(layout.CLASS_SUMMARIES, dates[10], rows_of(layout.CLASS_SUMMARIES, dates[10])[:-1])
+    twice = rows_of(layout.PREDICTIONS, dates[6])
+    relist(layout.PREDICTIONS, dates[6], pa.concat_tables([twice.slice(1), twice.slice(1, 1)]))
+    both = rows_of(layout.QUARANTINE, dates[8])
+    scored = pa.array([keys[3]], pa.string())
+    relist(layout.QUARANTINE, dates[8], both.set_column(0, both.schema.field(0), scored))
+
+    problems = {problem.key: problem for problem in verify(store)}
+    assert {key: problem.kind for key, problem in problems.items()} == {
+        part(layout.CLASS_SUMMARIES, dates[2]): "miscounted",
+        part(layout.CLASS_SUMMARIES, dates[4]): "lost",
+        part(layout.CLASS_SUMMARIES, dates[10]): "miscounted",
+        part(layout.PREDICTIONS, dates[6]): "duplicate",
+        part(layout.QUARANTINE, dates[8]): "duplicate",
+    }
+    assert "line 1, class 4 has num_images" in problems[part("class_summaries", dates[2])].message
+    assert "line 2, class 4 is only in the predictions" in (
+        problems[part("class_summaries", dates[10])].message
+    )
+    assert f"for example {keys[3]}" in problems[part("quarantine", dates[8])].message
+
+
+LIVE = st.builds(
+    lambda place, name, num_rows, size: LiveFile(
+        key=f"{place}/{name}", engine="e", date=f"{place}", size_bytes=size, num_rows=num_rows
+    ),
+    st.integers(1, 40), st.integers(), st.integers(0, 400_000), st.integers(0, 100 << 20),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(layout.TABLES), st.lists(LIVE, unique_by=lambda f: f.key)))
+def test_each_file_is_checked_once_together_with_its_date(
+    live: dict[str, list[LiveFile]],
+) -> None:
+    batches = list(_batches(live))
+    for table, files in live.items():
+        assert sorted(f.key for b in batches for f in b[table]) == sorted(f.key for f in files)
+    dates = [{f.date for each in batch.values() for f in each} for batch in batches]
+    assert sum(map(len, dates)) == len(set().union(*dates))
+    for batch, its_dates in zip(batches, dates, strict=True):
+        num_rows = sum(f.num_rows for each in batch.values() for f in each)
+        assert len(its_dates) == 1 or num_rows <= AT_ONCE[0]
 
 
 def test_a_folder_among_the_runs_that_is_no_run_is_left_alone(store: Lake) -> None:
