@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import re
 import tempfile
 from collections.abc import Iterator
@@ -35,6 +34,7 @@ from steel_batch.answers.moment import (
 )
 from steel_batch.answers.past_runs import created_at, read_all_runs, table_of_runs
 from steel_batch.answers.pixel_size import PixelSizes
+from steel_batch.answers.relation import Relation
 from steel_batch.database import connect, interruptible
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
@@ -52,7 +52,6 @@ _LOOKS_ROUND: Final = frozenset(
 _CLASSES: Final = "internal.classes"
 _ROWS: Final = [duckdb.ExpectedResultType.QUERY_RESULT]
 _PIVOT: Final = duckdb.StatementType.MULTI
-BATCH_ROWS: Final = 20_000
 NO_ROWS: Final = (
     "the query cannot be answered: it returns no rows. Use SELECT to read the tables; this command "
     "cannot change them."
@@ -114,15 +113,15 @@ class OpenStore:
         """The version being queried; None for the newest."""
         return self._moment
 
-    def sql(self, sql: str) -> Any:
+    def sql(self, sql: str) -> Relation:
         """Run a query.
 
         Args:
             sql: One or several statements, in DuckDB's dialect, over `views.VIEWS`.
 
         Returns:
-            A `duckdb.DuckDBPyRelation` of the last statement. Its rows are read on demand:
-            ``.to_arrow_table()``, ``.df()`` for pandas, ``.pl()`` for Polars.
+            The rows of the last statement, read on demand: ``.to_arrow_table()``, ``.df()`` for
+            pandas, ``.pl()`` for Polars, and all else that DuckDB's relations have.
 
         Raises:
             ConfigError: The SQL is wrong, or returns no rows; the message is DuckDB's.
@@ -133,8 +132,8 @@ class OpenStore:
             raise ConfigError(NO_ROWS)
         return found[-1]
 
-    def answers(self, sql: str) -> Iterator[Any]:
-        """Run statements one by one; yield a `duckdb.DuckDBPyRelation` of each that returns rows.
+    def answers(self, sql: str) -> Iterator[Relation]:
+        """Run statements one by one; yield the rows of each that returns some.
 
         Raises:
             ConfigError: The SQL is wrong.
@@ -147,31 +146,7 @@ class OpenStore:
             with self.answering():
                 found = self._con.sql(statement.query)
             if statement.expected_result_type == _ROWS or statement.type == _PIVOT:
-                yield found
-
-    def read(self, relation: Any) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-        """Return a relation's columns and rows; memory use does not grow with the rows.
-
-        The first rows are read before this returns, so that most errors are raised here.
-
-        Raises:
-            ConfigError: The query fails on some row.
-            LakeError: A file cannot be read.
-        """
-        with self.answering():
-            reader = relation.to_arrow_reader(BATCH_ROWS)
-        batches = self._batches(reader)
-        first = list(itertools.islice(batches, 1))
-        return reader.schema, itertools.chain(first, batches)
-
-    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        while True:
-            with self.answering():
-                try:
-                    batch = reader.read_next_batch()
-                except StopIteration:
-                    return
-            yield batch
+                yield Relation(found, self.answering)
 
     def run(self, sql: str, *, names: str = "") -> None:
         """Run a statement that returns no rows.
@@ -200,8 +175,8 @@ class OpenStore:
         sql = f"SELECT class_id, class_name FROM {_CLASSES} WHERE engine = ? ORDER BY 1"  # noqa: S608 - ours
         return dict(self._con.execute(sql, [engine]).fetchall())
 
-    def view(self, name: str) -> Any:
-        """Return one of `views.VIEWS` as a `duckdb.DuckDBPyRelation`; see `sql`.
+    def view(self, name: str) -> Relation:
+        """Return the rows of one of `views.VIEWS`; see `sql`.
 
         Raises:
             ConfigError: There is no such view.
@@ -210,7 +185,7 @@ class OpenStore:
         if name not in views.VIEWS:
             raise ConfigError(f"unknown view {name!r}: expected one of: {', '.join(views.VIEWS)}.")
         self._make(name)
-        return self._con.view(name)
+        return Relation(self._con.view(name), self.answering)
 
     def prepare(self, sql: str) -> duckdb.DuckDBPyConnection:
         """Build the views that a text names; returns the connection that has them."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from steel_batch.answers.columns import COLUMNS
 from steel_batch.answers.open_store import NO_ROWS, OpenStore
 from steel_batch.answers.pixel_size import parse_pixel_sizes
+from steel_batch.answers.relation import Relation
 from steel_batch.answers.views import VIEWS
 from steel_batch.answers.whole import new_file
 from steel_batch.answers.write import WRITERS, rows_of, text_of
@@ -134,7 +135,7 @@ def query(
     lake = existing_store(store, endpoint_url)
     with OpenStore(lake, as_of=as_of, pixel_sizes=sizes, is_unsafe=is_unsafe) as opened:
         if sql is None:
-            run_shell(opened, lambda found: _show(opened, found))
+            run_shell(opened, _show)
         else:
             _answer(opened, sql, output, out)
 
@@ -156,7 +157,7 @@ def _answer(store: OpenStore, sql: str, output: str, out: Path | None) -> None:
     if output == "text":
         num_answers = 0
         for num_answers, found in enumerate(store.answers(sql), 1):  # noqa: B007 - counted below
-            _show(store, found)
+            _show(found)
     else:
         relations = list(store.answers(sql))
         num_answers = len(relations)
@@ -166,7 +167,7 @@ def _answer(store: OpenStore, sql: str, output: str, out: Path | None) -> None:
                 "use --output text."
             )
         for relation in relations:
-            fields, batches = store.read(relation)
+            fields, batches = relation.read()
             with _target(out) as to:
                 WRITERS[output](fields, batches, to)
     if not num_answers:
@@ -186,8 +187,8 @@ def _target(out: Path | None) -> Iterator[BinaryIO]:
     stdout.buffer.flush()
 
 
-def _show(store: OpenStore, relation: Any) -> None:
-    fields, batches = store.read(relation)
+def _show(relation: Relation) -> None:
+    fields, batches = relation.read()
     show_table(pa.Table.from_batches(batches, fields))
 
 

@@ -10,13 +10,14 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 
 from steel_batch import interrupt
 from steel_batch.answers.columns import COLUMNS
 from steel_batch.answers.open_store import OpenStore
+from steel_batch.answers.relation import Relation
 from steel_batch.answers.views import VIEWS
 from steel_batch.cli.output import console
 from steel_batch.errors import SteelBatchError
@@ -31,12 +32,12 @@ HELP: Final = """\
 SELECT …;        any SQL of DuckDB; a statement ends with ;"""
 
 
-def run_shell(store: OpenStore, show: Callable[[Any], None]) -> None:
+def run_shell(store: OpenStore, show: Callable[[Relation], None]) -> None:
     """Read and run statements until the input ends.
 
     Args:
         store: The store to query.
-        show: Prints the result of one statement, a `duckdb.DuckDBPyRelation`.
+        show: Prints the result of one statement.
 
     Raises:
         Interrupted: A signal requested a stop.

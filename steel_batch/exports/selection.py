@@ -83,7 +83,7 @@ class Picked:
 
     def __iter__(self) -> Iterator[Image]:
         relation = self._store.sql(f"SELECT * FROM {PICKED}")  # noqa: S608 - ours
-        for batch in self._store.read(relation)[1]:
+        for batch in relation.read()[1]:
             for row in batch.to_pylist():
                 yield Image(
                     key=row["image_key"], name=self._name(row["image_key"]), engine=row["engine"],

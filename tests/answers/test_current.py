@@ -213,7 +213,7 @@ def test_rows_that_a_later_run_replaced_are_not_made_up(store: Lake) -> None:
         kept = opened.sql("SELECT count(*) FROM quarantine WHERE date = '2026-11-22'")
         assert kept.fetchall() == [(1,)]
         with pytest.raises(LakeError, match="later run"):
-            list(opened.read(opened.sql("SELECT * FROM quarantine"))[1])
+            list(opened.sql("SELECT * FROM quarantine").read()[1])
 
 
 def test_dates_that_commit_at_once_are_told_apart(store: Lake) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -191,7 +192,7 @@ def test_bounds_leave_out_rows_that_cannot_match(tmp_path: Path) -> None:
         assert {row["image_key"] for row in found} <= set(first)
         assert rows(store, f"SELECT count(*) AS n FROM predictions WHERE image_key = '{first[0]}'")
     with OpenStore(lake) as store, pytest.raises(LakeError, match="cannot be read"):
-        list(store.read(store.sql("FROM predictions"))[1])
+        list(store.sql("FROM predictions").read()[1])
 
 
 def test_one_question_is_answered_to_duckdb_arrow_pandas_and_polars(opened: OpenStore) -> None:
@@ -203,6 +204,57 @@ def test_one_question_is_answered_to_duckdb_arrow_pandas_and_polars(opened: Open
     assert keys == arrow["image_key"].to_pylist() == list(frame["image_key"])
     assert keys == polars["image_key"].to_list()
     assert arrow["date"][0].as_py() == datetime.date.fromisoformat(DATE)
+
+
+READINGS: dict[str, Callable[[Any], object]] = {
+    "fetchall": lambda r: r.fetchall(),
+    "fetchnumpy": lambda r: r.fetchnumpy(),
+    "arrow": lambda r: r.to_arrow_table(),
+    "pandas": lambda r: r.df(),
+    "polars": lambda r: r.pl(),
+    "reader": lambda r: r.to_arrow_reader().read_all(),
+    "batches": lambda r: list(r.read()[1]),
+    "pyarrow.table": pa.table,
+    "len": len,
+    "print": str,
+    "shape": lambda r: r.shape,
+    "derived": lambda r: r.filter("width > 0").order("image_key").fetchall(),
+    "joined": lambda r: r.set_alias("a").join(r.set_alias("b"), "image_key").fetchall(),
+    "summed": lambda r: r.sum("width").fetchall(),
+    "column": lambda r: r["image_key"].fetchall(),
+}
+
+
+@pytest.mark.parametrize("fault", ["damaged", "missing"])
+@pytest.mark.parametrize("name", READINGS)
+def test_however_rows_are_read_a_bad_file_is_an_error_of_ours(
+    name: str, fault: str, tmp_path: Path
+) -> None:
+    lake = Lake(str(tmp_path))
+    commit_run(lake, image_keys(8))
+    (file,) = all_live_files(lake, layout.PREDICTIONS)
+    path = Path(lake.uri(file.key))
+    read = READINGS[name]
+    with OpenStore(lake) as store:
+        read(store.view("predictions"))  # as it should be
+    if fault == "missing":
+        path.unlink()
+    else:
+        path.write_bytes(bytes(path.stat().st_size))
+    with OpenStore(lake) as store:
+        with pytest.raises(LakeError, match="a committed file cannot be read: ") as raised:
+            read(store.view("predictions"))
+        assert "steel-batch verify --store" in str(raised.value)
+
+
+def test_a_mistake_in_what_is_derived_is_an_error_of_ours(opened: OpenStore) -> None:
+    relation = opened.view("predictions")
+    with pytest.raises(ConfigError, match=r"cannot be answered: .*nonsense"):
+        relation.filter("nonsense > 1").fetchall()
+    with pytest.raises(ConfigError, match=r"cannot be answered: .*Conversion"):
+        relation.project("image_key::INTEGER").fetchall()
+    with pytest.raises(AttributeError):
+        _ = relation.nonsense
 
 
 @pytest.mark.parametrize(
