@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from steel_batch.cli.output import say
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import SteelBatchError
 from steel_batch.lake import Lake
+from steel_batch.runs.alerts import RunAlerts, put_alerts
 from steel_batch.runs.record import RunResult
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ class Afterwards:
                     store.write(key, page.encode())
                     say(f"{result.date}: the report is {store.uri(key)}")
             if self.conditions:
-                content = {"conditions": [c.text for c in self.conditions], "alerts": alerts}
-                key = layout.run_file(result.run_id, layout.RUN_ALERTS)
-                store.write(key, json.dumps(content, indent=1).encode())
+                texts = tuple(condition.text for condition in self.conditions)
+                written = RunAlerts(conditions=texts, alerts=tuple(alerts))
+                put_alerts(store, result.run_id, written)
         except (SteelBatchError, OSError) as error:
             say(
                 f"{result.date}: the rows are committed, but its report and alerts could not be "

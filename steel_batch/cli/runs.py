@@ -24,6 +24,7 @@ from steel_batch.cli.output import (
 )
 from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError, LakeError
+from steel_batch.runs.alerts import read_alerts
 from steel_batch.runs.ending import Ending, ending_of, first_sentence, try_endings
 from steel_batch.runs.events import read_events
 from steel_batch.runs.record import Run, list_runs, read_run, runs_of, try_runs
@@ -107,7 +108,7 @@ def _print_runs(found: Sequence[tuple[Run, Ending]]) -> None:
 @endpoint_option
 @output_option
 def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None:
-    """Show one run: settings, result, and its events in order."""
+    """Show one run: settings, result, alerts, and its events in order."""
     engine, date, _ = layout.split_run_id(run_id)
     lake = existing_store(store, endpoint_url)
     run = read_run(lake, run_id, is_newest=run_id in runs_of(lake, engine, date)[-1:])
@@ -116,7 +117,7 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
             f"there is no run {run_id} in {lake.url}. `steel-batch runs list` lists the runs."
         )
     events = list(read_events(lake, run_id))
-    end = ending_of(lake, run)
+    end, alerts = ending_of(lake, run), read_alerts(lake, run_id)
     if output == "json":
         print_json(
             {
@@ -125,6 +126,7 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
                 "reason": end.reason,
                 "record": dataclasses.asdict(run.record),
                 "result": None if run.result is None else run.result.to_json(),
+                "alerts": None if alerts is None else list(alerts.alerts),
                 "events": events,
             }
         )
@@ -136,6 +138,8 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
         f"  plan {run.record.plan_digest[:12]}: {counted(run.record.num_images, 'image')} in "
         f"{counted(run.record.num_shards, 'shard')}"
     )
+    for alert in () if alerts is None else alerts.alerts:
+        print_line(f"  alert: {alert}")
     for event in events:
         rest = {k: v for k, v in event.items() if k not in ("at", "event", "config")}
         text = ", ".join(f"{k}={_text(v)}" for k, v in rest.items())

@@ -256,7 +256,7 @@ def test_a_browser_paints_charts_and_outlines(report: Callable[..., Any], tmp_pa
 
 
 def test_a_run_leaves_its_report_in_its_folder_and_never_fails_by_it(
-    scored: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    scored: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], steel_batch: Command
 ) -> None:
     shutil.copytree(scored / "store", tmp_path / "store")
     images, store = Lake(str(scored / "images")), Lake(str(tmp_path / "store"))
@@ -279,6 +279,12 @@ def test_a_run_leaves_its_report_in_its_folder_and_never_fails_by_it(
     assert len(written["alerts"]) > 1
     for alert in written["alerts"]:
         assert f"alert: {alert}" in said
+    shown = steel_batch("runs", "show", run_id, "--store", store.url)
+    assert [line[9:] for line in shown.out.splitlines() if line.startswith("  alert: ")] == (
+        written["alerts"]
+    )
+    shown = steel_batch("runs", "show", run_id, "--store", store.url, "--output", "json")
+    assert json.loads(shown.out)["alerts"] == written["alerts"]
     assert text.partition("<h2>Alerts</h2>")[2].count("<li>quarantined &gt; 0.005") == 1
     (rows,) = (tmp_path / "store" / "predictions").rglob(f"date={DATE}/*.parquet")
     rows.write_bytes(b"")
