@@ -211,7 +211,7 @@ def _areas(facts: DayFacts) -> str:
         for class_id, line, num, median, high, total in facts.areas[: 10 * MOST_LINES]
     ]  # fmt: skip
     titles = ("class", "line", "images with it", "median px", "95th percentile px", "sum px")
-    return table(titles, rows)
+    return table(titles, rows, texts=("line",))
 
 
 def _hours(facts: DayFacts) -> Iterator[str]:
@@ -251,6 +251,7 @@ def _quarantine(facts: DayFacts) -> str:
     return table(
         ("code", "images", "for example", "why"),
         [[code, f"{num:,}", key, message] for code, num, key, message in facts.quarantine],
+        texts=("for example", "why"),
     )
 
 
@@ -274,7 +275,7 @@ def _runs(facts: DayFacts) -> str:
         )
     titles = ("run", "state", "scored", "quarantined", "s", "s to the first shard", "images/s",
               "most time in")  # fmt: skip
-    return table(titles, rows)
+    return table(titles, rows, texts=("state", "most time in"))
 
 
 def _longest_step(run: Any) -> str:

@@ -6,7 +6,7 @@ Text from users is escaped. Training adds its curves and images to the same page
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from html import escape
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ POLICY: Final = (
 """What a page may do, whatever is in it: have styles of its own and pictures that it holds."""
 LONG_WORD: Final = 24
 """Characters of a word in a table that may be broken anywhere: digests and keys."""
+LONG_TEXT: Final = 32
+"""Characters of a cell that may be broken: sentences. Shorter ones, as numbers with a unit, are
+kept in one line where the page's style says so."""
 STYLE: Final = """
 :root{color-scheme:light}
 body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}
@@ -108,7 +111,11 @@ def _document(card: Card, content: str) -> str:
 
 
 def table(
-    titles: Sequence[str], rows: Sequence[Sequence[Any]], shades: Sequence[Sequence[float]] = ()
+    titles: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    shades: Sequence[Sequence[float]] = (),
+    *,
+    texts: Collection[str] = (),
 ) -> str:
     """An HTML table.
 
@@ -116,8 +123,13 @@ def table(
         titles: Titles of its columns; "" for none.
         rows: Its cells, which are escaped.
         shades: How strongly each cell is shaded, 0 to 1, except the first of a row.
+        texts: Titles of the columns besides the first whose cells are words, not numbers.
     """
-    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    kinds = [["text"] if title in texts else [] for title in titles]
+    head = "".join(
+        f'<th class="text">{escape(title)}</th>' if kind else f"<th>{escape(title)}</th>"
+        for title, kind in zip(titles, kinds, strict=True)
+    )
     body = ""
     for y, row in enumerate(rows):
         body += "<tr>"
@@ -125,8 +137,9 @@ def table(
             shade = shades[y][x - 1] if shades and 0 < x <= len(shades[y]) else 0.0
             style = f' style="background:rgba(21,101,192,{shade / 2:.2f})"' if shade >= 0.01 else ""
             text = str(value)
-            is_long = max(map(len, text.split()), default=0) > LONG_WORD
-            kind = ' class="long"' if is_long else ""
+            is_long = len(text) > LONG_TEXT or max(map(len, text.split()), default=0) > LONG_WORD
+            names = " ".join([*kinds[x], *(["long"] if is_long else [])])
+            kind = f' class="{names}"' if names else ""
             body += f"<td{kind}{style}>{escape(text)}</td>"
         body += "</tr>"
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>'

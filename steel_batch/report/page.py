@@ -36,7 +36,7 @@ linear-gradient(270deg,#7777,transparent) 100%/1em 100% no-repeat scroll}
 table{border-collapse:collapse;margin:.6em 0;font-variant-numeric:tabular-nums}
 td,th{padding:.15em .7em;text-align:right;border-bottom:1px solid var(--rule)}
 th{font-weight:600}th:first-child,td:first-child,td.text,th.text{text-align:left}
-td.text{min-width:9em}
+.long{min-width:9em}td:not(.long){white-space:nowrap}
 .grid{display:flex;flex-wrap:wrap;gap:.4em 1.6em}
 figure{margin:.6em 0;max-width:min(100%,570px)}
 .chart{width:360px}
@@ -48,10 +48,11 @@ img{display:block;max-width:100%;height:auto}
 .warnings{padding:.1em 1em .1em 2em;background:var(--warn);border-radius:4px}
 .key{display:inline-block;width:1.6em;height:0;border-top:3px solid;vertical-align:middle;
 margin:0 .3em 0 .8em}
-.long{min-width:9em}
 @media(max-width:600px){td,th{padding:.15em .3em;font-size:12px;line-height:1.35}}
-@media print{body{font-size:11px;max-width:none}h2,h3{break-after:avoid}
-figure,tr,li{break-inside:avoid}.wide{overflow:visible;background:none}.chart{width:46%}}
+@media print{body{font-size:11px;max-width:none}h2,h3,h2+p{break-after:avoid}
+figure,tr,li{break-inside:avoid}.wide{overflow:visible;background:none}
+.grid{display:block}figure,.chart{display:inline-block;vertical-align:top;width:47%;
+margin:.4em 2% .4em 0}}
 """ + "".join(
     f".s{n}{{stroke:var(--s{n});border-color:var(--s{n})}}.f{n}{{fill:var(--s{n})}}\n"
     for n in range(NUM_COLORS)

@@ -232,6 +232,9 @@ def test_a_browser_shows_all_of_it_within_its_width(
             text: document.body.innerText,
             small: [...document.querySelectorAll("svg")].filter(
                 chart => chart.getBoundingClientRect().width < 300).length,
+            ragged: [...document.querySelectorAll("td")].filter(cell =>
+                /[a-z]{3}/.test(cell.innerText) && getComputedStyle(cell).textAlign !== "left"
+            ).map(cell => cell.innerText),
             fetched: performance.getEntriesByType("resource")
                 .filter(entry => !entry.name.startsWith("data:")).length,
         }""",
@@ -244,6 +247,7 @@ def test_a_browser_shows_all_of_it_within_its_width(
     assert all(seen["images"])
     assert len(seen["images"]) >= 12
     assert seen["small"] == 0, "charts are as wide as on paper, so their text is too"
+    assert seen["ragged"] == [], "words begin below their title, only numbers end there"
     assert seen["fetched"] == 0
 
 
