@@ -19,8 +19,9 @@ import botocore.exceptions
 import s3fs
 
 from steel_batch import interrupt
-from steel_batch.lake.retry import Patience, Retry, Stats, Throttle
+from steel_batch.lake.retry import Patience, Retry, Stats
 from steel_batch.lake.s3_faults import Fault, Verdict, sort_fault, sort_foreign
+from steel_batch.lake.throttle import Throttle
 
 T = TypeVar("T")
 
