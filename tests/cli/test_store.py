@@ -117,13 +117,26 @@ def test_runs_are_listed_and_shown(steel_batch: Command, committed: Path) -> Non
     assert keys(listed) == {"run_id", "state", "reason", "result"}
     assert listed["state"] == "committed"
     shown = steel_batch("runs", "show", listed["run_id"], "--store", committed, "--output", "json")
-    assert keys(shown.json) == {"run_id", "state", "reason", "record", "result", "events"}
+    assert keys(shown.json) == {
+        "run_id", "state", "reason", "record", "result", "alerts", "events"
+    }  # fmt: skip
+    assert shown.json["alerts"] is None, "no condition was given"
     assert [event["event"] for event in shown.json["events"]][:1] == ["landed"]
     text = steel_batch("runs", "show", listed["run_id"], "--store", committed).out
     assert f"{listed['run_id']}: committed" in text
     assert "landed  table=predictions" in text
     none = steel_batch("runs", "list", "--store", committed, "--date", "1999")
     assert (none.code, none.out) == (0, f"no runs of 1999 in {committed}\n")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"conditions": [], "alerts": [1]}'])
+def test_damaged_alerts_of_a_run_are_named(steel_batch: Command, tmp_path: Path, text: str) -> None:
+    store = Lake(str(tmp_path))
+    run_id = commit_run(store, image_keys(2)).run_id
+    assert run_id is not None
+    store.write(layout.run_file(run_id, layout.RUN_ALERTS), text.encode())
+    done = steel_batch("runs", "show", run_id, "--store", store.url)
+    assert "alerts.json is damaged: " in refused(done)
 
 
 @pytest.mark.parametrize("command", [["runs", "list"], ["runs", "show", RUN], ["gc"]])
