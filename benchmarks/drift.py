@@ -3,7 +3,8 @@
 Strips are drawn, and scored by the demo engine as they are, 10 % brighter, and through a blurred
 lens. A day of a line is a sample of them; what is drawn anew each day is what really differs
 between days: how often each class comes (10 %) and the light (1 %). Each line has its own mix.
-Then days are compared as `report` does it, with the 28 days before.
+Then days are compared as `report` does it, with the 28 days before. As a limit of what is possible,
+the same changes are judged by a test that knows each line's mean and spread, at the same threshold.
 
     python -m benchmarks.drift [--months 200] [--strips 400]
 """
@@ -22,6 +23,7 @@ import numpy.typing as npt
 from benchmarks.machine import describe_machine, keep
 from steel_batch import schema
 from steel_batch.drift.compare import MEASURES, Drift, LineDays, compare
+from steel_batch.drift.z_scores import p_value
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.images.appearance import measure
 from steel_batch.registry.versions import load_engine
@@ -36,6 +38,8 @@ CLASS_SPREAD: Final = 0.1
 LIGHT_SPREAD: Final = 0.01
 DOUBLED: Final = 4
 """The class whose rate is doubled, from 1."""
+KNOWN_DAYS: Final = 200
+"""Quiet days from which the test that knows a line learns its mean and spread."""
 Array = npt.NDArray[Any]
 
 
@@ -152,24 +156,72 @@ def quiet_months(pools: dict[str, Pool], images: int, num_months: int) -> dict[s
     }
 
 
+@dataclass(frozen=True)
+class KnownLine:
+    """What a quiet line's days are drawn from, which no test of real days can know."""
+
+    looks_DM: Array
+    """Means of many quiet days, in logarithms: light multiplies."""
+    odds_D: Array
+    """Log-odds of the doubled class on quiet days, without chance: of a million images each."""
+
+    @classmethod
+    def of(cls, mill: Mill, line: int, images: int) -> KnownLine:
+        looks = [mill.day(line, images)["mean_TM"] for _ in range(KNOWN_DAYS)]
+        many = 1_000_000
+        found = [mill.day(line, many)["found_TC"][DOUBLED - 1] for _ in range(KNOWN_DAYS)]
+        rates = np.array(found) / many
+        return cls(np.log(looks), np.log(rates / (1 - rates)))
+
+    def chance(self, change: str, day: dict[str, Any]) -> float:
+        """The probability of a day at least as unusual, without any change.
+
+        Of one figure: brightness, sharpness or the rate.
+        """
+        if change == "doubled":
+            # Exact: the day's log-odds are normal, and its images binomial.
+            at, weights = np.polynomial.hermite_e.hermegauss(40)
+            rates = 1 / (1 + np.exp(-self.odds_D.mean() - self.odds_D.std(ddof=1) * at))
+            tails = binomial_tails(day["found_TC"][DOUBLED - 1], day["images_T"], rates)
+            return float(2 * (weights * tails).sum() / weights.sum())
+        place = MEASURES.index("brightness" if change == "brighter" else "sharpness")
+        usual = self.looks_DM[:, place]
+        return p_value((np.log(day["mean_TM"][place]) - usual.mean()) / usual.std(ddof=1))
+
+
+def binomial_tails(found: int, images: int, rates: Array) -> Array:
+    """The probabilities of at least as many, for each rate."""
+    factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, images + 1)))])
+    k = np.arange(found, images + 1)
+    ways = factorials[images] - factorials[k] - factorials[images - k]
+    tails: Array = np.exp(
+        ways + np.outer(np.log(rates), k) + np.outer(np.log1p(-rates), images - k)
+    ).sum(axis=1)
+    return tails
+
+
 def first_days(pools: dict[str, Pool], images: int, num_trials: int) -> dict[str, Any]:
     """Changes of all lines: the share of lines, and of days, that are warned of on the first."""
     wanted = {"brighter": set(MEASURES), "blurred": {"sharpness"}, "doubled": {"defect_rate"}}
-    lines, days = Counter[str](), Counter[str]()
+    lines, days, known = Counter[str](), Counter[str](), Counter[str]()
     for trial in range(num_trials):
         mill = Mill(pools, np.random.default_rng([images, 7_000 + trial]))
         before = [[mill.day(line, images) for _ in range(BASELINE)] for line in range(NUM_LINES)]
+        known_lines = [KnownLine.of(mill, line, images) for line in range(NUM_LINES)]
         for change, figures in wanted.items():
             after = [[*each, mill.day(line, images, change)] for line, each in enumerate(before)]
-            found = {
-                drift.line for drift in compare(lines_of(after)).drifts if drift.figure in figures
-            }
+            judged = compare(lines_of(after))
+            found = {drift.line for drift in judged.drifts if drift.figure in figures}
             lines[change] += len(found)
             days[change] += bool(found)
+            level = p_value(judged.threshold)
+            for known_line, each in zip(known_lines, after, strict=True):
+                known[change] += known_line.chance(change, each[-1]) <= level
     return {
         change: {
             "lines": round(lines[change] / num_trials / NUM_LINES, 3),
             "days": round(days[change] / num_trials, 3),
+            "lines_if_the_spread_were_known": round(known[change] / num_trials / NUM_LINES, 3),
         }
         for change in wanted
     }

@@ -21,7 +21,7 @@ from steel_batch.drift.z_scores import (
     threshold,
 )
 
-FALSE_WARNINGS_A_DAY: Final = 0.002
+FALSE_WARNINGS_A_DAY: Final = 0.005
 """In the mean, over all lines and classes, if nothing has changed and days spread normally. They do
 not quite: see `benchmarks/drift.py`, by which it is less than one a month."""
 FEWEST_DAYS: Final = 5
