@@ -33,7 +33,13 @@ def own_head() -> Iterator[str]:
     # Or joining would wait until a process for each CPU has loaded Python; they start when needed.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     head = _Head(
-        RayParams(no_monitor=True, include_log_monitor=False, include_dashboard=False),
+        RayParams(
+            no_monitor=True,
+            include_log_monitor=False,
+            include_dashboard=False,
+            # Any free port: Ray waits 3.5 s for its usual one if another cluster here has it.
+            dashboard_agent_listen_port=0,
+        ),
         head=True,
         shutdown_at_exit=False,
         spawn_reaper=True,
