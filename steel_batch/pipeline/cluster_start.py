@@ -12,8 +12,16 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-NEEDED: Final = ("steel_batch.cluster.stream", "steel_batch.pipeline.actors")
-"""Modules that import Ray Data and the engine's libraries."""
+NEEDED: Final = (
+    "steel_batch.cluster.stream",
+    "steel_batch.pipeline.actors",
+    # Ray loads these for the first dataset, a quarter of a second in which no process starts yet.
+    "ray.data._internal.execution.streaming_executor",
+    "ray.data._internal.planner.planner",
+    "ray.util.state",
+    "pydantic.v1",
+)
+"""Modules that scoring loads in this process: Ray Data, the engine's libraries."""
 
 
 @contextlib.contextmanager
@@ -34,7 +42,8 @@ def started_cluster(address: str | None) -> Iterator[None]:
 
 
 def _load() -> None:
-    # A module that fails to load fails again where it is used, and its error is raised there.
-    with contextlib.suppress(Exception):
-        for name in NEEDED:
+    for name in NEEDED:
+        # One that fails to load fails again where it is used, and its error is raised there;
+        # another version of Ray may lack one of its own.
+        with contextlib.suppress(Exception):
             importlib.import_module(name)
