@@ -20,7 +20,8 @@ from steel_batch.sources.image_ref import ImageRef
 from steel_batch.sources.kept import Kept
 from steel_batch.sources.parallel import expand_parallel
 
-OPEN_THREADS: Final = 16
+OPEN_THREADS: Final = 32
+"""How many containers are open at once."""
 
 Opener = Callable[[Lake, ImageRef], "Iterator[ImageRef | str]"]
 """Yields a container's images as its own names and columns describe them, and the key of each

@@ -18,8 +18,9 @@ from steel_batch.lake import Lake, LakeObject
 from steel_batch.sources.image_ref import NOT_A_FILE, SPARSE, UNSAFE_NAME, ImageRef, ref_of
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
 from steel_batch.sources.stray import by_product_reason
-from steel_batch.sources.tar_headers import Member, read_member, walk_tar
+from steel_batch.sources.tar_headers import Member, read_member
 from steel_batch.sources.tar_index import INDEX_SUFFIX, Index, tail_sha256
+from steel_batch.sources.tar_walk import tar_members
 
 Place = tuple[int, int]
 """Offset and size of a member."""
@@ -134,7 +135,8 @@ def _members(lake: Lake, container: ImageRef, limits: Limits) -> Iterator[tuple[
     """Yield name and place of each member; links to later members come last."""
     places: dict[str, Place] = {}
     unknown: list[Member] = []
-    for member in walk_tar(lake, container.object_key, container.bytes, container.etag, limits):
+    key, size_bytes = container.object_key, container.bytes
+    for member in tar_members(lake, key, size_bytes, container.etag, limits):
         place: Place | None = _NO_FILE
         if member.kind == "file":
             place = (member.offset, member.size)
