@@ -32,8 +32,14 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def keep(benchmark: str, figures: Mapping[str, Any]) -> None:
-    """Print the figures of `benchmarks.<benchmark>`, and write them to its file of results."""
+def keep(benchmark: str, figures: Mapping[str, Any], *, is_series: bool = False) -> None:
+    """Print the figures of `benchmarks.<benchmark>`, and write them to its file of results.
+
+    Args:
+        benchmark: Its name.
+        figures: What it measured.
+        is_series: Whether they are one of several lines, which are added to those of earlier runs.
+    """
     found = {
         "benchmark": benchmark,
         "command": shlex.join(["python", "-m", f"benchmarks.{benchmark}", *sys.argv[1:]]),
@@ -44,7 +50,11 @@ def keep(benchmark: str, figures: Mapping[str, Any]) -> None:
     for name, value in found.items():
         print(f"{name:26} {value}", file=sys.stderr)
     line = json.dumps(found)
-    (RESULTS / f"{benchmark}.json").write_text(line + "\n")
+    if is_series:
+        with (RESULTS / f"{benchmark}.jsonl").open("a") as file:
+            file.write(line + "\n")
+    else:
+        (RESULTS / f"{benchmark}.json").write_text(line + "\n")
     print(line)
 
 
