@@ -15,9 +15,11 @@ import json
 import re
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -37,6 +39,13 @@ class DelayedS3:
     """The server's own URL, for filling a bucket."""
     url: str
     """The proxy's URL, for what is measured."""
+    log: Path | None = None
+    """The server's own log, if it writes one: a line ``METHOD /path?query`` per request."""
+
+    def requests(self) -> list[str]:
+        """The requests so far, by the server's own log."""
+        assert self.log is not None
+        return self.log.read_text(encoding="utf-8").splitlines()
 
     def take_counts(self) -> dict[str, int]:
         """The requests since the last call, by kind."""
@@ -65,14 +74,18 @@ def delayed_s3(seconds: float) -> Iterator[DelayedS3]:
     """
     use_test_credentials()
     give_up = time.monotonic() + START_SECONDS
-    with s3_server(give_up, "tests.s3_server", "decides") as direct:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        s3_server(give_up, "tests.s3_server", "decides", f"{folder}/requests.log") as direct,
+    ):
         if direct is None:
             raise TimeoutError(f"no S3 server answered within {START_SECONDS:g} s")
         command = [sys.executable, "-m", "benchmarks.delayed_s3", direct, str(seconds)]
         proxy = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         try:
             assert proxy.stdout is not None
-            yield DelayedS3(direct, f"http://127.0.0.1:{int(proxy.stdout.readline())}")
+            url = f"http://127.0.0.1:{int(proxy.stdout.readline())}"
+            yield DelayedS3(direct, url, Path(folder) / "requests.log")
         finally:
             proxy.kill()
             proxy.wait()

@@ -1,6 +1,6 @@
 """An S3 server that decides between two writers of one object, or does not, as some do not.
 
-    python -m tests.s3_server KIND PORT
+    python -m tests.s3_server KIND [LOG] PORT
 
 It is moto's server behind a few lines for puts with the condition ``If-None-Match``:
 
@@ -9,6 +9,8 @@ It is moto's server behind a few lines for puts with the condition ``If-None-Mat
 - ``refuses``: 501 to every conditional put.
 - ``late``: a writer that comes later gets 412, and of concurrent ones all succeed: whether there is
   an object is looked up first, and what is put stands when all that looked together have put.
+
+With LOG, a line ``METHOD /path?query`` per request is appended to that file.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import run_simple
@@ -39,16 +42,21 @@ class Server:
     Args:
         app: moto's.
         kind: One of `KINDS`.
+        log: File of the requests.
     """
 
-    def __init__(self, app: App, kind: str) -> None:
+    def __init__(self, app: App, kind: str, log: TextIO | None = None) -> None:
         self._app = app
         self._kind = kind
+        self._log = log
         self._lock = threading.Lock()
         self._opened: dict[str, float] = {}
 
     def __call__(self, request: dict[str, Any], start: Any) -> Iterable[bytes]:
         """Answer one request."""
+        if self._log is not None:
+            path, query = request["PATH_INFO"], request["QUERY_STRING"]
+            self._log.write(f"{request['REQUEST_METHOD']} {path}{'?' if query else ''}{query}\n")
         is_write = request["REQUEST_METHOD"] in ("PUT", "POST")
         if not is_write or "HTTP_IF_NONE_MATCH" not in request:
             return self._app(request, start)
@@ -74,5 +82,7 @@ class Server:
 
 if __name__ == "__main__":
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    wrapped = Server(DomainDispatcherApplication(create_backend_app), sys.argv[1])
-    run_simple("127.0.0.1", int(sys.argv[2]), wrapped, threaded=True)
+    kind, *log, port = sys.argv[1:]
+    opened = Path(log[0]).open("a", buffering=1, encoding="utf-8") if log else None  # noqa: SIM115
+    wrapped = Server(DomainDispatcherApplication(create_backend_app), kind, opened)
+    run_simple("127.0.0.1", int(port), wrapped, threaded=True)
