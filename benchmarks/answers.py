@@ -34,7 +34,7 @@ from steel_batch.tables.commit import land
 from steel_batch.tables.committed import read_rows
 from steel_batch.tables.merge import write_file
 from steel_batch.tables.summary import FIELDS, summarize
-from steel_batch.tables.table_log import ensure_tables
+from steel_batch.tables.table_log import ensure_tables, live_files
 
 ENGINE = "made-0123456789ab"
 CLASSES = ("pits", "lines", "scratches", "scabs")
@@ -100,7 +100,8 @@ def make_year(store: Lake, num_dates: int, num_images: int) -> None:
             place = taken.schema.get_field_index(name)
             taken = taken.set_column(place, taken.schema.field(name), column)
         write(store, layout.PREDICTIONS, run_id, date, taken, schema.PREDICTIONS)
-        batches = read_rows(store, layout.PREDICTIONS, ENGINE, date, FIELDS)
+        files = live_files(store, layout.PREDICTIONS, ENGINE, date)
+        batches = read_rows(store, files, FIELDS)
         summary = summarize(batches, CLASSES, run_id)
         write(store, layout.CLASS_SUMMARIES, run_id, date, summary, schema.CLASS_SUMMARIES)
 

@@ -59,30 +59,40 @@ class Folder:
         self._stats = Stats()
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
+        return self.list_after(prefix, "")
+
+    def list_after(self, prefix: str, after: str) -> Iterator[LakeObject]:
         folder, _, head = prefix.rpartition("/")
         base = f"{folder}/" if folder else ""
         self._boundary.check(self._root / folder)
-        yield from self._walk(self._root / folder, base, head, frozenset())
+        for item in self._walk(self._root / folder, base, head, frozenset(), after):
+            if item.key > after:
+                yield item
 
     def _walk(
-        self, folder: Path, base: str, head: str, above: frozenset[str]
+        self, folder: Path, base: str, head: str, above: frozenset[str], after: str
     ) -> Iterator[LakeObject]:
         """Yield the files under a folder; their keys begin with `base`, then with `head`.
 
         `above` holds the real paths of the parent folders, to detect links that lead back to them.
+        Not all keys up to `after` are left out, but most are before anything is asked about them.
         """
         entries = self._entries(folder, head)[::-1]
         while entries:
             entry = entries.pop()  # caches its path and status
             try:
                 key = base + _key_of(entry.name)
+                if f"{key}0" <= after:  # and so is what a folder of that name has: "/" < "0"
+                    continue
                 is_folder = entry.is_dir()
                 place = os.path.realpath(entry.path) if is_folder or entry.is_symlink() else None
                 if place is not None and not self._boundary.holds(place):
                     yield _unreadable(key, entry.stat(follow_symlinks=False))
                 elif is_folder and place is not None:
                     if place not in above:
-                        yield from self._walk(Path(entry.path), f"{key}/", "", above | {place})
+                        yield from self._walk(
+                            Path(entry.path), f"{key}/", "", above | {place}, after
+                        )
                 else:
                     status = entry.stat()
                     if not entry.is_file():

@@ -147,6 +147,13 @@ class Lake:
         """
         return _interruptible(self._backend.list_objects(_checked(prefix, prefix=True)))
 
+    def list_after(self, prefix: str, after: str) -> Iterator[LakeObject]:
+        """Stream what `list_objects` finds whose key comes after another one, byte by byte.
+
+        A bucket lists nothing before it, so the cost does not grow with what is there.
+        """
+        return _interruptible(self._backend.list_after(_checked(prefix, prefix=True), after))
+
     def list_dirs(self, prefix: str = "") -> Iterator[str]:
         """Yield the folders, one level down, whose path begins with `prefix`; each ends in '/'.
 

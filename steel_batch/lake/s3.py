@@ -71,7 +71,14 @@ class Bucket:
         self._was_warned = False
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
-        for page in self._pages("list_objects_v2", prefix):
+        return self._list(prefix)
+
+    def list_after(self, prefix: str, after: str) -> Iterator[LakeObject]:
+        found = self._list(prefix, StartAfter=self._root + after)
+        return (item for item in found if item.key > after)  # some servers ignore it
+
+    def _list(self, prefix: str, **options: Any) -> Iterator[LakeObject]:
+        for page in self._pages("list_objects_v2", prefix, **options):
             for item in page.get("Contents", ()):
                 if not item["Key"].endswith("/"):
                     yield LakeObject(

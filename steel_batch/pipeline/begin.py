@@ -11,7 +11,7 @@ import datetime
 import logging
 import platform
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from steel_batch import __version__, layout
@@ -19,10 +19,10 @@ from steel_batch.errors import LockHeldError
 from steel_batch.pipeline.prepare import Planned, plan_date
 from steel_batch.pipeline.scope import DateScope
 from steel_batch.runs.plan import check_settings
-from steel_batch.runs.record import Run, RunRecord, latest_run, put_record
+from steel_batch.runs.record import RunRecord, latest_run, put_record, runs_of
 from steel_batch.tables.commit import check_replaceable
-from steel_batch.tables.committed import digest_files
-from steel_batch.tables.table_log import ensure_tables, landed, live_files
+from steel_batch.tables.committed import digest_files, files_of_date
+from steel_batch.tables.table_log import ensure_tables, landed
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ def unfinished_run(scope: DateScope) -> RunRecord | None:
         return run.record
     if scope.config.fresh:
         return None
-    if run.record.files_digest not in (None, digest_files(store, engine, date)):
+    if run.record.files_digest not in (None, digest_files(files_of_date(store, engine, date))):
         # The planner had lost the lock, so these images may already have rows.
         log.warning("run %s is discarded: another run was committed after its plan", run.run_id)
         return None
@@ -68,18 +68,19 @@ def begin_run(scope: DateScope, check_lock: Callable[[], None]) -> tuple[Planned
     """
     config, store, engine, date = scope.config, scope.store, scope.engine_name, scope.date
     # Before the rows are read: a commit after this point makes the plan stale.
-    files_digest = digest_files(store, engine, date)
+    files = files_of_date(store, engine, date)
+    files_digest = digest_files(files)
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         path = Path(scratch) / "plan.parquet"
-        planned = plan_date(scope, path)
+        planned = plan_date(scope, path, files)
         info = planned.info
         if info.num_images == 0:
             return planned, None
         ensure_tables(store)
         rewrites = config.rescore_changed or config.retry_quarantined
         for table in layout.TABLES if rewrites else [layout.CLASS_SUMMARIES]:
-            check_replaceable(store, table, live_files(store, table, engine, date))
-        run_id = layout.run_id(engine, date, _next_number(latest_run(store, engine, date)))
+            check_replaceable(store, table, files[table])
+        run_id = layout.run_id(engine, date, _next_number(runs_of(store, engine, date)))
         with (
             path.open("rb") as written,
             store.open_output(layout.run_file(run_id, "plan.parquet")) as target,
@@ -118,5 +119,5 @@ def begin_run(scope: DateScope, check_lock: Callable[[], None]) -> tuple[Planned
     return planned, record
 
 
-def _next_number(run: Run | None) -> int:
-    return 1 if run is None else layout.split_run_id(run.run_id)[2] + 1
+def _next_number(run_ids: Sequence[str]) -> int:
+    return 1 + max((layout.split_run_id(run_id)[2] for run_id in run_ids), default=0)

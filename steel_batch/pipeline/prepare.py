@@ -18,7 +18,7 @@ from steel_batch.runs.other_keys import ROWS
 from steel_batch.runs.plan import PlanInfo
 from steel_batch.runs.planning import build_plan
 from steel_batch.sources.undated import ImagesByDate
-from steel_batch.tables.committed import known_images, read_rows
+from steel_batch.tables.committed import DateFiles, files_of_date, known_images, read_rows
 
 log = logging.getLogger(__name__)
 
@@ -32,24 +32,31 @@ class Planned:
     example_left_out: str | None
 
 
-def plan_date(scope: DateScope, path: Path) -> Planned:
+def plan_date(scope: DateScope, path: Path, files: DateFiles | None = None) -> Planned:
     """List a date's images and write the plan of those without a row to a local file.
+
+    Args:
+        scope: The date.
+        path: The file.
+        files: The committed files of the engine and date, if the caller has looked at the tables.
 
     Raises:
         ConfigError: There are no images of that date; or an image in whose key the pattern
             finds no date has another date in its name; or images seem to have rows under other
             keys.
     """
-    config, store, engine, date = scope.config, scope.store, scope.engine_name, scope.date
+    config, store, date = scope.config, scope.store, scope.date
+    if files is None:
+        files = files_of_date(store, scope.engine_name, date)
     images = scope.source.select(date)
     dated = ImagesByDate(images, config.images, config.key_pattern, date)
     info = build_plan(
         dated,
         scope.settings,
         path,
-        known=known_images(store, engine, date),
+        known=known_images(store, files),
         is_seen=scope.source.is_seen,
-        rows=partial(read_rows, store, layout.PREDICTIONS, engine, date, ROWS),
+        rows=partial(read_rows, store, files[layout.PREDICTIONS], ROWS),
     )
     if dated.warning is not None:
         log.warning("%s", dated.warning)

@@ -26,8 +26,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Transaction
-from deltalake.exceptions import CommitFailedError, DeltaError
+from deltalake import DeltaTable, Transaction
+from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from steel_batch import interrupt, layout, schema
@@ -39,6 +39,7 @@ from steel_batch.errors import (
     paragraph_of,
 )
 from steel_batch.lake import Lake
+from steel_batch.tables.log_copy import log_copy
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.statistics import cover
 from steel_batch.tables.table_log import (
@@ -47,7 +48,7 @@ from steel_batch.tables.table_log import (
     files_of,
     landed,
     open_table,
-    query_table,
+    query_log,
     removed_files,
 )
 
@@ -147,7 +148,6 @@ def _commit(
 ) -> int:
     engine, date, _ = layout.split_run_id(run_id)
     removed = [_remove(file, table, engine, date) for file in replaced]
-    conflict: Exception | None = None
     unknown: Exception | None = None
     num_unknown = 0
     for attempt in range(attempts):
@@ -167,22 +167,16 @@ def _commit(
         added = [_add(file, table, engine, date, fields) for file in files]
         before()
         try:
-            opened.create_write_transaction(
+            # As the version after the one that was read, or not at all.
+            is_written = log_copy(store, table).append(
+                store,
+                int(opened.version()),
                 [*added, *removed],
-                "append",
                 SCHEMAS[table],
-                partition_by=["engine", "date"],
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(run_id, 1)],
-                    custom_metadata={"run_id": run_id},
-                    # As the version after the one that was read, or not at all.
-                    max_commit_retries=0,
-                ),
+                app_transactions=[Transaction(run_id, 1)],
+                metadata={"run_id": run_id},
             )
-        except CommitFailedError as error:
-            log.info("commit conflict on %s: %s", table, paragraph_of(error))
-            conflict = error
-        except (DeltaError, OSError) as error:
+        except (LakeError, DeltaError, OSError) as error:
             # The log decides: the next attempt reads it before it writes.
             log.warning("commit to %s: outcome unknown: %s", table, paragraph_of(error))
             unknown = error
@@ -190,6 +184,9 @@ def _commit(
             if num_unknown == UNKNOWN_ATTEMPTS:
                 break
         else:
+            if not is_written:
+                log.info("commit conflict on %s: another writer was first", table)
+                continue
             now = _version_with(store, table, run_id, files)
             if now is not None:
                 return now
@@ -209,7 +206,7 @@ def _commit(
     raise CommitConflictError(
         f"the commit of run {run_id} to {table} lost against other writers {attempts} times; "
         "its rows are not committed and its work is kept: run the same command again."
-    ) from conflict
+    )
 
 
 def _version_with(store: Lake, table: str, run_id: str, files: Sequence[DataFile]) -> int | None:
@@ -255,7 +252,7 @@ def _check_replaced(
 
 def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:
     """The table, and the version of the run's transaction in exactly that state."""
-    found = query_table(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
+    found = query_log(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
     if found is None:
         raise LakeError(
             f"the table {store.uri(table)} no longer exists: somebody deleted it. Restore it from "

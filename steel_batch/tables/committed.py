@@ -74,26 +74,35 @@ def _leaves(path: str, kind: pa.DataType) -> list[str]:
     return [path]
 
 
+DateFiles = Mapping[str, Sequence[LiveFile]]
+"""The committed files of an engine and date by table, as one look at each log found them."""
+
+
+def files_of_date(
+    store: Lake, engine: str, date: str, tables: Sequence[str] = layout.TABLES
+) -> DateFiles:
+    """Look at some tables, and return what an engine and date has there."""
+    return {table: live_files(store, table, engine, date) for table in tables}
+
+
 def read_rows(
-    store: Lake, table: str, engine: str, date: str, fields: pa.Schema
+    store: Lake, files: Sequence[LiveFile], fields: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
-    """Stream some columns of every committed row of an engine and date; see `read_file`."""
-    for file in live_files(store, table, engine, date):
+    """Stream some columns of every row of some committed files; see `read_file`."""
+    for file in files:
         yield from read_file(store, file.key, fields, kept=file.kept)
 
 
-def known_images(store: Lake, engine: str, date: str) -> Iterator[pa.RecordBatch]:
+def known_images(store: Lake, files: DateFiles) -> Iterator[pa.RecordBatch]:
     """Key and etag of every image that has a committed row, or a quarantine entry with its code."""
     no_code = [field for field in plan.KNOWN if field.name != "error_code"]
-    for batch in read_rows(store, layout.PREDICTIONS, engine, date, pa.schema(no_code)):
+    for batch in read_rows(store, files[layout.PREDICTIONS], pa.schema(no_code)):
         codes = pa.nulls(batch.num_rows, pa.string())
         yield pa.RecordBatch.from_arrays([*batch.columns, codes], schema=plan.KNOWN)
-    yield from read_rows(store, layout.QUARANTINE, engine, date, plan.KNOWN)
+    yield from read_rows(store, files[layout.QUARANTINE], plan.KNOWN)
 
 
-def known_in(
-    store: Lake, files: Mapping[str, Sequence[LiveFile]]
-) -> Iterator[tuple[str, str, str | None]]:
+def known_in(store: Lake, files: DateFiles) -> Iterator[tuple[str, str, str | None]]:
     """Key and etag of each image of some files, and the code of those in quarantine.
 
     A small file is read whole, in one request.
@@ -119,16 +128,16 @@ def known_in(
 def quarantined_keys(store: Lake, engine: str, date: str) -> Iterator[str]:
     """The keys of the images in quarantine."""
     fields = pa.schema([plan.KNOWN.field("image_key")])
-    for batch in read_rows(store, layout.QUARANTINE, engine, date, fields):
+    files = live_files(store, layout.QUARANTINE, engine, date)
+    for batch in read_rows(store, files, fields):
         yield from batch["image_key"].to_pylist()
 
 
-def digest_files(store: Lake, engine: str, date: str) -> str:
+def digest_files(files: DateFiles) -> str:
     """A digest of the names of the files that `known_images` reads, and of their deleted rows.
 
     It changes with every commit of a run of the engine and date.
     """
-    tables = (layout.PREDICTIONS, layout.QUARANTINE)
-    files = [file for table in tables for file in live_files(store, table, engine, date)]
-    names = [f.key if f.kept is None else f"{f.key} {f.kept.hex()}" for f in files]
+    known = [*files[layout.PREDICTIONS], *files[layout.QUARANTINE]]
+    names = [f.key if f.kept is None else f"{f.key} {f.kept.hex()}" for f in known]
     return hashlib.sha256("\n".join(names).encode()).hexdigest()

@@ -25,8 +25,12 @@ _READ: Final = {_FEATURE, "timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 _MAPPING: Final = "delta.columnMapping.mode"
 
 
-def check_features(opened: DeltaTable) -> None:
+def check_features(opened: DeltaTable, uri: str) -> None:
     """Refuse a table whose files must be read in a way that is not supported here.
+
+    Args:
+        opened: The table.
+        uri: Where it is.
 
     Raises:
         LakeError: It has such a feature.
@@ -36,15 +40,20 @@ def check_features(opened: DeltaTable) -> None:
         others.add("columnMapping")
     if others:
         raise LakeError(
-            f"the table {opened.table_uri} has the Delta feature {', '.join(sorted(others))}, with "
+            f"the table {uri} has the Delta feature {', '.join(sorted(others))}, with "
             "which steel-batch cannot read its files. Another program has enabled it: remove it "
             "there (ALTER TABLE … DROP FEATURE), or restore the table's folder from a backup."
         )
 
 
+def may_have_vectors(opened: DeltaTable) -> bool:
+    """Whether some files of a table may have deleted rows."""
+    return _FEATURE in (opened.protocol().reader_features or ())
+
+
 def kept_rows(opened: DeltaTable) -> dict[str, Kept]:
     """The files with deleted rows, by their path in the table, and which rows they keep."""
-    if _FEATURE not in (opened.protocol().reader_features or ()):
+    if not may_have_vectors(opened):
         return {}
     vectors = pa.table(opened.deletion_vectors())
     root = opened.table_uri.rstrip("/") + "/"

@@ -77,6 +77,14 @@ def evolve(reopen: Callable[[], DeltaTable], fields: pa.Schema) -> bool:
     ) from failures[-1]
 
 
+def is_current(opened: DeltaTable, fields: pa.Schema) -> bool:
+    """Whether `evolve` would find nothing to do, nor to refuse."""
+    try:
+        return not missing_columns(opened, fields) and not partly_bounded_files(opened).num_rows
+    except LakeError:
+        return False
+
+
 def missing_columns(opened: DeltaTable, fields: pa.Schema) -> pa.Schema:
     """The columns of this build that a table lacks.
 

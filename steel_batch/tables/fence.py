@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from deltalake import CommitProperties, Transaction
+from typing import Final
+
+from deltalake import Transaction
 from deltalake.exceptions import DeltaError
 
-from steel_batch import layout
+from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake
-from steel_batch.tables.table_log import SCHEMAS, commit_turn, query_table
+from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.table_log import SCHEMAS, commit_turn, query_log
+
+ATTEMPTS: Final = 40
+PAUSE_SECONDS: Final = 0.1
 
 
 def fence(store: Lake, engine: str, date: str) -> None:
@@ -27,23 +33,33 @@ def fence(store: Lake, engine: str, date: str) -> None:
 
 
 def _fence(store: Lake, table: str, writer: str) -> None:
-    found = query_table(store, table, lambda opened: (opened, opened.transaction_version(writer)))
-    if found is None:
-        return
-    opened, before = found
-    try:
-        opened.create_write_transaction(
-            [],
-            "append",
-            SCHEMAS[table],
-            partition_by=["engine", "date"],
-            commit_properties=CommitProperties(
-                app_transactions=[Transaction(writer, 1 + (before or 0))],
-                custom_metadata={"fence": writer},
-            ),
+    for _ in range(ATTEMPTS):
+        found = query_log(
+            store,
+            table,
+            lambda opened: (int(opened.version()), opened.transaction_version(writer)),
         )
-    except (DeltaError, OSError) as error:
-        raise LakeError(
-            f"the log of {store.uri(table)} cannot be written: {paragraph_of(error)}. Check that "
-            "this user may write to the store."
-        ) from error
+        if found is None:
+            return
+        version, before = found
+        try:
+            is_written = log_copy(store, table).append(
+                store,
+                version,
+                [],
+                SCHEMAS[table],
+                app_transactions=[Transaction(writer, 1 + (before or 0))],
+                metadata={"fence": writer},
+            )
+        except (LakeError, DeltaError, OSError) as error:
+            raise LakeError(
+                f"the log of {store.uri(table)} cannot be written: {paragraph_of(error)}. Check "
+                "that this user may write to the store."
+            ) from error
+        if is_written:
+            return
+        interrupt.sleep(PAUSE_SECONDS)
+    raise LakeError(
+        f"the log of {store.uri(table)} cannot be written: other writers were first {ATTEMPTS} "
+        "times. Run the same command again."
+    )

@@ -36,7 +36,13 @@ from steel_batch.tables.merge import (
 from steel_batch.tables.rewriting import Change, without_planned, write_new
 from steel_batch.tables.summary import FIELDS, summarize
 from steel_batch.tables.sweep import sweep
-from steel_batch.tables.table_log import commit_turn, landed, live_files, open_table
+from steel_batch.tables.table_log import (
+    commit_turn,
+    landed,
+    live_files,
+    open_table,
+    write_checkpoints,
+)
 
 NUM_CHANGES: Final = 10
 """How often a change is computed again because another writer rewrote the table meanwhile."""
@@ -83,6 +89,7 @@ def land_run(
             versions = landing.land_tables(events)
             lost = [table for table in versions if not landed(store, table, record.run_id)]
             if not lost:
+                write_checkpoints(store)
                 return versions[layout.PREDICTIONS]
             log.warning(
                 "run %s was committed to %s, but the log no longer contains it: another writer "
@@ -171,7 +178,8 @@ class _Landing:
         # Over all runs of the date; replaces the previous summary.
         store, record, table = self._store, self._record, layout.CLASS_SUMMARIES
         before = live_files(store, table, record.engine, record.date)
-        rows = read_rows(store, layout.PREDICTIONS, record.engine, record.date, FIELDS)
+        files = live_files(store, layout.PREDICTIONS, record.engine, record.date)
+        rows = read_rows(store, files, FIELDS)
         summary = summarize(rows, self._classes, record.run_id)
         return Change([write_new(store, record, table, 0, attempt, [summary])], before, before)
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 from urllib.parse import unquote
 
 from steel_batch.errors import LakeError
@@ -53,6 +54,14 @@ def missing_entries(store: Lake, table: str) -> list[str]:
 
 def rewritings(store: Lake, table: str) -> Iterator[Rewriting]:
     """The entries that both added and removed files, as far back as the log has its entries."""
+    for version, actions in _entries(store, table):
+        found = _rewriting(table, version, actions)
+        if found is not None:
+            yield found
+
+
+def _entries(store: Lake, table: str) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """The actions of each entry, as far back as the log has its entries."""
     folder = f"{table}/_delta_log/"
     keys = iter(
         sorted(
@@ -67,13 +76,21 @@ def rewritings(store: Lake, table: str) -> Iterator[Rewriting]:
         ):
             if isinstance(data, LakeError):
                 continue  # cleaned up after it was listed
-            found = _rewriting(table, int(key[len(folder) : -len(".json")]), data)
-            if found is not None:
-                yield found
+            lines = [json.loads(line) for line in data.splitlines() if line.strip()]
+            yield int(key[len(folder) : -len(".json")]), lines
 
 
-def _rewriting(table: str, version: int, entry: bytes) -> Rewriting | None:
-    actions = [json.loads(line) for line in entry.splitlines() if line.strip()]
+def removals(store: Lake, table: str) -> set[str]:
+    """The keys of all files that some entry removed, as far back as the log has its entries."""
+    return {
+        f"{table}/{unquote(action['remove']['path'])}"
+        for _, actions in _entries(store, table)
+        for action in actions
+        if "remove" in action
+    }
+
+
+def _rewriting(table: str, version: int, actions: list[dict[str, Any]]) -> Rewriting | None:
     adds = [action["add"] for action in actions if "add" in action]
     removes = [action["remove"] for action in actions if "remove" in action]
     if not adds or not removes:

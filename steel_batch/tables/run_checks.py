@@ -17,7 +17,7 @@ from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import Run
-from steel_batch.tables.committed import known_images
+from steel_batch.tables.committed import files_of_date, known_images
 from steel_batch.tables.content_checks import MEND
 from steel_batch.tables.file_checks import Problem
 from steel_batch.tables.mending import missing_tables
@@ -96,7 +96,7 @@ def _without_row(store: Lake, run_id: str) -> tuple[int, str | None]:
             yield from group.select(["image_key"]).cast(KEY).to_batches()
 
     def known() -> Iterator[pa.RecordBatch]:
-        for batch in known_images(store, engine, date):
+        for batch in known_images(store, files_of_date(store, engine, date)):
             yield batch.select(["image_key"]).cast(KEY)
 
     with scratch_database() as con:

@@ -1,11 +1,12 @@
 """The three Delta tables of a store: creating, opening and querying their logs.
 
 A table's log alone states what is part of it: which files, which of their rows, which runs. Nothing
-here reads rows.
+here reads rows. What only concerns the log is asked of a copy on this machine (`log_copy`).
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,11 +22,23 @@ from steel_batch import layout, schema
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.lake.turns import Turn
-from steel_batch.tables.deletion_vectors import Kept, check_features, kept_rows
-from steel_batch.tables.evolution import evolve
-from steel_batch.tables.provenance import missing_entries
+from steel_batch.tables.deletion_vectors import (
+    Kept,
+    check_features,
+    kept_rows,
+    may_have_vectors,
+)
+from steel_batch.tables.evolution import evolve, is_current
+from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.provenance import missing_entries, removals
 
 Answer = TypeVar("Answer")
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_EVERY: Final = 10
+"""Entries of a log from one checkpoint to the next: see docs/decisions/commits.md."""
+CLEAN_UP_EVERY: Final = 100
 
 _PARTITION: Final = [
     pa.field("engine", pa.string(), nullable=False),
@@ -59,9 +72,11 @@ def ensure_tables(store: Lake) -> None:
         LakeError: The store cannot be written, or a table was not created by steel-batch.
     """
     for table, fields in SCHEMAS.items():
-        if find_table(store, table) is not None:
+        found = query_log(store, table, partial(is_current, fields=fields))
+        if found is False:
             with commit_turn(store):
                 evolve(partial(open_table, store, table), fields)
+        if found is not None:
             continue
         try:
             with commit_turn(store):
@@ -102,11 +117,52 @@ def query_table(store: Lake, table: str, question: Callable[[DeltaTable], Answer
     Raises:
         LakeError: The table cannot be read.
     """
+    return _ask(store, table, partial(_open, store, table), question)
+
+
+def query_log(store: Lake, table: str, question: Callable[[DeltaTable], Answer]) -> Answer | None:
+    """Look at the current table's log, and call a function with the table as the log has it.
+
+    One request if nothing is new since the last look of this process.
+
+    Args:
+        store: The store.
+        table: One of `layout.TABLES`.
+        question: Called with the table, which has no data files: it may only depend on the log.
+
+    Returns:
+        Its answer; None if there is no table.
+
+    Raises:
+        LakeError: The log cannot be read.
+    """
+
+    def look() -> DeltaTable | None:
+        opened = log_copy(store, table).look(store)
+        if opened is not None and may_have_vectors(opened):
+            return _open(store, table)  # they are in files of their own
+        return opened
+
+    return _ask(store, table, look, question)
+
+
+def _open(store: Lake, table: str) -> DeltaTable:
+    return DeltaTable(store.uri(table), storage_options=store.storage_options())
+
+
+def _ask(
+    store: Lake,
+    table: str,
+    find: Callable[[], DeltaTable | None],
+    question: Callable[[DeltaTable], Answer],
+) -> Answer | None:
     uri = store.uri(table)
 
-    def ask() -> Answer:
-        opened = DeltaTable(uri, storage_options=store.storage_options())
-        check_features(opened)
+    def ask() -> Answer | None:
+        opened = find()
+        if opened is None:
+            return None
+        check_features(opened, uri)
         return question(opened)
 
     try:
@@ -146,7 +202,7 @@ def open_table(store: Lake, table: str) -> DeltaTable:
 
 def all_live_files(store: Lake, table: str) -> list[LiveFile]:
     """The committed files, sorted by key; none if there is no table."""
-    return query_table(store, table, partial(files_of, table=table)) or []
+    return query_log(store, table, partial(files_of, table=table)) or []
 
 
 def files_of(opened: DeltaTable, table: str) -> list[LiveFile]:
@@ -177,7 +233,7 @@ def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile
 
 def landed(store: Lake, table: str, run_id: str) -> bool:
     """Whether the run's commit to a table is in its log."""
-    return query_table(store, table, lambda opened: opened.transaction_version(run_id)) is not None
+    return query_log(store, table, lambda opened: opened.transaction_version(run_id)) is not None
 
 
 def landed_runs(store: Lake, table: str, run_ids: Sequence[str]) -> set[str]:
@@ -186,11 +242,14 @@ def landed_runs(store: Lake, table: str, run_ids: Sequence[str]) -> set[str]:
     def ask(opened: DeltaTable) -> set[str]:
         return {run_id for run_id in run_ids if opened.transaction_version(run_id) is not None}
 
-    return query_table(store, table, ask) or set()
+    return query_log(store, table, ask) or set()
 
 
 def removed_files(store: Lake, table: str) -> set[str]:
-    """Files that were removed from the table, by any program, as far back as its log goes."""
+    """Files that were removed from the table, by any program, as far back as its log goes.
+
+    A checkpoint forgets them after a week, so the entries before it are read, too.
+    """
     removed = query_table(
         store,
         table,
@@ -198,7 +257,32 @@ def removed_files(store: Lake, table: str) -> set[str]:
             retention_hours=0, dry_run=True, enforce_retention_duration=False
         ),
     )
-    return {f"{table}/{path}" for path in removed or ()}
+    if removed is None:
+        return set()
+    live = {file.key for file in all_live_files(store, table)}
+    return {f"{table}/{path}" for path in removed} | (removals(store, table) - live)
+
+
+def write_checkpoints(store: Lake) -> None:
+    """Write a checkpoint of each table whose last one is `CHECKPOINT_EVERY` entries old.
+
+    To be called right after the tables were looked at. Old entries are cleaned up as deltalake does
+    by default: every `CLEAN_UP_EVERY` entries, those of more than 30 days. If the store fails, no
+    checkpoint is written: readers do without it, and the next commit tries again.
+    """
+    for table in SCHEMAS:
+        uri = store.uri(table)
+        try:
+            made = log_copy(store, table).checkpoint(store, CHECKPOINT_EVERY)
+            if made is not None and made.version // CLEAN_UP_EVERY > made.last // CLEAN_UP_EVERY:
+                query_table(store, table, _clean_up)
+        except (LakeError, DeltaError, OSError) as error:
+            log.warning("no checkpoint of %s was written: %s", uri, paragraph_of(error))
+
+
+def _clean_up(opened: DeltaTable) -> None:
+    if opened.metadata().configuration.get("delta.enableExpiredLogCleanup", "true") != "false":
+        opened.cleanup_metadata()
 
 
 def commit_turn(store: Lake) -> AbstractContextManager[object]:

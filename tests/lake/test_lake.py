@@ -55,6 +55,18 @@ def test_of_many_reads_each_failure_stands_in_its_place(lake: Lake) -> None:
     assert [type(r) for r in results[40:]] == [MissingObjectError, MissingObjectError]
 
 
+def test_a_listing_after_a_key_leaves_out_those_before(lake: Lake) -> None:
+    """Byte by byte, so ``d-`` comes before what the folder ``d`` has, and ``d0`` after it."""
+    written = ["p/a", "p/d-", "p/d-/x", "p/d/x", "p/d/y/z", "p/d.json", "p/d0", "p/e\u00e4", "q/a"]
+    for key in written:
+        if not any(other.startswith(f"{key}/") for other in written):
+            lake.write(key, b"x")
+    there = [key for key in keys(lake) if key.startswith("p/")]
+    for after in ["", "p", "p/", *written, "p/d", "p/d/", "p/d/y", "p/z"]:
+        found = sorted(item.key for item in lake.list_after("p/", after))
+        assert found == [key for key in there if key > after], after
+
+
 def test_listing_knows_prefixes_sizes_and_etags(lake: Lake) -> None:
     for key in ("line=1/a.jpg", "line=1/sub/b.jpg", "line=12/c.jpg", "other/d.jpg"):
         lake.write(key, b"xyz")

@@ -30,7 +30,13 @@ from steel_batch.lake import Lake
 from steel_batch.lake.retry import Retry
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.commit import land
-from steel_batch.tables.committed import digest_files, known_images, quarantined_keys, read_file
+from steel_batch.tables.committed import (
+    digest_files,
+    files_of_date,
+    known_images,
+    quarantined_keys,
+    read_file,
+)
 from steel_batch.tables.fence import fence
 from steel_batch.tables.merge import DataFile
 from steel_batch.tables.query import run_query
@@ -273,13 +279,13 @@ def test_a_sweep_deletes_nothing_where_another_took_the_lock_and_committed_since
 
 def test_the_digest_of_a_dates_files_is_another_one_once_a_run_lands(folder: Lake) -> None:
     keys = image_keys(6)
-    seen = [digest_files(folder, ENGINE, DATE)]
+    seen = [digest_files(files_of_date(folder, ENGINE, DATE))]
     for bad in ([], keys):  # of the second run all images are quarantined
         commit_run(folder, keys, bad=bad)
-        seen.append(digest_files(folder, ENGINE, DATE))
+        seen.append(digest_files(files_of_date(folder, ENGINE, DATE)))
     assert len(set(seen)) == 3
     commit_run(folder, keys, date="2026-11-22")
-    assert digest_files(folder, ENGINE, DATE) == seen[-1]
+    assert digest_files(files_of_date(folder, ENGINE, DATE)) == seen[-1]
 
 
 def test_a_sweep_takes_what_runs_left_and_nothing_else(folder: Lake) -> None:
@@ -303,7 +309,7 @@ def test_committed_and_quarantined_images_are_known_to_the_next_plan(folder: Lak
     commit_run(folder, keys, bad=keys[:1])
     commit_run(folder, image_keys(3, first=100), date="2026-11-22")
 
-    batches = known_images(folder, ENGINE, DATE)
+    batches = known_images(folder, files_of_date(folder, ENGINE, DATE))
     found = {row["image_key"]: row["error_code"] for b in batches for row in b.to_pylist()}
     assert found == {key: "empty" if key == keys[0] else None for key in keys}
     assert list(quarantined_keys(folder, ENGINE, DATE)) == keys[:1]
@@ -340,7 +346,7 @@ def test_a_committed_file_that_is_damaged_is_named_to_the_next_plan(
     with pytest.raises(
         LakeError, match=f"{file.key} is committed but cannot be read: .* verify` l"
     ):
-        list(known_images(folder, ENGINE, DATE))
+        list(known_images(folder, files_of_date(folder, ENGINE, DATE)))
     with pytest.raises(LakeError, match=r"^a committed file cannot be read: .*verify --") as it:
         run_query(folder, "SELECT max(image_key) FROM predictions")
     assert "\n" not in str(it.value)

@@ -18,7 +18,7 @@ from steel_batch.cli import cli
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
 from steel_batch.tables.commit import land
-from steel_batch.tables.committed import digest_files, known_images
+from steel_batch.tables.committed import digest_files, files_of_date, known_images
 from steel_batch.tables.deletion_vectors import _packed, select
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import all_live_files, ensure_tables, live_files
@@ -120,11 +120,17 @@ def test_deleted_entries_are_not_listed(store: Lake) -> None:
 
 def test_an_image_whose_row_was_deleted_has_none(store: Lake) -> None:
     left = delete_some(store)
-    before = digest_files(store, ENGINE, DATE)
-    rows = [row for batch in known_images(store, ENGINE, DATE) for row in batch.to_pylist()]
+    before = digest_files(files_of_date(store, ENGINE, DATE))
+    rows = [
+        row
+        for batch in known_images(store, files_of_date(store, ENGINE, DATE))
+        for row in batch.to_pylist()
+    ]
     assert sorted(row["image_key"] for row in rows if row["error_code"] is None) == left
     delete_rows(store, PREDICTIONS, live_files(store, PREDICTIONS, ENGINE, DATE)[-1], [0])
-    assert digest_files(store, ENGINE, DATE) != before, "a plan of before is not continued"
+    assert digest_files(files_of_date(store, ENGINE, DATE)) != before, (
+        "a plan of before is not continued"
+    )
 
 
 def test_deleted_rows_are_not_summarized_and_late_images_are_added(store: Lake) -> None:

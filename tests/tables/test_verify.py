@@ -356,7 +356,7 @@ def test_dates_that_are_checked_together_are_told_apart(tmp_path: Path) -> None:
 
     def rows_of(table: str, date: str) -> pa.Table:
         return pa.Table.from_batches(
-            read_rows(store, table, ENGINE, date, schema.TABLES[table]),
+            read_rows(store, live_files(store, table, ENGINE, date), schema.TABLES[table]),
             schema=schema.TABLES[table],
         )
 
