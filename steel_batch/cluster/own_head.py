@@ -21,6 +21,10 @@ from ray._private.state import GlobalState
 POLL_SECONDS: Final = 0.02
 WAIT_SECONDS: Final = 30.0
 """As long as Ray itself waits."""
+STARTS_AT_ONCE: Final = 8
+"""Fewest processes that start at the same time. A dataset needs six, of which the scoring actor and
+the first read task take longest to load; with as many at once as there are CPUs, the read task's
+starts last."""
 
 
 @contextlib.contextmanager
@@ -32,6 +36,8 @@ def own_head() -> Iterator[str]:
     """
     # Or joining would wait until a process for each CPU has loaded Python; they start when needed.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    at_once = max(STARTS_AT_ONCE, os.cpu_count() or 1)
+    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(at_once))
     head = _Head(
         RayParams(
             no_monitor=True,
@@ -58,7 +64,11 @@ class _Head(Node):  # type: ignore[misc]
         """Start none."""
 
     def start_ray_processes(self) -> None:
-        """Start them, and wait until the head knows this node: Ray looks for that once a second."""
+        """Start them, and wait until the head knows this node: Ray looks for that once a second.
+
+        Raises:
+            RuntimeError: One of them ended, for which Ray would wait half a minute.
+        """
         super().start_ray_processes()
         state = GlobalState()
         state._initialize_global_state(
@@ -68,5 +78,8 @@ class _Head(Node):  # type: ignore[misc]
         )
         give_up = time.monotonic() + WAIT_SECONDS
         while not state.node_table() and time.monotonic() < give_up:
+            if not self.remaining_processes_alive():
+                self.kill_all_processes(check_alive=False)
+                raise RuntimeError("One of its processes ended as soon as it was started.")
             time.sleep(POLL_SECONDS)
         state.disconnect()
