@@ -59,12 +59,12 @@ class Scorer:
                 output = slot.infer(len(batch))
                 marked = np.flatnonzero(output.count_NC.any(axis=1))
                 self._describer.mask_NHW[: len(marked)] = output.mask_NHW[marked]
+                self._describer.sample_NHW[: len(batch)] = slot.sample_NHW[: len(batch)]
                 sizes = np.full((len(marked), 2), (self._card.height, self._card.width), np.int32)
-                found.append(
-                    self._describer.describe(
-                        marked.tolist(), sizes, output.peak_NC, output.count_NC
-                    )
+                defects, _ = self._describer.describe(
+                    marked.tolist(), sizes, output.peak_NC, output.count_NC
                 )
+                found.append(defects)
         return pa.table(
             {
                 "name": [Path(name).name for name in names],

@@ -31,31 +31,14 @@ def row_step(height: int) -> int:
 def measure(sample_NHW: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """`MEASURES` of some images, [N, 3].
 
-    A batch takes a few calls: after each, a thread waits for the interpreter's lock.
-
     Args:
         sample_NHW: Some rows of each image.
     """
-    num, height, width = sample_NHW.shape
-    found = np.zeros((num, len(MEASURES)))
-    if not num:
-        return found.astype(np.float32)
-    rows = sample_NHW.reshape(-1, width)
-    mean, square = (
-        _sums(rows, kind).reshape(num, height).mean(axis=1) / width
-        for kind in (cv2.REDUCE_SUM, cv2.REDUCE_SUM2)
-    )
-    found[:, 0], found[:, 1] = mean, np.sqrt(np.maximum(square - mean**2, 0))
-    if width > 1:
-        steps = _sums(cv2.absdiff(rows[:, 1:], rows[:, :-1]), cv2.REDUCE_SUM)
-        found[:, 2] = steps.reshape(num, height).mean(axis=1) / (width - 1)
-    return found.astype(np.float32)
-
-
-def _sums(rows: npt.NDArray[np.uint8], kind: int) -> npt.NDArray[np.float64]:
-    """The sum of each row, or of its squares; exact for up to 66,051 pixels.
-
-    OpenCV adds squares of bytes as 32-bit integers, also if the result is to be a double.
-    """
-    sums = cv2.reduce(rows, 1, kind, dtype=cv2.CV_32S)
-    return np.asarray(sums[:, 0].view(np.uint32), np.float64)
+    found = np.zeros((len(sample_NHW), len(MEASURES)), np.float32)
+    for place, rows_HW in enumerate(sample_NHW):
+        mean, deviation = cv2.meanStdDev(rows_HW)
+        found[place, :2] = mean[0, 0], deviation[0, 0]
+        if rows_HW.shape[1] > 1:
+            left_HW, right_HW = rows_HW[:, :-1], rows_HW[:, 1:]
+            found[place, 2] = cv2.norm(left_HW, right_HW, cv2.NORM_L1) / left_HW.size
+    return found

@@ -1,10 +1,10 @@
-"""Describes the masks of a batch, in this process or in child processes.
+"""Describes the masks and the looks of a batch, in this process or in child processes.
 
 An actor on a GPU makes many small calls to its device, and each waits for the interpreter's lock if
-other threads describe masks. So there, child processes describe them. A child gets the masks in
-memory that it shares with the actor and the request on its standard input; its answer on standard
-output is an Arrow stream. Nothing is unpickled. A child ends when its standard input is closed,
-which also happens if the actor is killed.
+other threads describe masks. So there, child processes describe them. A child gets the masks and
+the sample rows in memory that it shares with the actor and the request on its standard input; its
+answer on standard output is an Arrow stream. Nothing is unpickled. A child ends when its standard
+input is closed, which also happens if the actor is killed.
 
 Shape suffixes: N images, C classes, H rows, W columns.
 """
@@ -26,6 +26,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from steel_batch.errors import ClusterError
+from steel_batch.images.appearance import MEASURES, measure, row_step
 from steel_batch.images.decode import mask_to_source
 from steel_batch.images.isolate import start_child
 from steel_batch.masks.defects import describe_defects
@@ -42,16 +43,20 @@ _STARTS: Final = 2
 
 
 class Describer(Protocol):
-    """Memory for the masks of one batch, and their description. Used by one thread at a time."""
+    """Memory for one batch, and its description. Used by one thread at a time."""
 
     @property
     def mask_NHW(self) -> Masks:
         """Where to write the masks that have pixels, one after the other."""
 
+    @property
+    def sample_NHW(self) -> Masks:
+        """Where to write some rows of each image (`appearance.row_step`)."""
+
     def describe(
         self, marked: Sequence[int], sizes: npt.NDArray[np.int32], peak_NC: Scores, count_NC: Scores
-    ) -> pa.ListArray:
-        """Compute the column ``defects`` of a batch.
+    ) -> tuple[pa.ListArray, Scores]:
+        """Compute the column ``defects`` of a batch, and `appearance.MEASURES` of its images.
 
         Args:
             marked: Indices of the images whose masks are in `mask_NHW`.
@@ -69,6 +74,7 @@ class LocalDescriber:
 
     def __init__(self, shape_NHW: tuple[int, int, int], post_process: PostProcess) -> None:
         self._mask_NHW = np.empty(shape_NHW, np.uint8)
+        self._sample_NHW = np.empty(_sample_shape(shape_NHW), np.uint8)
         self._post_process = post_process
 
     @property
@@ -76,11 +82,18 @@ class LocalDescriber:
         """See `Describer`."""
         return self._mask_NHW
 
+    @property
+    def sample_NHW(self) -> Masks:
+        """See `Describer`."""
+        return self._sample_NHW
+
     def describe(
         self, marked: Sequence[int], sizes: npt.NDArray[np.int32], peak_NC: Scores, count_NC: Scores
-    ) -> pa.ListArray:
+    ) -> tuple[pa.ListArray, Scores]:
         """See `Describer`."""
-        return _describe(self._mask_NHW, marked, sizes, peak_NC, count_NC, self._post_process)
+        post_process = self._post_process
+        defects = _describe(self._mask_NHW, marked, sizes, peak_NC, count_NC, post_process)
+        return defects, measure(self._sample_NHW[: len(peak_NC)])
 
     def close(self) -> None:
         """Do nothing: there is nothing to free."""
@@ -117,9 +130,14 @@ class ChildDescriber:
         """See `Describer`."""
         return self._shared.mask_NHW
 
+    @property
+    def sample_NHW(self) -> Masks:
+        """See `Describer`."""
+        return self._shared.sample_NHW
+
     def describe(
         self, marked: Sequence[int], sizes: npt.NDArray[np.int32], peak_NC: Scores, count_NC: Scores
-    ) -> pa.ListArray:
+    ) -> tuple[pa.ListArray, Scores]:
         """See `Describer`.
 
         Raises:
@@ -132,7 +150,9 @@ class ChildDescriber:
         for _ in range(_STARTS):
             answer = self._ask(_REQUEST.pack(num, len(marked)))
             if answer is not None:
-                return pa.ipc.open_stream(answer).read_all()[0].combine_chunks()
+                table = pa.ipc.open_stream(answer).read_all()
+                looks = np.column_stack([table[name].to_numpy() for name in MEASURES])
+                return table["defects"].combine_chunks(), looks
             end = self._stop()
             self._start()
         raise ClusterError(
@@ -179,8 +199,13 @@ class ChildDescriber:
         return int(child.returncode)
 
 
+def _sample_shape(shape_NHW: tuple[int, int, int]) -> tuple[int, int, int]:
+    num, height, width = shape_NHW
+    return num, height // row_step(height), width
+
+
 class _Shared:
-    """The memory that both processes see: masks and their figures.
+    """The memory that both processes see: masks, their figures, and some rows of the images.
 
     Args:
         file: File descriptor of the memory.
@@ -203,12 +228,13 @@ class _Shared:
         self.marked: npt.NDArray[np.int32] = take(np.int32, num)
         self.sizes: npt.NDArray[np.int32] = take(np.int32, num, 2)
         self.mask_NHW: Masks = take(np.uint8, *shape_NHW)
+        self.sample_NHW: Masks = take(np.uint8, *_sample_shape(shape_NHW))
 
     @staticmethod
     def num_bytes(shape_NHW: tuple[int, int, int], num_classes: int) -> int:
         """Size of the memory."""
-        num, height, width = shape_NHW
-        return num * (8 * num_classes + 12 + height * width)
+        num_rows = shape_NHW[1] + _sample_shape(shape_NHW)[1]
+        return shape_NHW[0] * (8 * num_classes + 12 + num_rows * shape_NHW[2])
 
 
 def _describe(
@@ -240,7 +266,8 @@ def _serve(arguments: Sequence[str], source: BinaryIO, sink: BinaryIO) -> None:
             shared.count_NC[:num],
             post_process,
         )
-        table = pa.table([defects], names=["defects"])
+        looks = measure(shared.sample_NHW[:num]).T
+        table = pa.table([defects, *map(pa.array, looks)], names=["defects", *MEASURES])
         answer = pa.BufferOutputStream()
         with pa.ipc.new_stream(answer, table.schema) as writer:
             writer.write_table(table)

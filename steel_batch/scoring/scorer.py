@@ -27,7 +27,6 @@ from steel_batch.config import INFER_SECONDS, LIMITS, DecodeSettings, Limits
 from steel_batch.engine.contract import Output, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
-from steel_batch.images.appearance import measure
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
 from steel_batch.images.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.images.watchdog import Watchdog
@@ -49,8 +48,8 @@ Done = TypeVar("Done")
 BATCHES_PER_SLOT: Final = 2
 """One batch in the slot, one whose masks are being described."""
 CHILDREN: Final = 8
-"""Processes that describe masks for a GPU. Each describes at least 3,000 images per second, and
-is fed by threads that wait for the interpreter's lock."""
+"""Processes that describe masks and looks for a GPU. Each describes at least 3,000 images per
+second, and is fed by threads that wait for the interpreter's lock."""
 
 
 class ShardScorer:
@@ -294,7 +293,6 @@ class ShardScorer:
                     shapes[place], decoders[place] = shape, None
                 output = self._infer(slot, num, decodes=bool(loaded))
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
-                sample_NHW = slot.sample_NHW[:num].copy()
                 for place in rest:
                     if isinstance(shapes[place], ImageError):
                         count_NC[place] = 0
@@ -303,10 +301,10 @@ class ShardScorer:
                 describer = held.enter_context(self._describers.acquire())
                 masks_NHW = describer.mask_NHW[: len(marked)]
                 np.take(output.mask_NHW, marked, axis=0, out=masks_NHW, mode="clip")
-            looks = measure(sample_NHW)
+                describer.sample_NHW[:num] = slot.sample_NHW[:num]
             places = marked.tolist()
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
-            defects = describer.describe(places, sizes, peak_NC, count_NC)
+            defects, looks = describer.describe(places, sizes, peak_NC, count_NC)
         return Scores(
             shapes=shapes, peak_NC=peak_NC, looks=looks, defects=defects, gpu_decoders=decoders
         )

@@ -70,7 +70,7 @@ def test_a_run_says_that_a_plan_is_built_scores_and_is_silent_the_next_time(
         second = steps_of_scoring("c")
         after = {finding.name: finding for finding in check_nodes(wanted)[0].findings}
     print(*(f"{f.state:5} {f.name}: {f.text}" for f in after.values()), sep="\n")
-    said = f"plan {name} is missing: the first actor builds it, in one to five minutes"
+    said = f"compiled plan {name} is missing: the first actor builds it, in one to five minutes"
     assert first.index(said) < first.index("scoring")
     assert not any("is missing" in step for step in second)
     assert open_gpu().name in before["GPU"].found

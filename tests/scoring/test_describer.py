@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from steel_batch.errors import ClusterError
+from steel_batch.images.appearance import MEASURES, measure, row_step
 from steel_batch.registry.card import PostProcess
 from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.synthetic import render
@@ -31,9 +33,11 @@ def child() -> Iterator[ChildDescriber]:
     made.close()
 
 
-def said(describes: Describer, seed: int, *, height: int = 256, num: int = 8) -> pa.ListArray:
-    """What is said of some synthetic masks, every third of which nobody asks about."""
-    masks = [render(seed, i).bitmask_HW for i in range(num)]
+def said(describes: Describer, seed: int, *, height: int = 256, num: int = 8) -> pa.Table:
+    """What is said of some synthetic strips, of every third of which no mask is asked about."""
+    strips = [render(seed, i) for i in range(num)]
+    masks = [strip.bitmask_HW for strip in strips]
+    describes.sample_NHW[:num] = [strip.image_HW[:: row_step(256)] for strip in strips]
     count_NC = np.array(
         [[np.count_nonzero(mask_HW >> c & 1) for c in range(CLASSES)] for mask_HW in masks],
         np.float32,
@@ -44,7 +48,10 @@ def said(describes: Describer, seed: int, *, height: int = 256, num: int = 8) ->
         describes.mask_NHW[place] = masks[image]
     sizes = np.tile(np.array([height, 1600], np.int32), (len(marked), 1))
     peak_NC = np.linspace(0, 1, num * CLASSES, dtype=np.float32).reshape(num, CLASSES)
-    return describes.describe(marked, sizes, peak_NC, count_NC)
+    defects, looks = describes.describe(marked, sizes, peak_NC, count_NC)
+    assert looks.dtype == np.float32
+    np.testing.assert_array_equal(looks, measure(describes.sample_NHW[:num]))
+    return pa.table([defects, *map(pa.array, looks.T)], names=["defects", *MEASURES])
 
 
 def is_alive(process: int) -> bool:
@@ -62,15 +69,18 @@ def test_a_child_says_what_is_said_here(child: ChildDescriber) -> None:
         expected = said(local, seed, height=height, num=num)
         found = said(child, seed, height=height, num=num)
         assert found.equals(expected)
-        assert found.type == expected.type
+        assert found.schema == expected.schema
         assert len(found) == num
-    assert len(said(local, 1).flatten())
+    assert pc.list_value_length(said(local, 1)["defects"]).to_pylist() != [0] * 8
+    assert len(set(said(local, 1)["brightness"].to_pylist())) == 8
 
 
 def test_a_batch_without_pixels_has_no_defects(child: ChildDescriber) -> None:
     nothing = np.zeros((5, CLASSES), np.float32)
-    found = child.describe([], np.empty((0, 2), np.int32), nothing, nothing)
-    assert found.to_pylist() == [[]] * 5
+    child.sample_NHW[:5] = 7
+    defects, looks = child.describe([], np.empty((0, 2), np.int32), nothing, nothing)
+    assert defects.to_pylist() == [[]] * 5
+    assert looks.tolist() == [[7.0, 0.0, 0.0]] * 5
 
 
 def test_a_child_that_is_killed_is_replaced_and_its_batch_described_again(
