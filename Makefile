@@ -11,18 +11,20 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-# Both parts run in parallel: tests with Ray often wait for processes, and the others use the cores.
+# Both parts run in parallel, in more processes than there are cores: many tests wait for others.
 test: $(VENV)/.test browser machines
 	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-with-ray
 
-# All tests of a file run in one process, so that they share fixtures, servers and cluster.
-test-without-ray test-with-ray: PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+# All tests of a file run in one process, so that they share fixtures, servers and cluster. Files
+# run in the order of tests/conftest.py, the longest first.
+test-without-ray test-with-ray: PYTEST := $(BIN)/python -m pytest --dist loadfile \
+  --no-loadscope-reorder --durations 10
 test-without-ray: $(VENV)/.test
-	$(PYTEST) -m "not ray and not slow and not gpu"
+	$(PYTEST) -n 3 -m "not ray and not slow and not gpu"
 
 # Only files with such tests are imported: all files take each process 7 s of CPU.
 test-with-ray: $(VENV)/.test
-	$(PYTEST) -m "ray and not slow and not gpu" \
+	$(PYTEST) -n 2 -m "ray and not slow and not gpu" \
 	  $$(grep -rlw --include='test_*.py' 'mark\.ray' tests)
 
 test-slow: $(VENV)/.test machines

@@ -62,9 +62,40 @@ def examples(most: int) -> int:
     return -(-most // 3) if hypothesis.settings().derandomize else most
 
 
+LONGEST = (
+    "cli/test_interrupted.py",
+    "pipeline/test_backfill.py",
+    "pipeline/test_faults.py",
+    "pipeline/test_kill.py",
+    "pipeline/test_lost_workers.py",
+    "pipeline/test_concurrent.py",
+    "cluster/test_check_nodes.py",
+    "cluster/test_address.py",
+    "cluster/test_join.py",
+    "cli/test_credentials.py",
+    "pipeline/test_run.py",
+    "pipeline/test_failing_actors.py",
+    "machines/test_network.py",
+    "lake/test_probe.py",
+    "lake/test_lock.py",
+    "images/test_isolate.py",
+    "images/test_decode.py",
+    "lake/test_s3.py",
+    "tables/test_verify.py",
+    "tables/test_writers_at_once.py",
+    "sources/test_limits.py",
+    "sources/test_manifest.py",
+    "lake/test_lake.py",
+    "answers/test_current.py",
+)
+"""The files that take longest: they begin first, so that no process ends with one alone."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test marked ``quick(case, …)`` the other cases are slow."""
+    """The longest files are first; of a test marked ``quick(case, …)`` the other cases are slow."""
+    places = {Path(__file__).parent / file: place for place, file in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(LONGEST)))
     for item in items:
         marker = item.get_closest_marker("quick")
         if marker is not None and item.callspec.id not in marker.args:  # type: ignore[attr-defined]

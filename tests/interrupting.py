@@ -6,7 +6,10 @@ import contextlib
 import json
 import os
 import random
+import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -53,19 +56,30 @@ def start(command: Sequence[str]) -> subprocess.Popen[str]:
     return process
 
 
-def interrupt(command: Sequence[str], number: int, seconds: float, *, times: int = 1) -> Ended:
-    """Send a command a signal some seconds after its start.
+def interrupt(
+    command: Sequence[str],
+    number: int,
+    when: float | Callable[[subprocess.Popen[str]], str],
+    *,
+    times: int = 1,
+) -> Ended:
+    """Send a command a signal.
 
     Args:
         command: Its words.
         number: The signal.
-        seconds: From the moment at which it notes signals.
+        when: Seconds from the moment at which it notes signals, or what waits for another moment
+            and returns what it read of the command's stderr.
         times: How often it is sent, a fifth of a second apart.
     """
     process = start(command)
     with process:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(seconds)
+        told = ""
+        if callable(when):
+            told = when(process)
+        else:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(when)
         was_running, sent = process.poll() is None, time.monotonic()
         for _ in range(times):
             process.send_signal(number)
@@ -78,8 +92,53 @@ def interrupt(command: Sequence[str], number: int, seconds: float, *, times: int
             out, err = process.communicate()
         seconds = time.monotonic() - sent
     return Ended(
-        code=process.returncode, out=out, err=err, was_running=was_running, seconds=seconds
+        code=process.returncode, out=out, err=told + err, was_running=was_running, seconds=seconds
     )
+
+
+def once_said(text: str) -> Callable[[subprocess.Popen[str]], str]:
+    """Wait until a command has written a text to stderr, or has ended."""
+
+    def wait(process: subprocess.Popen[str]) -> str:
+        assert process.stderr is not None
+        told = ""
+        while text not in told and (line := process.stderr.readline()):
+            told += line
+        return told
+
+    return wait
+
+
+def once_worked(seconds: float) -> Callable[[subprocess.Popen[str]], str]:
+    """Wait until a command has used so much CPU, or has ended."""
+
+    def wait(process: subprocess.Popen[str]) -> str:
+        while process.poll() is None and _cpu_seconds(process.pid) < seconds:
+            time.sleep(0.02)
+        return ""
+
+    return wait
+
+
+def once_asked(server: socket.socket, num_refused: int) -> Callable[[subprocess.Popen[str]], str]:
+    """Wait until a command has connected to a server that never answers.
+
+    Args:
+        server: It listens.
+        num_refused: Wait until so many connections were reset.
+    """
+
+    def wait(process: subprocess.Popen[str]) -> str:
+        for _ in range(num_refused or 1):
+            ready, *_ = select.select([server], [], [], END_SECONDS)
+            assert ready, f"{process.args!r} does not connect"
+            if num_refused:
+                connection = server.accept()[0]
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+        return ""
+
+    return wait
 
 
 def complete(command: Sequence[str]) -> Ended:
@@ -154,6 +213,14 @@ def interrupt_again_and_again(
     last = complete(command)
     assert last.code == 0, last
     print(command[3], dict(seen))
+
+
+def _cpu_seconds(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _notes_signals(pid: int) -> bool:

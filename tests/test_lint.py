@@ -1,4 +1,4 @@
-"""What is checked before a commit is what `make lint` checks, and the lock names public hosts."""
+"""What is checked before a commit is what `make lint` checks; lists name what is there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 
 import yaml
+
+from tests.conftest import LONGEST
 
 ROOT = Path(__file__).parents[1]
 TOOL = re.compile(r"(?:\$\(BIN\)|\.venv/bin)/(\w+)((?: (?!-)\w+)?)(.*)")
@@ -29,6 +31,10 @@ def test_hooks_run_what_make_lint_runs() -> None:
     assert {hook["language"] for hook in hooks} == {"system"}, "versions are those of .venv"
     assert tools([hook["entry"] for hook in hooks]) == linted
     assert linted == {"ruff check", "ruff format --check", "codespell", "mypy", "uv lock --check"}
+
+
+def test_the_files_that_begin_first_are_there() -> None:
+    assert [file for file in LONGEST if not (ROOT / "tests" / file).is_file()] == []
 
 
 def test_the_lock_names_no_host_but_the_public_index() -> None:

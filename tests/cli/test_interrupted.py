@@ -19,12 +19,22 @@ from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
 from steel_batch.registry.versions import load_engine
 from steel_batch.tables.verify import verify
-from tests.conftest import DATE, PATTERN, cluster_address, committed_rows, fill_lake
+from tests.conftest import (
+    DATE,
+    PATTERN,
+    cluster_address,
+    committed_rows,
+    fill_lake,
+    use_test_credentials,
+)
 from tests.interrupting import (
     NUM_SLOW,
     held_locks,
     interrupt,
     interrupt_again_and_again,
+    once_asked,
+    once_said,
+    once_worked,
     steel_batch,
 )
 from tests.made_up_run import commit_run, image_keys
@@ -95,17 +105,16 @@ def test_a_packing(num: int, images: Lake, tmp_path: Path) -> None:
     interrupt_again_and_again(command, out, num, seed=3, renew=renew)
 
 
-@pytest.mark.parametrize("kind", ["silent", "refusing"])
-def test_waiting_for_a_store_ends_at_once(kind: str, s3_endpoint: str) -> None:
+@pytest.mark.parametrize("num_refused", [0, 2], ids=["silent", "refusing"])
+def test_waiting_for_a_store_ends_at_once(num_refused: int) -> None:
     """The one never answers, for which a request waits 30 s; the other is tried again for 20 s."""
-    assert s3_endpoint, "for its credentials"
+    use_test_credentials()
     with socket.socket() as place:
         place.bind(("127.0.0.1", 0))
-        if kind == "silent":
-            place.listen()
+        place.listen()
         url = f"http://127.0.0.1:{place.getsockname()[1]}"
         command = steel_batch("verify", "--store", "s3://bucket/store", "--endpoint-url", url)
-        ended = interrupt(command, signal.SIGTERM, 6.0)
+        ended = interrupt(command, signal.SIGTERM, once_asked(place, num_refused))
     assert ended.was_running, ended
     assert ended.code == 130, ended
     assert ended.err == f"{MESSAGE}\n"
@@ -120,7 +129,7 @@ def test_waiting_for_a_lock_ends_at_once(images: Lake, store: Lake, tiny_engine:
             "score", "--images", images.url, "--key-pattern", PATTERN, "--store", store.url,
             "--engine", tiny_engine, "--date", DATE, "--lock-wait", 100,
         )  # fmt: skip
-        ended = interrupt(command, signal.SIGINT, 6.0)
+        ended = interrupt(command, signal.SIGINT, once_said("waiting up to"))
         assert len(held_locks(store)) == 1, "another's stays"
     assert (ended.was_running, ended.code) == (True, 130), ended
     assert "waiting up to 100 s for the lock" in ended.err
@@ -130,7 +139,8 @@ def test_waiting_for_a_lock_ends_at_once(images: Lake, store: Lake, tiny_engine:
 def test_a_long_query_ends_at_once(store: Lake) -> None:
     commit_run(store, image_keys(20))
     sql = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
-    ended = interrupt(steel_batch("query", "--store", store.url, sql), signal.SIGTERM, 6.0)
+    command = steel_batch("query", "--store", store.url, sql)
+    ended = interrupt(command, signal.SIGTERM, once_worked(2.5))
     assert (ended.was_running, ended.code) == (True, 130), ended
     assert ended.out == ""
     assert ended.err.endswith(f"{MESSAGE}\n")

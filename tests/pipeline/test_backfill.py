@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -69,7 +67,7 @@ def store(tmp_path: Path) -> Lake:
 @pytest.mark.parametrize("num_dates", [8, 30])
 @pytest.mark.quick("8")
 def test_dates_interrupted_twice_are_each_committed_once(
-    num_dates: int, images: Lake, store: Lake, tiny_engine: Path
+    num_dates: int, images: Lake, store: Lake, tiny_engine: Path, steel_batch: Command
 ) -> None:
     for date in _dates(num_dates):
         fill_lake(images, num_images=4, date=date)
@@ -97,9 +95,10 @@ def test_dates_interrupted_twice_are_each_committed_once(
             assert held_locks(store) == []
     num_before = len(list(store.list_objects("backfills/")))
     assert num_before < num_dates
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    words = command[3:]
+    done = steel_batch(*words)
+    assert done.code == 0, done.err
+    told = done.json
     # The killed command may have committed dates that it could not note any more.
     assert told["num_done_before"] >= num_before
     assert told["num_committed"] + told["num_done_before"] == num_dates
@@ -108,14 +107,14 @@ def test_dates_interrupted_twice_are_each_committed_once(
     assert list(verify(store)) == []
     # What each date cost, whichever command it was that scored it.
     costs = {entry["date"]: entry for entry in told["dates"]}
-    told = subprocess.run([*command[:-1], "text"], capture_output=True, text=True, check=True)
-    rows = [line.split("  ") for line in told.stderr.splitlines() if line.startswith("2026-10-")]
+    text = steel_batch(*words[:-1], "text").err
+    rows = [line.split("  ") for line in text.splitlines() if line.startswith("2026-10-")]
     table = [[cell.strip() for cell in row if cell] for row in rows]
     assert [row[:2] for row in table] == [[date, "done before"] for date in _dates(num_dates)]
     for date, _, num_images, _, seconds, run_id in table:
         assert run_id == costs[date]["result"]["run_id"]
         assert (num_images, seconds) == ("4", f"{costs[date]['seconds']:,.1f}")
-    assert "total" in told.stderr
+    assert "total" in text
 
 
 def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
@@ -135,12 +134,9 @@ def test_a_failing_date_stops_no_other_and_stop_after_stops_the_rest(
     assert [outcome.date for outcome in outcomes] == dates[::-1]
     assert _states(outcomes)["failed"] == 2
     assert _images_per_date(store) == {d: 4 for d in dates if d not in (dates[1], dates[3])}
-    outcomes = backfill(
-        score_config(images, store, tiny_engine, date="all", max_bad=0.5),
-        BackfillConfig(),
-        lambda _: None,
-    )
-    assert _states(outcomes) == {"committed": 2, "done before": 4}
+    for date in (dates[1], dates[3]):
+        score_here(config.replace(date=date, max_bad=0.5))
+    assert _states(backfill(config, BackfillConfig(), lambda _: None)) == {"done before": 6}
 
 
 def test_a_damaged_plan_stops_no_other_date(images: Lake, store: Lake, tiny_engine: Path) -> None:
@@ -166,9 +162,8 @@ def test_a_damaged_plan_stops_no_other_date(images: Lake, store: Lake, tiny_engi
     assert _images_per_date(store) == {dates[1]: 4, dates[3]: 4}
     for key, plan in plans.values():
         store.write(key, plan)
-    assert _states(backfill(config, BackfillConfig(), lambda _: None)) == {
-        "committed": 2, "done before": 2,
-    }  # fmt: skip
+    for date in (dates[0], dates[2]):
+        assert score_here(config.replace(date=date)).num_scored == 4
     assert _images_per_date(store) == dict.fromkeys(dates, 4)
 
 
@@ -219,10 +214,9 @@ def test_a_backfill_counts_what_it_leaves_alone_as_score_does(
 ) -> None:
     date = "2026-10-01"
     fill_lake(images, num_images=4, date=date)
+    score_here(score_config(images, store, tiny_engine, date=date))
     flags = ["--images", images.url, "--key-pattern", PATTERN, "--store", store.url, "--from",
-             date, "--to", date, "--engine", tiny_engine, "--ray-address",
-             cluster_address()]  # fmt: skip
-    assert steel_batch("backfill", *flags).code == 0
+             date, "--to", date, "--engine", tiny_engine]  # fmt: skip
     images.write(f"line=1/date={date}/b.JPG", b"x")
     (first, *_) = [item.key for item in images.list_objects(f"line=1/date={date}/im")]
     images.write(first, images.read(first) + b" ")

@@ -68,10 +68,11 @@ def test_actors_that_die_while_they_load_end_the_run_and_not_never(
 
 
 def test_a_shard_that_takes_longer_than_ray_data_waits_for_any_progress_is_waited_for(
-    images: Lake, tmp_path: Path, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(DataContext.get_current(), "execution_no_progress_timeout_s", 1)
-    store = Lake(str(tmp_path / "store"))
+    images, store = Lake(str(tmp_path / "images")), Lake(str(tmp_path / "store"))
+    fill_lake(images, num_images=4)  # a second each
     decoder = "tests.pipeline.decoders:very_slow"
     config = score_config(images, store, tiny_engine, decoder=decoder, num_actors=1)
-    assert run_score(config).num_scored == 12
+    assert run_score(config).num_scored == 4

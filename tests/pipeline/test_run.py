@@ -22,7 +22,6 @@ from steel_batch.config import ScoreConfig
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import ConfigError, PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
-from steel_batch.pipeline.score import score
 from steel_batch.registry.card import Card
 from steel_batch.runs.events import read_events
 from steel_batch.runs.record import RunResult
@@ -298,16 +297,6 @@ def test_an_unfinished_run_with_other_settings_is_not_continued(
     assert result.run_id is not None
     assert result.run_id.endswith("-0002")
     assert result.num_scored == 30
-
-
-@pytest.mark.quick("folder")
-def test_all_dates_of_a_lake_are_scored_as_runs_of_their_own(
-    images: Lake, store: Lake, tiny_engine: Path
-) -> None:
-    fill_lake(images, num_images=4, date="2026-11-22")
-    config = score_config(images, store, tiny_engine, date="all")
-    results = list(score(config, lambda _: None))
-    assert [(r.date, r.num_scored) for r in results] == [(DATE, 30), ("2026-11-22", 4)]
 
 
 @pytest.mark.quick("folder")

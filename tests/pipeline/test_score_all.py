@@ -23,8 +23,8 @@ from tests.made_up_run import commit_run, keys_of
 from tests.pipeline.decoders import NOTE
 
 DATES = ("2026-11-20", "2026-11-21", "2026-11-22")
-NOBODY = "127.0.0.1:9"
-"""An address of no cluster."""
+NOBODY = "http://127.0.0.1:9"
+"""An address of no cluster; at one that might be a head, the command would wait for it to start."""
 
 
 @pytest.fixture
