@@ -108,12 +108,16 @@ def test_an_object_that_is_never_sent_whole_is_never_taken_for_it(
 
 
 @pytest.mark.parametrize(
-    ("checksum", "kind"),
-    [("when_supported", "FlexibleChecksumError"), ("when_required", "bad_answer")],
+    ("checksum", "kinds"),
+    [
+        # Older clients do not ask for the CRC32, and the etag is enough.
+        ("when_supported", {"retries_FlexibleChecksumError", "retries_bad_answer"}),
+        ("when_required", {"retries_bad_answer"}),
+    ],
     ids=["CRC32 of a writer of today", "MD5 for an etag"],
 )
 def test_a_byte_that_was_changed_on_the_way_is_noticed_and_read_again(
-    checksum: str, kind: str, bucket: str, s3_endpoint: str, faulty: Lake, proxy: FaultProxy
+    checksum: str, kinds: set[str], bucket: str, s3_endpoint: str, faulty: Lake, proxy: FaultProxy
 ) -> None:
     data = bytes(range(256)) * 40
     s3 = boto3.client(
@@ -125,7 +129,8 @@ def test_a_byte_that_was_changed_on_the_way_is_noticed_and_read_again(
     assert faulty.read_many([ReadRequest(key=f"k{i}") for i in range(20)]) == [data] * 20
     num_changed = proxy.counts()[CHANGED_BYTE]
     assert num_changed > 3
-    assert faulty.counts()["retries"] == faulty.counts()[f"retries_{kind}"] == num_changed
+    counts = faulty.counts()
+    assert counts["retries"] == sum(counts.get(kind, 0) for kind in kinds) == num_changed
 
 
 def test_of_writers_whose_answers_are_lost_exactly_one_wins(

@@ -37,8 +37,8 @@ def answers(dataset: Dataset) -> Lessons:
         ({"contrast": 0.3}, 64, 1),
         ({"noise": 6.0, "contrast": 0.3}, 64, 1),
         ({"mix_share": 0.5}, 64, 0),
-        ({"zoom": 0.2, "rotate_degrees": 10.0}, 100, 4),
-        ({"zoom": 0.3, "rotate_degrees": 30.0, "noise": 3.0, "mix_share": 0.5}, 64, 4),
+        ({"zoom": 0.2, "rotate_degrees": 10.0}, 100, 5),
+        ({"zoom": 0.3, "rotate_degrees": 30.0, "noise": 3.0, "mix_share": 0.5}, 64, 5),
     ],
 )
 def test_crops_made_on_the_device_are_those_that_threads_make(

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import onnx
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper, shape_inference
@@ -40,6 +41,10 @@ def columns(before: int, scale: np.float32) -> tuple[int, int]:
     return inferred.type.tensor_type.shape.dim[3].dim_value, made.shape[3]
 
 
+@pytest.mark.skipif(
+    tuple(map(int, onnx.__version__.split(".")[:2])) < (1, 22),
+    reason="ONNX infers sizes in double precision from 1.22 on",
+)
 def test_the_nearest_float_of_a_scale_loses_a_row_and_ours_does_not() -> None:
     inferred, made = columns(12, np.float32(25 / 12))
     assert (inferred, made) == (24, 25), "ONNX rounds down in double precision, its runtime not"
