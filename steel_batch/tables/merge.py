@@ -30,7 +30,10 @@ from steel_batch.tables.statistics import columns_with_nan, file_statistics
 FILES: Final = FileFormat("the list of a run's files", newest=2, bare="files")
 REPLACED: Final = FileFormat("the list of the files that a run replaces", newest=2, bare="keys")
 ROW_GROUP_ROWS: Final = 32_768
-"""Maximum rows of a row group; a row group never spans two lines, so one line is cheap to read."""
+"""Maximum rows of a row group."""
+LEAST_GROUP_ROWS: Final = 4_096
+"""A row group with at least as many rows ends with its line, so that one line is cheap to read.
+Lines with fewer share one: a group of its own would cost more than reading its neighbours."""
 T = TypeVar("T")
 
 READ_AT_ONCE: Final = 64
@@ -234,36 +237,35 @@ def _rows(data: bytes | LakeError, receipt: Receipt) -> bytes:
 
 
 def _row_groups(tables: Iterable[pa.Table], by_line: bool) -> Iterator[pa.Table]:
-    """Regroup rows into tables of one line and at most `ROW_GROUP_ROWS` rows."""
+    """Regroup rows: a group ends with the first line that fills it, or at `ROW_GROUP_ROWS`."""
     pending: list[pa.Table] = []
     num_pending = 0
     for table in tables:
-        for part in _parts(table, by_line):
-            changed = by_line and pending and pending[0]["line"][0] != part["line"][0]
-            if pending and (changed or num_pending + part.num_rows > ROW_GROUP_ROWS):
+        starts = _line_starts(pending[-1:], table) if by_line else np.empty(0, np.int64)
+        place = 0
+        while place < table.num_rows:
+            fitting = starts[starts >= place + max(0, LEAST_GROUP_ROWS - num_pending)]
+            most = min([place + ROW_GROUP_ROWS - num_pending, *fitting[:1].tolist()])
+            part = table.slice(place, most - place)
+            place += part.num_rows
+            if part.num_rows:
+                pending.append(part)
+                num_pending += part.num_rows
+            if place == most:
                 yield pa.concat_tables(pending)
                 pending, num_pending = [], 0
-            pending.append(part)
-            num_pending += part.num_rows
     if pending:
         yield pa.concat_tables(pending)
 
 
-def _parts(table: pa.Table, by_line: bool) -> Iterator[pa.Table]:
-    """Split a table where its line changes, and where it exceeds the size of a row group."""
-    for part in _split_lines(table) if by_line else [table]:
-        for start in range(0, part.num_rows, ROW_GROUP_ROWS):
-            yield part.slice(start, ROW_GROUP_ROWS)
-
-
-def _split_lines(table: pa.Table) -> Iterator[pa.Table]:
-    encoded = pc.dictionary_encode(table["line"], null_encoding="encode").combine_chunks()
+def _line_starts(before: Sequence[pa.Table], table: pa.Table) -> npt.NDArray[np.int64]:
+    """The rows of a table with which a line begins, which is not that of the row before."""
+    last = [chunk for rows in before for chunk in rows["line"][rows.num_rows - 1 :].chunks]
+    lines = pa.chunked_array([*last, *table["line"].chunks], pa.string())
+    encoded = pc.dictionary_encode(lines, null_encoding="encode").combine_chunks()
     codes = encoded.indices if isinstance(encoded, pa.DictionaryArray) else encoded.chunk(0).indices
-    runs = pc.run_end_encode(codes)
-    start = 0
-    for end in runs.run_ends.to_pylist():
-        yield table.slice(start, end - start)
-        start = end
+    starts: npt.NDArray[np.int64] = np.flatnonzero(np.diff(codes.to_numpy())) + (1 - len(last))
+    return starts
 
 
 class _Digest(io.RawIOBase):

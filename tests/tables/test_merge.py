@@ -20,10 +20,12 @@ from steel_batch.lake import Lake
 from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.merge import (
+    LEAST_GROUP_ROWS,
     READ_AT_ONCE,
     ROW_GROUP_ROWS,
     DamagedShardsError,
     DataFile,
+    _row_groups,
     cut_files,
     load_files,
     merge_shards,
@@ -134,14 +136,56 @@ def test_merging_again_gives_the_same_bytes(folder: Lake, planned: RunRecord) ->
     assert merge(folder, planned) == merge(folder, planned)
 
 
-def test_a_row_group_is_of_one_line_and_says_so(folder: Lake, planned: RunRecord) -> None:
-    score_shards(folder, planned)
-    (file,) = merge(folder, planned)
+def line_of(line: str | None, num_rows: int) -> pa.Table:
+    """Many rows of one line."""
+    row = rows_table([made_up_row(f"{line or '-'}/im.jpg", "r")])
+    return row.take(pa.array(np.zeros(num_rows, np.int64)))
+
+
+def test_a_long_line_has_a_row_group_of_its_own_which_says_so(folder: Lake) -> None:
+    file = write_predictions(folder, [line_of(n, LEAST_GROUP_ROWS) for n in (None, "1", "2")])
     with folder.open_input(file.merged) as stream:
         metadata = pq.read_metadata(stream)
     assert bounds(metadata, "line") == [(None, None), ("1", "1"), ("2", "2")]
-    assert [metadata.row_group(group).num_rows for group in range(3)] == [13, 13, 14]
+    assert group_sizes(folder, file) == [LEAST_GROUP_ROWS] * 3
     assert all(least is not None for least, _ in bounds(metadata, "has_defect"))
+
+
+def test_thousands_of_short_lines_share_few_row_groups(folder: Lake) -> None:
+    """Each row group costs some kilobytes of footer, and some milliseconds."""
+    rows = line_of("1", 3 * 5000)
+    lines = pa.array(np.repeat([f"{n:04d}" for n in range(5000)], 3))
+    rows = rows.set_column(rows.schema.get_field_index("line"), rows.schema.field("line"), lines)
+    file = write_predictions(folder, [rows.slice(n, 64) for n in range(0, rows.num_rows, 64)])
+    with folder.open_input(file.merged) as stream:
+        metadata = pq.read_metadata(stream)
+    *sizes, last = group_sizes(folder, file)
+    assert sum(sizes) + last == 15_000
+    assert all(LEAST_GROUP_ROWS <= size < LEAST_GROUP_ROWS + 3 for size in sizes)
+    found = bounds(metadata, "line")
+    assert all(str(one[1]) < str(other[0]) for one, other in itertools.pairwise(found))
+
+
+@given(
+    st.lists(st.integers(1, 2 * ROW_GROUP_ROWS), min_size=1, max_size=12),
+    st.lists(st.integers(0, 100_000), max_size=20),
+    st.booleans(),
+)
+def test_row_groups_are_neither_small_nor_large_and_end_with_lines(
+    num_rows: list[int], cuts: list[int], by_line: bool
+) -> None:
+    lines = np.repeat(np.arange(len(num_rows)), num_rows)
+    names = pa.array([None, *(f"{n:02d}" for n in range(1, len(num_rows)))], pa.string())
+    rows = pa.table({"line": names.take(pa.array(lines)), "number": np.arange(len(lines))})
+    places = [0, *sorted(min(cut, len(lines)) for cut in cuts), len(lines)]
+    parts = [rows.slice(first, stop - first) for first, stop in itertools.pairwise(places)]
+    groups = list(_row_groups(parts, by_line))
+    assert pa.concat_tables(groups).equals(rows)
+    stops = np.cumsum([group.num_rows for group in groups])
+    for group, stop in zip(groups[:-1], stops[:-1], strict=True):
+        is_end = lines[stop - 1] != lines[stop]
+        assert group.num_rows == ROW_GROUP_ROWS or (by_line and is_end)
+        assert LEAST_GROUP_ROWS <= group.num_rows <= ROW_GROUP_ROWS
 
 
 def bounds(metadata: pq.FileMetaData, name: str) -> list[tuple[object, object]]:
@@ -160,7 +204,7 @@ def test_statistics_spare_readers_the_other_lines_and_those_without_defects(fold
         rows = [made_up_row(key, "r") for key in image_keys(200, lines=(line,))]
         if line != "2":
             rows = [{**row, "has_defect": False, "defects": []} for row in rows]
-        tables.append(rows_table(rows))
+        tables += [rows_table(rows)] * (LEAST_GROUP_ROWS // 200 + 1)
     file = write_predictions(folder, tables)
     with folder.open_input(file.merged) as stream:
         fragment = ds.ParquetFileFormat().make_fragment(pa.BufferReader(stream.read()))
@@ -200,7 +244,7 @@ def test_row_groups_are_no_larger_than_they_may_be_however_large_a_shard(folder:
     assert max(sizes) <= ROW_GROUP_ROWS
 
 
-def test_small_shards_of_a_line_share_a_row_group_and_empty_tables_change_nothing(
+def test_small_shards_share_a_row_group_and_empty_tables_change_nothing(
     folder: Lake,
 ) -> None:
     parts = [rows_table([made_up_row(key, "r")]) for key in image_keys(6, lines=("1",))]
@@ -208,14 +252,12 @@ def test_small_shards_of_a_line_share_a_row_group_and_empty_tables_change_nothin
     empty = parts[0].slice(0, 0)
     filtered = pa.concat_tables([parts[0], parts[1]]).filter(pa.array([False, False]))
     file = write_predictions(folder, [empty, *nameless, filtered, *parts[:3], empty, *parts[3:]])
-    assert group_sizes(folder, file) == [6, 6]
+    assert group_sizes(folder, file) == [12]
 
 
 def test_a_table_in_many_chunks_is_cut_at_its_lines_all_the_same(folder: Lake) -> None:
-    rows = [made_up_row(key, "r") for line in (None, "1", "2") for key in
-            image_keys(5, lines=(line,))]  # fmt: skip
-    chunked = pa.concat_tables([rows_table([row]) for row in rows])
-    assert group_sizes(folder, write_predictions(folder, [chunked])) == [5, 5, 5]
+    chunked = pa.concat_tables([line_of(n, 1000) for n in (None, "1", "2") for _ in range(5)])
+    assert group_sizes(folder, write_predictions(folder, [chunked])) == [5000, 5000, 5000]
 
 
 def replace(lake: Lake, receipt: Receipt, data: bytes | None) -> None:
