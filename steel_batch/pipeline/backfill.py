@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 from steel_batch.config import BackfillConfig, ScoreConfig
 from steel_batch.errors import SteelBatchError
@@ -10,7 +12,8 @@ from steel_batch.pipeline.ledger import Ledger
 from steel_batch.pipeline.many_dates import ManyDates
 from steel_batch.pipeline.outcomes import DateOutcome
 from steel_batch.pipeline.scope import Scope, open_scope
-from steel_batch.runs.events import Observer
+from steel_batch.pipeline.settled import DATES_AT_ONCE, settled_dates
+from steel_batch.runs.events import Observer, Progress
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +38,9 @@ def backfill(config: ScoreConfig, settings: BackfillConfig, observe: Observer) -
     ledger = Ledger(scope)
     done = ledger.read(dates)  # even if it is not used: entries of a newer format are refused
     outcomes = {} if settings.recheck else done
+    observe(Progress(step="looking for dates with new images"))
+    for outcome in _settled(scope, ledger, [date for date in dates if date not in outcomes]):
+        outcomes[outcome.date] = outcome
     todo = [date for date in dates if date not in outcomes]
     many = ManyDates(
         scope,
@@ -51,6 +57,16 @@ def backfill(config: ScoreConfig, settings: BackfillConfig, observe: Observer) -
             trace = None if isinstance(error, SteelBatchError) else error
             log.warning("date %s failed: %s", outcome.date, error, exc_info=trace)
     return [outcomes.get(date, DateOutcome(date=date, state="not begun")) for date in dates]
+
+
+def _settled(scope: Scope, ledger: Ledger, dates: list[str]) -> Iterator[DateOutcome]:
+    """The dates of which nothing is new; they need neither a lock nor the cluster."""
+    with ThreadPoolExecutor(DATES_AT_ONCE, "note") as pool:
+        found = [
+            DateOutcome(date=result.date, state="committed", seconds=result.seconds, result=result)
+            for result in settled_dates(scope, dates)
+        ]
+        yield from pool.map(ledger.note, found)
 
 
 def _find_dates(scope: Scope, settings: BackfillConfig) -> list[str]:

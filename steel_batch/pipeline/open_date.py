@@ -10,7 +10,6 @@ from steel_batch.errors import FormatError, LakeError, TransientLakeError
 from steel_batch.lake.lock import Lease
 from steel_batch.pipeline.attempt import Attempt, Stopwatch
 from steel_batch.pipeline.begin import begin_run, unfinished_run
-from steel_batch.pipeline.prepare import Planned
 from steel_batch.pipeline.scope import DateScope
 from steel_batch.pipeline.states import DateState, NothingNew, ToCommit, ToScore
 from steel_batch.runs.events import Meter, Observer, Progress
@@ -50,7 +49,15 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
             with stopwatch.timed("plan"):
                 planned, record = begin_run(scope, lease.check)
             if record is None:
-                yield NothingNew(_nothing_new(scope, planned, stopwatch))
+                result = nothing_new(
+                    scope,
+                    seconds=stopwatch.elapsed_seconds,
+                    num_committed=planned.info.num_committed,
+                    num_changed=planned.info.num_changed,
+                    num_left_out=planned.num_left_out,
+                    example_left_out=planned.example_left_out,
+                )
+                yield NothingNew(result)
                 return
         attempt = Attempt(
             scope, record, lease=lease, meter=meter, stopwatch=stopwatch, observe=observe
@@ -106,8 +113,25 @@ def _state_of(attempt: Attempt, *, is_new: bool) -> ToCommit | ToScore:
     return ToScore(attempt, []) if files is None else ToCommit(attempt, files)
 
 
-def _nothing_new(scope: DateScope, planned: Planned, stopwatch: Stopwatch) -> RunResult:
-    info = planned.info
+def nothing_new(
+    scope: DateScope,
+    *,
+    seconds: float,
+    num_committed: int,
+    num_changed: int,
+    num_left_out: int,
+    example_left_out: str | None,
+) -> RunResult:
+    """The result of a date of which every image has its row or entry.
+
+    Args:
+        scope: The date.
+        seconds: How long finding that out took.
+        num_committed: Images with a row or an entry of the same etag.
+        num_changed: Images whose etag differs from that of their row.
+        num_left_out: Objects that are not images.
+        example_left_out: One of them.
+    """
     return RunResult(
         run_id=None,
         engine=scope.engine_name,
@@ -116,14 +140,14 @@ def _nothing_new(scope: DateScope, planned: Planned, stopwatch: Stopwatch) -> Ru
         num_scored=0,
         num_quarantined=0,
         num_shards=0,
-        seconds=round(stopwatch.elapsed_seconds, 3),
+        seconds=round(seconds, 3),
         images_per_second=0.0,
         startup_seconds=0.0,
         committed=True,
         table_version=None,
         predictions=scope.predictions_glob,
-        num_committed_before=info.num_committed,
-        num_changed=info.num_changed,
-        num_left_out=planned.num_left_out,
-        example_left_out=planned.example_left_out,
+        num_committed_before=num_committed,
+        num_changed=num_changed,
+        num_left_out=num_left_out,
+        example_left_out=example_left_out,
     )

@@ -35,10 +35,10 @@ FIRST_IMAGES: Final = 32
 """Most images of the first shard: a run that cannot go well shows it soon, and on a CPU a shard of
 512 images takes seconds."""
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
-_OF_A_MOMENT: Final = "('missing', 'changed')"
+OF_A_MOMENT: Final = ("missing", "changed")
 """Codes that state nothing about the bytes listed under that etag: they were never read."""
 
-_FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
+FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
 """In GNU tar's incremental backups, earlier builds took a time for the beginning of a name."""
 
 
@@ -92,7 +92,7 @@ def _write(
     if settings.get(RETRY):
         again = "true"
     elif is_seen:
-        again += f" OR known.error_code IN {_OF_A_MOMENT}"
+        again += f" OR known.error_code IN {OF_A_MOMENT}"
     retried = f"(known.error_code IS NOT NULL AND ({again}))"
     wanted = f"(known.etag IS NULL OR {retried}"
     wanted += " OR known.etag <> listed.etag)" if settings["rescore_changed"] else ")"
@@ -148,7 +148,7 @@ def _write(
 def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
     """Recognise images of the same tar that were committed under a key of an earlier build."""
     [(num_former,)] = con.execute(
-        "SELECT count(*) FROM known WHERE regexp_matches(image_key, $1)", [_FORMER_KEY]
+        "SELECT count(*) FROM known WHERE regexp_matches(image_key, $1)", [FORMER_KEY]
     ).fetchall()
     if num_former:
         con.execute(
@@ -158,7 +158,7 @@ def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
             "AND former.etag = listed.etag WHERE regexp_matches(former.image_key, $1) "
             "AND former.image_key NOT IN (SELECT image_key FROM listed) "
             "AND listed.image_key NOT IN (SELECT image_key FROM known)",
-            [_FORMER_KEY],
+            [FORMER_KEY],
         )
 
 
