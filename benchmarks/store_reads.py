@@ -11,6 +11,7 @@ them; their etags are not those of the rows, so each is counted as changed. Stor
 
     git worktree add ../before 89263a3
     python -m benchmarks.store_reads --against ../before [--sizes 50,100,365,1000] [--places s3]
+    python -m benchmarks.store_reads --draw      # docs/images/store_reads_*.svg from the results
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import argparse
 import datetime
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -30,7 +32,8 @@ from typing import Any, Final
 
 from benchmarks.cli import _CHILD, ROOT
 from benchmarks.delayed_s3 import DelayedS3, delayed_s3
-from benchmarks.machine import keep
+from benchmarks.machine import LOAD_BEFORE, RESULTS, describe_machine
+from benchmarks.picture import draw
 
 PATTERN: Final = "line={line}/date={date}/{image_id}.jpg"
 LAST: Final = datetime.date(2026, 11, 21)
@@ -128,9 +131,45 @@ def measure(
     return figures
 
 
+def add_line(figures: dict[str, Any]) -> None:
+    """Print a measured line, and add it to the results."""
+    text = json.dumps(
+        {
+            "benchmark": "store_reads",
+            "argv": shlex.join(["python", "-m", "benchmarks.store_reads", *sys.argv[1:]]),
+            **figures,
+            "load_average_before": LOAD_BEFORE,
+            **describe_machine(),
+        }
+    )
+    print(text, flush=True)
+    with (RESULTS / "store_reads.jsonl").open("a") as results:
+        results.write(text + "\n")
+
+
+def draw_results() -> None:
+    """Draw the newest line of each command and size: requests on S3, CPU seconds in a folder."""
+    newest: dict[tuple[str, str, int], dict[str, Any]] = {}
+    for text in (RESULTS / "store_reads.jsonl").read_text().splitlines():
+        line = json.loads(text)
+        newest[line["place"], line["command"], line["dates"]] = line
+    for place, what in (("s3", "requests"), ("s3", "wall_seconds"), ("folder", "cpu_seconds")):
+        curves: dict[tuple[str, str], dict[float, float]] = {}
+        for (its_place, name, size), line in newest.items():
+            for side, variant in (("ours", "now"), ("against", "28 November")):
+                if its_place == place and side in line:
+                    curves.setdefault((name, variant), {})[size] = line[side][what]
+        if curves:
+            target = ROOT / "docs/images" / f"store_reads_{place}_{what}.svg"
+            where = "on S3" if place == "s3" else "in a folder"
+            y = f"{what.replace('_', ' ')} {where}"
+            draw(curves, x="dates in the store", y=y, target=target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--against-sizes", default="50,100,365", help="sizes it is measured at")
     parser.add_argument("--sizes", default="50,100,365,1000", help="dates")
     parser.add_argument("--images", type=int, default=20, help="images of a date")
     parser.add_argument("--places", default="folder,s3")
@@ -138,18 +177,21 @@ def main() -> None:
     parser.add_argument("--delay", type=float, default=0.03, help="seconds of each request to S3")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keep", type=Path, help="a folder for the stores that are made")
+    parser.add_argument("--draw", action="store_true", help="only draw the results")
     options = parser.parse_args()
-    checkouts = {"ours": ROOT}
-    if options.against is not None:
-        checkouts["against"] = options.against.resolve()
+    if options.draw:
+        draw_results()
+        return
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    lines = []
     with ExitStack() as stack:
         scratch = stack.enter_context(tempfile.TemporaryDirectory())
         kept = (options.keep or Path(scratch)).resolve()
         for place in options.places.split(","):
             server = stack.enter_context(delayed_s3(options.delay)) if place == "s3" else None
             for size in map(int, options.sizes.split(",")):
+                checkouts = {"ours": ROOT}
+                if options.against is not None and str(size) in options.against_sizes.split(","):
+                    checkouts["against"] = options.against.resolve()
                 # A store for each: an earlier build refuses the formats of a later one.
                 stores = {
                     side: (kept / f"{size}x{options.images}-{side}", f"{side}-{size}")
@@ -171,13 +213,14 @@ def main() -> None:
                         }
                         for side, found in rounds.items()
                     }
-                    lines.append({"place": place, "command": name, "dates": size, **figures})
-                    print(json.dumps(lines[-1]), file=sys.stderr, flush=True)
-    keep(
-        "store_reads",
-        {"images": options.images, "delay_seconds": options.delay, "rounds": options.rounds,
-         "measured": lines},
-    )  # fmt: skip
+                    add_line(
+                        {
+                            "place": place, "command": name, "dates": size,
+                            "images": options.images, "rounds": options.rounds,
+                            "delay_seconds": options.delay if server is not None else None,
+                            **figures,
+                        }
+                    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -22,12 +22,17 @@ class Supply:
     num_in_flight: int
     """Shards sent to an actor, in progress or waiting in its node's memory. Ray Data sends new ones
     eight times per second; a shard sent to one actor cannot move to another."""
+    num_ahead: int
+    """Shards that may be in the cluster's memory for an actor, those in flight included: reading
+    further ahead takes CPUs and fresh memory from what is scored now."""
 
 
-ON_GPU: Final = Supply(num_reads=8, num_in_work=8, num_in_flight=32)
+ON_GPU: Final = Supply(num_reads=8, num_in_work=8, num_in_flight=32, num_ahead=64)
 """For 10,000 images per second and more."""
-ON_CPU: Final = Supply(num_reads=2, num_in_work=2, num_in_flight=4)
-"""Here a shard takes seconds."""
+ON_CPU: Final = Supply(num_reads=2, num_in_work=2, num_in_flight=4, num_ahead=8)
+"""Here a shard takes seconds, and reading the next one less."""
+LEAST_SHARD_BYTES: Final = 32 << 20
+"""Shards count as this large at least: an image may be larger than its shard should be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +55,14 @@ class ActorPool:
     def num_reads(self) -> int:
         """Concurrent read tasks that keep all of them busy."""
         return self.num_actors * self.supply.num_reads
+
+    def memory_bytes(self, shard_bytes: int) -> int:
+        """How much of the cluster's memory may hold shards and what becomes of them.
+
+        Args:
+            shard_bytes: Size of the largest shard, unless a single image is larger.
+        """
+        return self.num_actors * self.supply.num_ahead * max(shard_bytes, LEAST_SHARD_BYTES)
 
     def num_parts(self, num_shards: int) -> int:
         """Number of read tasks for a run.

@@ -31,9 +31,6 @@ from steel_batch.scoring.shard_result import ShardResult
 
 log = logging.getLogger(__name__)
 
-SHARDS_AHEAD: Final = 64
-"""Shards of the largest size that may be in the cluster's memory for each actor: reading further
-ahead takes CPUs and fresh memory from what is scored now."""
 BLOCK_BYTES: Final = 1 << 20
 """Smaller than any shard, so that every shard is a block and goes to whichever actor is free."""
 NO_ACTOR: Final = "no GPU is ready yet: waiting for one that is in use, or for a node to be added"
@@ -144,7 +141,7 @@ class ShardStream:
 
     def _iterate(self) -> Generator[ShardResult, None, None]:
         pool = self._pool
-        _configure_data(pool.num_actors * SHARDS_AHEAD * self._setup.shard_bytes)
+        _configure_data(pool.memory_bytes(self._setup.shard_bytes))
         dataset = (
             ray.data.from_items(self._rows, override_num_blocks=len(self._rows))
             .map_batches(
