@@ -18,13 +18,16 @@ from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.tables.committed import WHOLE_BYTES
-from steel_batch.tables.merge import DataFile, load_files, load_many_files
+from steel_batch.tables.merge import DataFile, load_files
 from steel_batch.tables.provenance import Rewriting, missing_entries, rewritings
 from steel_batch.tables.table_log import LiveFile, removed_files
 
 BLOCK_BYTES: Final = 8 << 20
 DAMAGED = ("missing", "truncated", "changed")
 """Kinds of problems after which a file's rows are not checked further."""
+
+RunLists = Mapping[tuple[str, str], Sequence[DataFile] | None]
+"""The files that runs added to a table, by run and table; None if that was not decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,13 +64,18 @@ class FileChecks:
     Args:
         store: The store.
         table: One of `layout.TABLES`.
-        live: The files to check, from those listed in the log.
+        lists: The files that the runs of the table's files recorded.
     """
 
-    def __init__(self, store: Lake, table: str, live: Sequence[LiveFile]) -> None:
+    def __init__(self, store: Lake, table: str, lists: RunLists) -> None:
         self._store = store
         self._table = table
-        self._records = _records(store, table, live)
+        self._records = {
+            record.target: record
+            for (_, its_table), records in lists.items()
+            if its_table == table
+            for record in records or ()
+        }
         self._rewritings: dict[str, Rewriting] | None = None
 
     def check(self, file: LiveFile, data: bytes | None = None) -> Iterator[Problem]:
@@ -187,13 +195,6 @@ def _digest_of(store: Lake, key: str, data: bytes | None) -> str:
             interrupt.check()
             digest.update(block)
     return digest.hexdigest()
-
-
-def _records(store: Lake, table: str, live: Sequence[LiveFile]) -> dict[str, DataFile]:
-    """The records of these files by the runs that wrote them, by key."""
-    runs = sorted({run for run in (run_of(file.key) for file in live) if run is not None})
-    lists = load_many_files(store, [(run, table) for run in runs])
-    return {record.target: record for files in lists for record in files or ()}
 
 
 def read_small_files(store: Lake, files: Sequence[LiveFile]) -> dict[str, bytes]:

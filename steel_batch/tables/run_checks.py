@@ -19,26 +19,24 @@ from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import Run
 from steel_batch.tables.committed import files_of_date, known_images
 from steel_batch.tables.content_checks import MEND
-from steel_batch.tables.file_checks import Problem
-from steel_batch.tables.mending import missing_tables
-from steel_batch.tables.merge import load_many_files
+from steel_batch.tables.file_checks import Problem, RunLists
+from steel_batch.tables.merge import load_many_replaced
+from steel_batch.tables.table_log import landed_runs
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 
 
-def check_counts(store: Lake, runs: Sequence[Run]) -> Iterator[Problem]:
+def check_counts(runs: Sequence[Run], lists: RunLists) -> Iterator[Problem]:
     """Check that runs' numbers add up: planned = predicted + quarantined, in their files too."""
-    ids = [run.run_id for run in runs]
-    merged_lists = load_many_files(store, [(run_id, layout.MERGED) for run_id in ids])
-    quarantine_lists = load_many_files(store, [(run_id, layout.QUARANTINE) for run_id in ids])
-    for run, files, entries in zip(runs, merged_lists, quarantine_lists, strict=True):
+    for run in runs:
         if run.record is None or run.result is None:
             continue
         planned, scored = run.record.num_images, run.result.num_scored
         quarantined = run.result.num_quarantined
-        merged = sum(file.num_rows for file in files or ())
+        merged = sum(file.num_rows for file in lists[run.run_id, layout.MERGED] or ())
         # Its other quarantine files hold entries of earlier runs.
-        places = [(file, layout.split_table_file(file.target)) for file in entries or ()]
+        entries = lists[run.run_id, layout.QUARANTINE] or ()
+        places = [(file, layout.split_table_file(file.target)) for file in entries]
         set_aside = sum(file.num_rows for file, place in places if place and place[1] == 0)
         if planned != scored + quarantined or merged != scored or set_aside != quarantined:
             yield Problem(
@@ -50,21 +48,27 @@ def check_counts(store: Lake, runs: Sequence[Run]) -> Iterator[Problem]:
 
 
 def check_transactions(
-    store: Lake, runs: Sequence[Run], landed: Mapping[str, Collection[str]]
+    store: Lake, runs: Sequence[Run], lists: RunLists, live: Mapping[str, Collection[str]]
 ) -> Iterator[Problem]:
     """Check that the logs contain what finished runs committed, or a later run scored it again.
 
     Args:
         store: The store.
         runs: Finished runs.
-        landed: By table, those of them that its log contains; all of them if it is unreadable.
+        lists: Their files.
+        live: The keys that each readable log lists.
     """
-    lacking = missing_tables(store, [run.run_id for run in runs], landed)
-    for run_id, tables in lacking.items():
-        lost = [table for table in tables if table != layout.CLASS_SUMMARIES]  # checked by content
-        if not lost:
+    lost = {
+        table: _lost_runs(store, table, [run.run_id for run in runs], lists, keys)
+        for table, keys in live.items()
+        if table != layout.CLASS_SUMMARIES  # checked by content
+    }
+    for run in runs:
+        run_id = run.run_id
+        tables = [table for table, ids in lost.items() if run_id in ids]
+        if not tables:
             continue
-        where = " and ".join(lost)
+        where = " and ".join(tables)
         key = layout.run_file(run_id, "result.json")
         try:
             num_missing, example = _without_row(store, run_id)
@@ -85,6 +89,27 @@ def check_transactions(
                 f"example {example}. "
                 f"{MEND}",
             )
+
+
+def _lost_runs(
+    store: Lake, table: str, run_ids: Sequence[str], lists: RunLists, live: Collection[str]
+) -> set[str]:
+    """Which of these runs should be in a table's log but are not.
+
+    The log need not be searched for a run whose files are all part of the table.
+    """
+    unsure, empty = [], []
+    for run_id in run_ids:
+        files = lists[run_id, table]
+        if not files:
+            empty.append(run_id)
+        elif not all(file.target in live for file in files):
+            unsure.append(run_id)
+    if table == layout.QUARANTINE:  # not every run commits to it
+        replaced = load_many_replaced(store, [(run_id, table) for run_id in empty])
+        empty = [run_id for run_id, keys in zip(empty, replaced, strict=True) if keys]
+    unsure += empty
+    return set(unsure) - landed_runs(store, table, unsure) if unsure else set()
 
 
 def _without_row(store: Lake, run_id: str) -> tuple[int, str | None]:

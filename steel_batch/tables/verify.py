@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from deltalake import DeltaTable
@@ -27,12 +26,14 @@ from steel_batch.tables.file_checks import (
     DAMAGED,
     FileChecks,
     Problem,
+    RunLists,
     by_partition,
     check_log,
     foreign_files,
     read_small_files,
     run_of,
 )
+from steel_batch.tables.merge import load_many_files
 from steel_batch.tables.run_checks import check_counts, check_transactions
 from steel_batch.tables.table_log import (
     LiveFile,
@@ -56,8 +57,6 @@ class _Log:
     gaps: list[Problem]
     """Missing entries: nothing else is known."""
     live: list[LiveFile]
-    landed: set[str]
-    """Which of the runs have a commit in it."""
     num_hiding: int
 
 
@@ -130,23 +129,22 @@ class Verification:
         # Runs before logs: what a finished run committed is in a log that is read later. Of a run
         # that commits meanwhile, the logs may contain a part.
         over, busy, unplanned = self._read_runs()
-        logs = self._read_logs([run.run_id for run in over])
+        logs = self._read_logs()
         begun = [*unplanned, *(run_id for run_id in self._run_ids() if run_id not in self._seen)]
         busy |= {_place_of(run.run_id) for run in read_runs(store, begun) if run.record is not None}
 
         found = _Problems()
         readable = {table: log.live for table, log in logs.items() if not log.gaps}
-        checks = {table: FileChecks(store, table, live) for table, live in readable.items()}
+        lists = _read_lists(store, over, readable)
+        checks = {table: FileChecks(store, table, lists) for table in readable}
         for files in _batches(readable):
             interrupt.check()
             self._check_batch(files, checks, busy, found)
+        live = {table: {file.key for file in files} for table, files in readable.items()}
         for table, log in logs.items():
-            live = {file.key for file in log.live}
-            found.files[table] += log.gaps or foreign_files(store, table, live, engine, date)
-        found.runs += check_counts(store, over)
-        ids = {run.run_id for run in over}
-        landed = {table: ids if log.gaps else log.landed for table, log in logs.items()}
-        found.runs += check_transactions(store, over, landed)
+            found.files[table] += log.gaps or foreign_files(store, table, live[table], engine, date)
+        found.runs += check_counts(over, lists)
+        found.runs += check_transactions(store, over, lists, live)
         yield from found
 
     def _check_batch(
@@ -203,10 +201,10 @@ class Verification:
         self.num_runs = len(over)
         return over, busy, unplanned
 
-    def _read_logs(self, run_ids: Sequence[str]) -> dict[str, _Log]:
+    def _read_logs(self) -> dict[str, _Log]:
         """What the tables' logs contain of the engine and date that are checked."""
         with ThreadPoolExecutor(len(layout.TABLES), "log") as pool:
-            found = pool.map(partial(self._read_log, run_ids), layout.TABLES)
+            found = pool.map(self._read_log, layout.TABLES)
             logs = dict(zip(layout.TABLES, found, strict=True))
         for log in logs.values():
             self.num_files += len(log.live)
@@ -214,7 +212,7 @@ class Verification:
             self.num_hiding += log.num_hiding
         return logs
 
-    def _read_log(self, run_ids: Sequence[str], table: str) -> _Log:
+    def _read_log(self, table: str) -> _Log:
         def look(opened: DeltaTable) -> _Log:
             live = [
                 file
@@ -224,12 +222,11 @@ class Verification:
             return _Log(
                 gaps=[],
                 live=live,
-                landed={r for r in run_ids if opened.transaction_version(r) is not None},
                 num_hiding=partly_bounded_files(opened).num_rows if live else 0,
             )
 
         gaps = list(check_log(self.store, table))
-        nothing = _Log(gaps=gaps, live=[], landed=set(), num_hiding=0)
+        nothing = _Log(gaps=gaps, live=[], num_hiding=0)
         return nothing if gaps else query_table(self.store, table, look) or nothing
 
     def _check_place(self) -> None:
@@ -254,6 +251,18 @@ class Verification:
 
 def _place_of(run_id: str) -> Place:
     return layout.split_run_id(run_id)[:2]
+
+
+def _read_lists(
+    store: Lake, runs: Sequence[Run], live: Mapping[str, Sequence[LiveFile]]
+) -> RunLists:
+    """What finished runs, and the runs of some files, recorded of their files."""
+    tables = (layout.MERGED, layout.PREDICTIONS, layout.QUARANTINE)
+    wanted = {(run.run_id, table) for run in runs for table in tables}
+    for table, files in live.items():
+        wanted |= {(run, table) for run in (run_of(file.key) for file in files) if run is not None}
+    ordered = sorted(wanted)
+    return dict(zip(ordered, load_many_files(store, ordered), strict=True))
 
 
 def _batches(live: Mapping[str, Sequence[LiveFile]]) -> Iterator[dict[str, list[LiveFile]]]:
