@@ -18,8 +18,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from deltalake import DeltaTable
-
 from steel_batch import layout
 from steel_batch.errors import SteelBatchError
 from steel_batch.pipeline.open_date import nothing_new
@@ -28,8 +26,9 @@ from steel_batch.runs.planning import FORMER_KEY, OF_A_MOMENT
 from steel_batch.runs.record import Run, RunResult, list_runs, try_runs
 from steel_batch.sources.undated import ImagesByDate
 from steel_batch.tables.committed import known_in
-from steel_batch.tables.mending import missing_tables
-from steel_batch.tables.table_log import LiveFile, files_of, query_table
+from steel_batch.tables.mending import lost_runs
+from steel_batch.tables.merge import load_many_files
+from steel_batch.tables.table_log import LiveFile, all_live_files
 
 DATES_AT_ONCE: Final = 8
 MOST_ROWS: Final = 200_000
@@ -97,20 +96,26 @@ def _look(scope: Scope, dates: Collection[str]) -> dict[str, _Date]:
         its_engine, date, _ = layout.split_run_id(run_id)
         if its_engine == engine and date in found:
             owner[run_id] = found[date]
-    over = []
+    over: dict[str, None] = {}
     for run_id, run in zip(owner, try_runs(store, list(owner)), strict=True):
         if isinstance(run, Run):
             owner[run_id].runs.append(run)
             if run.result is not None:
-                over.append(run_id)
+                over[run_id] = None
         else:
             owner[run_id].is_open = True
     with ThreadPoolExecutor(len(layout.TABLES), "log") as pool:
-        looks = pool.map(partial(_look_at, scope, over), layout.TABLES)
+        looks = pool.map(partial(_look_at, scope), layout.TABLES)
         logs = dict(zip(layout.TABLES, looks, strict=True))
-    for run_id in missing_tables(store, over, {t: each.landed for t, each in logs.items()}):
-        owner[run_id].is_open = True
+    # An older run's rows count as committed if a later run's are; its entries may be lost alone.
+    newest = [date.runs[-1].run_id for date in found.values() if date.runs]
+    asked = {table: [run_id for run_id in newest if run_id in over] for table in layout.TABLES}
+    asked[layout.QUARANTINE] = list(over)
+    lists = load_many_files(store, [(r, table) for table, ids in asked.items() for r in ids])
     for table, each in logs.items():
+        live = {file.key for file in each.live}
+        for run_id in lost_runs(store, table, asked[table], lists, live):
+            owner[run_id].is_open = True
         for file in each.live:
             if file.engine == engine and file.date in found:
                 found[file.date].files.setdefault(table, []).append(file)
@@ -124,25 +129,19 @@ class _Table:
     """What a table has of an engine."""
 
     live: Sequence[LiveFile]
-    landed: Collection[str]
-    """Which of its finished runs are in the log."""
     dates_left_over: frozenset[str]
     """Dates with files that the log does not list: opening the date may delete them."""
 
 
-def _look_at(scope: Scope, run_ids: Sequence[str], table: str) -> _Table:
-    def ask(opened: DeltaTable) -> tuple[list[LiveFile], set[str]]:
-        landed = {run_id for run_id in run_ids if opened.transaction_version(run_id) is not None}
-        return files_of(opened, table), landed
-
-    live, landed = query_table(scope.store, table, ask) or ([], set())
+def _look_at(scope: Scope, table: str) -> _Table:
+    live = all_live_files(scope.store, table)
     keys = {file.key for file in live}
     places = (
         _PLACE.match(item.key)
         for item in scope.store.list_objects(f"{table}/engine={scope.engine_name}/")
         if item.key not in keys
     )
-    return _Table(live, landed, frozenset(place["date"] for place in places if place))
+    return _Table(live, frozenset(place["date"] for place in places if place))
 
 
 def _result_of(scope: DateScope, date: _Date) -> RunResult | None:

@@ -18,16 +18,13 @@ from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.tables.committed import WHOLE_BYTES
-from steel_batch.tables.merge import DataFile, load_files
+from steel_batch.tables.merge import RunLists, load_files
 from steel_batch.tables.provenance import Rewriting, missing_entries, rewritings
 from steel_batch.tables.table_log import LiveFile, removed_files
 
 BLOCK_BYTES: Final = 8 << 20
 DAMAGED = ("missing", "truncated", "changed")
 """Kinds of problems after which a file's rows are not checked further."""
-
-RunLists = Mapping[tuple[str, str], Sequence[DataFile] | None]
-"""The files that runs added to a table, by run and table; None if that was not decided."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from steel_batch.tables.commit import land
 from steel_batch.tables.landing import land_run, whole_receipt
 from steel_batch.tables.merge import (
     READ_AT_ONCE,
+    RunLists,
     load_files,
     load_many_files,
     load_many_replaced,
@@ -46,10 +47,8 @@ def missing_tables(
     # Not every run commits to the quarantine.
     unsure = [run_id for run_id in run_ids if run_id not in landed[layout.QUARANTINE]]
     wanted = [(run_id, layout.QUARANTINE) for run_id in unsure]
-    changes = {
-        run_id: bool(found)
-        for run_id, found in zip(unsure, load_many_files(store, wanted), strict=True)
-    }
+    listed = load_many_files(store, wanted)
+    changes = {run_id: bool(files) for (run_id, _), files in listed.items()}
     wanted = [each for each in wanted if not changes[each[0]]]
     for (run_id, _), keys in zip(wanted, load_many_replaced(store, wanted), strict=True):
         changes[run_id] = bool(keys)
@@ -62,6 +61,34 @@ def missing_tables(
         for run_id in run_ids
     }
     return {run_id: tables for run_id, tables in missing.items() if tables}
+
+
+def lost_runs(
+    store: Lake, table: str, run_ids: Sequence[str], lists: RunLists, live: Collection[str]
+) -> set[str]:
+    """Which of some finished runs should be in a table's log but are not.
+
+    The log need not be searched for a run whose files are all part of the table.
+
+    Args:
+        store: The store.
+        table: One of `layout.TABLES`.
+        run_ids: The runs.
+        lists: Their files in that table.
+        live: The keys that the log lists.
+    """
+    unsure, empty = [], []
+    for run_id in run_ids:
+        files = lists[run_id, table]
+        if not files:
+            empty.append(run_id)
+        elif not all(file.target in live for file in files):
+            unsure.append(run_id)
+    if table == layout.QUARANTINE:  # not every run commits to it
+        replaced = load_many_replaced(store, [(run_id, table) for run_id in empty])
+        empty = [run_id for run_id, keys in zip(empty, replaced, strict=True) if keys]
+    unsure += empty
+    return set(unsure) - landed_runs(store, table, unsure) if unsure else set()
 
 
 def mend_date(

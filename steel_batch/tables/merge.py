@@ -87,6 +87,8 @@ class DataFile:
         return dataclasses.asdict(self)
 
 
+RunLists = Mapping[tuple[str, str], Sequence[DataFile] | None]
+"""The files that runs added to a table, by run and table; None if that was not decided."""
 Cut = tuple[int, range]
 """The number of a merged file, and its shards."""
 
@@ -321,17 +323,16 @@ def load_replaced(store: Lake, run_id: str, table: str) -> list[str]:
     return _load(store, layout.replaced_list(run_id, table), REPLACED, "keys", str) or []
 
 
-def load_many_files(
-    store: Lake, wanted: Sequence[tuple[str, str]]
-) -> Iterator[list[DataFile] | None]:
-    """`load_files` for many runs and tables, in order; the lists are read many at once.
+def load_many_files(store: Lake, wanted: Iterable[tuple[str, str]]) -> RunLists:
+    """`load_files` for many runs and tables; the lists are read many at once.
 
     Args:
         store: The store.
-        wanted: Runs, each with a table.
+        wanted: Runs, each with a table; they may repeat.
     """
-    keys = [layout.files_list(*each) for each in wanted]
-    return _load_many(store, keys, FILES, "files", DataFile)
+    each = sorted(set(wanted))
+    keys = [layout.files_list(*one) for one in each]
+    return dict(zip(each, _load_many(store, keys, FILES, "files", DataFile), strict=True))
 
 
 def load_many_replaced(store: Lake, wanted: Sequence[tuple[str, str]]) -> Iterator[list[str]]:

@@ -19,9 +19,9 @@ from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import Run
 from steel_batch.tables.committed import files_of_date, known_images
 from steel_batch.tables.content_checks import MEND
-from steel_batch.tables.file_checks import Problem, RunLists
-from steel_batch.tables.merge import load_many_replaced
-from steel_batch.tables.table_log import landed_runs
+from steel_batch.tables.file_checks import Problem
+from steel_batch.tables.mending import lost_runs
+from steel_batch.tables.merge import RunLists
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 
@@ -59,7 +59,7 @@ def check_transactions(
         live: The keys that each readable log lists.
     """
     lost = {
-        table: _lost_runs(store, table, [run.run_id for run in runs], lists, keys)
+        table: lost_runs(store, table, [run.run_id for run in runs], lists, keys)
         for table, keys in live.items()
         if table != layout.CLASS_SUMMARIES  # checked by content
     }
@@ -89,27 +89,6 @@ def check_transactions(
                 f"example {example}. "
                 f"{MEND}",
             )
-
-
-def _lost_runs(
-    store: Lake, table: str, run_ids: Sequence[str], lists: RunLists, live: Collection[str]
-) -> set[str]:
-    """Which of these runs should be in a table's log but are not.
-
-    The log need not be searched for a run whose files are all part of the table.
-    """
-    unsure, empty = [], []
-    for run_id in run_ids:
-        files = lists[run_id, table]
-        if not files:
-            empty.append(run_id)
-        elif not all(file.target in live for file in files):
-            unsure.append(run_id)
-    if table == layout.QUARANTINE:  # not every run commits to it
-        replaced = load_many_replaced(store, [(run_id, table) for run_id in empty])
-        empty = [run_id for run_id, keys in zip(empty, replaced, strict=True) if keys]
-    unsure += empty
-    return set(unsure) - landed_runs(store, table, unsure) if unsure else set()
 
 
 def _without_row(store: Lake, run_id: str) -> tuple[int, str | None]:

@@ -26,14 +26,13 @@ from steel_batch.tables.file_checks import (
     DAMAGED,
     FileChecks,
     Problem,
-    RunLists,
     by_partition,
     check_log,
     foreign_files,
     read_small_files,
     run_of,
 )
-from steel_batch.tables.merge import load_many_files
+from steel_batch.tables.merge import RunLists, load_many_files
 from steel_batch.tables.run_checks import check_counts, check_transactions
 from steel_batch.tables.table_log import (
     LiveFile,
@@ -261,8 +260,7 @@ def _read_lists(
     wanted = {(run.run_id, table) for run in runs for table in tables}
     for table, files in live.items():
         wanted |= {(run, table) for run in (run_of(file.key) for file in files) if run is not None}
-    ordered = sorted(wanted)
-    return dict(zip(ordered, load_many_files(store, ordered), strict=True))
+    return load_many_files(store, wanted)
 
 
 def _batches(live: Mapping[str, Sequence[LiveFile]]) -> Iterator[dict[str, list[LiveFile]]]:

@@ -17,7 +17,7 @@ from steel_batch.pipeline.scope import open_scope
 from steel_batch.pipeline.settled import settled_dates
 from steel_batch.pipeline.states import NothingNew, ToScore
 from steel_batch.runs.record import RunResult, put_record, put_result, read_run
-from steel_batch.tables.table_log import live_files
+from steel_batch.tables.table_log import live_files, open_table
 from tests.conftest import band_image, fill_lake, png, score_config
 from tests.score_here import score_here
 
@@ -63,10 +63,13 @@ def test_a_settled_date_is_what_opening_it_would_find(config: ScoreConfig) -> No
     changed.write_bytes(png(band_image(99)))
     found = settled(config, [*DATES, "2026-11-30"])
     assert sorted(found) == DATES
+    store = Lake(config.store)
+    versions = [open_table(store, table).version() for table in layout.TABLES]
     for date, result in found.items():
         expected = opened(config, date)
         assert expected is not None
         assert dataclasses.replace(result, seconds=0) == dataclasses.replace(expected, seconds=0)
+    assert [open_table(store, table).version() for table in layout.TABLES] == versions
     assert found[DATES[0]].num_committed_before == 5, "an entry in quarantine is one of them"
     assert found[DATES[1]].num_left_out == 1
     assert found[DATES[2]].num_changed == 1
