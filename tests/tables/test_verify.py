@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -291,12 +292,36 @@ def test_one_engine_or_date_can_be_checked_alone(store: Lake) -> None:
     assert found(store, engine=ENGINE, date=DATE) == [("missing", key)]
 
 
+def relist(store: Lake, table: str, run_id: str, rows: pa.Table) -> None:
+    """Replace a run's file by one with other rows, which its record states as well."""
+    engine, date, _ = layout.split_run_id(run_id)
+    (live,) = live_files(store, table, engine, date)
+    new = write_file(
+        store, schema.TABLES[table], [rows.cast(schema.TABLES[table])],
+        merged=layout.merged_file(run_id, table, 7),
+        target=layout.table_file(table, engine, date, run_id, 0, 7),
+    )  # fmt: skip
+    land(store, table, f"{run_id}9", [new], replaced=[live])
+    save_files(store, run_id, table, [new])
+    store.delete([live.key])
+
+
+def with_column(rows: pa.Table, name: str, values: list[object]) -> pa.Table:
+    place = rows.schema.get_field_index(name)
+    return rows.set_column(place, rows.schema.field(name), pa.array(values))
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store whose predictions are a file that is not read whole."""
     path = tmp_path_factory.mktemp("large") / "store"
     store = Lake(str(path))
-    commit_run(store, image_keys(20_000), shard_images=20_000)
+    result = commit_run(store, image_keys(2_000), shard_images=2_000)
+    fields = schema.PREDICTIONS
+    rows = pa.Table.from_batches(read_rows(store, layout.PREDICTIONS, ENGINE, DATE, fields))
+    rng = random.Random(1)
+    etags: list[object] = [rng.randbytes(500).hex() for _ in range(rows.num_rows)]
+    relist(store, layout.PREDICTIONS, str(result.run_id), with_column(rows, "etag", etags))
     (file,) = live_files(store, layout.PREDICTIONS, ENGINE, DATE)
     assert file.size_bytes > WHOLE_BYTES
     return path
@@ -341,36 +366,24 @@ def test_dates_that_are_checked_together_are_told_apart(tmp_path: Path) -> None:
     def part(table: str, date: str) -> str:
         return f"{table}/{layout.partition(ENGINE, date)}"
 
-    def relist(table: str, date: str, rows: pa.Table) -> None:
-        """Replace a file by one with other rows, which its run's record states as well."""
-        (live,) = live_files(store, table, ENGINE, date)
-        run_id = str(runs[date].run_id)
-        new = write_file(
-            store, schema.TABLES[table], [rows.cast(schema.TABLES[table])],
-            merged=layout.merged_file(run_id, table, 7),
-            target=layout.table_file(table, ENGINE, date, run_id, 0, 7),
-        )  # fmt: skip
-        land(store, table, f"{run_id}9", [new], replaced=[live])
-        save_files(store, run_id, table, [new])
-        store.delete([live.key])
-
     def rows_of(table: str, date: str) -> pa.Table:
         return pa.Table.from_batches(
             read_rows(store, live_files(store, table, ENGINE, date), schema.TABLES[table]),
             schema=schema.TABLES[table],
         )
 
+    def change(table: str, date: str, rows: pa.Table) -> None:
+        relist(store, table, str(runs[date].run_id), rows)
+
     summary = rows_of(layout.CLASS_SUMMARIES, dates[2])
-    wrong = pa.array([n + (i == 3) for i, n in enumerate(summary["num_images"].to_pylist())])
-    place = summary.schema.get_field_index("num_images")
-    relist(layout.CLASS_SUMMARIES, dates[2], summary.set_column(place, "num_images", wrong))
-    relist(layout.CLASS_SUMMARIES, dates[4], summary.slice(0, 0))
-    relist(layout.CLASS_SUMMARIES, dates[10], rows_of(layout.CLASS_SUMMARIES, dates[10])[:-1])
+    counts = [n + (i == 3) for i, n in enumerate(summary["num_images"].to_pylist())]
+    change(layout.CLASS_SUMMARIES, dates[2], with_column(summary, "num_images", counts))
+    change(layout.CLASS_SUMMARIES, dates[4], summary.slice(0, 0))
+    change(layout.CLASS_SUMMARIES, dates[10], rows_of(layout.CLASS_SUMMARIES, dates[10])[:-1])
     twice = rows_of(layout.PREDICTIONS, dates[6])
-    relist(layout.PREDICTIONS, dates[6], pa.concat_tables([twice.slice(1), twice.slice(1, 1)]))
+    change(layout.PREDICTIONS, dates[6], pa.concat_tables([twice.slice(1), twice.slice(1, 1)]))
     both = rows_of(layout.QUARANTINE, dates[8])
-    scored = pa.array([keys[3]], pa.string())
-    relist(layout.QUARANTINE, dates[8], both.set_column(0, both.schema.field(0), scored))
+    change(layout.QUARANTINE, dates[8], with_column(both, "image_key", [keys[3]]))
 
     problems = {problem.key: problem for problem in verify(store)}
     assert {key: problem.kind for key, problem in problems.items()} == {
