@@ -39,7 +39,7 @@ from steel_batch.tables.table_log import (
     all_live_files,
     files_of,
     open_table,
-    query_table,
+    query_log,
 )
 
 __all__ = ["Problem", "Verification", "run_of", "verify"]
@@ -226,7 +226,7 @@ class Verification:
 
         gaps = list(check_log(self.store, table))
         nothing = _Log(gaps=gaps, live=[], num_hiding=0)
-        return nothing if gaps else query_table(self.store, table, look) or nothing
+        return nothing if gaps else query_log(self.store, table, look) or nothing
 
     def _check_place(self) -> None:
         """Refuse a mistyped store, engine or date, which would pass every check."""

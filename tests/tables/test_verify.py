@@ -317,8 +317,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("large") / "store"
     store = Lake(str(path))
     result = commit_run(store, image_keys(2_000), shard_images=2_000)
-    fields = schema.PREDICTIONS
-    rows = pa.Table.from_batches(read_rows(store, layout.PREDICTIONS, ENGINE, DATE, fields))
+    files = live_files(store, layout.PREDICTIONS, ENGINE, DATE)
+    rows = pa.Table.from_batches(read_rows(store, files, schema.PREDICTIONS))
     rng = random.Random(1)
     etags: list[object] = [rng.randbytes(500).hex() for _ in range(rows.num_rows)]
     relist(store, layout.PREDICTIONS, str(result.run_id), with_column(rows, "etag", etags))
