@@ -103,7 +103,7 @@ def _state_of(attempt: Attempt, *, is_new: bool) -> ToCommit | ToScore:
     attempt.resume()
     store, run_id = attempt.scope.store, attempt.record.run_id
     files = load_files(store, run_id, layout.MERGED)
-    if landed(store, layout.PREDICTIONS, run_id):
+    if not is_new and landed(store, layout.PREDICTIONS, run_id):
         return ToCommit(attempt, files or [])
     if not attempt.tally.is_complete:
         plan = attempt.open_plan()
