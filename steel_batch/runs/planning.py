@@ -31,7 +31,7 @@ from steel_batch.sources.image_ref import ImageRef, ref_batches
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
 BATCH_ROWS: Final = 8192
-FIRST_IMAGES: Final = 32
+FIRST_IMAGES: Final = 16
 """Most images of the first shard: a run that cannot go well shows it soon, and on a CPU a shard of
 512 images takes seconds."""
 _LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])

@@ -85,7 +85,7 @@ def test_shards_respect_both_limits_and_are_as_large_as_they_can_be(
             assert len(members) == shard_images or sum(members) + after[0] > shard_bytes
 
 
-@pytest.mark.parametrize(("num_images", "sizes"), [(32, [32]), (200, [32, 100, 68])])
+@pytest.mark.parametrize(("num_images", "sizes"), [(16, [16]), (200, [16, 100, 84])])
 def test_the_first_shard_is_small_so_that_its_receipt_comes_soon(
     tmp_path: Path, num_images: int, sizes: list[int]
 ) -> None:
