@@ -70,7 +70,7 @@ def plan(config: ScoreConfig) -> Iterator[DatePlan]:
         ConfigError: The settings are wrong.
         LakeError: The lake or the store cannot be read.
     """
-    from steel_batch.pipeline.prepare import plan_date  # these import Ray
+    from steel_batch.pipeline.prepare import plan_date  # these import DuckDB
     from steel_batch.pipeline.scope import open_scope
 
     scope = open_scope(config, is_read_only=True)
@@ -98,7 +98,7 @@ def score(config: ScoreConfig, observe: Observer | None = None) -> Iterator[RunR
     Raises:
         SteelBatchError: See `errors`: what the caller can do about it is its class.
     """
-    from steel_batch.pipeline.score import score as score_dates  # imports Ray
+    from steel_batch.pipeline.score import score as score_dates  # imports DuckDB
 
     yield from score_dates(config, observe or _ignore)
 

@@ -80,7 +80,7 @@ def backfill(
     unless --recheck lists them again for late images.
     """
     from steel_batch.cli.run_report import Afterwards
-    from steel_batch.pipeline.backfill import backfill as score_dates  # imports Ray
+    from steel_batch.pipeline.backfill import backfill as score_dates  # imports DuckDB
 
     if dates_from_lake == bool(first_date or last_date):
         raise click.UsageError("Give --from, --to or both; or give --dates-from-lake alone.")

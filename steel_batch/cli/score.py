@@ -69,7 +69,7 @@ def score_and_show(
 ) -> None:
     """Run the scoring, show its progress, and show or print the results."""
     from steel_batch.cli.run_report import Afterwards
-    from steel_batch.pipeline.score import score as score_dates  # imports Ray
+    from steel_batch.pipeline.score import score as score_dates  # imports DuckDB
 
     configure_logging(verbose)
     config = ScoreConfig(**options)
