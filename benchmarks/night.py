@@ -31,7 +31,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
     Executor,
@@ -74,8 +74,8 @@ PATTERN: Final = "line={line}/date={date}/{image_id}.jpg"
 NUM_LINES: Final = 8
 HEIGHT, WIDTH = 256, 1600
 NUM_CLASSES: Final = 4
-NUM_ANSWERS: Final = 500
-"""Different answers of the pretend engine."""
+NUM_ANSWERS: Final = 20_000
+"""Different answers of the pretend engine: with few, compression would find them again."""
 BAD_EVERY: Final = 1000
 """One image in so many cannot be decoded."""
 NUM_WORKERS: Final = 2
@@ -83,6 +83,8 @@ SHARDS_AT_ONCE: Final = 16
 """Per worker: shards that wait for the store at the same time."""
 MANIFEST_ROWS: Final = 100_000
 SAMPLE_SECONDS: Final = 0.2
+START_SECONDS: Final = 1.0
+"""Long enough that each worker starts for one of these rests."""
 BUCKET: Final = "s3://night"
 GROWS: Final = 1.5
 """A stage grows if its CPU per image at the largest size is this many times that of the smallest;
@@ -229,6 +231,7 @@ class Meters:
             "scratch_bytes_per_image": round(self.disk_bytes / self.num_images, 1),
             "requests_per_thousand": round(self._count() / self.num_images * 1000, 2),
         }
+        print(f"{self.num_images:,} {name}: {self.stages[name]}", file=sys.stderr, flush=True)
 
     def _sample(self, over: threading.Event) -> None:
         while not over.wait(SAMPLE_SECONDS):
@@ -300,10 +303,8 @@ def night(num_images: int, folder: Path, store: str, server: DelayedS3 | None) -
     scratch.mkdir()
     os.environ["TMPDIR"] = str(scratch)
     tempfile.tempdir = None
-    # In another process, so that its memory is not the driver's.
     manifest = lake / "images.parquet"
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
-        other.submit(write_manifest, manifest, num_images).result()
+    _in_another_process(write_manifest, manifest, num_images)
     config = ScoreConfig(
         images=str(manifest), store=store, date=DATE, key_pattern=PATTERN,
         engine="demo", max_bad=0.01, endpoint_url=None if server is None else server.url,
@@ -312,9 +313,12 @@ def night(num_images: int, folder: Path, store: str, server: DelayedS3 | None) -
     scope = open_scope(config).at(DATE)
     before_mb = _resident_mb()
     with (
-        ProcessPoolExecutor(NUM_WORKERS, mp_context=get_context("spawn")) as workers,
+        ProcessPoolExecutor(
+            NUM_WORKERS, mp_context=get_context("spawn"), initializer=_answers
+        ) as workers,
         contextlib.ExitStack() as opened,
     ):
+        list(workers.map(time.sleep, [START_SECONDS] * NUM_WORKERS))
         with meters.stage("plan"):
             state = opened.enter_context(open_date(scope, lambda _: None))
         if not isinstance(state, ToScore):
@@ -328,7 +332,7 @@ def night(num_images: int, folder: Path, store: str, server: DelayedS3 | None) -
         with meters.stage("commit"):
             result = merged.commit()
     commit = _commit_parts(scope.store, str(result.run_id), num_images)
-    write_manifest(manifest, num_images + 1)
+    _in_another_process(write_manifest, manifest, num_images + 1)
     scope = open_scope(config).at(DATE)
     with meters.stage("plan of a late image"):
         planned = plan_date(scope, scratch / "plan.parquet")
@@ -339,9 +343,18 @@ def night(num_images: int, folder: Path, store: str, server: DelayedS3 | None) -
         "shards": result.num_shards,
         "quarantined": result.num_quarantined,
         "driver_mb_before": round(before_mb),
+        "committed_bytes_per_image": round(
+            sum(file.bytes for file in merged.files) / num_images, 1
+        ),
         "stages": meters.stages,
         "commit_seconds_per_million": commit,
     }
+
+
+def _in_another_process(work: Callable[..., None], *arguments: Any) -> None:
+    """Call a function whose memory is not to count as the driver's."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
+        other.submit(work, *arguments).result()
 
 
 def _commit_parts(store: Lake, run_id: str, num_images: int) -> dict[str, float]:
