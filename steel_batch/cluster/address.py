@@ -89,9 +89,8 @@ def is_refusal(error: Exception) -> bool:
 def own_token() -> Iterator[None]:
     """Let a cluster that is started here require a token that nobody else has.
 
-    Ray before 2.59 asks for no token by default. Ray 2.59 and later write one to
-    ``~/.ray/auth_token``, for every later cluster of this user, and fail if that cannot be written.
-    An existing token is used. If ``RAY_AUTH_MODE`` is set, it decides.
+    Ray itself writes one to ``~/.ray/auth_token``, for every later cluster of this user, and fails
+    if that cannot be written. An existing token is used. If ``RAY_AUTH_MODE`` is set, it decides.
     """
     with _mode_kept():
         if MODE in os.environ:

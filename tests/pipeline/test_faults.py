@@ -245,7 +245,7 @@ def test_expired_credentials_are_named(
 ) -> None:
     proxy.set(Faults(share=1.0, kinds=("expired_token",), only=DENIED[what]))
     with pytest.raises(LakeError, match="the credentials have expired: log in again") as raised:
-        score_patiently(config)
+        score_patiently(config, how=complete_here)
     assert str(raised.value).isprintable()
     proxy.set(Faults())
     ensure_tables(store)
