@@ -5,27 +5,31 @@ BIN := $(VENV)/bin
 # Each Ray worker imports everything again, which takes three times as long without bytecode.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-without-ray test-with-ray test-slow test-lowest test-newest fuzz lint audit \
-  lock bench docs clean browser machines
+.PHONY: demo test test-training test-without-ray test-with-ray test-slow test-lowest test-newest fuzz \
+  lint audit lock bench docs clean browser machines
 
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-# Both parts run in parallel, in more processes than there are cores: many tests wait for others.
+# The parts run in parallel, in more processes than there are cores: many tests wait for others.
 test: $(VENV)/.test browser machines
-	$(MAKE) --no-print-directory --jobs 2 test-without-ray test-with-ray
+	$(MAKE) --no-print-directory --jobs 3 test-training test-without-ray test-with-ray
 
 # All tests of a file run in one process, so that they share fixtures, servers and cluster. Files
 # run in the order of tests/conftest.py, the longest first.
-test-without-ray test-with-ray: PYTEST := $(BIN)/python -m pytest --dist loadfile \
-  --no-loadscope-reorder --durations 10
+PYTEST := $(BIN)/python -m pytest --durations 10
+SPREAD := --dist loadfile --no-loadscope-reorder
 test-without-ray: $(VENV)/.test
-	$(PYTEST) -n 3 -m "not ray and not slow and not gpu"
+	$(PYTEST) -n 3 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
 
-# Only files with such tests are imported: all files take each process 7 s of CPU.
+# Only files with such tests are imported: each process would spend seconds on the others.
 test-with-ray: $(VENV)/.test
-	$(PYTEST) -n 2 -m "ray and not slow and not gpu" \
-	  $$(grep -rlw --include='test_*.py' 'mark\.ray' tests)
+	$(PYTEST) -n 2 $(SPREAD) -m "ray and not slow and not gpu" \
+	  $$(grep -rlw --include='test_*.py' --exclude-dir training 'mark\.ray' tests)
+
+# In a process of its own, as importing PyTorch and the networks takes 6 s of CPU.
+test-training: $(VENV)/.test
+	$(PYTEST) -m "not slow and not gpu" tests/training
 
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'

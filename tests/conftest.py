@@ -76,7 +76,6 @@ LONGEST = (
     "pipeline/test_run.py",
     "pipeline/test_failing_actors.py",
     "machines/test_network.py",
-    "training/test_job.py",
     "tables/test_commit.py",
     "lake/test_probe.py",
     "lake/test_lock.py",
@@ -89,10 +88,6 @@ LONGEST = (
     "sources/test_manifest.py",
     "lake/test_lake.py",
     "answers/test_current.py",
-    "training/test_architectures.py",
-    "training/test_loop.py",
-    "training/test_interrupted.py",
-    "training/test_command.py",
 )
 """The files that take longest: they begin first, so that no process ends with one alone."""
 

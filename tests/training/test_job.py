@@ -20,7 +20,8 @@ from steel_batch.masks.rle import decode_rle
 from steel_batch.registry import aliases
 from steel_batch.registry.promotion import Tolerance, compare, promote
 from steel_batch.registry.versions import load_engine
-from tests.conftest import DATE, committed_rows, run_score, score_config
+from tests.conftest import DATE, committed_rows, score_config
+from tests.score_here import score_here
 from tests.training.bands import CLASSES, write_bands
 from tests.training.small_job import RECIPE, job
 from training.dataset import open_dataset, split
@@ -50,15 +51,13 @@ def test_a_job_ends_with_a_version_whose_card_is_the_evidence(
     assert card.environment["torch"]
 
 
-@pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
 def test_score_finds_with_a_version_what_its_card_says(
     made: tuple[JobResult, Lake], images: Path
 ) -> None:
     """The figures in the card are of the very rows that analysts get."""
     result, store = made
     lake = Lake(str(images))
-    scored = run_score(score_config(lake, store, Path()).replace(engine=result.card.name))
+    scored = score_here(score_config(lake, store, Path()).replace(engine=result.card.name))
     assert (scored.engine, scored.num_scored) == (result.card.name, 40)
     dataset = open_dataset(lake, lake.read("train.csv"), source="train.csv", num_classes=2)
     test = split(dataset, shares=[0.2, 0.2], seed=0)[2]
