@@ -24,8 +24,9 @@ from steel_batch import layout
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.tables.commit import land
+from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.log_copy import log_copy
-from steel_batch.tables.merge import DataFile, write_file
+from steel_batch.tables.merge import write_file
 from steel_batch.tables.table_log import CHECKPOINT_EVERY, ensure_tables
 from tests.made_up_run import ENGINE, image_keys, made_up_row, rows_table
 

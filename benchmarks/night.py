@@ -67,7 +67,8 @@ from steel_batch.runs.receipt import Receipt, put_receipt, stage
 from steel_batch.scoring.rows import Scores, Shape, provenance_columns, quarantined_of, rows_of
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
-from steel_batch.tables.merge import DataFile, cut_files, merge_shards, save_files
+from steel_batch.tables.file_lists import DataFile, save_files
+from steel_batch.tables.merge import cut_files, merge_shards
 
 DATE: Final = "2026-11-21"
 PATTERN: Final = "line={line}/date={date}/{image_id}.jpg"

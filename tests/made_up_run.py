@@ -34,8 +34,9 @@ from steel_batch.runs.record import (
     put_result,
 )
 from steel_batch.sources.image_ref import ImageRef
+from steel_batch.tables.file_lists import DataFile, save_files
 from steel_batch.tables.landing import delete_staged, land_run
-from steel_batch.tables.merge import DataFile, cut_files, merge_shards, save_files
+from steel_batch.tables.merge import cut_files, merge_shards
 from steel_batch.tables.table_log import ensure_tables
 
 ENGINE = "made-0123456789ab"

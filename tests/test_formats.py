@@ -20,7 +20,7 @@ from steel_batch.pipeline import ledger
 from steel_batch.registry import aliases, card, signatures
 from steel_batch.runs import events, plan, receipt, record
 from steel_batch.sources import tar_index
-from steel_batch.tables import merge
+from steel_batch.tables import file_lists
 
 ROOT: Final = Path(__file__).parents[1]
 GOLDEN: Final = ROOT / "tests" / "golden" / "formats.txt"
@@ -41,8 +41,8 @@ CONTENT: Final[dict[FileFormat, list[str]]] = {
     record.RESULT: names(record.RunResult, record.ClassCount),
     plan.FORMAT: names(plan.PlanInfo) + columns("PLAN"),
     receipt.FORMAT: names(receipt.Receipt, receipt.QuarantinedImage) + columns("PREDICTIONS"),
-    merge.FILES: names(merge.DataFile),
-    merge.REPLACED: ["keys"],
+    file_lists.FILES: names(file_lists.DataFile),
+    file_lists.REPLACED: ["keys"],
     events.FORMAT: ["at", "event"],
     card.FORMAT: names(card.Card, card.PostProcess, card.Graph),
     compiled_plans.FORMAT: names(compiled_plans.PlanRecord),

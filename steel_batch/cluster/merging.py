@@ -14,7 +14,8 @@ from steel_batch.cluster.wait import wait_for
 from steel_batch.errors import SteelBatchError
 from steel_batch.lake import Lake
 from steel_batch.runs.events import Meter
-from steel_batch.tables.merge import Cut, DamagedShardsError, DataFile, merge_shards
+from steel_batch.tables.file_lists import DataFile
+from steel_batch.tables.merge import Cut, DamagedShardsError, merge_shards
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from steel_batch.pipeline.states import DateState, NothingNew, ToCommit, ToScore
 from steel_batch.runs.events import Meter, Observer, Progress
 from steel_batch.runs.record import RunResult
 from steel_batch.tables.fence import fence
+from steel_batch.tables.file_lists import load_files
 from steel_batch.tables.mending import mend_date
-from steel_batch.tables.merge import load_files
 from steel_batch.tables.sweep import sweep
 from steel_batch.tables.table_log import landed
 

@@ -26,8 +26,8 @@ from steel_batch.runs.planning import FORMER_KEY, OF_A_MOMENT
 from steel_batch.runs.record import Run, RunResult, list_runs, try_runs
 from steel_batch.sources.undated import ImagesByDate
 from steel_batch.tables.committed import known_in
+from steel_batch.tables.file_lists import load_many_files
 from steel_batch.tables.mending import lost_runs
-from steel_batch.tables.merge import load_many_files
 from steel_batch.tables.table_log import LiveFile, all_live_files
 
 DATES_AT_ONCE: Final = 8

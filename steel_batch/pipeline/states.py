@@ -18,8 +18,9 @@ from steel_batch.pipeline.attempt import Attempt
 from steel_batch.runs.events import retries_of
 from steel_batch.runs.plan import ShardRange
 from steel_batch.runs.record import RunResult
+from steel_batch.tables.file_lists import DataFile, save_files
 from steel_batch.tables.landing import delete_staged, land_run
-from steel_batch.tables.merge import Cut, DataFile, cut_files, save_files
+from steel_batch.tables.merge import Cut, cut_files
 
 if TYPE_CHECKING:
     from steel_batch.scoring.shard_result import ShardResult

@@ -39,8 +39,8 @@ from steel_batch.errors import (
     paragraph_of,
 )
 from steel_batch.lake import Lake
+from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.log_copy import log_copy
-from steel_batch.tables.merge import DataFile
 from steel_batch.tables.statistics import cover
 from steel_batch.tables.table_log import (
     SCHEMAS,

@@ -18,7 +18,7 @@ from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.tables.committed import WHOLE_BYTES
-from steel_batch.tables.merge import RunLists, load_files
+from steel_batch.tables.file_lists import RunLists, load_files
 from steel_batch.tables.provenance import Rewriting, missing_entries, rewritings
 from steel_batch.tables.table_log import LiveFile, removed_files
 

@@ -26,13 +26,8 @@ from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.commit import land
 from steel_batch.tables.committed import read_rows
-from steel_batch.tables.merge import (
-    READ_AT_ONCE,
-    DataFile,
-    load_files,
-    save_files,
-    save_replaced,
-)
+from steel_batch.tables.file_lists import DataFile, load_files, save_files, save_replaced
+from steel_batch.tables.merge import READ_AT_ONCE
 from steel_batch.tables.rewriting import Change, without_planned, write_new
 from steel_batch.tables.summary import FIELDS, summarize
 from steel_batch.tables.sweep import sweep

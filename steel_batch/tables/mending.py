@@ -20,15 +20,15 @@ from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
 from steel_batch.runs.record import read_run, runs_of
 from steel_batch.tables.commit import land
-from steel_batch.tables.landing import land_run, whole_receipt
-from steel_batch.tables.merge import (
-    READ_AT_ONCE,
+from steel_batch.tables.file_lists import (
     RunLists,
     load_files,
     load_many_files,
     load_many_replaced,
     load_replaced,
 )
+from steel_batch.tables.landing import land_run, whole_receipt
+from steel_batch.tables.merge import READ_AT_ONCE
 from steel_batch.tables.table_log import commit_turn, ensure_tables, landed_runs, live_files
 
 log = logging.getLogger(__name__)

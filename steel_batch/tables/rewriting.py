@@ -17,7 +17,8 @@ from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.committed import read_file
 from steel_batch.tables.deletion_vectors import select
-from steel_batch.tables.merge import DataFile, write_file
+from steel_batch.tables.file_lists import DataFile
+from steel_batch.tables.merge import write_file
 from steel_batch.tables.table_log import LiveFile, live_files
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])

@@ -20,8 +20,8 @@ from steel_batch.runs.record import Run
 from steel_batch.tables.committed import files_of_date, known_images
 from steel_batch.tables.content_checks import MEND
 from steel_batch.tables.file_checks import Problem
+from steel_batch.tables.file_lists import RunLists
 from steel_batch.tables.mending import lost_runs
-from steel_batch.tables.merge import RunLists
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 

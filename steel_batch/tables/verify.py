@@ -32,7 +32,7 @@ from steel_batch.tables.file_checks import (
     read_small_files,
     run_of,
 )
-from steel_batch.tables.merge import RunLists, load_many_files
+from steel_batch.tables.file_lists import RunLists, load_many_files
 from steel_batch.tables.run_checks import check_counts, check_transactions
 from steel_batch.tables.table_log import (
     LiveFile,

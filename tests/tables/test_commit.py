@@ -38,7 +38,7 @@ from steel_batch.tables.committed import (
     read_file,
 )
 from steel_batch.tables.fence import fence
-from steel_batch.tables.merge import DataFile
+from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.query import run_query
 from steel_batch.tables.summary import FIELDS
 from steel_batch.tables.sweep import sweep

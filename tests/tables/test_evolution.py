@@ -20,7 +20,7 @@ from steel_batch.lake import Lake
 from steel_batch.tables.commit import land
 from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import evolve, missing_columns, partly_bounded_files
-from steel_batch.tables.merge import DataFile
+from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import (
     SCHEMAS,

@@ -12,7 +12,7 @@ from deltalake import DeltaTable
 
 from steel_batch import layout
 from steel_batch.lake import Lake, LakeObject
-from steel_batch.tables.merge import save_files
+from steel_batch.tables.file_lists import save_files
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import live_files
 from steel_batch.tables.verify import verify

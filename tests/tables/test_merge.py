@@ -19,17 +19,15 @@ from steel_batch import layout, schema
 from steel_batch.lake import Lake
 from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
+from steel_batch.tables.file_lists import DataFile, load_files, save_files
 from steel_batch.tables.merge import (
     LEAST_GROUP_ROWS,
     READ_AT_ONCE,
     ROW_GROUP_ROWS,
     DamagedShardsError,
-    DataFile,
     _row_groups,
     cut_files,
-    load_files,
     merge_shards,
-    save_files,
     write_file,
 )
 from tests.made_up_run import (

@@ -20,7 +20,8 @@ from steel_batch.lake import Lake
 from steel_batch.runs.record import RunResult
 from steel_batch.tables.commit import land
 from steel_batch.tables.committed import WHOLE_BYTES, read_rows
-from steel_batch.tables.merge import load_files, save_files, write_file
+from steel_batch.tables.file_lists import load_files, save_files
+from steel_batch.tables.merge import write_file
 from steel_batch.tables.table_log import LiveFile, all_live_files, live_files
 from steel_batch.tables.verify import AT_ONCE, Problem, _batches, run_of, verify
 from tests.made_up_run import (

@@ -11,7 +11,7 @@ from steel_batch import layout
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
 from steel_batch.runs.record import RunRecord
-from steel_batch.tables.merge import DataFile
+from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import ensure_tables, landed, open_table
 from steel_batch.tables.verify import verify
