@@ -18,7 +18,9 @@ class Relation:
     """A `duckdb.DuckDBPyRelation` that raises `ConfigError` and `LakeError` instead of DuckDB's.
 
     It has all methods and attributes of DuckDB's relation. What they derive from it
-    (``.filter(…)``, ``.order(…)``) is a `Relation` too.
+    (``.filter(…)``, ``.order(…)``) is a `Relation` too. Arrow's C interface, by which
+    ``pyarrow.table(relation)`` reads, passes on the text of an error after the first rows, not
+    always its class.
     """
 
     __slots__ = ("_answering", "_relation")
