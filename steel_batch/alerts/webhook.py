@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -14,6 +16,7 @@ from steel_batch.errors import ConfigError
 URL_VARIABLE: Final = "STEEL_BATCH_ALERT_URL"
 """Holds the service's address: it is a secret, so it is no flag and is not kept with a run."""
 TIMEOUT_SECONDS: Final = 10.0
+"""From the start: a socket's own timeout begins again with each byte, and does not cover names."""
 ALERTMANAGER: Final = "/api/v2/alerts"
 """Ends the address of an Alertmanager, which takes a list; all others take a text."""
 
@@ -33,7 +36,14 @@ def check_url(url: str) -> None:
     """
     try:
         parts = urllib.parse.urlsplit(url)
-        is_good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        is_good = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.port != 0
+            and url.isascii()
+            and url.isprintable()
+            and " " not in url
+        )
     except ValueError:
         is_good = False
     if not is_good:
@@ -50,7 +60,7 @@ def send_alerts(
             ``/api/v2/alerts``.
         title: Which run they are of.
         alerts: Sentences.
-        timeout_seconds: For the connection and for each answer.
+        timeout_seconds: For all of it.
     """
     host = urllib.parse.urlsplit(url).hostname
     if urllib.parse.urlsplit(url).path.endswith(ALERTMANAGER):
@@ -69,12 +79,24 @@ def send_alerts(
         {"Content-Type": "application/json", "User-Agent": "steel-batch"},
         method="POST",
     )
+    found: list[str | None] = []
+    sending = threading.Thread(
+        target=lambda: found.append(_post(request, host, timeout_seconds)), daemon=True
+    )
+    sending.start()
+    sending.join(timeout_seconds)
+    return found[0] if found else f"{host} did not take the alerts: timed out."
+
+
+def _post(request: urllib.request.Request, host: str | None, timeout_seconds: float) -> str | None:
     try:
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=timeout_seconds):
             return None
     except urllib.error.HTTPError as error:
         error.close()
         return f"{host} answered {error.code} to the alerts."
+    except http.client.HTTPException as error:
+        return f"{host} did not answer the alerts in HTTP ({type(error).__name__})."
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         return f"{host} did not take the alerts: {reason}."

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
@@ -98,9 +101,61 @@ def test_nobody_there_or_no_answer_is_a_sentence(service: Service) -> None:
     assert SECRET not in said
 
 
+class Odd(socketserver.TCPServer):
+    """A service that answers with what it was given, each byte after a while."""
+
+    def __init__(self, answer: bytes, seconds: float) -> None:
+        super().__init__(("127.0.0.1", 0), _OddHandler)
+        self.answer, self.seconds = answer, seconds
+
+
+class _OddHandler(socketserver.BaseRequestHandler):
+    server: Odd
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            self.request.recv(65536)
+            for byte in self.server.answer:
+                self.request.sendall(bytes([byte]))
+                time.sleep(self.server.seconds)
+
+
+@contextlib.contextmanager
+def odd(answer: bytes, seconds: float = 0.0) -> Iterator[str]:
+    with Odd(answer, seconds) as made:
+        threading.Thread(target=made.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_address[1]}/{SECRET}"
+        made.shutdown()
+
+
 @pytest.mark.parametrize(
-    "url", ["", "hooks.slack.com/T0KEN", "file:///etc/T0KEN", "http://", "http://a:b:c/T0KEN"]
-)
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n", b"\x15\x03\x01\x00\x02\x02\x46", b"", b"HTTP/9 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200, b"HTTP/1.1 200 " + b"x" * 70_000,
+    ],
+    ids=["ssh", "tls", "nothing", "no status", "many headers", "long line"],
+)  # fmt: skip
+def test_what_is_no_web_service_is_a_sentence(answer: bytes) -> None:
+    with odd(answer) as url:
+        said = send_alerts(url, "a run", ALERTS, timeout_seconds=20)
+    assert said is not None
+    assert said.startswith("127.0.0.1 did not ")
+    assert SECRET not in said
+
+
+def test_an_answer_that_never_ends_is_not_waited_for() -> None:
+    with odd(b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 20, seconds=0.1) as url:
+        started = time.monotonic()
+        said = send_alerts(url, "a run", ALERTS, timeout_seconds=0.5)
+        assert time.monotonic() - started < 5
+    assert said == "127.0.0.1 did not take the alerts: timed out."
+
+
+@pytest.mark.parametrize(
+    "url", ["", "hooks.slack.com/T0KEN", "file:///etc/T0KEN", "http://", "http://a:b:c/T0KEN",
+            "http://a/T0KEN b", "http://a/T0KEN\x01", "http://a/T0KEN\u00e4"]
+)  # fmt: skip
 def test_what_is_no_address_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigError, match="is no http") as raised:
         check_url(url)
