@@ -34,6 +34,8 @@ class Relation:
         self._answering = answering
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in Relation.__slots__:  # as `copy` asks an empty object
+            raise AttributeError(name)
         with self._answering():
             found = getattr(self._relation, name)
         return self._guarded(found) if callable(found) else found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -255,6 +256,7 @@ def test_a_mistake_in_what_is_derived_is_an_error_of_ours(opened: OpenStore) -> 
         relation.project("image_key::INTEGER").fetchall()
     with pytest.raises(AttributeError):
         _ = relation.nonsense
+    assert copy.copy(relation).columns == relation.columns
 
 
 @pytest.mark.parametrize(
