@@ -124,11 +124,11 @@ def test_a_tar_of_small_members_costs_few_requests(s3_endpoint: str) -> None:
 def test_large_members_are_skipped_and_several_stretches_are_read_at_once(s3_endpoint: str) -> None:
     with FaultProxy(s3_endpoint) as proxy:
         lake, there = lake_behind(proxy, s3_endpoint)
-        num, size = 120, 2 * READ_THROUGH_BYTES
+        num, size = 60, 2 * READ_THROUGH_BYTES
         made = tar_of([(f"{i:03}.jpg", bytes([i]) * size) for i in range(num)])
         there.write("s.tar", made)
         proxy.set(Faults(work_seconds=0.05))
-        pace = Pace(fewest_members=32, most_members=32, stretch_bytes=1)
+        pace = Pace(fewest_members=12, most_members=12, stretch_bytes=1)
         item = lake.stat("s.tar")
         assert item is not None
         found = list(tar_members(lake, "s.tar", len(made), item.etag, pace=pace))
