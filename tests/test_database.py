@@ -24,16 +24,27 @@ def test_no_progress_bar_is_shown_where_duckdb_would_show_one() -> None:
     assert [done.stdout.strip() for done in shown] == ["True", "False"]
 
 
-def test_a_scratch_database_is_on_disk_bounded_in_memory_and_deleted() -> None:
+def test_a_scratch_database_is_bounded_in_memory_spills_to_disk_and_is_deleted() -> None:
     with scratch_database() as con:
         ((limit, folder),) = con.sql(
             "SELECT current_setting('memory_limit'), current_setting('temp_directory')"
         ).fetchall()
-        assert limit == "488.2 MiB"  # as DuckDB says 512 MB
+        assert limit == "244.1 MiB"  # as DuckDB says 256 MB
         assert Path(folder).is_dir()
-        con.execute("CREATE TABLE t AS SELECT range AS i FROM range(100000)")
+        con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(50000000)")
         assert any(Path(folder).iterdir())
     assert not Path(folder).exists()
+
+
+def test_scratch_databases_see_nothing_of_each_other_and_share_one_folder() -> None:
+    with scratch_database() as one, scratch_database() as two:
+        one.execute("CREATE TABLE t AS SELECT 1 AS x")
+        two.execute("CREATE TABLE t AS SELECT 2 AS x")
+        found = [con.sql("SELECT x FROM t").fetchall() for con in (one, two)]
+        folders = {
+            con.sql("SELECT current_setting('temp_directory')").fetchall()[0] for con in (one, two)
+        }
+    assert (found, len(folders)) == ([[(1,)], [(2,)]], 1)
 
 
 _FILL = """
@@ -45,8 +56,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 try:
     with scratch_database() as con:
-        con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(1000000)")
-        con.execute("CHECKPOINT")
+        con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(50000000)")
 except LakeError as error:
     print(error)
 """

@@ -10,6 +10,7 @@ from pathlib import Path
 from steel_batch.answers.open_store import OpenStore
 from steel_batch.answers.pixel_size import parse_pixel_sizes
 from steel_batch.config import ScoreConfig
+from steel_batch.database import scratch_engine
 from steel_batch.lake import Lake
 from steel_batch.runs.events import Observer, Progress
 from steel_batch.runs.record import RunResult
@@ -74,15 +75,16 @@ def plan(config: ScoreConfig) -> Iterator[DatePlan]:
     from steel_batch.pipeline.scope import open_scope
 
     scope = open_scope(config, is_read_only=True)
-    for date in scope.dates():
-        with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
-            planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
-        info = planned.info
-        yield DatePlan(
-            engine=scope.engine_name, date=date, digest=info.digest, num_images=info.num_images,
-            num_shards=info.num_shards, bytes=info.bytes, num_committed=info.num_committed,
-            num_changed=info.num_changed, num_left_out=planned.num_left_out,
-        )  # fmt: skip
+    with scratch_engine():
+        for date in scope.dates():
+            with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
+                planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
+            info = planned.info
+            yield DatePlan(
+                engine=scope.engine_name, date=date, digest=info.digest, num_images=info.num_images,
+                num_shards=info.num_shards, bytes=info.bytes, num_committed=info.num_committed,
+                num_changed=info.num_changed, num_left_out=planned.num_left_out,
+            )  # fmt: skip
 
 
 def score(config: ScoreConfig, observe: Observer | None = None) -> Iterator[RunResult]:

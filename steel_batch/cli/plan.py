@@ -22,8 +22,9 @@ from steel_batch.cli.score_options import lake_options, limit_option
 from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE_OR_ALL
 from steel_batch.config import ScoreConfig
+from steel_batch.database import scratch_engine
 from steel_batch.pipeline.prepare import plan_date
-from steel_batch.pipeline.scope import open_scope
+from steel_batch.pipeline.scope import Scope, open_scope
 
 EXAMPLE: Final = """\
 steel-batch plan --date 2026-11-21 \\
@@ -49,38 +50,43 @@ def plan(output: str, **options: Any) -> None:
     """
     configure_logging(False)
     scope = open_scope(ScoreConfig(**options), is_read_only=True)
-    for date in scope.dates():
-        with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
-            planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
-        info = planned.info
-        if output == "json":
-            print_json(
-                {
-                    "engine": scope.engine_name,
-                    "date": date,
-                    "digest": info.digest,
-                    "num_images": info.num_images,
-                    "num_shards": info.num_shards,
-                    "bytes": info.bytes,
-                    "num_committed": info.num_committed,
-                    "num_changed": info.num_changed,
-                    "num_beyond_limit": info.num_beyond_limit,
-                    "num_left_out": planned.num_left_out,
-                    "example_left_out": planned.example_left_out,
-                }
-            )
-            continue
-        say(
-            f"{date}: {counted(info.num_images, 'image')} in {counted(info.num_shards, 'shard')}, "
-            f"{size_of(info.bytes)}, plan {info.digest[:12]} for {scope.engine_name}"
+    with scratch_engine():
+        for date in scope.dates():
+            _show(scope, date, output)
+
+
+def _show(scope: Scope, date: str, output: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
+        planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
+    info = planned.info
+    if output == "json":
+        print_json(
+            {
+                "engine": scope.engine_name,
+                "date": date,
+                "digest": info.digest,
+                "num_images": info.num_images,
+                "num_shards": info.num_shards,
+                "bytes": info.bytes,
+                "num_committed": info.num_committed,
+                "num_changed": info.num_changed,
+                "num_beyond_limit": info.num_beyond_limit,
+                "num_left_out": planned.num_left_out,
+                "example_left_out": planned.example_left_out,
+            }
         )
-        if info.num_committed or info.num_changed:
-            say(
-                f"  left out: {info.num_committed:,} that have a row or quarantine entry, "
-                f"{info.num_changed:,} that changed since they were scored"
-            )
-        if info.num_beyond_limit:
-            say(f"  beyond --limit: {counted(info.num_beyond_limit, 'image')}, left to a later run")
-        if planned.num_left_out:
-            said = others(planned.num_left_out, planned.example_left_out)
-            say(f"  does not match the key pattern: {said}")
+        return
+    say(
+        f"{date}: {counted(info.num_images, 'image')} in {counted(info.num_shards, 'shard')}, "
+        f"{size_of(info.bytes)}, plan {info.digest[:12]} for {scope.engine_name}"
+    )
+    if info.num_committed or info.num_changed:
+        say(
+            f"  left out: {info.num_committed:,} that have a row or quarantine entry, "
+            f"{info.num_changed:,} that changed since they were scored"
+        )
+    if info.num_beyond_limit:
+        say(f"  beyond --limit: {counted(info.num_beyond_limit, 'image')}, left to a later run")
+    if planned.num_left_out:
+        said = others(planned.num_left_out, planned.example_left_out)
+        say(f"  does not match the key pattern: {said}")

@@ -42,6 +42,20 @@ class LakeObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListedPage:
+    """Some objects of a listing, column by column; see `LakeObject` for each column."""
+
+    keys: list[str]
+    sizes_bytes: list[int]
+    etags: list[str]
+
+    def objects(self) -> Iterator[LakeObject]:
+        """The same, one by one."""
+        for key, size_bytes, etag in zip(self.keys, self.sizes_bytes, self.etags, strict=True):
+            yield LakeObject(key=key, size_bytes=size_bytes, etag=etag)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadRequest:
     """A whole object, or a range of its bytes."""
 
@@ -54,6 +68,15 @@ class ReadRequest:
     """Where given, more bytes than this are a `LargeObjectError`, and none of them is read."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadObject:
+    """What a request read."""
+
+    data: bytes
+    etag: str
+    """The object's, as it was read; empty if nothing was asked for."""
+
+
 def too_large(what: str, num_bytes: int, max_bytes: int) -> LargeObjectError:
     """What is raised in place of reading more bytes than are wanted."""
     return LargeObjectError(f"{what} has {num_bytes:,} bytes; at most {max_bytes:,} are read.")
@@ -64,11 +87,12 @@ class Backend(Protocol):
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]: ...
     def list_after(self, prefix: str, after: str) -> Iterator[LakeObject]: ...
-    def list_dirs(self, prefix: str) -> Iterator[str]: ...
+    def list_pages(self, prefix: str) -> Iterator[ListedPage]: ...
+    def list_dirs(self, prefix: str, skips: Callable[[str], bool]) -> Iterator[str]: ...
     def leads_out(self, key: str) -> bool: ...
     def stat(self, key: str) -> LakeObject | None: ...
     def age_seconds(self, key: str) -> float | None: ...
-    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]: ...
+    def read_objects(self, requests: Sequence[ReadRequest]) -> list[ReadObject | LakeError]: ...
     def write(self, key: str, data: bytes) -> None: ...
     def put_if_absent(self, key: str, data: bytes) -> bool: ...
     def delete(self, keys: Iterable[str]) -> None: ...

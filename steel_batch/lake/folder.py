@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import itertools
 import os
 import shutil
 import time
@@ -22,7 +23,7 @@ from steel_batch.errors import (
     OutsideLakeError,
     TransientLakeError,
 )
-from steel_batch.lake.contract import LakeObject, ReadRequest, too_large
+from steel_batch.lake.contract import LakeObject, ListedPage, ReadObject, ReadRequest, too_large
 from steel_batch.lake.disk import (
     ABSENT,
     NO_LINKS,
@@ -40,6 +41,7 @@ SCRATCH: Final = ".tmp"
 """Folder under the root for files that are not complete yet; never listed."""
 READ_THREADS: Final = 8
 READ_CHUNK: Final = 16
+PAGE_OBJECTS: Final = 1000
 
 
 def etag_of(status: os.stat_result) -> str:
@@ -69,6 +71,15 @@ class Folder:
         for item in self._walk(self._root / folder, base, head, frozenset(), after):
             if item.key > after:
                 yield item
+
+    def list_pages(self, prefix: str) -> Iterator[ListedPage]:
+        objects = self.list_objects(prefix)
+        while found := list(itertools.islice(objects, PAGE_OBJECTS)):
+            yield ListedPage(
+                keys=[item.key for item in found],
+                sizes_bytes=[item.size_bytes for item in found],
+                etags=[item.etag for item in found],
+            )
 
     def _walk(
         self, folder: Path, base: str, head: str, above: frozenset[str], after: str
@@ -105,17 +116,20 @@ class Folder:
                 if error.errno not in (errno.ENOENT, errno.ELOOP):
                     raise error_of(error, Path(entry.path)) from error
 
-    def list_dirs(self, prefix: str) -> Iterator[str]:
+    def list_dirs(self, prefix: str, skips: Callable[[str], bool]) -> Iterator[str]:
         folder, _, head = prefix.rpartition("/")
         base = f"{folder}/" if folder else ""
         self._boundary.check(self._root / folder)
         for entry in self._entries(self._root / folder, head):
+            key = f"{base}{_key_of(entry.name)}/"
+            if skips(key):
+                continue
             try:
                 holds_files = _holds_files(entry)
             except OSError as error:
                 raise error_of(error, Path(entry.path)) from error
             if holds_files:
-                yield f"{base}{_key_of(entry.name)}/"
+                yield key
 
     def leads_out(self, key: str) -> bool:
         return not self._boundary.holds(os.path.realpath(self._root / key))
@@ -163,7 +177,7 @@ class Folder:
         except OSError:  # it cannot be written, or holds nothing from earlier
             return time.time()
 
-    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+    def read_objects(self, requests: Sequence[ReadRequest]) -> list[ReadObject | LakeError]:
         if len(requests) < READ_THREADS:
             return [self._read(request) for request in requests]
         # Several for each thread at a time: passing them on one by one costs more than most reads.
@@ -173,7 +187,7 @@ class Folder:
             found = pool.map(lambda chunk: [self._read(request) for request in chunk], chunks)
             return [result for results in found for result in results]
 
-    def _read(self, request: ReadRequest) -> bytes | LakeError:
+    def _read(self, request: ReadRequest) -> ReadObject | LakeError:
         path = self._root / request.key
         self._stats.add("requests")
         try:
@@ -203,7 +217,7 @@ class Folder:
         if len(data) != wanted:
             return TransientLakeError(f"{path}: read {len(data)} bytes, expected {wanted}.")
         self._stats.add("bytes_read", len(data))
-        return data
+        return ReadObject(data=data, etag=etag_of(status))
 
     def write(self, key: str, data: bytes) -> None:
         with self.open_output(key) as stream:

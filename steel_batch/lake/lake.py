@@ -17,7 +17,14 @@ from typing import BinaryIO, TypeVar
 
 from steel_batch import interrupt
 from steel_batch.errors import ConfigError, LakeError, MissingObjectError
-from steel_batch.lake.contract import Backend, LakeObject, ReadRequest, why_unusable
+from steel_batch.lake.contract import (
+    Backend,
+    LakeObject,
+    ListedPage,
+    ReadObject,
+    ReadRequest,
+    why_unusable,
+)
 from steel_batch.lake.retry import Retry
 
 T = TypeVar("T")
@@ -154,12 +161,22 @@ class Lake:
         """
         return _interruptible(self._backend.list_after(_checked(prefix, prefix=True), after))
 
-    def list_dirs(self, prefix: str = "") -> Iterator[str]:
+    def list_pages(self, prefix: str = "") -> Iterator[ListedPage]:
+        """The same as `list_objects`, many objects at a time: much less work for each."""
+        return _interruptible(self._backend.list_pages(_checked(prefix, prefix=True)))
+
+    def list_dirs(
+        self, prefix: str = "", *, skips: Callable[[str], bool] = lambda _: False
+    ) -> Iterator[str]:
         """Yield the folders, one level down, whose path begins with `prefix`; each ends in '/'.
 
         Links out of the root are among them; see `leads_out`.
+
+        Args:
+            prefix: The beginning of the paths.
+            skips: Whether a folder, by its path and '/', is left out. It is not looked into.
         """
-        return self._backend.list_dirs(_checked(prefix, prefix=True))
+        return self._backend.list_dirs(_checked(prefix, prefix=True), skips)
 
     def leads_out(self, key: str) -> bool:
         """Whether a folder or file is reached by a link out of the root that is not followed."""
@@ -212,7 +229,12 @@ class Lake:
 
         The length of each answer is checked, and its digest if the store states one.
         """
-        results: list[bytes | LakeError] = [b""] * len(requests)
+        found = self.read_objects(requests)
+        return [result.data if isinstance(result, ReadObject) else result for result in found]
+
+    def read_objects(self, requests: Sequence[ReadRequest]) -> list[ReadObject | LakeError]:
+        """The same as `read_many`, each with the etag of the object that was read."""
+        results: dict[int, ReadObject | LakeError] = {}
         asked: list[int] = []
         for i, request in enumerate(requests):
             try:
@@ -221,10 +243,9 @@ class Lake:
             except LakeError as error:
                 # An unusable key from a manifest: no such object can exist.
                 results[i] = MissingObjectError(error.message)
-        found = self._backend.read_many([requests[i] for i in asked])
-        for i, result in zip(asked, found, strict=True):
-            results[i] = result
-        return results
+        found = self._backend.read_objects([requests[i] for i in asked])
+        results.update(zip(asked, found, strict=True))
+        return [results[i] for i in range(len(requests))]
 
     def write(self, key: str, data: bytes) -> None:
         """Create or replace an object, atomically."""
@@ -295,8 +316,8 @@ class Lake:
         return self._backend.counts()
 
 
-def _interruptible(objects: Iterator[LakeObject]) -> Iterator[LakeObject]:
-    for item in objects:
+def _interruptible(found: Iterator[T]) -> Iterator[T]:
+    for item in found:
         interrupt.check()
         yield item
 

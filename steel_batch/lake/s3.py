@@ -27,10 +27,11 @@ from steel_batch.errors import (
     TransientLakeError,
     UnsupportedError,
 )
-from steel_batch.lake.contract import LakeObject, ReadRequest, too_large
+from steel_batch.lake.contract import LakeObject, ListedPage, ReadObject, ReadRequest, too_large
 from steel_batch.lake.retry import Retry
 from steel_batch.lake.s3_client import Client
 from steel_batch.lake.s3_faults import ObjectExistsError
+from steel_batch.lake.s3_listing import page_of
 from steel_batch.lake.s3_streams import TOKEN, MultipartUpload, PartWriter, RangeReader
 
 T = TypeVar("T")
@@ -71,26 +72,24 @@ class Bucket:
         self._was_warned = False
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
-        return self._list(prefix)
+        for page in self.list_pages(prefix):
+            yield from page.objects()
 
     def list_after(self, prefix: str, after: str) -> Iterator[LakeObject]:
-        found = self._list(prefix, StartAfter=self._root + after)
-        return (item for item in found if item.key > after)  # some servers ignore it
+        for page in self.list_pages(prefix, StartAfter=self._root + after):
+            # some servers ignore it
+            yield from (item for item in page.objects() if item.key > after)
 
-    def _list(self, prefix: str, **options: Any) -> Iterator[LakeObject]:
+    def list_pages(self, prefix: str, **options: str) -> Iterator[ListedPage]:
         for page in self._pages("list_objects_v2", prefix, **options):
-            for item in page.get("Contents", ()):
-                if not item["Key"].endswith("/"):
-                    yield LakeObject(
-                        key=item["Key"][len(self._root) :],
-                        size_bytes=item["Size"],
-                        etag=item["ETag"].strip('"'),
-                    )
+            yield page_of(page, self._root, f"listing {self._url}/{prefix}")
 
-    def list_dirs(self, prefix: str) -> Iterator[str]:
+    def list_dirs(self, prefix: str, skips: Callable[[str], bool]) -> Iterator[str]:
         for page in self._pages("list_objects_v2", prefix, Delimiter="/"):
             for item in page.get("CommonPrefixes", ()):
-                yield item["Prefix"][len(self._root) :]
+                key = item["Prefix"][len(self._root) :]
+                if not skips(key):
+                    yield key
 
     def leads_out(self, key: str) -> bool:  # noqa: ARG002 - a bucket has no links
         return False
@@ -132,13 +131,13 @@ class Bucket:
         found: str | None = head.get("Metadata", {}).get(TOKEN)
         return found
 
-    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+    def read_objects(self, requests: Sequence[ReadRequest]) -> list[ReadObject | LakeError]:
         return self._client.run(self._read_all(requests), is_read=True)
 
-    async def _read_all(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
+    async def _read_all(self, requests: Sequence[ReadRequest]) -> list[ReadObject | LakeError]:
         return await asyncio.gather(*(self._read(request) for request in requests))
 
-    async def _read(self, request: ReadRequest) -> bytes | LakeError:
+    async def _read(self, request: ReadRequest) -> ReadObject | LakeError:
         what = f"{self._url}/{request.key}"
         digests: set[str] = set()
         try:
@@ -150,9 +149,9 @@ class Bucket:
         except LakeError as error:
             return error
 
-    async def _get(self, request: ReadRequest, what: str, digests: set[str]) -> bytes:
+    async def _get(self, request: ReadRequest, what: str, digests: set[str]) -> ReadObject:
         if request.length == 0:
-            return b""
+            return ReadObject(data=b"", etag="")
         options: dict[str, str] = {}
         if request.etag is not None:
             options["IfMatch"] = f'"{request.etag}"'
@@ -184,7 +183,7 @@ class Bucket:
                 digests.add(found)
                 raise TransientLakeError(f"{what}: read bytes of MD5 {found}, expected {etag}.")
         self._client.stats.add("bytes_read", len(data))
-        return data
+        return ReadObject(data=data, etag=etag)
 
     def write(self, key: str, data: bytes) -> None:
         self.request("put_object", key, Body=data)

@@ -19,6 +19,7 @@ import botocore.exceptions
 import s3fs
 
 from steel_batch import interrupt
+from steel_batch.lake import s3_listing
 from steel_batch.lake.retry import Patience, Retry, Stats
 from steel_batch.lake.s3_faults import Fault, Verdict, sort_fault, sort_foreign
 from steel_batch.lake.throttle import Throttle
@@ -95,6 +96,7 @@ class Client:
         client = await self._fs.set_session()
         if client is not self._prepared:
             client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+            client.meta.events.register(s3_listing.EVENT, s3_listing.read_page)
             self._prepared = client
         return await getattr(client, method)(**options)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
 from steel_batch.errors import LakeError
-from steel_batch.lake.contract import LakeObject, ReadRequest
+from steel_batch.lake.contract import LakeObject, ReadObject, ReadRequest
 
 TOKEN: Final = "steel-batch-token"  # noqa: S105 - a metadata key
 """Metadata by which a writer recognises its object after a fault."""
@@ -17,8 +17,8 @@ TOKEN: Final = "steel-batch-token"  # noqa: S105 - a metadata key
 class Requests(Protocol):
     """The requests that a stream makes to its bucket."""
 
-    def read_many(self, requests: Sequence[ReadRequest]) -> list[bytes | LakeError]:
-        """See `Lake.read_many`."""
+    def read_objects(self, requests: Sequence[ReadRequest]) -> list[ReadObject | LakeError]:
+        """See `Lake.read_objects`."""
 
     def write(self, key: str, data: bytes) -> None:
         """See `Lake.write`."""
@@ -71,11 +71,11 @@ class RangeReader(io.RawIOBase):
         request = ReadRequest(
             key=self._item.key, offset=self._position, length=length, etag=self._item.etag
         )
-        (data,) = self._bucket.read_many([request])
-        if isinstance(data, LakeError):
-            raise data
+        (found,) = self._bucket.read_objects([request])
+        if isinstance(found, LakeError):
+            raise found
         self._position += length
-        return data
+        return found.data
 
     def readall(self) -> bytes:
         """Read all that is left."""

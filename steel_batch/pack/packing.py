@@ -110,6 +110,7 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
         limits=config.limits,
         follow_links=config.follow_links,
         inventory_buckets=config.inventory_buckets,
+        needs_etags=True,
     )
     out = Lake(config.out, endpoint_url=config.endpoint_url)
     packer = Packer(source.lake, out, config.format, config.key_pattern, config.limits)

@@ -57,6 +57,7 @@ def plan_date(scope: DateScope, path: Path, files: DateFiles | None = None) -> P
         known=known_images(store, files),
         is_seen=scope.source.is_seen,
         rows=partial(read_rows, store, files[layout.PREDICTIONS], ROWS),
+        lake=scope.source.lake,
     )
     if dated.warning is not None:
         log.warning("%s", dated.warning)

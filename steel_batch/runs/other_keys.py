@@ -30,7 +30,8 @@ def find_other_keys(
     """Find images of the lake that have a row under a key that is no longer listed.
 
     Args:
-        con: A planning database with the tables ``listed`` and ``known``.
+        con: A planning database with the tables ``listed`` and ``known``; a listed image that is
+            an object by itself has no ``object_key``.
         rows: `ROWS` batches of every committed row of the date.
 
     Returns:
@@ -46,7 +47,7 @@ def find_other_keys(
         "UNION ALL SELECT new.image_key, gone.image_key "
         f"FROM {_NEW} AS new JOIN {_GONE} AS gone ON gone.etag = new.etag "
         "WHERE gone.bytes = new.bytes AND new.etag <> '' "
-        "AND new.object_key = new.image_key AND NOT contains(gone.image_key, '#'))"
+        "AND new.object_key IS NULL AND NOT contains(gone.image_key, '#'))"
     ).fetchall()
     num, now, before = found[0]
     return num, (now, before) if num else None

@@ -91,19 +91,34 @@ def text_of(group: pa.Table, form: int) -> bytes:
     """
     names = [*_KEYS, *_NAMES] if form > 1 else _KEYS
     columns = [pc.fill_null(pc.cast(group[name], pa.string()), "") for name in names]
-    lines = pc.binary_join_element_wise(*columns, "\t").to_pylist()
+    text = _lines_of(pc.binary_join_element_wise(*columns, "\t"))
     if form > 1:
-        lines += _tags_of(group["tags"].combine_chunks())
-    return ("\n".join(lines) + "\n").encode()
+        text += _tags_of(group["tags"].combine_chunks())
+    return text or b"\n"
 
 
-def _tags_of(tags: pa.MapArray) -> list[str]:
-    """How many tags each row has, and one line for each tag."""
+def _tags_of(tags: pa.MapArray) -> bytes:
+    """A line with how many tags each row has, and one line for each tag."""
     ends = tags.offsets.to_numpy()
     first, number = int(ends[0]), int(ends[-1] - ends[0])
     names, values = (part.slice(first, number) for part in (tags.keys, tags.items))
-    found = pc.binary_join_element_wise(names, pc.fill_null(values, ""), "\t").to_pylist()
-    return [" ".join(map(str, np.diff(ends).tolist())), *found]
+    counts = pa.array(np.diff(ends)).cast(pa.string())
+    together = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(counts)]), counts), " ")
+    found = pc.binary_join_element_wise(names, pc.fill_null(values, ""), "\t")
+    return _lines_of(together) + _lines_of(found)
+
+
+def _lines_of(texts: pa.Array | pa.ChunkedArray) -> bytes:
+    """Texts as they are in memory, each with a line's end: Python sees none of them."""
+    ended = pc.binary_join_element_wise(texts, "", "\n")
+    chunks = ended.chunks if isinstance(ended, pa.ChunkedArray) else [ended]
+    parts = []
+    for chunk in chunks:
+        _, offsets, data = chunk.buffers()
+        if len(chunk) and data is not None:
+            ends = np.frombuffer(offsets, np.int32)[chunk.offset : chunk.offset + len(chunk) + 1]
+            parts.append(memoryview(data)[ends[0] : ends[-1]])
+    return b"".join(parts)
 
 
 class Plan:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -23,18 +24,27 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.database import load_stream, scratch_database
+from steel_batch.database import load_stream, name_of, scratch_database
+from steel_batch.lake import Lake
+from steel_batch.runs.in_order import (
+    BATCH_ROWS,
+    COLUMNS,
+    LISTED,
+    ORDER,
+    SORTED,
+    in_order,
+    without_second_keys,
+)
 from steel_batch.runs.other_keys import find_other_keys
 from steel_batch.runs.plan import FOOTER_KEY, FORMAT, KNOWN, RETRY, PlanInfo, text_of
-from steel_batch.sources.image_ref import ImageRef, ref_batches
+from steel_batch.sources.image_ref import ImageColumns, ImageRef, ref_batches
+from steel_batch.sources.look_up import look_up
 
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
-BATCH_ROWS: Final = 8192
 FIRST_IMAGES: Final = 16
 """Most images of the first shard: a run that cannot go well shows it soon, and on a CPU a shard of
 512 images takes seconds."""
-_LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
 OF_A_MOMENT: Final = ("missing", "changed")
 """Codes that state nothing about the bytes listed under that etag: they were never read."""
 
@@ -43,13 +53,14 @@ FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
 
 
 def build_plan(
-    refs: Iterable[ImageRef],
+    refs: ImageColumns | Iterable[ImageRef],
     settings: dict[str, Any],
     path: Path,
     *,
     known: Iterable[pa.RecordBatch] = (),
     is_seen: bool = False,
     rows: Callable[[], Iterable[pa.RecordBatch]] = tuple,
+    lake: Lake | None = None,
 ) -> PlanInfo:
     """Sort images, leave out the committed ones, cut shards, and write the plan.
 
@@ -63,24 +74,73 @@ def build_plan(
         is_seen: Whether `refs` come from a listing: an image that was missing then exists now.
         rows: Yields `other_keys.ROWS` batches of the committed rows; called if some of them are no
             longer listed.
+        lake: Root of the images, where the etags of committed ones are looked up if `refs` state
+            none; others get theirs when they are read.
 
     Returns:
         The contents of the footer. A plan without images is written as well.
     """
+    limit = settings.get("max_images")
+    listed = ref_batches(refs, LISTED)
+    stream = iter(known)
+    first = next((batch for batch in stream if batch.num_rows), None)
+    if first is None:
+        with in_order(listed, limit) as sorted_images:
+            num = sorted_images.num_images
+            return _write(sorted_images.batches, _Counts(num, num), settings, path)
     with scratch_database() as con:
-        load_stream(con, "listed", _LISTED, ref_batches(refs, _LISTED))
-        load_stream(con, "known", KNOWN, known)
-        return _write(con, settings, path, is_seen=is_seen, rows=rows)
+        load_stream(con, "known", KNOWN, itertools.chain([first], stream))
+        load_stream(con, "listed", SORTED, without_second_keys(listed))
+        if lake is not None:
+            _look_up_known(con, lake)
+        chosen, counts = _choose(con, settings, is_seen=is_seen, rows=rows)
+        query = f"SELECT {COLUMNS} {chosen}"
+        return _write(con.sql(query).to_arrow_reader(BATCH_ROWS), counts, settings, path)
 
 
-def _write(
+def _look_up_known(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Find out whether images have changed that have a row, if nothing listed states it."""
+    place = name_of(con)
+    unknown = (
+        "SELECT image_key, coalesce(object_key, image_key) AS object_key, bytes, etag "  # noqa: S608 - a name of ours
+        f"FROM {place}.listed SEMI JOIN {place}.known USING (image_key) "
+        "WHERE etag = '' AND \"offset\" IS NULL"
+    )
+    with con.cursor() as reader:
+        batches = reader.sql(unknown).to_arrow_reader(BATCH_ROWS)
+        load_stream(con, "seen", batches.schema, look_up(lake, batches))
+    con.execute(
+        "UPDATE listed SET bytes = seen.bytes, etag = seen.etag FROM seen "
+        "WHERE listed.image_key = seen.image_key"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """How many images there are; see `PlanInfo`."""
+
+    num_listed: int
+    num_wanted: int
+    num_committed: int = 0
+    num_changed: int = 0
+    num_retried: int = 0
+    num_gone: int = 0
+    num_other_keys: int = 0
+    example_other_keys: tuple[str, str] | None = None
+
+
+def _choose(
     con: duckdb.DuckDBPyConnection,
     settings: dict[str, Any],
-    path: Path,
     *,
     is_seen: bool,
     rows: Callable[[], Iterable[pa.RecordBatch]],
-) -> PlanInfo:
+) -> tuple[str, _Counts]:
+    """Leave out the images that have a row or an entry already.
+
+    Returns:
+        The rest of a ``SELECT`` of the chosen images, in order.
+    """
     con.execute(  # a row outranks an entry that its commit has yet to remove
         "DELETE FROM known WHERE error_code IS NOT NULL AND image_key IN "
         "(SELECT image_key FROM known WHERE error_code IS NULL)"
@@ -104,19 +164,25 @@ def _write(
     num_committed, num_changed, num_retried, num_wanted, num_listed = counts[0]
     num_gone = num_known - num_committed - num_changed - num_retried
     num_other, example = find_other_keys(con, rows()) if num_gone else (0, None)
-    chosen = f"{joined} WHERE {wanted} ORDER BY line NULLS FIRST, image_key"
-    limit = settings.get("max_images")
-    if limit is not None:
-        chosen += f" LIMIT {int(limit)}"
+    chosen = f"{joined} WHERE {wanted} {ORDER}"
+    if settings.get("max_images") is not None:
+        chosen += f" LIMIT {int(settings['max_images'])}"
         [(num_retried,)] = con.sql(
             f"SELECT count(*) FILTER (tried) FROM (SELECT {retried} AS tried {chosen})"  # noqa: S608 - constants and a number
         ).fetchall()
-    columns = ", ".join(f"listed.{name}" for name in _LISTED.names)
-    ordered = con.sql(f"SELECT {columns} {chosen}").to_arrow_reader(BATCH_ROWS)
+    return chosen, _Counts(
+        num_listed, num_wanted, num_committed, num_changed, num_retried, num_gone, num_other,
+        example,
+    )  # fmt: skip
 
+
+def _write(
+    ordered: Iterable[pa.RecordBatch], counts: _Counts, settings: dict[str, Any], path: Path
+) -> PlanInfo:
+    limit = settings.get("max_images")
     shard_images = int(settings["shard_images"])
     cutter = _Cutter(max_images=shard_images, max_bytes=int(settings["shard_bytes"]))
-    shards_per_group = max(1, math.ceil(num_listed / shard_images / MAX_GROUPS))
+    shards_per_group = max(1, math.ceil(counts.num_listed / shard_images / MAX_GROUPS))
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     num_images = num_bytes = 0
     with pq.ParquetWriter(
@@ -132,13 +198,13 @@ def _write(
             num_images=num_images,
             num_shards=cutter.shard + 1 if num_images else 0,
             bytes=num_bytes,
-            num_committed=num_committed,
-            num_changed=num_changed,
-            num_retried=num_retried,
-            num_beyond_limit=0 if limit is None else max(0, num_wanted - int(limit)),
-            num_gone=num_gone,
-            num_other_keys=num_other,
-            example_other_keys=example,
+            num_committed=counts.num_committed,
+            num_changed=counts.num_changed,
+            num_retried=counts.num_retried,
+            num_beyond_limit=0 if limit is None else max(0, counts.num_wanted - int(limit)),
+            num_gone=counts.num_gone,
+            num_other_keys=counts.num_other_keys,
+            example_other_keys=counts.example_other_keys,
             settings=settings,
         )
         writer.add_key_value_metadata({FOOTER_KEY: FORMAT.dump(dataclasses.asdict(info))})

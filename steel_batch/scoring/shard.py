@@ -33,7 +33,7 @@ from steel_batch.errors import (
 from steel_batch.images.decode import check_jpeg
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
-from steel_batch.sources.fetch import read_images
+from steel_batch.sources.fetch import read_refs
 from steel_batch.sources.image_column import binary_views
 
 WIRE = pa.schema(
@@ -202,7 +202,7 @@ def read_shards(
 def _read_shard(
     lake: Lake, run_id: str, plan_digest: str, shard: int, refs: pa.Table, limits: Limits
 ) -> ShardInput:
-    results = read_images(lake, refs, limits)
+    refs, results = read_refs(lake, refs, limits)
     failures = [r for r in results if isinstance(r, LakeError) and type(r) not in _OF_AN_IMAGE]
     if failures:
         return ShardInput.failed(run_id, plan_digest, shard, failures[0])
@@ -211,20 +211,10 @@ def _read_shard(
         run_id=run_id,
         plan_digest=plan_digest,
         shard=shard,
-        refs=_with_sizes(refs, results),
+        refs=refs,
         contents=contents,
         errors=[_image_error(r, etag) for r, etag in zip(results, refs["etag"], strict=True)],
     )
-
-
-def _with_sizes(refs: pa.Table, results: Sequence[bytes | LakeError | ImageError]) -> pa.Table:
-    """Set sizes from what was read: for rows of a Parquet file, planning knows only an average."""
-    sizes = [
-        len(result) if isinstance(result, bytes) else planned
-        for result, planned in zip(results, refs["bytes"].to_pylist(), strict=True)
-    ]
-    column = refs.schema.get_field_index("bytes")
-    return refs.set_column(column, refs.schema.field(column), pa.array(sizes, pa.int64()))
 
 
 def _image_error(

@@ -25,6 +25,7 @@ _AROUND: Final = " \t\r\n\v\f\0\u00a0\u200b\ufeff"
 """White space, including zero-width characters, and byte order marks."""
 _EXACT: Final = 2**53
 """From here on, a float stands for several integers."""
+_MAX_BYTES: Final = 2**63 - 1
 _SHOWN_CHARACTERS: Final = 60
 
 
@@ -253,15 +254,17 @@ def size_from(value: Any) -> int:
     """Parse one value as a number of bytes.
 
     Raises:
-        BadValueError: It is not an integer of 0 or more.
+        BadValueError: It is not an integer of 0 or more, or more than 64 bits hold.
     """
-    if type(value) is int and value >= 0:
-        return value
-    text = "" if isinstance(value, bool) else (text_of(value) or "").strip()
-    match = re.fullmatch(r"([0-9]+)(?:\.0*)?", text)
-    if match is None:
+    if type(value) is int:
+        size = value
+    else:
+        text = "" if isinstance(value, bool) else (text_of(value) or "").strip()
+        match = re.fullmatch(r"0*([0-9]{1,19})(?:\.0*)?", text)
+        size = -1 if match is None else int(match[1])
+    if not 0 <= size <= _MAX_BYTES:
         raise BadValueError(f"holds {shown(value)}")
-    return int(match[1])
+    return size
 
 
 def tags_from(array: pa.Array) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ from steel_batch.errors import ConfigError, InputError, NoImagesError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
 from steel_batch.sources.contract import Source, span_of
-from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.image_ref import ImageRef, refs_of
 from steel_batch.sources.kept import Kept
 from steel_batch.sources.parallel import expand_parallel
 
@@ -105,7 +105,7 @@ class Members:
             self.example_left_out = kept.example_left_out
             self.num_containers = kept.num_containers
             self.other_dates = {date for date in kept.images.dates if date not in (None, self.date)}
-            yield from kept.images.select(self.date)
+            yield from refs_of(kept.images.select(self.date))
             return
         objects = self.source.objects.select(self.date)
         opened = expand_parallel(

@@ -39,6 +39,33 @@ def read_images(
     Members of a tar that are close together cost one request; a row group of a Parquet file is read
     once. What cannot be read, or is larger than `limits` allow, is an error in its place.
     """
+    return _read(lake, refs, limits)[1]
+
+
+def read_refs(
+    lake: Lake, refs: pa.Table, limits: Limits = LIMITS
+) -> tuple[pa.Table, list[bytes | LakeError | ImageError]]:
+    """The same as `read_images`, and the references as they were read.
+
+    Planning knows only an average size of a Parquet file's rows, and no etag if a manifest states
+    none.
+    """
+    etags, results = _read(lake, refs, limits)
+    sizes = [
+        len(result) if isinstance(result, bytes) else planned
+        for result, planned in zip(results, refs["bytes"].to_pylist(), strict=True)
+    ]
+    for name, values in (("bytes", sizes), ("etag", etags)):
+        place = refs.schema.get_field_index(name)
+        field = refs.schema.field(place)
+        refs = refs.set_column(place, field, pa.array(values, field.type))
+    return refs, results
+
+
+def _read(
+    lake: Lake, refs: pa.Table, limits: Limits
+) -> tuple[list[str], list[bytes | LakeError | ImageError]]:
+    """The etags and the bytes of some references."""
     keys, offsets = refs["object_key"].to_pylist(), refs["offset"].to_pylist()
     sizes, etags = refs["bytes"].to_pylist(), refs["etag"].to_pylist()
     results: list[bytes | LakeError | ImageError] = [b""] * len(keys)
@@ -66,28 +93,29 @@ def read_images(
             members.append(i)
     members.sort(key=lambda i: (keys[i], offsets[i]))
     spans += _spans([(i, keys[i], offsets[i], sizes[i], etags[i]) for i in members])
-    for span, result in zip(spans, lake.read_many([s.request for s in spans]), strict=True):
+    for span, result in zip(spans, lake.read_objects([s.request for s in spans]), strict=True):
         for i, start, stop in span.parts:
             if isinstance(result, LargeObjectError):
                 results[i] = _larger_than_planned(result, sizes[i])
-            elif isinstance(result, LakeError) or stop is None:
+            elif isinstance(result, LakeError):
                 results[i] = result
             else:
-                results[i] = result[start:stop]
+                etags[i] = etags[i] or result.etag
+                results[i] = result.data if stop is None else result.data[start:stop]
     for (key, etag), where in rows_of.items():
         read = _read_parquet(lake, key, etag, [offsets[i] for i in where], limits)
         for i, image in zip(where, read, strict=True):
             results[i] = image
-    return results
+    return etags, results
 
 
 def _most_bytes(planned: int, etag: str, limits: Limits) -> int:
     """How large an object may be; a manifest may state a size that is none.
 
     Shards are cut by the planned sizes, so an object must not be larger by any amount. One that was
-    not there, and may be now, has no size.
+    not there, and may be now, has neither size nor etag.
     """
-    if not etag:
+    if not etag and not planned:
         return limits.object_bytes
     return min(limits.object_bytes, max(MISSTATED_BYTES, 2 * planned))
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 import pyarrow as pa
 
+from steel_batch import schema
 from steel_batch.lake import LakeObject
 from steel_batch.sources.dates import STRICT, date_of
 
-BATCH_ROWS: Final = 8192
+BATCH_ROWS: Final = 16_384
+IMAGES: Final = pa.schema(
+    [*(f for f in schema.PLAN if f.name != "shard"), pa.field("date", pa.string())]
+)
+"""The fields of `ImageRef`, as the columns of many."""
 
 NOT_A_FILE: Final = -1
 """`offset` of a member of a tar that is named like an image but is a folder, link or device."""
@@ -62,9 +67,24 @@ def ref_of(fields: dict[str, str], item: LakeObject) -> ImageRef:
     )  # fmt: skip
 
 
-def ref_batches(refs: Iterable[ImageRef], of: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Convert references to Arrow batches with the given fields, holding few at a time."""
-    stream = iter(refs)
+@runtime_checkable
+class ImageColumns(Protocol):
+    """Images that come as Arrow columns: by the million, one object for each costs too much."""
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield `IMAGES` batches of every image, in no particular order, holding few at a time."""
+
+
+def ref_batches(
+    images: ImageColumns | Iterable[ImageRef], of: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """Images as Arrow batches with the given fields, holding few at a time."""
+    if isinstance(images, ImageColumns):
+        for batch in images.batches():
+            columns = [batch.column(field.name) for field in of]
+            yield pa.RecordBatch.from_arrays(columns, schema=of)
+        return
+    stream = iter(images)
     while rows := list(itertools.islice(stream, BATCH_ROWS)):
         columns = [
             [list(row.tags.items()) for row in rows]
@@ -76,3 +96,27 @@ def ref_batches(refs: Iterable[ImageRef], of: pa.Schema) -> Iterator[pa.RecordBa
             [pa.array(column, field.type) for column, field in zip(columns, of, strict=True)],
             schema=of,
         )
+
+
+def refs_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRef]:
+    """The images of `IMAGES` batches, one at a time."""
+    for batch in batches:
+        for row in batch.to_pylist():
+            yield ImageRef(**row | {"tags": dict(row["tags"])})
+
+
+def in_batches(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows in batches of about `BATCH_ROWS`, as each batch has a cost of its own."""
+    pending: list[pa.RecordBatch] = []
+    num_rows = 0
+    for batch in batches:
+        if batch.num_rows >= BATCH_ROWS and not pending:
+            yield batch
+            continue
+        pending.append(batch)
+        num_rows += batch.num_rows
+        if num_rows >= BATCH_ROWS:
+            yield pa.concat_batches(pending)
+            pending, num_rows = [], 0
+    if pending:
+        yield pa.concat_batches(pending)

@@ -7,6 +7,7 @@ disk, both are the manifest's own folder.
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import zlib
 from collections.abc import Collection, Iterator, Sequence
@@ -15,13 +16,16 @@ from typing import Any, Final
 from urllib.parse import unquote_plus
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError, LargeObjectError
 from steel_batch.lake import Lake
 from steel_batch.lake.documents import parse_json
-from steel_batch.sources.columns import BadValueError, check_texts, values
-from steel_batch.sources.lines import READ_BYTES, Lines, Unpacked
+from steel_batch.sources.columns import BadValueError, check_texts
+from steel_batch.sources.lines import READ_BYTES, Lines, Unpacked, in_blocks
+from steel_batch.sources.manifest_columns import RowBlock, column_of
+from steel_batch.sources.manifest_rows import COLUMN_ROWS, weight
 from steel_batch.sources.parquet_front import ParquetFront, TooMuchError
 
 _OF_CSV: Final = {
@@ -103,7 +107,7 @@ class Inventory:
             limits=limits,
         )
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self) -> Iterator[RowBlock]:
         """`key`, `size` and `etag` of every object, as far as the inventory states them.
 
         Raises:
@@ -127,33 +131,41 @@ class Inventory:
             "another day's inventory."
         )
 
-    def _csv(self, stream: Any) -> Iterator[dict[str, Any]]:
+    def _csv(self, stream: Any) -> Iterator[RowBlock]:
         unpacked = io.BufferedReader(Unpacked(stream, self.limits), READ_BYTES)
         with io.TextIOWrapper(unpacked, "utf-8", newline="") as text:
-            for values in Lines(text, self.limits).rows(strict=False):
-                if len(values) != len(self.columns):
-                    raise ValueError(
-                        f"a row of {len(values)} columns, expected {len(self.columns)}"
-                    )
-                said = dict(zip(self.columns, values, strict=True))
-                row = {ours: said[theirs] for theirs, ours in _OF_CSV.items() if theirs in said}
-                row["key"] = unquote_plus(row["key"])
-                if _is_current(row):
-                    yield row
+            places = {theirs: place for place, theirs in enumerate(self.columns)}
+            rows = Lines(text, self.limits).rows(strict=False)
+            for block in in_blocks(self._checked(rows)):
+                columns = {
+                    ours: pa.array([row[places[theirs]] for row in block], pa.string())
+                    for theirs, ours in _OF_CSV.items()
+                    if theirs in places
+                }
+                keys = [unquote_plus(key) for key in columns["key"].to_pylist()]
+                columns["key"] = pa.array(keys, pa.string())
+                yield _current(columns)
 
-    def _parquet(self, stream: Any) -> Iterator[dict[str, Any]]:
+    def _checked(self, rows: Iterator[list[str]]) -> Iterator[list[str]]:
+        for row in rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of {len(row)} columns, expected {len(self.columns)}")
+            yield row
+
+    def _parquet(self, stream: Any) -> Iterator[RowBlock]:
         with ParquetFront(stream, stream.seek(0, io.SEEK_END), self.limits) as front:
             names = [name for name in _OF_PARQUET if name in front.file.schema_arrow.names]
             if "key" not in names:
                 raise ValueError("it has no column 'key'")
             for group in range(len(front.num_rows)):
                 _, batches = front.open_group(group, names)
-                for batch in batches:
-                    columns = [_values(batch.column(name), self.limits) for name in names]
-                    for said in zip(*columns, strict=True):
-                        row = dict(zip((_OF_PARQUET[name] for name in names), said, strict=True))
-                        if _is_current(row):
-                            yield row
+                for block in in_blocks(batches, weight, most=COLUMN_ROWS):
+                    batch = pa.concat_batches(block)
+                    columns = {
+                        _OF_PARQUET[name]: _column(name, batch.column(name), self.limits)
+                        for name in names
+                    }
+                    yield _current(columns)
 
 
 def _check_bucket(place: Lake, name: str, bucket: str, allowed: Collection[str]) -> None:
@@ -166,17 +178,26 @@ def _check_bucket(place: Lake, name: str, bucket: str, allowed: Collection[str])
         )
 
 
-def _values(array: pa.Array, limits: Limits) -> list[Any]:
+def _column(name: str, array: pa.Array, limits: Limits) -> pa.Array:
     """A column's values; text that was written as bytes is decoded."""
     try:
         check_texts(array, limits)
-        return values(array)
+        return column_of(_OF_PARQUET[name], array)
     except BadValueError as error:
         raise ValueError(f"a column {error.what}") from error
 
 
-def _is_current(row: dict[str, Any]) -> bool:
-    """Whether the object exists and is current; removes the columns that state only that."""
-    is_latest = row.pop("is_latest", None)
-    is_deleted = row.pop("is_delete_marker", None)
-    return str(is_latest).lower() != "false" and str(is_deleted).lower() != "true"
+def _current(columns: dict[str, pa.Array]) -> RowBlock:
+    """The objects that exist and are current, without the columns that state only that."""
+    flags = [
+        (columns.pop(name), word)
+        for name, word in (("is_latest", "false"), ("is_delete_marker", "true"))
+        if name in columns
+    ]
+    if flags:
+        masks = [
+            pc.fill_null(pc.not_equal(pc.utf8_lower(texts), word), True) for texts, word in flags
+        ]
+        is_current = functools.reduce(pc.and_, masks)
+        columns = {name: column.filter(is_current) for name, column in columns.items()}
+    return RowBlock(columns, len(columns["key"]))

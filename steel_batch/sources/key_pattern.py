@@ -18,7 +18,7 @@ from steel_batch.errors import ConfigError
 from steel_batch.sources.dates import LENIENT, STRICT, agrees, date_of, may_be_a_date, spellings
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".pgm")
-_TOKEN = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<star>\*)")
+TOKEN = re.compile(r"\{(?P<name>[^{}]*)\}|(?P<star>\*)")
 _SPELLINGS = (STRICT, LENIENT)
 
 
@@ -115,8 +115,14 @@ def folder_fits(segment: str, name: str, date: str | None) -> tuple[bool, bool]:
     Returns:
         Whether it matches, and whether it may lead to images of the date (of any date, for None).
     """
-    readings = [fields for fields in _readings(segment, name) if may_be_a_date(fields)]
+    readings = _dated_readings(segment, name)
     return bool(readings), any(date is None or agrees(fields, date) for fields in readings)
+
+
+@functools.lru_cache(maxsize=16_384)
+def _dated_readings(segment: str, name: str) -> list[dict[str, str]]:
+    """Cached, as each date of many looks at the folders of all."""
+    return [fields for fields in _readings(segment, name) if may_be_a_date(fields)]
 
 
 def date_of_folders(segments: list[str], folder: str) -> str | None:
@@ -136,7 +142,7 @@ def literal_prefixes(segment: str, date: str | None) -> list[str]:
         return [_literal_prefix(segment)]
     parts: list[list[str]] = []
     position = 0
-    for token in _TOKEN.finditer(segment):
+    for token in TOKEN.finditer(segment):
         is_of_date = token["name"] in STRICT
         parts.append([segment[position : token.start()]])
         parts.append(spellings(token["name"], date) if is_of_date else [token[0]])
@@ -151,7 +157,7 @@ def literal_prefixes(segment: str, date: str | None) -> list[str]:
 
 
 def _names(pattern: str) -> list[str]:
-    return [m["name"] for m in _TOKEN.finditer(pattern) if m["star"] is None]
+    return [m["name"] for m in TOKEN.finditer(pattern) if m["star"] is None]
 
 
 def _readings(pattern: str, text: str) -> Iterator[dict[str, str]]:
@@ -177,7 +183,7 @@ def _compile(pattern: str, spelling: int) -> re.Pattern[str]:
     key = (pattern, spelling)
     if key not in _COMPILED:
         parts, position = [], 0
-        for token in _TOKEN.finditer(pattern):
+        for token in TOKEN.finditer(pattern):
             parts.append(re.escape(pattern[position : token.start()]))
             name = token["name"]
             of_date = _SPELLINGS[spelling].get(name, "[^/]+")
@@ -190,10 +196,10 @@ def _compile(pattern: str, spelling: int) -> re.Pattern[str]:
 
 def _literal_prefix(segment: str) -> str:
     """The literal beginning of a segment, usable as the prefix of a listing."""
-    token = _TOKEN.search(segment)
+    token = TOKEN.search(segment)
     return segment if token is None else segment[: token.start()]
 
 
 def has_placeholder(segment: str) -> bool:
     """Whether a segment can match anything other than its own text."""
-    return _TOKEN.search(segment) is not None
+    return TOKEN.search(segment) is not None

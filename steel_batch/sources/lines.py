@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-from collections.abc import Iterator
-from typing import IO, BinaryIO, Final
+from collections.abc import Callable, Iterator
+from typing import IO, BinaryIO, Final, TypeVar
 
 from steel_batch.config import Limits
 from steel_batch.errors import InputError
 
+Item = TypeVar("Item")
 READ_BYTES: Final = 1 << 20
+BLOCK_ROWS: Final = 8192
 FREE_BYTES: Final = 64 << 20
 """Decompressed size that is always allowed."""
 
@@ -62,6 +64,38 @@ class Lines(Iterator[str]):
                     "read (limit text-bytes)."
                 )
             yield row
+
+
+def in_blocks(
+    items: Iterator[Item],
+    weigh: Callable[[Item], float] = lambda _: 1.0,
+    *,
+    most: float = BLOCK_ROWS,
+) -> Iterator[list[Item]]:
+    """Items, many at a time; those before an error are yielded before it is raised.
+
+    Args:
+        items: Rows, or batches of rows.
+        weigh: How many rows an item counts as.
+        most: How many rows a block has.
+    """
+    error: Exception | None = None
+    while error is None:
+        block: list[Item] = []
+        total = 0.0
+        try:
+            for item in items:
+                block.append(item)
+                total += weigh(item)
+                if total >= most:
+                    break
+        except Exception as found:  # noqa: BLE001 - raised below
+            error = found
+        if block:
+            yield block
+        elif error is None:
+            return
+    raise error
 
 
 class Unpacked(io.RawIOBase):

@@ -10,34 +10,44 @@ objects that do not match the key pattern are skipped, as in a listing.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import (
     ConfigError,
     InputError,
     NoImagesError,
-    NotAFileError,
-    OutsideLakeError,
 )
 from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
 from steel_batch.sources.contract import span_of
 from steel_batch.sources.dates import EXPECTED
-from steel_batch.sources.duplicate_keys import DuplicateKeys
-from steel_batch.sources.image_ref import ImageRef, ref_of
+from steel_batch.sources.duplicate_keys import DuplicateKeys, Numbered
+from steel_batch.sources.image_ref import IMAGES, ImageRef, ref_batches, ref_of, refs_of
 from steel_batch.sources.inventory import Inventory
 from steel_batch.sources.kept import Kept
+from steel_batch.sources.key_columns import read_keys
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, KeyPattern
-from steel_batch.sources.manifest_rows import KNOWN_COLUMNS, Row, read_csv, read_parquet
+from steel_batch.sources.look_up import look_up
+from steel_batch.sources.manifest_columns import (
+    KNOWN_COLUMNS,
+    Mask,
+    Row,
+    RowBlock,
+    dates_of,
+    described_tags,
+    merged,
+    sizes_of,
+)
+from steel_batch.sources.manifest_rows import read_csv, read_parquet
 from steel_batch.sources.stray import by_product_reason
-
-LOOKUP_THREADS: Final = 32
-BATCH_ROWS: Final = 8192
 
 
 def place_of_manifest(
@@ -75,6 +85,7 @@ def open_manifest(
     companion: str = "",
     limits: Limits = LIMITS,
     inventory_buckets: Collection[str] = (),
+    needs_etags: bool = False,
 ) -> ManifestSource:
     """Open a manifest as a source.
 
@@ -85,6 +96,7 @@ def open_manifest(
         companion: Suffix of objects in an Inventory that are not counted as left out.
         limits: What may be read of it.
         inventory_buckets: Buckets that an Inventory may name; see `Inventory.open`.
+        needs_etags: Whether etags that it lacks are looked up.
 
     Raises:
         ConfigError: It is not a manifest.
@@ -93,14 +105,22 @@ def open_manifest(
     if name == "manifest.json":
         inventory = Inventory.open(place, name, limits=limits, buckets=inventory_buckets)
         return ManifestSource(
-            inventory.lake, pattern, images, inventory.rows, is_whole=False, companion=companion
+            inventory.lake,
+            pattern,
+            images,
+            inventory.rows,
+            is_whole=False,
+            companion=companion,
+            needs_etags=needs_etags,
         )
     lake = place
     if place.is_s3:
         bucket = place.url.removeprefix("s3://").partition("/")[0]
         lake = Lake(f"s3://{bucket}", endpoint_url=place.endpoint_url)
     read = read_csv if name.endswith(".csv") else read_parquet
-    return ManifestSource(lake, pattern, images, lambda: read(place, name, limits))
+    return ManifestSource(
+        lake, pattern, images, lambda: read(place, name, limits), needs_etags=needs_etags
+    )
 
 
 def _split(images: str) -> tuple[str, str]:
@@ -129,10 +149,12 @@ class ManifestSource:
     lake: Lake
     pattern: KeyPattern
     place: str
-    read_rows: Callable[[], Iterator[Row]]
+    read_rows: Callable[[], Iterator[RowBlock]]
     is_whole: bool = True
     """Whether every row must be a usable image (or container)."""
     companion: str = ""
+    needs_etags: bool = False
+    """Whether etags that it lacks are looked up; if not, they are those of what is read later."""
     kept: KeptRows | None = field(default=None, init=False)
     """What `dates` read; later selections use it."""
 
@@ -161,9 +183,29 @@ class ManifestSource:
 
     def _read(self) -> KeptRows:
         rows = Rows(self, None)
-        with DuplicateKeys(self.place) as duplicates:
-            images = Kept(duplicates.watch(rows.refs()))
+        with rows.duplicates() as duplicates:
+            images = Kept(_Stream(duplicates.watch(rows.numbered())))
             return KeptRows(images, rows.num_left_out, rows.example_left_out, duplicates.find())
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Images as columns; see `ImageColumns`."""
+
+    stream: Iterator[pa.RecordBatch]
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        return self.stream
+
+
+def _in_rows(found: list[Numbered]) -> Numbered:
+    """Put images in the order of their rows."""
+    numbers = pa.concat_arrays([numbers for numbers, _ in found] or [pa.array([], pa.int64())])
+    images = pa.Table.from_batches([images for _, images in found], IMAGES)
+    order = pc.sort_indices(numbers)
+    ordered = images.take(order).combine_chunks()
+    columns = [column.combine_chunks() for column in ordered.columns]
+    return numbers.take(order), pa.RecordBatch.from_arrays(columns, schema=IMAGES)
 
 
 @dataclass(slots=True)
@@ -178,20 +220,92 @@ class Rows:
     """Dates other than `date` of images that were found."""
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """See `Selection`; sizes and etags that the manifest lacks are looked up."""
-        with ThreadPoolExecutor(LOOKUP_THREADS) as pool:
-            images = self._images()
-            while batch := list(itertools.islice(images, BATCH_ROWS)):
-                unknown = [ref for ref in batch if not ref.etag]
-                yield from (ref for ref in batch if ref.etag)
-                yield from pool.map(self._look_up, unknown)
+        """See `Selection`."""
+        return refs_of(self.batches())
 
-    def refs(self) -> Iterator[tuple[int, ImageRef]]:
-        """Yield the number (from 1) and the image of every row."""
-        for number, row in enumerate(self.source.read_rows(), 1):
-            ref = self._ref(number, row)
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See `ImageColumns`; sizes that the manifest lacks are looked up, and etags if needed."""
+        all_etags = self.source.needs_etags or not self.source.pattern.names_images
+        return look_up(self.source.lake, self._images(), all_etags=all_etags)
+
+    def duplicates(self) -> DuplicateKeys:
+        """What finds a key that is listed twice among the rows."""
+        return DuplicateKeys(self.source.place, lambda: Rows(self.source, self.date).numbered())
+
+    def numbered(self) -> Iterator[Numbered]:
+        """Yield the numbers (from 1) of all rows that are images, and the images, in blocks."""
+        first = 1
+        for block in self.source.read_rows():
+            numbers = pa.array(np.arange(first, first + block.num_rows))
+            described = self._as_columns(block)
+            is_read = np.zeros(block.num_rows, np.bool_) if described is None else described[1]
+            if described is not None and is_read.all():
+                yield numbers, described[0]
+            else:
+                found = self._decided(block, np.flatnonzero(~is_read), first)
+                if described is not None:
+                    mask = pa.array(is_read)
+                    found.append((numbers.filter(mask), described[0].filter(mask)))
+                yield _in_rows(found)
+            first += block.num_rows
+
+    def _decided(
+        self, block: RowBlock, places: npt.NDArray[np.int64], first: int
+    ) -> list[Numbered]:
+        """Decide rows one by one: those that are bad, unusual or no images."""
+        numbers, refs = list[int](), list[ImageRef]()
+        for place, row in zip(places.tolist(), block.rows(places), strict=True):
+            ref = self._ref(first + place, row)
             if ref is not None:
-                yield number, ref
+                numbers.append(first + place)
+                refs.append(ref)
+        images = pa.Table.from_batches(ref_batches(refs, IMAGES), IMAGES).combine_chunks()
+        return [(pa.array(numbers, pa.int64()), batch) for batch in images.to_batches()]
+
+    def _as_columns(self, block: RowBlock) -> tuple[pa.RecordBatch, Mask] | None:
+        """What `_ref` makes of a block's rows, column by column.
+
+        Returns:
+            The images, and which of them are as `_ref` would make them: the others are left to it.
+            None if all are.
+        """
+        columns = block.columns
+        if columns["key"].type != pa.string():
+            return None
+        keys = pc.fill_null(columns["key"], "")
+        said = read_keys(self.source.pattern, keys)
+        is_read = said.is_read
+        sizes, etags = pa.nulls(len(keys), pa.int64()), pa.nulls(len(keys), pa.string())
+        if "size" in columns:
+            sizes, is_odd = sizes_of(columns["size"])
+            is_read = is_read & ~is_odd
+        if "etag" in columns:
+            bare = pc.utf8_trim(columns["etag"], characters='"')
+            etags = pc.if_else(sizes.is_valid(), bare, None)
+        stated = {"line": said.line, "date": said.date, "image_id": said.image_id}
+        for name, of_key in stated.items():
+            if name not in columns:
+                continue
+            value = columns[name]
+            if name == "date":
+                value, is_odd = dates_of(value)
+                is_read = is_read & ~is_odd
+            stated[name], disagrees = merged(value, of_key)
+            # Without a pattern, the image's name is only a guess.
+            if name != "image_id" or self.source.pattern.text:
+                is_read = is_read & ~disagrees
+        if "date" in columns:
+            is_read = is_read & stated["date"].is_valid().to_numpy(zero_copy_only=False)
+        tags, is_odd = described_tags(said.tags, columns)
+        images = pa.RecordBatch.from_arrays(
+            [
+                keys, stated["image_id"], stated["line"], tags, keys,
+                pa.nulls(len(keys), pa.int64()), pc.fill_null(sizes, 0),
+                pc.fill_null(etags, ""), stated["date"],
+            ],
+            schema=IMAGES,
+        )  # fmt: skip
+        return images, is_read & ~is_odd
 
     def explain_empty(self) -> ConfigError:
         """See `Selection`."""
@@ -213,16 +327,13 @@ class Rows:
             "--key-pattern or --date."
         )
 
-    def _images(self) -> Iterator[ImageRef]:
+    def _images(self) -> Iterator[pa.RecordBatch]:
         """Yield the date's images as the manifest describes them, each key once."""
         kept = self.source.kept
         if kept is None:
-            with DuplicateKeys(self.source.place) as duplicates:
-                for ref in duplicates.watch(self.refs()):
-                    if self.date is None or ref.date in (None, self.date):
-                        yield ref
-                    else:
-                        self.other_dates.add(str(ref.date))
+            with self.duplicates() as duplicates:
+                for images in duplicates.watch(self.numbered()):
+                    yield self._of_date(images)
                 repeated = duplicates.find()
         else:
             self.num_left_out = kept.num_left_out
@@ -232,6 +343,15 @@ class Rows:
             repeated = kept.repeated
         if repeated is not None:
             raise InputError(repeated)
+
+    def _of_date(self, images: pa.RecordBatch) -> pa.RecordBatch:
+        if self.date is None:
+            return images
+        is_other = pc.fill_null(pc.not_equal(images["date"], self.date), False)
+        if not pc.any(is_other).as_py():
+            return images
+        self.other_dates.update(pc.unique(images["date"].filter(is_other)).to_pylist())
+        return images.filter(pc.invert(is_other))
 
     def _ref(self, number: int, row: Row) -> ImageRef | None:
         key = row.get("key")
@@ -319,13 +439,3 @@ class Rows:
 
     def _bad(self, number: int, what: str) -> ConfigError:
         return InputError(f"{self.source.place}, row {number}: {what}. Nothing was planned.")
-
-    def _look_up(self, ref: ImageRef) -> ImageRef:
-        """Look up size and etag; an unreadable image has none, and is quarantined later."""
-        try:
-            found = self.source.lake.stat(ref.object_key)
-        except (NotAFileError, OutsideLakeError):
-            found = None
-        if found is None:
-            return dataclasses.replace(ref, bytes=0, etag="")
-        return dataclasses.replace(ref, bytes=found.size_bytes, etag=found.etag)

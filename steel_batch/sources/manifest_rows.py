@@ -1,4 +1,4 @@
-"""Reads the rows of CSV and Parquet manifests."""
+"""Reads the rows of CSV and Parquet manifests, block by block."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError
@@ -18,22 +19,18 @@ from steel_batch.sources.columns import (
     check_texts,
     column_names,
     refuse_repeated,
-    tags_from,
-    texts,
     type_of,
-    values,
 )
-from steel_batch.sources.lines import READ_BYTES, Lines
+from steel_batch.sources.lines import READ_BYTES, Lines, in_blocks
+from steel_batch.sources.manifest_columns import KNOWN_COLUMNS, RowBlock, column_of
 from steel_batch.sources.parquet_front import ParquetFront, TooMuchError
 
-KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
-"""Columns with a meaning; every other column becomes a tag."""
-
-Row = dict[str, Any]
-"""A row of a manifest, by column name."""
+COLUMN_ROWS: Final = 16_384
+BLOCK_BYTES: Final = 16 << 20
+"""Of larger rows, fewer are read at a time."""
 
 
-def read_csv(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Row]:
+def read_csv(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[RowBlock]:
     """Read a CSV's rows, every value as text; white space after the header's commas is removed.
 
     Raises:
@@ -57,13 +54,8 @@ def read_csv(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Row]:
                 written = next(csv.reader(header, strict=True, skipinitialspace=True))
             names = _columns(written, limits)
             rows = lines.rows(strict=True, skips_blanks=has_blanks)
-            for number, row in enumerate(filter(None, rows), 1):
-                if len(row) != len(names):
-                    raise InputError(
-                        f"row {number} has {len(row)} columns, expected {len(names)} as in the "
-                        "header."
-                    )
-                yield _csv_row(number, names, row)
+            for block in in_blocks(_checked(names, filter(None, rows))):
+                yield _csv_block(names, block)
     except (ConfigError, UnicodeDecodeError, csv.Error) as error:
         raise _unusable(place, name, error) from error
     except MemoryError as error:
@@ -76,23 +68,43 @@ def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
         yield line
 
 
-def _csv_row(number: int, names: list[str], row: list[str]) -> Row:
-    said = {
-        name: value if name == "key" else value.strip()
-        for name, value in zip(names, row, strict=True)
-        if name
-    }
-    if len(said) < len(row):
-        for column, (name, value) in enumerate(zip(names, row, strict=True), 1):
-            if not name and value.strip():
-                raise InputError(
-                    f"row {number} has {value!r} in column {column}, which has no name: give it "
-                    "a name to make it a tag, or remove it (`to_csv(index=False)` with pandas)."
-                )
-    return said
+def _checked(names: list[str], rows: Iterator[list[str]]) -> Iterator[list[str]]:
+    for number, row in enumerate(rows, 1):
+        if len(row) != len(names):
+            raise InputError(
+                f"row {number} has {len(row)} columns, expected {len(names)} as in the header."
+            )
+        if "" in names:
+            _refuse_unnamed(number, names, row)
+        yield row
 
 
-def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Row]:
+def _csv_block(names: list[str], rows: list[list[str]]) -> RowBlock:
+    columns = {}
+    for name, values in zip(names, zip(*rows, strict=True), strict=True):
+        if name:
+            text = pa.array(values, pa.string())
+            columns[name] = text if name == "key" else _stripped(text)
+    return RowBlock(columns, len(rows))
+
+
+def _stripped(texts: pa.StringArray) -> pa.StringArray:
+    """The same as `str.strip` of each."""
+    if pc.any(pc.match_substring_regex(texts, r"\A[^!-~]|[^!-~]\z")).as_py():
+        return pa.array([text.strip() for text in texts.to_pylist()], pa.string())
+    return texts
+
+
+def _refuse_unnamed(number: int, names: list[str], row: list[str]) -> None:
+    for column, (name, value) in enumerate(zip(names, row, strict=True), 1):
+        if not name and value.strip():
+            raise InputError(
+                f"row {number} has {value!r} in column {column}, which has no name: give it "
+                "a name to make it a tag, or remove it (`to_csv(index=False)` with pandas)."
+            )
+
+
+def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[RowBlock]:
     """Read a Parquet file's rows: keys, sizes and dates as stored, everything else as text.
 
     Raises:
@@ -115,9 +127,9 @@ def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Ro
             number = 0
             for group in range(len(front.num_rows)):
                 _, batches = front.open_group(group, fields.names)
-                for batch in batches:
-                    yield from _parquet_rows(number, names, batch, limits)
-                    number += batch.num_rows
+                for block in in_blocks(batches, weight, most=COLUMN_ROWS):
+                    yield from _parquet_blocks(number, names, block, limits)
+                    number += sum(batch.num_rows for batch in block)
     except TooMuchError as error:
         raise _unusable(place, name, f"it holds {error}.") from error
     except MemoryError as error:
@@ -126,30 +138,43 @@ def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Ro
         raise _unusable(place, name, error) from error
 
 
-def _parquet_rows(
+def weight(batch: pa.RecordBatch) -> float:
+    """How many rows a batch counts as: many, if they are large."""
+    return float(max(batch.num_rows, batch.nbytes / BLOCK_BYTES * COLUMN_ROWS))
+
+
+def _parquet_blocks(
+    number: int, names: list[str], batches: list[pa.RecordBatch], limits: Limits
+) -> Iterator[RowBlock]:
+    """Yield batches as one block; if a value is bad, what is before it comes before its error."""
+    try:
+        whole = _parquet_block(number, names, pa.concat_batches(batches), limits)
+    except (ConfigError, pa.ArrowException, ValueError):
+        if len(batches) == 1:
+            raise
+    else:
+        yield whole
+        return
+    for batch in batches:
+        yield _parquet_block(number, names, batch, limits)
+        number += batch.num_rows
+
+
+def _parquet_block(
     number: int, names: list[str], batch: pa.RecordBatch, limits: Limits
-) -> Iterator[Row]:
+) -> RowBlock:
     columns = {}
     for name, array in zip(names, batch.columns, strict=True):
         if not name:
             continue
         try:
             check_texts(array, limits)
-            columns[name] = _converted(name, array)
+            columns[name] = column_of(name, array)
         except BadValueError as error:
             raise InputError(
                 f"row {number + error.index + 1}: its column {name!r} {error.what}."
             ) from None
-    for row in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, row, strict=True))
-
-
-def _converted(name: str, array: pa.Array) -> list[Any]:
-    if name == "tags" and pa.types.is_nested(array.type):
-        return list(tags_from(array))
-    if name in ("key", "size", "date"):
-        return values(array)
-    return list(texts(array))
+    return RowBlock(columns, batch.num_rows)
 
 
 def _columns(written: Sequence[str], limits: Limits) -> list[str]:

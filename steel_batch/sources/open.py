@@ -45,6 +45,7 @@ def open_source(
     limits: Limits = LIMITS,
     follow_links: bool = False,
     inventory_buckets: Collection[str] = (),
+    needs_etags: bool = False,
 ) -> Source:
     """Open the source that `--images` and `--key-pattern` describe, with at most one request.
 
@@ -55,6 +56,7 @@ def open_source(
         limits: What may be read of manifests and containers.
         follow_links: Whether links out of a folder are followed; see `Lake`.
         inventory_buckets: Buckets that an Inventory may name; see `Inventory.open`.
+        needs_etags: Whether etags that a manifest lacks are looked up before images are read.
 
     Raises:
         ConfigError: The pattern is not valid.
@@ -71,6 +73,7 @@ def open_source(
             companion=companion,
             limits=limits,
             inventory_buckets=inventory_buckets,
+            needs_etags=needs_etags,
         )
     else:
         lake = Lake(images, endpoint_url=endpoint_url, follow_links=follow_links)

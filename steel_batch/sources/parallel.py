@@ -20,7 +20,11 @@ CHUNK = 100
 
 
 def expand_parallel(
-    items: Iterator[Item], expand: Callable[[Item], Iterator[Result]], *, num_threads: int
+    items: Iterator[Item],
+    expand: Callable[[Item], Iterator[Result]],
+    *,
+    num_threads: int,
+    chunk: int = CHUNK,
 ) -> Iterator[Result]:
     """Yield the results of `expand` for every item, several items at once, in no particular order.
 
@@ -29,6 +33,7 @@ def expand_parallel(
             end.
         expand: Called in threads.
         num_threads: How many items are expanded at once.
+        chunk: How many results are passed between threads at a time; 1 if each is large.
 
     Raises:
         BaseException: The first exception of `items` or `expand`; the other threads are stopped.
@@ -46,16 +51,25 @@ def expand_parallel(
                 continue
             return
 
+    threads: list[threading.Thread] = []
+
+    def start() -> None:
+        thread = threading.Thread(target=work, name=f"expand-{len(threads)}", daemon=True)
+        thread.start()
+        threads.append(thread)  # by a thread that has not ended, so that none is missed
+
     def work() -> None:
         try:
             while not stop.is_set():
                 with taking:
                     item = next(items, None)
+                    if item is not None and len(threads) < num_threads and not stop.is_set():
+                        start()  # for the next item: few items need few threads
                 if item is None:
                     break
                 results = expand(item)
-                while chunk := list(itertools.islice(results, CHUNK)):
-                    put(chunk)
+                while found_now := list(itertools.islice(results, chunk)):
+                    put(found_now)
                     if stop.is_set():
                         break
                 _close(results)
@@ -63,21 +77,17 @@ def expand_parallel(
             put(error)
         put(None)
 
-    threads = [
-        threading.Thread(target=work, name=f"expand-{i}", daemon=True) for i in range(num_threads)
-    ]
-    for thread in threads:
-        thread.start()
-    num_running = num_threads
+    num_ended = 0
     try:
-        while num_running:
+        start()
+        while num_ended < len(threads):
             try:
                 entry = found.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 interrupt.check()
                 continue
             if entry is None:
-                num_running -= 1
+                num_ended += 1
             elif isinstance(entry, BaseException):
                 raise entry
             else:

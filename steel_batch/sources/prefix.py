@@ -8,12 +8,23 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from steel_batch.errors import ConfigError, NoImagesError
-from steel_batch.lake import Lake
+from steel_batch.lake import Lake, LakeObject, ListedPage
 from steel_batch.sources.dates import SPELLED
-from steel_batch.sources.image_ref import ImageRef, ref_of
+from steel_batch.sources.image_ref import (
+    IMAGES,
+    ImageRef,
+    in_batches,
+    ref_batches,
+    ref_of,
+    refs_of,
+)
+from steel_batch.sources.key_columns import image_batch, read_keys
 from steel_batch.sources.key_pattern import (
     IMAGE_SUFFIXES,
     KeyPattern,
@@ -73,25 +84,45 @@ class Listing:
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image of the date, in no particular order, holding few at a time."""
+        return refs_of(self.batches())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """See `ImageColumns`."""
         wanted = self.date if self.pattern.has_date else None
         folders = _Folders(self.lake, wanted)
-        for item in expand_parallel(
-            self._prefixes(folders), self.lake.list_objects, num_threads=LIST_THREADS
-        ):
-            fields = self.pattern.match(item.key) if stray_reason(item.key) is None else None
-            if fields is None:
-                if self.companion and item.key.endswith(self.companion):
-                    continue
-                if item.size_bytes == 0:
-                    _is_link_out(self.lake, item.key)
-                self.num_left_out += 1
-                self.example_left_out = self.example_left_out or item.key
-                continue
-            ref = ref_of(fields, item)
-            if wanted is None or ref.date == wanted:
-                yield ref
+        pages = expand_parallel(
+            self._prefixes(folders), self.lake.list_pages, num_threads=LIST_THREADS, chunk=1
+        )
+        for objects in in_batches(map(_columns_of, pages)):
+            columns = read_keys(self.pattern, objects["key"])
+            images = image_batch(columns, objects["key"], objects["bytes"], objects["etag"])
+            is_read = columns.is_read
+            if wanted is not None:
+                of_date = pc.equal(columns.date, wanted).fill_null(False)
+                is_read = is_read & of_date.to_numpy(zero_copy_only=False)
+            yield images if is_read.all() else images.filter(pa.array(is_read))
+            if not columns.is_read.all():
+                others = objects.filter(pa.array(~columns.is_read)).to_pylist()
+                refs = filter(None, (self._ref(item, wanted) for item in others))
+                yield from ref_batches(refs, IMAGES)
         self.num_left_out += folders.num_left_out
         self.example_left_out = self.example_left_out or folders.example_left_out
+
+    def _ref(self, item: dict[str, Any], wanted: str | None) -> ImageRef | None:
+        """An image that `read_keys` did not read; None, counted, if it is none."""
+        key = item["key"]
+        fields = self.pattern.match(key) if stray_reason(key) is None else None
+        if fields is not None:
+            found = LakeObject(key=key, size_bytes=item["bytes"], etag=item["etag"])
+            ref = ref_of(fields, found)
+            return ref if wanted is None or ref.date == wanted else None
+        if self.companion and key.endswith(self.companion):
+            return None
+        if item["bytes"] == 0:
+            _is_link_out(self.lake, key)
+        self.num_left_out += 1
+        self.example_left_out = self.example_left_out or key
+        return None
 
     def _prefixes(self, folders: _Folders) -> Iterator[str]:
         if self.pattern.text is None:
@@ -142,6 +173,17 @@ class Listing:
                 if not is_read and stray_reason(item.key) is None:
                     return item.key
         return None
+
+
+def _columns_of(page: ListedPage) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(page.keys, pa.string()),
+            pa.array(page.sizes_bytes, pa.int64()),
+            pa.array(page.etags, pa.string()),
+        ],
+        names=["key", "bytes", "etag"],
+    )
 
 
 def _is_link_out(lake: Lake, key: str) -> bool:
@@ -243,7 +285,12 @@ class _Folders:
             yield from self.matching(rest, f"{prefix}{first}/")
             return
         (head,) = literal_prefixes(first, None)
-        for folder in self.lake.list_dirs(prefix + head):
+
+        def is_of_another_date(folder: str) -> bool:
+            fits = folder_fits(first, folder[len(prefix) : -1], self.date)
+            return fits == (True, False) and stray_reason(folder[:-1]) is None
+
+        for folder in self.lake.list_dirs(prefix + head, skips=is_of_another_date):
             is_match, is_wanted = folder_fits(first, folder[len(prefix) : -1], self.date)
             leads_out = is_match and is_wanted and _is_link_out(self.lake, folder[:-1])
             if not is_match or leads_out or stray_reason(folder[:-1]) is not None:

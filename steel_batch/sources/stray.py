@@ -14,20 +14,26 @@ from typing import Final
 from steel_batch.lake import why_unusable
 
 _FILES: Final = frozenset({".ds_store", "thumbs.db", "desktop.ini", "icon\r"})
-_FOLDER: Final = re.compile(
+_FOLDERS: Final = (
     r"__macosx|\.appledouble|\.applesingle|\.appledb|\.appledesktop|\.spotlight-v100|\.fseventsd"
     r"|\.temporaryitems|\.documentrevisions-v100|\.trash(?:es|-[0-9]+)?|\$recycle\.bin"
     r"|system volume information|lost\+found|@eadir|#recycle|#snapshot|@recycle|\.@__thumb"
     r"|\.snapshots?|\.thumbnails|\.ipynb_checkpoints|paxheaders?(?:\.[0-9]+)?"
     r"|~snapshot|\.zfs|\.stversions|\.dropbox\.cache|\.picasaoriginals|\.xvpics|\.~tmp~"
-    r"|\.rsync-partial|_delta_log|_temporary|_spark_metadata",
-    re.IGNORECASE,
+    r"|\.rsync-partial|_delta_log|_temporary|_spark_metadata"
 )
 """Folders of macOS, Windows, Linux desktops, Jupyter, file servers (Synology, QNAP, NetApp, ZFS),
 programs that copy files or edit images, tar headers that an old tool unpacked as files, and what
 Delta and Spark keep next to Parquet files."""
+_FOLDER: Final = re.compile(_FOLDERS, re.IGNORECASE)
 _FIRST: Final = frozenset("._$@#~sSlLpP")
 """First characters of those names."""
+SUSPECT: Final = (
+    r"(?s)(?:\A|/)(?:\.{0,2}(?:/|\z)|\._|(?i:\.ds_store|thumbs\.db|desktop\.ini|icon\r)\z|(?i:"
+    + _FOLDERS
+    + r")(?:/|\z))|[\\\x00]"
+)
+"""An expression of RE2 that every key with a `stray_reason` contains, and hardly any other."""
 
 
 def stray_reason(key: str) -> str | None:

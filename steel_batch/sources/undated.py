@@ -11,14 +11,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from steel_batch.errors import ConfigError
 from steel_batch.sources.dates import calendar_day, read_date, spellings
-from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.image_ref import IMAGES, ImageRef, ref_batches, refs_of
 
 _NAMED: Final = re.compile(
     r"(?<![^/#])(?:date=([0-9][0-9_.-]*[0-9])|year=([0-9]+)/month=([0-9]+)/day=([0-9]+))(?![^/.#])"
 )
 """A date as `synth`, `pack` or Hive write it in a folder's name."""
+_MAY_NAME: Final = "(?:^|[/#])(?:date=[0-9]|year=[0-9]+/month=[0-9]+/day=[0-9])"
+"""An expression of RE2 that every key with such a name contains."""
 
 
 @dataclass(slots=True)
@@ -39,21 +44,33 @@ class ImagesByDate:
     """How many of them state no date."""
 
     def __iter__(self) -> Iterator[ImageRef]:
-        """Yield every image.
+        """Yield every image; see `batches`."""
+        return refs_of(self.batches())
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yield every image; see `ImageColumns`.
 
         Raises:
             ConfigError: The key of an image that would count as the date contains another date.
         """
         of_place = _dates_named(self.place)
-        for ref in self.images:
-            self.num_images += 1
-            if ref.date is None:
-                named = _dates_named(ref.image_key) or of_place
-                if not named:
-                    self.num_undated += 1
-                elif self.date not in named:
+        is_place_wrong = bool(of_place) and self.date not in of_place
+        for batch in ref_batches(self.images, IMAGES):
+            self.num_images += batch.num_rows
+            undated = batch.filter(batch["date"].is_null())
+            is_named = pc.match_substring_regex(undated["image_key"], _MAY_NAME)
+            suspects = undated if is_place_wrong else undated.filter(is_named)
+            num_named = 0
+            for row, key in enumerate(suspects["image_key"].to_pylist()):
+                of_key = _dates_named(key)
+                num_named += bool(of_key)
+                named = of_key or of_place
+                if named and self.date not in named:
+                    (ref,) = refs_of([suspects.slice(row, 1)])
                     raise self._of_another_date(ref, named[-1])
-            yield ref
+            if not of_place:
+                self.num_undated += undated.num_rows - num_named
+            yield batch
 
     @property
     def warning(self) -> str | None:

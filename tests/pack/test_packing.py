@@ -22,7 +22,7 @@ from steel_batch.lake import Lake
 from steel_batch.pack.packer import PackedShard
 from steel_batch.pack.packing import PackConfig, PackResult, pack
 from steel_batch.pack.shards import IMAGE_FIELDS
-from steel_batch.runs.planning import BATCH_ROWS
+from steel_batch.runs.in_order import BATCH_ROWS
 from steel_batch.sources.fetch import read_images
 from steel_batch.sources.image_ref import ImageRef, ref_batches
 from steel_batch.sources.open import open_source

@@ -19,7 +19,7 @@ from steel_batch.pack.packing import PackConfig, pack
 from steel_batch.sources.contract import Selection, Source
 from steel_batch.sources.image_ref import ImageRef
 from steel_batch.sources.manifest import ManifestSource
-from steel_batch.sources.manifest_rows import Row
+from steel_batch.sources.manifest_columns import RowBlock
 from tests.sources.made_up_sources import inventory, parquet_of, source_of, tar_of
 
 DATES = [f"2026-{month:02}-{day:02}" for month in (10, 11) for day in range(1, 16)]
@@ -59,7 +59,7 @@ def count_reads(source: Source) -> list[str]:
     assert isinstance(source, ManifestSource)
     reads, read = [], source.read_rows
 
-    def counted() -> Iterator[Row]:
+    def counted() -> Iterator[RowBlock]:
         reads.append(source.place)
         return read()
 

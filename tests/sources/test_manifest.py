@@ -101,6 +101,30 @@ def test_a_bad_manifest_is_refused_with_its_row(tmp_path: Path, text: str, said:
         images_of(lake, None, "todo.csv")
 
 
+def test_an_etag_that_a_manifest_lacks_is_that_of_the_image_that_is_read(
+    place: tuple[Lake, str], tmp_path: Path
+) -> None:
+    lake, root = place
+    lake.write("todo.csv", f"key,size\n{root}line=1/a.jpg,5\n{root}late.jpg,4\n".encode())
+    source = source_of(lake, None, "todo.csv")
+    assert {(ref.bytes, ref.etag) for ref in source.select(None)} == {(5, ""), (4, "")}
+    lake.write("late.jpg", b"late")
+    shard, found = read(source, tmp_path)
+    assert found == {f"{root}late.jpg": b"late", f"{root}line=1/a.jpg": b"aaaaa"}
+    stats = [lake.stat(name) for name in ("late.jpg", "line=1/a.jpg")]
+    assert shard.refs["etag"].to_pylist() == [stat.etag for stat in stats if stat]
+
+
+def test_an_image_without_an_etag_must_not_be_much_larger_than_its_size(
+    place: tuple[Lake, str], tmp_path: Path
+) -> None:
+    lake, root = place
+    lake.write("large.jpg", b"x" * (2 << 20))
+    lake.write("todo.csv", f"key,size\n{root}large.jpg,5\n".encode())
+    _, found = read(source_of(lake, None, "todo.csv"), tmp_path)
+    assert found == {f"{root}large.jpg": "too_large"}
+
+
 def test_a_manifest_must_agree_with_its_keys(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write("todo.csv", b"key,line\nline=1/a.jpg,2\n")
