@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from steel_batch.errors import ConfigError
-from steel_batch.lake import Lake, LakeObject
+from steel_batch.lake import Lake, LakeObject, ListedPage
 from steel_batch.sources.image_ref import ref_of
 from steel_batch.sources.key_pattern import KeyPattern
 from steel_batch.sources.prefix import Listing, find_dates
@@ -22,9 +22,9 @@ class CountingLake(Lake):
         super().__init__(url)
         self.listed: list[str] = []
 
-    def list_objects(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+    def list_pages(self, prefix: str = ""):  # type: ignore[no-untyped-def]
         self.listed.append(prefix)
-        return super().list_objects(prefix)
+        return super().list_pages(prefix)
 
 
 @pytest.fixture
@@ -129,8 +129,8 @@ def test_a_folder_that_does_not_exist_a_file_and_an_empty_folder_are_told_apart(
 
 def test_a_listing_that_fails_raises_in_the_reader(tmp_path: Path) -> None:
     class Failing(Lake):
-        def list_objects(self, prefix: str = ""):  # type: ignore[no-untyped-def]
-            yield LakeObject(key="a.jpg", size_bytes=1, etag="e")
+        def list_pages(self, prefix: str = ""):  # type: ignore[no-untyped-def]
+            yield ListedPage(keys=["a.jpg"], sizes_bytes=[1], etags=["e"])
             raise ConfigError("no more")
 
     stream = iter(Listing(Failing(str(tmp_path)), KeyPattern(None), None))
