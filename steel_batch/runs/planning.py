@@ -45,6 +45,8 @@ MAX_GROUPS: Final = 1024
 FIRST_IMAGES: Final = 16
 """Most images of the first shard: a run that cannot go well shows it soon, and on a CPU a shard of
 512 images takes seconds."""
+REPEATED: Final = ["shard", "line", "tags.key_value.key", "tags.key_value.value", "object_key"]
+"""Columns of a plan whose values repeat; a dictionary of the others is made in vain."""
 OF_A_MOMENT: Final = ("missing", "changed")
 """Codes that state nothing about the bytes listed under that etag: they were never read."""
 
@@ -186,7 +188,11 @@ def _write(
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     num_images = num_bytes = 0
     with pq.ParquetWriter(
-        path, schema.PLAN, compression="zstd", write_page_checksum=True
+        path,
+        schema.PLAN,
+        compression="zstd",
+        write_page_checksum=True,
+        use_dictionary=REPEATED,
     ) as writer:
         for group in _groups(_distinct(ordered), cutter, shards_per_group):
             digest.update(text_of(group, FORMAT.newest))
@@ -269,7 +275,8 @@ def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
             continue
         before = pa.concat_arrays([pa.array([last], keys.type), keys.slice(0, len(keys) - 1)])
         last = keys[-1].as_py()
-        rows = batch.filter(pc.fill_null(pc.not_equal(keys, before), True))
+        is_new = pc.fill_null(pc.not_equal(keys, before), True)
+        rows = batch if pc.all(is_new).as_py() else batch.filter(is_new)
         if rows.num_rows:
             yield rows
 
