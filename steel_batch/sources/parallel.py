@@ -54,6 +54,7 @@ def expand_parallel(
     threads: list[threading.Thread] = []
 
     def start() -> None:
+        """Start a thread; called with `taking` held, so that it begins when it is counted."""
         thread = threading.Thread(target=work, name=f"expand-{len(threads)}", daemon=True)
         thread.start()
         threads.append(thread)  # by a thread that has not ended, so that none is missed
@@ -79,7 +80,8 @@ def expand_parallel(
 
     num_ended = 0
     try:
-        start()
+        with taking:
+            start()
         while num_ended < len(threads):
             try:
                 entry = found.get(timeout=POLL_SECONDS)
