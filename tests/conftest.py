@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import ray
 
+from steel_batch import layout
 from steel_batch.cluster.join import joined_cluster
 from steel_batch.config import Limits, ScoreConfig
 from steel_batch.lake import Lake
@@ -33,6 +34,7 @@ from steel_batch.runs.record import RunResult
 from steel_batch.sources.contract import Source
 from steel_batch.sources.open import open_source
 from steel_batch.tables.query import run_query
+from steel_batch.tables.table_log import find_table
 from tests.ceph import ceph_gateway, missing_programs
 from tests.tiny_engine import write_tiny_engine
 
@@ -331,7 +333,12 @@ def run_score(config: ScoreConfig) -> RunResult:
 
 
 def committed_rows(store: Lake, table: str = "predictions") -> list[dict[str, object]]:
-    """The rows that Delta readers see, without what differs between two runs."""
+    """The rows that Delta readers see, without what differs between two runs.
+
+    None before the tables are made: the holder of a lock may still be planning.
+    """
+    if any(find_table(store, name) is None for name in layout.TABLES):
+        return []
     rows = run_query(store, f"SELECT * FROM {table} ORDER BY ALL").to_pylist()
     volatile = {"run_id", "scored_at", "at", "etag", "decoder"}  # the last is a setting of a run
     return [{k: v for k, v in row.items() if k not in volatile} for row in rows]
