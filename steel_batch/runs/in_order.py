@@ -1,7 +1,7 @@
 """Puts listed images in the order of a plan: by line and key.
 
 Few are sorted in memory, as DuckDB takes longer to open. Of many, what does not fit in DuckDB's
-memory is on disk: about 150 bytes for each image, from the first few millions on.
+memory is on disk: once, and compressed as DuckDB compresses temporary files.
 """
 
 from __future__ import annotations
