@@ -265,7 +265,7 @@ def test_rows_hold_exactly_the_masks_of_the_engine(scored: Scored, tiny_engine: 
     assert num_defects > 20
 
 
-def test_files_have_the_schema_and_row_groups_of_one_line(scored: Scored) -> None:
+def test_files_have_the_schema_and_short_lines_share_a_row_group(scored: Scored) -> None:
     store, result = scored.store, scored.result
     (item,) = [i for i in store.list_objects("predictions/engine=") if "part-" in i.key]
     assert item.key.endswith(
@@ -274,12 +274,12 @@ def test_files_have_the_schema_and_row_groups_of_one_line(scored: Scored) -> Non
     with store.open_input(item.key) as stream:
         file = pq.ParquetFile(stream)
         assert file.schema_arrow.equals(schema.PREDICTIONS)
-        assert file.num_row_groups == 2
-        line = file.schema_arrow.get_field_index("line")
-        for group, name in enumerate("12"):
-            column = file.metadata.row_group(group).column(line)
-            assert (column.statistics.min, column.statistics.max) == (name, name)
-            assert column.compression == "ZSTD"
+        assert file.num_row_groups == 1
+        column = file.metadata.row_group(0).column(file.schema_arrow.get_field_index("line"))
+        assert (column.statistics.min, column.statistics.max) == ("1", "2")
+        assert column.compression == "ZSTD"
+        lines = file.read(["line"])["line"].to_pylist()
+    assert lines == sorted(lines)
 
 
 @pytest.mark.quick("folder")
