@@ -156,7 +156,7 @@ def main() -> None:
                 figures[case][f"memory_share_of_{name}"] = round(
                     ours["memory_mb"] / theirs["memory_mb"], 2
                 )
-    keep("plan", figures)
+    keep("plan", figures, is_series=True)
 
 
 if __name__ == "__main__":
