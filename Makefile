@@ -24,7 +24,7 @@ test-without-ray: $(VENV)/.test
 
 # Only files with such tests are imported: each process would spend seconds on the others.
 test-with-ray: $(VENV)/.test
-	$(PYTEST) -n 3 $(SPREAD) -m "ray and not slow and not gpu" \
+	$(PYTEST) -n 2 $(SPREAD) -m "ray and not slow and not gpu" \
 	  $$(grep -rlw --include='test_*.py' --exclude-dir training 'mark\.ray' tests)
 
 # In a process of its own, as importing PyTorch and the networks takes 6 s of CPU.
