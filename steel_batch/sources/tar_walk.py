@@ -79,7 +79,7 @@ def tar_members(
             start = _next_archive(stream, chain.position, size_bytes)
     except DAMAGE as error:
         if isinstance(error, RecursionError):
-            error = tarfile.ReadError("headers of headers without a member")
+            error = tarfile.ReadError("extended headers without a member")
         kind = kind_of(stream.beginning())
         if kind is not None and num_members == 0:
             raise InputError(

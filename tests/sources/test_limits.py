@@ -122,7 +122,7 @@ def test_a_member_above_the_limit_costs_itself(lake: Lake, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (hostile.tar_of_headers, "headers of headers without a member|a header of"),
+        (hostile.tar_of_headers, "extended headers without a member|a header of"),
         (hostile.tar_without_progress, "is damaged"),
         (partial(hostile.tar_of_members, 11), r"more than 10 members \(limit tar-members\)"),
         (
@@ -139,7 +139,7 @@ def test_headers_in_great_number_are_one_sentence(tmp_path: Path, make: Make, sa
         images_of(lake, "*.tar", "", SMALL)
 
 
-def test_headers_of_headers_end_without_a_limit_too(tmp_path: Path) -> None:
+def test_extended_headers_without_a_member_end_without_a_limit_too(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path))
     lake.write("s.tar", hostile.tar_of_headers())
     with pytest.raises(InputError, match=r"s\.tar is damaged"):
