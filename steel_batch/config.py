@@ -1,4 +1,4 @@
-"""The configuration of a run: one frozen record, saved with the run; and that of a backfill.
+"""The configuration of a run: one frozen record, saved with the run.
 
 Fields under "Plan" decide which images are scored and how they are divided into shards. Together
 they are the run's *settings*: a run can be resumed only with the same settings. The other fields
@@ -35,8 +35,10 @@ INFER_SECONDS: Final = 300.0
 """Default of the longest time an engine may take for one batch."""
 DECODER = "steel_batch.images.decode:decode_gray"
 """The default decoder."""
-FEWEST_BITS, SAMPLE_BITS = 8, 16
-"""Range of `ScoreConfig.bits`; a sample has `SAMPLE_BITS` bits."""
+SAMPLE_BITS: Final = 16
+"""Bits per sample of files that do not state how many of them are in use."""
+FEWEST_BITS: Final = 8
+"""Lowest value of `ScoreConfig.bits`; the highest is `SAMPLE_BITS`."""
 _MOVED_DECODER = "steel_batch.decode:decode_gray"
 """The default decoder's name until November 2026, still accepted in configuration files."""
 
@@ -305,32 +307,3 @@ class ScoreConfig:
     def replace(self, **changes: Any) -> ScoreConfig:
         """Return a copy with some fields changed."""
         return dataclasses.replace(self, **changes)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BackfillConfig:
-    """One `backfill` command."""
-
-    first_date: str | None = None
-    """First date; None for the lake's first."""
-    last_date: str | None = None
-    """Last date; None for the lake's last."""
-    newest_first: bool = False
-    max_dates_at_once: int = 4
-    """Dates that are planned, scored or committed at the same time."""
-    stop_after: int | None = None
-    """Failed dates after which no further date is started; None for no limit."""
-    recheck: bool = False
-    """List dates again that the ledger has as finished, to find late images."""
-
-    def __post_init__(self) -> None:
-        """Refuse values that no backfill can use."""
-        for name in ("max_dates_at_once", "stop_after"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} is {value}, expected 1 or more.")
-        for date in (self.first_date, self.last_date):
-            if date is not None:
-                check_date(date)
-        if self.first_date and self.last_date and self.first_date > self.last_date:
-            raise ConfigError(f"--from {self.first_date} is later than --to {self.last_date}.")

@@ -24,8 +24,9 @@ from steel_batch.cli.score import left_alone
 from steel_batch.cli.score_options import alert_option, report_option, run_options
 from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE
-from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.config import ScoreConfig
 from steel_batch.errors import SteelBatchError
+from steel_batch.pipeline.backfill_config import BackfillConfig
 
 if TYPE_CHECKING:
     from steel_batch.pipeline.outcomes import DateOutcome

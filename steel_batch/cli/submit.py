@@ -13,9 +13,10 @@ from steel_batch import interrupt
 from steel_batch.cli.output import console, output_option, print_json, say
 from steel_batch.cli.train import training_command
 from steel_batch.cluster.submit import ClusterJobs
-from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.config import ScoreConfig
 from steel_batch.errors import printable
 from steel_batch.pack.packing import PackConfig
+from steel_batch.pipeline.backfill_config import BackfillConfig
 
 CONFIGS: Final[Mapping[str, tuple[type[Any], ...]]] = {
     "backfill": (ScoreConfig, BackfillConfig),

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.config import LIMITS, Limits
+from steel_batch.config import FEWEST_BITS, LIMITS, SAMPLE_BITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
 from steel_batch.images.bmp import read_bmp_header, read_fields
-from steel_batch.images.depth import FEWEST_BITS, SAMPLE_BITS, scale_to_8_bits, to_8_bits
+from steel_batch.images.depth import scale_to_8_bits, to_8_bits
 from steel_batch.images.formats import unsupported
 from steel_batch.images.header import JPEG_MAGIC, Header, check_size, probe
 from steel_batch.images.markers import ARITHMETIC, LOSSLESS

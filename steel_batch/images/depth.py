@@ -14,11 +14,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from steel_batch.config import FEWEST_BITS, SAMPLE_BITS
 from steel_batch.errors import DecodeError
 
-SAMPLE_BITS: Final = 16
-"""Bits per sample of files that do not state how many of them are in use."""
-FEWEST_BITS: Final = 8
 _CAMERA_BITS: Final = (8, 10, 12, 14)
 """Bits that cameras store in 16-bit samples, other than all 16."""
 _SHARE: Final = 100

@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.config import ScoreConfig
 from steel_batch.errors import SteelBatchError
+from steel_batch.pipeline.backfill_config import BackfillConfig
 from steel_batch.pipeline.ledger import Ledger
 from steel_batch.pipeline.many_dates import ManyDates
 from steel_batch.pipeline.outcomes import DateOutcome

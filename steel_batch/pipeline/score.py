@@ -7,7 +7,8 @@ import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
-from steel_batch.config import ALL_DATES, BackfillConfig, ScoreConfig
+from steel_batch.config import ALL_DATES, ScoreConfig
+from steel_batch.pipeline.backfill_config import BackfillConfig
 from steel_batch.pipeline.many_dates import ManyDates
 from steel_batch.pipeline.outcomes import DateOutcome
 from steel_batch.pipeline.run import score_date

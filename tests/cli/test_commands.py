@@ -20,7 +20,8 @@ import pytest
 from steel_batch.cli import cli
 from steel_batch.cli.output import HELP
 from steel_batch.cli.train import training_command
-from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.config import ScoreConfig
+from steel_batch.pipeline.backfill_config import BackfillConfig
 from tests.cli.command_line import Command, refused
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "commands.txt"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.config import BackfillConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.backfill import backfill
+from steel_batch.pipeline.backfill_config import BackfillConfig
 from steel_batch.pipeline.open_date import open_date
 from steel_batch.pipeline.outcomes import DateOutcome
 from steel_batch.pipeline.states import ToScore

@@ -12,9 +12,10 @@ import pytest
 from deltalake import DeltaTable
 
 from steel_batch import layout
-from steel_batch.config import ALL_DATES, BackfillConfig, ScoreConfig
+from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.backfill import backfill
+from steel_batch.pipeline.backfill_config import BackfillConfig
 from steel_batch.runs.receipt import read_receipts
 from steel_batch.runs.record import read_run
 from steel_batch.tables.query import run_query

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from steel_batch import layout
-from steel_batch.config import BackfillConfig, ScoreConfig
+from steel_batch.config import ScoreConfig
 from steel_batch.lake import Lake
 from steel_batch.pipeline.backfill import backfill
+from steel_batch.pipeline.backfill_config import BackfillConfig
 from steel_batch.pipeline.open_date import open_date
 from steel_batch.pipeline.scope import open_scope
 from steel_batch.pipeline.settled import settled_dates
