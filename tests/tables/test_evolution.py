@@ -42,11 +42,6 @@ def golden(tmp_path: Path) -> Lake:
     return copy_golden_store(tmp_path).store
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "folder"))
-
-
 def count(store: Lake, table: str, where: pc.Expression) -> int:
     """What the README's reader of Delta tables finds."""
     found = DeltaTable(store.uri(table)).to_pyarrow_table(filters=where)

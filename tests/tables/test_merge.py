@@ -73,12 +73,6 @@ def planned(folder: Lake) -> RunRecord:
     return forty(folder)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Lake:
-    """For what does not depend on the kind of lake."""
-    return Lake(str(tmp_path / "folder"))
-
-
 def read(lake: Lake, file: DataFile) -> pa.Table:
     with lake.open_input(file.merged) as stream:
         return pq.read_table(stream)
