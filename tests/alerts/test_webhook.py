@@ -58,7 +58,7 @@ class _Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def service() -> Iterator[Service]:
     with Service() as made:
-        thread = threading.Thread(target=made.serve_forever, daemon=True)
+        thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield made
         made.shutdown()
@@ -102,7 +102,7 @@ def test_nobody_there_or_no_answer_is_a_sentence(service: Service) -> None:
 
 
 class Odd(socketserver.TCPServer):
-    """A service that answers with what it was given, each byte after a while."""
+    """A service that answers with what it was given: at once, or each byte after a while."""
 
     def __init__(self, answer: bytes, seconds: float) -> None:
         super().__init__(("127.0.0.1", 0), _OddHandler)
@@ -115,6 +115,9 @@ class _OddHandler(socketserver.BaseRequestHandler):
     def handle(self) -> None:
         with contextlib.suppress(OSError):
             self.request.recv(65536)
+            if not self.server.seconds:
+                self.request.sendall(self.server.answer)
+                return
             for byte in self.server.answer:
                 self.request.sendall(bytes([byte]))
                 time.sleep(self.server.seconds)
@@ -123,7 +126,7 @@ class _OddHandler(socketserver.BaseRequestHandler):
 @contextlib.contextmanager
 def odd(answer: bytes, seconds: float = 0.0) -> Iterator[str]:
     with Odd(answer, seconds) as made:
-        threading.Thread(target=made.serve_forever, daemon=True).start()
+        threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}/{SECRET}"
         made.shutdown()
 

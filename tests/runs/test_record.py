@@ -115,17 +115,18 @@ def test_a_damaged_file_of_a_run_is_named(
 def test_a_damaged_record_among_those_of_a_year_is_named_and_the_others_are_read(
     lake: Lake,
 ) -> None:
+    num = 60 if lake.is_s3 else 300  # more than are read at once
     first = begin(lake, image_keys(4), date="2026-01-01")
-    days = [str(datetime.date(2026, 1, 1) + datetime.timedelta(days=n)) for n in range(1, 300)]
+    days = [str(datetime.date(2026, 1, 1) + datetime.timedelta(days=n)) for n in range(1, num)]
     for day in days:
         run_id = layout.run_id(ENGINE, day, 1)
         put_record(lake, dataclasses.replace(first, run_id=run_id, date=day))
     ids = list(list_runs(lake))
-    assert [run.record is not None for run in read_runs(lake, ids)] == [True] * 300
-    key = layout.run_file(ids[200], "run.json")
+    assert [run.record is not None for run in read_runs(lake, ids)] == [True] * num
+    key = layout.run_file(ids[40], "run.json")
     lake.write(key, b"{")
     found = dict(zip(ids, try_runs(lake, ids), strict=True))
-    error = found.pop(ids[200])
+    error = found.pop(ids[40])
     assert isinstance(error, DamagedFileError)
     assert error.message.startswith(f"{lake.uri(key)} is damaged")
     assert [run.run_id for run in found.values() if isinstance(run, Run)] == list(found)
