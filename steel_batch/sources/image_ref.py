@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 from steel_batch import schema
@@ -96,6 +97,11 @@ def ref_batches(
             [pa.array(column, field.type) for column, field in zip(columns, of, strict=True)],
             schema=of,
         )
+
+
+def repeated(text: str | None, num_rows: int) -> pa.StringArray:
+    """A column with one value."""
+    return pa.array([text], pa.string()).take(pa.array(np.zeros(num_rows, np.int64)))
 
 
 def refs_of(batches: Iterable[pa.RecordBatch]) -> Iterator[ImageRef]:

@@ -70,7 +70,7 @@ def column_of(name: str, array: pa.Array) -> pa.Array:
         tags_from(array)
         return array
     if name not in ("key", "size", "date"):
-        return _text_column(array)
+        return text_column(array)
     if _is_bytes(array.type):
         return _decoded(array)
     if is_text(array.type):
@@ -86,7 +86,7 @@ def _converted(name: str, array: pa.Array) -> Sequence[Any]:
     return values(array)
 
 
-def _text_column(array: pa.Array) -> pa.StringArray:
+def text_column(array: pa.Array) -> pa.StringArray:
     """The same as `texts`, as a column."""
     kind = array.type
     if is_text(kind):
@@ -209,7 +209,7 @@ def described_tags(
     found: list[tuple[str, pa.StringArray]] = []
     tags = columns.get("tags")
     if tags is not None and pa.types.is_struct(tags.type):
-        found = [(f.name, _text_column(c)) for f, c in zip(tags.type, tags.flatten(), strict=True)]
+        found = [(f.name, text_column(c)) for f, c in zip(tags.type, tags.flatten(), strict=True)]
         if len({name for name, _ in found}) < len(found):
             is_odd = ~is_odd
     elif tags is not None and pa.types.is_nested(tags.type):

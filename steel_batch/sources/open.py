@@ -16,13 +16,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from functools import partial
 from typing import Final
 
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake, why_unusable
-from steel_batch.sources.containers import Containers, Opener
+from steel_batch.sources.containers import Containers, Found, Opener, in_columns
 from steel_batch.sources.contract import Selection, Source
 from steel_batch.sources.key_pattern import KeyPattern
 from steel_batch.sources.manifest import is_manifest, open_manifest, place_of_manifest
@@ -100,10 +99,11 @@ def _parse(text: str | None, limits: Limits) -> tuple[KeyPattern, Opener | None]
         return KeyPattern(text), None
     pattern = KeyPattern(match["objects"], names_images=False)
     if match["kind"] == "tar":
-        return pattern, partial(tar_images, pattern=KeyPattern(match["members"]), limits=limits)
+        members = KeyPattern(match["members"])
+        return pattern, lambda lake, tar: in_columns(tar_images(lake, tar, members, limits))
     if match["members"] is not None:
         raise ConfigError(
             f"key pattern {text!r} has text after '#', but rows of a Parquet file have no names; "
             "their columns image_id, line, date and tags describe them. Remove '#' and the rest."
         )
-    return pattern, partial(parquet_images, limits=limits)
+    return pattern, lambda lake, file: map(Found, parquet_images(lake, file, limits))

@@ -7,12 +7,16 @@ that can hold the value (`columns`). The images themselves are not read.
 
 from __future__ import annotations
 
+import contextlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from steel_batch import schema
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, InputError, LakeError
 from steel_batch.lake import Lake
@@ -25,24 +29,29 @@ from steel_batch.sources.columns import (
     size_from,
     tags_from,
     text_of,
-    texts,
     type_of,
     values,
 )
 from steel_batch.sources.dates import EXPECTED
 from steel_batch.sources.image_column import image_column, is_binary
-from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.image_ref import IMAGES, ImageRef, repeated
+from steel_batch.sources.key_columns import tag_maps
 from steel_batch.sources.magic import MAGIC_BYTES, kind_of
-from steel_batch.sources.parquet_front import BATCH_ROWS, ParquetFront, TooMuchError
+from steel_batch.sources.manifest_columns import text_column
+from steel_batch.sources.parquet_front import ParquetFront, TooMuchError
 
 COLUMNS: Final = ("image_id", "line", "date", "tags", "bytes")
 ROW_DIGITS: Final = 8
 """Row numbers in keys have leading zeros, so that keys sort in file order."""
+ROWS_AT_ONCE: Final = 4_096
+"""Rows that are converted together, however small the file's row groups are."""
+BYTES_AT_ONCE: Final = 8 << 20
+"""The same for rows whose columns are large."""
 
 
 def parquet_images(
     lake: Lake, container: ImageRef, limits: Limits = LIMITS
-) -> Iterator[ImageRef | str]:
+) -> Iterator[pa.RecordBatch]:
     """List the images of one Parquet file.
 
     Args:
@@ -51,15 +60,14 @@ def parquet_images(
         limits: What may be read of it.
 
     Yields:
-        Images in file order. Without a column ``bytes``, each has the average size of its row group
-        until it is read.
+        `IMAGES` batches in file order. Without a column ``bytes``, each image has the average size
+        of its row group until it is read.
 
     Raises:
         ConfigError: The file is damaged or has no image column, or a row's value does not fit its
             column.
     """
     key = container.object_key
-    stem = key.rpartition("/")[2].rpartition(".")[0]
     try:
         with (
             lake.open_input(key) as stream,
@@ -68,12 +76,9 @@ def parquet_images(
             column = image_column(front.file.schema_arrow, key)
             columns = _describing(front.file.schema_arrow, column)
             row = 0
-            for group, num_rows in enumerate(front.num_rows):
-                average = front.unpacked_bytes(group, column) // max(1, num_rows)
-                for batch in _batches(front, group, columns, num_rows):
-                    for said in _rows(batch, columns, key, row, limits):
-                        yield _image(container, stem, row, said, average)
-                        row += 1
+            for described, averages in _described(front, key, column, columns, limits):
+                yield _images(container, columns, described, averages, row)
+                row += len(averages)
         _check_unchanged(lake, container)
     except DecodeError as error:
         raise InputError(error.message) from error
@@ -121,38 +126,51 @@ def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
     return found
 
 
+def _described(
+    front: ParquetFront, key: str, image: str, columns: dict[str, str], limits: Limits
+) -> Iterator[tuple[pa.Table | None, pa.Int64Array]]:
+    """Yield the columns that describe the images, and the average sizes of the images' row groups.
+
+    Yields:
+        Some rows at a time, of several row groups if these are small; None if there are no columns.
+    """
+    batches: list[pa.RecordBatch] = []
+    averages: list[np.ndarray] = []
+    num_rows = num_bytes = row = 0
+
+    def taken() -> tuple[pa.Table | None, pa.Int64Array]:
+        table = pa.Table.from_batches(batches).unify_dictionaries() if columns else None
+        return table, pa.array(np.concatenate(averages))
+
+    for group, in_group in enumerate(front.num_rows):
+        average = front.unpacked_bytes(group, image) // max(1, in_group)
+        for batch in _batches(front, group, columns, in_group):
+            if isinstance(batch, pa.RecordBatch):
+                for name, written in columns.items():
+                    with _naming(key, row, name, written):
+                        check_texts(batch.column(written), limits)
+                batches.append(batch)
+                num_bytes += batch.nbytes
+            count = batch if isinstance(batch, int) else batch.num_rows
+            averages.append(np.full(count, average, np.int64))
+            num_rows, row = num_rows + count, row + count
+            if num_rows >= ROWS_AT_ONCE or num_bytes >= BYTES_AT_ONCE:
+                yield taken()
+                batches, averages, num_rows, num_bytes = [], [], 0, 0
+    if num_rows:
+        yield taken()
+
+
 def _batches(
     front: ParquetFront, group: int, columns: dict[str, str], num_rows: int
 ) -> Iterator[pa.RecordBatch | int]:
     """Yield the columns, some rows at a time; if there are no columns, only numbers of rows."""
     if not columns:
-        for start in range(0, num_rows, BATCH_ROWS):
-            yield min(BATCH_ROWS, num_rows - start)
+        for start in range(0, num_rows, ROWS_AT_ONCE):
+            yield min(ROWS_AT_ONCE, num_rows - start)
         return
     _, batches = front.open_group(group, list(columns.values()))
     yield from batches
-
-
-def _rows(
-    batch: pa.RecordBatch | int,
-    columns: dict[str, str],
-    key: str,
-    first_row: int,
-    limits: Limits,
-) -> Iterator[dict[str, Any]]:
-    """Yield what each row states."""
-    if isinstance(batch, int):
-        yield from ({} for _ in range(batch))
-        return
-    said: dict[str, Sequence[Any]] = {}
-    for name, written in columns.items():
-        try:
-            check_texts(batch.column(written), limits)
-            said[name] = _converted(name, batch.column(written))
-        except BadValueError as error:
-            where = f"{key}#{first_row + error.index:0{ROW_DIGITS}}: its column {written!r} "
-            raise InputError(f"{where}{error.what}{_EXPECTED[name]}.") from None
-    yield from (dict(zip(said, row, strict=True)) for row in zip(*said.values(), strict=True))
 
 
 _EXPECTED: Final = {
@@ -161,40 +179,77 @@ _EXPECTED: Final = {
 }  # fmt: skip
 
 
-def _converted(name: str, array: pa.Array) -> Sequence[Any]:
+@contextlib.contextmanager
+def _naming(key: str, first_row: int, name: str, written: str) -> Iterator[None]:
+    """Say of which row and column a value is bad."""
+    try:
+        yield
+    except BadValueError as error:
+        row = f"{first_row + error.index:0{ROW_DIGITS}}"
+        raise InputError(
+            f"{key}#{row}: its column {written!r} {error.what}{_EXPECTED[name]}."
+        ) from None
+
+
+def _images(
+    container: ImageRef,
+    columns: dict[str, str],
+    described: pa.Table | None,
+    averages: pa.Int64Array,
+    first_row: int,
+) -> pa.RecordBatch:
+    """The `IMAGES` of some rows."""
+    key, num_rows = container.object_key, len(averages)
+    found: dict[str, pa.Array] = {}
+    if described is not None:
+        for name, written in columns.items():
+            with _naming(key, first_row, name, written):
+                found[name] = _converted(name, described[written].combine_chunks())
+    rows = pa.array(np.arange(first_row, first_row + num_rows))
+    numbers = rows.cast(pa.string())
+    stem = key.rpartition("/")[2].rpartition(".")[0]
+    none = pa.nulls(num_rows, pa.string())
+    in_ref = {
+        "image_key": pc.binary_join_element_wise(key, pc.utf8_lpad(numbers, ROW_DIGITS, "0"), "#"),
+        "image_id": pc.coalesce(
+            found.get("image_id", none), pc.binary_join_element_wise(stem, numbers, "-")
+        ),
+        "line": found.get("line", none),
+        "tags": found.get("tags", tag_maps([], num_rows)),
+        "object_key": repeated(key, num_rows),
+        "offset": rows,
+        "bytes": pc.coalesce(found["bytes"], averages) if "bytes" in found else averages,
+        "etag": repeated(container.etag, num_rows),
+        "date": found.get("date", none),
+    }
+    return pa.RecordBatch.from_arrays([in_ref[f.name] for f in IMAGES], schema=IMAGES)
+
+
+def _converted(name: str, array: pa.Array) -> pa.Array:
+    """A column as `IMAGES` has it; null where a row states nothing.
+
+    Raises:
+        BadValueError: A value does not fit.
+    """
     if name == "tags":
-        return tags_from(array)
+        return pa.array([list(tags.items()) for tags in tags_from(array)], schema.TAGS)
     if name in ("image_id", "line"):
-        return texts(array)
-    found = values(array)
-    for i, value in enumerate(found):
-        try:
-            if name == "date":
-                found[i] = date_from(value)
-            elif text_of(value) is not None:
-                found[i] = size_from(value)
-            else:
-                found[i] = None
-        except BadValueError as error:
-            raise BadValueError(error.what, i) from None
-    return found
+        return text_column(array)
+    convert: Callable[[Any], Any] = date_from if name == "date" else _size_from
+    known: dict[Any, Any] = {}
+    found = []
+    for i, value in enumerate(values(array)):
+        if value not in known:
+            try:
+                known[value] = convert(value)
+            except BadValueError as error:
+                raise BadValueError(error.what, i) from None
+        found.append(known[value])
+    return pa.array(found, IMAGES.field(name).type)
 
 
-def _image(
-    container: ImageRef, stem: str, row: int, said: dict[str, Any], average: int
-) -> ImageRef:
-    image_id, size = said.get("image_id"), said.get("bytes")
-    return ImageRef(
-        image_key=f"{container.object_key}#{row:0{ROW_DIGITS}}",
-        image_id=f"{stem}-{row}" if image_id is None else image_id,
-        line=said.get("line"),
-        date=said.get("date"),
-        tags=said.get("tags") or {},
-        object_key=container.object_key,
-        offset=row,
-        bytes=average if size is None else size,
-        etag=container.etag,
-    )
+def _size_from(value: Any) -> int | None:
+    return None if text_of(value) is None else size_from(value)
 
 
 def _check_unchanged(lake: Lake, container: ImageRef) -> None:

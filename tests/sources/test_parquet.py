@@ -77,6 +77,53 @@ def test_a_parquet_file_that_is_unusable_is_an_error(lake: Lake, data: bytes, sa
         images_of(lake, "*.parquet")
 
 
+def test_small_row_groups_are_described_as_large_ones_are(lake: Lake) -> None:
+    columns = {
+        "image": [b"x" * i for i in range(1, 11)],
+        "image_id": pa.array(["a", "b", None, "a", "c"] * 2).dictionary_encode(),
+        "line": pa.array([7, None] * 5, pa.float64()),
+        "bytes": [str(i) for i in range(1, 10)] + [None],
+        "date": [20261120, 20261121] * 5,
+    }
+    lake.write("line=7/small.parquet", parquet_of(columns, row_group_size=3))
+    lake.write("line=7/large.parquet", parquet_of(columns))
+    found = sorted(source_of(lake, "line={line}/*.parquet").select(None), key=lambda r: r.image_key)
+    large, small = (
+        [(r.image_id, r.line, r.date, r.bytes, r.offset) for r in half]
+        for half in (found[:10], found[10:])
+    )
+    assert [row[:4] for row in small[:3]] == [
+        ("a", "7", "2026-11-20", 1),
+        ("b", "7", DATE, 2),
+        ("small-2", "7", "2026-11-20", 3),
+    ]
+    unnamed = {2, 7}
+    assert [r for i, r in enumerate(small[:9]) if i not in unnamed] == [
+        r for i, r in enumerate(large[:9]) if i not in unnamed
+    ]
+
+
+def test_a_bad_value_in_a_later_row_group_is_named_by_its_row(lake: Lake) -> None:
+    sizes = ["1", "2", "3", "4", "-5", "6"]
+    data = parquet_of({"image": [b"a"] * 6, "bytes": sizes}, row_group_size=2)
+    lake.write("p.parquet", data)
+    with pytest.raises(ConfigError, match=r"p\.parquet#00000004: its column 'bytes' holds '-5'"):
+        images_of(lake, "*.parquet")
+
+
+def test_tags_of_rows_and_of_the_file_are_joined_and_must_agree(lake: Lake) -> None:
+    lake.write("shift=early/p.parquet", parquet_of({"image": [b"a"] * 3, "tags": TAGS}))
+    found = [ref.tags for ref in source_of(lake, "shift={shift}/*.parquet").select(None)]
+    assert found == [
+        {"shift": "early", "camera": "1"},
+        {"shift": "early"},
+        {"shift": "early", "camera": "2"},
+    ]
+    lake.write("camera=1/p.parquet", parquet_of({"image": [b"a"] * 3, "tags": TAGS}))
+    with pytest.raises(ConfigError, match="has the camera '2', but its container's key states '1'"):
+        images_of(lake, "camera={camera}/*.parquet")
+
+
 @pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
 def test_parquet_that_changes_after_planning_costs_its_images(lake: Lake, tmp_path: Path) -> None:
     whole = parquet_of({"image": [b"a" * 999, b"b" * 999]}, compression="zstd", row_group_size=1)
