@@ -3,14 +3,17 @@
 The actor's own code runs with a pretend engine of a given speed, which gives the masks of synthetic
 strips, half of them clean. Decoding is real, or (`--decode-ms`) a sleep of that length outside the
 interpreter's lock: that is what it costs on a machine with cores to spare, so a machine with two
-shows what the lock lets through.
+shows what the lock lets through. With `--decode gpu` the pretend engine takes JPEGs as decoded.
+Shards come as from a read task. CPU seconds are those of the actor and, apart, of its children.
 
     python -m benchmarks.actor [--engine-rate 2950] [--decode-ms 1.5]
+    python -m benchmarks.actor --decode gpu --engine-rate 1e6 --batch-size 64 --shard-images 512
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import statistics
 import tempfile
@@ -19,20 +22,25 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from benchmarks.gpu.score import SHARD, shards
 from benchmarks.machine import keep
 from steel_batch.cluster.pool import ON_GPU
-from steel_batch.config import DECODER, DecodeSettings
+from steel_batch.config import DECODER, DECODES_ON, DecodeSettings
 from steel_batch.engine.contract import Output, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import load_engine
-from steel_batch.scoring.scorer import CHILDREN, ShardScorer
+from steel_batch.scoring.children import DESCRIBERS, WRITERS, Children
+from steel_batch.scoring.scorer import ShardScorer
+from steel_batch.scoring.shard import ShardInput
+from steel_batch.scoring.shard_result import ShardResult
 from steel_batch.synthetic import render
 from steel_batch.synthetic.writer import encode_jpeg
 
@@ -114,33 +122,73 @@ def decode(_: Any) -> np.ndarray:
     return GRAY_HW
 
 
-def images_per_second(args: argparse.Namespace, store: Lake) -> float:
+def measure(args: argparse.Namespace, store: Lake) -> dict[str, float]:
     strips = [render(22, i) for i in range(NUM_STRIPS)]
     engine = PretendEngine(
-        [s.bitmask_HW for s in strips], args.engine_rate, args.batch_size, args.slots
+        [s.bitmask_HW for s in strips],
+        args.engine_rate,
+        args.batch_size,
+        args.slots,
+        decodes=args.decode == "gpu",
+    )
+    card = load_engine("demo", store=None).card
+    children = Children.start(
+        card.post_process, store, num_describers=args.describers, num_writers=args.writers
     )
     scorer = ShardScorer(
         engine,
-        load_engine("demo", store=None).card,
+        card,
         store,
         DecodeSettings(
-            decode_on="cpu",
-            decoder="benchmarks.actor:decode" if args.decode_ms else DECODER,
+            decode_on=args.decode,
+            decoder="benchmarks.actor:decode"
+            if args.decode == "cpu" and args.decode_ms
+            else DECODER,
             bits=None,
             decode_seconds=None,
         ),
         num_threads=args.threads,
-        num_children=args.children,
+        children=children,
     )
     contents = [encode_jpeg(s.image_HW) for s in strips]
-    work = list(shards(contents, args.shards + args.calls))
+    num = args.shards * args.shard_images
+    made = shards(contents, args.shards + args.calls, args.shard_images)
+    work = [shard.to_wire() for shard in made]
+
+    def score(table: pa.Table) -> pa.Table:
+        shard = ShardInput.from_wire(table)
+        result = dataclasses.replace(ShardResult.of(shard), receipt=scorer.score(shard))
+        return result.to_wire()
+
     with ThreadPoolExecutor(args.calls) as pool:
-        list(pool.map(scorer.score, work[: args.calls]))
+        list(pool.map(score, work[: args.calls]))
+        before, used = cpu_seconds(children), time.process_time()
         started = time.monotonic()
-        list(pool.map(scorer.score, work[args.calls :]))
-        rate = args.shards * SHARD / (time.monotonic() - started)
+        list(pool.map(score, work[args.calls :]))
+        seconds = time.monotonic() - started
+        used = time.process_time() - used
+        figures = {
+            "images_per_second": num / seconds,
+            "actor_us": used / num * 1e6,
+            **{
+                f"{kind}_us": (after - before[kind]) / num * 1e6
+                for kind, after in cpu_seconds(children).items()
+            },
+        }
     scorer.close()
-    return rate
+    return figures
+
+
+def cpu_seconds(children: Children) -> dict[str, float]:
+    """CPU seconds of child processes so far."""
+    found = {}
+    for kind in ("describers", "writers"):
+        ticks = 0
+        for child in getattr(children, kind):
+            stat = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(stat[11]) + int(stat[12])
+        found[kind] = ticks / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def main() -> None:
@@ -150,21 +198,25 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--slots", type=int, default=NUM_SLOTS)
     parser.add_argument("--threads", type=int, default=12)
-    parser.add_argument("--children", type=int, default=CHILDREN, help="that describe masks")
+    parser.add_argument("--decode", choices=DECODES_ON, default="cpu")
+    parser.add_argument("--describers", type=int, default=DESCRIBERS)
+    parser.add_argument("--writers", type=int, default=WRITERS)
     parser.add_argument(
         "--calls", type=int, default=ON_GPU.num_in_work, help="shards in work at once"
     )
     parser.add_argument("--shards", type=int, default=24)
+    parser.add_argument("--shard-images", type=int, default=SHARD)
     parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     os.environ[DECODE_MS] = str(args.decode_ms)
     with tempfile.TemporaryDirectory() as folder:
-        rates = [images_per_second(args, Lake(f"{folder}/{i}")) for i in range(args.rounds)]
-    figures = {
-        **vars(args),
-        "images_per_second": round(statistics.median(rates), 1),
-        "of_engine": round(statistics.median(rates) / args.engine_rate, 3),
-        "all_rounds": [round(rate, 1) for rate in rates],
+        rounds = [measure(args, Lake(f"{folder}/{i}")) for i in range(args.rounds)]
+    figures = {**vars(args)}
+    for name in rounds[0]:
+        figures[name] = round(statistics.median(found[name] for found in rounds), 1)
+    figures |= {
+        "of_engine": round(figures["images_per_second"] / args.engine_rate, 3),
+        "all_rounds": [{name: round(found[name], 1) for name in found} for found in rounds],
     }
     keep("actor", figures)
 

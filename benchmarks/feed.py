@@ -31,6 +31,7 @@ from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.pipeline import actors
 from steel_batch.pipeline.score import score
 from steel_batch.runs.events import Meter
+from steel_batch.scoring.children import Children
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.synthetic import render
 
@@ -49,7 +50,9 @@ class PretendStage(stages.ScoreStage):
             setup.store,
             dataclasses.replace(setup.decoding, decode_seconds=None),
             num_threads=setup.num_threads,
-            num_children=2,
+            children=Children.start(
+                setup.engine.card.post_process, setup.store, num_describers=2, num_writers=1
+            ),
         )
         self._meter = Meter(setup.store)
         ray.get(dispatcher.load.remote("pretend"))

@@ -23,7 +23,6 @@ import contextlib
 import dataclasses
 import datetime
 import functools
-import io
 import json
 import os
 import subprocess
@@ -63,10 +62,11 @@ from steel_batch.pipeline.scope import open_scope
 from steel_batch.pipeline.states import ToCommit, ToScore
 from steel_batch.runs.events import Meter, read_events
 from steel_batch.runs.plan import Plan
-from steel_batch.runs.receipt import Receipt, put_receipt, stage
-from steel_batch.scoring.rows import Scores, Shape, provenance_columns, quarantined_of, rows_of
+from steel_batch.scoring.description import to_stream
+from steel_batch.scoring.rows import ScoredBy, ScoredShard, Scores, Shape
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
+from steel_batch.scoring.writer import LocalWriter
 from steel_batch.tables.file_lists import DataFile, save_files
 from steel_batch.tables.merge import cut_files, merge_shards
 
@@ -92,8 +92,13 @@ GROWING: Final = ("cpu_seconds_per_million", "requests_per_thousand", "driver_mb
 GROWS: Final = 1.5
 """A stage grows if a measure at the largest size is more than this many times that of the smallest;
 fixed costs make it fall instead."""
-MADE_BY: Final = Provenance(
-    runtime="onnxruntime", runtime_version="pretend", precision="fp32", device="cpu"
+SCORED_BY: Final = ScoredBy(
+    provenance=Provenance(
+        runtime="onnxruntime", runtime_version="pretend", precision="fp32", device="cpu"
+    ),
+    cpu_decoder="pretend",
+    scorer="pretend",
+    num_classes=NUM_CLASSES,
 )
 
 
@@ -141,31 +146,25 @@ def _pretend_scores(refs: pa.Table) -> Scores:
     return Scores(
         shapes=shapes,
         peak_NC=rng.random((len(numbers), NUM_CLASSES), np.float32),
-        looks=rng.random((len(numbers), 3), np.float32) * 100,
-        defects=_answers().take(pa.array(numbers % NUM_ANSWERS)),
+        described=[
+            to_stream(
+                _answers().take(pa.array(numbers % NUM_ANSWERS)),
+                rng.random((len(numbers), 3), np.float32) * 100,
+            )
+        ],
         gpu_decoders=[None] * len(numbers),
     )
 
 
 def _score_shard(store: Lake, shard: ShardInput) -> ShardResult:
     """What `ShardScorer.score` does after the engine's answer."""
-    scores = _pretend_scores(shard.refs)
-    now = datetime.datetime.now(datetime.timezone.utc)
-    made_by = provenance_columns(MADE_BY, scores.gpu_decoders, cpu_decoder="pretend")
-    rows = rows_of(shard, scores, now, made_by)
-    sink = io.BytesIO()
-    pq.write_table(rows, sink, compression="zstd")
-    key, sha256 = stage(store, shard.run_id, shard.shard, sink.getvalue())
-    class_ids = rows["defects"].combine_chunks().flatten().field("class_id").to_numpy()
-    receipt = Receipt(
-        run_id=shard.run_id, plan_digest=shard.plan_digest, shard=shard.shard,
-        num_images=len(shard.refs), num_rows=rows.num_rows, staged=key,
-        staged_bytes=sink.tell(), staged_sha256=sha256,
-        num_defective=tuple(np.bincount(class_ids, minlength=NUM_CLASSES + 1)[1:].tolist()),
-        quarantined=tuple(quarantined_of(shard.refs, scores.shapes)), seconds=0.1,
-        scored_at=now.isoformat(), scorer="pretend",
+    scored = ScoredShard(
+        run_id=shard.run_id, plan_digest=shard.plan_digest, shard=shard.shard, refs=shard.refs,
+        scores=_pretend_scores(shard.refs), scored_by=SCORED_BY,
+        scored_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        started_seconds=time.monotonic(),
     )  # fmt: skip
-    return dataclasses.replace(ShardResult.of(shard), receipt=put_receipt(store, receipt))
+    return dataclasses.replace(ShardResult.of(shard), receipt=LocalWriter(store).write(scored))
 
 
 def _score_group(

@@ -31,6 +31,7 @@ from steel_batch.engine.runtime import open_runtime
 from steel_batch.images.decode import decode_gray
 from steel_batch.registry.versions import load_engine
 from steel_batch.scoring.describer import LocalDescriber
+from steel_batch.scoring.description import DEFECTS, joined
 
 AT_ONCE = 32
 """Images of one call, and of one file that the pool writes."""
@@ -61,14 +62,15 @@ class Scorer:
                 self._describer.mask_NHW[: len(marked)] = output.mask_NHW[marked]
                 self._describer.sample_NHW[: len(batch)] = slot.sample_NHW[: len(batch)]
                 sizes = np.full((len(marked), 2), (self._card.height, self._card.width), np.int32)
-                defects, _ = self._describer.describe(
-                    marked.tolist(), sizes, output.peak_NC, output.count_NC
+                found.append(
+                    self._describer.describe(
+                        marked.tolist(), sizes, output.peak_NC, output.count_NC
+                    )
                 )
-                found.append(defects)
         return pa.table(
             {
                 "name": [Path(name).name for name in names],
-                "defects": pa.concat_arrays(found),
+                "defects": joined(found)[DEFECTS],
                 "at": pa.array([time.time()] * len(names)),
             }
         )

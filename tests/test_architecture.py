@@ -145,6 +145,8 @@ def test_the_root_holds_at_most_eight_modules() -> None:
         ("steel_batch.cluster.join", ["ray.data", "onnxruntime", "cv2"]),
         ("steel_batch.cluster.dispatcher", ["ray", "pyarrow"]),
         ("steel_batch.cluster.read_stage", ["onnxruntime", "duckdb", "deltalake"]),
+        ("steel_batch.scoring.describer", ["onnxruntime", "duckdb", "s3fs"]),
+        ("steel_batch.scoring.writer", ["onnxruntime", "duckdb", "s3fs", "cv2", "pandas"]),
     ],
 )
 def test_what_starts_first_loads_only_what_it_needs(module: str, heavy: list[str]) -> None:

@@ -36,7 +36,8 @@ from steel_batch.lake import Lake
 from steel_batch.layout import receipts_dir
 from steel_batch.registry.versions import load_engine
 from steel_batch.runs.receipt import Receipt
-from steel_batch.scoring.scorer import CHILDREN, ShardScorer
+from steel_batch.scoring.children import DESCRIBERS, WRITERS, Children
+from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from steel_batch.synthetic.writer import write_lake
 
@@ -70,23 +71,23 @@ def engine_alone(runtime: Any, images: list[np.ndarray], seconds: float) -> floa
     return done / (time.monotonic() - start[0])
 
 
-def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
+def shards(contents: list[bytes], number: int, size: int = SHARD) -> Iterator[ShardInput]:
     for shard in range(number):
-        chosen = [contents[(shard * SHARD + i) % len(contents)] for i in range(SHARD)]
-        keys = [f"line=1/date={DATE}/s{shard:05d}i{i:04d}.jpg" for i in range(SHARD)]
+        chosen = [contents[(shard * size + i) % len(contents)] for i in range(size)]
+        keys = [f"line=1/date={DATE}/s{shard:05d}i{i:04d}.jpg" for i in range(size)]
         columns = {
             "image_key": keys,
             "image_id": keys,
-            "date": [None] * SHARD,
-            "line": ["1"] * SHARD,
+            "date": [None] * size,
+            "line": ["1"] * size,
             "tags": [[] for _ in keys],
             "object_key": keys,
             "bytes": [len(c) for c in chosen],
-            "etag": ["e"] * SHARD,
-            "shard": [shard] * SHARD,
+            "etag": ["e"] * size,
+            "shard": [shard] * size,
         }
         refs = pa.table(
-            [pa.array(columns.get(f.name, [None] * SHARD), f.type) for f in schema.PLAN],
+            [pa.array(columns.get(f.name, [None] * size), f.type) for f in schema.PLAN],
             schema=schema.PLAN,
         )
         yield check_jpegs(
@@ -96,7 +97,7 @@ def shards(contents: list[bytes], number: int) -> Iterator[ShardInput]:
                 shard=shard,
                 refs=refs,
                 contents=chosen,
-                errors=[None] * SHARD,
+                errors=[None] * size,
                 failure=None,
                 transient=False,
             ),
@@ -115,7 +116,12 @@ def in_process(
         store,
         DecodeSettings(decode_on=args.decode, decoder=DECODER, bits=None, decode_seconds=None),
         num_threads=args.threads,
-        num_children=args.children,
+        children=Children.start(
+            engine.card.post_process,
+            store,
+            num_describers=args.describers,
+            num_writers=args.writers,
+        ),
     )
     work = shards(contents, number + 6)
     with ThreadPoolExecutor(args.calls) as pool:
@@ -159,7 +165,8 @@ def main() -> None:
     parser.add_argument("--decode", choices=DECODES_ON, default="cpu")
     parser.add_argument("--slots", type=int, default=NUM_SLOTS, help="not of `score`")
     parser.add_argument("--calls", type=int, default=ON_GPU.num_in_work, help="not of `score`")
-    parser.add_argument("--children", type=int, default=CHILDREN, help="not of `score`")
+    parser.add_argument("--describers", type=int, default=DESCRIBERS, help="not of `score`")
+    parser.add_argument("--writers", type=int, default=WRITERS, help="not of `score`")
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)
     parser.add_argument("--skip-score", action="store_true")

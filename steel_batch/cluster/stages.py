@@ -41,7 +41,8 @@ from steel_batch.images.watchdog import EXIT_CODE
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine
 from steel_batch.runs.events import Meter
-from steel_batch.scoring.scorer import BATCHES_PER_SLOT, CHILDREN, ShardScorer
+from steel_batch.scoring.children import DESCRIBERS, NONE, Children
+from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
 
@@ -127,7 +128,7 @@ class ScoreStage:
         else:
             result = dataclasses.replace(result, receipt=receipt)
         # Of concurrent shards, the first to finish also reports the others' counts so far.
-        counts = Counter(shard.counts) + Counter(self._meter.take())
+        counts = Counter(shard.counts) + Counter(self._meter.take()) + self._scorer.take_counts()
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return dataclasses.replace(result, counts=counts)
 
@@ -136,23 +137,34 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
     on_gpu = wants_gpu(setup.inference.runtime)
     if on_gpu:
         _look_at_gpu(setup, note)
-    runtime = open_runtime(
-        setup.engine,
-        setup.inference,
-        decode_on=setup.decoding.decode_on if setup.decoding.is_usual else "cpu",
-        num_threads=setup.num_threads,
-        num_slots=setup.num_slots,
-    )
-    return ShardScorer(
-        runtime,
-        setup.engine.card,
-        setup.store,
-        setup.decoding,
-        limits=setup.limits,
-        infer_seconds=setup.infer_seconds,
-        num_threads=setup.num_threads,
-        num_children=min(CHILDREN, BATCHES_PER_SLOT * runtime.num_slots) if on_gpu else 0,
-    )
+    children = NONE
+    if on_gpu:
+        children = Children.start(
+            setup.engine.card.post_process,
+            setup.store,
+            num_describers=min(DESCRIBERS, BATCHES_PER_SLOT * setup.num_slots),
+        )
+    try:
+        runtime = open_runtime(
+            setup.engine,
+            setup.inference,
+            decode_on=setup.decoding.decode_on if setup.decoding.is_usual else "cpu",
+            num_threads=setup.num_threads,
+            num_slots=setup.num_slots,
+        )
+        return ShardScorer(
+            runtime,
+            setup.engine.card,
+            setup.store,
+            setup.decoding,
+            limits=setup.limits,
+            infer_seconds=setup.infer_seconds,
+            num_threads=setup.num_threads,
+            children=children,
+        )
+    except BaseException:
+        children.close()
+        raise
 
 
 def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:

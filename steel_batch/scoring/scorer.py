@@ -7,11 +7,11 @@ are decoded and post-processed. Only images with pixels above a threshold are po
 from __future__ import annotations
 
 import datetime
-import io
 import itertools
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
@@ -20,8 +20,6 @@ from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from steel_batch.config import INFER_SECONDS, LIMITS, DecodeSettings, Limits
 from steel_batch.engine.contract import Output, Runtime, Slot
@@ -32,24 +30,17 @@ from steel_batch.images.isolate import SECONDS_PER_IMAGE, decode_isolated
 from steel_batch.images.watchdog import Watchdog
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
-from steel_batch.runs.receipt import Receipt, put_receipt, stage
-from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
-from steel_batch.scoring.rows import (
-    Scores,
-    Shape,
-    provenance_columns,
-    quarantined_of,
-    rows_of,
-)
+from steel_batch.runs.receipt import Receipt
+from steel_batch.scoring.children import NONE, Children
+from steel_batch.scoring.describer import Describer, LocalDescriber
+from steel_batch.scoring.rows import ScoredBy, ScoredShard, Scores, Shape
 from steel_batch.scoring.shard import ShardInput
+from steel_batch.scoring.writer import LocalWriter, Writer
 
 Done = TypeVar("Done")
 
 BATCHES_PER_SLOT: Final = 2
 """One batch in the slot, one whose masks are being described."""
-CHILDREN: Final = 8
-"""Processes that describe masks and looks for a GPU. Each describes at least 3,000 images per
-second, and is fed by threads that wait for the interpreter's lock."""
 
 
 class ShardScorer:
@@ -64,10 +55,7 @@ class ShardScorer:
         limits: Size and memory limits per image.
         infer_seconds: Time limit of the engine per batch, if decoding has one.
         num_threads: Threads that decode.
-        num_children: Processes that describe masks; 0: the calling threads do.
-
-    Raises:
-        ClusterError: A process cannot be started.
+        children: What describes and writes in the place of the calling threads; closed by `close`.
     """
 
     def __init__(
@@ -79,12 +67,11 @@ class ShardScorer:
         *,
         limits: Limits = LIMITS,
         num_threads: int,
-        num_children: int = 0,
+        children: Children = NONE,
         infer_seconds: float = INFER_SECONDS,
     ) -> None:
         self._runtime = runtime
         self._card = card
-        self._store = store
         self._decoding = decoding
         resizes = card.post_process.resize != "never"
         self._rules: dict[str, Any] = {
@@ -108,15 +95,22 @@ class ShardScorer:
         num_batches = BATCHES_PER_SLOT * runtime.num_slots
         self._batches = ThreadPoolExecutor(num_batches, "batch")
         shape_NHW = (runtime.batch_size, card.height, card.width)
+        for child in children.describers:
+            child.allocate(shape_NHW, len(card.classes))
+        self._children = children
         self._describers = SlotRing[Describer](
-            [
-                ChildDescriber(shape_NHW, len(card.classes), card.post_process)
-                for _ in range(num_children)
-            ]
+            children.describers
             or [LocalDescriber(shape_NHW, card.post_process) for _ in range(num_batches)]
         )
-        self._cpu_decoder = f"opencv {cv2.__version__}" if decoding.is_usual else decoding.decoder
-        self._scorer = f"{socket.gethostname()}: {runtime.description}"
+        self._writers = SlotRing[Writer](
+            children.writers or [LocalWriter(store) for _ in range(num_batches)]
+        )
+        self._scored_by = ScoredBy(
+            provenance=runtime.provenance,
+            cpu_decoder=f"opencv {cv2.__version__}" if decoding.is_usual else decoding.decoder,
+            scorer=f"{socket.gethostname()}: {runtime.description}",
+            num_classes=len(card.classes),
+        )
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:
         """Score a shard, stage its rows and write its receipt.
@@ -133,37 +127,22 @@ class ShardScorer:
         """
         started = time.monotonic()
         scores = self.score_images(shard, isolated=isolated)
-        now = datetime.datetime.now(datetime.timezone.utc)
-        made_by = provenance_columns(
-            self._runtime.provenance, scores.gpu_decoders, cpu_decoder=self._cpu_decoder
+        scored = ScoredShard(
+            run_id=shard.run_id,
+            plan_digest=shard.plan_digest,
+            shard=shard.shard,
+            refs=shard.refs,
+            scores=scores,
+            scored_by=self._scored_by,
+            scored_at=datetime.datetime.now(datetime.timezone.utc).isoformat(),
+            started_seconds=started,
         )
-        rows = rows_of(shard, scores, now, made_by)
-        key, sha256, num_bytes = None, "", 0
-        if rows.num_rows:
-            sink = io.BytesIO()
-            pq.write_table(rows, sink, compression="zstd")
-            key, sha256 = stage(self._store, shard.run_id, shard.shard, sink.getvalue())
-            num_bytes = sink.tell()
-        class_ids = rows["defects"].combine_chunks().flatten().field("class_id").to_numpy()
-        num_defective = np.bincount(class_ids, minlength=len(self._card.classes) + 1)[1:]
-        return put_receipt(
-            self._store,
-            Receipt(
-                run_id=shard.run_id,
-                plan_digest=shard.plan_digest,
-                shard=shard.shard,
-                num_images=len(shard.refs),
-                num_rows=rows.num_rows,
-                staged=key,
-                staged_bytes=num_bytes,
-                staged_sha256=sha256,
-                num_defective=tuple(num_defective.tolist()),
-                quarantined=tuple(quarantined_of(shard.refs, scores.shapes)),
-                seconds=round(time.monotonic() - started, 3),
-                scored_at=now.isoformat(),
-                scorer=self._scorer,
-            ),
-        )
+        with self._writers.acquire() as writer:
+            return writer.write(scored)
+
+    def take_counts(self) -> Counter[str]:
+        """Counts of child processes' requests to the store since the last call; `Lake.counts`."""
+        return sum((writer.take_counts() for writer in self._children.writers), Counter())
 
     def score_images(self, shard: ShardInput, *, isolated: bool = False) -> Scores:
         """Score each image of a shard; an image that cannot be scored gets its error."""
@@ -178,8 +157,7 @@ class ShardScorer:
         return Scores(
             shapes=[shape for part in parts for shape in part.shapes],
             peak_NC=np.concatenate([part.peak_NC for part in parts]),
-            looks=np.concatenate([part.looks for part in parts]),
-            defects=pa.concat_arrays([part.defects for part in parts]),
+            described=[stream for part in parts for stream in part.described],
             gpu_decoders=[decoder for part in parts for decoder in part.gpu_decoders],
         )
 
@@ -189,8 +167,9 @@ class ShardScorer:
         self._workers.shutdown(cancel_futures=True)
         if self._watchdog is not None:
             self._watchdog.close()
-        for describer in self._describers.close():
-            describer.close()
+        self._describers.close()
+        self._writers.close()
+        self._children.close()
         self._runtime.close()
 
     def _score_read(self, shard: ShardInput, batch: range) -> Scores:
@@ -304,10 +283,8 @@ class ShardScorer:
                 describer.sample_NHW[:num] = slot.sample_NHW[:num]
             places = marked.tolist()
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
-            defects, looks = describer.describe(places, sizes, peak_NC, count_NC)
-        return Scores(
-            shapes=shapes, peak_NC=peak_NC, looks=looks, defects=defects, gpu_decoders=decoders
-        )
+            stream = describer.describe(places, sizes, peak_NC, count_NC)
+        return Scores(shapes=shapes, peak_NC=peak_NC, described=[stream], gpu_decoders=decoders)
 
     def _load(self, slot: Slot, index: int, source: Callable[[int], Image]) -> Shape | ImageError:
         """Load one image into the slot; return its source's height and width, or its error."""

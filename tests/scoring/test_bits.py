@@ -17,6 +17,7 @@ from steel_batch.scoring.rows import Scores
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from tests.bad_files import encode, good_image
+from tests.scoring.test_score_jpegs import defects
 from tests.tiny_engine import tiny_version
 
 HEIGHT, WIDTH = good_image().shape
@@ -56,14 +57,14 @@ def codes(found: Scores) -> list[str | None]:
 @pytest.mark.parametrize("isolated", [False, True], ids=["in the actor", "in a child"])
 def test_declared_bits_reach_whoever_decodes(tmp_path: Path, isolated: bool) -> None:
     expected = scores([encode(".png", i) for i in IN_8], tmp_path, bits=None, isolated=isolated)
-    assert len(expected.defects.flatten())
+    assert len(defects(expected).flatten())
     in_12 = [encode(".png", image.astype(np.uint16) << 4) for image in IN_8]
     found = scores(in_12, tmp_path, bits=12, isolated=isolated)
     assert codes(found) == [None] * 4
-    assert found.defects.equals(expected.defects)
+    assert defects(found).equals(defects(expected))
     np.testing.assert_array_equal(found.peak_NC, expected.peak_NC)
     undeclared = scores(in_12, tmp_path, bits=None, isolated=isolated)
     assert codes(undeclared) == ["unknown_bits"] * 4
-    assert not len(undeclared.defects.flatten())
+    assert not len(defects(undeclared).flatten())
     contradicting = scores(in_12, tmp_path, bits=10, isolated=isolated)
     assert codes(contradicting) == ["wrong_bits"] * 4

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from steel_batch.errors import ClusterError
 from steel_batch.images.appearance import MEASURES, measure, row_step
 from steel_batch.registry.card import PostProcess
 from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
+from steel_batch.scoring.description import joined
 from steel_batch.synthetic import render
 
 SHAPE_NHW = (8, 256, 1600)
@@ -26,9 +28,15 @@ POST = PostProcess(min_area_px=(9, 9, 9, 9), min_component_px=(4, 4, 4, 4), resi
 CLASSES = 4
 
 
+def started() -> ChildDescriber:
+    made = ChildDescriber(POST)
+    made.allocate(SHAPE_NHW, CLASSES)
+    return made
+
+
 @pytest.fixture
 def child() -> Iterator[ChildDescriber]:
-    made = ChildDescriber(SHAPE_NHW, CLASSES, POST)
+    made = started()
     yield made
     made.close()
 
@@ -48,10 +56,16 @@ def said(describes: Describer, seed: int, *, height: int = 256, num: int = 8) ->
         describes.mask_NHW[place] = masks[image]
     sizes = np.tile(np.array([height, 1600], np.int32), (len(marked), 1))
     peak_NC = np.linspace(0, 1, num * CLASSES, dtype=np.float32).reshape(num, CLASSES)
-    defects, looks = describes.describe(marked, sizes, peak_NC, count_NC)
+    said = joined([describes.describe(marked, sizes, peak_NC, count_NC)])
+    looks = np.column_stack([said[name].to_numpy() for name in MEASURES])
     assert looks.dtype == np.float32
     np.testing.assert_array_equal(looks, measure(describes.sample_NHW[:num]))
-    return pa.table([defects, *map(pa.array, looks.T)], names=["defects", *MEASURES])
+    return said
+
+
+def pid_of(child: Any) -> int:
+    assert isinstance(child.pid, int), "it is closed"
+    return child.pid
 
 
 def is_alive(process: int) -> bool:
@@ -78,9 +92,9 @@ def test_a_child_says_what_is_said_here(child: ChildDescriber) -> None:
 def test_a_batch_without_pixels_has_no_defects(child: ChildDescriber) -> None:
     nothing = np.zeros((5, CLASSES), np.float32)
     child.sample_NHW[:5] = 7
-    defects, looks = child.describe([], np.empty((0, 2), np.int32), nothing, nothing)
-    assert defects.to_pylist() == [[]] * 5
-    assert looks.tolist() == [[7.0, 0.0, 0.0]] * 5
+    rows = joined([child.describe([], np.empty((0, 2), np.int32), nothing, nothing)]).to_pylist()
+    looks = {"brightness": 7.0, "contrast": 0.0, "sharpness": 0.0}
+    assert rows == [{"defects": [], **looks}] * 5
 
 
 def test_a_child_that_is_killed_is_replaced_and_its_batch_described_again(
@@ -88,14 +102,14 @@ def test_a_child_that_is_killed_is_replaced_and_its_batch_described_again(
 ) -> None:
     expected = said(LocalDescriber(SHAPE_NHW, POST), 1)
     assert said(child, 1).equals(expected)
-    os.kill(child._child.pid, signal.SIGKILL)
+    os.kill(pid_of(child), signal.SIGKILL)
     assert said(child, 1).equals(expected)
 
 
 def test_children_that_keep_ending_are_an_error(
     child: ChildDescriber, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    child._child.kill()
+    os.kill(pid_of(child), signal.SIGKILL)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(ClusterError, match=r"ended 2 times \(exit 1\). Check the"):
         said(child, 1)
@@ -104,15 +118,15 @@ def test_children_that_keep_ending_are_an_error(
 def test_where_no_process_starts_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ClusterError, match=r"child process of .*describer: .*nowhere"):
-        ChildDescriber(SHAPE_NHW, CLASSES, POST)
+        ChildDescriber(POST)
 
 
 def test_a_child_minds_no_interrupt_and_ends_with_its_describer(child: ChildDescriber) -> None:
     expected = said(child, 1)
-    process = child._child.pid
+    process = pid_of(child)
     os.kill(process, signal.SIGINT)
     assert said(child, 1).equals(expected)
-    assert child._child.pid == process
+    assert pid_of(child) == process
     child.close()
     child.close()
     assert not Path(f"/proc/{process}").exists(), "nor is it left as a zombie"
@@ -121,8 +135,8 @@ def test_a_child_minds_no_interrupt_and_ends_with_its_describer(child: ChildDesc
 def test_a_child_ends_with_an_actor_that_is_killed() -> None:
     code = (
         "import time; from tests.scoring.test_describer import *\n"
-        "child = ChildDescriber(SHAPE_NHW, CLASSES, POST); said(child, 1)\n"
-        "print(child._child.pid, flush=True); time.sleep(60)"
+        "child = started(); said(child, 1)\n"
+        "print(pid_of(child), flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as actor:
         process = int((actor.stdout or sys.stdin.buffer).readline())

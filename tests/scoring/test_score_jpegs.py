@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
@@ -20,6 +21,8 @@ from steel_batch.images.appearance import measure, row_step
 from steel_batch.images.decode import decode_gray
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
+from steel_batch.scoring.children import Children
+from steel_batch.scoring.description import DEFECTS, joined
 from steel_batch.scoring.rows import Scores
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
@@ -30,6 +33,9 @@ CARD, GRAPHS = tiny_version(height=HEIGHT, width=WIDTH)
 FILES = [file for file in strange_files() if file.code not in ("too_large", "crashed_decoder")]
 MISSING = len(FILES) // 2
 """The place of an image whose object was gone."""
+
+
+DECODING = DecodeSettings(decode_on="cpu", decoder=DECODER, bits=None, decode_seconds=30.0)
 
 
 class DeviceSlot:
@@ -117,15 +123,17 @@ def scores(
     *,
     decoder: str = DECODER,
     isolated: bool = False,
-    num_children: int = 0,
+    num_describers: int = 0,
 ) -> Scores:
     scorer = ShardScorer(
         runtime,
         CARD,
         lake,
-        DecodeSettings(decode_on="cpu", decoder=decoder, bits=None, decode_seconds=30.0),
+        dataclasses.replace(DECODING, decoder=decoder),
         num_threads=3,
-        num_children=num_children,
+        children=Children.start(
+            CARD.post_process, lake, num_describers=num_describers, num_writers=0
+        ),
     )
     try:
         return scorer.score_images(given, isolated=isolated)
@@ -138,6 +146,15 @@ def outcomes(found: Scores) -> list[object]:
         (shape.code, shape.message) if isinstance(shape, ImageError) else shape
         for shape in found.shapes
     ]
+
+
+def defects(found: Scores) -> pa.ListArray:
+    return joined(found.described)[DEFECTS].combine_chunks()
+
+
+def looks(found: Scores) -> np.ndarray:
+    table = joined(found.described)
+    return np.column_stack([table[name].to_numpy() for name in schema.APPEARANCE.names])
 
 
 @pytest.fixture
@@ -158,17 +175,17 @@ def test_looks_are_those_of_the_pixels_that_were_scored(lake: Lake) -> None:
         image_HW = decode_gray(file.data)
         expected = measure(image_HW[None, :: row_step(HEIGHT)])
         for found in (on_cpu, on_device):
-            np.testing.assert_array_equal(found.looks[place], expected[0])
+            np.testing.assert_array_equal(looks(found)[place], expected[0])
         num_compared += 1
     assert num_compared > 5
 
 
 def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
     expected = scores(open_cpu(), shard(), lake)
-    found = scores(open_cpu(), shard(), lake, num_children=2)
+    found = scores(open_cpu(), shard(), lake, num_describers=2)
     assert outcomes(found) == outcomes(expected)
-    assert found.defects.equals(expected.defects)
-    assert len(expected.defects.flatten())
+    assert defects(found).equals(defects(expected))
+    assert len(defects(expected).flatten())
 
 
 def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
@@ -181,10 +198,10 @@ def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
         p and not r for p, r in zip(checked.plain or (), refused, strict=True)
     )
     assert outcomes(found) == outcomes(expected)
-    assert found.defects.equals(expected.defects)
+    assert defects(found).equals(defects(expected))
     good = [not isinstance(shape, ImageError) for shape in expected.shapes]
     assert (found.peak_NC[good] == expected.peak_NC[good]).all()
-    assert len(expected.defects.flatten())
+    assert len(defects(expected).flatten())
 
 
 def test_what_was_not_checked_is_left_to_the_cpu(lake: Lake) -> None:

@@ -1,0 +1,70 @@
+"""The child processes of an actor on a GPU, started while its engine is being loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from steel_batch.lake import Lake
+from steel_batch.registry.card import PostProcess
+from steel_batch.scoring.describer import ChildDescriber
+from steel_batch.scoring.writer import ChildWriter
+
+DESCRIBERS: Final = 8
+"""Processes that describe masks and looks for a GPU. Each describes at least 3,000 images per
+second, and is fed by threads that wait for the interpreter's lock."""
+WRITERS: Final = 6
+"""Processes that make rows and stage them for a GPU: enough for 30 shards a second where the store
+takes a tenth of a second for a request."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Children:
+    """Child processes that describe batches and write shards; without any, the actor does it."""
+
+    describers: Sequence[ChildDescriber] = ()
+    writers: Sequence[ChildWriter] = ()
+
+    @classmethod
+    def start(
+        cls,
+        post_process: PostProcess,
+        store: Lake,
+        *,
+        num_describers: int = DESCRIBERS,
+        num_writers: int = WRITERS,
+    ) -> Children:
+        """Start them; returns before they have loaded what they need.
+
+        Args:
+            post_process: Post-processing settings of the card.
+            store: Where rows are staged and receipts are written.
+            num_describers: How many describe; 0: the calling threads do.
+            num_writers: How many write; 0: the calling threads do.
+
+        Raises:
+            ClusterError: A process cannot be started.
+        """
+        describers: list[ChildDescriber] = []
+        writers: list[ChildWriter] = []
+        try:
+            for _ in range(num_describers):
+                describers.append(ChildDescriber(post_process))
+            for _ in range(num_writers):
+                writers.append(ChildWriter(store))
+        except BaseException:
+            cls(describers=describers, writers=writers).close()
+            raise
+        return cls(describers=describers, writers=writers)
+
+    def close(self) -> None:
+        """End them; idempotent."""
+        for describer in self.describers:
+            describer.close()
+        for writer in self.writers:
+            writer.close()
+
+
+NONE: Final = Children()
+"""For an actor on CPUs, whose threads do all of it themselves."""
