@@ -16,9 +16,13 @@ class Selection(Protocol):
     Iterate only once; the counts are complete after the iteration.
     """
 
-    num_left_out: int
-    """Objects found that are not images by the key pattern."""
-    example_left_out: str | None
+    @property
+    def num_left_out(self) -> int:
+        """Objects found that are not images by the key pattern."""
+
+    @property
+    def example_left_out(self) -> str | None:
+        """The first of them."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image, in no particular order, holding few at a time.

@@ -102,7 +102,7 @@ def row_by_row(source: ManifestSource) -> tuple[dict[int, ImageRef] | str, int, 
         for block in source.read_rows():
             for row in block.rows(np.arange(block.num_rows)):
                 number += 1
-                ref = rows._ref(number, row)
+                ref = rows.row_images().ref(number, row)
                 if ref is not None:
                     found[number] = ref
     except ConfigError as error:
