@@ -19,8 +19,10 @@ test: $(VENV)/.test browser machines
 # run in the order of tests/conftest.py, the longest first.
 PYTEST := $(BIN)/python -m pytest --durations 10
 SPREAD := --dist loadfile --no-loadscope-reorder
+# Tests with Ray take longest, as they wait for processes of Ray: the others leave them the cores.
+LATER := nice -n 5
 test-without-ray: $(VENV)/.test
-	$(PYTEST) -n 3 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
+	$(LATER) $(PYTEST) -n 3 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
 
 # Only files with such tests are imported: each process would spend seconds on the others.
 test-with-ray: $(VENV)/.test
@@ -29,7 +31,7 @@ test-with-ray: $(VENV)/.test
 
 # In a process of its own, as importing PyTorch and the networks takes 6 s of CPU.
 test-training: $(VENV)/.test
-	$(PYTEST) -m "not slow and not gpu" tests/training
+	$(LATER) $(PYTEST) -m "not slow and not gpu" tests/training
 
 test-slow: $(VENV)/.test machines
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[cluster]'
