@@ -14,6 +14,7 @@ import os
 import select
 import signal
 import struct
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -23,6 +24,8 @@ from steel_batch.errors import ClusterError
 
 PIPE_BYTES: Final = 1 << 20
 """Room in a pipe, so that a usual answer is read in one call: each waits for the lock once more."""
+END_SECONDS: Final = 5.0
+"""Time for a child that answers no more to end, so that its exit code is its own."""
 _LENGTH: Final = struct.Struct("<q")
 _STARTS: Final = 2
 
@@ -69,7 +72,7 @@ class Child:
             answer = self._ask(request)
             if answer is not None:
                 return answer
-            end = self._stop()
+            end = self._stop(END_SECONDS)
             self._start()
         raise ClusterError(
             f"the process that {self._work} ended {_STARTS} times (exit {end}). Check the node's "
@@ -103,11 +106,13 @@ class Child:
         answer: bytes = process.stdout.read(length)
         return answer if len(answer) == length else None
 
-    def _stop(self) -> int | None:
-        """End the child and return its exit code."""
+    def _stop(self, seconds: float = 0.0) -> int | None:
+        """End the child, if it does not end in so many seconds, and return its exit code."""
         process, self._process = self._process, None
         if process is None:
             return None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
         process.kill()  # what it had begun is done again
         process.communicate()
         return int(process.returncode)

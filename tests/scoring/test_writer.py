@@ -200,6 +200,15 @@ def test_children_that_keep_ending_are_an_error(scored: ScoredShard, silent: Lak
     child.close()
 
 
+def test_a_shard_that_ends_every_child_is_an_error_with_their_own_exit_code(
+    scored: ScoredShard, child: ChildWriter
+) -> None:
+    torn = dataclasses.replace(scored, refs=scored.refs.slice(0, 1))
+    with pytest.raises(ClusterError, match=r"writes rows ended 2 times \(exit 1\)"):
+        child.write(torn)
+    assert child.write(scored).num_rows
+
+
 def test_a_child_minds_no_interrupt_and_ends_with_its_writer(
     scored: ScoredShard, child: ChildWriter
 ) -> None:
