@@ -65,15 +65,16 @@ class Child:
             parts: The request, in pieces that are sent as one: bytes or buffers.
 
         Raises:
-            ClusterError: The process ended, and so did its replacement.
+            ClusterError: The process ended, and so did its replacement, or none can be started.
         """
         request = b"".join([_LENGTH.pack(sum(map(len, parts))), *parts])
         for _ in range(_STARTS):
+            if self._process is None:
+                self._start()
             answer = self._ask(request)
             if answer is not None:
                 return answer
             end = self._stop(END_SECONDS)
-            self._start()
         raise ClusterError(
             f"the process that {self._work} ended {_STARTS} times (exit {end}). Check the node's "
             "memory, its limit of processes, and the logs of Ray's workers."

@@ -115,6 +115,18 @@ def test_children_that_keep_ending_are_an_error(
         said(child, 1)
 
 
+def test_a_child_that_could_not_be_replaced_is_started_for_the_next_batch(
+    child: ChildDescriber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = said(child, 1)
+    os.kill(pid_of(child), signal.SIGKILL)
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(ClusterError, match="nowhere"):
+        said(child, 1)
+    monkeypatch.undo()
+    assert said(child, 1).equals(expected)
+
+
 def test_where_no_process_starts_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(ClusterError, match=r"child process of .*describer: .*nowhere"):
