@@ -183,7 +183,7 @@ def interrupt_again_and_again(
         command: Its words.
         store: Where its locks lie.
         num: Interruptions.
-        seed: Of the moments.
+        seed: Of the moments; an even one begins with SIGINT, an odd one with SIGTERM.
         renew: Called to begin anew; checks what the command did when it ended.
     """
     rng = random.Random(seed)
@@ -193,7 +193,7 @@ def interrupt_again_and_again(
     seen: Counter[str] = Counter()
     in_a_row = 0
     while seen["interrupted"] < num:
-        how = SIGNALS[seen["interrupted"] % 2]
+        how = SIGNALS[(seed + seen["interrupted"]) % 2]
         ended = interrupt(
             command, how, rng.uniform(0.0, usual.seconds), times=rng.choice((1, 1, 2))
         )

@@ -60,7 +60,7 @@ def store(tmp_path: Path) -> Lake:
     return Lake(str(tmp_path / "store"))
 
 
-@pytest.mark.parametrize("num", num_trials(2))
+@pytest.mark.parametrize("num", num_trials(1))
 @pytest.mark.parametrize("name", ["verify", "gc"])
 def test_what_only_looks_at_a_store_or_cleans_it_up(name: str, num: int, store: Lake) -> None:
     for day in (1, 2, 3):
@@ -75,18 +75,18 @@ def test_what_only_looks_at_a_store_or_cleans_it_up(name: str, num: int, store: 
     assert list(verify(store)) == []
 
 
-@pytest.mark.parametrize("num", num_trials(2))
+@pytest.mark.parametrize("num", num_trials(1))
 def test_a_plan(num: int, images: Lake, store: Lake, tiny_engine: Path) -> None:
     fill_lake(images, num_images=300)
     command = steel_batch(
         "plan", "--images", images.url, "--key-pattern", PATTERN, "--store", store.url,
         "--engine", tiny_engine, "--date", DATE,
     )  # fmt: skip
-    interrupt_again_and_again(command, store, num, seed=2, renew=lambda: None)
+    interrupt_again_and_again(command, store, num, seed=8, renew=lambda: None)
     assert list(store.list_objects()) == []
 
 
-@pytest.mark.parametrize("num", num_trials(2))
+@pytest.mark.parametrize("num", num_trials(1))
 def test_a_packing(num: int, images: Lake, tmp_path: Path) -> None:
     fill_lake(images, num_images=300)
     out = Lake(str(tmp_path / "out"))
@@ -147,16 +147,11 @@ def test_a_long_query_ends_at_once(store: Lake) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("num", num_trials(1))
-@pytest.mark.parametrize(
-    "name", ["score", pytest.param("backfill", marks=pytest.mark.slow)], ids=str
-)
-def test_scoring(num: int, name: str, images: Lake, tmp_path: Path, tiny_engine: Path) -> None:
-    """The first is a SIGINT; `test_lost_workers` and `test_backfill` have a SIGTERM of each.
-
-    Of all dates, `score` and `backfill` are one mechanism.
-    """
+@pytest.mark.parametrize("name", ["score", "backfill"])
+def test_scoring(name: str, images: Lake, tmp_path: Path, tiny_engine: Path) -> None:
+    """`test_lost_workers` has a SIGINT and a SIGTERM of one date, `test_backfill` one of many."""
     for date in DATES:
         fill_lake(images, num_images=NUM_IMAGES // len(DATES), date=date)
     store = Lake(str(tmp_path / "store"))
@@ -174,7 +169,7 @@ def test_scoring(num: int, name: str, images: Lake, tmp_path: Path, tiny_engine:
         assert list(verify(store)) == []
         store.delete([item.key for item in store.list_objects()])
 
-    interrupt_again_and_again(command, store, num, seed=4, renew=renew)
+    interrupt_again_and_again(command, store, NUM_SLOW, seed=4, renew=renew)
     assert len(committed_rows(store)) == NUM_IMAGES
 
 

@@ -27,6 +27,7 @@ from tests.conftest import (
     run_score,
     score_config,
 )
+from tests.interrupting import held_locks
 from tests.score_here import score_here
 
 pytestmark = pytest.mark.ray
@@ -108,7 +109,6 @@ def test_the_driver_killed_after_a_receipt_loses_no_receipt(
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT], ids=lambda how: how.name)
-@pytest.mark.quick("SIGTERM")
 def test_an_interrupted_run_exits_130_gives_its_lock_back_and_is_continued(
     how: signal.Signals, images: Lake, store: Lake, tiny_engine: Path, undisturbed: Rows
 ) -> None:
@@ -128,6 +128,7 @@ def test_an_interrupted_run_exits_130_gives_its_lock_back_and_is_continued(
     assert out == ""
     assert "interrupted: run the same command again to resume" in err
     assert "Traceback" not in err
+    assert held_locks(store) == []
     result = score_here(score_config(images, store, tiny_engine))
     assert result.num_resumed_shards >= 2
     assert committed_rows(store) == undisturbed
