@@ -54,7 +54,7 @@ class Holder:
 
 holder = Holder.remote()
 ray.get(holder.has.remote())
-for report in check_nodes(Wanted(engine=None, inference=tensorrt), seconds=10):
+for report in check_nodes(Wanted(engine=None, inference=tensorrt), seconds=4):
     print(json.dumps([dataclasses.asdict(finding) for finding in report.findings]))
 with contextlib.redirect_stdout(sys.stderr):
     ray.shutdown()
@@ -90,7 +90,7 @@ def test_a_run_whose_gpu_node_cannot_score_stops_and_a_busy_one_is_said_to_be(
     assert [finding["name"] for finding in reader] == ["Python", "packages"]
     (finding,) = busy
     assert (finding["name"], finding["state"]) == ("Ray", "note")
-    assert finding["found"].startswith("no GPU of this node was free within 10 s")
+    assert finding["found"].startswith("no GPU of this node was free within 4 s")
 
 
 @pytest.mark.usefixtures("ray_cluster")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -63,6 +64,8 @@ for cpus, gpus in json.loads(sys.argv[1]):
 """
 CLUSTERS = ((0, 0), (32, 2), (4, 1), (2, 2))
 """CPUs and GPUs of each."""
+NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+"""Ray starts a process for each of 32 CPUs else."""
 Placed = dict[tuple[int, int], tuple[list[str], str]]
 
 
@@ -70,8 +73,9 @@ Placed = dict[tuple[int, int], tuple[list[str], str]]
 def placed() -> Placed:
     """What is placed on each cluster, and the warnings: one process starts them in turn."""
     done = subprocess.run(
-        [sys.executable, "-c", PRETEND, json.dumps(CLUSTERS)], capture_output=True, text=True
-    )
+        [sys.executable, "-c", PRETEND, json.dumps(CLUSTERS)],
+        env={**os.environ, **NO_SPARE_WORKERS}, capture_output=True, text=True,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = map(json.loads, done.stdout.splitlines())
     return {(cpus, gpus): (lines, said) for cpus, gpus, lines, said in found}

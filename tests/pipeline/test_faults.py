@@ -38,7 +38,7 @@ from tests.score_here import complete_here, score_here
 pytestmark = [pytest.mark.ray, pytest.mark.s3, pytest.mark.usefixtures("ray_cluster")]
 
 TABLES = ("predictions", "class_summaries", "quarantine")
-NUM_IMAGES = 30
+NUM_IMAGES = 20
 RETRY = Retry(base_seconds=0.02, max_seconds=1.0, answer_seconds=1.0)
 Rows = dict[str, list[dict[str, object]]]
 
@@ -51,7 +51,7 @@ def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def images(bucket: str, s3_endpoint: str) -> Lake:
-    """Thirty images and one that is none, behind no proxy."""
+    """Images and one that is none, behind no proxy."""
     place = Lake(f"{bucket}/images", endpoint_url=s3_endpoint)
     fill(place)
     return place
@@ -143,7 +143,7 @@ def test_what_a_shard_met_with_stands_in_the_events(
 
 @pytest.mark.parametrize(
     ("seconds", "lease_seconds"),
-    [(4.0, 1.0), pytest.param(60.0, 60.0, marks=pytest.mark.slow)],
+    [(2.5, 1.0), pytest.param(60.0, 60.0, marks=pytest.mark.slow)],
 )
 def test_a_store_that_answers_slow_down_to_everything_is_waited_for(
     seconds: float,
@@ -199,7 +199,7 @@ def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
     what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
 ) -> None:
     proxy.set(Faults(share=1.0, kinds=("access_denied",), only=DENIED[what]))
-    how = complete_here if what == "the commit" else complete
+    how = complete_here if what in ("the images", "the commit") else complete
     with pytest.raises(SteelBatchError) as raised:
         # One shard: of several at once, what one met with may come with another that is done first.
         score_patiently(config.replace(shard_images=64), how=how)
