@@ -144,6 +144,7 @@ def test_the_index_says_what_a_shard_holds(images: Lake, out: Lake) -> None:
         assert hashlib.sha256(image).hexdigest() == digest
 
 
+@pytest.mark.quick("folder")
 def test_a_packing_that_was_stopped_is_continued(images: Lake, out: Lake) -> None:
     done: list[str] = []
 
@@ -297,6 +298,7 @@ def test_the_pattern_of_the_shards_is_the_shortest_that_reads_the_same_images(
     assert described(out, result.key_pattern) == described(images, pattern)
 
 
+@pytest.mark.quick("folder")
 def test_a_date_takes_no_image_that_is_of_another_by_its_name(images: Lake, out: Lake) -> None:
     with pytest.raises(
         ConfigError, match=r"contains date=.* but would count as 2026-11-22: there is"

@@ -149,6 +149,7 @@ def test_committed_images_are_left_out_and_changed_ones_counted(tmp_path: Path) 
     assert [row["image_key"] for row in rows(tmp_path / "p")] == ["changed", "late"]
 
 
+@settings(max_examples=examples(36))
 @given(limit=st.integers(1, 9), rescore=st.booleans(), retry=st.booleans())
 def test_a_limit_takes_the_first_images_and_counts_the_others(
     tmp_path_factory: pytest.TempPathFactory, limit: int, rescore: bool, retry: bool

@@ -115,7 +115,7 @@ def test_a_damaged_file_of_a_run_is_named(
 def test_a_damaged_record_among_those_of_a_year_is_named_and_the_others_are_read(
     lake: Lake,
 ) -> None:
-    num = 60 if lake.is_s3 else 300  # more than are read at once
+    num = 60 if lake.is_s3 else 300  # more than S3 is asked for at once; three batches
     first = begin(lake, image_keys(4), date="2026-01-01")
     days = [str(datetime.date(2026, 1, 1) + datetime.timedelta(days=n)) for n in range(1, num)]
     for day in days:

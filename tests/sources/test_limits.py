@@ -190,6 +190,7 @@ def test_a_value_above_the_limit_costs_its_row(lake: Lake, tmp_path: Path) -> No
     ]  # fmt: skip
 
 
+@pytest.mark.quick("folder")
 def test_rows_of_equal_images_are_read_however_they_are_stored(lake: Lake, tmp_path: Path) -> None:
     image = os.urandom(900)
     for name, how in (("a", {}), ("b", {"use_dictionary": False}), ("c", {"compression": "zstd"})):

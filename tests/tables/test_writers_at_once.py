@@ -72,8 +72,8 @@ def commit_at_once(endpoint: str, num_dates: int) -> None:
 
 
 @pytest.mark.quick("s3", "ignoring")  # a server that decides, and one that never does
-def test_four_dates_that_end_together_all_commit(endpoint: str) -> None:
-    commit_at_once(endpoint, 4)
+def test_three_dates_that_end_together_all_commit(endpoint: str) -> None:
+    commit_at_once(endpoint, 3)
 
 
 @pytest.mark.slow

@@ -43,8 +43,14 @@ def test_neu_seg_is_three_classes_of_small_squares() -> None:
                                                        strict=True))  # fmt: skip
 
 
-def test_answering_nothing_scores_what_is_computed_by_hand() -> None:
-    """5,285 of 4 × 10,758 masks are not empty and score 0, the others 1."""
+@pytest.mark.parametrize(
+    ("step", "num_images", "num_masks"),
+    [(12, 897, 413), pytest.param(1, 10_758, 5285, marks=pytest.mark.slow)],
+)
+def test_answering_nothing_scores_what_is_computed_by_hand(
+    step: int, num_images: int, num_masks: int
+) -> None:
+    """A mask that is not empty scores 0, an empty one 1; how many there are was counted apart."""
     with gzip.open(DATA / "severstal" / "labels_10758.csv.gz") as file:
         labels = file.read()
     names = sorted({line.rpartition("_")[0] for line in labels.decode().splitlines()[1:]})
@@ -53,14 +59,14 @@ def test_answering_nothing_scores_what_is_computed_by_hand() -> None:
     nothing_HW = np.zeros((256, 1600), np.uint8)
 
     def judged() -> Iterator[Judged]:
-        for name in names:
+        for name in names[::step]:
             truth_HW = nothing_HW.copy()
             for class_id, rle in masks.get(name, {}).items():
                 truth_HW |= decode_rle(rle, 256, 1600) << np.uint8(class_id - 1)
             yield Judged(predicted_HW=nothing_HW, truth_HW=truth_HW)
 
     found = evaluate(judged(), 4)
-    assert found.num_images == 10_758
-    assert found.kaggle_dice == pytest.approx(1 - 5285 / (4 * 10_758), abs=1e-12)
+    assert found.num_images == num_images
+    assert found.kaggle_dice == pytest.approx(1 - num_masks / (4 * num_images), abs=1e-12)
     assert [c.present_dice for c in found.classes] == [0, 0, 0, 0]
-    assert sum(c.num_present for c in found.classes) == 5285
+    assert sum(c.num_present for c in found.classes) == num_masks
