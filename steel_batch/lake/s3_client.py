@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 READS_AT_ONCE: Final = 32
 POLL_SECONDS: Final = 0.2
+SLOWEST_BYTES: Final = 100_000
+"""Bytes per second that an upload takes at least; a slower one has stalled."""
 RENEW_SECONDS: Final = 1.0
 """Requests that fail together for their credentials reload them only once."""
 
@@ -98,7 +100,14 @@ class Client:
             client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
             client.meta.events.register(s3_listing.EVENT, s3_listing.read_page)
             self._prepared = client
-        return await getattr(client, method)(**options)
+        body = options.get("Body", b"")
+        answer = getattr(client, method)(**options)
+        if not body:
+            return await answer
+        # The HTTP client has limits for connecting and for the answer, and none for sending a body
+        # and for the store's consent to it, which botocore asks for.
+        limit = 2 * self._retry.answer_seconds + len(body) / SLOWEST_BYTES
+        return await asyncio.wait_for(answer, limit)
 
     async def retried(
         self, what: str, request: Callable[[], Awaitable[T]], *, at_once: bool = False

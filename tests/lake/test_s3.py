@@ -17,6 +17,7 @@ from steel_batch.errors import LakeError, MissingObjectError, TransientLakeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.retry import Retry
 from steel_batch.lake.s3 import Bucket
+from tests.conftest import use_test_credentials
 from tests.fault_proxy import CHANGED_BYTE, PASSING, FaultProxy, Faults
 
 pytestmark = pytest.mark.s3
@@ -270,6 +271,28 @@ def test_a_wrong_address_is_noticed_sooner_than_a_store_that_went_away(
     with pytest.raises(TransientLakeError):
         lake.read("k")
     assert time.monotonic() - started >= 2.0
+
+
+def test_a_store_that_never_answers_an_upload_is_not_waited_for_without_end() -> None:
+    """Not even for its consent to the upload, for which the HTTP client has no limit."""
+    use_test_credentials()
+    failures: list[LakeError] = []
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hasty = dataclasses.replace(RETRY, total_seconds=0.1, answer_seconds=0.2)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        lake = Lake("s3://bucket/silent", endpoint_url=url, retry=hasty)
+
+        def write() -> None:
+            try:
+                lake.write("k", b"x")
+            except LakeError as error:
+                failures.append(error)
+
+        writing = threading.Thread(target=write, daemon=True)
+        writing.start()
+        writing.join(30.0)
+        assert not writing.is_alive()
+    assert isinstance(failures[0], TransientLakeError)
 
 
 # --- credentials ----------------------------------------------------------------------------
