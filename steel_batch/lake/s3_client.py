@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import functools
 import hashlib
 import threading
 import time
@@ -17,6 +18,7 @@ from typing import Any, Final, TypeVar
 
 import botocore.exceptions
 import s3fs
+from aiobotocore.session import AioSession
 
 from steel_batch import interrupt
 from steel_batch.lake import s3_listing
@@ -56,6 +58,7 @@ class Client:
         self._prepared: Any = None
         self._fs = s3fs.S3FileSystem(
             endpoint_url=endpoint_url,
+            session=_open_session(),
             use_listings_cache=False,
             skip_instance_cache=True,
             config_kwargs={
@@ -176,7 +179,7 @@ class Client:
         now = time.monotonic()
         if now - self._renewed > RENEW_SECONDS:
             self._renewed = now
-            self._fs.session = None
+            self._fs.session = _open_session()
             with contextlib.suppress(botocore.exceptions.BotoCoreError):
                 # If credentials are still missing, the next attempt fails.
                 await self._fs.set_session(refresh=True)
@@ -209,6 +212,21 @@ class Client:
         if frozen.token:
             options["AWS_SESSION_TOKEN"] = frozen.token
         return options
+
+
+def _open_session() -> AioSession:
+    """A session with credentials of its own, which reads botocore's data once per process.
+
+    Each session would parse a megabyte of JSON, which is most of what a new client costs.
+    """
+    session = AioSession()
+    session.register_component("data_loader", _data_loader())
+    return session
+
+
+@functools.cache
+def _data_loader() -> Any:
+    return AioSession().get_component("data_loader")
 
 
 async def _rest(seconds: float) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
+import botocore
 import pytest
 from botocore.config import Config
 
@@ -19,6 +20,7 @@ from steel_batch.lake.retry import Retry
 from steel_batch.lake.s3 import Bucket
 from tests.conftest import use_test_credentials
 from tests.fault_proxy import CHANGED_BYTE, PASSING, FaultProxy, Faults
+from tests.opened_files import opened_files
 
 pytestmark = pytest.mark.s3
 
@@ -386,3 +388,12 @@ def test_a_store_that_lists_no_uploads_is_swept_of_nothing_and_says_so_once(
     proxy.set(Faults(share=1.0, kinds=("not_implemented",), only="GET"))
     with pytest.raises(LakeError, match="NotImplemented"):
         list(fresh.list_objects())
+
+
+def test_botocores_description_of_s3_is_read_once_per_process(
+    bucket: str, s3_endpoint: str
+) -> None:
+    Lake(bucket, endpoint_url=s3_endpoint).write("a", b"1")
+    with opened_files(Path(botocore.__file__).parent / "data" / "s3") as seen:
+        Lake(f"{bucket}/other", endpoint_url=s3_endpoint).write("b", b"2")
+    assert seen == set()
