@@ -34,6 +34,7 @@ REFUSALS = {
     "access_denied": (403, "AccessDenied", "Access Denied"),
     "expired_token": (400, "ExpiredToken", "The provided token has expired."),
     "no_md5": (400, "InvalidRequest", "Missing required header for this request: Content-MD5"),
+    "copy_too_large": (400, "InvalidRequest", "The specified copy source is larger than allowed."),
     "not_implemented": (501, "NotImplemented", "A header implies what is not implemented."),
 }
 """Answers in the place of the server's."""
@@ -67,6 +68,8 @@ class Faults:
     """Where not empty: requests that are signed with this access key are answered ExpiredToken."""
     work_seconds: float = 0.0
     """How long every answer takes at least."""
+    refuses_others: bool = False
+    """Whether requests that botocore has not made are answered AccessDenied."""
     wants_md5: bool = False
     """Whether deleting many objects needs the MD5 of the request, in addition to its checksum."""
 
@@ -139,7 +142,7 @@ class _State:
             self._only = re.compile(faults.only)
             self.counts: Counter[str] = Counter()
 
-    def begin(self, request: str, signature: str) -> str | None:
+    def begin(self, request: str, signature: str, agent: str) -> str | None:
         """Count a request; the fault that hits it, if one does."""
         with self._lock:
             faults = self.faults
@@ -150,6 +153,8 @@ class _State:
                 return None
             if faults.expired_key and f"Credential={faults.expired_key}/" in signature:
                 kind = "expired_token"
+            elif faults.refuses_others and "boto" not in agent.lower():
+                kind = "access_denied"
             elif faults.slow_above and self._num_active > faults.slow_above:
                 kind = "slow_down"
             elif self._random.random() < faults.share:
@@ -198,7 +203,8 @@ class _Connection(BaseHTTPRequestHandler):
             self._control()
             return
         signature = self.headers.get("Authorization", "")
-        kind = self.state.begin(f"{self.command} {self.path}", signature)
+        agent = self.headers.get("User-Agent", "")
+        kind = self.state.begin(f"{self.command} {self.path}", signature, agent)
         try:
             self._serve(kind)
         finally:

@@ -240,6 +240,9 @@ class Folder:
             make_durable(path.parent)
         return True
 
+    def race(self, key: str, data: bytes) -> bool:
+        return self.put_if_absent(key, data)
+
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
             path = self._target(key)

@@ -264,6 +264,13 @@ class Lake:
             return True
         return self._backend.put_if_absent(_checked(key), data)
 
+    def race(self, key: str, data: bytes) -> bool:
+        """Create an object if there is none, and do not ask who created it if there is one.
+
+        So a caller may get False whose object it is: an attempt whose answer was lost wrote it.
+        """
+        return self._backend.race(_checked(key), data)
+
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; missing ones are ignored."""
         self._backend.delete(_checked(key) for key in keys)

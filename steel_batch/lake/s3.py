@@ -32,6 +32,7 @@ from steel_batch.lake.retry import Retry
 from steel_batch.lake.s3_client import Client
 from steel_batch.lake.s3_faults import ObjectExistsError
 from steel_batch.lake.s3_listing import page_of
+from steel_batch.lake.s3_ranges import Ranges
 from steel_batch.lake.s3_streams import TOKEN, MultipartUpload, PartWriter, RangeReader
 
 T = TypeVar("T")
@@ -40,8 +41,11 @@ log = logging.getLogger(__name__)
 
 PART_BYTES: Final = 32 << 20
 """Larger uploads are split into parts; a retry repeats one part. S3 allows 10,000 parts."""
+TAIL_BYTES: Final = 64 << 10
+"""Read when an object is opened: what PyArrow reads first of a Parquet file, or all of a small one.
+"""
 COPY_BYTES: Final = 5 << 30
-"""The most that S3 copies in one request; larger objects are copied in parts."""
+"""The most that S3 copies in one request; a larger object, which it refuses, is copied in parts."""
 
 
 class Bucket:
@@ -69,6 +73,7 @@ class Bucket:
         self._url = url
         self._part_bytes, self._copy_bytes = part_bytes, copy_bytes
         self._client = Client(endpoint_url, retry)
+        self._ranges = Ranges(self._client, self._bucket, self._root)
         self._was_warned = False
 
     def list_objects(self, prefix: str) -> Iterator[LakeObject]:
@@ -152,6 +157,10 @@ class Bucket:
     async def _get(self, request: ReadRequest, what: str, digests: set[str]) -> ReadObject:
         if request.length == 0:
             return ReadObject(data=b"", etag="")
+        data = await self._ranges.get(request)
+        if data is not None:
+            return self._whole_range(request, data, request.etag or "", what)
+        is_refused = request.etag is not None and self._ranges.is_usable
         options: dict[str, str] = {}
         if request.etag is not None:
             options["IfMatch"] = f'"{request.etag}"'
@@ -164,7 +173,7 @@ class Bucket:
             if request.max_bytes is not None and size > request.max_bytes:
                 raise too_large(what, size, request.max_bytes)
             try:
-                data: bytes = await body.read()
+                data = await body.read()
             except MemoryError as error:
                 raise LargeObjectError(
                     f"{what}: there is no memory for {size:,} bytes of it."
@@ -173,15 +182,15 @@ class Bucket:
             raise TransientLakeError(
                 f"{what}: read {len(data)} bytes, expected {answer['ContentLength']}."
             )
+        if is_refused and request.length:
+            self._ranges.is_usable = False
+        if "Range" not in options:
+            _check_digest(data, answer, what, digests)
+        return self._whole_range(request, data, answer["ETag"].strip('"'), what)
+
+    def _whole_range(self, request: ReadRequest, data: bytes, etag: str, what: str) -> ReadObject:
         if request.length not in (None, len(data)):
             raise ChangedObjectError(f"{what} is shorter than the requested range.")
-        etag = answer["ETag"].strip('"')
-        if "Range" not in options and _is_md5(etag, answer):
-            found = hashlib.md5(data, usedforsecurity=False).hexdigest()
-            # The same bytes twice are what is stored: the etag is another kind of digest.
-            if found != etag and found not in digests:
-                digests.add(found)
-                raise TransientLakeError(f"{what}: read bytes of MD5 {found}, expected {etag}.")
         self._client.stats.add("bytes_read", len(data))
         return ReadObject(data=data, etag=etag)
 
@@ -198,6 +207,13 @@ class Bucket:
             return self.token_of(key) == token
         return True
 
+    def race(self, key: str, data: bytes) -> bool:
+        try:
+            self.request("put_object", key, Body=data, IfNoneMatch="*")
+        except ObjectExistsError:
+            return False
+        return True
+
     def delete(self, keys: Iterable[str]) -> None:
         stream = iter(keys)
         while batch := [{"Key": self._root + key} for key in islice(stream, 1000)]:
@@ -209,12 +225,18 @@ class Bucket:
             raise botocore.exceptions.ClientError({"Error": failed}, "DeleteObjects")
 
     def copy(self, source: str, target: str) -> None:
-        found = self.stat(source)
-        if found is None:
-            raise MissingObjectError(f"{self._url}/{source} is not there.")
         origin = {"Bucket": self._bucket, "Key": self._root + source}
-        if found.size_bytes <= self._copy_bytes:
+        try:
             self.request("copy_object", target, CopySource=origin)
+        except MissingObjectError:
+            raise MissingObjectError(f"{self._url}/{source} is not there.") from None
+        except TransientLakeError:
+            raise
+        except LakeError:  # perhaps it is larger than S3 copies in one request
+            found = self.stat(source)
+            if found is None or found.size_bytes <= self._copy_bytes:
+                raise
+        else:
             return
         upload = MultipartUpload(self, target)
         try:
@@ -228,10 +250,32 @@ class Bucket:
             raise
 
     def open_input(self, key: str) -> BinaryIO:
-        found = self.stat(key)
-        if found is None:
-            raise MissingObjectError(f"{self._url}/{key} is not there.")
-        return cast(BinaryIO, RangeReader(self, found))
+        what = f"{self._url}/{key}"
+        try:
+            digests: set[str] = set()
+            found, tail = self._run(what, lambda: self._tail(key, what, digests), is_read=True)
+        except ChangedObjectError:  # of no bytes, there is no range
+            empty = self.stat(key)
+            if empty is None:
+                raise MissingObjectError(f"{what} is not there.") from None
+            found, tail = empty, b""
+        return cast(BinaryIO, RangeReader(self, found, tail))
+
+    async def _tail(self, key: str, what: str, digests: set[str]) -> tuple[LakeObject, bytes]:
+        """An object and its last bytes, in one request."""
+        answer = await self._call("get_object", Key=self._root + key, Range=f"bytes=-{TAIL_BYTES}")
+        size, length = answer["ContentLength"], answer["ContentLength"]
+        if "ContentRange" in answer:
+            size = int(answer["ContentRange"].rpartition("/")[2])
+        async with answer["Body"] as body:
+            # a server that ignores the range answers with the whole object
+            data: bytes = await body.read() if length <= TAIL_BYTES else b""
+        if data and len(data) != length:
+            raise TransientLakeError(f"{what}: read {len(data)} bytes, expected {length}.")
+        if size == len(data):
+            _check_digest(data, answer, what, digests)
+        self._client.stats.add("bytes_read", len(data))
+        return LakeObject(key=key, size_bytes=size, etag=answer["ETag"].strip('"')), data
 
     @contextlib.contextmanager
     def open_output(self, key: str) -> Iterator[BinaryIO]:
@@ -300,6 +344,28 @@ class Bucket:
 
     def _run(self, what: str, request: Callable[[], Awaitable[T]], *, is_read: bool = False) -> T:
         return self._client.run(self._client.retried(what, request), is_read=is_read)
+
+
+def _check_digest(data: bytes, answer: dict[str, Any], what: str, digests: set[str]) -> None:
+    """Compare an object's bytes with its etag, if that is their MD5.
+
+    Args:
+        data: All bytes of the object.
+        answer: The store's.
+        what: Description of the request, for the message.
+        digests: Those that were found in earlier attempts.
+
+    Raises:
+        TransientLakeError: They differ.
+    """
+    etag = answer["ETag"].strip('"')
+    if not _is_md5(etag, answer):
+        return
+    found = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    # The same bytes twice are what is stored: the etag is another kind of digest.
+    if found != etag and found not in digests:
+        digests.add(found)
+        raise TransientLakeError(f"{what}: read bytes of MD5 {found}, expected {etag}.")
 
 
 def _is_md5(etag: str, answer: dict[str, Any]) -> bool:

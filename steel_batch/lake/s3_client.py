@@ -19,6 +19,8 @@ from typing import Any, Final, TypeVar
 import botocore.exceptions
 import s3fs
 from aiobotocore.session import AioSession
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
 
 from steel_batch import interrupt
 from steel_batch.lake import s3_listing
@@ -28,10 +30,12 @@ from steel_batch.lake.throttle import Throttle
 
 T = TypeVar("T")
 
-READS_AT_ONCE: Final = 32
+READS_AT_ONCE: Final = 64
 POLL_SECONDS: Final = 0.2
 SLOWEST_BYTES: Final = 100_000
 """Bytes per second that an upload takes at least; a slower one has stalled."""
+NO_REGION: Final = (None, "aws-global")
+DEFAULT_REGION: Final = "us-east-1"
 RENEW_SECONDS: Final = 1.0
 """Requests that fail together for their credentials reload them only once."""
 
@@ -111,6 +115,26 @@ class Client:
         # and for the store's consent to it, which botocore asks for.
         limit = 2 * self._retry.answer_seconds + len(body) / SLOWEST_BYTES
         return await asyncio.wait_for(answer, limit)
+
+    async def url_of(self, bucket: str, key: str) -> str:
+        """The URL of an object at the client's endpoint."""
+        client = await self._fs.set_session()
+        names = {"Bucket": bucket, "Key": key}
+        signed: str = await client.generate_presigned_url("get_object", Params=names)
+        return signed.partition("?")[0]
+
+    async def get_signed(self, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Make one GET request, signed as botocore signs it; its status and body."""
+        client = await self._fs.set_session()
+        credentials = await self._fs.session.get_credentials()
+        if credentials is None:
+            raise botocore.exceptions.NoCredentialsError
+        request = AWSRequest(method="GET", url=url, headers=headers)
+        region = client.meta.region_name
+        region = DEFAULT_REGION if region in NO_REGION else region
+        S3SigV4Auth(await credentials.get_frozen_credentials(), "s3", region).add_auth(request)
+        answer = await client._endpoint.http_session.send(request.prepare())
+        return answer.status_code, await answer.content
 
     async def retried(
         self, what: str, request: Callable[[], Awaitable[T]], *, at_once: bool = False
@@ -196,8 +220,8 @@ class Client:
             "timeout": f"{self._retry.answer_seconds:.0f}s",
             "retry_timeout": f"{self._retry.total_seconds:.0f}s",
         }
-        if client.meta.region_name in (None, "aws-global"):
-            options["AWS_REGION"] = "us-east-1"
+        if client.meta.region_name in NO_REGION:
+            options["AWS_REGION"] = DEFAULT_REGION
         endpoint = client.meta.endpoint_url
         if ".amazonaws.com" not in endpoint:
             options["AWS_ENDPOINT_URL"] = endpoint

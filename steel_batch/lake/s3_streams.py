@@ -31,14 +31,20 @@ class Requests(Protocol):
 
 
 class RangeReader(io.RawIOBase):
-    """An object as a seekable stream; every read is one range request.
+    """An object as a seekable stream; a read before its tail is one range request.
 
     If the object has changed since it was opened, reads raise `ChangedObjectError`.
+
+    Args:
+        bucket: Where the object lies.
+        item: The object.
+        tail: Its last bytes, which were read when it was opened; possibly none.
     """
 
-    def __init__(self, bucket: Requests, item: LakeObject) -> None:
+    def __init__(self, bucket: Requests, item: LakeObject, tail: bytes = b"") -> None:
         self._bucket = bucket
         self._item = item
+        self._tail = tail
         self._position = 0
 
     def readable(self) -> bool:
@@ -68,6 +74,11 @@ class RangeReader(io.RawIOBase):
         length = left if size is None or size < 0 else min(size, left)
         if length == 0:
             return b""
+        tail_start = self._item.size_bytes - len(self._tail)
+        if self._position >= tail_start:
+            start = self._position - tail_start
+            self._position += length
+            return self._tail[start : start + length]
         request = ReadRequest(
             key=self._item.key, offset=self._position, length=length, etag=self._item.etag
         )

@@ -21,7 +21,7 @@ from typing import Final
 
 from steel_batch.errors import LakeError
 from steel_batch.sources.tar_headers import DAMAGE, Headers, Member
-from steel_batch.sources.tar_stream import BLOCK_BYTES, HeaderStream
+from steel_batch.sources.tar_stream import BLOCK_BYTES, READ_THROUGH_BYTES, HeaderStream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,9 @@ class Pace:
     """About how many it has at most, as they are held until the chain arrives."""
     first_members: int = 16
     """After so many members, their average size decides the length of a stretch."""
-    most_stretches: int = 32
-    """How many are read or held at once."""
+    most_stretches: int = 64
+    """How many are read or held at once: half as many where members are small, as then each has a
+    window of megabytes."""
 
 
 READ_AHEAD: Final = Pace()
@@ -160,7 +161,7 @@ class Ahead:
         self._num_members = 0
         self._reading: dict[int, Future[_Stretch | None]] = {}
         self._stop = Event()
-        self._origin = self._length = 0
+        self._origin = self._length = self._num_stretches = 0
         self._pax_headers: dict[str, str] = {}
         self._number, self._next = 0, 1
         self._has_met, self._num_misses = True, 0
@@ -181,7 +182,7 @@ class Ahead:
             if self._num_misses > _MAX_MISSES:
                 self.close()
                 return None
-        self._read_to(number + self._pace.most_stretches)
+        self._read_to(number + self._num_stretches)
         reading = self._reading.get(number)
         stretch = None if reading is None else reading.result()
         place = None if stretch is None else stretch.place_of(headers)
@@ -201,6 +202,8 @@ class Ahead:
         """Decide where the stretches begin; the chain itself reads the first one."""
         pace, self._origin, self._pax_headers = self._pace, headers.position, headers.pax_headers
         member_bytes = max(BLOCK_BYTES, self._origin // pace.first_members)
+        is_small = member_bytes <= READ_THROUGH_BYTES
+        self._num_stretches = pace.most_stretches // 2 if is_small else pace.most_stretches
         num_members = max(pace.stretch_bytes // member_bytes, pace.fewest_members)
         self._length = min(num_members, pace.most_members) * member_bytes
         self._length -= self._length % BLOCK_BYTES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 import socket
 import threading
 import time
@@ -18,6 +19,7 @@ from steel_batch.errors import LakeError, MissingObjectError, TransientLakeError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.retry import Retry
 from steel_batch.lake.s3 import Bucket
+from steel_batch.lake.s3_client import READS_AT_ONCE
 from tests.conftest import use_test_credentials
 from tests.fault_proxy import CHANGED_BYTE, PASSING, FaultProxy, Faults
 from tests.opened_files import opened_files
@@ -64,6 +66,37 @@ def contents(lake: Lake) -> dict[str, bytes]:
 # --- what may pass --------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("num_bytes", "num_requests"), [(0, 2), (5, 1), (100_000, 3)])
+def test_opening_an_object_reads_its_last_bytes_and_so_all_of_a_small_one(
+    num_bytes: int, num_requests: int, direct: Lake
+) -> None:
+    data = random.Random(5).randbytes(num_bytes)
+    direct.write("k", data)
+    before = direct.counts()["requests"]
+    with direct.open_input("k") as stream:
+        stream.seek(-min(num_bytes, 1_000), 2)
+        assert stream.read() == data[-1_000:]
+        stream.seek(0)
+        assert stream.read(10) == data[:10]
+        stream.seek(num_bytes // 3)
+        assert stream.read() == data[num_bytes // 3 :]
+    # some servers refuse a range of an empty object, and then are asked for its size
+    assert direct.counts()["requests"] - before <= num_requests
+
+
+def test_a_small_object_that_arrives_damaged_is_read_again_when_it_is_opened(
+    direct: Lake, faulty: Lake, proxy: FaultProxy
+) -> None:
+    direct.write("k", b"0123456789")
+    proxy.set(Faults(share=0.5, kinds=(CHANGED_BYTE, "short_body"), only="GET .*/k"))
+    for _ in range(12):
+        with faulty.open_input("k") as stream:
+            assert stream.read() == b"0123456789"
+    assert min(proxy.counts()[kind] for kind in (CHANGED_BYTE, "short_body")) > 0
+    with pytest.raises(MissingObjectError):
+        faulty.open_input("none")
+
+
 @pytest.mark.parametrize("kind", PASSING)
 @pytest.mark.quick("reset_after", "short_body")
 def test_with_a_fifth_of_the_requests_failing_every_operation_ends_as_without_a_fault(
@@ -95,6 +128,28 @@ def test_with_a_fifth_of_the_requests_failing_every_operation_ends_as_without_a_
     expected = {f"once/{i}": b"first" for i in rounds}
     expected |= {f"{to}/{i}": f"{i}".encode() * 5_001 for i in rounds for to in ("a", "copied")}
     assert contents(direct) == {**expected, "large": large, "large_copy": large}
+
+
+def test_what_the_store_does_not_copy_in_one_request_is_copied_in_parts(
+    direct: Lake, faulty: Lake, proxy: FaultProxy
+) -> None:
+    large = random.Random(6).randbytes(12 * MIB)
+    direct.write("large", large)
+    direct.write("small", b"small")
+    proxy.set(Faults(share=1.0, kinds=("copy_too_large",), only=r"PUT [^?]*/copied-\w+$"))
+    parted(faulty).copy("large", "copied-large")
+    assert direct.read("copied-large") == large
+    with pytest.raises(LakeError, match="larger than allowed"):
+        parted(faulty).copy("small", "copied-small")
+
+
+def test_a_copy_is_one_request(direct: Lake) -> None:
+    direct.write("small", b"small")
+    before = direct.counts()["requests"]
+    direct.copy("small", "copied")
+    assert direct.counts()["requests"] - before == 1
+    with pytest.raises(MissingObjectError, match="none is not there"):
+        direct.copy("none", "copied")
 
 
 def test_an_object_that_is_never_sent_whole_is_never_taken_for_it(
@@ -196,7 +251,7 @@ def test_a_store_that_is_slow_is_asked_fewer_things_at_once_and_then_more_again(
         direct.write(request.key, request.key.encode())
     expected = [request.key.encode() for request in wanted]
     assert faulty.read_many(wanted) == expected
-    assert faulty.counts()["reads_at_once"] == 32
+    assert faulty.counts()["reads_at_once"] == READS_AT_ONCE
 
     # More than six at once are refused: what is asked for settles around that.
     proxy.set(Faults(slow_above=6, work_seconds=0.15, only="GET "))
@@ -209,9 +264,9 @@ def test_a_store_that_is_slow_is_asked_fewer_things_at_once_and_then_more_again(
     assert proxy.counts()["most_at_once"] < 20
 
     proxy.set(Faults())
-    for _ in range(10):
+    for _ in range(30):
         assert faulty.read_many(wanted) == expected
-    assert faulty.counts()["reads_at_once"] == 32
+    assert faulty.counts()["reads_at_once"] == READS_AT_ONCE
 
 
 def test_a_store_that_stays_slow_is_given_up_after_the_limit(
