@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -90,11 +91,16 @@ def text_of(group: pa.Table, form: int) -> bytes:
         form: The plan's format.
     """
     names = [*_KEYS, *_NAMES] if form > 1 else _KEYS
-    columns = [pc.fill_null(pc.cast(group[name], pa.string()), "") for name in names]
+    columns = [_text_or_empty(group[name]) for name in names]
     text = _lines_of(pc.binary_join_element_wise(*columns, "\t"))
     if form > 1:
         text += _tags_of(group["tags"].combine_chunks())
     return text or b"\n"
+
+
+def _text_or_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    text = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
+    return pc.fill_null(text, "") if text.null_count else text
 
 
 def _tags_of(tags: pa.MapArray) -> bytes:
@@ -128,6 +134,7 @@ class Plan:
         store: The store.
         run_id: The run that owns the plan.
         digest: The digest that the run started with; None accepts any.
+        path: A copy of the plan on this machine, which is read in its place.
 
     Raises:
         PlanMismatchError: Its footer has another digest.
@@ -135,11 +142,14 @@ class Plan:
         LakeError: It cannot be read, here or in a method; the message states the reason.
     """
 
-    def __init__(self, store: Lake, run_id: str, *, digest: str | None = None) -> None:
+    def __init__(
+        self, store: Lake, run_id: str, *, digest: str | None = None, path: Path | None = None
+    ) -> None:
         key = layout.run_file(run_id, "plan.parquet")
         self._url = store.uri(key)
         with self._readable():
-            self._file = pq.ParquetFile(store.open_input(key), page_checksum_verification=True)
+            source = store.open_input(key) if path is None else path
+            self._file = pq.ParquetFile(source, page_checksum_verification=True)
             footer = parse_json(self._file.metadata.metadata[FOOTER_KEY])
             self.info = record_of(PlanInfo, FORMAT.open(footer, source=self._url))
             self._format = FORMAT.check(footer.get("format", 1), source=self._url)

@@ -17,7 +17,8 @@ from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.pack.packing import PackConfig, pack
 from steel_batch.sources.contract import Selection, Source
-from steel_batch.sources.image_ref import ImageRef
+from steel_batch.sources.image_ref import BATCH_ROWS, ImageRef
+from steel_batch.sources.kept import Kept
 from steel_batch.sources.manifest import ManifestSource
 from steel_batch.sources.manifest_columns import RowBlock
 from tests.sources.made_up_sources import inventory, parquet_of, source_of, tar_of
@@ -176,6 +177,28 @@ def test_dates_are_selected_by_several_threads_at_once(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         at_once = list(pool.map(lambda date: said(source.select(date)), DATES * 4))
     assert at_once == [said(source.select(date)) for date in DATES] * 4
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_dates_of_any_size_that_are_read_together_are_what_each_is_alone(backwards: bool) -> None:
+    sizes = dict(
+        zip(DATES, [3, BATCH_ROWS + 1, 5, BATCH_ROWS, 2, 1, BATCH_ROWS - 2, 4], strict=False)
+    )
+    kept = Kept(
+        ImageRef(
+            image_key=f"{date}/{i}", image_id=str(i), date=date, line=None,
+            object_key=f"{date}/{i}", bytes=i, etag="e",
+        )
+        for i in range(max(sizes.values()))
+        for date, num in sizes.items()
+        if i < num
+    )  # fmt: skip
+    for date, num in sorted(sizes.items(), reverse=backwards):
+        for _ in range(2):
+            found = [key for batch in kept.select(date) for key in batch["image_key"].to_pylist()]
+            assert sorted(found) == sorted(f"{date}/{i}" for i in range(num))
+    assert list(kept.select(NO_DATE)) == []
+    assert kept.dates == set(sizes)
 
 
 _KEEP = """
