@@ -34,7 +34,7 @@ def module(*names: str) -> ModuleType:
     return importlib.import_module(names[-1])
 
 
-merge = module("steel_batch.tables.merge", "steel_batch.merge")
+lists = module("steel_batch.tables.file_lists", "steel_batch.tables.merge", "steel_batch.merge")
 runs = module("steel_batch.runs.record", "steel_batch.runs")
 commit = module("steel_batch.tables.commit", "steel_batch.commit")
 logs = module("steel_batch.tables.table_log", "steel_batch.commit")
@@ -53,10 +53,10 @@ def commit_date(store: Lake, number: int) -> None:
     run = runs.read_run(store, template)
     runs.put_record(store, dataclasses.replace(run.record, run_id=run_id, date=date))
     for table in TABLES:
-        (file,) = merge.load_files(store, template, table)
+        (file,) = lists.load_files(store, template, table)
         target = layout.table_file(table, ENGINE, date, run_id, 0)
         files = [dataclasses.replace(file, merged=file.target, target=target)]
-        merge.save_files(store, run_id, table, files)
+        lists.save_files(store, run_id, table, files)
         version = commit.land(store, table, run_id, files)
         if table == TABLES[0]:
             first_version = version

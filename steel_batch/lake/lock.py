@@ -116,6 +116,8 @@ class Lease:
         self._token = uuid.uuid4().hex
         self._acquired_at = 0.0
         self._number = 0
+        self._newest: series.Newest | None = None
+        """Our newest entry, once it was read or written."""
         self._valid_until = self._expires_at = 0.0
         self._confirmed = 0.0
         self._is_lost = False
@@ -158,7 +160,7 @@ class Lease:
             try:
                 with interrupt.shielded():
                     if self._put(self._renewing, released=True):
-                        series.prune(self._renewing, self._name, self._number)
+                        self._prune()
             except LakeError as failure:
                 log.warning("cannot release the lock on %s: %s", self._what, failure)
         self._undo.close()
@@ -177,7 +179,7 @@ class Lease:
             self._is_lost = not self._put(self._store)
         if not self._is_lost and time.monotonic() - self._confirmed > CONFIRM_SECONDS:
             started = time.monotonic()
-            _, newest = _latest(self._store, self._name)
+            _, newest = _latest(self._store, self._name, self._newest)
             self._is_lost = newest is None or newest.token != self._token
             self._confirmed = started
         if self._is_lost:
@@ -210,7 +212,8 @@ class Lease:
 
     def _find_free(self) -> Holder | Literal[False] | None:
         """The last holder, if the lease is free; False if it is not."""
-        self._number, holder = _latest(self._store, self._name)
+        found, holder = _latest(self._store, self._name)
+        self._number = 0 if found is None else found.number
         if holder is not None and _seconds_left(self._store, self._name, self._number, holder):
             return False
         return holder
@@ -242,11 +245,16 @@ class Lease:
         # The newest entry decides. It is another holder's if this write came so late that others
         # have held the lease and pruned its number. It is an earlier one of ours if an attempt
         # that seemed to fail had written it.
-        number, newest = _latest(store, self._name)
-        if newest is None or newest.token != self._token:
+        older = () if self._newest is None else (*self._newest.older, self._newest.number)
+        ours = series.Newest(number=self._number + 1, data=text, older=older)
+        if is_new and released:  # nothing more is written that depends on who holds it
+            self._number, self._newest = ours.number, ours
+            return True, True
+        found, newest = _latest(store, self._name, ours if is_new else None)
+        if found is None or newest is None or newest.token != self._token:
             return False, False
-        is_new = is_new and number == self._number + 1
-        self._number = number
+        is_new = is_new and found.number == ours.number
+        self._number, self._newest = found.number, found
         if is_new:
             self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
             self._confirmed = started
@@ -269,11 +277,16 @@ class Lease:
                 if not self._put(self._renewing):
                     self._is_lost = True
                     return
-                series.prune(self._renewing, self._name, self._number)
+                self._prune()
                 pause = self._lease_seconds / 3
             except LakeError as error:
                 log.warning("cannot renew the lock on %s: %s", self._what, error)
                 pause = self._lease_seconds / 12
+
+    def _prune(self) -> None:
+        """Delete the entries before ours."""
+        if self._newest is not None and self._newest.older:
+            series.prune(self._renewing, self._name, self._newest.older)
 
     def _fate(self) -> str:
         """What happens to the lease if this process ends without releasing it."""
@@ -281,16 +294,16 @@ class Lease:
         return f"The lock on {self._what} is not released; it is free after {free_at}."
 
     def _held_by(self) -> str:
-        number, holder = _latest(self._store, self._name)
-        if holder is None or holder.released:
+        found, holder = _latest(self._store, self._name)
+        if found is None or holder is None or holder.released:
             return f"another run has just taken the lock on {self._what}; run the command again."
-        left = _seconds_left(self._store, self._name, number, holder)
+        left = _seconds_left(self._store, self._name, found.number, holder)
         return (
             f"another run holds the lock on {self._what}: {holder}. It renews the lock while it "
             f"is alive; if it is dead, the lock is free after {_time(time.time() + left)}. "
             f"Wait for it, or let this command "
             f"wait with --lock-wait SECONDS. (The lock is "
-            f"{self._store.uri(series.entry_key(self._name, number))}.)"
+            f"{self._store.uri(series.entry_key(self._name, found.number))}.)"
         )
 
 
@@ -301,8 +314,8 @@ def holder_of(store: Lake, name: str) -> Holder | None:
         store: Store of the lease.
         name: Series of the lease.
     """
-    number, holder = _latest(store, name)
-    if holder is None or not _seconds_left(store, name, number, holder):
+    found, holder = _latest(store, name)
+    if found is None or holder is None or not _seconds_left(store, name, found.number, holder):
         return None
     return holder
 
@@ -319,15 +332,16 @@ def _seconds_left(store: Lake, name: str, number: int, holder: Holder) -> float:
     return max(0.0, holder.lease_seconds + CLOCK_SKEW_SECONDS - age)
 
 
-def _latest(store: Lake, name: str) -> tuple[int, Holder | None]:
-    """Number and content of the newest entry; 0 and None if the lock was never taken."""
-    found = series.latest(store, name)
+def _latest(
+    store: Lake, name: str, known: series.Newest | None = None
+) -> tuple[series.Newest | None, Holder | None]:
+    """The newest entry and its content; None twice if the lock was never taken."""
+    found = series.newest(store, name, known)
     if found is None:
-        return 0, None
-    number, text = found
-    source = store.uri(series.entry_key(name, number))
+        return None, None
+    source = store.uri(series.entry_key(name, found.number))
     try:
-        return number, record_of(Holder, FORMAT.load(text, source=source))
+        return found, record_of(Holder, FORMAT.load(found.data, source=source))
     except ValueError as error:
         raise DamagedFileError(
             f"{source} is not a valid lock entry: {error}. If no run of this engine and date is "

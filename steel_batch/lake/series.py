@@ -6,10 +6,13 @@ compare-and-swap that any store with put-if-absent supports. The history stays r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Final
 
-from steel_batch.errors import MissingObjectError
+from steel_batch.errors import LakeError, MissingObjectError
+from steel_batch.lake.contract import ReadRequest
 from steel_batch.lake.documents import MAX_BYTES
 from steel_batch.lake.lake import Lake
 
@@ -21,25 +24,68 @@ def entry_key(series: str, number: int) -> str:
     return f"{series}/{number:08d}.json"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Newest:
+    """The newest entry of a series."""
+
+    number: int
+    data: bytes
+    etag: str = ""
+    """The store's; empty if the entry was written and not read since."""
+    older: tuple[int, ...] = ()
+    """The numbers of the other entries, as listed together with it."""
+
+    def is_listed_as(self, number: int, etag: str) -> bool:
+        """Whether a listed entry surely has this content: many stores' etags are MD5 digests."""
+        if number != self.number or not etag:
+            return False
+        return etag in (self.etag, hashlib.md5(self.data, usedforsecurity=False).hexdigest())
+
+
 def numbers(lake: Lake, series: str) -> list[int]:
     """The numbers of a series, ascending. Objects of other names are no part of it."""
-    found = []
+    return sorted(_listed(lake, series))
+
+
+def _listed(lake: Lake, series: str) -> dict[int, str]:
+    """The numbers of a series with the etags of their objects."""
+    found = {}
     for item in lake.list_objects(f"{series}/"):
         digits = item.key[len(series) + 1 :].removesuffix(".json")
         if digits.isascii() and digits.isdigit() and len(digits) <= _MOST_DIGITS:
             number = int(digits)
             if item.key == entry_key(series, number):
-                found.append(number)
-    return sorted(found)
+                found[number] = item.etag
+    return found
 
 
 def latest(lake: Lake, series: str) -> tuple[int, bytes] | None:
     """Number and content of the newest entry, or None for an empty series."""
-    while found := numbers(lake, series):
-        try:
-            return found[-1], lake.read(entry_key(series, found[-1]), max_bytes=MAX_BYTES)
-        except MissingObjectError:  # pruned after it was listed: there is a newer one
+    found = newest(lake, series)
+    return None if found is None else (found.number, found.data)
+
+
+def newest(lake: Lake, series: str, known: Newest | None = None) -> Newest | None:
+    """The newest entry, or None for an empty series.
+
+    Args:
+        lake: The store.
+        series: The series.
+        known: An entry that was read or written. It is not read again if it is the newest one and
+            its etag shows that nobody replaced it.
+    """
+    while found := _listed(lake, series):
+        number = max(found)
+        older = tuple(sorted(found.keys() - {number}))
+        if known is not None and known.is_listed_as(number, found[number]):
+            return replace(known, etag=found[number], older=older)
+        request = ReadRequest(key=entry_key(series, number), max_bytes=MAX_BYTES)
+        (entry,) = lake.read_objects([request])
+        if isinstance(entry, MissingObjectError):  # pruned after it was listed
             continue
+        if isinstance(entry, LakeError):
+            raise entry
+        return Newest(number=number, data=entry.data, etag=entry.etag, older=older)
     return None
 
 
@@ -54,10 +100,10 @@ def history(lake: Lake, series: str) -> Iterator[tuple[int, bytes]]:
         yield number, lake.read(entry_key(series, number))
 
 
-def prune(lake: Lake, series: str, below: int) -> None:
-    """Delete entries with numbers lower than `below`, which must not exceed the highest.
+def prune(lake: Lake, series: str, older: Iterable[int]) -> None:
+    """Delete entries that are older than the newest one (`Newest.older`).
 
     A writer that is late by more than the number of kept entries can write a pruned number again.
     So in a pruned series, an entry is valid only if its writer then sees none above it.
     """
-    lake.delete(entry_key(series, n) for n in numbers(lake, series) if n < below)
+    lake.delete(entry_key(series, number) for number in older)

@@ -69,6 +69,7 @@ class Attempt:
         meter: Counts this process's requests since the attempt began.
         stopwatch: Started when the attempt began.
         observe: Called with the run's progress.
+        is_new: Whether it is the first one, by the process that began the run.
     """
 
     def __init__(
@@ -80,12 +81,14 @@ class Attempt:
         meter: Meter,
         stopwatch: Stopwatch,
         observe: Observer,
+        is_new: bool,
     ) -> None:
+        self.is_new = is_new
         self.scope, self.record, self.lease = scope, record, lease
         self.stopwatch = stopwatch
         self.tally: Tally
         """The state of the run's shards, set by `resume`."""
-        self.events = Events(scope.store, record.run_id)
+        self.events = Events(scope.store, record.run_id, is_new=is_new)
         self._meter, self._observe = meter, observe
         self._counts: Counter[str] = Counter()
         self._is_over = False
@@ -123,6 +126,8 @@ class Attempt:
         known_bad = quarantined_keys(store, record.engine, record.date) if is_retry else ()
         num_classes = len(self.scope.engine.card.classes)
         self.tally = Tally(record, num_classes=num_classes, known_bad=KeySet(known_bad))
+        if self.is_new:
+            return
         receipts = read_receipts(
             store,
             record.run_id,

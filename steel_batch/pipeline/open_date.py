@@ -9,11 +9,12 @@ from steel_batch import layout
 from steel_batch.errors import FormatError, LakeError, TransientLakeError
 from steel_batch.lake.lock import Lease
 from steel_batch.pipeline.attempt import Attempt, Stopwatch
-from steel_batch.pipeline.begin import begin_run, unfinished_run
+from steel_batch.pipeline.begin import Found, begin_run, unfinished_run
 from steel_batch.pipeline.scope import DateScope
 from steel_batch.pipeline.states import DateState, NothingNew, ToCommit, ToScore
 from steel_batch.runs.events import Meter, Observer, Progress
-from steel_batch.runs.record import RunResult
+from steel_batch.runs.record import RunResult, runs_of
+from steel_batch.tables.committed import look_at_tables
 from steel_batch.tables.fence import fence
 from steel_batch.tables.file_lists import load_files
 from steel_batch.tables.mending import mend_date
@@ -41,14 +42,13 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
     stopwatch = Stopwatch(scope.command_started)
     meter = Meter(scope.source.lake, scope.store)
     with _locked(scope) as lease:
-        _clean_up(scope, lease)
-        record = unfinished_run(scope)
-        is_new = record is None
+        found = _cleaned_up(scope, lease)
+        record, ranges = unfinished_run(scope, found), None
         if record is None:
             observe(Progress(step="planning"))
             with stopwatch.timed("plan"):
-                planned, record = begin_run(scope, lease.check)
-            if record is None:
+                planned, begun = begin_run(scope, found, lease.check)
+            if begun is None:
                 result = nothing_new(
                     scope,
                     seconds=stopwatch.elapsed_seconds,
@@ -59,11 +59,14 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
                 )
                 yield NothingNew(result)
                 return
+            record, ranges = begun.record, begun.ranges
         attempt = Attempt(
-            scope, record, lease=lease, meter=meter, stopwatch=stopwatch, observe=observe
-        )
+            scope, record, lease=lease, meter=meter, stopwatch=stopwatch, observe=observe,
+            is_new=ranges is not None,
+        )  # fmt: skip
         with attempt:
-            yield _state_of(attempt, is_new=is_new)
+            attempt.resume()
+            yield _resumed(attempt) if ranges is None else ToScore(attempt, ranges)
 
 
 @contextlib.contextmanager
@@ -88,27 +91,34 @@ def _locked(scope: DateScope) -> Iterator[Lease]:
         yield lease
 
 
-def _clean_up(scope: DateScope, lease: Lease) -> None:
-    """Remove what earlier holders of the lock left behind, and restore what the tables lost."""
+def _cleaned_up(scope: DateScope, lease: Lease) -> Found:
+    """Remove what earlier holders of the lock left behind, and restore what the tables lost.
+
+    Returns:
+        What the store has then. Only the holder of the lock changes it, and whom it was taken over
+        from cannot commit any more, so each log is looked at once for all that follows.
+    """
     store, engine, date = scope.store, scope.engine_name, scope.date
     if lease.took_over:
         fence(store, engine, date)
-    mend_date(store, engine, date, scope.engine.card.classes, lease)
-    for table in layout.TABLES:
-        sweep(store, table, engine, date, before=lease.check)
+    run_ids = runs_of(store, engine, date)
+    mend_date(store, engine, date, scope.engine.card.classes, lease, run_ids=run_ids)
+    look = look_at_tables(store, engine, date)
+    if run_ids:  # without a run, nothing was published
+        for table, live in look.files.items():
+            sweep(store, table, engine, date, before=lease.check, live=live)
+    return Found(run_ids, look)
 
 
-def _state_of(attempt: Attempt, *, is_new: bool) -> ToCommit | ToScore:
+def _resumed(attempt: Attempt) -> ToCommit | ToScore:
     """Find what earlier attempts at the run left to do; their files are verified."""
-    attempt.resume()
     store, run_id = attempt.scope.store, attempt.record.run_id
     files = load_files(store, run_id, layout.MERGED)
-    if not is_new and landed(store, layout.PREDICTIONS, run_id):
+    if landed(store, layout.PREDICTIONS, run_id):
         return ToCommit(attempt, files or [])
     if not attempt.tally.is_complete:
         plan = attempt.open_plan()
-        if not is_new:
-            plan.check()
+        plan.check()
         return ToScore(attempt, plan.ranges())
     return ToScore(attempt, []) if files is None else ToCommit(attempt, files)
 

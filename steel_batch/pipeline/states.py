@@ -63,6 +63,7 @@ class ToCommit:
                 attempt.scope.engine.card.classes,
                 attempt.events,
                 attempt.lease,
+                is_new=attempt.is_new,
             )
         result = attempt.finish(version)
         delete_staged(store, record.run_id)

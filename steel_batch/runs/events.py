@@ -97,18 +97,23 @@ class Events:
     An object store cannot append, so the whole file is written, at most every `FLUSH_SECONDS` and
     at the end. If the store fails here, events are lost, but the run continues without much delay.
 
+    Args:
+        store: The store.
+        run_id: The run.
+        is_new: Whether this is the first attempt at the run, so that there are no events yet.
+
     Raises:
         FormatError: An earlier attempt wrote a newer format.
     """
 
-    def __init__(self, store: Lake, run_id: str) -> None:
+    def __init__(self, store: Lake, run_id: str, *, is_new: bool = False) -> None:
         self._store = store.with_retry(
             dataclasses.replace(store.retry, total_seconds=FLUSH_SECONDS)
         )
         self._key = layout.run_file(run_id, "events.jsonl")
         self._lock = threading.Lock()
         self._flushed = 0.0
-        self._lines = _lines_of(store, self._key)
+        self._lines = [] if is_new else _lines_of(store, self._key)
 
     def add(self, event: str, **fields: Any) -> None:
         """Record an event; `fields` are plain JSON values."""

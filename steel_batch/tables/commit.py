@@ -45,9 +45,8 @@ from steel_batch.tables.statistics import cover
 from steel_batch.tables.table_log import (
     SCHEMAS,
     LiveFile,
+    files_in,
     files_of,
-    landed,
-    open_table,
     query_log,
     removed_files,
 )
@@ -88,7 +87,6 @@ def land(
     seen: Sequence[LiveFile] | None = None,
     before: Callable[[], None] = lambda: None,
     attempts: int = ATTEMPTS,
-    is_new: bool = False,
 ) -> int:
     """Publish a run's files to one table and commit them; idempotent.
 
@@ -104,8 +102,6 @@ def land(
         before: Called right before each file is published and right before the log is written;
             raises to stop.
         attempts: How often the log is written before giving up.
-        is_new: The caller has just checked that the run has not landed: publish without checking
-            again.
 
     Returns:
         The table's version that contains the run's rows.
@@ -119,14 +115,50 @@ def land(
     What was published before an error is left to the next `sweep`: the next holder of the lock may
     be about to commit the same files.
     """
-    if not is_new and landed(store, table, run_id):
-        return int(open_table(store, table).version())
+    opened, version = open_for(store, table, run_id)
+    if version is None:
+        opened = publish(
+            store, table, run_id, files, opened,
+            replaced=replaced, seen=seen, before=before, attempts=attempts,
+        )  # fmt: skip
+    return int(opened.version())
+
+
+def publish(
+    store: Lake,
+    table: str,
+    run_id: str,
+    files: Sequence[DataFile],
+    base: DeltaTable,
+    *,
+    replaced: Sequence[LiveFile] = (),
+    seen: Sequence[LiveFile] | None = None,
+    before: Callable[[], None] = lambda: None,
+    attempts: int = ATTEMPTS,
+) -> DeltaTable:
+    """The same as `land` for a run that is not in the table yet.
+
+    Args:
+        store: The store.
+        table: One of `layout.TABLES`.
+        run_id: The run.
+        files: See `land`.
+        base: The table as `open_for` found it, without the run. The first attempt lands as the
+            version after it, or not at all.
+        replaced: See `land`.
+        seen: See `land`.
+        before: See `land`.
+        attempts: See `land`.
+
+    Returns:
+        The table with the run, as it was read after the commit.
+    """
     check_replaceable(store, table, replaced)
     for file in files:
         before()
         if file.merged != file.target:
             store.copy(file.merged, file.target)
-    return _commit(store, table, run_id, files, replaced, seen, before, attempts)
+    return _commit(store, table, run_id, files, base, replaced, seen, before, attempts)
 
 
 def _unknown(run_id: str, table: str, reason: Exception) -> CommitUnknownError:
@@ -141,11 +173,12 @@ def _commit(
     table: str,
     run_id: str,
     files: Sequence[DataFile],
+    opened: DeltaTable,
     replaced: Sequence[LiveFile],
     seen: Sequence[LiveFile] | None,
     before: Callable[[], None],
     attempts: int,
-) -> int:
+) -> DeltaTable:
     engine, date, _ = layout.split_run_id(run_id)
     removed = [_remove(file, table, engine, date) for file in replaced]
     unknown: Exception | None = None
@@ -154,14 +187,14 @@ def _commit(
         if attempt:
             pause = min(MAX_PAUSE_SECONDS, PAUSE_SECONDS * 2**attempt)
             interrupt.sleep(pause * random.uniform(0.5, 1.0))
-        try:
-            opened, version = _open_for(store, table, run_id)
-        except LakeError as error:
-            if unknown is None:
-                raise
-            raise _unknown(run_id, table, error) from error
-        if version is not None:
-            return int(opened.version())
+            try:
+                opened, version = open_for(store, table, run_id)
+            except LakeError as error:
+                if unknown is None:
+                    raise
+                raise _unknown(run_id, table, error) from error
+            if version is not None:
+                return opened
         _check_replaced(store, opened, table, run_id, replaced, seen)
         fields = pa.schema(opened.schema().to_arrow())
         added = [_add(file, table, engine, date, fields) for file in files]
@@ -187,7 +220,7 @@ def _commit(
             if not is_written:
                 log.info("commit conflict on %s: another writer was first", table)
                 continue
-            now = _version_with(store, table, run_id, files)
+            now = _table_with(store, table, run_id, files)
             if now is not None:
                 return now
             log.warning(
@@ -197,9 +230,9 @@ def _commit(
                 table,
             )
             unknown = LakeError("the store accepted the log entry, then returned another one")
-    opened, version = _open_for(store, table, run_id)
+    opened, version = open_for(store, table, run_id)
     if version is not None:
-        return int(opened.version())
+        return opened
     if unknown is not None:
         # Even if a later attempt surely failed: an earlier write may still arrive.
         raise _unknown(run_id, table, unknown) from unknown
@@ -209,18 +242,20 @@ def _commit(
     )
 
 
-def _version_with(store: Lake, table: str, run_id: str, files: Sequence[DataFile]) -> int | None:
-    """The table's version, if it contains a run that was just committed, with all of its files.
+def _table_with(
+    store: Lake, table: str, run_id: str, files: Sequence[DataFile]
+) -> DeltaTable | None:
+    """The current table, if it contains a run that was just committed, with all of its files.
 
     A missing file may have been rewritten since, in which case the log states that it was removed.
     """
-    opened, version = _open_for(store, table, run_id)
+    opened, version = open_for(store, table, run_id)
     if version is None:
         return None
     missing = {file.target for file in files} - {f.key for f in files_of(opened, table)}
     if missing and not missing <= removed_files(store, table):
         return None
-    return int(opened.version())
+    return opened
 
 
 def _check_replaced(
@@ -239,7 +274,7 @@ def _check_replaced(
     if not replaced and seen is None:
         return
     engine, date, _ = layout.split_run_id(run_id)
-    live = {f for f in files_of(opened, table) if (f.engine, f.date) == (engine, date)}
+    live = set(files_in(opened, table, engine, date))
     gone = set(replaced) - live  # or had rows deleted since
     if gone or (seen is not None and live != set(seen)):
         example = f", for example {store.uri(min(file.key for file in gone))}" if gone else ""
@@ -250,8 +285,15 @@ def _check_replaced(
         )
 
 
-def _open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:
-    """The table, and the version of the run's transaction in exactly that state."""
+def open_for(store: Lake, table: str, run_id: str) -> tuple[DeltaTable, int | None]:
+    """Look at a table: its current version, and that of the run's transaction in this state.
+
+    Returns:
+        The table, which only its log may be asked of; and None if the run has not landed.
+
+    Raises:
+        LakeError: There is no such table, or it cannot be read.
+    """
     found = query_log(store, table, lambda opened: (opened, opened.transaction_version(run_id)))
     if found is None:
         raise LakeError(

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from steel_batch.errors import LakeError, MissingObjectError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.runs import plan
 from steel_batch.tables.deletion_vectors import Kept, select
-from steel_batch.tables.table_log import LiveFile, live_files
+from steel_batch.tables.table_log import LiveFile, live_files, look_at_date
 
 WHOLE_BYTES: Final = 1 << 20
 """Up to this size, a file is read whole: that costs less than asking for its footer and columns."""
@@ -83,6 +84,24 @@ def files_of_date(
 ) -> DateFiles:
     """Look at some tables, and return what an engine and date has there."""
     return {table: live_files(store, table, engine, date) for table in tables}
+
+
+@dataclass(frozen=True, slots=True)
+class DateLook:
+    """What one look at each table found of an engine and date."""
+
+    files: DateFiles
+    outdated: Sequence[str]
+    """The tables that are missing, or of an earlier build."""
+
+
+def look_at_tables(store: Lake, engine: str, date: str) -> DateLook:
+    """Look at the tables, once each."""
+    found = {table: look_at_date(store, table, engine, date) for table in layout.TABLES}
+    return DateLook(
+        files={table: look[0] if look else [] for table, look in found.items()},
+        outdated=[table for table, look in found.items() if look is None or not look[1]],
+    )
 
 
 def read_rows(

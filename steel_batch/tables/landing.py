@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from steel_batch import interrupt, layout, schema
 from steel_batch.errors import CommitUnknownError, LakeError, StaleChangeError
@@ -24,7 +25,7 @@ from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
 from steel_batch.runs.receipt import Receipt
 from steel_batch.runs.record import RunRecord
-from steel_batch.tables.commit import land
+from steel_batch.tables.commit import open_for, publish
 from steel_batch.tables.committed import read_rows
 from steel_batch.tables.file_lists import DataFile, load_files, save_files, save_replaced
 from steel_batch.tables.merge import READ_AT_ONCE
@@ -32,10 +33,10 @@ from steel_batch.tables.rewriting import Change, without_planned, write_new
 from steel_batch.tables.summary import FIELDS, summarize
 from steel_batch.tables.sweep import sweep
 from steel_batch.tables.table_log import (
+    LiveFile,
     commit_turn,
+    files_in,
     landed,
-    live_files,
-    open_table,
     write_checkpoints,
 )
 
@@ -55,6 +56,8 @@ def land_run(
     classes: Sequence[str],
     events: Events,
     lease: Lease,
+    *,
+    is_new: bool = False,
 ) -> int:
     """Commit a run to the three tables, predictions first. Each commit happens once.
 
@@ -69,6 +72,7 @@ def land_run(
         classes: Names of the engine's classes.
         events: Receives an event for each commit.
         lease: Checked before anything becomes visible and before anything is deleted.
+        is_new: Whether this process has begun the run: then nothing of it is published.
 
     Returns:
         The version of the predictions that contains the run's rows.
@@ -78,7 +82,7 @@ def land_run(
         CommitUnknownError: The outcome is unknown; the same call may be repeated.
         LockHeldError: The lock was lost.
     """
-    landing = _Landing(store, record, files, bad_shards, classes, lease)
+    landing = _Landing(store, record, files, bad_shards, classes, lease, is_new)
     with commit_turn(store):
         for _ in range(NUM_LOOKS):
             versions = landing.land_tables(events)
@@ -109,7 +113,11 @@ class _Landing:
         bad_shards: Sequence[int],
         classes: Sequence[str],
         lease: Lease,
+        is_new: bool,
     ) -> None:
+        self._is_new = is_new
+        self._predicted: list[LiveFile] = []
+        """The date's files in the predictions, as last looked at."""
         self._store = store
         self._record = record
         self._files = files
@@ -119,31 +127,44 @@ class _Landing:
 
     def land_tables(self, events: Events) -> dict[str, int]:
         """Commit to each table that does not contain the run; return versions by table."""
-        record, versions = self._record, {}
-        changes: dict[str, Callable[[int], Change]] = {
+        store, record, versions = self._store, self._record, {}
+        changes: dict[str, Callable[[int, list[LiveFile]], Change]] = {
             layout.PREDICTIONS: self._predictions,
             layout.CLASS_SUMMARIES: self._summaries,
             layout.QUARANTINE: self._quarantine,
         }
         for table, change in changes.items():
+            opened, landed_at = open_for(store, table, record.run_id)
             kept: set[str] = set()
-            if not landed(self._store, table, record.run_id):
-                version, kept = self._land(table, change)
-                if version is not None:
-                    versions[table] = version
-                    events.add("landed", table=table, version=version)
+            is_untouched = False
+            if landed_at is None:
+                opened, made = self._land(table, change, opened)
+                is_untouched = self._is_new and made is None
+                if made is not None:
+                    kept = {file.target for file in made.added}
+                    versions[table] = int(opened.version())
+                    events.add("landed", table=table, version=versions[table])
             elif table == layout.PREDICTIONS:
-                versions[table] = int(open_table(self._store, table).version())
-            sweep(
-                self._store, table, record.engine, record.date, before=self._check_lock, keep=kept
-            )
+                versions[table] = int(opened.version())
+            if table == layout.PREDICTIONS:
+                self._predicted = files_in(opened, table, record.engine, record.date)
+            if not is_untouched:
+                sweep(store, table, record.engine, record.date, before=self._check_lock, keep=kept)
+        self._is_new = False
         return versions
 
-    def _land(self, table: str, change: Callable[[int], Change]) -> tuple[int | None, set[str]]:
-        """Commit one table's change; return its version, if it changed, and the added files."""
-        store, run_id = self._store, self._record.run_id
+    def _land(
+        self, table: str, change: Callable[[int, list[LiveFile]], Change], opened: DeltaTable
+    ) -> tuple[DeltaTable, Change | None]:
+        """Commit one table's change, computed from the table as it was opened.
+
+        Returns:
+            The table after the commit, and the change; None if nothing changes.
+        """
+        store, record, run_id = self._store, self._record, self._record.run_id
         for number in range(NUM_CHANGES):
-            made = change(_next_attempt(store, run_id, table))
+            attempt = 0 if self._is_new else _next_attempt(store, run_id, table)
+            made = change(attempt, files_in(opened, table, record.engine, record.date))
             self._check_lock()
             save_files(store, run_id, table, made.added)
             if made.replaced:
@@ -152,35 +173,37 @@ class _Landing:
                 break
             try:
                 with interrupt.shielded():  # a glob sees published files, so commit them too
-                    version = land(
-                        store, table, run_id, made.added, replaced=made.replaced, seen=made.seen,
-                        before=self._check_lock, is_new=True,
+                    opened = publish(
+                        store, table, run_id, made.added, opened, replaced=made.replaced,
+                        seen=made.seen, before=self._check_lock,
                     )  # fmt: skip
             except StaleChangeError as error:
                 if number == NUM_CHANGES - 1:
                     raise
                 log.info("computing the change again: %s", error)
+                self._is_new = False
+                opened, landed_at = open_for(store, table, run_id)
+                if landed_at is not None:  # a write of unknown outcome has arrived
+                    return opened, made
             else:
-                return version, {file.target for file in made.added}
-        return None, set()
+                return opened, made
+        return opened, None
 
-    def _predictions(self, attempt: int) -> Change:
+    def _predictions(self, attempt: int, live: list[LiveFile]) -> Change:
         table, files = layout.PREDICTIONS, [_renamed(file, attempt) for file in self._files]
-        change = without_planned(self._store, self._record, table, len(files), attempt)
+        change = without_planned(self._store, self._record, table, len(files), attempt, live)
         return dataclasses.replace(change, added=[*files, *change.added])
 
-    def _summaries(self, attempt: int) -> Change:
+    def _summaries(self, attempt: int, live: list[LiveFile]) -> Change:
         # Over all runs of the date; replaces the previous summary.
         store, record, table = self._store, self._record, layout.CLASS_SUMMARIES
-        before = live_files(store, table, record.engine, record.date)
-        files = live_files(store, layout.PREDICTIONS, record.engine, record.date)
-        rows = read_rows(store, files, FIELDS)
+        rows = read_rows(store, self._predicted, FIELDS)
         summary = summarize(rows, self._classes, record.run_id)
-        return Change([write_new(store, record, table, 0, attempt, [summary])], before, before)
+        return Change([write_new(store, record, table, 0, attempt, [summary])], live, live)
 
-    def _quarantine(self, attempt: int) -> Change:
+    def _quarantine(self, attempt: int, live: list[LiveFile]) -> Change:
         store, record, table = self._store, self._record, layout.QUARANTINE
-        change = without_planned(store, record, table, 1, attempt)
+        change = without_planned(store, record, table, 1, attempt, live)
         if self._bad_shards:
             entries = _quarantined(store, record, self._bad_shards)
             change.added.append(write_new(store, record, table, 0, attempt, entries))
@@ -209,8 +232,8 @@ def _renamed(file: DataFile, attempt: int) -> DataFile:
 
 def delete_staged(store: Lake, run_id: str) -> None:
     """Delete the staged and merged files of a run whose commits surely landed or surely failed."""
-    for folder in ("merged", "shards"):
-        store.delete(item.key for item in store.list_objects(f"{layout.RUNS}/{run_id}/{folder}/"))
+    folders = [f"{layout.RUNS}/{run_id}/{folder}/" for folder in ("merged", "shards")]
+    store.delete(item.key for folder in folders for item in store.list_objects(folder))
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> Iterator[pa.Table]:

@@ -1,8 +1,8 @@
 """A table's log, copied to this machine as far as it is needed to open the table.
 
 Opening a table in a bucket takes delta-rs two requests per entry since the last checkpoint, and 13
-for the checkpoint. A run needs the table's state some thirty times. So the objects are copied, each
-once, and delta-rs opens the copy. Each look at a table lists its log from the copied checkpoint on:
+for the checkpoint. A run needs the table's state many times. So the objects are copied, each once,
+and delta-rs opens the copy. Each look at a table lists its log from the copied checkpoint on:
 by its etags, one request shows whether the copy is still what the store has, and what is new. If an
 entry was replaced or is gone, or somebody wrote a newer checkpoint, all is copied again. So a look
 finds what a reader would find who opened the table at that moment.
@@ -14,6 +14,7 @@ that is free. Checkpoints are written in the same way.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 import re
@@ -21,8 +22,9 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +36,8 @@ from steel_batch.errors import ChangedObjectError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.documents import read_document
 
+FIRST_LISTED: Final = 1000
+"""Objects of a log that are listed, in one request, before its newest checkpoint is asked for."""
 LOOKS: Final = 20
 """How often a log is listed again because it changed while it was read."""
 _ENTRY: Final = re.compile(r"(?P<version>\d{20})\.json")
@@ -70,6 +74,8 @@ class LogCopy:
         self._base = -1
         """The checkpoint that the copy begins with; -1 for the first entry."""
         self._opened: DeltaTable | None = None
+        self._put: tuple[str, bytes] = ("", b"")
+        """The name of the entry that was put last, and its bytes."""
 
     def look(self, store: Lake) -> DeltaTable | None:
         """The table in its current version, opened from the copy; None if there is none.
@@ -92,7 +98,7 @@ class LogCopy:
     def _refresh(self, store: Lake) -> None:
         listed = self._list(store)
         base = _newest_checkpoint(listed)
-        needed = {name: etag for name, etag in listed.items() if _is_needed(name, base)}
+        needed = _needed(listed, base, self._etags if base == self._base else ())
         if base != self._base or not self._etags.items() <= needed.items():
             self._begin(base)
         new = {name: etag for name, etag in needed.items() if name not in self._etags}
@@ -114,18 +120,21 @@ class LogCopy:
 
     def _list(self, store: Lake) -> dict[str, str]:
         """The names and etags of the log's objects from some checkpoint on, or of all."""
-        base = self._base if self._etags else self._hint(store)
+        base = self._base
+        if not self._etags:
+            found = self._list_from(store, 0, most=FIRST_LISTED)
+            if len(found) < FIRST_LISTED:
+                return found
+            base = self._hint(store)
         if base >= 0:
             found = self._list_from(store, base)
             if _newest_checkpoint(found) >= 0:
                 return found
         return self._list_from(store, 0)
 
-    def _list_from(self, store: Lake, version: int) -> dict[str, str]:
-        return {
-            item.key.removeprefix(self._log): item.etag
-            for item in store.list_after(self._log, f"{self._log}{version:020d}")
-        }
+    def _list_from(self, store: Lake, version: int, most: int | None = None) -> dict[str, str]:
+        listed = store.list_after(self._log, f"{self._log}{version:020d}")
+        return {item.key.removeprefix(self._log): item.etag for item in islice(listed, most)}
 
     def _hint(self, store: Lake) -> int:
         """The checkpoint that `_last_checkpoint` names; -1 if it names none."""
@@ -136,6 +145,10 @@ class LogCopy:
             return -1
 
     def _copy(self, store: Lake, new: Mapping[str, str]) -> None:
+        name, data = self._put
+        if new.get(name) == hashlib.md5(data, usedforsecurity=False).hexdigest():
+            self._folder.write(name, data)  # by its etag, the store has what we put
+            new = {other: etag for other, etag in new.items() if other != name}
         found = store.read_many(
             [ReadRequest(key=f"{self._log}{name}", etag=etag) for name, etag in new.items()]
         )
@@ -189,6 +202,7 @@ class LogCopy:
                 post_commithook_properties=_NO_HOOKS,
             )
             data = self._folder.take(name)
+            self._put = name, data
         if store.put_if_absent(f"{self._log}{name}", data):
             return True
         if store.is_s3 and store.stat(f"{self._log}{name}") is None:
@@ -256,10 +270,22 @@ def _log_copy(_url: str, _endpoint_url: str | None, table: str, _pid: int) -> Lo
     return LogCopy(table)
 
 
+def _needed(listed: Mapping[str, str], base: int, copied: Collection[str]) -> dict[str, str]:
+    """The objects of a log that a table needs which is read from a checkpoint on.
+
+    The checkpoint's own entry is only needed, by a commit, if it is the last one.
+    """
+    last = max(filter(_ENTRY.fullmatch, listed), default="")
+    return {
+        name: etag
+        for name, etag in listed.items()
+        if name == last or name in copied or _is_needed(name, base)
+    }
+
+
 def _is_needed(name: str, base: int) -> bool:
-    """Whether a table that is read from a checkpoint on needs an object of its log."""
     if (entry := _ENTRY.fullmatch(name)) is not None:
-        return int(entry["version"]) >= base  # delta-rs wants that of the checkpoint, too
+        return int(entry["version"]) > base
     if (checkpoint := _CHECKPOINT.fullmatch(name)) is not None:
         return int(checkpoint["version"]) == base
     return base >= 0 and _SIDECAR.fullmatch(name) is not None

@@ -92,7 +92,13 @@ def lost_runs(
 
 
 def mend_date(
-    store: Lake, engine: str, date: str, classes: Sequence[str], lease: Lease
+    store: Lake,
+    engine: str,
+    date: str,
+    classes: Sequence[str],
+    lease: Lease,
+    *,
+    run_ids: Sequence[str] | None = None,
 ) -> list[str]:
     """Restore what the tables lost of the runs of an engine and date.
 
@@ -104,6 +110,7 @@ def mend_date(
         date: YYYY-MM-DD.
         classes: Names of the engine's classes.
         lease: The date's lock, held by the caller.
+        run_ids: The runs of the engine and date, if the caller has listed them.
 
     Returns:
         The runs of which something was restored.
@@ -112,7 +119,7 @@ def mend_date(
         CommitError: A commit failed, or its outcome is unknown.
         LockHeldError: The lock was lost.
     """
-    ids = runs_of(store, engine, date)
+    ids = runs_of(store, engine, date) if run_ids is None else run_ids
     if not ids:
         return []
     found = {table: landed_runs(store, table, ids) for table in layout.TABLES}

@@ -19,7 +19,7 @@ from steel_batch.tables.committed import read_file
 from steel_batch.tables.deletion_vectors import select
 from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.merge import write_file
-from steel_batch.tables.table_log import LiveFile, live_files
+from steel_batch.tables.table_log import LiveFile
 
 KEY = pa.schema([schema.PREDICTIONS.field("image_key")])
 _PLACED = pa.schema([("file", pa.int64()), ("place", pa.int64()), *KEY])
@@ -37,7 +37,12 @@ class Change:
 
 
 def without_planned(
-    store: Lake, record: RunRecord, table: str, first_number: int, attempt: int
+    store: Lake,
+    record: RunRecord,
+    table: str,
+    first_number: int,
+    attempt: int,
+    files: Sequence[LiveFile],
 ) -> Change:
     """Rewrite the committed files that contain images of a run's plan, without those images.
 
@@ -47,6 +52,7 @@ def without_planned(
         table: One of `layout.TABLES`.
         first_number: Number of the first file that is written.
         attempt: Attempt number in the names of the files.
+        files: The date's committed files.
 
     Returns:
         The change; empty if the run replaces no rows.
@@ -56,11 +62,10 @@ def without_planned(
     # A quarantined image that has changed since is planned like a new one.
     if not (is_replacing or table == layout.QUARANTINE):
         return Change([], [])
-    files = live_files(store, table, record.engine, record.date)
     made: list[DataFile] = []
     replaced: list[LiveFile] = []
     if not files:
-        return Change(made, replaced, files)
+        return Change(made, replaced, [])
     with scratch_database() as con:
         load_stream(con, "planned", KEY, _planned_keys(store, record))
         load_stream(con, "live", _PLACED, _placed_keys(store, files))
@@ -78,7 +83,7 @@ def without_planned(
                 rows = _rows_at(store, files[place].key, fields, places)
                 number = first_number + len(made)
                 made.append(write_new(store, record, table, number, attempt, rows, fields=fields))
-    return Change(made, replaced, files)
+    return Change(made, replaced, list(files))
 
 
 def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:

@@ -7,7 +7,7 @@ here reads rows. What only concerns the log is asked of a copy on this machine (
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -65,13 +65,18 @@ class LiveFile:
     """Which rows are left; None if all of them are."""
 
 
-def ensure_tables(store: Lake) -> None:
+def ensure_tables(store: Lake, tables: Collection[str] = layout.TABLES) -> None:
     """Create missing tables; bring those of earlier builds up to date.
+
+    Args:
+        store: The store.
+        tables: Those that may be missing or of an earlier build.
 
     Raises:
         LakeError: The store cannot be written, or a table was not created by steel-batch.
     """
-    for table, fields in SCHEMAS.items():
+    for table in tables:
+        fields = SCHEMAS[table]
         found = query_log(store, table, partial(is_current, fields=fields))
         if found is False:
             with commit_turn(store):
@@ -228,7 +233,28 @@ def files_of(opened: DeltaTable, table: str) -> list[LiveFile]:
 
 def live_files(store: Lake, table: str, engine: str, date: str) -> list[LiveFile]:
     """The committed files of one engine and date, sorted by key."""
-    return [f for f in all_live_files(store, table) if (f.engine, f.date) == (engine, date)]
+    found = query_log(store, table, lambda opened: files_in(opened, table, engine, date))
+    return found or []
+
+
+def files_in(opened: DeltaTable, table: str, engine: str, date: str) -> list[LiveFile]:
+    """The files of one engine and date in the opened version, sorted by key."""
+    return [f for f in files_of(opened, table) if (f.engine, f.date) == (engine, date)]
+
+
+def look_at_date(
+    store: Lake, table: str, engine: str, date: str
+) -> tuple[list[LiveFile], bool] | None:
+    """The committed files of one engine and date, and whether `ensure_tables` has nothing to do.
+
+    Returns:
+        Both from one look at the log; None if there is no table.
+    """
+
+    def ask(opened: DeltaTable) -> tuple[list[LiveFile], bool]:
+        return files_in(opened, table, engine, date), is_current(opened, fields=SCHEMAS[table])
+
+    return query_log(store, table, ask)
 
 
 def landed(store: Lake, table: str, run_id: str) -> bool:

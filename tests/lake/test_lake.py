@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import threading
 from pathlib import Path
@@ -112,8 +113,26 @@ def test_a_series_has_one_winner_per_number_and_its_last_entry_is_the_truth(lake
     assert not series.put_next(lake, "s", 1, b"late")
     assert series.put_next(lake, "s", 2, b"second")
     assert series.latest(lake, "s") == (2, b"second")
-    series.prune(lake, "s", below=2)
+    newest = series.newest(lake, "s")
+    assert newest is not None
+    assert newest.older == (1,)
+    series.prune(lake, "s", newest.older)
     assert list(series.history(lake, "s")) == [(2, b"second")]
+
+
+def test_an_entry_that_is_known_is_read_again_only_if_it_was_replaced(lake: Lake) -> None:
+    assert series.put_next(lake, "s", 1, b"mine")
+    mine = series.newest(lake, "s", series.Newest(number=1, data=b"mine"))
+    assert mine is not None
+    assert (mine.number, mine.data) == (1, b"mine")
+    again = series.newest(lake, "s", dataclasses.replace(mine, data=b"remembered"))
+    assert again is not None
+    assert again.data == b"remembered", "its etag is the same, so it was not read"
+    lake.write("s/00000001.json", b"of another writer")
+    for known in (mine, series.Newest(number=1, data=b"mine")):
+        found = series.newest(lake, "s", known)
+        assert found is not None
+        assert found.data == b"of another writer"
 
 
 def test_deleting_what_is_missing_is_fine(lake: Lake) -> None:

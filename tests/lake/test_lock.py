@@ -24,6 +24,7 @@ from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import Lake, series
 from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, FORMAT, Holder, Lease, holder_of
 from tests.conftest import new_bucket
+from tests.fault_proxy import FaultProxy, Faults
 
 NAME = "locks/date"
 NUM_RIVALS = 8
@@ -315,6 +316,24 @@ def test_what_is_released_is_free_at_once_and_one_entry_says_so(lake: Lake) -> N
     assert len(list(lake.list_objects(""))) == 1
     with lease(lake) as held:
         held.check()
+
+
+@pytest.mark.s3
+def test_a_lock_is_taken_by_three_requests_checked_by_one_and_released_by_two(
+    bucket: str, s3_endpoint: str
+) -> None:
+    with FaultProxy(s3_endpoint) as proxy:
+        store = Lake(bucket, endpoint_url=proxy.url)
+        with lease(store):
+            pass
+        proxy.set(Faults())
+        with lease(store) as held:
+            assert proxy.counts()["requests"] == 4, "one more reads the entry of the last holder"
+            time.sleep(1.1)
+            held.check()
+            assert proxy.counts()["requests"] == 5
+        assert proxy.counts()["requests"] == 7
+        assert len(series.numbers(store, NAME)) == 1
 
 
 def test_a_block_that_fails_releases_too(tmp_path: Path) -> None:

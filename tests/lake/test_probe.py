@@ -11,7 +11,9 @@ import pytest
 from steel_batch.errors import LakeError, UndecidedStoreError
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import NUM_RIVALS, find_flaw, writable
+from steel_batch.lake.retry import Retry
 from tests.conftest import new_bucket
+from tests.fault_proxy import FaultProxy, Faults
 
 pytestmark = pytest.mark.s3
 
@@ -114,8 +116,19 @@ def test_a_process_races_once_for_each_store(bucket: str, s3_endpoint: str) -> N
         act()
         return store.counts().get("requests", 0) - before
 
-    assert NUM_RIVALS < num_requests(lambda: writable(store)) <= 2 * NUM_RIVALS + 2
+    assert num_requests(lambda: writable(store)) == NUM_RIVALS + 2
     assert num_requests(lambda: writable(Lake(store.url, endpoint_url=s3_endpoint))) == 0
+
+
+def test_a_winner_whose_answer_was_lost_is_recognised_by_the_content(s3_endpoint: str) -> None:
+    """It is refused when it asks again, like all others."""
+    url = f"{new_bucket(s3_endpoint)}/store"
+    with FaultProxy(s3_endpoint) as proxy:
+        store = Lake(url, endpoint_url=proxy.url, retry=Retry(base_seconds=0.01, max_seconds=0.1))
+        proxy.set(Faults(share=0.5, kinds=("reset_after",), only="^PUT"))
+        for _ in range(6):
+            assert find_flaw(store) is None
+        assert proxy.counts()["reset_after"] > NUM_RIVALS
 
 
 def test_a_store_that_cannot_be_written_is_not_called_undecided(s3_endpoint: str) -> None:
