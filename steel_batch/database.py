@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import tempfile
 import threading
@@ -15,14 +14,13 @@ import duckdb
 import pyarrow as pa
 
 from steel_batch import interrupt
-from steel_batch.errors import LakeError
+from steel_batch.scratch import naming_a_full_disk
 
 MEMORY: Final = "256MB"
 """What scratch databases keep in memory; the rest is on disk. DuckDB's own limit is four fifths
 of the machine's memory, and a plan of a hundred million images would use all of it."""
 THREADS: Final = 4
 """Each thread needs memory of its own, and they mostly wait for Python."""
-_FULL: Final = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -96,17 +94,8 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             con.execute(f"ATTACH ':memory:' AS {name}")
             con.execute(f"USE {name}")
-            with interruptible(con):
+            with naming_a_full_disk(duckdb.Error, OSError), interruptible(con):
                 yield con
-        except (duckdb.Error, OSError) as error:
-            # DuckDB has several error types for a full disk; all contain the system's words.
-            full = [reason for reason in _FULL if reason in str(error)]
-            if not full:
-                raise
-            raise LakeError(
-                f"the folder of temporary files, {tempfile.gettempdir()}: {full[0]}. Free space "
-                "there, or set TMPDIR to a larger folder."
-            ) from error
         except RuntimeError as error:
             if str(error) == "Query interrupted":  # DuckDB raises this when a signal arrives
                 raise KeyboardInterrupt from error

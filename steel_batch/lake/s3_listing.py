@@ -61,24 +61,27 @@ def page_of(answer: dict[str, Any], root: str, what: str) -> ListedPage:
         LakeError: An object has no key, or no size.
     """
     keys, sizes, etags, is_encoded = answer.get(READ) or _parsed(answer)
-    if is_encoded:
-        keys = [None if key is None else unquote_plus(key) for key in keys]
     start = len(root)
     try:
-        rows = [
-            (key[start:], int(size), (etag or "").strip('"'))
-            for key, size, etag in zip(keys, sizes, etags, strict=True)
-            if not key.endswith("/")
-        ]
+        keys = _decoded(keys) if is_encoded else keys
+        objects = [i for i, key in enumerate(keys) if not key.endswith("/")]
+        if len(objects) < len(keys):
+            keys, sizes, etags = ([column[i] for i in objects] for column in (keys, sizes, etags))
+        return ListedPage(
+            keys=[key[start:] for key in keys],
+            sizes_bytes=[int(size) for size in sizes],
+            etags=[(etag or "").strip('"') for etag in etags],
+        )
     except (AttributeError, TypeError, ValueError) as error:
         raise LakeError(
             f"{what}: the store's answer has an object without a key or a size ({error})."
         ) from error
-    return ListedPage(
-        keys=[key for key, _, _ in rows],
-        sizes_bytes=[size for _, size, _ in rows],
-        etags=[etag for _, _, etag in rows],
-    )
+
+
+def _decoded(keys: list[str]) -> list[str]:
+    """Decode the keys of a page: together, unless one contains a line's end."""
+    found = unquote_plus("\n".join(keys)).split("\n")
+    return found if len(found) == len(keys) else [unquote_plus(key) for key in keys]
 
 
 def _parsed(answer: dict[str, Any]) -> tuple[list[Any], list[Any], list[Any], bool]:

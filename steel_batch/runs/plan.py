@@ -21,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
+from steel_batch.arrays import numbers_in, of_numbers, scalar_of
 from steel_batch.config import canonical_place
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
@@ -30,6 +31,7 @@ from steel_batch.lake.format_version import FileFormat
 FORMAT: Final = FileFormat("the plan of a run", newest=3)
 """Of the footer's entry and of the columns; in format 1 the digest left out `_NAMES` and tags."""
 _KEYS: Final = ("shard", "image_key", "line", "offset", "bytes", "etag")
+_EMPTY, _BLANK, _TAB, _LINE_END = (scalar_of(text) for text in ("", " ", "\t", "\n"))
 _NAMES: Final = ("image_id", "object_key")
 FOOTER_KEY: Final = b"steel_batch.plan"
 """Key of the `PlanInfo`, as JSON, in the footer of a plan's file."""
@@ -92,7 +94,7 @@ def text_of(group: pa.Table, form: int) -> bytes:
     """
     names = [*_KEYS, *_NAMES] if form > 1 else _KEYS
     columns = [_text_or_empty(group[name]) for name in names]
-    text = _lines_of(pc.binary_join_element_wise(*columns, "\t"))
+    text = _lines_of(pc.binary_join_element_wise(*columns, _TAB))
     if form > 1:
         text += _tags_of(group["tags"].combine_chunks())
     return text or b"\n"
@@ -100,23 +102,24 @@ def text_of(group: pa.Table, form: int) -> bytes:
 
 def _text_or_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
     text = column if pa.types.is_string(column.type) else pc.cast(column, pa.string())
-    return pc.fill_null(text, "") if text.null_count else text
+    return pc.fill_null(text, _EMPTY) if text.null_count else text
 
 
 def _tags_of(tags: pa.MapArray) -> bytes:
     """A line with how many tags each row has, and one line for each tag."""
-    ends = tags.offsets.to_numpy()
+    ends = numbers_in(tags.offsets)
     first, number = int(ends[0]), int(ends[-1] - ends[0])
     names, values = (part.slice(first, number) for part in (tags.keys, tags.items))
-    counts = pa.array(np.diff(ends)).cast(pa.string())
-    together = pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(counts)]), counts), " ")
-    found = pc.binary_join_element_wise(names, pc.fill_null(values, ""), "\t")
+    counts = of_numbers(np.diff(ends)).cast(pa.string())
+    ends_of_all = of_numbers(np.array([0, len(counts)], np.int32))
+    together = pc.binary_join(pa.ListArray.from_arrays(ends_of_all, counts), _BLANK)
+    found = pc.binary_join_element_wise(names, pc.fill_null(values, _EMPTY), _TAB)
     return _lines_of(together) + _lines_of(found)
 
 
 def _lines_of(texts: pa.Array | pa.ChunkedArray) -> bytes:
     """Texts as they are in memory, each with a line's end: Python sees none of them."""
-    ended = pc.binary_join_element_wise(texts, "", "\n")
+    ended = pc.binary_join_element_wise(texts, _EMPTY, _LINE_END)
     chunks = ended.chunks if isinstance(ended, pa.ChunkedArray) else [ended]
     parts = []
     for chunk in chunks:

@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
+from steel_batch.arrays import numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.database import load_stream, name_of, scratch_database
 from steel_batch.lake import Lake
 from steel_batch.runs.in_order import (
@@ -273,9 +274,9 @@ def _distinct(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         keys = batch["image_key"]
         if len(keys) == 0:
             continue
-        before = pa.concat_arrays([pa.array([last], keys.type), keys.slice(0, len(keys) - 1)])
+        before = pa.concat_arrays([of_texts([last]), keys.slice(0, len(keys) - 1)])
         last = keys[-1].as_py()
-        is_new = pc.fill_null(pc.not_equal(keys, before), True)
+        is_new = pc.fill_null(pc.not_equal(keys, before), scalar_of(True))
         rows = batch if pc.all(is_new).as_py() else batch.filter(is_new)
         if rows.num_rows:
             yield rows
@@ -288,8 +289,8 @@ def _groups(
     pending: list[pa.Table] = []
     group = 0
     for batch in batches:
-        shards = cutter.assign(batch["bytes"].to_numpy())
-        columns = [pa.array(shards), *batch.columns]
+        shards = cutter.assign(numbers_in(batch["bytes"]))
+        columns = [of_numbers(shards), *batch.columns]
         table = pa.Table.from_arrays(columns, names=schema.PLAN.names).cast(schema.PLAN)
         cuts = np.flatnonzero(np.diff(shards // shards_per_group, prepend=group)).tolist()
         group = int(shards[-1]) // shards_per_group

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import numbers_in
 from steel_batch.config import Limits
 from steel_batch.errors import InputError
 from steel_batch.sources.dates import read_date
@@ -209,7 +210,7 @@ def check_texts(array: pa.Array, limits: Limits) -> None:
         for child in array.flatten():
             check_texts(child, limits)
     elif pa.types.is_map(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        longest = int(np.diff(array.offsets.to_numpy(zero_copy_only=False)).max(initial=0))
+        longest = int(np.diff(numbers_in(array.offsets)).max(initial=0))
         _check_number(longest, limits)
         for child in (array.keys, array.items) if pa.types.is_map(kind) else (array.values,):
             check_texts(child, limits)

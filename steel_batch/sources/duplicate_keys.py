@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from steel_batch import interrupt
 from steel_batch.database import scratch_database
+from steel_batch.scratch import scratch_file
 
 NOTED_ROWS: Final = 65_536
+PART_HASHES: Final = 1 << 19
+"""How many hashes are in memory before they are written."""
+NUM_RANGES: Final = 64
+"""One range of hashes at a time is searched for equal ones."""
+_FIRST_OF_RANGE: Final = np.arange(NUM_RANGES, dtype=np.uint64) << np.uint64(58)
 
+Hashes = npt.NDArray[np.uint64]
 Numbered = tuple[pa.Int64Array, pa.RecordBatch]
 """The row numbers in a manifest of some images, and `IMAGES`."""
 
 
 class DuplicateKeys:
-    """Records a hash of each of a manifest's keys; the `with` block holds its scratch database.
+    """Records a hash of each of a manifest's keys; the `with` block holds its temporary files.
 
     Args:
         place: The manifest, for messages.
@@ -26,46 +36,76 @@ class DuplicateKeys:
 
     def __init__(self, place: str, read_again: Callable[[], Iterator[Numbered]]) -> None:
         self._place, self._read_again = place, read_again
-        self._scratch = scratch_database()
-        self._pending: list[pa.Array] = []
-        self._num_pending = 0
+        self._held = contextlib.ExitStack()
+        self._keys: list[pa.Array] = []
+        self._num_keys = 0
+        self._hashes: list[Hashes] = []
+        self._num_hashes = 0
+        self._edges: list[npt.NDArray[np.int64]] = []
+        """For each sorted part of the file: where each range of hashes begins, and its end."""
 
     def __enter__(self) -> DuplicateKeys:
-        self._con = self._scratch.__enter__()
-        self._con.execute("CREATE TABLE hashes (hash UBIGINT)")
+        self._con = self._held.enter_context(scratch_database())
+        self._file = self._held.enter_context(scratch_file())
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._scratch.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def watch(self, rows: Iterator[Numbered]) -> Iterator[pa.RecordBatch]:
         """Record the rows as they pass."""
         for _, images in rows:
-            self._pending.append(images["object_key"])
-            self._num_pending += images.num_rows
-            if self._num_pending >= NOTED_ROWS:
+            self._keys.append(images["object_key"])
+            self._num_keys += images.num_rows
+            if self._num_keys >= NOTED_ROWS:
                 self._record()
             yield images
 
     def _record(self) -> None:
-        keys = pa.table({"key": pa.chunked_array(self._pending, pa.string())})
-        self._pending, self._num_pending = [], 0
+        keys = pa.table({"key": pa.chunked_array(self._keys, pa.string())})
+        self._keys, self._num_keys = [], 0
         self._con.register("noted", keys)
-        self._con.execute("INSERT INTO hashes SELECT hash(key) FROM noted")
+        hashes = self._con.execute("SELECT hash(key) AS hash FROM noted").fetchnumpy()["hash"]
         self._con.unregister("noted")
+        self._hashes.append(hashes)
+        self._num_hashes += len(hashes)
+        if self._num_hashes >= PART_HASHES:
+            self._write()
+
+    def _write(self) -> None:
+        """Append the hashes that are in memory to the file, sorted."""
+        hashes = np.sort(np.concatenate(self._hashes))
+        self._hashes, self._num_hashes = [], 0
+        start = int(self._edges[-1][-1]) if self._edges else 0
+        edges = np.searchsorted(hashes, _FIRST_OF_RANGE)
+        self._edges.append(np.append(edges, len(hashes)) + start)
+        self._file.append(hashes.data)
+
+    def _suspects(self) -> Iterator[Hashes]:
+        """Yield the hashes that occur more than once."""
+        for number in range(NUM_RANGES):
+            interrupt.check()
+            found = []
+            for edges in self._edges:
+                start, stop = edges[number : number + 2].tolist()
+                data = self._file.read(start * 8, (stop - start) * 8)
+                found.append(np.frombuffer(data, np.uint64))
+            hashes = np.sort(np.concatenate(found))
+            yield np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
     def find(self) -> str | None:
         """The error about a key that is listed twice, naming both rows; None if there is none."""
         self._record()
-        self._con.execute(
-            "CREATE TABLE suspects AS SELECT hash FROM hashes GROUP BY hash HAVING count(*) > 1"
-        )
-        if not self._con.sql("SELECT count(*) FROM suspects").fetchall()[0][0]:
+        self._write()
+        self._con.execute("CREATE TABLE suspects (hash UBIGINT)")
+        num_suspects = 0
+        for hashes in self._suspects():
+            if len(hashes):
+                num_suspects += len(hashes)
+                self._con.register("found", pa.table({"hash": hashes}))
+                self._con.execute("INSERT INTO suspects SELECT hash FROM found")
+                self._con.unregister("found")
+        if not num_suspects:
             return None
         self._con.execute("CREATE TABLE keys (number BIGINT, key VARCHAR)")
         for numbers, images in self._read_again():

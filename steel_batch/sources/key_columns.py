@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import schema
+from steel_batch.arrays import flags_in, numbers_in, of_flags, of_numbers, of_texts
 from steel_batch.sources.dates import STRICT, date_of
 from steel_batch.sources.image_ref import IMAGES
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, TOKEN, KeyPattern
@@ -71,7 +72,7 @@ def read_keys(pattern: KeyPattern, keys: pa.StringArray) -> KeyColumns:
     is_read = np.zeros(len(keys), np.bool_)
     columns: dict[str, pa.StringArray] = {}
     dates = pa.nulls(len(keys), pa.string())
-    places = pa.array(np.arange(len(keys)))
+    places = of_numbers(np.arange(len(keys)))
     for expression in _expressions(pattern.text):
         left = keys if len(places) == len(keys) else keys.take(places)
         found = pc.extract_regex(left, expression.text)
@@ -83,18 +84,18 @@ def read_keys(pattern: KeyPattern, keys: pa.StringArray) -> KeyColumns:
         else:
             said = pa.nulls(len(left), pa.string())
         if len(left) == len(keys):
-            columns, dates, is_read = values, said, is_found.to_numpy(zero_copy_only=False)
+            columns, dates, is_read = values, said, flags_in(is_found)
         else:
             taken = places.filter(is_found)
             mask = np.zeros(len(keys), np.bool_)
-            mask[taken.to_numpy()] = True
+            mask[numbers_in(taken)] = True
             columns = {
-                name: pc.replace_with_mask(column, pa.array(mask), values[name].filter(is_found))
+                name: pc.replace_with_mask(column, of_flags(mask), values[name].filter(is_found))
                 for name, column in columns.items()
             }
-            dates = pc.replace_with_mask(dates, pa.array(mask), said.filter(is_found))
+            dates = pc.replace_with_mask(dates, of_flags(mask), said.filter(is_found))
             is_read = is_read | mask
-        places = pa.array(np.flatnonzero(~is_read))
+        places = of_numbers(np.flatnonzero(~is_read))
         if not len(places):
             break
     is_read = is_read & ~_is_suspect(keys)
@@ -104,7 +105,7 @@ def read_keys(pattern: KeyPattern, keys: pa.StringArray) -> KeyColumns:
     line = columns.pop("line", None)
     return KeyColumns(
         is_read,
-        pa.array([""] * len(keys), pa.string()) if image_id is None else image_id,
+        of_texts([""] * len(keys)) if image_id is None else image_id,
         pa.nulls(len(keys), pa.string()) if line is None else line,
         dates,
         columns,
@@ -112,10 +113,7 @@ def read_keys(pattern: KeyPattern, keys: pa.StringArray) -> KeyColumns:
 
 
 def _is_suspect(keys: pa.StringArray) -> npt.NDArray[np.bool_]:
-    found: npt.NDArray[np.bool_] = pc.match_substring_regex(keys, SUSPECT).to_numpy(
-        zero_copy_only=False
-    )
-    return found
+    return flags_in(pc.match_substring_regex(keys, SUSPECT))
 
 
 def _dates(values: dict[str, pa.StringArray]) -> pa.StringArray:
@@ -128,7 +126,7 @@ def _dates(values: dict[str, pa.StringArray]) -> pa.StringArray:
         date_of(dict(zip(names, text.split(_BETWEEN), strict=True)))
         for text in spelled.dictionary.to_pylist()
     ]
-    return pa.array(days, pa.string()).take(spelled.indices)
+    return of_texts(days).take(spelled.indices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +174,7 @@ def _expressions(pattern: str | None) -> tuple[_Expression, ...]:
 
 def _is_accepted(expression: _Expression) -> bool:
     try:
-        pc.extract_regex(pa.array([""]), expression.text)
+        pc.extract_regex(of_texts([""]), expression.text)
     except (pa.ArrowException, UnicodeError):
         return False  # text that is not UTF-8, or too long for RE2
     return bool(expression.names)
@@ -214,15 +212,15 @@ def tag_maps(sources: list[tuple[str, Any]], num_rows: int) -> pa.MapArray:
     num_tags = len(sources)
     if not num_tags:
         offsets = np.zeros(num_rows + 1, np.int32)
-        none = pa.array([], pa.string())
-        return pa.MapArray.from_arrays(pa.array(offsets), none, none).cast(schema.TAGS)
-    names = pa.array([name for name, _ in sources], pa.string())
-    is_there = np.stack(
-        [values.is_valid().to_numpy(zero_copy_only=False) for _, values in sources], axis=1
-    )
+        none = of_texts([])
+        return pa.MapArray.from_arrays(of_numbers(offsets), none, none).cast(schema.TAGS)
+    names = of_texts([name for name, _ in sources])
+    is_there = np.stack([flags_in(values.is_valid()) for _, values in sources], axis=1)
     rows, tags = np.nonzero(is_there)
     offsets = np.concatenate([[0], np.cumsum(is_there.sum(axis=1))]).astype(np.int32)
     values = pa.concat_arrays([values for _, values in sources])
     return pa.MapArray.from_arrays(
-        pa.array(offsets), names.take(pa.array(tags)), values.take(pa.array(tags * num_rows + rows))
+        of_numbers(offsets),
+        names.take(of_numbers(tags)),
+        values.take(of_numbers(tags * num_rows + rows)),
     ).cast(schema.TAGS)

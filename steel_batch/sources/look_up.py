@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import scalar_of
 from steel_batch.errors import NotAFileError, OutsideLakeError
 from steel_batch.lake import Lake
 
@@ -32,9 +33,9 @@ def look_up(
     """
     with ThreadPoolExecutor(LOOKUP_THREADS) as pool:
         for batch in batches:
-            is_unknown = pc.equal(batch["etag"], "")
+            is_unknown = pc.equal(batch["etag"], scalar_of(""))
             if not all_etags:
-                is_unknown = pc.and_(is_unknown, pc.equal(batch["bytes"], 0))
+                is_unknown = pc.and_(is_unknown, pc.equal(batch["bytes"], scalar_of(0)))
             if not pc.any(is_unknown).as_py():
                 yield batch
                 continue

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import scalar_of
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import (
     ConfigError,
@@ -268,7 +269,9 @@ class Rows:
     def _of_date(self, images: pa.RecordBatch) -> pa.RecordBatch:
         if self.date is None:
             return images
-        is_other = pc.fill_null(pc.not_equal(images["date"], self.date), False)
+        is_other = pc.fill_null(
+            pc.not_equal(images["date"], scalar_of(self.date)), scalar_of(False)
+        )
         if not pc.any(is_other).as_py():
             return images
         self.other_dates.update(pc.unique(images["date"].filter(is_other)).to_pylist())

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import flags_in, numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.sources.columns import (
     BadValueError,
     date_from,
@@ -29,6 +30,9 @@ KNOWN_COLUMNS: Final = ("key", "size", "etag", "line", "date", "image_id")
 """Columns with a meaning; every other column becomes a tag."""
 _EXACT: Final = {pa.float64(): 2**53, pa.float32(): 2**24, pa.float16(): 2**11}
 """From here on, a float stands for several integers."""
+
+_EMPTY: Final = scalar_of("")
+_NO: Final = scalar_of(False)
 
 Row = dict[str, Any]
 """A row of a manifest, by column name."""
@@ -49,7 +53,7 @@ class RowBlock:
 
     def rows(self, places: npt.NDArray[np.int64]) -> list[Row]:
         """Some of the rows, with keys, sizes and dates as stored, and everything else as text."""
-        taken = pa.array(places)
+        taken = of_numbers(places)
         found = [_converted(name, column.take(taken)) for name, column in self.columns.items()]
         return [dict(zip(self.columns, row, strict=True)) for row in zip(*found, strict=True)]
 
@@ -97,7 +101,7 @@ def text_column(array: pa.Array) -> pa.StringArray:
         return array.cast(pa.string())
     try:
         spelled = array.dictionary_encode()
-        found = pa.array(texts(spelled.dictionary), pa.string())
+        found = of_texts(texts(spelled.dictionary))
         return found.take(spelled.indices)
     except (BadValueError, pa.ArrowException):
         return pa.array(texts(array), pa.string())
@@ -140,28 +144,28 @@ def sizes_of(array: pa.Array) -> tuple[pa.Int64Array, Mask]:
     if pa.types.is_null(kind):
         return none, np.zeros(len(array), np.bool_)
     if pa.types.is_integer(kind):
-        is_odd = pc.less(array, pa.scalar(0, kind))
+        is_odd = pc.less(array, scalar_of(0).cast(kind))
         if kind == pa.uint64():
-            is_odd = pc.greater(array, pa.scalar(2**63 - 1, kind))
-        plain = pc.if_else(pc.fill_null(is_odd, False), pa.scalar(None, kind), array)
-        return plain.cast(pa.int64()), _mask(is_odd)
+            is_odd = pc.greater(array, scalar_of(2**63 - 1).cast(kind))
+        plain = pc.if_else(pc.fill_null(is_odd, _NO), pa.NA, array)
+        return plain.cast(pa.int64()), flags_in(is_odd)
     if kind in _EXACT:
         wide = array.cast(pa.float64())
-        is_there = pc.and_(wide.is_valid(), pc.invert(pc.fill_null(pc.is_nan(wide), False)))
+        is_there = pc.and_(wide.is_valid(), pc.invert(pc.fill_null(pc.is_nan(wide), _NO)))
         is_whole = pc.and_(
             pc.equal(pc.floor(wide), wide),
             pc.and_(pc.greater_equal(wide, 0.0), pc.less(wide, float(_EXACT[kind]))),
         )
-        is_odd = pc.and_not(is_there, pc.fill_null(is_whole, False))
-        plain = pc.if_else(pc.and_(is_there, pc.fill_null(is_whole, False)), wide, None)
-        return plain.cast(pa.int64()), _mask(is_odd)
+        is_odd = pc.and_not(is_there, pc.fill_null(is_whole, _NO))
+        plain = pc.if_else(pc.and_(is_there, pc.fill_null(is_whole, _NO)), wide, pa.NA)
+        return plain.cast(pa.int64()), flags_in(is_odd)
     if kind == pa.string():
         is_number = pc.match_substring_regex(array, r"\A[0-9]{1,18}\z")
-        is_there = pc.and_(array.is_valid(), pc.fill_null(pc.not_equal(array, ""), False))
-        is_odd = pc.and_not(is_there, pc.fill_null(is_number, False))
-        plain = pc.if_else(pc.fill_null(is_number, False), array, None)
-        return plain.cast(pa.int64()), _mask(is_odd)
-    return none, _mask(array.is_valid())
+        is_there = pc.and_(array.is_valid(), pc.fill_null(pc.not_equal(array, _EMPTY), _NO))
+        is_odd = pc.and_not(is_there, pc.fill_null(is_number, _NO))
+        plain = pc.if_else(pc.fill_null(is_number, _NO), array, pa.NA)
+        return plain.cast(pa.int64()), flags_in(is_odd)
+    return none, flags_in(array.is_valid())
 
 
 def dates_of(array: pa.Array) -> tuple[pa.StringArray, Mask]:
@@ -174,7 +178,7 @@ def dates_of(array: pa.Array) -> tuple[pa.StringArray, Mask]:
         spelled = array.dictionary_encode()
         stated, places = values(spelled.dictionary), spelled.indices
     except pa.ArrowException:
-        stated, places = values(array), pa.array(np.arange(len(array)))
+        stated, places = values(array), of_numbers(np.arange(len(array)))
     found: list[str | None] = []
     is_odd = np.zeros(len(stated) + 1, np.bool_)
     for i, value in enumerate(stated):
@@ -183,16 +187,16 @@ def dates_of(array: pa.Array) -> tuple[pa.StringArray, Mask]:
         except BadValueError:
             found.append(None)
             is_odd[i] = True
-    indices = pc.fill_null(places.cast(pa.int64()), len(stated)).to_numpy(zero_copy_only=False)
-    return pa.array([*found, None], pa.string()).take(pa.array(indices)), is_odd[indices]
+    indices = numbers_in(pc.fill_null(places.cast(pa.int64()), scalar_of(len(stated))))
+    return of_texts([*found, None]).take(of_numbers(indices)), is_odd[indices]
 
 
 def merged(stated: pa.StringArray, of_key: pa.StringArray) -> tuple[pa.StringArray, Mask]:
     """What rows and their keys state together, and where they disagree."""
     stated = _without_empty(stated)
-    is_stated_twice = pc.and_(stated.is_valid(), pc.fill_null(pc.not_equal(of_key, ""), False))
+    is_stated_twice = pc.and_(stated.is_valid(), pc.fill_null(pc.not_equal(of_key, _EMPTY), _NO))
     disagrees = pc.and_(is_stated_twice, pc.not_equal(stated, of_key))
-    return pc.coalesce(stated, of_key), _mask(disagrees)
+    return pc.coalesce(stated, of_key), flags_in(disagrees)
 
 
 def described_tags(
@@ -213,7 +217,7 @@ def described_tags(
         if len({name for name, _ in found}) < len(found):
             is_odd = ~is_odd
     elif tags is not None and pa.types.is_nested(tags.type):
-        is_odd = np.diff(tags.offsets.to_numpy(zero_copy_only=False)) > 0
+        is_odd = np.diff(numbers_in(tags.offsets)) > 0
     elif tags is not None:
         found = [("tags", _without_empty(tags))]
     found += [
@@ -225,16 +229,10 @@ def described_tags(
         before = sources.setdefault(name, column)
         if before is not column:
             # Where only the later column has a value, tags are in another order.
-            differs = pc.or_(before.is_null(), pc.fill_null(pc.not_equal(before, column), False))
-            is_odd = is_odd | _mask(pc.and_(column.is_valid(), differs))
+            differs = pc.or_(before.is_null(), pc.fill_null(pc.not_equal(before, column), _NO))
+            is_odd = is_odd | flags_in(pc.and_(column.is_valid(), differs))
     return tag_maps(list(sources.items()), num_rows), is_odd
 
 
 def _without_empty(texts: pa.StringArray) -> pa.StringArray:
-    return pc.if_else(pc.equal(texts, ""), None, texts)
-
-
-def _mask(column: pa.BooleanArray) -> Mask:
-    """A column of booleans in which null is no."""
-    found: Mask = pc.fill_null(column, False).to_numpy(zero_copy_only=False)
-    return found
+    return pc.if_else(pc.equal(texts, _EMPTY), pa.NA, texts)

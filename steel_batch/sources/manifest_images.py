@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import flags_in, of_flags, of_numbers, scalar_of
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake, LakeObject, why_unusable
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
@@ -72,7 +73,7 @@ class RowImages:
         """Yield the numbers (from 1) of all rows that are images, and the images, in blocks."""
         first = 1
         for block in blocks:
-            numbers = pa.array(np.arange(first, first + block.num_rows))
+            numbers = of_numbers(np.arange(first, first + block.num_rows))
             described = self._as_columns(block)
             is_read = np.zeros(block.num_rows, np.bool_) if described is None else described[1]
             if described is not None and is_read.all():
@@ -80,7 +81,7 @@ class RowImages:
             else:
                 found = self._decided(block, np.flatnonzero(~is_read), first)
                 if described is not None:
-                    mask = pa.array(is_read)
+                    mask = of_flags(is_read)
                     found.append((numbers.filter(mask), described[0].filter(mask)))
                 yield _in_rows(found)
             first += block.num_rows
@@ -108,7 +109,7 @@ class RowImages:
         columns = block.columns
         if columns["key"].type != pa.string():
             return None
-        keys = pc.fill_null(columns["key"], "")
+        keys = pc.fill_null(columns["key"], scalar_of(""))
         said = read_keys(self.pattern, keys)
         is_read = said.is_read
         sizes, etags = pa.nulls(len(keys), pa.int64()), pa.nulls(len(keys), pa.string())
@@ -117,7 +118,7 @@ class RowImages:
             is_read = is_read & ~is_odd
         if "etag" in columns:
             bare = pc.utf8_trim(columns["etag"], characters='"')
-            etags = pc.if_else(sizes.is_valid(), bare, None)
+            etags = pc.if_else(sizes.is_valid(), bare, pa.NA)
         stated = {"line": said.line, "date": said.date, "image_id": said.image_id}
         for name, of_key in stated.items():
             if name not in columns:
@@ -131,13 +132,13 @@ class RowImages:
             if name != "image_id" or self.pattern.text:
                 is_read = is_read & ~disagrees
         if "date" in columns:
-            is_read = is_read & stated["date"].is_valid().to_numpy(zero_copy_only=False)
+            is_read = is_read & flags_in(stated["date"].is_valid())
         tags, is_odd = described_tags(said.tags, columns)
         images = pa.RecordBatch.from_arrays(
             [
                 keys, stated["image_id"], stated["line"], tags, keys,
-                pa.nulls(len(keys), pa.int64()), pc.fill_null(sizes, 0),
-                pc.fill_null(etags, ""), stated["date"],
+                pa.nulls(len(keys), pa.int64()), pc.fill_null(sizes, scalar_of(0)),
+                pc.fill_null(etags, scalar_of("")), stated["date"],
             ],
             schema=IMAGES,
         )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import of_texts
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
@@ -83,7 +84,7 @@ def _csv_block(names: list[str], rows: list[list[str]]) -> RowBlock:
     columns = {}
     for name, values in zip(names, zip(*rows, strict=True), strict=True):
         if name:
-            text = pa.array(values, pa.string())
+            text = of_texts(values)
             columns[name] = text if name == "key" else _stripped(text)
     return RowBlock(columns, len(rows))
 
@@ -91,7 +92,7 @@ def _csv_block(names: list[str], rows: list[list[str]]) -> RowBlock:
 def _stripped(texts: pa.StringArray) -> pa.StringArray:
     """The same as `str.strip` of each."""
     if pc.any(pc.match_substring_regex(texts, r"\A[^!-~]|[^!-~]\z")).as_py():
-        return pa.array([text.strip() for text in texts.to_pylist()], pa.string())
+        return of_texts([text.strip() for text in texts.to_pylist()])
     return texts
 
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from steel_batch.arrays import flags_in, of_flags, of_numbers, of_texts, scalar_of
 from steel_batch.errors import ConfigError, NoImagesError
 from steel_batch.lake import Lake, LakeObject, ListedPage
 from steel_batch.sources.dates import SPELLED
@@ -98,11 +100,11 @@ class Listing:
             images = image_batch(columns, objects["key"], objects["bytes"], objects["etag"])
             is_read = columns.is_read
             if wanted is not None:
-                of_date = pc.equal(columns.date, wanted).fill_null(False)
-                is_read = is_read & of_date.to_numpy(zero_copy_only=False)
-            yield images if is_read.all() else images.filter(pa.array(is_read))
+                of_date = pc.fill_null(pc.equal(columns.date, scalar_of(wanted)), scalar_of(False))
+                is_read = is_read & flags_in(of_date)
+            yield images if is_read.all() else images.filter(of_flags(is_read))
             if not columns.is_read.all():
-                others = objects.filter(pa.array(~columns.is_read)).to_pylist()
+                others = objects.filter(of_flags(~columns.is_read)).to_pylist()
                 refs = filter(None, (self._ref(item, wanted) for item in others))
                 yield from ref_batches(refs, IMAGES)
         self.num_left_out += folders.num_left_out
@@ -178,9 +180,9 @@ class Listing:
 def _columns_of(page: ListedPage) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(
         [
-            pa.array(page.keys, pa.string()),
-            pa.array(page.sizes_bytes, pa.int64()),
-            pa.array(page.etags, pa.string()),
+            of_texts(page.keys),
+            of_numbers(np.array(page.sizes_bytes, np.int64)),
+            of_texts(page.etags),
         ],
         names=["key", "bytes", "etag"],
     )
