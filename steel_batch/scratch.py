@@ -27,13 +27,13 @@ class ScratchFile:
         self.end = 0
         """Its size in bytes."""
 
-    def append(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes) -> None:
         """Write at the end.
 
         Raises:
             LakeError: The disk of temporary files is full.
         """
-        left = memoryview(data).cast("B")
+        left = memoryview(data)
         with naming_a_full_disk(OSError):
             while left:
                 written = os.pwrite(self._descriptor, left, self.end)

@@ -16,9 +16,9 @@ from steel_batch.scratch import scratch_file
 
 NOTED_ROWS: Final = 65_536
 PART_HASHES: Final = 1 << 19
-"""How many hashes are in memory before they are written."""
 NUM_RANGES: Final = 64
 """One range of hashes at a time is searched for equal ones."""
+_NONE: Final = np.array([], np.uint64)
 _FIRST_OF_RANGE: Final = np.arange(NUM_RANGES, dtype=np.uint64) << np.uint64(58)
 
 Hashes = npt.NDArray[np.uint64]
@@ -32,10 +32,20 @@ class DuplicateKeys:
     Args:
         place: The manifest, for messages.
         read_again: Reads the rows once more; called only if two keys have the same hash.
+        noted_rows: How many keys are hashed at once.
+        part_hashes: How many hashes are in memory before they are written.
     """
 
-    def __init__(self, place: str, read_again: Callable[[], Iterator[Numbered]]) -> None:
+    def __init__(
+        self,
+        place: str,
+        read_again: Callable[[], Iterator[Numbered]],
+        *,
+        noted_rows: int = NOTED_ROWS,
+        part_hashes: int = PART_HASHES,
+    ) -> None:
         self._place, self._read_again = place, read_again
+        self._noted_rows, self._part_hashes = noted_rows, part_hashes
         self._held = contextlib.ExitStack()
         self._keys: list[pa.Array] = []
         self._num_keys = 0
@@ -57,7 +67,7 @@ class DuplicateKeys:
         for _, images in rows:
             self._keys.append(images["object_key"])
             self._num_keys += images.num_rows
-            if self._num_keys >= NOTED_ROWS:
+            if self._num_keys >= self._noted_rows:
                 self._record()
             yield images
 
@@ -69,17 +79,17 @@ class DuplicateKeys:
         self._con.unregister("noted")
         self._hashes.append(hashes)
         self._num_hashes += len(hashes)
-        if self._num_hashes >= PART_HASHES:
+        if self._num_hashes >= self._part_hashes:
             self._write()
 
     def _write(self) -> None:
         """Append the hashes that are in memory to the file, sorted."""
-        hashes = np.sort(np.concatenate(self._hashes))
+        hashes = np.sort(np.concatenate([_NONE, *self._hashes]))
         self._hashes, self._num_hashes = [], 0
         start = int(self._edges[-1][-1]) if self._edges else 0
         edges = np.searchsorted(hashes, _FIRST_OF_RANGE)
         self._edges.append(np.append(edges, len(hashes)) + start)
-        self._file.append(hashes.data)
+        self._file.append(hashes.tobytes())
 
     def _suspects(self) -> Iterator[Hashes]:
         """Yield the hashes that occur more than once."""
@@ -90,7 +100,7 @@ class DuplicateKeys:
                 start, stop = edges[number : number + 2].tolist()
                 data = self._file.read(start * 8, (stop - start) * 8)
                 found.append(np.frombuffer(data, np.uint64))
-            hashes = np.sort(np.concatenate(found))
+            hashes = np.sort(np.concatenate([_NONE, *found]))
             yield np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
 
     def find(self) -> str | None:
