@@ -1,26 +1,30 @@
-"""How every module here opens DuckDB."""
+"""How every module here opens DuckDB, and temporary files for what does not fit in memory."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import duckdb
 import pyarrow as pa
 
 from steel_batch import interrupt
-from steel_batch.scratch import naming_a_full_disk
+from steel_batch.errors import LakeError
 
 MEMORY: Final = "256MB"
 """What scratch databases keep in memory; the rest is on disk. DuckDB's own limit is four fifths
 of the machine's memory, and a plan of a hundred million images would use all of it."""
 THREADS: Final = 4
 """Each thread needs memory of its own, and they mostly wait for Python."""
+
+_FULL: Final = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
 
 def connect() -> duckdb.DuckDBPyConnection:
@@ -170,3 +174,67 @@ def _silent(con: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """
     con.execute("SET enable_progress_bar = false")
     return con
+
+
+class ScratchFile:
+    """A file that is written at its end and read anywhere.
+
+    Args:
+        descriptor: Of the file, which is empty.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self.end = 0
+        """Its size in bytes."""
+
+    def append(self, data: bytes) -> None:
+        """Write at the end.
+
+        Raises:
+            LakeError: The disk of temporary files is full.
+        """
+        left = memoryview(data)
+        with naming_a_full_disk(OSError):
+            while left:
+                written = os.pwrite(self._descriptor, left, self.end)
+                self.end += written
+                left = left[written:]
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read some of what was written."""
+        return os.pread(self._descriptor, length, start)
+
+
+@contextlib.contextmanager
+def scratch_file() -> Iterator[ScratchFile]:
+    """Open a file, deleted at the end of the block.
+
+    Raises:
+        LakeError: The disk of temporary files is full.
+    """
+    with contextlib.ExitStack() as held:
+        with naming_a_full_disk(OSError):
+            folder = held.enter_context(tempfile.TemporaryDirectory(prefix="steel-batch-"))
+            file = held.enter_context(Path(folder, "rows").open("x+b", buffering=0))
+        yield ScratchFile(file.fileno())
+
+
+@contextlib.contextmanager
+def naming_a_full_disk(*kinds: type[Exception]) -> Iterator[None]:
+    """State which folder is full, if an error of these kinds says so.
+
+    Raises:
+        LakeError: The disk of temporary files is full.
+    """
+    try:
+        yield
+    except kinds as error:
+        # DuckDB has several error types for a full disk; all contain the system's words.
+        full = [reason for reason in _FULL if reason in str(error)]
+        if not full:
+            raise
+        raise LakeError(
+            f"the folder of temporary files, {tempfile.gettempdir()}: {full[0]}. Free space "
+            "there, or set TMPDIR to a larger folder."
+        ) from error

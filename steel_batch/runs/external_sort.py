@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import interrupt
-from steel_batch.arrays import of_numbers
-from steel_batch.scratch import ScratchFile, scratch_file
+from steel_batch.database import ScratchFile, scratch_file
+from steel_batch.sources.arrays import of_numbers
 
 PART_BYTES: Final = 16 << 20
 """What is sorted in memory."""

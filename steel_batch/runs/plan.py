@@ -21,12 +21,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.arrays import numbers_in, of_numbers, scalar_of
 from steel_batch.config import canonical_place
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
 from steel_batch.lake.documents import parse_json, record_of
 from steel_batch.lake.format_version import FileFormat
+from steel_batch.sources.arrays import numbers_in, of_numbers, scalar_of
 
 FORMAT: Final = FileFormat("the plan of a run", newest=3)
 """Of the footer's entry and of the columns; in format 1 the digest left out `_NAMES` and tags."""

@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.arrays import numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.database import load_stream, name_of, scratch_database
 from steel_batch.lake import Lake
 from steel_batch.runs.in_order import (
@@ -38,6 +37,7 @@ from steel_batch.runs.in_order import (
 )
 from steel_batch.runs.other_keys import find_other_keys
 from steel_batch.runs.plan import FOOTER_KEY, FORMAT, KNOWN, RETRY, PlanInfo, text_of
+from steel_batch.sources.arrays import numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.sources.image_ref import ImageColumns, ImageRef, ref_batches
 from steel_batch.sources.look_up import look_up
 

@@ -17,9 +17,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import numbers_in
 from steel_batch.config import Limits
 from steel_batch.errors import InputError
+from steel_batch.sources.arrays import numbers_in
 from steel_batch.sources.dates import read_date
 
 _AROUND: Final = " \t\r\n\v\f\0\u00a0\u200b\ufeff"

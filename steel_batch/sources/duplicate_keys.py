@@ -11,8 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from steel_batch import interrupt
-from steel_batch.database import scratch_database
-from steel_batch.scratch import scratch_file
+from steel_batch.database import scratch_database, scratch_file
 
 NOTED_ROWS: Final = 65_536
 PART_HASHES: Final = 1 << 19

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import schema
-from steel_batch.arrays import flags_in, numbers_in, of_flags, of_numbers, of_texts
+from steel_batch.sources.arrays import flags_in, numbers_in, of_flags, of_numbers, of_texts
 from steel_batch.sources.dates import STRICT, date_of
 from steel_batch.sources.image_ref import IMAGES
 from steel_batch.sources.key_pattern import IMAGE_SUFFIXES, TOKEN, KeyPattern

@@ -9,9 +9,9 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import scalar_of
 from steel_batch.errors import NotAFileError, OutsideLakeError
 from steel_batch.lake import Lake
+from steel_batch.sources.arrays import scalar_of
 
 LOOKUP_THREADS: Final = 32
 

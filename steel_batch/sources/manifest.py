@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import scalar_of
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import (
     ConfigError,
@@ -23,6 +22,7 @@ from steel_batch.errors import (
     NoImagesError,
 )
 from steel_batch.lake import Lake
+from steel_batch.sources.arrays import scalar_of
 from steel_batch.sources.contract import span_of
 from steel_batch.sources.duplicate_keys import DuplicateKeys, Numbered
 from steel_batch.sources.image_ref import ImageRef, refs_of

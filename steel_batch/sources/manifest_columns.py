@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import flags_in, numbers_in, of_numbers, of_texts, scalar_of
+from steel_batch.sources.arrays import flags_in, numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.sources.columns import (
     BadValueError,
     date_from,

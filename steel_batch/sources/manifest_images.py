@@ -15,9 +15,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import flags_in, of_flags, of_numbers, scalar_of
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake, LakeObject, why_unusable
+from steel_batch.sources.arrays import flags_in, of_flags, of_numbers, scalar_of
 from steel_batch.sources.columns import BadValueError, date_from, shown, size_from, text_of
 from steel_batch.sources.dates import EXPECTED
 from steel_batch.sources.duplicate_keys import Numbered

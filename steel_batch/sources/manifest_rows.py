@@ -11,10 +11,10 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import of_texts
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
+from steel_batch.sources.arrays import of_texts
 from steel_batch.sources.columns import (
     BadValueError,
     check_texts,

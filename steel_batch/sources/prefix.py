@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from steel_batch.arrays import flags_in, of_flags, of_numbers, of_texts, scalar_of
 from steel_batch.errors import ConfigError, NoImagesError
 from steel_batch.lake import Lake, LakeObject, ListedPage
+from steel_batch.sources.arrays import flags_in, of_flags, of_numbers, of_texts, scalar_of
 from steel_batch.sources.dates import SPELLED
 from steel_batch.sources.image_ref import (
     IMAGES,

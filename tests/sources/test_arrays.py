@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steel_batch.arrays import (
+from steel_batch.sources.arrays import (
     flags_in,
     numbers_in,
     of_flags,
