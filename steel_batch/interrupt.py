@@ -38,6 +38,7 @@ NOTICE_SECONDS: Final = 2.0
 MESSAGE: Final = "interrupted: run the same command again to resume."
 SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_before_exit: Final[list[Callable[[], object]]] = []
 _shield: contextvars.ContextVar[bool] = contextvars.ContextVar("shield", default=False)
 
 
@@ -343,6 +344,22 @@ def is_shielded() -> bool:
             return True
         error = error.__context__
     return False
+
+
+def before_exit(call: Callable[[], object]) -> None:
+    """Have this called at `exit_now`, after which Python's own exit handlers are not called."""
+    _before_exit.append(call)
+
+
+def exit_now(code: int) -> NoReturn:
+    """End an interrupted process whose resources are released.
+
+    Exit handlers of libraries are left out: they could change the exit code.
+    """
+    _call_all(_before_exit)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def leave(message: str = MESSAGE) -> NoReturn:

@@ -120,6 +120,17 @@ def once_worked(seconds: float) -> Callable[[subprocess.Popen[str]], str]:
     return wait
 
 
+def once_in(folder: Path) -> Callable[[subprocess.Popen[str]], str]:
+    """Wait until a command has put something into a folder, or has ended."""
+
+    def wait(process: subprocess.Popen[str]) -> str:
+        while process.poll() is None and not any(folder.iterdir()):
+            time.sleep(0.005)
+        return ""
+
+    return wait
+
+
 def once_asked(server: socket.socket, num_refused: int) -> Callable[[subprocess.Popen[str]], str]:
     """Wait until a command has connected to a server that never answers.
 

@@ -6,7 +6,6 @@ commands, and `call` runs one.
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -46,10 +45,7 @@ def main(command: str | None = None) -> NoReturn:
     else:
         code = call(cli, [command, *sys.argv[1:]], prog_name="steel-batch")
     if interrupt.is_requested():
-        # Resources are released by now. Exit handlers of libraries could change the exit code.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+        interrupt.exit_now(code)
     sys.exit(code)
 
 

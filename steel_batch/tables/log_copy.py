@@ -32,6 +32,7 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Transaction
 from deltalake.transaction import AddAction, RemoveAction
 
+from steel_batch import interrupt
 from steel_batch.errors import ChangedObjectError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.documents import read_document
@@ -268,6 +269,9 @@ def log_copy(store: Lake, table: str) -> LogCopy:
 @functools.lru_cache(maxsize=64)
 def _log_copy(_url: str, _endpoint_url: str | None, table: str, _pid: int) -> LogCopy:
     return LogCopy(table)
+
+
+interrupt.before_exit(_log_copy.cache_clear)  # which deletes their folders
 
 
 def _needed(listed: Mapping[str, str], base: int, copied: Collection[str]) -> dict[str, str]:

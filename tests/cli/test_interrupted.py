@@ -33,6 +33,7 @@ from tests.interrupting import (
     interrupt,
     interrupt_again_and_again,
     once_asked,
+    once_in,
     once_said,
     once_worked,
     steel_batch,
@@ -144,6 +145,23 @@ def test_a_long_query_ends_at_once(store: Lake) -> None:
     assert (ended.was_running, ended.code) == (True, 130), ended
     assert ended.out == ""
     assert ended.err.endswith(f"{MESSAGE}\n")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=lambda how: how.name)
+def test_temporary_files_are_deleted(
+    how: signal.Signals, store: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for day in range(1, 6):
+        commit_run(store, image_keys(4), date=f"2026-10-{day:02d}")
+    place = tmp_path / "temporary"
+    place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(place))
+    code = 0
+    while code == 0:  # it may end before the signal comes
+        ended = interrupt(steel_batch("gc", "--store", store.url), how, once_in(place))
+        code = ended.code
+    assert code == 130, ended
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.ray
