@@ -58,6 +58,7 @@ IMAGE_CODES: Final = (
     "wrong_size",
     "crashed_decoder",
     "hung_decoder",
+    "not_a_number",
     "missing",
     "changed",
     "not_a_file",

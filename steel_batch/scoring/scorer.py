@@ -272,8 +272,10 @@ class ShardScorer:
                     shapes[place], decoders[place] = shape, None
                 output = self._infer(slot, num, decodes=bool(loaded))
                 peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
-                for place in rest:
-                    if isinstance(shapes[place], ImageError):
+                for place in np.flatnonzero(~np.isfinite(peak_NC).all(axis=1)).tolist():
+                    shapes[place] = self._no_number(shapes[place])
+                for place, shape in enumerate(shapes):
+                    if isinstance(shape, ImageError):
                         count_NC[place] = 0
                 marked = np.flatnonzero(count_NC.any(axis=1))
                 # The slot takes another batch while the masks of this one are described.
@@ -285,6 +287,18 @@ class ShardScorer:
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             stream = describer.describe(places, sizes, peak_NC, count_NC)
         return Scores(shapes=shapes, peak_NC=peak_NC, described=[stream], gpu_decoders=decoders)
+
+    def _no_number(self, shape: Shape | ImageError) -> ImageError:
+        """The error of an image whose peaks are not numbers: no pixel exceeds a threshold then."""
+        if isinstance(shape, ImageError):
+            return shape
+        provenance = self._runtime.provenance
+        return ImageError(
+            f"the engine's output for it is not a number ({provenance.runtime} "
+            f"{provenance.precision}); this happens where {provenance.precision} overflows. Score "
+            "it with --precision fp32, or use another engine.",
+            code="not_a_number",
+        )
 
     def _load(self, slot: Slot, index: int, source: Callable[[int], Image]) -> Shape | ImageError:
         """Load one image into the slot; return its source's height and width, or its error."""

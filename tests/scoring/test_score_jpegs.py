@@ -97,6 +97,23 @@ class DeviceRuntime:
         self._runtime.close()
 
 
+class OverflowingRuntime(DeviceRuntime):
+    """Computes no number for every third image of a batch."""
+
+    @contextmanager
+    def _slot(self) -> Iterator[DeviceSlot]:
+        with self._runtime.acquire() as slot:
+            yield OverflowingSlot(slot, self.given)
+
+
+class OverflowingSlot(DeviceSlot):
+    def infer(self, num_images: int) -> Output:
+        output = super().infer(num_images)
+        peak_NC = output.peak_NC.copy()
+        peak_NC[::3, -1] = np.nan
+        return dataclasses.replace(output, peak_NC=peak_NC)
+
+
 def shard() -> ShardInput:
     keys = [file.name for file in FILES]
     columns = {"image_key": keys, "image_id": keys, "tags": [[] for _ in keys]}
@@ -160,6 +177,27 @@ def looks(found: Scores) -> np.ndarray:
 @pytest.fixture
 def lake(tmp_path: Any) -> Lake:
     return Lake(str(tmp_path))
+
+
+def test_an_image_for_which_the_engine_computes_no_number_is_quarantined(lake: Lake) -> None:
+    """Its mask is empty, as NaN exceeds no threshold: it would pass as an image without defects."""
+    given = check_jpegs(shard(), HEIGHT, WIDTH)
+    sound = scores(DeviceRuntime(open_cpu()), given, lake)
+    found = scores(OverflowingRuntime(open_cpu()), given, lake)
+    size = open_cpu().batch_size
+    num_refused = 0
+    for place, before in enumerate(outcomes(sound)):
+        if place % size % 3 or isinstance(sound.shapes[place], ImageError):
+            assert outcomes(found)[place] == before
+            assert defects(found)[place] == defects(sound)[place]
+            continue
+        error = found.shapes[place]
+        assert isinstance(error, ImageError)
+        assert error.code == "not_a_number"
+        assert "not a number (tensorrt fp16)" in error.message
+        assert len(defects(found)[place]) == 0
+        num_refused += 1
+    assert num_refused
 
 
 def test_looks_are_those_of_the_pixels_that_were_scored(lake: Lake) -> None:
