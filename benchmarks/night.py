@@ -328,7 +328,9 @@ def night(num_images: int, folder: Path, store: str, server: DelayedS3 | None) -
         with meters.stage("score"):
             _score(state, workers, meters)
         with meters.stage("resume"):
+            state.attempt.is_new = False  # as in another process, which does not know the receipts
             state.attempt.resume()
+            state.attempt.is_new = True
         with meters.stage("merge"):
             merged = _merge(state, workers, meters)
         with meters.stage("commit"):
