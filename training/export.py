@@ -154,7 +154,7 @@ def check_graph(
         distances.append(distance[distance < WIDEST_BAND[precision]])
         num_differing += int(np.count_nonzero(differs_HW))
         num_pixels += differs_HW.size
-        expected_peak = 1 / (1 + np.exp(-logits.max(axis=(1, 2))))
+        expected_peak = torch.sigmoid(torch.from_numpy(logits.max(axis=(1, 2)))).numpy()
         peak_difference = max(peak_difference, float(np.abs(peak[0] - expected_peak).max()))
         counted = [np.count_nonzero(mask & bit) for bit in bits]
         if not np.array_equal(count[0], np.array(counted, np.float32)):

@@ -8,7 +8,7 @@ suffixes: N images, C classes, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -164,7 +164,7 @@ def _ask(teachers: Sequence[Teacher], dataset: Dataset, index: int) -> list[Logi
 
 
 def _mean_probability(logits: Sequence[Logits], temperature: float) -> Logits:
-    softened = [1 / (1 + np.exp(-each / np.float32(temperature))) for each in logits]
+    softened = [_sigmoid(each / np.float32(temperature)) for each in logits]
     return np.asarray(np.mean(softened, axis=0), np.float32)
 
 
@@ -232,6 +232,11 @@ def at_full_size(values: Logits, num_classes: int, height: int, width: int) -> L
     )
 
 
+def _sigmoid(logits: Any) -> Any:
+    """Written so that no logit overflows."""
+    return (1 + np.tanh(logits / 2)) / 2
+
+
 def _is_highest(logits: Logits, peak_C: npt.NDArray[np.float32]) -> bool:
-    highest = 1 / (1 + np.exp(-logits.max(axis=(1, 2)).astype(np.float64)))
+    highest = _sigmoid(logits.max(axis=(1, 2)).astype(np.float64))
     return bool(np.abs(highest - peak_C).max() < PEAK_TOLERANCE)
