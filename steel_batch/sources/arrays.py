@@ -78,3 +78,11 @@ def _bits(data: pa.Buffer | None, array: pa.Array) -> npt.NDArray[np.bool_]:
     packed = np.frombuffer(data or b"", np.uint8)
     bits = np.unpackbits(packed, count=stop, bitorder="little")
     return bits[array.offset :].view(np.bool_)
+
+
+def bytes_of(batch: pa.RecordBatch) -> int:
+    """The bytes of a batch's values; about, where PyArrow cannot count those of a view of text."""
+    try:
+        return int(batch.nbytes)
+    except pa.ArrowTypeError:  # by PyArrow 21
+        return int(batch.get_total_buffer_size())

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
-from steel_batch.sources.arrays import of_texts
+from steel_batch.sources.arrays import bytes_of, of_texts
 from steel_batch.sources.columns import (
     BadValueError,
     check_texts,
@@ -141,7 +141,7 @@ def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Ro
 
 def weight(batch: pa.RecordBatch) -> float:
     """How many rows a batch counts as: many, if they are large."""
-    return float(max(batch.num_rows, batch.nbytes / BLOCK_BYTES * COLUMN_ROWS))
+    return float(max(batch.num_rows, bytes_of(batch) / BLOCK_BYTES * COLUMN_ROWS))
 
 
 def _parquet_blocks(

@@ -20,6 +20,7 @@ from steel_batch import schema
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, InputError, LakeError
 from steel_batch.lake import Lake
+from steel_batch.sources.arrays import bytes_of
 from steel_batch.sources.columns import (
     BadValueError,
     check_texts,
@@ -150,7 +151,7 @@ def _described(
                     with _naming(key, row, name, written):
                         check_texts(batch.column(written), limits)
                 batches.append(batch)
-                num_bytes += batch.nbytes
+                num_bytes += bytes_of(batch)
             count = batch if isinstance(batch, int) else batch.num_rows
             averages.append(np.full(count, average, np.int64))
             num_rows, row = num_rows + count, row + count
