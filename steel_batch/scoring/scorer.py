@@ -89,7 +89,8 @@ class ShardScorer:
         self._watchdog = (
             Watchdog(decoding.decode_seconds, infer_seconds) if decoding.decode_seconds else None
         )
-        self._num_threads = num_threads
+        # Where each thread has a batch of its own, passing images on would only cost time.
+        self._num_parts = 1 if num_threads <= runtime.num_slots else num_threads
         self._isolating = threading.Lock()
         self._workers = ThreadPoolExecutor(num_threads, "decode")
         num_batches = BATCHES_PER_SLOT * runtime.num_slots
@@ -261,11 +262,14 @@ class ShardScorer:
 
                 loaded = self._watched(slot.load_jpegs, jpegs)
                 rest = sorted(set(range(num)) - loaded)
-                step = max(1, -(-len(rest) // self._num_threads))
+                step = max(1, -(-len(rest) // self._num_parts))
                 parts = [rest[start : start + step] for start in range(0, len(rest), step)]
-                loading = [self._workers.submit(load, part) for part in parts]
-                wait(loading)  # also if one fails: another batch uses the slot next
-                found = itertools.chain.from_iterable(future.result() for future in loading)
+                loading = [self._workers.submit(load, part) for part in parts[1:]]
+                try:
+                    first = load(parts[0]) if parts else []
+                finally:
+                    wait(loading)  # also if one fails: another batch uses the slot next
+                found = itertools.chain(first, *(future.result() for future in loading))
                 shapes: list[Shape | ImageError] = [size] * num
                 decoders = [slot.jpeg_decoder] * num
                 for place, shape in zip(rest, found, strict=True):
