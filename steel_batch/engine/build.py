@@ -1,4 +1,4 @@
-"""Makes a missing compiled plan: compiles it, checks it against ONNX Runtime, and stores it.
+"""Makes a missing compiled plan: compiles it, refuses one unlike ONNX Runtime, and stores it.
 
 A builder holds a lease, so if several actors miss the same compiled plan, one builds it.
 """
