@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.run
 	$(BIN)/steel-batch demo
 
-# The parts run in parallel, in more processes than there are cores: many tests wait for others.
+# The parts run in parallel, in more processes than there are cores, as many tests wait for others.
 test: $(VENV)/.test browser machines
 	$(MAKE) --no-print-directory --jobs 3 test-training test-without-ray test-with-ray
 
@@ -22,7 +22,7 @@ SPREAD := --dist loadfile --no-loadscope-reorder
 # Tests with Ray take longest, as they wait for processes of Ray: the others leave them the cores.
 LATER := nice -n 5
 test-without-ray: $(VENV)/.test
-	$(LATER) $(PYTEST) -n 3 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
+	$(LATER) $(PYTEST) -n 2 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
 
 # Only files with such tests are imported: each process would spend seconds on the others.
 test-with-ray: $(VENV)/.test
