@@ -5,7 +5,7 @@
 It is moto's server behind a few lines for puts with the condition ``If-None-Match``:
 
 - ``decides``: one after the other, as moto by itself lets two of eight concurrent ones succeed.
-- ``ignores``: the condition has no effect.
+- ``ignores``: conditions have no effect, ``If-Match`` of reads included.
 - ``refuses``: 501 to every conditional put.
 - ``late``: a writer that comes later gets 412, and of concurrent ones all succeed: whether there is
   an object is looked up first, and what is put stands when all that looked together have put.
@@ -57,6 +57,8 @@ class Server:
         if self._log is not None:
             path, query = request["PATH_INFO"], request["QUERY_STRING"]
             self._log.write(f"{request['REQUEST_METHOD']} {path}{'?' if query else ''}{query}\n")
+        if self._kind == "ignores":
+            request.pop("HTTP_IF_MATCH", None)
         is_write = request["REQUEST_METHOD"] in ("PUT", "POST")
         if not is_write or "HTTP_IF_NONE_MATCH" not in request:
             return self._app(request, start)

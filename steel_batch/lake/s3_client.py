@@ -123,8 +123,8 @@ class Client:
         signed: str = await client.generate_presigned_url("get_object", Params=names)
         return signed.partition("?")[0]
 
-    async def get_signed(self, url: str, headers: dict[str, str]) -> tuple[int, bytes]:
-        """Make one GET request, signed as botocore signs it; its status and body."""
+    async def get_signed(self, url: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
+        """Make one GET request, signed as botocore signs it; its status, ETag and body."""
         client = await self._fs.set_session()
         credentials = await self._fs.session.get_credentials()
         if credentials is None:
@@ -134,7 +134,7 @@ class Client:
         region = DEFAULT_REGION if region in NO_REGION else region
         S3SigV4Auth(await credentials.get_frozen_credentials(), "s3", region).add_auth(request)
         answer = await client._endpoint.http_session.send(request.prepare())
-        return answer.status_code, await answer.content
+        return answer.status_code, answer.headers.get("ETag", ""), await answer.content
 
     async def retried(
         self, what: str, request: Callable[[], Awaitable[T]], *, at_once: bool = False

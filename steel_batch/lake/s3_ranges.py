@@ -38,11 +38,12 @@ class Ranges:
         self._client, self._bucket, self._root = client, bucket, root
         self._urls: OrderedDict[str, str] = OrderedDict()
 
-    async def get(self, request: ReadRequest) -> bytes | None:
+    async def get(self, request: ReadRequest) -> tuple[bytes, str] | None:
         """Read a range of an object with a known etag.
 
         Returns:
-            Its bytes, fewer where the object ends; None if an ordinary request is to be made.
+            Its bytes, fewer where the object ends, and the ETag that the store states; None if an
+            ordinary request is to be made.
 
         Raises:
             ClientError: The store's answer.
@@ -51,9 +52,10 @@ class Ranges:
             return None
         last = request.offset + request.length - 1
         headers = {"Range": f"bytes={request.offset}-{last}", "If-Match": f'"{request.etag}"'}
-        status, body = await self._client.get_signed(await self._url_of(request.key), headers)
+        url = await self._url_of(request.key)
+        status, etag, body = await self._client.get_signed(url, headers)
         if status == _PARTIAL:
-            return body
+            return body, etag
         if status in _TOLD or status >= 500:
             raise _error_of(status, body)
         return None

@@ -102,6 +102,21 @@ def test_a_range_of_another_object_is_refused(behind_proxy: Lake) -> None:
     assert "was replaced" in changed.message
 
 
+@pytest.mark.parametrize("length", [700, None])
+def test_an_object_that_was_replaced_is_noticed_on_a_store_that_ignores_conditions(
+    length: int | None, ignoring_endpoint: str
+) -> None:
+    """A range, and an object as a whole: the answer states another etag."""
+    lake = Lake(new_bucket(ignoring_endpoint), endpoint_url=ignoring_endpoint)
+    lake.write("k", DATA)
+    request = ReadRequest(key="k", offset=0, length=length, etag=etag_of(lake, "k"))
+    assert lake.read_many([request]) == [DATA[:length]]
+    lake.write("k", DATA[::-1])
+    (changed,) = lake.read_many([request])
+    assert isinstance(changed, ChangedObjectError)
+    assert "was replaced: its etag has changed" in changed.message
+
+
 def test_a_store_that_takes_only_ordinary_requests_is_asked_by_those(
     behind_proxy: Lake, proxy: FaultProxy
 ) -> None:
