@@ -30,7 +30,7 @@ from steel_batch.lake.throttle import Throttle
 
 T = TypeVar("T")
 
-READS_AT_ONCE: Final = 64
+READS_AT_ONCE: Final = 96
 POLL_SECONDS: Final = 0.2
 SLOWEST_BYTES: Final = 100_000
 """Bytes per second that an upload takes at least; a slower one has stalled."""

@@ -36,7 +36,7 @@ class Pace:
     """About how many it has at most, as they are held until the chain arrives."""
     first_members: int = 16
     """After so many members, their average size decides the length of a stretch."""
-    most_stretches: int = 64
+    most_stretches: int = 96
     """How many are read or held at once: half as many where members are small, as then each has a
     window of megabytes."""
 
