@@ -299,8 +299,8 @@ class ShardScorer:
         provenance = self._runtime.provenance
         return ImageError(
             f"the engine's output for it is not a number ({provenance.runtime} "
-            f"{provenance.precision}); this happens where {provenance.precision} overflows. Score "
-            "it with --precision fp32, or use another engine.",
+            f"{provenance.precision}): its values overflow, or the engine is damaged. Use a "
+            "--precision with a wider range, or another engine.",
             code="not_a_number",
         )
 
