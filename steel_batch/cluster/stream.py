@@ -10,7 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
-from typing import Final
+from typing import Any, Final
 
 import ray
 import ray.data
@@ -19,9 +19,11 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import interrupt
+from steel_batch.cluster import own_head
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal
+from steel_batch.cluster.own_actors import own_actors
 from steel_batch.cluster.pool import READ_CPUS, ActorPool
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.read_stage import ReadStage
@@ -140,6 +142,22 @@ class ShardStream:
         return self._results
 
     def _iterate(self) -> Generator[ShardResult, None, None]:
+        with (
+            own_actors() if own_head.is_running() else contextlib.nullcontext(),
+            interrupt.restored(),
+            ray_errors(),
+            contextlib.closing(self._batches()) as found,
+        ):
+            for batch in found:
+                interrupt.check()
+                for result in ShardResult.from_wire(batch):
+                    result.check()
+                    yield result
+            if error := result_of(self._dispatcher.refusal.remote()):
+                raise error
+
+    def _batches(self) -> Any:
+        """The generator of the dataset's tables, which executes it."""
         pool = self._pool
         _configure_data(pool.memory_bytes(self._setup.shard_bytes))
         dataset = (
@@ -166,19 +184,9 @@ class ShardStream:
                 ),
             )
         )
-        batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-        with (
-            interrupt.restored(),
-            ray_errors(),
-            contextlib.closing(iter(batches)) as found,
-        ):
-            for batch in found:
-                interrupt.check()
-                for result in ShardResult.from_wire(batch):
-                    result.check()
-                    yield result
-            if error := result_of(self._dispatcher.refusal.remote()):
-                raise error
+        return iter(
+            dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+        )
 
 
 class _StopWhenAsked(ExecutionCallback):  # type: ignore[misc]

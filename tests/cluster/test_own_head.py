@@ -34,7 +34,7 @@ def test_it_starts_no_server_of_a_dashboard_and_ends_with_its_command() -> None:
         command.communicate()
     assert "raylet" in started
     assert "gcs_server" in started
-    for absent in ("dashboard/dashboard.py", "log_monitor.py", "autoscaler"):
+    for absent in ("dashboard/dashboard.py", "dashboard/agent.py", "log_monitor.py", "autoscaler"):
         assert absent not in started
     give_up = time.monotonic() + 60
     while (left := _commands_with(session)) and time.monotonic() < give_up:
