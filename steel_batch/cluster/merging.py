@@ -47,11 +47,14 @@ def merge_files(
 ) -> tuple[dict[Cut, DataFile], dict[int, str]]:
     """Merge shards into files, many at once. An error cancels the running merges.
 
+    A single file is merged by this process: starting another one takes longer than most merges.
+
     Args:
         store: The store.
         run_id: The run.
         cuts: The files.
-        on_file: Called with each finished file and its counts of requests (`Lake.counts`).
+        on_file: Called with each finished file and what other processes' requests to the store
+            met with (`Lake.counts`).
 
     Returns:
         The complete files, and the damage found in shards of the others.
@@ -59,6 +62,8 @@ def merge_files(
     Raises:
         LakeError: The store failed for good.
     """
+    if len(cuts) == 1:
+        return _merge_here(store, run_id, cuts[0], on_file)
     agreement = Agreement.of_this_machine(store)
     merge = ray.remote(num_cpus=MERGE_CPUS, max_retries=3)(_merge)
     files: dict[Cut, DataFile] = {}
@@ -78,11 +83,26 @@ def merge_files(
             if isinstance(result, DataFile):
                 files[cut] = result
             elif isinstance(result, DamagedShardsError):
-                log.warning("cannot merge file %d: %s", cut[0], result)
-                damaged |= result.shards
+                damaged |= _damage_in(cut, result)
             else:
                 raise result
     finally:
         for task in running:
             ray.cancel(task)
     return files, damaged
+
+
+def _merge_here(
+    store: Lake, run_id: str, cut: Cut, on_file: Callable[[Mapping[str, int]], None]
+) -> tuple[dict[Cut, DataFile], dict[int, str]]:
+    try:
+        files, damaged = {cut: merge_shards(store, run_id, *cut)}, {}
+    except DamagedShardsError as error:
+        files, damaged = {}, _damage_in(cut, error)
+    on_file({})
+    return files, damaged
+
+
+def _damage_in(cut: Cut, error: DamagedShardsError) -> dict[int, str]:
+    log.warning("cannot merge file %d: %s", cut[0], error)
+    return error.shards
