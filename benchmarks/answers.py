@@ -34,7 +34,7 @@ from steel_batch.tables.commit import land
 from steel_batch.tables.committed import read_rows
 from steel_batch.tables.merge import write_file
 from steel_batch.tables.summary import FIELDS, summarize
-from steel_batch.tables.table_log import ensure_tables, live_files
+from steel_batch.tables.table_log import ensure_tables, live_files, write_checkpoints
 
 ENGINE = "made-0123456789ab"
 CLASSES = ("pits", "lines", "scratches", "scabs")
@@ -104,6 +104,9 @@ def make_year(store: Lake, num_dates: int, num_images: int) -> None:
         batches = read_rows(store, files, FIELDS)
         summary = summarize(batches, CLASSES, run_id)
         write(store, layout.CLASS_SUMMARIES, run_id, date, summary, schema.CLASS_SUMMARIES)
+        for table in layout.TABLES:
+            live_files(store, table, ENGINE, date)
+        write_checkpoints(store)  # as each run does
 
 
 def write(

@@ -6,7 +6,6 @@ log: see `tables.statistics`.
 
 from __future__ import annotations
 
-import datetime
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import missing_columns
+from steel_batch.tables.folder_dataset import FORMAT, FolderDataset, fragments_of
 from steel_batch.tables.table_log import SCHEMAS, LiveFile, files_of, open_table
 
 _UNREADABLE: Final = ("reading the stream registered as", "arrow_scan: get_next failed()")
@@ -114,34 +114,29 @@ def open_dataset(
     # If an earlier build wrote the store last, new columns are null.
     fields = pa.schema([*found, *missing_columns(opened, SCHEMAS[table])])
     files = files_of(opened, table) if files is None else files
-    sizes = {file.key.removeprefix(f"{table}/"): file.size_bytes for file in files}
-    there = pa_fs.PyFileSystem(
-        DeltaStorageHandler(store.uri(table), store.storage_options(), sizes)
-    )
     whole = {file.key.removeprefix(f"{table}/"): file for file in files if file.kept is None}
     cut = {
         _copy_kept(store, file, scratch / f"{table}-{number}.parquet"): file
         for number, file in enumerate(files)
         if file.kept is not None
     }
-    parts = [_dataset(whole, fields, there)]
+    parts: list[ds.Dataset]
+    if store.is_s3:
+        sizes = {path: file.size_bytes for path, file in whole.items()}
+        handler = DeltaStorageHandler(store.uri(table), store.storage_options(), sizes)
+        parts = [_dataset(whole, fields, pa_fs.PyFileSystem(handler))]
+    else:
+        parts = [FolderDataset(store.uri(table), whole, fields)]
     if cut:
         parts.append(_dataset(cut, fields, pa_fs.LocalFileSystem()))
-    return ds.dataset(parts)
+    return ds.dataset(parts) if len(parts) > 1 else parts[0]
 
 
 def _dataset(
     files: Mapping[str, LiveFile], fields: pa.Schema, filesystem: pa_fs.FileSystem
 ) -> ds.FileSystemDataset:
-    kind = ds.ParquetFileFormat(
-        default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True)
-    )
-    fragments = []
-    for path, file in files.items():
-        date = pa.scalar(datetime.date.fromisoformat(file.date), fields.field("date").type)
-        place = (ds.field("engine") == file.engine) & (ds.field("date") == date)
-        fragments.append(kind.make_fragment(path, filesystem, partition_expression=place))
-    return ds.FileSystemDataset(fragments, fields, kind, filesystem)
+    fragments = fragments_of(files, fields, filesystem)
+    return ds.FileSystemDataset(fragments, fields, FORMAT, filesystem)
 
 
 def _copy_kept(store: Lake, file: LiveFile, target: Path) -> str:
