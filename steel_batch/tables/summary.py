@@ -1,17 +1,22 @@
 """Class summaries: what one engine found on one date, per line and class.
 
-DuckDB aggregates everything while it reads: areas are counted by value (an area is at most an
-image's pixels), so quantiles are exact and memory does not grow with the number of images.
+Rows are counted in chunks, and the counts are added up: areas are counted by value (an area is at
+most an image's pixels), so quantiles are exact and memory does not grow with the number of images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
 
+import duckdb
 import pyarrow as pa
 
-from steel_batch import schema
-from steel_batch.database import load_stream, scratch_database
+from steel_batch import interrupt, schema
+from steel_batch.database import scratch_database
+
+CHUNK_ROWS: Final = 1 << 17
+"""How many predictions are counted at once."""
 
 
 def summary_sql(keys: Sequence[str], *, names: str, run_id: str) -> str:
@@ -23,6 +28,42 @@ def summary_sql(keys: Sequence[str], *, names: str, run_id: str) -> str:
             they differ by, joined in (``CROSS JOIN …``).
         run_id: An expression over the keys: the run that the summary is of.
     """
+    counts = ", ".join(f"{name} AS ({sql})" for name, sql in _counts_sql(keys).items())
+    return f"WITH {counts}, {_from_counts_sql(keys, names=names, run_id=run_id)}"
+
+
+def _counts_sql(keys: Sequence[str]) -> dict[str, str]:
+    """What a summary is computed from: counts of a relation `predictions`, which can be added."""
+    k = ", ".join(keys)
+    return {
+        "images": f"SELECT {k}, count(*) AS num_images FROM predictions GROUP BY {k}",  # noqa: S608 - names of ours
+        "areas": f"""
+    SELECT {k}, d.class_id AS class_id, d.area_px AS area_px, count(*) AS n,
+           sum(d.num_components)::BIGINT AS num_components
+    FROM (SELECT {k}, unnest(defects) AS d FROM predictions WHERE has_defect) GROUP BY ALL
+""",  # noqa: S608 - names of ours
+        "bins": f"""
+    SELECT {k}, class_id,
+           greatest(0, least({schema.PEAK_BINS - 1}, floor(peak * {schema.PEAK_BINS}))) AS bin,
+           count(*) AS n
+    FROM (
+        SELECT {k}, unnest(peak) AS peak, generate_subscripts(peak, 1) AS class_id FROM predictions
+    ) GROUP BY ALL
+""",  # noqa: S608 - names of ours
+    }
+
+
+_SUMS: Final = {
+    "images": "sum(num_images)::BIGINT AS num_images",
+    "areas": "class_id, area_px, sum(n)::BIGINT AS n, "
+    "sum(num_components)::BIGINT AS num_components",
+    "bins": "class_id, bin, sum(n)::BIGINT AS n",
+}
+"""How counts of several chunks are added up."""
+
+
+def _from_counts_sql(keys: Sequence[str], *, names: str, run_id: str) -> str:
+    """The rest of the query, after its ``WITH``."""
     k = ", ".join(keys)
 
     def of(alias: str) -> str:
@@ -32,14 +73,8 @@ def summary_sql(keys: Sequence[str], *, names: str, run_id: str) -> str:
         return " AND ".join(f"{alias}.{key} IS NOT DISTINCT FROM c.{key}" for key in keys)
 
     return f"""
-WITH images AS (
-    SELECT {k}, count(*) AS num_images FROM predictions GROUP BY {k}
-), classes AS (
+classes AS (
     SELECT {k}, class_id, class_name, num_images FROM images {names}
-), areas AS (
-    SELECT {k}, d.class_id AS class_id, d.area_px AS area_px, count(*) AS n,
-           sum(d.num_components) AS num_components
-    FROM (SELECT {k}, unnest(defects) AS d FROM predictions WHERE has_defect) GROUP BY ALL
 ), ranked AS (
     SELECT *, sum(n) OVER (PARTITION BY {k}, class_id ORDER BY area_px) AS seen,
            sum(n) OVER (PARTITION BY {k}, class_id) AS total
@@ -50,13 +85,6 @@ WITH images AS (
            min(area_px) FILTER (seen >= 0.95 * total) AS area_p95_px,
            sum(num_components) AS num_components
     FROM ranked GROUP BY {k}, class_id
-), peaks AS (
-    SELECT {k}, unnest(peak) AS peak, generate_subscripts(peak, 1) AS class_id FROM predictions
-), bins AS (
-    SELECT {k}, class_id,
-           greatest(0, least({schema.PEAK_BINS - 1}, floor(peak * {schema.PEAK_BINS}))) AS bin,
-           count(*) AS n
-    FROM peaks GROUP BY ALL
 ), histograms AS (
     SELECT {k}, class_id,
            list_transform(range({schema.PEAK_BINS}),
@@ -96,14 +124,19 @@ FIELDS = pa.schema(
 
 
 def summarize(
-    predictions: Iterable[pa.RecordBatch], classes: Sequence[str], run_id: str
+    predictions: Iterable[pa.RecordBatch],
+    classes: Sequence[str],
+    run_id: str,
+    *,
+    chunk_rows: int = CHUNK_ROWS,
 ) -> pa.Table:
     """Aggregate predictions per line and class.
 
     Args:
-        predictions: `FIELDS` of the predictions; read once, spilled to disk if large.
+        predictions: `FIELDS` of the predictions; read once, never held in memory.
         classes: Names of the classes, starting with class 1.
         run_id: The run that makes the summary.
+        chunk_rows: How many predictions are counted at once.
 
     Returns:
         A table of `schema.CLASS_SUMMARIES`, one row per line and class, including those without a
@@ -112,7 +145,44 @@ def summarize(
     with scratch_database() as con:
         names = pa.table({"class_id": range(1, len(classes) + 1), "class_name": list(classes)})
         con.register("class_names", names)
-        load_stream(con, "predictions", FIELDS, predictions)
-        sql = summary_sql(["line"], names="CROSS JOIN class_names", run_id="?")
-        found = con.sql(sql, params=[run_id]).to_arrow_table()
+        counts = _counts_sql(["line"])
+        con.register("predictions", FIELDS.empty_table())
+        for name, sql in counts.items():
+            con.execute(f"CREATE TABLE {name} AS {sql}")
+        num_rows, most = 0, 2 * chunk_rows
+        for chunk in _chunks(predictions, chunk_rows):
+            con.register("predictions", chunk)
+            for name, sql in counts.items():
+                [(more,)] = con.execute(f"INSERT INTO {name} {sql}").fetchall()
+                num_rows += more
+            if num_rows > most:
+                num_rows = _add_up(con)
+                most = 2 * max(chunk_rows, num_rows)
+        _add_up(con)
+        sql = _from_counts_sql(["line"], names="CROSS JOIN class_names", run_id="?")
+        found = con.sql(f"WITH {sql}", params=[run_id]).to_arrow_table()
     return found.cast(schema.CLASS_SUMMARIES)
+
+
+def _chunks(predictions: Iterable[pa.RecordBatch], chunk_rows: int) -> Iterator[pa.Table]:
+    batches: list[pa.RecordBatch] = []
+    num_rows = 0
+    for batch in predictions:
+        interrupt.check()
+        batches.append(batch)
+        num_rows += batch.num_rows
+        if num_rows >= chunk_rows:
+            yield pa.Table.from_batches(batches, FIELDS)
+            batches, num_rows = [], 0
+    yield pa.Table.from_batches(batches, FIELDS)
+
+
+def _add_up(con: duckdb.DuckDBPyConnection) -> int:
+    """Add up the counts of all chunks; return how many are left."""
+    num_rows = 0
+    for name, sums in _SUMS.items():
+        con.execute(f"CREATE TABLE sums AS SELECT line, {sums} FROM {name} GROUP BY ALL")  # noqa: S608 - ours
+        con.execute(f"DROP TABLE {name}; ALTER TABLE sums RENAME TO {name}")
+        [(more,)] = con.execute(f"SELECT count(*) FROM {name}").fetchall()  # noqa: S608 - ours
+        num_rows += more
+    return num_rows

@@ -18,9 +18,11 @@ from steel_batch.tables.summary import FIELDS, summarize
 from tests.made_up_run import CLASSES, image_keys, made_up_row
 
 
-def summarized(rows: Sequence[dict[str, Any]], classes: Sequence[str] = CLASSES) -> Any:
+def summarized(
+    rows: Sequence[dict[str, Any]], classes: Sequence[str] = CLASSES, **sizes: int
+) -> Any:
     table = pa.Table.from_pylist(list(rows), schema=FIELDS)
-    return summarize(table.to_batches(max_chunksize=7), classes, "the run")
+    return summarize(table.to_batches(max_chunksize=7), classes, "the run", **sizes)
 
 
 def nearest_rank(values: Sequence[int], share: float) -> int:
@@ -62,7 +64,7 @@ def by_hand(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_counts_and_sums_are_those_of_the_rows() -> None:
     rows = [made_up_row(key, "r") for key in image_keys(300, lines=("1", "2", None))]
-    found = summarized(rows)
+    found = summarized(rows, chunk_rows=10)  # so few that counts are added up in between
     assert found.schema.equals(schema.CLASS_SUMMARIES)
     assert found.to_pylist() == by_hand(rows)
     assert found["num_defective"].to_pylist() != [0] * 12
@@ -74,10 +76,13 @@ defects = st.dictionaries(
 peaks = st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4)
 
 
-@given(images=st.lists(st.tuples(st.sampled_from(["a", "b", None]), defects, peaks), max_size=25))
+@given(
+    images=st.lists(st.tuples(st.sampled_from(["a", "b", None]), defects, peaks), max_size=25),
+    chunk_rows=st.integers(1, 30),
+)
 @settings(deadline=None, max_examples=25)
-def test_any_rows_are_summed_up_as_by_hand(
-    images: list[tuple[str | None, dict[int, tuple[int, int]], list[float]]],
+def test_any_rows_in_any_chunks_are_summed_up_as_by_hand(
+    images: list[tuple[str | None, dict[int, tuple[int, int]], list[float]]], chunk_rows: int
 ) -> None:
     rows = []
     for number, (line, found, peak) in enumerate(images):
@@ -91,7 +96,7 @@ def test_any_rows_are_summed_up_as_by_hand(
             {**base, "line": line, "peak": peak, "defects": described,
              "has_defect": bool(described)}
         )  # fmt: skip
-    assert summarized(rows).to_pylist() == by_hand(rows)
+    assert summarized(rows, chunk_rows=chunk_rows).to_pylist() == by_hand(rows)
 
 
 @pytest.mark.parametrize("num", [1, 2, 3, 19, 20, 21, 100, 101])
