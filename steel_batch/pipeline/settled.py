@@ -22,7 +22,7 @@ from steel_batch import layout
 from steel_batch.errors import SteelBatchError
 from steel_batch.pipeline.open_date import nothing_new
 from steel_batch.pipeline.scope import DateScope, Scope
-from steel_batch.runs.planning import FORMER_KEY, OF_A_MOMENT
+from steel_batch.runs.choosing import FORMER_KEY, OF_A_MOMENT
 from steel_batch.runs.record import Run, RunResult, list_runs, try_runs
 from steel_batch.sources.undated import ImagesByDate
 from steel_batch.tables.committed import known_in

@@ -8,7 +8,6 @@ are read in the order of their first rows; rows up to the first one of the next 
 from __future__ import annotations
 
 import bisect
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import interrupt
-from steel_batch.database import ScratchFile, scratch_file
+from steel_batch.runs.packed_file import Block, PackedFile, empty, rows_of, taken
 from steel_batch.sources.arrays import of_numbers
 
 PART_BYTES: Final = 16 << 20
@@ -29,21 +28,17 @@ BLOCK_BYTES: Final = 128 << 10
 MIN_STEP: Final = 64
 """Blocks that are merged at once, if there are few parts."""
 BATCH_ROWS: Final = 8192
-_CODEC: Final = "zstd"
-_LEVEL: Final = 1
 
 Place = tuple[tuple[bool, Any], ...]
 """A row's values of the columns that rows are sorted by; null comes first."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
+class _Sorted:
     """Some rows in the temporary file."""
 
     first: Place
-    start: int
-    num_bytes: int
-    unpacked_bytes: int
+    block: Block
 
 
 class ExternalSort:
@@ -74,11 +69,9 @@ class ExternalSort:
         self._part_bytes, self._block_bytes = part_bytes, block_bytes
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
-        self._blocks: list[_Block] = []
+        self._blocks: list[_Sorted] = []
         self._num_parts = 0
-        self._codec = pa.Codec(_CODEC, _LEVEL)
-        self._file: ScratchFile | None = None
-        self._held = contextlib.ExitStack()
+        self._file = PackedFile("zstd")
 
     def __enter__(self) -> ExternalSort:
         """Nothing is opened yet."""
@@ -86,7 +79,7 @@ class ExternalSort:
 
     def __exit__(self, *_: object) -> None:
         """Delete the temporary file."""
-        self._held.close()
+        self._file.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take some more rows."""
@@ -99,16 +92,16 @@ class ExternalSort:
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order; call it once, after everything is added."""
-        if self._file is None:
+        if not self._file.is_used:
             batch, order = self._take_pending()
-            yield from _taken(batch, order, BATCH_ROWS)
+            yield from taken(batch, order, BATCH_ROWS)
             return
         if self._pending:
             self._write_part()
-        yield from self._merged(self._file)
+        yield from self._merged()
 
     def _take_pending(self) -> tuple[pa.RecordBatch, pa.Array]:
-        batch = pa.concat_batches(self._pending or [_empty(self._fields)])
+        batch = pa.concat_batches(self._pending or [empty(self._fields)])
         self._pending, self._pending_bytes = [], 0
         return batch, self._order(batch)
 
@@ -139,52 +132,27 @@ class ExternalSort:
 
     def _write_part(self) -> None:
         batch, order = self._take_pending()
-        rows = max(1, batch.num_rows * self._block_bytes // max(1, batch.nbytes))
-        if self._file is None:
-            self._file = self._held.enter_context(scratch_file())
-        for block in _taken(batch, order, rows):
-            data = block.serialize()
-            packed = self._codec.compress(data, asbytes=True)
-            start, first = self._file.end, self._place(block, 0)
-            self._file.append(packed)
-            self._blocks.append(_Block(first, start, len(packed), data.size))
+        num_rows = max(1, batch.num_rows * self._block_bytes // max(1, batch.nbytes))
+        for rows in taken(batch, order, num_rows):
+            self._blocks.append(_Sorted(self._place(rows, 0), self._file.write(rows)))
         self._num_parts += 1
 
-    def _read(self, file: ScratchFile, block: _Block) -> pa.RecordBatch:
-        packed = file.read(block.start, block.num_bytes)
-        data = self._codec.decompress(packed, block.unpacked_bytes)
-        return pa.ipc.read_record_batch(data, self._fields)
-
-    def _merged(self, file: ScratchFile) -> Iterator[pa.RecordBatch]:
-        unread = iter(sorted(self._blocks, key=lambda block: block.first))
+    def _merged(self) -> Iterator[pa.RecordBatch]:
+        unread = iter(sorted(self._blocks, key=lambda rows: rows.first))
         self._blocks = []
         step = max(MIN_STEP, self._num_parts)
-        left = _empty(self._fields)
+        left = empty(self._fields)
         ahead = next(unread, None)
         while ahead is not None:
             interrupt.check()
             blocks = [ahead, *itertools.islice(unread, step - 1)]
-            batch = pa.concat_batches([left, *(self._read(file, block) for block in blocks)])
+            batch = pa.concat_batches(
+                [left, *(self._file.read(rows.block, self._fields) for rows in blocks)]
+            )
             order = self._order(batch)
             ahead = next(unread, None)
             num_complete = batch.num_rows
             if ahead is not None:
                 num_complete = self._num_up_to(batch, order, ahead.first)
-            yield from _taken(batch, order.slice(0, num_complete), BATCH_ROWS)
-            left = _rows_of(batch, order.slice(num_complete))
-
-
-def _empty(fields: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in fields], schema=fields)
-
-
-def _taken(batch: pa.RecordBatch, order: pa.Array, rows: int) -> Iterator[pa.RecordBatch]:
-    """Yield rows in an order, some at a time."""
-    for start in range(0, len(order), rows):
-        yield _rows_of(batch, order.slice(start, rows))
-
-
-def _rows_of(batch: pa.RecordBatch, order: pa.Array) -> pa.RecordBatch:
-    # Column by column takes a quarter of the time of all at once.
-    columns = [column.take(order) for column in batch.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
+            yield from taken(batch, order.slice(0, num_complete), BATCH_ROWS)
+            left = rows_of(batch, order.slice(num_complete))

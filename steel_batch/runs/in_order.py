@@ -21,14 +21,6 @@ SORTED: Final = LISTED.set(
 )
 """The same while they are sorted: an object that is the image itself has no second key, so that a
 third less is on disk."""
-COLUMNS: Final = ", ".join(
-    "coalesce(listed.object_key, listed.image_key) AS object_key"
-    if name == "object_key"
-    else f"listed.{name}"
-    for name in LISTED.names
-)
-"""From ``listed``, a table of `SORTED` rows, to `LISTED`."""
-ORDER: Final = "ORDER BY line NULLS FIRST, image_key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,17 +33,20 @@ class InOrder:
 
 
 @contextlib.contextmanager
-def in_order(listed: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[InOrder]:
+def in_order(
+    images: Iterable[pa.RecordBatch], fields: pa.Schema, limit: int | None
+) -> Iterator[InOrder]:
     """Sort images; they are on disk until the block ends.
 
     Args:
-        listed: `LISTED` batches.
+        images: `SORTED` batches, which may have further columns.
+        fields: Their schema.
         limit: How many of the sorted images are wanted; None for all.
     """
-    with ExternalSort(SORTED, ("line", "image_key")) as images:
-        for batch in without_second_keys(listed):
-            images.add(batch)
-        yield InOrder(_first(map(_with_second_keys, images.rows()), limit), images.num_rows)
+    with ExternalSort(fields, ("line", "image_key")) as sort:
+        for batch in images:
+            sort.add(batch)
+        yield InOrder(_first(map(with_second_keys, sort.rows()), limit), sort.num_rows)
 
 
 def _first(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:
@@ -73,9 +68,8 @@ def without_second_keys(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Record
         yield pa.RecordBatch.from_arrays(columns, schema=SORTED)
 
 
-def _with_second_keys(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """From a `SORTED` batch to a `LISTED` batch."""
-    columns = batch.columns
+def with_second_keys(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """From a `SORTED` batch, which may have further columns, to a `LISTED` batch."""
     place = SORTED.get_field_index("object_key")
-    columns[place] = pc.coalesce(batch["object_key"], batch["image_key"])
-    return pa.RecordBatch.from_arrays(columns, schema=LISTED)
+    keys = pc.coalesce(batch["object_key"], batch["image_key"])
+    return batch.set_column(place, LISTED.field(place), keys)

@@ -12,42 +12,73 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steel_batch import schema
-from steel_batch.database import load_stream
+from steel_batch.runs.in_order import SORTED
+from steel_batch.runs.partitions import Partitions
+from steel_batch.sources.arrays import scalar_of
 
 ROWS: Final = pa.schema(
     [schema.PREDICTIONS.field(name) for name in ("image_key", "image_id", "line", "bytes", "etag")]
 )
 """The columns of committed rows that are compared."""
-_GONE: Final = "(FROM former ANTI JOIN listed USING (image_key))"
-_NEW: Final = "(FROM listed ANTI JOIN known USING (image_key))"
+NEW: Final = pa.schema([SORTED.field(name) for name in (*ROWS.names, "object_key")])
+"""Those of listed images; one that is an object by itself has no ``object_key``."""
+_SAME_NAME: Final = "image_id, bytes, line"
+_SAME_ETAG: Final = "etag, bytes"
+_FOUND: Final = pa.schema([("now", pa.string()), ("before", pa.string())])
 
 
 def find_other_keys(
-    con: duckdb.DuckDBPyConnection, rows: Iterable[pa.RecordBatch]
+    con: duckdb.DuckDBPyConnection, images: Iterable[tuple[pa.Table, pa.Table]]
 ) -> tuple[int, tuple[str, str] | None]:
     """Find images of the lake that have a row under a key that is no longer listed.
 
     Args:
-        con: A planning database with the tables ``listed`` and ``known``; a listed image that is
-            an object by itself has no ``object_key``.
-        rows: `ROWS` batches of every committed row of the date.
+        con: A scratch database.
+        images: Pairs of `ROWS` whose keys are no longer listed, and `NEW` images without a row.
 
     Returns:
         Their number, and one example: its key now, and the key of its row.
     """
-    load_stream(con, "former", ROWS, rows)
-    by_name = "gone.image_id = new.image_id AND gone.bytes = new.bytes AND new.bytes > 0"
-    found = con.execute(
-        "SELECT count(DISTINCT now), min_by(now, now), min_by(before, now) FROM ("  # noqa: S608
-        "SELECT new.image_key AS now, gone.image_key AS before "
-        f"FROM {_NEW} AS new JOIN {_GONE} AS gone ON {by_name} "
-        "WHERE gone.line IS NOT DISTINCT FROM new.line "
-        "UNION ALL SELECT new.image_key, gone.image_key "
-        f"FROM {_NEW} AS new JOIN {_GONE} AS gone ON gone.etag = new.etag "
-        "WHERE gone.bytes = new.bytes AND new.etag <> '' "
-        "AND new.object_key IS NULL AND NOT contains(gone.image_key, '#'))"
-    ).fetchall()
-    num, now, before = found[0]
-    return num, (now, before) if num else None
+    with (
+        Partitions(con, {"gone": (ROWS, _SAME_NAME), "new": (NEW, _SAME_NAME)}) as by_name,
+        Partitions(con, {"gone": (ROWS, _SAME_ETAG), "new": (NEW, _SAME_ETAG)}) as by_etag,
+        Partitions(con, {"found": (_FOUND, "now")}) as found,
+    ):
+        for gone, new in images:
+            is_file = pc.invert(pc.match_substring(gone["image_key"], "#"))
+            is_stated = pc.not_equal(new["etag"], scalar_of(""))
+            _add(by_name, "gone", gone)
+            _add(by_name, "new", new.filter(pc.greater(new["bytes"], scalar_of(0))))
+            _add(by_etag, "gone", gone.filter(is_file))
+            is_object = pc.and_(is_stated, pc.is_null(new["object_key"]))
+            _add(by_etag, "new", new.filter(is_object))
+        for images_by, key in ((by_name, _SAME_NAME), (by_etag, _SAME_ETAG)):
+            same = " AND ".join(f"gone.{c} IS NOT DISTINCT FROM new.{c}" for c in key.split(", "))
+            for group in images_by.groups():
+                for name, batch in group.items():
+                    con.register(name, pa.table(batch.columns, batch.schema))
+                pairs = con.sql(
+                    "SELECT new.image_key AS now, min(gone.image_key) AS before "  # noqa: S608 - ours
+                    f"FROM new JOIN gone ON {same} GROUP BY now"
+                ).to_arrow_table()
+                _add(found, "found", pairs.cast(_FOUND))
+        num, example = 0, None
+        for group in found.groups():
+            con.register("found", pa.table(group["found"].columns, _FOUND))
+            more, now, before = con.sql(
+                "SELECT count(DISTINCT now), min(now), min_by(before, now) FROM found"
+            ).fetchall()[0]
+            num += more
+            if more and (example is None or now < example[0]):
+                example = (now, before)
+        for name in ("gone", "new", "found"):
+            con.unregister(name)
+    return num, example
+
+
+def _add(partitions: Partitions, name: str, table: pa.Table) -> None:
+    for batch in table.to_batches():
+        partitions.add(name, batch)

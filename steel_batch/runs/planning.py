@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -24,22 +23,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.database import load_stream, name_of, scratch_database
+from steel_batch.database import scratch_database
 from steel_batch.lake import Lake
-from steel_batch.runs.in_order import (
-    BATCH_ROWS,
-    COLUMNS,
-    LISTED,
-    ORDER,
-    SORTED,
-    in_order,
-    without_second_keys,
-)
-from steel_batch.runs.other_keys import find_other_keys
-from steel_batch.runs.plan import FOOTER_KEY, FORMAT, KNOWN, RETRY, PlanInfo, text_of
-from steel_batch.sources.arrays import numbers_in, of_numbers, of_texts, scalar_of
+from steel_batch.runs.choosing import CHOSEN, Counts, choose
+from steel_batch.runs.in_order import LISTED, SORTED, in_order, without_second_keys
+from steel_batch.runs.plan import FOOTER_KEY, FORMAT, PlanInfo, text_of
+from steel_batch.sources.arrays import flags_in, numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.sources.image_ref import ImageColumns, ImageRef, ref_batches
-from steel_batch.sources.look_up import look_up
 
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
@@ -48,11 +38,6 @@ FIRST_IMAGES: Final = 16
 512 images takes seconds."""
 REPEATED: Final = ["shard", "line", "tags.key_value.key", "tags.key_value.value", "object_key"]
 """Columns of a plan whose values repeat; a dictionary of the others is made in vain."""
-OF_A_MOMENT: Final = ("missing", "changed")
-"""Codes that state nothing about the bytes listed under that etag: they were never read."""
-
-FORMER_KEY: Final = r"\.tar#[0-7]{11,}/"
-"""In GNU tar's incremental backups, earlier builds took a time for the beginning of a name."""
 
 
 def build_plan(
@@ -84,103 +69,33 @@ def build_plan(
         The contents of the footer. A plan without images is written as well.
     """
     limit = settings.get("max_images")
-    listed = ref_batches(refs, LISTED)
+    listed = without_second_keys(ref_batches(refs, LISTED))
     stream = iter(known)
     first = next((batch for batch in stream if batch.num_rows), None)
     if first is None:
-        with in_order(listed, limit) as sorted_images:
-            num = sorted_images.num_images
-            return _write(sorted_images.batches, _Counts(num, num), settings, path)
+        with in_order(listed, SORTED, limit) as images:
+            counts = Counts(num_listed=images.num_images, num_wanted=images.num_images)
+            return _write(images.batches, counts, settings, path)
+    counts = Counts()
     with scratch_database() as con:
-        load_stream(con, "known", KNOWN, itertools.chain([first], stream))
-        load_stream(con, "listed", SORTED, without_second_keys(listed))
-        if lake is not None:
-            _look_up_known(con, lake)
-        chosen, counts = _choose(con, settings, is_seen=is_seen, rows=rows)
-        query = f"SELECT {COLUMNS} {chosen}"
-        return _write(con.sql(query).to_arrow_reader(BATCH_ROWS), counts, settings, path)
+        chosen = choose(
+            con, itertools.chain([first], stream), listed, settings, counts,
+            is_seen=is_seen, rows=rows, lake=lake,
+        )  # fmt: skip
+        with in_order(chosen, CHOSEN, limit) as images:
+            return _write(_count_retried(images.batches, counts), counts, settings, path)
 
 
-def _look_up_known(con: duckdb.DuckDBPyConnection, lake: Lake) -> None:
-    """Find out whether images have changed that have a row, if nothing listed states it."""
-    place = name_of(con)
-    unknown = (
-        "SELECT image_key, coalesce(object_key, image_key) AS object_key, bytes, etag "  # noqa: S608 - a name of ours
-        f"FROM {place}.listed SEMI JOIN {place}.known USING (image_key) "
-        "WHERE etag = '' AND \"offset\" IS NULL"
-    )
-    with con.cursor() as reader:
-        batches = reader.sql(unknown).to_arrow_reader(BATCH_ROWS)
-        load_stream(con, "seen", batches.schema, look_up(lake, batches))
-    con.execute(
-        "UPDATE listed SET bytes = seen.bytes, etag = seen.etag FROM seen "
-        "WHERE listed.image_key = seen.image_key"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    """How many images there are; see `PlanInfo`."""
-
-    num_listed: int
-    num_wanted: int
-    num_committed: int = 0
-    num_changed: int = 0
-    num_retried: int = 0
-    num_gone: int = 0
-    num_other_keys: int = 0
-    example_other_keys: tuple[str, str] | None = None
-
-
-def _choose(
-    con: duckdb.DuckDBPyConnection,
-    settings: dict[str, Any],
-    *,
-    is_seen: bool,
-    rows: Callable[[], Iterable[pa.RecordBatch]],
-) -> tuple[str, _Counts]:
-    """Leave out the images that have a row or an entry already.
-
-    Returns:
-        The rest of a ``SELECT`` of the chosen images, in order.
-    """
-    con.execute(  # a row outranks an entry that its commit has yet to remove
-        "DELETE FROM known WHERE error_code IS NOT NULL AND image_key IN "
-        "(SELECT image_key FROM known WHERE error_code IS NULL)"
-    )
-    [(num_known,)] = con.sql("SELECT count(*) FROM known").fetchall()
-    _recognise_former_keys(con)
-    joined = "FROM listed LEFT JOIN known USING (image_key)"
-    again = "known.etag <> listed.etag"
-    if settings.get(RETRY):
-        again = "true"
-    elif is_seen:
-        again += f" OR known.error_code IN {OF_A_MOMENT}"
-    retried = f"(known.error_code IS NOT NULL AND ({again}))"
-    wanted = f"(known.etag IS NULL OR {retried}"
-    wanted += " OR known.etag <> listed.etag)" if settings["rescore_changed"] else ")"
-    counts = con.sql(
-        f"SELECT count(*) FILTER (known.etag = listed.etag AND NOT {retried}), "
-        f"count(*) FILTER (known.etag <> listed.etag AND NOT {retried}), "
-        f"count(*) FILTER ({retried}), count(*) FILTER ({wanted}), count(*) {joined}"
-    ).fetchall()
-    num_committed, num_changed, num_retried, num_wanted, num_listed = counts[0]
-    num_gone = num_known - num_committed - num_changed - num_retried
-    num_other, example = find_other_keys(con, rows()) if num_gone else (0, None)
-    chosen = f"{joined} WHERE {wanted} {ORDER}"
-    if settings.get("max_images") is not None:
-        chosen += f" LIMIT {int(settings['max_images'])}"
-        [(num_retried,)] = con.sql(
-            f"SELECT count(*) FILTER (tried) FROM (SELECT {retried} AS tried {chosen})"  # noqa: S608 - constants and a number
-        ).fetchall()
-    return chosen, _Counts(
-        num_listed, num_wanted, num_committed, num_changed, num_retried, num_gone, num_other,
-        example,
-    )  # fmt: skip
+def _count_retried(batches: Iterable[pa.RecordBatch], counts: Counts) -> Iterator[pa.RecordBatch]:
+    """Count the images up to the limit that are in quarantine; yield `LISTED` batches."""
+    counts.num_retried = 0
+    for batch in batches:
+        counts.num_retried += int(np.count_nonzero(flags_in(batch["is_retried"])))
+        yield batch.select(LISTED.names)
 
 
 def _write(
-    ordered: Iterable[pa.RecordBatch], counts: _Counts, settings: dict[str, Any], path: Path
+    ordered: Iterable[pa.RecordBatch], counts: Counts, settings: dict[str, Any], path: Path
 ) -> PlanInfo:
     limit = settings.get("max_images")
     shard_images = int(settings["shard_images"])
@@ -216,23 +131,6 @@ def _write(
         )
         writer.add_key_value_metadata({FOOTER_KEY: FORMAT.dump(dataclasses.asdict(info))})
     return info
-
-
-def _recognise_former_keys(con: duckdb.DuckDBPyConnection) -> None:
-    """Recognise images of the same tar that were committed under a key of an earlier build."""
-    [(num_former,)] = con.execute(
-        "SELECT count(*) FROM known WHERE regexp_matches(image_key, $1)", [FORMER_KEY]
-    ).fetchall()
-    if num_former:
-        con.execute(
-            "INSERT INTO known SELECT DISTINCT listed.image_key, listed.etag, former.error_code "
-            "FROM known AS former JOIN listed "
-            "ON regexp_replace(former.image_key, $1, '.tar#') = listed.image_key "
-            "AND former.etag = listed.etag WHERE regexp_matches(former.image_key, $1) "
-            "AND former.image_key NOT IN (SELECT image_key FROM listed) "
-            "AND listed.image_key NOT IN (SELECT image_key FROM known)",
-            [FORMER_KEY],
-        )
 
 
 @dataclass(slots=True)

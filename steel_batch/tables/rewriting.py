@@ -8,15 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
-from steel_batch.database import load_stream, scratch_database
+from steel_batch.database import scratch_database
 from steel_batch.lake import Lake
+from steel_batch.runs.partitions import Partitions
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.committed import read_file
-from steel_batch.tables.deletion_vectors import select
+from steel_batch.tables.deletion_vectors import Kept, select
 from steel_batch.tables.file_lists import DataFile
 from steel_batch.tables.merge import write_file
 from steel_batch.tables.table_log import LiveFile
@@ -66,24 +68,56 @@ def without_planned(
     replaced: list[LiveFile] = []
     if not files:
         return Change(made, replaced, [])
-    with scratch_database() as con:
-        load_stream(con, "planned", KEY, _planned_keys(store, record))
-        load_stream(con, "live", _PLACED, _placed_keys(store, files))
-        con.execute("CREATE TABLE kept AS FROM live ANTI JOIN planned USING (image_key)")
-        counts = con.sql(
-            "SELECT file, count(kept.place) FROM live LEFT JOIN kept USING (file, place) "
-            "GROUP BY file HAVING count(kept.place) < count(*) ORDER BY file"
-        ).fetchall()
-        for place, num_kept in counts:
-            replaced.append(files[place])
-            if num_kept:
-                kept = con.execute("SELECT place FROM kept WHERE file = ? ORDER BY 1", [place])
-                places = kept.fetchnumpy()["place"]
-                fields = _fields_of(store, files[place].key, table)
-                rows = _rows_at(store, files[place].key, fields, places)
-                number = first_number + len(made)
-                made.append(write_new(store, record, table, number, attempt, rows, fields=fields))
+    for number, left in _left_rows(store, record, files).items():
+        file = files[number]
+        replaced.append(file)
+        if left is not None:
+            fields = _fields_of(store, file.key, table)
+            rows = _read_kept(store, file.key, fields, left)
+            new = first_number + len(made)
+            made.append(write_new(store, record, table, new, attempt, rows, fields=fields))
     return Change(made, replaced, list(files))
+
+
+def _left_rows(store: Lake, record: RunRecord, files: Sequence[LiveFile]) -> dict[int, Kept | None]:
+    """Find the files with images of a run's plan.
+
+    Returns:
+        By number, which rows are left of each such file; None if none are.
+    """
+    found: dict[int, npt.NDArray[np.uint8]] = {}
+    num_rows = [0] * len(files)
+    tables = {"planned": (KEY, "image_key"), "live": (_PLACED, "image_key")}
+    with scratch_database() as con, Partitions(con, tables) as keys:
+        for batch in _planned_keys(store, record):
+            keys.add("planned", batch)
+        for batch in _placed_keys(store, files, num_rows):
+            keys.add("live", batch)
+        for group in keys.groups():
+            live = group["live"]
+            is_planned = pc.is_in(live["image_key"], value_set=group["planned"]["image_key"])
+            planned = live.filter(is_planned).sort_by("file")
+            if not planned.num_rows:
+                continue
+            numbers, places = planned["file"].to_numpy(), planned["place"].to_numpy()
+            first = np.flatnonzero(np.diff(numbers, prepend=-1))
+            for number, of_file in zip(
+                numbers[first].tolist(), np.split(places, first[1:]), strict=True
+            ):
+                if number not in found:
+                    found[number] = _bits(files[number].kept, num_rows[number])
+                bits = ~(0x80 >> of_file % 8).astype(np.uint8)
+                np.bitwise_and.at(found[number], of_file // 8, bits)
+    return {
+        number: bits.tobytes() if select(bits.tobytes(), 0, num_rows[number]).any() else None
+        for number, bits in sorted(found.items())
+    }
+
+
+def _bits(kept: Kept | None, num_rows: int) -> npt.NDArray[np.uint8]:
+    """A bit for each row of a file, which is 0 if it was deleted."""
+    bits = np.frombuffer(kept or b"", np.uint8)
+    return np.pad(bits, (0, max(0, num_rows // 8 + 1 - len(bits))), constant_values=0xFF)
 
 
 def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
@@ -91,8 +125,16 @@ def _planned_keys(store: Lake, record: RunRecord) -> Iterator[pa.RecordBatch]:
         yield from group.select(["image_key"]).cast(KEY).to_batches()
 
 
-def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBatch]:
-    """The keys in some files with their positions: which file, which row."""
+def _placed_keys(
+    store: Lake, files: Sequence[LiveFile], num_rows: list[int]
+) -> Iterator[pa.RecordBatch]:
+    """The keys in some files with their positions: which file, which row.
+
+    Args:
+        store: The store.
+        files: The files.
+        num_rows: Filled in for each file: its rows, with those that were deleted.
+    """
     for number, file in enumerate(files):
         place = 0
         for batch in read_file(store, file.key, KEY):
@@ -103,6 +145,7 @@ def _placed_keys(store: Lake, files: Sequence[LiveFile]) -> Iterator[pa.RecordBa
                 places, keys = places[is_kept], keys.filter(pa.array(is_kept))
             columns = [np.full(len(places), number), places, keys]
             yield pa.RecordBatch.from_arrays([pa.array(c) for c in columns], schema=_PLACED)
+        num_rows[number] = place
 
 
 def _fields_of(store: Lake, key: str, table: str) -> pa.Schema:
@@ -116,16 +159,14 @@ def _fields_of(store: Lake, key: str, table: str) -> pa.Schema:
     return pa.schema([*ours, *(field for field in found if field.name not in ours.names)])
 
 
-def _rows_at(
-    store: Lake, key: str, fields: pa.Schema, places: npt.NDArray[np.int64]
-) -> Iterator[pa.Table]:
-    """The rows of a file at some sorted positions."""
+def _read_kept(store: Lake, key: str, fields: pa.Schema, kept: Kept) -> Iterator[pa.Table]:
+    """The rows of a file that are kept, by row group."""
     with store.open_input(key) as stream, pq.ParquetFile(stream) as file:
         start = 0
         for group in range(file.num_row_groups):
             rows = file.read_row_group(group)
-            first, last = np.searchsorted(places, [start, start + rows.num_rows])
-            yield schema.conform(rows.take(places[first:last] - start), fields)
+            is_kept = pa.array(select(kept, start, rows.num_rows))
+            yield schema.conform(rows.filter(is_kept), fields)
             start += rows.num_rows
 
 

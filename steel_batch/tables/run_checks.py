@@ -10,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from steel_batch import layout, schema
-from steel_batch.database import load_stream, scratch_database
+from steel_batch.database import scratch_database
 from steel_batch.errors import LakeError
 from steel_batch.lake import Lake
+from steel_batch.runs.partitions import Partitions
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import Run
 from steel_batch.tables.committed import files_of_date, known_images
@@ -103,10 +105,19 @@ def _without_row(store: Lake, run_id: str) -> tuple[int, str | None]:
         for batch in known_images(store, files_of_date(store, engine, date)):
             yield batch.select(["image_key"]).cast(KEY)
 
-    with scratch_database() as con:
-        load_stream(con, "planned", KEY, planned())
-        load_stream(con, "known", KEY, known())
-        num_missing, example = con.sql(
-            "SELECT count(*), min(image_key) FROM planned ANTI JOIN known USING (image_key)"
-        ).fetchall()[0]
-    return int(num_missing), example
+    tables = {"planned": (KEY, "image_key"), "known": (KEY, "image_key")}
+    num_missing, example = 0, None
+    with scratch_database() as con, Partitions(con, tables) as keys:
+        for batch in planned():
+            keys.add("planned", batch)
+        for batch in known():
+            keys.add("known", batch)
+        for group in keys.groups():
+            wanted = group["planned"]["image_key"]
+            missing = wanted.filter(
+                pc.invert(pc.is_in(wanted, value_set=group["known"]["image_key"]))
+            )
+            num_missing += len(missing)
+            first = pc.min(missing).as_py()
+            example = first if example is None else min(example, first or example)
+    return num_missing, example

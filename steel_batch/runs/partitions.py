@@ -1,0 +1,159 @@
+"""Groups Arrow rows of any number by a key: those with equal keys are in memory together.
+
+Rows are put into buckets by a hash of their key. A part, as many rows as are kept in memory, is
+written bucket by bucket; later a few buckets of all parts are read at once. So tables are joined,
+or searched for duplicates, with some of their keys at a time, and memory does not grow with rows.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from steel_batch import interrupt
+from steel_batch.runs.packed_file import Block, PackedFile, empty
+from steel_batch.sources.arrays import of_numbers
+
+PART_BYTES: Final = 8 << 20
+"""What is kept in memory of each table before it is written."""
+GROUP_BYTES: Final = 16 << 20
+"""What is read at once, or one bucket if that is more."""
+NUM_BUCKETS: Final = 256
+_SIZE: Final = Block._fields.index("unpacked_bytes")
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of one table."""
+
+    fields: pa.Schema
+    key: str
+    pending: list[pa.RecordBatch] = field(default_factory=list)
+    pending_bytes: int = 0
+    parts: list[npt.NDArray[np.int64]] = field(default_factory=list)
+    """Of each part in the file, the fields of each bucket's `Block`."""
+
+
+class Partitions:
+    """Groups the rows that are added; the `with` block holds a temporary file, if it needs one.
+
+    Args:
+        con: A scratch database, which computes the hashes.
+        tables: For each table its schema, and the key: expressions of SQL over its columns. Keys of
+            all tables have the same types.
+        part_bytes: How much of each table is kept in memory before it is written.
+        group_bytes: How much is read at once.
+
+    Raises:
+        LakeError: The disk of temporary files is full; raised by each method.
+        Interrupted: A signal requested a stop; the same.
+    """
+
+    def __init__(
+        self,
+        con: duckdb.DuckDBPyConnection,
+        tables: Mapping[str, tuple[pa.Schema, str]],
+        *,
+        part_bytes: int = PART_BYTES,
+        group_bytes: int = GROUP_BYTES,
+    ) -> None:
+        self._con = con
+        self._tables = {name: _Rows(fields, key) for name, (fields, key) in tables.items()}
+        self._part_bytes, self._group_bytes = part_bytes, group_bytes
+        self._file = PackedFile("lz4")
+
+    def __enter__(self) -> Partitions:
+        """Nothing is opened yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete the temporary file."""
+        self._file.close()
+
+    def add(self, table: str, batch: pa.RecordBatch) -> None:
+        """Take some more rows of a table."""
+        interrupt.check()
+        rows = self._tables[table]
+        rows.pending.append(batch)
+        rows.pending_bytes += batch.nbytes
+        if rows.pending_bytes >= self._part_bytes:
+            self._write_part(rows)
+
+    def groups(self) -> Iterator[dict[str, pa.RecordBatch]]:
+        """Yield the rows of all tables with some of the keys, until all keys were there once.
+
+        It may be called again, also after more rows were added.
+        """
+        if not self._file.is_used:
+            yield {name: _pending(rows) for name, rows in self._tables.items()}
+            return
+        for rows in self._tables.values():
+            if rows.pending:
+                self._write_part(rows)
+        sizes = sum(
+            (part[:, _SIZE] for rows in self._tables.values() for part in rows.parts),
+            start=np.zeros(NUM_BUCKETS, np.int64),
+        )
+        first = num_bytes = 0
+        for bucket, size in enumerate(sizes.tolist()):
+            if num_bytes and num_bytes + size > self._group_bytes:
+                yield self._read(range(first, bucket))
+                first, num_bytes = bucket, 0
+            num_bytes += size
+        yield self._read(range(first, NUM_BUCKETS))
+
+    def _write_part(self, rows: _Rows) -> None:
+        pending = pa.Table.from_batches(rows.pending, rows.fields)
+        rows.pending, rows.pending_bytes = [], 0
+        buckets = self._buckets(pending, rows.key)
+        order = np.argsort(buckets, kind="stable")
+        edges = np.searchsorted(buckets[order], np.arange(NUM_BUCKETS + 1)).tolist()
+        part = np.zeros((NUM_BUCKETS, len(Block._fields)), np.int64)
+        places = of_numbers(order)
+        sorted_rows = pa.RecordBatch.from_arrays(
+            [pa.concat_arrays(column.chunks).take(places) for column in pending.columns],
+            schema=rows.fields,
+        )
+        for bucket, (start, stop) in enumerate(itertools.pairwise(edges)):
+            if start < stop:
+                block = self._file.write(sorted_rows.slice(start, stop - start))
+                part[bucket] = block
+        rows.parts.append(part)
+
+    def _buckets(self, rows: pa.Table, key: str) -> npt.NDArray[np.uint8]:
+        """The bucket of each row."""
+        numbers = of_numbers(np.arange(rows.num_rows))
+        self._con.register("part", rows.append_column("number of row", numbers))
+        try:
+            found = self._con.execute(
+                f'SELECT "number of row" AS row, hash({key}) AS hash FROM part'  # noqa: S608 - ours
+            ).fetchnumpy()
+        finally:
+            self._con.unregister("part")
+        buckets = np.empty(rows.num_rows, np.uint8)
+        buckets[found["row"]] = found["hash"] % NUM_BUCKETS
+        return buckets
+
+    def _read(self, buckets: range) -> dict[str, pa.RecordBatch]:
+        interrupt.check()
+        found = {}
+        for name, rows in self._tables.items():
+            batches = [empty(rows.fields)]
+            for part in rows.parts:
+                for place in part[buckets.start : buckets.stop].tolist():
+                    block = Block(*place)
+                    if block.num_bytes:
+                        batches.append(self._file.read(block, rows.fields))
+            found[name] = pa.concat_batches(batches)
+        return found
+
+
+def _pending(rows: _Rows) -> pa.RecordBatch:
+    return pa.concat_batches([empty(rows.fields), *rows.pending])
