@@ -34,6 +34,8 @@ CURVES: Final = (
     ("validation_mean_iou", "mIoU on validation, threshold 0.5"),
     ("learning_rate", "learning rate"),
 )
+SHARES: Final = ("validation_kaggle_dice", "validation_mean_iou")
+"""Curves of shares, whose axis begins at zero."""
 PLOT_WIDTH, PLOT_HEIGHT = 860, 180
 MARGIN: Final = 60
 """Space left of a plot for numbers; a third of it is below."""
@@ -64,7 +66,7 @@ def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
     if len(points) < 2:
         return ""
     steps, values = zip(*points, strict=True)
-    ticks = _ticks(min(values), max(values))
+    ticks = _ticks(0.0 if name in SHARES else min(values), max(values))
     low, high = ticks[0], ticks[-1]
     left, bottom = MARGIN, PLOT_HEIGHT - MARGIN // 3
 
@@ -80,8 +82,10 @@ def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
         for tick in ticks
     )
     lines += "".join(
-        f'<text x="{x_of(tick)}" y="{PLOT_HEIGHT - 4}" text-anchor="middle">{tick:g}</text>'
-        for tick in _ticks(0, steps[-1])[:-1]
+        f'<text x="{x_of(tick)}" y="{PLOT_HEIGHT - 4}" '
+        f'text-anchor="{"end" if tick == steps[-1] else "middle"}">{tick:g}</text>'
+        for tick in _ticks(0, steps[-1])
+        if tick <= steps[-1]
     )
     line = " ".join(f"{x_of(step)},{y_of(value)}" for step, value in points)
     if len(points) <= FEW_POINTS:
@@ -108,7 +112,7 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _legend(classes: Sequence[str]) -> str:
     return ", ".join(
-        f'<span style="color:rgb({r},{g},{b});background:#333;padding:0 .3em">{escape(name)}</span>'
+        f'<span style="color:rgb({r},{g},{b});background:#111;padding:0 .3em">{escape(name)}</span>'
         for name, (b, g, r) in zip(classes, COLORS_BGR, strict=False)
     )
 

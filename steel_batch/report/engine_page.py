@@ -27,26 +27,33 @@ LONG_TEXT: Final = 32
 """Characters of a cell that may be broken: sentences. Shorter ones, as numbers with a unit, are
 kept in one line where the page's style says so."""
 STYLE: Final = """
-:root{color-scheme:light}
-body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}
+:root{color-scheme:light dark;--back:#fff;--text:#222;--weak:#555;--rule:#ddd;--code:#f5f5f5;
+--curve:#1565c0}
+@media screen and (prefers-color-scheme:dark){:root{--back:#141414;--text:#e8e8e8;--weak:#a6a6a6;
+--rule:#3d3d3d;--code:#222;--curve:#56b4e9}}
+body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;
+background:var(--back);color:var(--text)}
 h1{overflow-wrap:anywhere}h2{margin-top:2em}
 .wide{overflow-x:auto;background:
-linear-gradient(90deg,#fff 60%,transparent) 0/2.5em 100% no-repeat local,
-linear-gradient(270deg,#fff 60%,transparent) 100%/2.5em 100% no-repeat local,
+linear-gradient(90deg,var(--back) 60%,transparent) 0/2.5em 100% no-repeat local,
+linear-gradient(270deg,var(--back) 60%,transparent) 100%/2.5em 100% no-repeat local,
 linear-gradient(90deg,#7777,transparent) 0/1em 100% no-repeat scroll,
 linear-gradient(270deg,#7777,transparent) 100%/1em 100% no-repeat scroll}
 table{border-collapse:collapse;margin:1em 0;font-variant-numeric:tabular-nums}
-td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid #ddd}
+td,th{padding:.2em .8em;text-align:right;border-bottom:1px solid var(--rule)}
 th:first-child,td:first-child,.facts td{text-align:left}
 .facts td:last-child{overflow-wrap:anywhere}
-figure{margin:1em 0}figcaption{color:#555;overflow-wrap:anywhere}
+figure{margin:1em 0}figcaption{color:var(--weak);overflow-wrap:anywhere}
 .images{display:flex;flex-wrap:wrap;gap:0 1em}.images figure{max-width:100%}
 img,svg{max-width:100%;height:auto;display:block}
-pre{background:#f5f5f5;padding:1em;overflow:auto}
+svg text{fill:var(--weak)}svg line{stroke:var(--rule)}
+svg polyline{stroke:var(--curve)}svg circle{fill:var(--curve)}
+pre{background:var(--code);padding:1em;overflow:auto}
 .long{overflow-wrap:anywhere;min-width:9em}
 @media(max-width:600px){td,th{padding:.2em .25em;font-size:11px;line-height:1.3}
 .wide{margin-right:-1em}}
 """
+"""Colours of a curve are set here, over those that pages of earlier builds have in their SVG."""
 
 
 def page_of(engine: Engine) -> str:

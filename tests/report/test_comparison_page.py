@@ -10,6 +10,7 @@ import pytest
 from steel_batch.lake import Lake
 from steel_batch.report.comparison_page import Agreement
 from steel_batch.tables.query import run_query
+from tests.browser import faint_texts, needs_browser
 from tests.cli.command_line import Command, refused
 from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import DATE, fill_lake
@@ -66,6 +67,18 @@ def test_counts_are_those_of_the_rows_and_both_kinds_are_shown(
     assert text.count("<img alt") == 6
     assert len(text.encode()) < 5_000_000
     assert f"{NUM_IMAGES} images that both scored, of all dates" in text
+
+
+@needs_browser
+@pytest.mark.parametrize("is_dark", [True, False], ids=["dark", "light"])
+def test_every_text_can_be_read_in_the_readers_scheme(
+    steel_batch: Command, scored: tuple[Path, tuple[str, str]], tmp_path: Path, is_dark: bool
+) -> None:
+    folder, engines = scored
+    out = tmp_path / "compared.html"
+    done = steel_batch("report", "--store", folder / "store", "--out", out, "--compare", *engines)
+    assert done.code == 0, done
+    assert faint_texts(out.read_text(encoding="utf-8"), tmp_path, is_dark=is_dark) == []
 
 
 def test_kappa_is_that_of_the_textbook() -> None:

@@ -18,7 +18,7 @@ from steel_batch.lake import Lake
 from steel_batch.report.pictures import COLORS_BGR, outlined
 from steel_batch.runs.record import list_runs, read_run
 from steel_batch.tables.query import run_query
-from tests.browser import ask_page, needs_browser, photograph
+from tests.browser import ask_page, faint_texts, needs_browser, photograph
 from tests.cli.command_line import Command, refused
 from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import band_image, new_bucket, png, score_config
@@ -257,6 +257,14 @@ def test_a_browser_paints_charts_and_outlines(report: Callable[..., Any], tmp_pa
     painted_HWC = photograph(text, tmp_path, width=1280, height=6000)
     blue_BGR = (178, 114, 0)
     assert (np.abs(painted_HWC.astype(int) - blue_BGR) <= 2).all(axis=2).sum() > 1000
+
+
+@needs_browser
+@pytest.mark.parametrize("is_dark", [True, False], ids=["dark", "light"])
+def test_every_text_can_be_read_in_the_readers_scheme(
+    report: Callable[..., Any], tmp_path: Path, is_dark: bool
+) -> None:
+    assert faint_texts(report("--date", DATE)[0], tmp_path, is_dark=is_dark) == []
 
 
 def test_a_run_leaves_its_report_in_its_folder_and_never_fails_by_it(

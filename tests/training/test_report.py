@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from steel_batch.lake import Lake
+from steel_batch.report.cleaned import cleaned
 from steel_batch.report.contact_sheet import COLORS_BGR
-from tests.browser import ask_page, needs_browser, photograph
+from steel_batch.report.engine_page import _document
+from tests.browser import ask_page, faint_texts, needs_browser, photograph
 from tests.tiny_engine import tiny_version
 from tests.training.bands import open_bands
 from training.dataset import Dataset
@@ -113,6 +115,25 @@ def test_the_points_of_a_short_curve_are_marked(render: Render) -> None:
     assert render(two).count("<circle") == 2
     many = [{"step": step, "loss": 1 / step} for step in range(1, 40)]
     assert "<circle" not in render(many)
+
+
+def test_axes_of_shares_begin_at_zero_and_steps_end_with_the_last(render: Render) -> None:
+    dice = [
+        {"step": step, "validation_kaggle_dice": 0.9 + step / 10_000} for step in range(10, 101, 10)
+    ]
+    numbers = re.findall(r"<text[^>]*>([^<]+)</text>", render(dice))
+    assert numbers == ["0", "0.2", "0.4", "0.6", "0.8", "1", "0", "20", "40", "60", "80", "100"]
+
+
+@needs_browser
+@pytest.mark.parametrize("is_dark", [True, False], ids=["dark", "light"])
+def test_every_text_can_be_read_in_the_readers_scheme(
+    render: Render, tmp_path: Path, is_dark: bool
+) -> None:
+    page = render()
+    assert faint_texts(page, tmp_path, is_dark=is_dark) == []
+    stored = cleaned(page.replace("<svg", '<svg fill="#333" stroke="#333"'))
+    assert faint_texts(_document(tiny_version()[0], stored), tmp_path, is_dark=is_dark) == []
 
 
 @pytest.mark.parametrize("level", [0, 128, 255])
