@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 from steel_batch import interrupt
 from steel_batch.cluster.address import is_refusal, own_token, reached
 from steel_batch.cluster.notices import Notices
-from steel_batch.cluster.own_head import own_head
+from steel_batch.cluster.own_cluster import own_cluster
 from steel_batch.cluster.ray_folder import check_ray_folder
 from steel_batch.errors import ClusterError, MachineError
 from steel_batch.lake.files import working_in
@@ -85,8 +85,13 @@ def _init(
         # Keep Ray's native notices off a terminal that shows progress; errors are exceptions.
         with silenced(STDERR), _own_sigterm(), working_in(folder):
             if found is None:
-                found = held.enter_context(own_head())
-            ray.init(address=found, log_to_driver=False, logging_level=logging.ERROR)
+                found = held.enter_context(own_cluster())
+            ray.init(
+                address=found,
+                include_dashboard=False if found == "local" else None,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (OSError, RuntimeError, ValueError, RayError) as error:
         if address is None:
             raise ClusterError(

@@ -38,7 +38,6 @@ AGENT_PORTS: Final = (
 )
 STAND_IN: Final = (sys.executable, "-IS", "-c", "import sys; sys.stdin.read()")
 """Ray gives an agent a pipe that ends with the raylet."""
-_running: Final[list[_Head]] = []
 
 
 @contextlib.contextmanager
@@ -63,17 +62,10 @@ def own_head() -> Iterator[str]:
         spawn_reaper=True,
         ray_init_cluster=True,
     )
-    _running.append(head)
     try:
         yield str(head.address)
     finally:
-        _running.remove(head)
         head.kill_all_processes(check_alive=False, allow_graceful=True)
-
-
-def is_running() -> bool:
-    """Whether this process has a head of its own now."""
-    return bool(_running)
 
 
 class _Head(Node):  # type: ignore[misc]

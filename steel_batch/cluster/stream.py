@@ -19,11 +19,10 @@ from ray.data._internal.execution.execution_callback import ExecutionCallback
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import interrupt
-from steel_batch.cluster import own_head
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal
-from steel_batch.cluster.own_actors import own_actors
+from steel_batch.cluster.own_cluster import own_services
 from steel_batch.cluster.pool import READ_CPUS, ActorPool
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.read_stage import ReadStage
@@ -143,7 +142,7 @@ class ShardStream:
 
     def _iterate(self) -> Generator[ShardResult, None, None]:
         with (
-            own_actors() if own_head.is_running() else contextlib.nullcontext(),
+            own_services(),
             interrupt.restored(),
             ray_errors(),
             contextlib.closing(self._batches()) as found,

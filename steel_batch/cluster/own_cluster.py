@@ -1,0 +1,57 @@
+"""A Ray cluster on this machine for one command, without what scoring does not need, if possible.
+
+What is left out (`own_head`, `own_actors`) is known for some versions of Ray, as it uses private
+classes. With another version Ray starts its usual processes, which takes a few seconds more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Final
+
+import ray
+
+KNOWN_RAY: Final = ("2.59", "2.60")
+"""Versions of Ray that `own_head` and `own_actors` were tested with."""
+_running: Final[list[str]] = []
+log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def own_cluster() -> Iterator[str]:
+    """Start a cluster for a `with` block; it ends with this process, too.
+
+    Yields:
+        The address to give to `ray.init`.
+    """
+    if not is_known(ray.__version__):
+        log.info("Ray %s: its usual processes are started, also those not needed", ray.__version__)
+        yield "local"
+        return
+    from steel_batch.cluster.own_head import own_head  # private classes of these versions
+
+    with own_head() as address:
+        _running.append(address)
+        try:
+            yield address
+        finally:
+            _running.remove(address)
+
+
+def is_known(version: str) -> bool:
+    """Whether the private classes of a version of Ray are those that are expected."""
+    return ".".join(version.split(".")[:2]) in KNOWN_RAY
+
+
+@contextlib.contextmanager
+def own_services() -> Iterator[None]:
+    """Answer for Ray Data's own actors for a `with` block, on such a cluster; else do nothing."""
+    if not _running:
+        yield
+        return
+    from steel_batch.cluster.own_actors import own_actors  # private classes of these versions
+
+    with own_actors():
+        yield
