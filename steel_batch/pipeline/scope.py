@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from steel_batch import layout
 from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.lake import Lake
@@ -75,6 +77,10 @@ class DateScope(Scope):
 def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
     """Open what a configuration names.
 
+    Arrow allocates from the system's heap from then on: its own allocator returns pages to the
+    system and takes fresh ones again and again while millions of images are planned, and keeps
+    more of them.
+
     Args:
         config: The command.
         is_read_only: Whether the command writes nothing; then the store is not probed for
@@ -86,6 +92,7 @@ def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
             writers.
         EngineError: The engine is damaged.
     """
+    pa.set_memory_pool(pa.system_memory_pool())
     source = open_source(
         config.images,
         config.key_pattern,

@@ -21,9 +21,9 @@ from steel_batch import interrupt
 from steel_batch.runs.packed_file import Block, PackedFile, empty
 from steel_batch.sources.arrays import of_numbers
 
-PART_BYTES: Final = 8 << 20
+PART_BYTES: Final = 4 << 20
 """What is kept in memory of each table before it is written."""
-GROUP_BYTES: Final = 16 << 20
+GROUP_BYTES: Final = 8 << 20
 """What is read at once, or one bucket if that is more."""
 NUM_BUCKETS: Final = 256
 _SIZE: Final = Block._fields.index("unpacked_bytes")
