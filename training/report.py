@@ -36,7 +36,7 @@ CURVES: Final = (
 )
 SHARES: Final = ("validation_kaggle_dice", "validation_mean_iou")
 """Curves of shares, whose axis begins at zero."""
-PLOT_WIDTH, PLOT_HEIGHT = 860, 180
+PLOT_WIDTH, PLOT_HEIGHT = 440, 180
 MARGIN: Final = 60
 """Space left of a plot for numbers; a third of it is below."""
 
@@ -51,10 +51,15 @@ def render_report(product: Product, test: Dataset, records: Sequence[Mapping[str
     """
     return render_page(
         product.card,
-        training="".join(_curve(records, name, title) for name, title in CURVES),
+        training=_curves(records),
         images=f"<p>White in black: the truth. Coloured: what the engine marked, "
         f"{_legend(product.card.classes)}.</p>" + "".join(_pictures(product, test)),
     )
+
+
+def _curves(records: Sequence[Mapping[str, Any]]) -> str:
+    drawn = "".join(_curve(records, name, title) for name, title in CURVES)
+    return f'<div class="images">{drawn}</div>' if drawn else ""
 
 
 def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
@@ -94,7 +99,8 @@ def _curve(records: Sequence[Mapping[str, Any]], name: str, title: str) -> str:
             for step, value in points
         )
     return (
-        f"<figure><figcaption>{escape(title)}, by step; last {values[-1]:.4g}</figcaption>"
+        f'<figure class="plot"><figcaption>{escape(title)}, by step; last {values[-1]:.4g}'
+        "</figcaption>"
         f'<svg viewBox="0 0 {PLOT_WIDTH} {PLOT_HEIGHT}" role="img" font-size="12" fill="#555">'
         f'{lines}<polyline points="{line}" fill="none" stroke="#1565c0" stroke-width="2"/>'
         "</svg></figure>"

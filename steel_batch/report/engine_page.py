@@ -45,6 +45,7 @@ th:first-child,td:first-child,.facts td{text-align:left}
 .facts td:last-child{overflow-wrap:anywhere}
 figure{margin:1em 0}figcaption{color:var(--weak);overflow-wrap:anywhere}
 .images{display:flex;flex-wrap:wrap;gap:0 1em}.images figure{max-width:100%}
+.plot{width:440px}
 img,svg{max-width:100%;height:auto;display:block}
 svg text{fill:var(--weak)}svg line{stroke:var(--rule)}
 svg polyline{stroke:var(--curve)}svg circle{fill:var(--curve)}
@@ -52,6 +53,9 @@ pre{background:var(--code);padding:1em;overflow:auto}
 .long{overflow-wrap:anywhere;min-width:9em}
 @media(max-width:600px){td,th{padding:.2em .25em;font-size:11px;line-height:1.3}
 .wide{margin-right:-1em}}
+@media print{body{font-size:11px;max-width:none;margin:0;padding:0}h2,h3,h2+p{break-after:avoid}
+td,th{padding:.2em .5em}figure,tr{break-inside:avoid}.wide{overflow:visible;background:none}
+.images{display:block}.images .plot{display:inline-block;width:47%;margin:.4em 2% .4em 0}}
 """
 """Colours of a curve are set here, over those that pages of earlier builds have in their SVG."""
 

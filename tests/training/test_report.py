@@ -168,6 +168,9 @@ def test_a_browser_shows_all_of_it_within_its_width(
                 return box.width > 0 && box.x >= 0 && box.x + box.width <= plot.width
                     && box.y >= 0 && box.y + box.height <= plot.height;
             }),
+            least_text: (document.body.style.width = "368px", Math.min(
+                ...[...document.querySelectorAll("svg text")].map(
+                    text => text.getBoundingClientRect().height))),
             fetched: performance.getEntriesByType("resource")
                 .filter(entry => !entry.name.startsWith("data:")).length,
         }""",
@@ -179,7 +182,22 @@ def test_a_browser_shows_all_of_it_within_its_width(
     assert seen["images"] == [920] * 12
     assert seen["overflowing"] == 0
     assert seen["curves"] == [True] * 4
+    assert seen["least_text"] >= 11, "numbers can be read on a telephone of 400 px"
     assert seen["fetched"] == 0
+
+
+@needs_browser
+def test_no_table_is_cut_in_print(render: Render, tmp_path: Path) -> None:
+    overhang = """(() => {
+        for (const rule of document.styleSheets[0].cssRules)
+            if (rule.media?.mediaText === "print") rule.media.mediaText = "all";
+        document.body.style.width = "718px";  // A4 between Chromium's margins
+        return [...document.querySelectorAll(".wide")].map(
+            part => part.scrollWidth - document.body.clientWidth);
+    })()"""
+    seen = ask_page(render(), tmp_path, overhang)
+    assert len(seen) >= 4
+    assert max(seen) <= 0
 
 
 @needs_browser
