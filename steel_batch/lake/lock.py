@@ -17,7 +17,7 @@ import threading
 import time
 import uuid
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import Final, Literal
@@ -40,6 +40,8 @@ _LAST_SECOND: Final = 253_402_300_799 - 2 * GREATEST_NUMBER
 """Of the year 9999, with room for a lease after it."""
 CONFIRM_SECONDS: Final = 1.0
 """`check` asks the store if the last confirmation is older than this."""
+KEPT_ENTRIES: Final = 10
+"""Entries of a holder that are not deleted yet; they are deleted together, and at the release."""
 
 log = logging.getLogger(__name__)
 
@@ -247,15 +249,16 @@ class Lease:
         # that seemed to fail had written it.
         older = () if self._newest is None else (*self._newest.older, self._newest.number)
         ours = series.Newest(number=self._number + 1, data=text, older=older)
-        if is_new and released:  # nothing more is written that depends on who holds it
-            self._number, self._newest = ours.number, ours
-            return True, True
-        found, newest = _latest(store, self._name, ours if is_new else None)
-        if found is None or newest is None or newest.token != self._token:
-            return False, False
+        # Nobody takes a lease that is valid; and nothing depends on it once it is released.
+        is_in_time = not self._is_over() and not store.single_writer
+        found: series.Newest | None = ours
+        if not (is_new and (released or is_in_time)):
+            found, newest = _latest(store, self._name, ours if is_new else None)
+            if found is None or newest is None or newest.token != self._token:
+                return False, False
         is_new = is_new and found.number == ours.number
         self._number, self._newest = found.number, found
-        if is_new:
+        if is_new and not released:
             self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
             self._confirmed = started
         return True, is_new
@@ -277,7 +280,8 @@ class Lease:
                 if not self._put(self._renewing):
                     self._is_lost = True
                     return
-                self._prune()
+                if self._newest is not None and len(self._newest.older) >= KEPT_ENTRIES:
+                    self._prune()
                 pause = self._lease_seconds / 3
             except LakeError as error:
                 log.warning("cannot renew the lock on %s: %s", self._what, error)
@@ -285,8 +289,13 @@ class Lease:
 
     def _prune(self) -> None:
         """Delete the entries before ours."""
-        if self._newest is not None and self._newest.older:
-            series.prune(self._renewing, self._name, self._newest.older)
+        newest = self._newest
+        if newest is None or not newest.older:
+            return
+        series.prune(self._renewing, self._name, newest.older)
+        with self._putting:
+            if self._newest is newest:
+                self._newest = replace(newest, older=())
 
     def _fate(self) -> str:
         """What happens to the lease if this process ends without releasing it."""

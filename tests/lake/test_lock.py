@@ -22,7 +22,14 @@ import pytest
 
 from steel_batch.errors import LakeError, LockHeldError
 from steel_batch.lake import Lake, series
-from steel_batch.lake.lock import CLOCK_SKEW_SECONDS, FORMAT, Holder, Lease, holder_of
+from steel_batch.lake.lock import (
+    CLOCK_SKEW_SECONDS,
+    FORMAT,
+    KEPT_ENTRIES,
+    Holder,
+    Lease,
+    holder_of,
+)
 from tests.conftest import new_bucket
 from tests.fault_proxy import FaultProxy, Faults
 
@@ -247,9 +254,26 @@ def test_a_lease_that_is_held_is_always_some_time_from_its_end_and_keeps_few_ent
         until = time.monotonic() + 6.5
         while time.monotonic() < until or max(series.numbers(store, NAME)) <= 2:
             assert newest(store).expires_at > time.time()
-            assert len(series.numbers(store, NAME)) <= 2
+            assert len(series.numbers(store, NAME)) <= KEPT_ENTRIES + 1
             held.check()
             time.sleep(0.05)
+    assert len(series.numbers(store, NAME)) == 1
+
+
+@pytest.mark.s3
+def test_a_renewal_is_one_request_and_old_entries_are_deleted_together(
+    bucket: str, s3_endpoint: str
+) -> None:
+    num_renewals = KEPT_ENTRIES + 2
+    with FaultProxy(s3_endpoint) as proxy:
+        store = Lake(bucket, endpoint_url=proxy.url)
+        with lease(store, lease_seconds=3.0):
+            proxy.set(Faults())
+            while max(series.numbers(Lake(bucket, endpoint_url=s3_endpoint), NAME)) <= num_renewals:
+                time.sleep(0.05)
+            assert proxy.counts()["requests"] == num_renewals + 1, "and one to delete them"
+            left = series.numbers(Lake(bucket, endpoint_url=s3_endpoint), NAME)
+            assert left == list(range(KEPT_ENTRIES + 1, num_renewals + 2))
 
 
 @pytest.mark.parametrize("hours", [-1, 1], ids=["behind", "ahead"])
