@@ -62,6 +62,8 @@ def commit_date(store: Lake, number: int) -> None:
             first_version = version
     if hasattr(logs, "write_checkpoints"):
         logs.write_checkpoints(store)
+    if hasattr(logs, "leave_tails"):
+        logs.leave_tails(store)
     result = dataclasses.replace(run.result, run_id=run_id, date=date, table_version=first_version)
     runs.put_result(store, result)
 
@@ -69,6 +71,7 @@ def commit_date(store: Lake, number: int) -> None:
 def main() -> None:
     folder, first, last = sys.argv[1:]
     store = Lake(folder)
+    logs.all_live_files(store, "quarantine")  # as a run looks at all three
     for number in range(int(first), int(last)):
         if number:
             commit_date(store, number)

@@ -19,6 +19,8 @@ TABLES = (PREDICTIONS, CLASS_SUMMARIES, QUARANTINE)
 RUNS = "runs"
 FOLDERS = (*TABLES, RUNS, "registry", "locks", "backfills", "training")
 """Folders at the root of a store; a place without any of them is not a store."""
+LOG_TAILS = "log_tails.json"
+"""The last entries of the three tables' logs together; see `tables.log_tails`."""
 TRAINING_REPORT = "report.html"
 RUN_REPORT = "report.html"
 RUN_ALERTS = "alerts.json"

@@ -284,7 +284,7 @@ def finish(
             ),
         )  # fmt: skip
         put_result(store, result)
-        delete_staged(store, record.run_id)
+        delete_staged(store, record)
     return result
 
 

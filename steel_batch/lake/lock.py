@@ -251,13 +251,12 @@ class Lease:
         ours = series.Newest(number=self._number + 1, data=text, older=older)
         # Nobody takes a lease that is valid; and nothing depends on it once it is released.
         is_in_time = not self._is_over() and not store.single_writer
-        found: series.Newest | None = ours
         if not (is_new and (released or is_in_time)):
             found, newest = _latest(store, self._name, ours if is_new else None)
             if found is None or newest is None or newest.token != self._token:
                 return False, False
-        is_new = is_new and found.number == ours.number
-        self._number, self._newest = found.number, found
+            is_new, ours = is_new and found.number == ours.number, found
+        self._number, self._newest = ours.number, ours
         if is_new and not released:
             self._valid_until, self._expires_at = started + self._lease_seconds, expires_at
             self._confirmed = started

@@ -66,7 +66,7 @@ class ToCommit:
                 is_new=attempt.is_new,
             )
         result = attempt.finish(version)
-        delete_staged(store, record.run_id)
+        delete_staged(store, record)
         return result
 
 

@@ -24,6 +24,8 @@ from steel_batch.lake.documents import MAX_BYTES, record_of
 from steel_batch.lake.format_version import FileFormat
 
 READ_AT_ONCE: Final = 1024
+RECEIPTS_IN_PASSING: Final = 500
+"""Receipts that are listed together with what is staged: half a page of a listing."""
 _UNREADABLE: Final = (MissingObjectError, LargeObjectError)
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 FORMAT: Final = FileFormat("a receipt", newest=2)

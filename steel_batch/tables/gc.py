@@ -19,7 +19,7 @@ from steel_batch import layout
 from steel_batch.errors import LockHeldError
 from steel_batch.lake import Lake, LakeObject
 from steel_batch.lake.lock import Lease
-from steel_batch.runs.receipt import check_formats
+from steel_batch.runs.receipt import RECEIPTS_IN_PASSING, check_formats
 from steel_batch.runs.record import list_runs, read_runs, runs_of
 from steel_batch.tables.fence import fence
 from steel_batch.tables.file_checks import run_of
@@ -30,8 +30,6 @@ HALF_WRITTEN_SECONDS: Final = 24 * 3600.0
 """A write that began this long ago has no live writer: the largest file takes minutes."""
 
 LIST_AT_ONCE: Final = 16
-RECEIPTS_IN_PASSING: Final = 500
-"""Receipts for each folder of staged files that are listed with it: half a page of a listing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.documents import MAX_BYTES
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
-from steel_batch.runs.receipt import Receipt
+from steel_batch.runs.receipt import RECEIPTS_IN_PASSING, Receipt
 from steel_batch.runs.record import RunRecord
 from steel_batch.tables.commit import open_for, publish
 from steel_batch.tables.committed import read_rows
@@ -37,6 +37,7 @@ from steel_batch.tables.table_log import (
     commit_turn,
     files_in,
     landed,
+    leave_tails,
     write_checkpoints,
 )
 
@@ -89,6 +90,7 @@ def land_run(
             lost = [table for table in versions if not landed(store, table, record.run_id)]
             if not lost:
                 write_checkpoints(store)
+                leave_tails(store)
                 return versions[layout.PREDICTIONS]
             log.warning(
                 "run %s was committed to %s, but the log no longer contains it: another writer "
@@ -116,6 +118,8 @@ class _Landing:
         is_new: bool,
     ) -> None:
         self._is_new = is_new
+        self._is_first = is_new and layout.split_run_id(record.run_id)[2] == 1
+        """Whether there is nothing else of the date, neither leftovers nor entries to replace."""
         self._predicted: list[LiveFile] = []
         """The date's files in the predictions, as last looked at."""
         self._store = store
@@ -134,12 +138,16 @@ class _Landing:
             layout.QUARANTINE: self._quarantine,
         }
         for table, change in changes.items():
+            if table == layout.QUARANTINE and self._is_first and not self._bad_shards:
+                self._check_lock()
+                save_files(store, record.run_id, table, [])
+                continue
             opened, landed_at = open_for(store, table, record.run_id)
             kept: set[str] = set()
             is_untouched = False
             if landed_at is None:
                 opened, made = self._land(table, change, opened)
-                is_untouched = self._is_new and made is None
+                is_untouched = self._is_new and (made is None or self._is_first)
                 if made is not None:
                     kept = {file.target for file in made.added}
                     versions[table] = int(opened.version())
@@ -150,7 +158,7 @@ class _Landing:
                 self._predicted = files_in(opened, table, record.engine, record.date)
             if not is_untouched:
                 sweep(store, table, record.engine, record.date, before=self._check_lock, keep=kept)
-        self._is_new = False
+        self._is_new = self._is_first = False
         return versions
 
     def _land(
@@ -230,10 +238,15 @@ def _renamed(file: DataFile, attempt: int) -> DataFile:
     return dataclasses.replace(file, target=target)
 
 
-def delete_staged(store: Lake, run_id: str) -> None:
+def delete_staged(store: Lake, record: RunRecord) -> None:
     """Delete the staged and merged files of a run whose commits surely landed or surely failed."""
-    folders = [f"{layout.RUNS}/{run_id}/{folder}/" for folder in ("merged", "shards")]
-    store.delete(item.key for folder in folders for item in store.list_objects(folder))
+    place = f"{layout.RUNS}/{record.run_id}/"
+    folders = [f"{place}merged/", f"{place}shards/"]
+    is_small = record.num_shards <= RECEIPTS_IN_PASSING
+    listed = (
+        item.key for each in ([place] if is_small else folders) for item in store.list_objects(each)
+    )
+    store.delete(key for key in listed if key.startswith(tuple(folders)))
 
 
 def _quarantined(store: Lake, record: RunRecord, bad_shards: Sequence[int]) -> Iterator[pa.Table]:

@@ -14,7 +14,6 @@ that is free. Checkpoints are written in the same way.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import os
 import re
@@ -36,6 +35,7 @@ from steel_batch import interrupt
 from steel_batch.errors import ChangedObjectError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.lake.documents import read_document
+from steel_batch.tables.log_tails import Tail, tail_of
 
 FIRST_LISTED: Final = 1000
 """Objects of a log that are listed, in one request, before its newest checkpoint is asked for."""
@@ -57,6 +57,8 @@ class Checkpoint:
     version: int
     last: int
     """The version of the checkpoint before it; 0 if there was none."""
+    properties: Mapping[str, str]
+    """The table's."""
 
 
 class LogCopy:
@@ -67,7 +69,7 @@ class LogCopy:
     """
 
     def __init__(self, table: str) -> None:
-        self._log = f"{table}/_delta_log/"
+        self._table, self._log = table, f"{table}/_delta_log/"
         self._lock = threading.RLock()
         self._folder = _Folder()
         self._etags: dict[str, str] = {}
@@ -75,8 +77,10 @@ class LogCopy:
         self._base = -1
         """The checkpoint that the copy begins with; -1 for the first entry."""
         self._opened: DeltaTable | None = None
-        self._put: tuple[str, bytes] = ("", b"")
-        """The name of the entry that was put last, and its bytes."""
+        self._put = "", ""
+        """The name of the entry that was put last, and its text."""
+        self._written = -1
+        """The checkpoint that was written last."""
 
     def look(self, store: Lake) -> DeltaTable | None:
         """The table in its current version, opened from the copy; None if there is none.
@@ -123,6 +127,8 @@ class LogCopy:
         """The names and etags of the log's objects from some checkpoint on, or of all."""
         base = self._base
         if not self._etags:
+            base = tail_of(store, self._table).checkpoint
+        if base < 0 and not self._etags:
             found = self._list_from(store, 0, most=FIRST_LISTED)
             if len(found) < FIRST_LISTED:
                 return found
@@ -146,18 +152,22 @@ class LogCopy:
             return -1
 
     def _copy(self, store: Lake, new: Mapping[str, str]) -> None:
-        name, data = self._put
-        if new.get(name) == hashlib.md5(data, usedforsecurity=False).hexdigest():
-            self._folder.write(name, data)  # by its etag, the store has what we put
-            new = {other: etag for other, etag in new.items() if other != name}
+        # By their etags, the store has what we put, or what an earlier process left.
+        tails = Tail(entries=dict([self._put])), tail_of(store, self._table)
+        known = {}
+        for name, etag in new.items():
+            data = next(filter(None, (tail.entry(name, etag) for tail in tails)), None)
+            if data is not None:
+                known[name] = data
+        unknown = [name for name in new if name not in known]
         found = store.read_many(
-            [ReadRequest(key=f"{self._log}{name}", etag=etag) for name, etag in new.items()]
+            [ReadRequest(key=f"{self._log}{name}", etag=new[name]) for name in unknown]
         )
         whole = [data for data in found if not isinstance(data, LakeError)]
         for failure in found:
             if isinstance(failure, LakeError):
                 raise failure
-        for name, data in zip(new, whole, strict=True):
+        for name, data in (known | dict(zip(unknown, whole, strict=True))).items():
             self._folder.write(name, data)
 
     def append(
@@ -203,7 +213,7 @@ class LogCopy:
                 post_commithook_properties=_NO_HOOKS,
             )
             data = self._folder.take(name)
-            self._put = name, data
+            self._put = name, data.decode()
         if store.put_if_absent(f"{self._log}{name}", data):
             return True
         if store.is_s3 and store.stat(f"{self._log}{name}") is None:
@@ -223,17 +233,39 @@ class LogCopy:
             LakeError: The store cannot be written. Readers do not need the checkpoint.
         """
         with self._lock:
-            last = max(0, self._base)
-            if self._opened is None or self._opened.version() - last < every:
+            if self._opened is None or self.num_since_checkpoint < every:
                 return None
-            version = int(self._opened.version())
+            last, version = max(0, self._base, self._written), int(self._opened.version())
+            properties = self._opened.metadata().configuration
             name, hint = f"{version:020d}.checkpoint.parquet", "_last_checkpoint"
             self._opened.create_checkpoint()
             data, text = self._folder.take(name), self._folder.take(hint)
         if store.put_if_absent(f"{self._log}{name}", data):
             store.write(f"{self._log}{hint}", text)
-            return Checkpoint(version=version, last=last)
+            self._written = version
+            return Checkpoint(version=version, last=last, properties=properties)
         return None
+
+    @property
+    def num_since_checkpoint(self) -> int:
+        """How many entries there are since the last checkpoint, as last looked at."""
+        with self._lock:
+            if self._opened is None:
+                return 0
+            return int(self._opened.version()) - max(0, self._base, self._written)
+
+    def tail(self) -> Tail:
+        """The entries since the last checkpoint and the last one, as last looked at."""
+        with self._lock:
+            checkpoint = max(self._base, self._written)
+            names = _needed(self._etags, checkpoint, ())
+            return Tail(
+                checkpoint=checkpoint,
+                entries={
+                    name: self._folder.read(name).decode(errors="replace")
+                    for name in filter(_ENTRY.fullmatch, names)
+                },
+            )
 
 
 class _Folder:
@@ -249,11 +281,14 @@ class _Folder:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
+    def read(self, name: str) -> bytes:
+        """Read a file of the log."""
+        return (self.path / "_delta_log" / name).read_bytes()
+
     def take(self, name: str) -> bytes:
         """Read a file of the log and delete it: it is no part of the copy until a look finds it."""
-        path = self.path / "_delta_log" / name
-        data = path.read_bytes()
-        path.unlink()
+        data = self.read(name)
+        (self.path / "_delta_log" / name).unlink()
         return data
 
 

@@ -7,7 +7,7 @@ here reads rows. What only concerns the log is asked of a copy on this machine (
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +30,7 @@ from steel_batch.tables.deletion_vectors import (
 )
 from steel_batch.tables.evolution import evolve, is_current
 from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.log_tails import save_tails
 from steel_batch.tables.provenance import missing_entries, removals
 
 Answer = TypeVar("Answer")
@@ -39,6 +40,8 @@ log = logging.getLogger(__name__)
 CHECKPOINT_EVERY: Final = 10
 """Entries of a log from one checkpoint to the next: see docs/decisions/commits.md."""
 CLEAN_UP_EVERY: Final = 100
+LOG_RETENTION_SECONDS: Final = 30 * 24 * 3600.0
+"""Deltalake's default: how long the entries before a checkpoint are kept."""
 
 _PARTITION: Final = [
     pa.field("engine", pa.string(), nullable=False),
@@ -290,25 +293,42 @@ def removed_files(store: Lake, table: str) -> set[str]:
 
 
 def write_checkpoints(store: Lake) -> None:
-    """Write a checkpoint of each table whose last one is `CHECKPOINT_EVERY` entries old.
+    """Write a checkpoint of a table whose last one is `CHECKPOINT_EVERY` entries old.
 
-    To be called right after the tables were looked at. Old entries are cleaned up as deltalake does
-    by default: every `CLEAN_UP_EVERY` entries, those of more than 30 days. If the store fails, no
-    checkpoint is written: readers do without it, and the next commit tries again.
+    If there are several, only of the one with the most entries since then; the next runs write the
+    others, so that no run makes many requests. To be called right after the tables were looked at.
+    Old entries are cleaned up as deltalake does by default: every `CLEAN_UP_EVERY` entries, those
+    of more than 30 days. If the store fails, no checkpoint is written: readers do without it, and
+    the next commit tries again.
     """
-    for table in SCHEMAS:
-        uri = store.uri(table)
-        try:
-            made = log_copy(store, table).checkpoint(store, CHECKPOINT_EVERY)
-            if made is not None and made.version // CLEAN_UP_EVERY > made.last // CLEAN_UP_EVERY:
-                query_table(store, table, _clean_up)
-        except (LakeError, DeltaError, OSError) as error:
-            log.warning("no checkpoint of %s was written: %s", uri, paragraph_of(error))
+    table = max(SCHEMAS, key=lambda each: log_copy(store, each).num_since_checkpoint)
+    try:
+        made = log_copy(store, table).checkpoint(store, CHECKPOINT_EVERY)
+        if made is not None and made.version // CLEAN_UP_EVERY > made.last // CLEAN_UP_EVERY:
+            _clean_up(store, table, made.properties)
+    except (LakeError, DeltaError, OSError) as error:
+        log.warning("no checkpoint of %s was written: %s", store.uri(table), paragraph_of(error))
 
 
-def _clean_up(opened: DeltaTable) -> None:
-    if opened.metadata().configuration.get("delta.enableExpiredLogCleanup", "true") != "false":
-        opened.cleanup_metadata()
+def leave_tails(store: Lake) -> None:
+    """Leave what this process knows of the ends of the logs for the next one; see `log_tails`."""
+    try:
+        save_tails(store, {table: log_copy(store, table).tail() for table in SCHEMAS})
+    except LakeError as error:
+        log.warning("%s was not written: %s", store.uri(layout.LOG_TAILS), paragraph_of(error))
+
+
+def _clean_up(store: Lake, table: str, properties: Mapping[str, str]) -> None:
+    """Let deltalake clean up a log, unless its oldest entry shows that there is nothing to do."""
+    if properties.get("delta.enableExpiredLogCleanup", "true") == "false":
+        return
+    if "delta.logRetentionDuration" not in properties:
+        place = f"{table}/_delta_log/"
+        oldest = next(store.list_after(place, place), None)
+        age_seconds = None if oldest is None else store.age_seconds(oldest.key)
+        if age_seconds is None or age_seconds < LOG_RETENTION_SECONDS:
+            return
+    query_table(store, table, lambda opened: opened.cleanup_metadata())
 
 
 def commit_turn(store: Lake) -> AbstractContextManager[object]:
