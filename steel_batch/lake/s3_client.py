@@ -70,6 +70,8 @@ class Client:
                 "connect_timeout": retry.answer_seconds,
                 "read_timeout": retry.answer_seconds,
                 "max_pool_connections": 2 * READS_AT_ONCE,
+                # Botocore would make its own anew for each request, character by character.
+                "user_agent": f"Botocore/{botocore.__version__} steel-batch",
             },
         )
 
