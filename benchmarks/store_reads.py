@@ -149,16 +149,18 @@ def add_line(figures: dict[str, Any]) -> None:
 
 def draw_results() -> None:
     """Draw the newest line of each command and size: requests on S3, CPU seconds in a folder."""
-    newest: dict[tuple[str, str, int], dict[str, Any]] = {}
+    newest: dict[tuple[str, str, int, str], dict[str, Any]] = {}
     for text in (RESULTS / "store_reads.jsonl").read_text().splitlines():
         line = json.loads(text)
-        newest[line["place"], line["command"], line["dates"]] = line
+        for side in ("ours", "against"):
+            if side in line:
+                newest[line["place"], line["command"], line["dates"], side] = line[side]
     for place, what in (("s3", "requests"), ("s3", "wall_seconds"), ("folder", "cpu_seconds")):
         curves: dict[tuple[str, str], dict[float, float]] = {}
-        for (its_place, name, size), line in newest.items():
-            for side, variant in (("ours", "now"), ("against", "28 November")):
-                if its_place == place and side in line:
-                    curves.setdefault((name, variant), {})[size] = line[side][what]
+        for (its_place, name, size, side), figures in sorted(newest.items()):
+            if its_place == place:
+                variant = "now" if side == "ours" else "28 November"
+                curves.setdefault((name, variant), {})[size] = figures[what]
         if curves:
             target = ROOT / "docs/images" / f"store_reads_{place}_{what}.svg"
             where = "on S3" if place == "s3" else "in a folder"
