@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from steel_batch.database import load_stream, scratch_database
+from tests.full_disk import error_of_a_full_disk
 
 ASK = "print(connect().execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()[0])"
 
@@ -48,28 +48,16 @@ def test_scratch_databases_see_nothing_of_each_other_and_share_one_folder() -> N
 
 
 _FILL = """
-import resource, signal
 from steel_batch.database import scratch_database
-from steel_batch.errors import LakeError
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
-try:
-    with scratch_database() as con:
-        con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(50000000)")
-except LakeError as error:
-    print(error)
+with scratch_database() as con:
+    con.execute("CREATE TABLE t AS SELECT random() AS x FROM range(50000000)")
 """
 
 
 def test_a_full_disk_of_temporary_files_is_named_with_what_to_do(tmp_path: Path) -> None:
-    """A limit on files stands for a full disk."""
-    done = subprocess.run(
-        [sys.executable, "-c", _FILL],
-        capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
-    )  # fmt: skip
-    assert done.stdout.startswith(f"the folder of temporary files, {tmp_path}: File too large.")
-    assert list(tmp_path.iterdir()) == []
+    said = error_of_a_full_disk(_FILL, tmp_path)
+    assert said.startswith(f"the folder of temporary files, {tmp_path}: File too large.")
 
 
 def test_an_interruption_while_a_table_is_filled_is_raised_as_it_is() -> None:

@@ -15,6 +15,7 @@ from steel_batch.cli.output import (
     existing_store,
     output_option,
     print_json,
+    say,
     store_option,
 )
 from steel_batch.cli.query import show_table
@@ -90,6 +91,19 @@ def list_(
         print_json(rows.to_pylist())
     else:
         show_table(rows)
+    if date is not None and not rows.num_rows:
+        _say_if_not_scored(lake, date)
+
+
+def _say_if_not_scored(store: Lake, date: str) -> None:
+    """Tell a date without bad images from one that no run has scored."""
+    tables = (layout.PREDICTIONS, layout.QUARANTINE)
+    parts = [f"(SELECT 1 FROM {table} WHERE date = '{date}' LIMIT 1)" for table in tables]  # noqa: S608 - a date
+    if not run_query(store, " UNION ALL ".join(parts)).num_rows:
+        say(
+            f"no row of {date} is committed in {store.url}: nothing was scored yet, or a run did "
+            "not end. `steel-batch runs list` lists the runs."
+        )
 
 
 def _set_aside(store: Lake, run_id: str, date: str | None, code: str | None) -> pa.Table:

@@ -15,7 +15,7 @@ from steel_batch.lake.lock import Lease
 from steel_batch.lake.series import entry_key
 from steel_batch.runs.events import Events
 from tests.cli.command_line import Command, keys, refused
-from tests.made_up_run import ENGINE, begin, commit_run, image_keys, keys_of
+from tests.made_up_run import DATE, ENGINE, begin, commit_run, image_keys, keys_of
 
 RUN = "2020-01-01-made-0123456789ab-0001"
 """Of no store."""
@@ -171,6 +171,18 @@ def test_the_quarantine_is_listed(steel_batch: Command, committed: Path) -> None
     for code in ("nonsense", "' OR 1=1 --"):
         text = refused(steel_batch("quarantine", "list", "--store", committed, "--code", code))
         assert f"unknown --code {code!r}: expected one of: empty, not_an_image, " in text
+
+
+def test_a_date_that_no_run_scored_is_told_from_one_without_bad_images(
+    steel_batch: Command, committed: Path
+) -> None:
+    def said(*flags: str) -> tuple[int, bool]:
+        done = steel_batch("quarantine", "list", "--store", committed, *flags)
+        return done.code, "no row of 2026-11-2" in done.err
+
+    assert said("--date", "2026-11-20") == (0, True)
+    assert said("--date", DATE) == (0, False)
+    assert said("--date", DATE, "--code", "truncated") == (0, False)
 
 
 def test_the_codes_of_the_quarantine_are_those_that_the_source_and_the_reference_have() -> None:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steel_batch.runs.external_sort import ExternalSort
+from tests.full_disk import error_of_a_full_disk
 
 FIELDS = pa.schema([("line", pa.string()), ("key", pa.string()), ("n", pa.int64())])
 TEXT = st.text(st.sampled_from("aAzé\x00\U0001f600"), max_size=4)
@@ -81,28 +79,16 @@ def test_bytes_on_disk_for_each_row_do_not_rise_with_the_rows(
 
 
 _FILL = """
-import resource, signal
 import pyarrow as pa
-from steel_batch.errors import LakeError
 from steel_batch.runs.external_sort import ExternalSort
 
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 rows = pa.record_batch({"key": [str(hash((i, "x"))) for i in range(100_000)]})
-try:
-    with ExternalSort(rows.schema, ("key",), part_bytes=1 << 20) as sort:
-        while True:
-            sort.add(rows)
-except LakeError as error:
-    print(error)
+with ExternalSort(rows.schema, ("key",), part_bytes=1 << 20) as sort:
+    while True:
+        sort.add(rows)
 """
 
 
 def test_a_full_disk_of_temporary_files_is_named_and_nothing_is_left(tmp_path: Path) -> None:
-    """A limit on files stands for a full disk."""
-    done = subprocess.run(
-        [sys.executable, "-c", _FILL],
-        capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tmp_path)},
-    )  # fmt: skip
-    assert done.stdout.startswith(f"the folder of temporary files, {tmp_path}: File too large.")
-    assert list(tmp_path.iterdir()) == []
+    said = error_of_a_full_disk(_FILL, tmp_path)
+    assert said.startswith(f"the folder of temporary files, {tmp_path}: File too large.")
