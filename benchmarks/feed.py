@@ -25,7 +25,7 @@ import ray
 from benchmarks.actor import NUM_STRIPS, PretendEngine
 from benchmarks.gpu.score import DATE, PATTERN
 from benchmarks.machine import keep
-from steel_batch.cluster import pool, stages, stream
+from steel_batch.cluster import pool, score_stage, stream
 from steel_batch.config import ScoreConfig
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.pipeline import actors
@@ -38,10 +38,10 @@ from steel_batch.synthetic import render
 BATCH = 32
 
 
-class PretendStage(stages.ScoreStage):
+class PretendStage(score_stage.ScoreStage):
     """The score stage with a pretend engine."""
 
-    def __init__(self, setup: stages.Setup, dispatcher: Any) -> None:
+    def __init__(self, setup: score_stage.Setup, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
         masks = [render(22, i).bitmask_HW for i in range(NUM_STRIPS)]
         self._scorer = ShardScorer(

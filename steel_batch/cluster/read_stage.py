@@ -20,7 +20,7 @@ from steel_batch.runs.plan import Plan
 from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
 
 if TYPE_CHECKING:
-    from steel_batch.cluster.stages import Setup
+    from steel_batch.cluster.score_stage import Setup
 
 
 class ReadStage:

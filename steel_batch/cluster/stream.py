@@ -26,7 +26,7 @@ from steel_batch.cluster.own_cluster import own_services
 from steel_batch.cluster.pool import READ_CPUS, ActorPool
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.read_stage import ReadStage
-from steel_batch.cluster.stages import ScoreStage, Setup
+from steel_batch.cluster.score_stage import ScoreStage, Setup
 from steel_batch.cluster.wait import result_of
 from steel_batch.scoring.shard_result import ShardResult
 

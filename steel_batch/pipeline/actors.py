@@ -7,7 +7,7 @@ import dataclasses
 from steel_batch.cluster.agreement import Agreement
 from steel_batch.cluster.fit import actor_pool, choose_runtime
 from steel_batch.cluster.pool import ActorPool
-from steel_batch.cluster.stages import Setup
+from steel_batch.cluster.score_stage import Setup
 from steel_batch.engine.runtime import decodes_on_gpu, wants_gpu
 from steel_batch.pipeline.scope import Scope
 

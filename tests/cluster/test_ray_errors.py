@@ -24,7 +24,7 @@ SENT = (
         "ModuleNotFoundError: No module named 'steel_batch'",
         "ModuleNotFoundError: No module named 'steel_batch.cluster'",
         "ImportError: cannot import name 'Agreement' from 'steel_batch.cluster' (/opt/x)",
-        "AttributeError: Can't get attribute 'Setup' on <module 'steel_batch.cluster.stages'>",
+        "AttributeError: Can't get attribute 'Setup' on <module 'steel_batch.cluster.score_stage'>",
     ],
 )
 @pytest.mark.parametrize("kind", [ray.exceptions.RaySystemError, ray.exceptions.RayError])

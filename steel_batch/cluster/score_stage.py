@@ -1,9 +1,9 @@
-"""The two stages of scoring on the cluster's workers, and what happens when an actor dies.
+"""The score stage: actors that turn shards into staged rows, and what happens when one dies.
 
-One row of the dataset is one shard. Read tasks turn parts of plans into shards of compressed bytes;
-scoring actors, each with one engine, turn a shard into staged rows and a receipt. A shard that
-cannot be read or staged comes back with its failure in the row: an exception would end the whole
-dataset.
+One row of the dataset is one shard. Read tasks (`read_stage`) turn parts of plans into shards of
+compressed bytes; scoring actors, each with one engine, turn a shard into staged rows and a receipt.
+A shard that cannot be read or staged comes back with its failure in the row: an exception would end
+the whole dataset.
 
 Ray restarts an actor that died and repeats its task, without end if the input kills it. An actor
 ends itself if an image hangs it or its GPU fails. So every start of a shard is counted outside the
