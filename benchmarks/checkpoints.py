@@ -25,7 +25,7 @@ from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.tables.commit import land
 from steel_batch.tables.file_lists import DataFile
-from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.log_mirror import log_mirror
 from steel_batch.tables.merge import write_file
 from steel_batch.tables.table_log import CHECKPOINT_EVERY, ensure_tables
 from tests.made_up_run import ENGINE, image_keys, made_up_row, rows_table
@@ -82,7 +82,7 @@ def commit(store: Lake, number: int, every: int) -> None:
     """Commit a file, and write a checkpoint if it is time for one."""
     run_id, file = file_of(store, number)
     land(store, TABLE, run_id, [file])
-    log_copy(store, TABLE).checkpoint(store, every)
+    log_mirror(store, TABLE).checkpoint(store, every)
 
 
 def measure(grown: Path, num_files: int, num_commits: int, every: int) -> dict[str, float]:

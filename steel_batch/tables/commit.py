@@ -40,7 +40,7 @@ from steel_batch.errors import (
 )
 from steel_batch.lake import Lake
 from steel_batch.tables.file_lists import DataFile
-from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.log_mirror import log_mirror
 from steel_batch.tables.statistics import cover
 from steel_batch.tables.table_log import (
     SCHEMAS,
@@ -201,7 +201,7 @@ def _commit(
         before()
         try:
             # As the version after the one that was read, or not at all.
-            is_written = log_copy(store, table).append(
+            is_written = log_mirror(store, table).append(
                 store,
                 int(opened.version()),
                 [*added, *removed],

@@ -10,7 +10,7 @@ from deltalake.exceptions import DeltaError
 from steel_batch import interrupt, layout
 from steel_batch.errors import LakeError, paragraph_of
 from steel_batch.lake import Lake
-from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.log_mirror import log_mirror
 from steel_batch.tables.table_log import SCHEMAS, commit_turn, query_log
 
 ATTEMPTS: Final = 40
@@ -43,7 +43,7 @@ def _fence(store: Lake, table: str, writer: str) -> None:
             return
         version, before = found
         try:
-            is_written = log_copy(store, table).append(
+            is_written = log_mirror(store, table).append(
                 store,
                 version,
                 [],

@@ -1,7 +1,7 @@
 """The three Delta tables of a store: creating, opening and querying their logs.
 
 A table's log alone states what is part of it: which files, which of their rows, which runs. Nothing
-here reads rows. What only concerns the log is asked of a copy on this machine (`log_copy`).
+here reads rows. What only concerns the log is asked of a copy on this machine (`log_mirror`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from steel_batch.tables.deletion_vectors import (
     may_have_vectors,
 )
 from steel_batch.tables.evolution import evolve, is_current
-from steel_batch.tables.log_copy import log_copy
+from steel_batch.tables.log_mirror import log_mirror
 from steel_batch.tables.log_tails import save_tails
 from steel_batch.tables.provenance import missing_entries, removals
 
@@ -146,7 +146,7 @@ def query_log(store: Lake, table: str, question: Callable[[DeltaTable], Answer])
     """
 
     def look() -> DeltaTable | None:
-        opened = log_copy(store, table).look(store)
+        opened = log_mirror(store, table).look(store)
         if opened is not None and may_have_vectors(opened):
             return _open(store, table)  # they are in files of their own
         return opened
@@ -301,9 +301,9 @@ def write_checkpoints(store: Lake) -> None:
     of more than 30 days. If the store fails, no checkpoint is written: readers do without it, and
     the next commit tries again.
     """
-    table = max(SCHEMAS, key=lambda each: log_copy(store, each).num_since_checkpoint)
+    table = max(SCHEMAS, key=lambda each: log_mirror(store, each).num_since_checkpoint)
     try:
-        made = log_copy(store, table).checkpoint(store, CHECKPOINT_EVERY)
+        made = log_mirror(store, table).checkpoint(store, CHECKPOINT_EVERY)
         if made is not None and made.version // CLEAN_UP_EVERY > made.last // CLEAN_UP_EVERY:
             _clean_up(store, table, made.properties)
     except (LakeError, DeltaError, OSError) as error:
@@ -313,7 +313,7 @@ def write_checkpoints(store: Lake) -> None:
 def leave_tails(store: Lake) -> None:
     """Leave what this process knows of the ends of the logs for the next one; see `log_tails`."""
     try:
-        save_tails(store, {table: log_copy(store, table).tail() for table in SCHEMAS})
+        save_tails(store, {table: log_mirror(store, table).tail() for table in SCHEMAS})
     except LakeError as error:
         log.warning("%s was not written: %s", store.uri(layout.LOG_TAILS), paragraph_of(error))
 

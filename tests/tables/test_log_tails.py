@@ -11,7 +11,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction
 
 from steel_batch import layout
 from steel_batch.lake import Lake
-from steel_batch.tables.log_copy import LogCopy, log_copy
+from steel_batch.tables.log_mirror import LogMirror, log_mirror
 from steel_batch.tables.log_tails import MAX_ENTRY_BYTES, Tail, save_tails
 from steel_batch.tables.table_log import CHECKPOINT_EVERY, SCHEMAS, all_live_files, leave_tails
 from tests.conftest import new_bucket
@@ -52,7 +52,7 @@ def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
 def look(direct: Lake, proxy: FaultProxy) -> tuple[DeltaTable, int]:
     """The table as a process finds it that has no copy, and its requests."""
     proxy.set(Faults())
-    opened = LogCopy(TABLE).look(Lake(direct.url, endpoint_url=proxy.url))
+    opened = LogMirror(TABLE).look(Lake(direct.url, endpoint_url=proxy.url))
     assert opened is not None
     return opened, proxy.counts()["requests"]
 
@@ -134,4 +134,4 @@ def test_what_is_left_is_what_was_last_looked_at(grown: Lake) -> None:
     ]
     for name, text in left["entries"].items():
         assert text.encode() == grown.read(f"{LOG}{name}")
-    assert log_copy(grown, TABLE).tail().entries == left["entries"]
+    assert log_mirror(grown, TABLE).tail().entries == left["entries"]

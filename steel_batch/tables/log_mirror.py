@@ -61,8 +61,8 @@ class Checkpoint:
     """The table's."""
 
 
-class LogCopy:
-    """The copy of one table's log; for all threads of a process, see `log_copy`.
+class LogMirror:
+    """The copy of one table's log; for all threads of a process, see `log_mirror`.
 
     Args:
         table: The table.
@@ -296,17 +296,17 @@ def _keep(_folder: _Folder) -> None:
     """Called when a table opened in a folder is gone; until then, it kept the folder."""
 
 
-def log_copy(store: Lake, table: str) -> LogCopy:
+def log_mirror(store: Lake, table: str) -> LogMirror:
     """This process's copy of the log of a table."""
-    return _log_copy(store.url, store.endpoint_url, table, os.getpid())
+    return _log_mirror(store.url, store.endpoint_url, table, os.getpid())
 
 
 @functools.lru_cache(maxsize=64)
-def _log_copy(_url: str, _endpoint_url: str | None, table: str, _pid: int) -> LogCopy:
-    return LogCopy(table)
+def _log_mirror(_url: str, _endpoint_url: str | None, table: str, _pid: int) -> LogMirror:
+    return LogMirror(table)
 
 
-interrupt.before_exit(_log_copy.cache_clear)  # which deletes their folders
+interrupt.before_exit(_log_mirror.cache_clear)  # which deletes their folders
 
 
 def _needed(listed: Mapping[str, str], base: int, copied: Collection[str]) -> dict[str, str]:

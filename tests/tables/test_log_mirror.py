@@ -22,7 +22,7 @@ from steel_batch.errors import LakeError
 from steel_batch.lake import Lake, LakeObject, ReadRequest
 from steel_batch.lake.retry import Retry
 from steel_batch.tables.commit import land
-from steel_batch.tables.log_copy import FIRST_LISTED, LogCopy, log_copy
+from steel_batch.tables.log_mirror import FIRST_LISTED, LogMirror, log_mirror
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import (
     CHECKPOINT_EVERY,
@@ -51,9 +51,9 @@ def store(tmp_path: Path) -> Lake:
     return lake
 
 
-def append(store: Lake, version: int, writer: str, copy: LogCopy | None = None) -> bool:
+def append(store: Lake, version: int, writer: str, copy: LogMirror | None = None) -> bool:
     """An entry without files after a version, of a writer."""
-    return (copy or log_copy(store, TABLE)).append(
+    return (copy or log_mirror(store, TABLE)).append(
         store, version, [], SCHEMAS[TABLE], app_transactions=[Transaction(writer, 1)],
         metadata={"by": writer},
     )  # fmt: skip
@@ -92,7 +92,7 @@ class CountingLake(Lake):
 
 
 def test_a_look_at_an_unchanged_log_is_one_listing(store: Lake) -> None:
-    counting, copy = CountingLake(store.url), LogCopy(TABLE)
+    counting, copy = CountingLake(store.url), LogMirror(TABLE)
     copy.look(counting)
     counting.num_listings = counting.num_reads = 0
     assert seen(copy.look(counting), ["a"]) == (0, [])
@@ -106,7 +106,7 @@ def test_a_look_at_an_unchanged_log_is_one_listing(store: Lake) -> None:
 def test_an_entry_that_was_put_is_not_read_back_unless_another_replaced_it(
     bucket: str, s3_endpoint: str
 ) -> None:
-    store, copy = CountingLake(f"{bucket}/store", endpoint_url=s3_endpoint), LogCopy(TABLE)
+    store, copy = CountingLake(f"{bucket}/store", endpoint_url=s3_endpoint), LogMirror(TABLE)
     ensure_tables(store)
     copy.look(store)
     assert append(store, 0, "a", copy)
@@ -126,20 +126,20 @@ def test_a_log_of_more_than_a_page_is_listed_from_the_checkpoint_that_it_names(
     for number in range(FIRST_LISTED):
         Path(store.uri(f"{LOG}{0:020d}.{number:04}.crc")).touch()
     counting = CountingLake(store.url)
-    assert seen(LogCopy(TABLE).look(counting), runs) == (len(runs), runs)
+    assert seen(LogMirror(TABLE).look(counting), runs) == (len(runs), runs)
     assert counting.num_listings == 2
     assert counting.num_reads == 2 + 2, "what names the checkpoint, it, and the entries since then"
 
 
 def test_there_is_no_table_where_there_is_no_log(tmp_path: Path) -> None:
     lake = Lake(str(tmp_path / "empty"))
-    assert LogCopy(TABLE).look(lake) is None
+    assert LogMirror(TABLE).look(lake) is None
     ensure_tables(lake)
-    assert log_copy(lake, TABLE).look(lake) is not None
+    assert log_mirror(lake, TABLE).look(lake) is not None
 
 
 def test_an_entry_that_another_replaced_is_not_what_was_copied(store: Lake) -> None:
-    copy = LogCopy(TABLE)
+    copy = LogMirror(TABLE)
     for writer in ("a", "b"):
         write_as_another_program(store, writer)
     assert seen(copy.look(store), ["a", "b", "c"]) == (2, ["a", "b"])
@@ -150,7 +150,7 @@ def test_an_entry_that_another_replaced_is_not_what_was_copied(store: Lake) -> N
 
 def test_a_table_that_was_opened_stays_as_it_was(store: Lake) -> None:
     """It reads its entries when it is asked, so they must not go with the next copy."""
-    copy = LogCopy(TABLE)
+    copy = LogMirror(TABLE)
     write_as_another_program(store, "a")
     before = copy.look(store)
     DeltaTable(store.uri(TABLE)).create_checkpoint()
@@ -173,7 +173,7 @@ def test_a_look_finds_what_a_reader_finds_who_opens_the_table(
 ) -> None:
     store = Lake(str(tmp_path_factory.mktemp("stores")))
     ensure_tables(store)
-    copy = LogCopy(TABLE)
+    copy = LogMirror(TABLE)
     writers: list[str] = ["another"]
     for step in steps:
         entries = sorted(Path(store.url, LOG).glob("*.json"))
@@ -212,7 +212,7 @@ def test_of_writers_after_one_version_one_succeeds(lake: Lake) -> None:
     start, written = threading.Barrier(4), []
 
     def write(writer: str) -> None:
-        copy = LogCopy(TABLE)
+        copy = LogMirror(TABLE)
         copy.look(lake)
         start.wait()
         if append(lake, 0, writer, copy):
@@ -229,7 +229,7 @@ def test_of_writers_after_one_version_one_succeeds(lake: Lake) -> None:
 
 
 def test_nothing_is_written_after_a_version_that_is_not_the_newest(store: Lake) -> None:
-    copy = log_copy(store, TABLE)
+    copy = log_mirror(store, TABLE)
     copy.look(store)
     write_as_another_program(store, "a")
     copy.look(store)
@@ -245,7 +245,7 @@ def test_a_refusal_that_no_entry_explains_is_an_unknown_outcome(
     with log_proxy(s3_endpoint) as (proxy, url):
         lake = Lake(f"{bucket}/store", endpoint_url=url, retry=Retry(total_seconds=0.4))
         ensure_tables(lake)
-        log_copy(lake, TABLE).look(lake)
+        log_mirror(lake, TABLE).look(lake)
         proxy.faults = [CONFLICT]
         with pytest.raises(LakeError, match="as if it existed, but it does not"):
             append(lake, 0, "a")
@@ -255,7 +255,7 @@ def test_a_refusal_that_no_entry_explains_is_an_unknown_outcome(
 
 def test_an_entry_is_what_deltalake_writes(store: Lake) -> None:
     """Readers and other writers see no difference; the entry is not in the copy before a look."""
-    copy = LogCopy(TABLE)
+    copy = LogMirror(TABLE)
     copy.look(store)
     assert append(store, 0, "a", copy)
     lines = [json.loads(line) for line in store.read(f"{LOG}{1:020d}.json").splitlines()]
@@ -343,7 +343,7 @@ def test_old_entries_are_cleaned_up_every_hundred_as_deltalake_does(
         DeltaTable(store.uri(TABLE)).alter.set_table_properties(off)
     commit_dates(store, 2)
     for version in range(open_table(store, TABLE).version(), CLEAN_UP_EVERY - 1):
-        log_copy(store, TABLE).look(store)
+        log_mirror(store, TABLE).look(store)
         assert append(store, version, "a")
     before = sorted(Path(store.url, LOG).glob("*.json"))
     for path in Path(store.url, LOG).iterdir():
