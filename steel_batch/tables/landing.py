@@ -119,7 +119,8 @@ class _Landing:
     ) -> None:
         self._is_new = is_new
         self._is_first = is_new and layout.split_run_id(record.run_id)[2] == 1
-        """Whether there is nothing else of the date, neither leftovers nor entries to replace."""
+        """Whether nothing else was published of the date: there are no leftovers to look for. A
+        quarantine, which few dates have, is looked through in any case."""
         self._predicted: list[LiveFile] = []
         """The date's files in the predictions, as last looked at."""
         self._store = store
@@ -147,7 +148,8 @@ class _Landing:
             is_untouched = False
             if landed_at is None:
                 opened, made = self._land(table, change, opened)
-                is_untouched = self._is_new and (made is None or self._is_first)
+                is_first = self._is_first and table != layout.QUARANTINE
+                is_untouched = self._is_new and (made is None or is_first)
                 if made is not None:
                     kept = {file.target for file in made.added}
                     versions[table] = int(opened.version())
