@@ -3,6 +3,9 @@
 A table of class summaries has a file of a few kilobytes per date, and Arrow's scanner takes three
 times as long per file as DuckDB. The connection of a query must not open files itself
 (`tables.query.confine`), so another one reads them for it: the same files, columns and rows.
+
+Only files that runs added are read so, as both readers understand their types alike. Spark, say,
+writes times without a zone, which DuckDB takes for local time and Arrow for UTC.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 
+from steel_batch import layout
 from steel_batch.database import scratch_database
 from steel_batch.errors import LakeError
 from steel_batch.lake import why_unusable
@@ -103,7 +107,8 @@ class FolderDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has n
             and sum(file.size_bytes for file in files) <= MOST_BYTES
             and _PLAIN.fullmatch(self._folder) is not None
             and all(
-                path.startswith(f"engine={file.engine}/date={file.date}/")
+                path.startswith(f"{layout.partition(file.engine, file.date)}/")
+                and layout.split_table_file(path) is not None
                 and _PLAIN.fullmatch(path.replace("=", "")) is not None
                 for path, file in zip(paths, files, strict=True)
             )
@@ -120,5 +125,5 @@ class FolderDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has n
             with scratch_database() as con:
                 found = con.sql(sql, params=[[f"{self._folder}/{path}" for path in paths]])
                 return found.to_arrow_table().cast(pa.schema(fields))
-        except (duckdb.Error, pa.ArrowException, LakeError):
+        except (duckdb.Error, pa.ArrowException, ValueError, LakeError):
             return None  # files of several builds, or a damaged file: Arrow states which

@@ -10,6 +10,7 @@ import hypothesis
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import strategies as st
 
@@ -104,6 +105,25 @@ def test_duckdb_reads_files_that_are_many_and_of_matching_dates(store: Lake) -> 
             where = None if wanted is None else ds.field("date") == pa.scalar(wanted).cast(date)
             dataset.scanner(columns=["num_images"], filter=where)
         assert seen == expected
+
+
+def test_files_of_other_programs_are_left_to_arrow(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path / "store"))
+    for date in ("2026-11-20", "2026-11-21"):
+        commit_run(store, image_keys(2), date=date)
+    expected = read_by_arrow(store, layout.PREDICTIONS).to_table(columns=["date", "scored_at"])
+    folder, files = store.uri(layout.PREDICTIONS), by_path(store, layout.PREDICTIONS)
+    path, file = files.popitem()
+    other = f"{path.rpartition('/')[0]}/part-00000-0a1b2c3d.c000.zstd.parquet"
+    rows = pq.ParquetFile(f"{folder}/{path}").read()
+    # As Spark writes them: these times have no zone.
+    pq.write_table(rows, f"{folder}/{other}", use_deprecated_int96_timestamps=True)
+    files[other] = dataclasses.replace(file, key=f"{layout.PREDICTIONS}/{other}")
+    dataset = FolderDataset(folder, files, SCHEMAS[layout.PREDICTIONS], many=1)
+    with opened_files(Path(folder)) as seen:
+        scanner = dataset.scanner(columns=["date", "scored_at"])
+    assert seen == set()
+    assert scanner.to_table().equals(expected)
 
 
 @pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "date=1", "Ä", "it's"])
