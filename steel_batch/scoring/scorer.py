@@ -40,7 +40,7 @@ from steel_batch.scoring.writer import LocalWriter, Writer
 Done = TypeVar("Done")
 
 BATCHES_PER_SLOT: Final = 2
-"""One batch in the slot, one whose masks are being described."""
+"""On a GPU: one batch in the slot, one whose masks are being described."""
 
 
 class ShardScorer:
@@ -93,7 +93,9 @@ class ShardScorer:
         self._num_parts = 1 if num_threads <= runtime.num_slots else num_threads
         self._isolating = threading.Lock()
         self._workers = ThreadPoolExecutor(num_threads, "decode")
-        num_batches = BATCHES_PER_SLOT * runtime.num_slots
+        # On a CPU, the thread that infers a batch describes it, too: others would take its core.
+        on_cpu = runtime.provenance.device == "cpu"
+        num_batches = (1 if on_cpu else BATCHES_PER_SLOT) * runtime.num_slots
         self._batches = ThreadPoolExecutor(num_batches, "batch")
         shape_NHW = (runtime.batch_size, card.height, card.width)
         for child in children.describers:
