@@ -74,6 +74,7 @@ class Picked:
         store.run(f"CREATE VIEW {PICKED} AS {self._sql(selection)}")
         engines = [row[0] for row in store.fetch(f"SELECT DISTINCT engine FROM {PICKED}")]  # noqa: S608 - ours
         if not engines:
+            self._refuse_unknown_engine(selection.engine)
             raise ConfigError(
                 "no image matches: check --date, --engine, --where and --query. To list the dates "
                 'and engines that have rows: `steel-batch query "FROM current"`.'
@@ -115,6 +116,8 @@ class Picked:
             rows = f"(SELECT * FROM {rows} WHERE {' AND '.join(conditions)})"  # noqa: S608 - ours
         where = ""
         if selection.where is not None:
+            if not selection.where.strip():
+                raise ConfigError("--where is empty: give a condition, or remove it.")
             # Outside of the other conditions, so that a user's parentheses cannot affect them.
             _one_statement(f"SELECT ({selection.where}\n)", "--where")
             where = f" WHERE ({selection.where}\n)"
@@ -122,6 +125,14 @@ class Picked:
         sql = f"SELECT {COLUMNS} FROM {rows}{where}{order}{limit}"  # noqa: S608 - a user's own condition
         self._store.prepare(sql)
         return sql
+
+    def _refuse_unknown_engine(self, engine: str | None) -> None:
+        known = [row[0] for row in self._store.fetch("SELECT DISTINCT engine FROM predictions")]
+        if engine is not None and engine not in known:
+            raise ConfigError(
+                f"engine {engine} has no rows in this store: expected one of: "
+                f"{', '.join(sorted(known))}."
+            )
 
     def _classes(self, engines: list[str]) -> dict[int, str]:
         """Return the names of the classes by number, which all engines of the selection share."""

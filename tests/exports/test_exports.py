@@ -313,7 +313,8 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
     ("selection", "expected"),
     [
         ({"date": "2031"}, "no image matches"),
-        ({"engine": "it's"}, "no image matches"),
+        ({"engine": "it's"}, "engine it's has no rows in this store: expected one of: made-"),
+        ({"where": " "}, "--where is empty"),
         ({"where": "nonsense > 1"}, "nonsense"),
         ({"where": "1; DROP VIEW predictions"}, "--where"),
         ({"query": "SELECT 1 AS one"}, "no column image_key"),
