@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 from collections.abc import Iterator
 from typing import Final
 
@@ -16,6 +17,9 @@ import ray
 KNOWN_RAY: Final = ("2.59", "2.60")
 """Versions of Ray that `own_head` and `own_actors` were tested with."""
 _running: Final[list[str]] = []
+_lock: Final = threading.Lock()
+_users: Final[list[None]] = []
+_answering: Final = contextlib.ExitStack()
 log = logging.getLogger(__name__)
 
 
@@ -47,11 +51,23 @@ def is_known(version: str) -> bool:
 
 @contextlib.contextmanager
 def own_services() -> Iterator[None]:
-    """Answer for Ray Data's own actors for a `with` block, on such a cluster; else do nothing."""
+    """Answer for Ray Data's own actors for a `with` block, on such a cluster; else do nothing.
+
+    Blocks of several threads may overlap: the last to end puts Ray's own actors back.
+    """
     if not _running:
         yield
         return
     from steel_batch.cluster.own_actors import own_actors  # private classes of these versions
 
-    with own_actors():
+    with _lock:
+        if not _users:
+            _answering.enter_context(own_actors())
+        _users.append(None)
+    try:
         yield
+    finally:
+        with _lock:
+            _users.pop()
+            if not _users:
+                _answering.close()

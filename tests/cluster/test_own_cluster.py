@@ -8,6 +8,7 @@ import sys
 import pytest
 import ray
 
+from steel_batch.cluster import own_cluster
 from steel_batch.cluster.own_cluster import is_known, own_services
 
 pytestmark = pytest.mark.ray
@@ -40,6 +41,22 @@ def test_ray_data_keeps_its_own_actors_where_there_is_no_own_cluster() -> None:
     before = stats._StatsActor
     with own_services():
         assert stats._StatsActor is before
+
+
+def test_the_last_of_overlapping_runs_puts_the_own_actors_back(
+    ray_cluster: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.data._internal import stats
+
+    monkeypatch.setattr(own_cluster, "_running", ["here"])
+    before = stats._StatsActor
+    first, second = own_services(), own_services()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert stats._StatsActor is not before
+    second.__exit__(None, None, None)
+    assert stats._StatsActor is before
 
 
 def test_an_unknown_version_starts_its_usual_processes() -> None:
