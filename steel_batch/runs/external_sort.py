@@ -1,15 +1,17 @@
-"""Sorts Arrow rows of any number: by parts, which wait in a temporary file and are merged once.
+"""Sorts Arrow rows of any number: by parts, which wait in a temporary file until they are merged.
 
 A part is as many rows as are sorted in memory. It is written in blocks, each compressed by itself:
 sorted keys resemble their neighbours, so that little is on disk. To merge, the blocks of all parts
 are read in the order of their first rows; rows up to the first one of the next block are complete.
+Merging needs a block of each part in memory, so many parts are merged into one before more follow.
 """
 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,7 +29,10 @@ BLOCK_BYTES: Final = 128 << 10
 """What is compressed at once; while parts are merged, a block or two of each are in memory."""
 MIN_STEP: Final = 64
 """Blocks that are merged at once, if there are few parts."""
+MOST_PARTS: Final = 128
+"""Parts that are merged into a larger one: some 2 GB of rows, or 20 million images of a plan."""
 BATCH_ROWS: Final = 8192
+"""Also the rows of a block of a larger part."""
 
 Place = tuple[tuple[bool, Any], ...]
 """A row's values of the columns that rows are sorted by; null comes first."""
@@ -35,10 +40,11 @@ Place = tuple[tuple[bool, Any], ...]
 
 @dataclass(frozen=True, slots=True)
 class _Sorted:
-    """Some rows in the temporary file."""
+    """Some rows in a temporary file."""
 
     first: Place
     block: Block
+    file: PackedFile
 
 
 class ExternalSort:
@@ -50,6 +56,7 @@ class ExternalSort:
             come first.
         part_bytes: How much is sorted in memory.
         block_bytes: How much is compressed at once.
+        most_parts: How many parts are merged into a larger one.
 
     Raises:
         LakeError: The disk of temporary files is full; raised by each method.
@@ -63,23 +70,27 @@ class ExternalSort:
         *,
         part_bytes: int = PART_BYTES,
         block_bytes: int = BLOCK_BYTES,
+        most_parts: int = MOST_PARTS,
     ) -> None:
         self.num_rows = 0
         self._fields, self._by = fields, list(by)
         self._part_bytes, self._block_bytes = part_bytes, block_bytes
+        self._most_parts = most_parts
         self._pending: list[pa.RecordBatch] = []
         self._pending_bytes = 0
-        self._blocks: list[_Sorted] = []
-        self._num_parts = 0
+        self._parts: list[list[_Sorted]] = []
+        self._larger: list[list[_Sorted]] = []
         self._file = PackedFile("zstd")
+        self._held = contextlib.ExitStack()
 
     def __enter__(self) -> ExternalSort:
         """Nothing is opened yet."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Delete the temporary file."""
+        """Delete the temporary files."""
         self._file.close()
+        self._held.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take some more rows."""
@@ -92,13 +103,13 @@ class ExternalSort:
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order; call it once, after everything is added."""
-        if not self._file.is_used:
+        if not self._parts and not self._larger:
             batch, order = self._take_pending()
             yield from taken(batch, order, BATCH_ROWS)
             return
         if self._pending:
             self._write_part()
-        yield from self._merged()
+        yield from self._merged([*self._larger, *self._parts])
 
     def _take_pending(self) -> tuple[pa.RecordBatch, pa.Array]:
         batch = pa.concat_batches(self._pending or [empty(self._fields)])
@@ -133,24 +144,35 @@ class ExternalSort:
     def _write_part(self) -> None:
         batch, order = self._take_pending()
         num_rows = max(1, batch.num_rows * self._block_bytes // max(1, batch.nbytes))
-        for rows in taken(batch, order, num_rows):
-            self._blocks.append(_Sorted(self._place(rows, 0), self._file.write(rows)))
-        self._num_parts += 1
+        self._parts.append(self._written(taken(batch, order, num_rows), self._file))
+        if len(self._parts) == self._most_parts:
+            larger = PackedFile("zstd")
+            self._held.callback(larger.close)
+            self._larger.append(self._written(self._merged(self._parts), larger))
+            self._file.close()
+            self._parts, self._file = [], PackedFile("zstd")
 
-    def _merged(self) -> Iterator[pa.RecordBatch]:
-        unread = iter(sorted(self._blocks, key=lambda rows: rows.first))
-        self._blocks = []
-        step = max(MIN_STEP, self._num_parts)
+    def _written(self, batches: Iterable[pa.RecordBatch], file: PackedFile) -> list[_Sorted]:
+        return [_Sorted(self._place(rows, 0), file.write(rows), file) for rows in batches]
+
+    def _merged(self, parts: Sequence[Sequence[_Sorted]]) -> Iterator[pa.RecordBatch]:
+        """Rows of sorted parts in order, in batches of at least one row."""
+        largest = sum(
+            max((rows.block.unpacked_bytes for rows in part), default=0) for part in parts
+        )
+        step_bytes = max(MIN_STEP * self._block_bytes, largest)
+        unread = iter(sorted(itertools.chain(*parts), key=lambda rows: rows.first))
         left = empty(self._fields)
         ahead = next(unread, None)
         while ahead is not None:
             interrupt.check()
-            blocks = [ahead, *itertools.islice(unread, step - 1)]
-            batch = pa.concat_batches(
-                [left, *(self._file.read(rows.block, self._fields) for rows in blocks)]
-            )
+            batches, num_bytes = [left], 0
+            while ahead is not None and num_bytes < step_bytes:
+                batches.append(ahead.file.read(ahead.block, self._fields))
+                num_bytes += ahead.block.unpacked_bytes
+                ahead = next(unread, None)
+            batch = pa.concat_batches(batches)
             order = self._order(batch)
-            ahead = next(unread, None)
             num_complete = batch.num_rows
             if ahead is not None:
                 num_complete = self._num_up_to(batch, order, ahead.first)

@@ -25,12 +25,10 @@ def bytes_of(row: tuple[str | None, str]) -> tuple[bool, bytes, bytes]:
 
 
 def sorted_rows(
-    batches: list[list[tuple[str | None, str]]], part_bytes: int, block_bytes: int
+    batches: list[list[tuple[str | None, str]]], **sizes: int
 ) -> list[tuple[str | None, str, int]]:
     n = 0
-    with ExternalSort(
-        FIELDS, ("line", "key"), part_bytes=part_bytes, block_bytes=block_bytes
-    ) as sort:
+    with ExternalSort(FIELDS, ("line", "key"), **sizes) as sort:
         for rows in batches:
             numbers = range(n, n := n + len(rows))
             columns = [[line for line, _ in rows], [key for _, key in rows], list(numbers)]
@@ -43,11 +41,13 @@ def sorted_rows(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(ROWS, max_size=12), st.integers(1, 2000), st.integers(1, 400))
+@given(st.lists(ROWS, max_size=12), st.integers(1, 2000), st.integers(1, 400), st.integers(2, 5))
 def test_any_rows_in_any_parts_and_blocks_come_out_in_the_order_of_their_bytes(
-    batches: list[list[tuple[str | None, str]]], part_bytes: int, block_bytes: int
+    batches: list[list[tuple[str | None, str]]], part_bytes: int, block_bytes: int, most_parts: int
 ) -> None:
-    found = sorted_rows(batches, part_bytes, block_bytes)
+    found = sorted_rows(
+        batches, part_bytes=part_bytes, block_bytes=block_bytes, most_parts=most_parts
+    )
     rows = [row for batch in batches for row in batch]
     assert [(line, key) for line, key, _ in found] == sorted(rows, key=bytes_of)
     assert sorted((n, line, key) for line, key, n in found) == [
