@@ -34,13 +34,23 @@ def grown(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return folder
 
 
-@pytest.fixture
-def direct(grown: Lake, s3_endpoint: str) -> Lake:
-    """A copy of it in a bucket."""
+def copy_of(grown: Lake, s3_endpoint: str) -> Lake:
     bucket = Lake(f"{new_bucket(s3_endpoint)}/store", endpoint_url=s3_endpoint)
     for item in grown.list_objects():
         bucket.write(item.key, grown.read(item.key))
     return bucket
+
+
+@pytest.fixture
+def direct(grown: Lake, s3_endpoint: str) -> Lake:
+    """A copy of it in a bucket."""
+    return copy_of(grown, s3_endpoint)
+
+
+@pytest.fixture(scope="module")
+def shared(grown: Lake, s3_endpoint: str) -> Lake:
+    """The same for tests that change nothing but what was left of its logs."""
+    return copy_of(grown, s3_endpoint)
 
 
 @pytest.fixture
@@ -104,23 +114,23 @@ def test_an_entry_of_another_writer_is_read_and_one_that_was_replaced_is_not_tak
     ],
 )
 def test_a_log_is_read_as_ever_if_what_was_left_is_of_no_use(
-    left: bytes | None, direct: Lake, proxy: FaultProxy
+    left: bytes | None, shared: Lake, proxy: FaultProxy
 ) -> None:
-    direct.delete([layout.LOG_TAILS])
+    shared.delete([layout.LOG_TAILS])
     if left is not None:
-        direct.write(layout.LOG_TAILS, left)
-    opened, _ = look(direct, proxy)
-    expected = DeltaTable(direct.uri(TABLE), storage_options=direct.storage_options())
+        shared.write(layout.LOG_TAILS, left)
+    opened, _ = look(shared, proxy)
+    expected = DeltaTable(shared.uri(TABLE), storage_options=shared.storage_options())
     assert opened.version() == expected.version() == NUM_COMMITS
     names = [{Path(uri).name for uri in each.file_uris()} for each in (opened, expected)]
     assert names[0] == names[1]
     assert len(names[0]) == NUM_COMMITS
 
 
-def test_a_large_entry_is_left_out(direct: Lake) -> None:
+def test_a_large_entry_is_left_out(shared: Lake) -> None:
     large, small = "x" * (MAX_ENTRY_BYTES + 1), "x" * MAX_ENTRY_BYTES
-    save_tails(direct, {TABLE: Tail(checkpoint=3, entries={"large": large, "small": small})})
-    left = json.loads(direct.read(layout.LOG_TAILS))
+    save_tails(shared, {TABLE: Tail(checkpoint=3, entries={"large": large, "small": small})})
+    left = json.loads(shared.read(layout.LOG_TAILS))
     assert left == {TABLE: {"checkpoint": 3, "entries": {"small": small}}}
 
 
