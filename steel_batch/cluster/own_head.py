@@ -30,7 +30,6 @@ STARTS_AT_ONCE: Final = 8
 and the first read task take longest to load; with as many at once as there are CPUs, the read
 task's starts last."""
 
-HUGE_PAGES: Final = "glibc.malloc.hugetlb"
 AGENT: Final = "--dashboard_agent_command="
 AGENT_PORTS: Final = (
     ray._raylet.METRICS_AGENT_PORT_NAME,
@@ -57,7 +56,6 @@ def own_head() -> Iterator[str]:
             no_monitor=True,
             include_log_monitor=False,
             include_dashboard=False,
-            env_vars={"GLIBC_TUNABLES": with_huge_pages(os.environ.get("GLIBC_TUNABLES", ""))},
         ),
         head=True,
         shutdown_at_exit=False,
@@ -68,18 +66,6 @@ def own_head() -> Iterator[str]:
         yield str(head.address)
     finally:
         head.kill_all_processes(check_alive=False, allow_graceful=True)
-
-
-def with_huge_pages(tunables: str) -> str:
-    """The C library's settings for processes that score, unless the user has decided about them.
-
-    Large allocations then ask for huge pages, where the kernel gives them on request: an engine on
-    the CPU reads its weights and buffers with fewer misses of the table of pages. Other libraries
-    ignore it.
-    """
-    if HUGE_PAGES in tunables:
-        return tunables
-    return ":".join(filter(None, [tunables, f"{HUGE_PAGES}=1"]))
 
 
 class _Head(Node):  # type: ignore[misc]

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
 
 import pytest
-import ray
-
-from steel_batch.cluster.own_head import with_huge_pages
 
 pytestmark = pytest.mark.ray
 
@@ -44,13 +40,6 @@ def test_it_starts_no_server_of_a_dashboard_and_ends_with_its_command() -> None:
     while (left := _commands_with(session)) and time.monotonic() < give_up:
         time.sleep(0.2)
     assert left == ""
-
-
-def test_processes_that_score_ask_for_huge_pages(ray_cluster: object) -> None:
-    tunables = ray.remote(lambda: os.environ["GLIBC_TUNABLES"])
-    assert "glibc.malloc.hugetlb=1" in ray.get(tunables.remote())
-    assert with_huge_pages("glibc.malloc.check=3") == "glibc.malloc.check=3:glibc.malloc.hugetlb=1"
-    assert with_huge_pages("glibc.malloc.hugetlb=0") == "glibc.malloc.hugetlb=0"
 
 
 def _commands_with(name: str) -> str:
