@@ -27,38 +27,37 @@ NO_PYCUDA = pytest.mark.skipif(
 )
 PRETEND = """
 import contextlib, dataclasses, json, sys, ray
-from ray.cluster_utils import Cluster
 from steel_batch.config import RuntimeSettings, ScoreConfig
 from steel_batch.errors import ConfigError
 from steel_batch.cluster.check_nodes import check_nodes
 from steel_batch.pipeline.score import score
 from steel_batch.cluster.check_machine import Wanted
 
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0})
-cluster.add_node(num_cpus=2, num_gpus=1)
-ray.init(address=cluster.address, log_to_driver=False)
-try:
-    list(score(ScoreConfig(**json.loads(sys.argv[1])), lambda _: None))
-except ConfigError as error:
-    print(json.dumps(str(error)))
+from tests.small_nodes import small_head, small_worker
+
 reading, tensorrt = (
     RuntimeSettings(runtime=name, precision="auto", batch_size=None)
     for name in ("onnxruntime", "tensorrt")
 )
-check_nodes(Wanted(engine=None, inference=reading), seconds=100)  # starts workers that stay
 
-@ray.remote(num_gpus=1, num_cpus=0)
 class Holder:
     def has(self):
         return True
 
-holder = Holder.remote()
-ray.get(holder.has.remote())
-for report in check_nodes(Wanted(engine=None, inference=tensorrt), seconds=4):
-    print(json.dumps([dataclasses.asdict(finding) for finding in report.findings]))
-with contextlib.redirect_stdout(sys.stderr):
-    ray.shutdown()
-    cluster.shutdown()
+with small_head(num_cpus=2, num_gpus=0) as head, small_worker(head, num_cpus=2, num_gpus=1):
+    with contextlib.redirect_stdout(sys.stderr):
+        ray.init(address=head.address, log_to_driver=False)
+    try:
+        list(score(ScoreConfig(**json.loads(sys.argv[1])), lambda _: None))
+    except ConfigError as error:
+        print(json.dumps(str(error)))
+    check_nodes(Wanted(engine=None, inference=reading), seconds=100)  # starts workers that stay
+    holder = ray.remote(num_gpus=1, num_cpus=0)(Holder).remote()
+    ray.get(holder.has.remote())
+    for report in check_nodes(Wanted(engine=None, inference=tensorrt), seconds=4):
+        print(json.dumps([dataclasses.asdict(finding) for finding in report.findings]))
+    with contextlib.redirect_stdout(sys.stderr):
+        ray.shutdown()
 """
 
 

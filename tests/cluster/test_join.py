@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import socket
 import subprocess
@@ -29,7 +28,7 @@ import io, json, logging, sys, ray
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import ConfigError
 from steel_batch.cluster.fit import actor_pool, choose_runtime
-
+from tests.small_nodes import small_head
 
 def shown(pool):
     shares = (round(pool.num_cpus, 2), round(pool.num_gpus, 2))
@@ -55,17 +54,14 @@ def placed(gpus):
 for cpus, gpus in json.loads(sys.argv[1]):
     said = io.StringIO()
     logging.basicConfig(level="WARNING", stream=said, force=True)
-    ray.init(
-        address="local", num_cpus=cpus, num_gpus=gpus, include_dashboard=False, log_to_driver=False
-    )
-    lines = list(placed(gpus))
-    ray.shutdown()
+    with small_head(num_cpus=cpus, num_gpus=gpus) as head:
+        ray.init(address=head.address, log_to_driver=False)
+        lines = list(placed(gpus))
+        ray.shutdown()
     print(json.dumps([cpus, gpus, lines, said.getvalue()]))
 """
 CLUSTERS = ((0, 0), (32, 2), (4, 1), (2, 2))
 """CPUs and GPUs of each."""
-NO_SPARE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
-"""Ray starts a process for each of 32 CPUs else."""
 Placed = dict[tuple[int, int], tuple[list[str], str]]
 
 
@@ -73,9 +69,8 @@ Placed = dict[tuple[int, int], tuple[list[str], str]]
 def placed() -> Placed:
     """What is placed on each cluster, and the warnings: one process starts them in turn."""
     done = subprocess.run(
-        [sys.executable, "-c", PRETEND, json.dumps(CLUSTERS)],
-        env={**os.environ, **NO_SPARE_WORKERS}, capture_output=True, text=True,
-    )  # fmt: skip
+        [sys.executable, "-c", PRETEND, json.dumps(CLUSTERS)], capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     found = map(json.loads, done.stdout.splitlines())
     return {(cpus, gpus): (lines, said) for cpus, gpus, lines, said in found}

@@ -10,10 +10,10 @@ import time
 from pathlib import Path
 
 import ray
-from ray.cluster_utils import Cluster
 
 from steel_batch.lake import Lake
 from tests.conftest import config_of, run_score
+from tests.small_nodes import lose, small_head, small_worker
 
 HEALTH_CHECKS = {
     "health_check_initial_delay_ms": 0,
@@ -26,28 +26,27 @@ HEALTH_CHECKS = {
 def main() -> None:
     config = config_of(json.loads(Path(sys.argv[1]).read_text()))
     store = Lake(config.store, endpoint_url=config.endpoint_url)
-    cluster = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "_system_config": HEALTH_CHECKS}
-    )
-    victim = cluster.add_node(num_cpus=2)
-    ray.init(address=cluster.address, log_to_driver=False)
-    killed: list[int] = []
+    with (
+        contextlib.redirect_stdout(sys.stderr),  # Ray tells there of lost nodes, some of it late
+        small_head(num_cpus=2, _system_config=HEALTH_CHECKS) as head,
+        small_worker(head, num_cpus=2) as victim,
+    ):
+        ray.init(address=head.address, log_to_driver=False)
+        killed: list[int] = []
 
-    def kill() -> None:
-        while True:
-            receipts = [o for o in store.list_objects("runs/") if "/receipts/" in o.key]
-            if len(receipts) >= 3:
-                break
-            time.sleep(0.02)
-        killed.append(len(receipts))
-        cluster.remove_node(victim, allow_graceful=False)
+        def kill() -> None:
+            while True:
+                receipts = [o for o in store.list_objects("runs/") if "/receipts/" in o.key]
+                if len(receipts) >= 3:
+                    break
+                time.sleep(0.02)
+            killed.append(len(receipts))
+            lose(victim)
 
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    with contextlib.redirect_stdout(sys.stderr):  # Ray tells there of lost nodes, some of it late
+        killer = threading.Thread(target=kill, daemon=True)
+        killer.start()
         result = run_score(config)
         ray.shutdown()
-        cluster.shutdown()
     print(json.dumps({**result.to_json(), "receipts_when_killed": killed}))
 
 
