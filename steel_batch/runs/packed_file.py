@@ -44,6 +44,11 @@ class PackedFile:
         """Whether something was written."""
         return self._file is not None
 
+    @property
+    def end(self) -> int:
+        """Where the next block will start."""
+        return 0 if self._file is None else self._file.end
+
     def write(self, rows: pa.RecordBatch) -> Block:
         """Append some rows."""
         if self._file is None:

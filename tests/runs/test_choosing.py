@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -155,61 +156,16 @@ def test_rows_of_keys_that_are_gone_are_compared_in_groups_too() -> None:
     assert counts.example_other_keys == ("new/1", "old/1")
 
 
-_LATE = """
-import resource, sys, tempfile
-from pathlib import Path
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from steel_batch.runs.plan import KNOWN
-from steel_batch.runs.planning import build_plan
-from steel_batch.sources.image_ref import IMAGES
-
-num = int(sys.argv[1])
-
-def texts(start, stop, prefix):
-    numbers = pc.utf8_lpad(pa.array(np.arange(start, stop)).cast("string"), 12, "0")
-    return pc.binary_join_element_wise(pa.scalar(prefix), numbers, pa.scalar(""), "")
-
-class Listed:
-    def batches(self):
-        for start in range(0, num, 10_000):
-            rows = min(10_000, num - start)
-            keys = texts(start, start + rows, "line=1/date=2026-11-21/")
-            none = pa.array([], "string")
-            tags = pa.MapArray.from_arrays(pa.array(np.zeros(rows + 1, np.int32)), none, none)
-            columns = dict(
-                image_key=keys, image_id=texts(start, start + rows, ""), tags=tags,
-                line=pc.utf8_slice_codeunits(keys, 5, 6), object_key=keys,
-                offset=pa.nulls(rows, pa.int64()), bytes=pa.array(np.full(rows, 100_000)),
-                etag=texts(start, start + rows, "e" * 20), date=pa.nulls(rows, pa.string()),
-            )
-            yield pa.RecordBatch.from_arrays([columns[f.name] for f in IMAGES], schema=IMAGES)
-
-def known():
-    for batch in Listed().batches():
-        columns = [batch["image_key"], batch["etag"], pa.nulls(batch.num_rows, pa.string())]
-        rows = pa.RecordBatch.from_arrays(columns, schema=KNOWN)
-        yield rows.slice(0 if rows.num_rows == 10_000 else 1)
-
-settings = {"shard_images": 512, "shard_bytes": 1 << 26, "rescore_changed": False}
-pa.set_memory_pool(pa.system_memory_pool())
-with tempfile.TemporaryDirectory() as folder:
-    info = build_plan(Listed(), settings, Path(folder, "plan"), known=known())
-print(info.num_images, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
-"""
-
-
 @pytest.mark.slow
 def test_a_late_image_takes_the_same_memory_however_many_have_a_row(tmp_path: Path) -> None:
     peaks = []
     for num in (100_001, 800_001):
         done = subprocess.run(
-            [sys.executable, "-c", _LATE, str(num)],
+            [sys.executable, "-m", "tests.runs.one_late_image", str(num)],
             check=True, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "TMPDIR": str(tmp_path)},
         )  # fmt: skip
-        num_images, peak = map(int, done.stdout.split())
-        assert num_images == 1
-        peaks.append(peak)
+        found = json.loads(done.stdout)
+        assert found["planned"] == 1
+        peaks.append(found["peak_mib"])
     assert peaks[1] < peaks[0] + 60, peaks

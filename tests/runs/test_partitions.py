@@ -50,22 +50,49 @@ def test_each_key_is_in_one_group_with_all_its_rows(
     assert sum(map(len, seen)) == len(set().union(*seen))
 
 
-@pytest.mark.parametrize("num_parts", [8, 64])
+def batch_of(keys: pa.Array) -> pa.RecordBatch:
+    columns = [keys, pa.array(np.arange(len(keys)))]
+    return pa.RecordBatch.from_arrays(columns, schema=LEFT)
+
+
+@pytest.mark.parametrize("num_parts", [2, 64])
 def test_what_is_read_at_once_does_not_grow_with_the_rows(
     num_parts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """A bucket of 64 parts has seven times as much as a group."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     rng = np.random.default_rng(1)
     with (
         scratch_database() as con,
-        Partitions(con, TABLES, part_bytes=50_000, group_bytes=200_000) as partitions,
+        Partitions(con, TABLES, part_bytes=50_000, group_bytes=60_000, num_buckets=8) as partitions,
     ):
         for _ in range(num_parts):
-            keys = [f"{number:016x}" for number in rng.integers(0, 1 << 62, 2000)]
-            columns = [pa.array(keys), pa.array(range(2000), pa.int64())]
-            partitions.add("left", pa.RecordBatch.from_arrays(columns, schema=LEFT))
-        most = max(group["left"].nbytes for group in partitions.groups())
+            keys = pa.array(rng.integers(1 << 61, 1 << 62, 2000)).cast(pa.string())
+            partitions.add("left", batch_of(keys))
         num_bytes = sum(file.stat().st_size for file in tmp_path.glob("*/rows"))
-    assert most < 220_000
-    assert num_bytes < 60 * num_parts * 2000
+        sizes, most_on_disk, num_rows = [], 0, 0
+        for group in partitions.groups():
+            sizes.append(group["left"].nbytes)
+            num_rows += group["left"].num_rows
+            on_disk = sum(file.stat().st_size for file in tmp_path.glob("*/rows"))
+            most_on_disk = max(most_on_disk, on_disk)
+    assert num_rows == num_parts * 2000
+    assert max(sizes) < 60_000
+    assert num_bytes < 80 * num_rows
+    assert most_on_disk < 1.2 * num_bytes
     assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_with_the_same_key_are_read_at_once_however_many() -> None:
+    """And the others, which are in one bucket with them, are not written again and again."""
+    with (
+        scratch_database() as con,
+        Partitions(con, TABLES, part_bytes=50_000, group_bytes=60_000, num_buckets=8) as partitions,
+    ):
+        for start in range(0, 40_000, 2000):
+            keys = pa.array(np.arange(start, start + 2000)).cast(pa.string())
+            same = pa.array(["same"] * 2000)
+            partitions.add("left", batch_of(pa.concat_arrays([keys, same])))
+        groups = [group["left"]["key"].to_pylist() for group in partitions.groups()]
+    assert sorted(group.count("same") for group in groups)[-2:] == [0, 40_000]
+    assert sum(map(len, groups)) == 80_000
