@@ -84,6 +84,13 @@ def photograph(text: str, folder: Path, *, width: int = 1100, height: int = 4000
     return np.asarray(cv2.imread(str(picture)))
 
 
+def num_near(painted_HWC: np.ndarray, color_BGR: tuple[int, int, int]) -> int:
+    """How many pixels have a color, to within two of each channel's 255 levels."""
+    color = np.array(color_BGR)
+    low, high = np.clip(color - 2, 0, 255), np.clip(color + 2, 0, 255)
+    return int(np.count_nonzero(cv2.inRange(painted_HWC, low, high)))
+
+
 def _run(page: Path, folder: Path, width: int, height: int, *flags: str) -> str:
     """What the browser prints; it finds nothing of a user's and asks nobody for anything."""
     assert CHROMIUM is not None

@@ -18,7 +18,7 @@ from steel_batch.lake import Lake
 from steel_batch.report.pictures import COLORS_BGR, outlined
 from steel_batch.runs.record import list_runs, read_run
 from steel_batch.tables.query import run_query
-from tests.browser import ask_page, faint_texts, needs_browser, photograph
+from tests.browser import ask_page, faint_texts, needs_browser, num_near, photograph
 from tests.cli.command_line import Command, refused
 from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import band_image, new_bucket, png, score_config
@@ -255,8 +255,7 @@ def test_a_browser_shows_all_of_it_within_its_width(
 def test_a_browser_paints_charts_and_outlines(report: Callable[..., Any], tmp_path: Path) -> None:
     text, _ = report("--date", DATE)
     painted_HWC = photograph(text, tmp_path, width=1280, height=6000)
-    blue_BGR = (178, 114, 0)
-    assert (np.abs(painted_HWC.astype(int) - blue_BGR) <= 2).all(axis=2).sum() > 1000
+    assert num_near(painted_HWC, (178, 114, 0)) > 1000, "of a chart's blue"
 
 
 @needs_browser

@@ -8,6 +8,7 @@ from typing import Any
 from tests.training.bands import CLASSES
 from training.augment import AugmentConfig
 from training.inputs import JobConfig
+from training.job import run_job
 from training.recipe import ModelConfig, TrainConfig
 
 RECIPE = TrainConfig(
@@ -36,3 +37,28 @@ def job(images: Path, store: Path, **changes: Any) -> JobConfig:
         "test_share": 0.2,
     }
     return JobConfig(**(settings | changes))
+
+
+class BegunError(Exception):
+    """Ends a job when its training begins."""
+
+
+def begin(settings: JobConfig, config: TrainConfig) -> list[str]:
+    """What a job says up to the beginning of its training, which does not take place."""
+    said: list[str] = []
+
+    def stop(stage: str) -> None:
+        said.append(stage)
+        if stage.startswith(("training ", "resuming ")):
+            raise BegunError
+
+    try:
+        run_job(settings, config, on_stage=stop)
+    except BegunError:
+        return said
+    raise AssertionError("the job ended without a training")
+
+
+def run_of(settings: JobConfig, config: TrainConfig) -> str:
+    """The name of a job's run."""
+    return begin(settings, config)[-1].split()[1].rstrip(":")

@@ -23,11 +23,27 @@ from steel_batch.registry.versions import load_engine
 from tests.conftest import DATE, committed_rows, score_config
 from tests.score_here import score_here
 from tests.training.bands import CLASSES, write_bands
-from tests.training.small_job import RECIPE, job
+from tests.training.small_job import RECIPE, job, run_of
 from training.dataset import open_dataset, split
+from training.inputs import find_inputs
 from training.job import JobResult, run_job
 from training.metrics import Judged, evaluate
-from training.recipe import ModelConfig, TrainConfig
+from training.recipe import ModelConfig
+
+ONE_STEP = dataclasses.replace(RECIPE, num_steps=1, fp16=False, int8=False)
+ODD = ("<script>alert(1)</script>", "a&b", "rust")
+"""Names of classes, of which no image has the last one."""
+
+
+@pytest.fixture(scope="module")
+def odd(
+    images: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[JobResult, Lake, list[str]]:
+    """A job with `ODD` classes, its store, and what it said."""
+    store = tmp_path_factory.mktemp("odd")
+    said: list[str] = []
+    result = run_job(job(images, store, classes=ODD), ONE_STEP, on_stage=said.append)
+    return result, Lake(str(store)), said
 
 
 def test_a_job_ends_with_a_version_whose_card_is_the_evidence(
@@ -90,7 +106,7 @@ def test_two_trainings_on_one_split_can_be_compared_wherever_the_images_lie(
     first = made[0].card
     copy, store = tmp_path / "copy", Lake(str(tmp_path / "store"))
     shutil.copytree(images, copy)
-    config = dataclasses.replace(RECIPE, seed=1, num_steps=1, int8=False)
+    config = dataclasses.replace(ONE_STEP, seed=1)
     second = run_job(job(copy, tmp_path / "store"), config).card
     assert second.version != first.version
     comparison = compare(first, second, Tolerance(dice=1.0, per_class=1.0))
@@ -136,11 +152,9 @@ def test_the_report_lies_beside_the_card_and_needs_nothing_else(
     assert result.card.name in text
 
 
-def test_what_users_named_is_escaped_in_the_report(images: Path, tmp_path: Path) -> None:
-    names = ("<script>alert(1)</script>", "a&b")
-    config = TrainConfig(model=RECIPE.model, num_steps=1, batch_size=2, num_threads=1, device="cpu")
-    result = run_job(job(images, tmp_path, classes=names), config)
-    text = Lake(str(tmp_path)).read(layout.report_file("bands", result.card.version)).decode()
+def test_what_users_named_is_escaped_in_the_report(odd: tuple[JobResult, Lake, list[str]]) -> None:
+    result, store, _ = odd
+    text = store.read(layout.report_file("bands", result.card.version)).decode()
     assert "script" not in Page(text).tags
     assert "&lt;script&gt;" in text
 
@@ -153,7 +167,6 @@ def test_images_labels_groups_and_the_store_may_lie_in_s3(
     write_bands(lake, num_images=40, prefix=f"line=1/date={DATE}/")
     rows = ["ImageId,Group", *(f"im{i:03d}.png,strip {i // 2}" for i in range(40))]
     lake.write("groups.csv", "\n".join(rows).encode())
-    config = dataclasses.replace(RECIPE, num_steps=1, int8=False)
     result = run_job(
         dataclasses.replace(
             job(Path(), Path()),
@@ -163,7 +176,7 @@ def test_images_labels_groups_and_the_store_may_lie_in_s3(
             store=f"{bucket}/store",
             endpoint_url=s3_endpoint,
         ),
-        config,
+        ONE_STEP,
     )
     store = Lake(f"{bucket}/store", endpoint_url=s3_endpoint)
     card = load_engine(result.card.name, store=store).card
@@ -214,50 +227,45 @@ def test_a_bare_name_is_of_the_file_beside_the_images_and_never_a_guess(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    config = dataclasses.replace(RECIPE, num_steps=1, fp16=False, int8=False)
     labels = (images / "train.csv").read_bytes()
     (tmp_path / "train.csv").write_bytes(labels)
-    first = run_job(job(images, tmp_path / "store"), config).card
-    assert first.recipe["data"]["labels"] == str(images / "train.csv")
+    first = find_inputs(job(images, tmp_path / "store"))
+    assert first.source["labels"] == str(images / "train.csv")
     (tmp_path / "train.csv").write_bytes(labels.rpartition(b"\n")[0])
     with pytest.raises(ConfigError, match=r"is ambiguous: .* both exist and differ") as refused:
-        run_job(job(images, tmp_path / "store"), config)
+        run_job(job(images, tmp_path / "store"), RECIPE)
     for address in (images / "train.csv", tmp_path / "train.csv", "./train.csv"):
         assert str(address) in str(refused.value)
-    second = run_job(job(images, tmp_path / "other", labels="./train.csv"), config).card
-    assert second.recipe["data"]["labels"] == str(tmp_path / "train.csv")
-    assert second.recipe["training_digest"] != first.recipe["training_digest"]
+    second = find_inputs(job(images, tmp_path / "other", labels="./train.csv"))
+    assert second.source["labels"] == str(tmp_path / "train.csv")
+    assert second.open_dataset(2).digest != first.open_dataset(2).digest
 
 
 def test_a_damaged_checkpoint_is_named_where_the_user_finds_it(
-    images: Path, tmp_path: Path
+    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(RECIPE, num_steps=1, fp16=False, int8=False)
-    first = run_job(job(images, tmp_path), config)
-    kept = tmp_path / layout.training_file(first.run, "checkpoint.pt")
+    kept = tmp_path / layout.training_file(made[0].run, "checkpoint.pt")
+    kept.parent.mkdir(parents=True)
     kept.write_bytes(b"x" * 100)
     with pytest.raises(ConfigError) as refused:
-        run_job(job(images, tmp_path), config)
+        run_job(job(images, tmp_path), RECIPE)
     assert str(refused.value) == (
         f"{kept} is damaged and cannot be resumed. Delete it and run the same command again: "
         "training then starts from the beginning."
     )
-    assert run_job(job(images, tmp_path, classes=(*CLASSES, "rust")), config).run != first.run, (
-        "a class that is added is another run"
-    )
+
+
+def test_a_class_that_is_added_is_another_run(
+    made: tuple[JobResult, Lake], images: Path, tmp_path: Path
+) -> None:
+    assert run_of(job(images, tmp_path), RECIPE) == made[0].run
+    assert run_of(job(images, tmp_path, classes=(*CLASSES, "rust")), RECIPE) != made[0].run
 
 
 def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(
-    images: Path, tmp_path: Path
+    odd: tuple[JobResult, Lake, list[str]],
 ) -> None:
-    said: list[str] = []
-    config = TrainConfig(
-        model=RECIPE.model, num_steps=1, batch_size=2, num_threads=1, device="cpu", fp16=False,
-        int8=False,
-    )  # fmt: skip
-    result = run_job(
-        job(images, tmp_path, classes=(*CLASSES, "rust")), config, on_stage=said.append
-    )
+    result, _, said = odd
     gaps = (
         "class 3 (rust) is on no training image: it will never be found.",
         "class 3 (rust) is on no validation image: its threshold is chosen on images without it.",
@@ -275,7 +283,8 @@ def test_a_class_that_a_part_lacks_is_said_before_training_and_in_the_card(
 def test_the_command_trains_and_answers_in_json(images: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(
-        "[recipe]\nnum_threads = 1\nbatch_size = 4\nnum_steps = 99\n[augment]\ncrop_width = 64\n"
+        "[recipe]\nnum_threads = 1\nbatch_size = 4\nnum_steps = 99\nfp16 = false\nint8 = false\n"
+        "[augment]\ncrop_width = 64\n"
         "[model]\nencoder = 'narrow16'\ndecoder_channels = [16, 16, 16, 16, 16]\n"
     )
     flags = f"train --images {images} --store {tmp_path / 'store'} --model bands --steps 1 "
