@@ -1,4 +1,7 @@
-"""How every module here opens DuckDB, and temporary files for what does not fit in memory."""
+"""How every module here opens DuckDB, and temporary files for what does not fit in memory.
+
+DuckDB is loaded when it is first opened: a run of a new date scores its first images before that.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,15 @@ import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import pyarrow as pa
 
 from steel_batch import interrupt
 from steel_batch.errors import LakeError
+
+if TYPE_CHECKING:
+    import duckdb
 
 MEMORY: Final = "256MB"
 """What scratch databases keep in memory; the rest is on disk. DuckDB's own limit is four fifths
@@ -29,6 +34,8 @@ _FULL: Final = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno
 
 def connect() -> duckdb.DuckDBPyConnection:
     """Open a database in memory that prints nothing."""
+    import duckdb
+
     return _silent(duckdb.connect(":memory:"))
 
 
@@ -90,6 +97,8 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
         Interrupted: A signal requested a stop, even during a query.
         KeyboardInterrupt: A signal raised it; DuckDB itself would raise another error.
     """
+    import duckdb
+
     with scratch_engine() as engine:
         with _lock:
             engine.num_databases += 1
@@ -136,6 +145,8 @@ def reading(
     An error of the stream is raised unchanged, not as DuckDB's error. This includes an interruption
     while the stream is read.
     """
+    import duckdb
+
     errors: list[BaseException] = []
 
     def guarded() -> Iterator[pa.RecordBatch]:

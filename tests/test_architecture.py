@@ -139,8 +139,8 @@ def test_the_root_holds_at_most_eight_modules() -> None:
 @pytest.mark.parametrize(
     ("module", "heavy"),
     [
-        ("steel_batch.pipeline.score", ["ray", "onnxruntime", "cv2"]),
-        ("steel_batch.pipeline.backfill", ["ray", "onnxruntime", "cv2"]),
+        ("steel_batch.pipeline.score", ["ray", "onnxruntime", "cv2", "duckdb"]),
+        ("steel_batch.pipeline.backfill", ["ray", "onnxruntime", "cv2", "duckdb"]),
         ("steel_batch.cli.run_report", ["duckdb"]),
         ("steel_batch.cluster.join", ["ray.data", "onnxruntime", "cv2"]),
         ("steel_batch.cluster.dispatcher", ["ray", "pyarrow"]),

@@ -8,9 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -24,6 +23,9 @@ from steel_batch.runs.partitions import GROUP_BYTES, PART_BYTES, Partitions
 from steel_batch.runs.plan import KNOWN, RETRY
 from steel_batch.sources.arrays import of_flags, of_numbers, scalar_of
 from steel_batch.sources.look_up import look_up
+
+if TYPE_CHECKING:
+    import duckdb
 
 OF_A_MOMENT: Final = ("missing", "changed")
 """Codes that state nothing about the bytes listed under that etag: they were never read."""

@@ -8,9 +8,8 @@ listed.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,6 +17,9 @@ from steel_batch import schema
 from steel_batch.runs.in_order import SORTED
 from steel_batch.runs.partitions import Partitions
 from steel_batch.sources.arrays import scalar_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 ROWS: Final = pa.schema(
     [schema.PREDICTIONS.field(name) for name in ("image_key", "image_id", "line", "bytes", "etag")]

@@ -11,9 +11,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -21,6 +20,9 @@ import pyarrow as pa
 from steel_batch import interrupt
 from steel_batch.runs.packed_file import Block, PackedFile, empty
 from steel_batch.sources.arrays import of_numbers
+
+if TYPE_CHECKING:
+    import duckdb
 
 PART_BYTES: Final = 4 << 20
 """What is kept in memory of each table before it is written."""

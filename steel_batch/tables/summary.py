@@ -7,13 +7,15 @@ most an image's pixels), so quantiles are exact and memory does not grow with th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import duckdb
 import pyarrow as pa
 
 from steel_batch import interrupt, schema
 from steel_batch.database import scratch_database
+
+if TYPE_CHECKING:
+    import duckdb
 
 CHUNK_ROWS: Final = 1 << 17
 """How many predictions are counted at once."""
