@@ -67,11 +67,13 @@ class Scorer:
                         marked.tolist(), sizes, output.peak_NC, output.count_NC
                     )
                 )
+        num = len(names)
         return pa.table(
             {
                 "name": [Path(name).name for name in names],
                 "defects": joined(found)[DEFECTS],
-                "at": pa.array([time.time()] * len(names)),
+                "at": pa.array([time.time()] * num),
+                "process": pa.array([os.getpid()] * num),
             }
         )
 
@@ -128,7 +130,11 @@ def run_daft(lake: Path, out: Path) -> None:
     """Daft on this machine, a process for each core."""
     import daft  # type: ignore[import-not-found] # in no environment of the project
 
-    fields = [("defects", pa.list_(schema.DEFECT)), ("at", pa.float64())]
+    fields = [
+        ("defects", pa.list_(schema.DEFECT)),
+        ("at", pa.float64()),
+        ("process", pa.int64()),
+    ]
 
     class DaftScorer:
         def __init__(self) -> None:
@@ -151,6 +157,7 @@ def run_daft(lake: Path, out: Path) -> None:
         scored["path"].alias("name"),
         scored["row"]["defects"].alias("defects"),
         scored["row"]["at"].alias("at"),
+        scored["row"]["process"].alias("process"),
     ).write_parquet(str(out))
 
 

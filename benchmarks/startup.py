@@ -4,6 +4,7 @@ Beside it, in turns: an earlier build if `--before` gives its folder, and `bench
 which is Ray Data as its documentation shows it, until its first rows are written. Times are those
 of files: from the start of the process to the first receipt, or the first Parquet file. A backfill
 of two dates shows how long after the first date's last receipt the second date's first one comes.
+Every side has its bytecode, as after an installation.
 
     python -m benchmarks.startup [--rounds 3] [--before FOLDER]
 """
@@ -30,6 +31,7 @@ from steel_batch.synthetic.writer import write_lake
 
 ROOT = Path(__file__).parents[1]
 DATES = ("2026-11-20", "2026-11-21")
+NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 HEAD = """
 import ray, sys
 ray.init("local", include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -40,7 +42,20 @@ sys.stdin.read()
 
 def environment(build: Path) -> dict[str, str]:
     """Where Python imports from; the clusters are this benchmark's own and need no token."""
-    return {**os.environ, "PYTHONPATH": str(build), "RAY_AUTH_MODE": "disabled"}
+    kept = {name: value for name, value in os.environ.items() if name != NO_BYTECODE}
+    return {**kept, "PYTHONPATH": str(build), "RAY_AUTH_MODE": "disabled"}
+
+
+def compile_build(build: Path) -> None:
+    """Write the bytecode of a build, as installing it does.
+
+    Without it, each process compiles what it imports, and a build in a folder would be compared
+    with libraries that were installed.
+    """
+    subprocess.run(
+        [sys.executable, "-m", "compileall", "-q", "steel_batch", "benchmarks"],
+        check=True, cwd=build, env=environment(build),
+    )  # fmt: skip
 
 
 def command(name: str, lake: Path, store: Path, *flags: str) -> list[str]:
@@ -123,11 +138,13 @@ def running_cluster() -> Iterator[str]:
 
 def measure(
     lake: Path, folder: Path, rounds: int, before: Path | None
-) -> tuple[dict[str, list[float]], list[Mapping[str, float]]]:
-    """Seconds of each side and round, and what `score` says of its own."""
+) -> tuple[dict[str, list[float]], dict[str, list[Mapping[str, float]]]]:
+    """Seconds of each side and round, and what `score` says of its own, cold and warm."""
     builds = {"score": ROOT} | ({} if before is None else {"before": before})
+    for build in builds.values():
+        compile_build(build)
     found: dict[str, list[float]] = {}
-    steps = []
+    steps: dict[str, list[Mapping[str, float]]] = {"cold": [], "warm": []}
 
     def add(name: str, seconds: float) -> None:
         found.setdefault(name, []).append(round(seconds, 2))
@@ -138,18 +155,17 @@ def measure(
             seconds, own = score_once(build, lake, folder, [])
             add(f"{name}_cold", seconds)
             if build == ROOT:
-                steps.append(own)
+                steps["cold"].append(own)
         add("ray_data_cold", plain_once(lake, folder, []))
     with running_cluster() as address:
         for number in range(rounds + 1):
             joined = ["--ray-address", address]
-            warm = {
-                **{
-                    f"{name}_warm": score_once(build, lake, folder, joined)[0]
-                    for name, build in builds.items()
-                },
-                "ray_data_warm": plain_once(lake, folder, joined),
-            }
+            warm = {}
+            for name, build in builds.items():
+                warm[f"{name}_warm"], own = score_once(build, lake, folder, joined)
+                if build == ROOT and number:
+                    steps["warm"].append(own)
+            warm["ray_data_warm"] = plain_once(lake, folder, joined)
             for name, seconds in warm.items():
                 if number:  # the first round starts Ray Data's own actors, which stay
                     add(name, seconds)
@@ -181,7 +197,8 @@ def main() -> None:
             "cold_to_ray_data": round(median["score_cold"] / median["ray_data_cold"], 2),
             "warm_to_ray_data": round(median["score_warm"] / median["ray_data_warm"], 2),
             "all_seconds": found,
-            "steps_of_score_cold": steps,
+            "steps_of_score_cold": steps["cold"],
+            "steps_of_score_warm": steps["warm"],
         },
     )
 
