@@ -170,7 +170,7 @@ def parquet_of(columns: Mapping[str, object], **how: object) -> bytes:
 
 def parquet_of_zeros() -> bytes:
     """Values that compress well."""
-    return parquet_of({"image": [bytes(40 << 20)] * 4}, compression="zstd", use_dictionary=False)
+    return parquet_of({"image": [bytes(20 << 20)] * 4}, compression="zstd", use_dictionary=False)
 
 
 def parquet_of_one_value() -> bytes:
@@ -187,7 +187,7 @@ def parquet_of_rows() -> bytes:
 
 def parquet_of_numbers() -> bytes:
     """One list of many equal numbers."""
-    numbers = pa.array(np.zeros(40_000_000, np.uint8))
+    numbers = pa.array(np.zeros(20_000_000, np.uint8))
     lists = pa.ListArray.from_arrays(pa.array([0, len(numbers)], pa.int32()), numbers)
     return parquet_of({"image": lists}, compression="zstd")
 

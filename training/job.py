@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from steel_batch import layout
-from steel_batch.cluster.join import joined_cluster
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
@@ -21,7 +20,6 @@ from steel_batch.registry.card import Card
 from steel_batch.registry.versions import Engine
 from training.checkpoint import recipe_digest
 from training.dataset import Dataset, split
-from training.distributed import train_on_cluster
 from training.export import export_graph
 from training.inputs import Inputs, JobConfig, find_inputs
 from training.journal import OnStep, read_journal
@@ -238,6 +236,9 @@ def _train(
     data = (parts.training, parts.validation, config, store, run, folder)
     if job.num_workers == 0:
         return train_stored(*data, report, lessons=lessons)
+    from steel_batch.cluster.join import joined_cluster  # imports Ray, which takes a second
+    from training.distributed import train_on_cluster
+
     with joined_cluster(job.ray_address):
         return train_on_cluster(*data, num_workers=job.num_workers, on_step=report, lessons=lessons)
 

@@ -103,11 +103,13 @@ class StoreViews:
     def _comment(self, name: str) -> None:
         """Describe a view and its columns in DuckDB, for `duckdb_columns()` and other tools."""
         there = {row[0] for row in self._con.execute(f"DESCRIBE {name}").fetchall()}
+        comments = []
         for column, meant in COLUMNS[name].items():
             if column in there:
                 text = meant.meaning + (f" ({meant.unit})" if meant.unit else "")
                 quoted = text.replace("'", "''")
-                self._con.execute(f"COMMENT ON COLUMN {name}.{column} IS '{quoted}'")
+                comments.append(f"COMMENT ON COLUMN {name}.{column} IS '{quoted}'")
+        self._con.execute(";".join(comments))
 
     def _open(self, table: str) -> DeltaTable:
         if table not in self._opened:

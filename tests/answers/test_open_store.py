@@ -47,7 +47,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return store
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def opened(lake: Lake) -> Iterator[OpenStore]:
     with OpenStore(lake) as store:
         yield store
@@ -226,23 +226,27 @@ READINGS: dict[str, Callable[[Any], object]] = {
 }
 
 
-@pytest.mark.parametrize("fault", ["damaged", "missing"])
-@pytest.mark.parametrize("name", READINGS)
-def test_however_rows_are_read_a_bad_file_is_an_error_of_ours(
-    name: str, fault: str, tmp_path: Path
-) -> None:
-    lake = Lake(str(tmp_path))
+@pytest.fixture(scope="module", params=["damaged", "missing"])
+def faulty(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """A store whose one file of rows is bad."""
+    lake = Lake(str(tmp_path_factory.mktemp(request.param)))
     commit_run(lake, image_keys(8))
     (file,) = all_live_files(lake, layout.PREDICTIONS)
     path = Path(lake.uri(file.key))
+    size = path.stat().st_size
+    path.unlink()
+    if request.param == "damaged":
+        path.write_bytes(bytes(size))
+    return lake
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_however_rows_are_read_a_bad_file_is_an_error_of_ours(
+    name: str, opened: OpenStore, faulty: Lake
+) -> None:
     read = READINGS[name]
-    with OpenStore(lake) as store:
-        read(store.view("predictions"))  # as it should be
-    if fault == "missing":
-        path.unlink()
-    else:
-        path.write_bytes(bytes(path.stat().st_size))
-    with OpenStore(lake) as store:
+    read(opened.view("predictions"))  # as it should be
+    with OpenStore(faulty) as store:
         with pytest.raises(LakeError, match="a committed file cannot be read: ") as raised:
             read(store.view("predictions"))
         assert "steel-batch verify --store" in str(raised.value)

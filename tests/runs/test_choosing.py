@@ -104,7 +104,7 @@ def by_hand(
     return sorted(found), (len(pairs), len(found), *num.values(), num_known - sum(num.values()))
 
 
-@settings(max_examples=examples(100), deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(
     listed=LISTED, known=KNOWN_IMAGES, is_seen=st.booleans(), rescore=st.booleans(),
     retry=st.booleans(), part_bytes=st.integers(1, 3000), group_bytes=st.integers(1, 3000),

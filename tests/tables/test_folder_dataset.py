@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import duckdb
@@ -26,6 +28,8 @@ from tests.opened_files import opened_files
 from tests.tables.predicates import predicates
 from tests.tables.test_readers_agree import KEYS, Rows, frame_of, make_new_store
 
+Readers = tuple[FolderDataset, ds.Dataset]
+
 
 def by_path(store: Lake, table: str) -> dict[str, LiveFile]:
     return {file.key.removeprefix(f"{table}/"): file for file in all_live_files(store, table)}
@@ -40,6 +44,12 @@ def read_by_arrow(store: Lake, table: str) -> ds.Dataset:
     fields = SCHEMAS[table]
     fragments = fragments_of(by_path(store, table), fields, there)
     return ds.FileSystemDataset(fragments, fields, FORMAT, there)
+
+
+@pytest.fixture(scope="module")
+def con() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module", params=["old", "upgraded", "new"])
@@ -59,33 +69,33 @@ def rows(request: pytest.FixtureRequest, store: Lake) -> Rows:
     return Rows(store=store, table=request.param, frame=frame_of(store, request.param))
 
 
+@pytest.fixture(scope="module")
+def readers(rows: Rows) -> Readers:
+    return read_by_duckdb(rows.store, rows.table), read_by_arrow(rows.store, rows.table)
+
+
 @hypothesis.settings(
     max_examples=examples(25),
     suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
 )
 @hypothesis.given(data=st.data())
-def test_both_readers_find_the_same_rows(data: st.DataObject, rows: Rows) -> None:
+def test_both_readers_find_the_same_rows(
+    data: st.DataObject, rows: Rows, readers: Readers, con: duckdb.DuckDBPyConnection
+) -> None:
     fields, keys = SCHEMAS[rows.table], KEYS[rows.table]
     held = pa.schema([f for f in fields if f.name in rows.frame.columns])
     where = data.draw(st.none() | predicates(rows.frame, held))
     names = data.draw(st.lists(st.sampled_from(fields.names), unique=True))
     names += [key for key in ("engine", *keys) if key not in names]
     condition = None if where is None else where.arrow
-    found, expected = (
-        dataset.to_table(columns=names, filter=condition)
-        for dataset in (
-            read_by_duckdb(rows.store, rows.table),
-            read_by_arrow(rows.store, rows.table),
-        )
-    )
+    found, expected = (dataset.to_table(columns=names, filter=condition) for dataset in readers)
     assert found.schema.equals(expected.schema)
     order = [(key, "ascending") for key in ("engine", *keys)]
     assert found.sort_by(order).to_pylist() == expected.sort_by(order).to_pylist()
     if where is not None:
-        with duckdb.connect() as con:
-            con.register("found", read_by_duckdb(rows.store, rows.table))
-            sql = f"SELECT {', '.join(keys)} FROM found WHERE {where.sql}"
-            assert rows.keys(con.sql(sql).to_arrow_table()) == rows.expected(where)
+        con.register("found", readers[0])
+        sql = f"SELECT {', '.join(keys)} FROM found WHERE {where.sql}"
+        assert rows.keys(con.sql(sql).to_arrow_table()) == rows.expected(where)
 
 
 def test_duckdb_reads_files_that_are_many_and_of_matching_dates(store: Lake) -> None:
@@ -126,11 +136,20 @@ def test_files_of_other_programs_are_left_to_arrow(tmp_path: Path) -> None:
     assert scanner.to_table().equals(expected)
 
 
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Stores by their number of images."""
+    folder = tmp_path_factory.mktemp("stores")
+    for number in range(2, 6):
+        commit_run(Lake(str(folder / str(number))), image_keys(number))
+    return {number: folder / str(number) for number in range(2, 6)}
+
+
 @pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "date=1", "Ä", "it's"])
-def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+def test_a_folder_may_have_any_name(stores: dict[int, Path], tmp_path: Path, name: str) -> None:
     for number, folder in enumerate((name, "a", "ab", "a b"), 2):  # what a pattern might match
         if not (tmp_path / folder).exists():
-            commit_run(Lake(str(tmp_path / folder)), image_keys(number))
+            shutil.copytree(stores[number], tmp_path / folder)
     found = read_by_duckdb(Lake(str(tmp_path / name)), layout.PREDICTIONS)
     assert sorted(found.to_table(columns=["image_key"])["image_key"].to_pylist()) == image_keys(2)
 

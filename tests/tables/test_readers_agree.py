@@ -8,6 +8,7 @@ new one.
 from __future__ import annotations
 
 import datetime
+import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -154,6 +155,12 @@ def rows(request: pytest.FixtureRequest, stores: dict[str, Lake], name: str) -> 
     return Rows(store=store, table=request.param, frame=frame_of(store, request.param))
 
 
+@functools.cache
+def in_memory() -> duckdb.DuckDBPyConnection:
+    """One database for all questions: to open one takes longer than to answer most of them."""
+    return duckdb.connect()
+
+
 def readers(rows: Rows, where: Predicate, *, of: str) -> Iterator[tuple[str, Any]]:
     """What each reader answers. deltalake's misses rows in a store of an earlier build."""
     names = KEYS[rows.table]
@@ -162,13 +169,13 @@ def readers(rows: Rows, where: Predicate, *, of: str) -> Iterator[tuple[str, Any
     if of != "old":
         table = DeltaTable(rows.uri)
         yield "deltalake", table.to_pyarrow_table(filters=where.arrow, columns=names)
-        with duckdb.connect() as con:
+        with in_memory().cursor() as con:
             con.register("found", table.to_pyarrow_dataset())
             yield "DuckDB over deltalake", con.sql(sql.format("found")).to_arrow_table()
     yield "Polars", pl.scan_delta(rows.uri).filter(where.polars).select(names).collect()
     glob = f"read_parquet('{rows.glob}', hive_partitioning = true, union_by_name = true)"
     if of != "upgraded" or not any(name in where.sql for name in ADDED):
-        with duckdb.connect() as con:  # no file there has the columns that were added
+        with in_memory().cursor() as con:  # no file there has the columns that were added
             yield "DuckDB", con.sql(sql.format(glob)).to_arrow_table()
 
 
