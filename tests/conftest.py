@@ -53,8 +53,8 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # PyTorch's threads wait in loops, on cores that other processes of the tests need.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# `make test` draws the same examples every time, `make test-slow` others.
-hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+# `make test` draws the same examples every time, `make test-slow` others, and more of them.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True, max_examples=34)
 hypothesis.settings.register_profile("random", deadline=None)
 hypothesis.settings.load_profile("same")
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch import layout, schema
+from steel_batch.database import scratch_engine
 from steel_batch.lake import Lake
 from steel_batch.lake.lock import Lease
 from steel_batch.runs.events import Events
@@ -297,9 +298,10 @@ def commit_run(
     **settings: Any,
 ) -> RunResult:
     """A whole run, from the plan to the result."""
-    record = begin(store, keys, **settings)
-    score_shards(store, record, bad=bad)
-    return finish(store, record, merge(store, record, merge_bytes=merge_bytes))
+    with scratch_engine():  # as `score` does
+        record = begin(store, keys, **settings)
+        score_shards(store, record, bad=bad)
+        return finish(store, record, merge(store, record, merge_bytes=merge_bytes))
 
 
 def keys_of(store: Lake, prefix: str = "") -> set[str]:

@@ -10,6 +10,8 @@ It is moto's server behind a few lines for puts with the condition ``If-None-Mat
 - ``late``: a writer that comes later gets 412, and of concurrent ones all succeed: whether there is
   an object is looked up first, and what is put stands when all that looked together have put.
 
+A page of a listing has 1,000 keys, and only `SMALL_PAGE` in a bucket named `SMALL_PAGES`.
+
 With LOG, a line ``METHOD /path?query`` per request is appended to that file.
 """
 
@@ -29,6 +31,9 @@ from werkzeug.serving import run_simple
 KINDS = ("decides", "ignores", "refuses", "late")
 WINDOW_SECONDS = 0.05
 """Puts of one key that begin within it are concurrent."""
+SMALL_PAGES = "small-pages"
+"""Such a bucket shows with a few objects what another one shows with a thousand."""
+SMALL_PAGE = 10
 REFUSAL = (
     b"<Error><Code>NotImplemented</Code><Message>A header that you provided implies a function "
     b"that is not implemented.</Message></Error>"
@@ -57,6 +62,8 @@ class Server:
         if self._log is not None:
             path, query = request["PATH_INFO"], request["QUERY_STRING"]
             self._log.write(f"{request['REQUEST_METHOD']} {path}{'?' if query else ''}{query}\n")
+        if request["PATH_INFO"].strip("/") == SMALL_PAGES:
+            request["QUERY_STRING"] += f"&max-keys={SMALL_PAGE}"
         if self._kind == "ignores":
             request.pop("HTTP_IF_MATCH", None)
         is_write = request["REQUEST_METHOD"] in ("PUT", "POST")

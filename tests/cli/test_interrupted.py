@@ -141,7 +141,7 @@ def test_a_long_query_ends_at_once(store: Lake) -> None:
     commit_run(store, image_keys(20))
     sql = "SELECT sum(a.range * b.range) FROM range(10000000) a, range(10000000) b"
     command = steel_batch("query", "--store", store.url, sql)
-    ended = interrupt(command, signal.SIGTERM, once_worked(2.5))
+    ended = interrupt(command, signal.SIGTERM, once_worked(1.5))
     assert (ended.was_running, ended.code) == (True, 130), ended
     assert ended.out == ""
     assert ended.err.endswith(f"{MESSAGE}\n")

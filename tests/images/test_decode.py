@@ -36,6 +36,7 @@ from tests.bad_files import (
     header_bombs,
     strange_files,
 )
+from tests.conftest import examples
 
 CORPUS = strange_files()
 CODES = {
@@ -214,7 +215,7 @@ def _check_outcome(data: bytes) -> None:
         assert found.dtype == np.uint8
 
 
-@settings(max_examples=400)
+@settings(max_examples=examples(400))
 @given(which=st.integers(0, 4), edits=EDITS)
 def test_mutated_jpegs_are_images_of_the_stated_size_or_errors(
     which: int, edits: list[Edit]
@@ -229,7 +230,7 @@ OTHERS = [
 ]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(file=st.sampled_from(OTHERS), edits=EDITS)
 def test_other_mutated_files_are_images_of_the_stated_size_or_errors(
     file: StrangeFile, edits: list[Edit]
@@ -237,7 +238,7 @@ def test_other_mutated_files_are_images_of_the_stated_size_or_errors(
     _check_outcome(edited(file.data, edits))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     magic=st.sampled_from([b"", *(file.data[:24] for file in OTHERS[::3]), good_jpeg()[:2]]),
     rest=st.binary(max_size=200),

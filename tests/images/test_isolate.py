@@ -17,6 +17,7 @@ from steel_batch.errors import ClusterError, ImageError
 from steel_batch.images import isolate
 from steel_batch.images.decode import Image, decode_gray
 from tests.bad_files import encode, good_image, good_jpeg, strange_files
+from tests.conftest import examples
 from tests.strange_decoders import ABORT, EXIT, FORK, HANG, KILL, LATER
 
 
@@ -128,7 +129,7 @@ def test_no_image_is_blamed_for_a_process_that_never_began(
         decode_isolated(pictures(2), DEADLY)
 
 
-@settings(max_examples=5)
+@settings(max_examples=examples(9))
 @given(fates=st.lists(st.sampled_from([b"", b"", b"", KILL, EXIT]), min_size=1, max_size=8))
 def test_any_mixture_of_good_and_deadly_files_keeps_its_order(fates: list[bytes]) -> None:
     contents = [data + fate for data, fate in zip(pictures(len(fates)), fates, strict=True)]

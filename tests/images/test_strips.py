@@ -15,6 +15,7 @@ from steel_batch.images.decode import decode_gray
 from steel_batch.images.strips import check_strips
 from steel_batch.images.tiff import STRIP_BYTES, STRIP_OFFSETS, read_page
 from tests.bad_files import encode, good_image
+from tests.conftest import examples
 
 COMPRESSIONS = st.sampled_from([1, 5, 8, 32773])
 
@@ -49,7 +50,7 @@ def images(draw: st.DrawFn) -> np.ndarray:
     return rng.integers(0, 256, (height, width)).astype(np.uint8)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(image_HW=images(), compression=COMPRESSIONS, channels=st.sampled_from([1, 3]))
 def test_what_opencv_writes_is_whole(image_HW: np.ndarray, compression: int, channels: int) -> None:
     pixels = image_HW if channels == 1 else np.dstack([image_HW] * 3)
@@ -58,7 +59,7 @@ def test_what_opencv_writes_is_whole(image_HW: np.ndarray, compression: int, cha
     np.testing.assert_array_equal(decode_gray(data), image_HW)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     image_HW=images(),
     compression=COMPRESSIONS,

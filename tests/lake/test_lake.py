@@ -7,10 +7,12 @@ import pickle
 import threading
 from pathlib import Path
 
+import boto3
 import pytest
 
 from steel_batch.errors import ChangedObjectError, ConfigError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest, series
+from tests.s3_server import SMALL_PAGE, SMALL_PAGES
 
 
 def keys(lake: Lake, prefix: str = "") -> list[str]:
@@ -83,12 +85,15 @@ def test_listing_knows_prefixes_sizes_and_etags(lake: Lake) -> None:
     assert item.size_bytes == 3
 
 
-def test_a_listing_goes_over_many_pages(lake: Lake) -> None:
-    if not lake.is_s3:
-        pytest.skip("a folder has no pages")
-    for i in range(1005):
+@pytest.mark.s3
+def test_a_listing_goes_over_many_pages(s3_endpoint: str) -> None:
+    boto3.client("s3", endpoint_url=s3_endpoint).create_bucket(Bucket=SMALL_PAGES)
+    lake = Lake(f"s3://{SMALL_PAGES}/some/prefix", endpoint_url=s3_endpoint)
+    for i in range(2 * SMALL_PAGE + 5):
         lake.write(f"p/{i:05d}", b"")
-    assert len(keys(lake, "p/")) == 1005
+    before = lake.counts()["requests"]
+    assert keys(lake, "p/") == [f"p/{i:05d}" for i in range(2 * SMALL_PAGE + 5)]
+    assert lake.counts()["requests"] - before == 3, "a request per page"
 
 
 def test_of_sixteen_puts_one_wins(lake: Lake) -> None:

@@ -17,6 +17,7 @@ from steel_batch.masks.defects import MAX_COMPONENTS, describe_defects
 from steel_batch.masks.rle import decode_rle
 from steel_batch.registry.card import PostProcess
 from steel_batch.synthetic import render
+from tests.conftest import examples
 
 Mask = npt.NDArray[np.uint8]
 
@@ -112,7 +113,7 @@ def assert_as_flood_fill_says(bitmask_HW: Mask, post: PostProcess) -> None:
         assert tuple(defect["bbox"].values()) == plain.box
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     bitmask_HW=hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=16).flatmap(
         lambda shape: hnp.arrays(np.uint8, shape, elements=st.integers(0, 255), fill=st.just(0))
@@ -245,7 +246,7 @@ def test_a_defect_fits_its_column() -> None:
     }]  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(data=st.data(), num_classes=st.integers(1, 8), component=st.integers(0, 5))
 def test_images_that_are_described_together_are_described_as_each_alone(
     data: st.DataObject, num_classes: int, component: int

@@ -14,6 +14,7 @@ from hypothesis.extra import numpy as hnp
 from steel_batch.errors import MaskError
 from steel_batch.masks.rle import decode_rle, encode_rle, encode_runs, find_runs, parse_rle
 from steel_batch.synthetic import render
+from tests.conftest import examples
 
 Mask = npt.NDArray[np.uint8]
 
@@ -60,7 +61,7 @@ def bitmasks(draw: st.DrawFn) -> tuple[Mask, int]:
     return mask_HW, num_classes
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(drawn=bitmasks())
 def test_the_runs_of_every_class_are_those_that_plain_loops_find(drawn: tuple[Mask, int]) -> None:
     bitmask_HW, num_classes = drawn
@@ -71,7 +72,7 @@ def test_the_runs_of_every_class_are_those_that_plain_loops_find(drawn: tuple[Ma
         assert runs.start_px.dtype == runs.length_px.dtype == np.int32
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(drawn=bitmasks())
 def test_decoding_gives_the_mask_back(drawn: tuple[Mask, int]) -> None:
     bitmask_HW, num_classes = drawn
@@ -85,7 +86,7 @@ def test_decoding_gives_the_mask_back(drawn: tuple[Mask, int]) -> None:
 
 
 @given(drawn=bitmasks(), data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_classes_are_given_in_the_order_asked_and_others_do_not_matter(
     drawn: tuple[Mask, int], data: st.DataObject
 ) -> None:
@@ -207,7 +208,7 @@ def test_runs_that_touch_and_any_white_space_are_fine() -> None:
 
 
 @given(text=st.text(alphabet="0123456789 -+.e\n", max_size=30))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_any_text_is_a_mask_or_a_mask_error(text: str) -> None:
     try:
         mask_HW = decode_rle(text, 7, 9)

@@ -73,6 +73,7 @@ def read_all(lake: Lake, refs: list[ImageRef]) -> dict[str, bytes]:
     return {ref.image_id: data for ref, data in zip(refs, read, strict=True)}  # type: ignore[misc]
 
 
+@pytest.mark.quick("folder-tar", "folder-parquet", "s3-tar")
 @pytest.mark.parametrize("suffix", ["tar", "parquet"])
 def test_what_was_packed_is_read_as_it_was_loose(images: Lake, out: Lake, suffix: str) -> None:
     result = run(config(images, out, format=suffix))
@@ -238,6 +239,7 @@ def test_tags_that_a_tar_cannot_keep_are_refused(tmp_path: Path) -> None:
     assert (ref.image_id, ref.tags, ref.bytes) == ("a", {"camera": "7"}, 5)
 
 
+@pytest.mark.quick("folder")
 def test_tars_can_be_packed_into_parquet(images: Lake, out: Lake) -> None:
     result = run(config(images, out))
     other = Lake(f"{out.url}-parquet", endpoint_url=out.endpoint_url)

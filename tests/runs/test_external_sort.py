@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steel_batch.runs.external_sort import ExternalSort
+from tests.conftest import examples
 from tests.full_disk import error_of_a_full_disk
 
 FIELDS = pa.schema([("line", pa.string()), ("key", pa.string()), ("n", pa.int64())])
@@ -40,7 +41,7 @@ def sorted_rows(
     return [(row["line"], row["key"], row["n"]) for row in found]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.lists(ROWS, max_size=12), st.integers(1, 2000), st.integers(1, 400), st.integers(2, 5))
 def test_any_rows_in_any_parts_and_blocks_come_out_in_the_order_of_their_bytes(
     batches: list[list[tuple[str | None, str]]], part_bytes: int, block_bytes: int, most_parts: int

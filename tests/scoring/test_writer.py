@@ -60,8 +60,8 @@ def without_time(receipt: Receipt) -> Receipt:
 
 
 @pytest.fixture
-def child(lake: Lake) -> Iterator[ChildWriter]:
-    made = ChildWriter(lake)
+def child(folder_daily: Lake) -> Iterator[ChildWriter]:
+    made = ChildWriter(folder_daily)
     yield made
     made.close()
 
@@ -74,11 +74,13 @@ def wait_until_ended(process: int) -> None:
 
 
 def test_a_child_stages_the_bytes_and_the_receipt_that_are_written_here(
-    scored: ScoredShard, lake: Lake, child: ChildWriter, tmp_path: Path
+    scored: ScoredShard, lake: Lake, tmp_path: Path
 ) -> None:
     here = Lake(str(tmp_path / "here"))
     expected = LocalWriter(here).write(scored)
+    child = ChildWriter(lake)
     found = child.write(scored)
+    child.close()
     assert without_time(found) == without_time(expected)
     assert found.quarantined
     assert sum(found.num_defective)
@@ -222,10 +224,17 @@ def test_a_child_minds_no_interrupt_and_ends_with_its_writer(
     assert not Path(f"/proc/{process}").exists(), "nor is it left as a zombie"
 
 
-def test_a_child_ends_with_an_actor_that_is_killed_even_during_a_request(silent: Lake) -> None:
+def test_a_child_ends_with_an_actor_that_is_killed_even_during_a_request(
+    scored: ScoredShard, silent: Lake, tmp_path: Path
+) -> None:
+    shard = tmp_path / "shard"
+    shard.write_bytes(b"".join(scored.to_parts()))
     code = (
-        "from tests.scoring.test_writer import *\n"
-        "shard = made_up()\n"
+        "from pathlib import Path\n"
+        "from steel_batch.lake import Lake\n"
+        "from steel_batch.scoring.rows import ScoredShard\n"
+        "from steel_batch.scoring.writer import ChildWriter\n"
+        f"shard = ScoredShard.from_bytes(Path({str(shard)!r}).read_bytes())\n"
         f"child = ChildWriter(Lake({silent.url!r}, endpoint_url={silent.endpoint_url!r}))\n"
         "print(child.pid, flush=True); child.write(shard)"
     )

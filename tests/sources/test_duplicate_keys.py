@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from steel_batch.sources.duplicate_keys import DuplicateKeys, Numbered
 from steel_batch.sources.image_ref import IMAGES, ImageRef, ref_batches
+from tests.conftest import examples
 
 
 def numbered(blocks: list[list[int]]) -> Iterator[Numbered]:
@@ -28,7 +29,7 @@ def numbered(blocks: list[list[int]]) -> Iterator[Numbered]:
         first += len(block)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     st.lists(st.lists(st.integers(0, 300), max_size=20), max_size=12),
     st.integers(1, 40),

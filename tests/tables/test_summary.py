@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from steel_batch import schema
 from steel_batch.errors import LakeError
 from steel_batch.tables.summary import FIELDS, summarize
+from tests.conftest import examples
 from tests.made_up_run import CLASSES, image_keys, made_up_row
 
 
@@ -80,7 +81,7 @@ peaks = st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4)
     images=st.lists(st.tuples(st.sampled_from(["a", "b", None]), defects, peaks), max_size=25),
     chunk_rows=st.integers(1, 30),
 )
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 def test_any_rows_in_any_chunks_are_summed_up_as_by_hand(
     images: list[tuple[str | None, dict[int, tuple[int, int]], list[float]]], chunk_rows: int
 ) -> None:
