@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import subprocess
@@ -20,6 +21,7 @@ import hypothesis
 import numpy as np
 import pytest
 import ray
+from ray._private.parameter import RayParams
 
 from steel_batch import layout
 from steel_batch.cluster.join import joined_cluster
@@ -36,6 +38,7 @@ from steel_batch.sources.open import open_source
 from steel_batch.tables.query import run_query
 from steel_batch.tables.table_log import find_table
 from tests.ceph import ceph_gateway, missing_programs
+from tests.forked_worker import WORKER_PATH
 from tests.tiny_engine import write_tiny_engine
 
 PATTERN = "line={line}/date={date}/{image_id}.png"
@@ -284,6 +287,8 @@ def ray_cluster(s3_endpoint: str) -> Iterator[None]:
         with pytest.MonkeyPatch.context() as patch:
             for name, value in KEPT_WORKERS.items():
                 patch.setenv(name, value)
+            init = functools.partialmethod(RayParams.__init__, worker_path=WORKER_PATH)
+            patch.setattr(RayParams, "__init__", init)
             cluster.enter_context(joined_cluster(None))
         yield
 

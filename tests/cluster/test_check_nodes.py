@@ -33,6 +33,7 @@ from steel_batch.cluster.check_nodes import check_nodes
 from steel_batch.pipeline.score import score
 from steel_batch.cluster.check_machine import Wanted
 
+from tests.forked_worker import WORKER_PATH
 from tests.small_nodes import small_head, small_worker
 
 reading, tensorrt = (
@@ -44,7 +45,10 @@ class Holder:
     def has(self):
         return True
 
-with small_head(num_cpus=2, num_gpus=0) as head, small_worker(head, num_cpus=2, num_gpus=1):
+with (
+    small_head(num_cpus=2, num_gpus=0, worker_path=WORKER_PATH) as head,
+    small_worker(head, num_cpus=2, num_gpus=1, worker_path=WORKER_PATH),
+):
     with contextlib.redirect_stdout(sys.stderr):
         ray.init(address=head.address, log_to_driver=False)
     try:

@@ -13,6 +13,7 @@ import ray
 
 from steel_batch.lake import Lake
 from tests.conftest import config_of, run_score
+from tests.forked_worker import WORKER_PATH
 from tests.small_nodes import lose, small_head, small_worker
 
 HEALTH_CHECKS = {
@@ -28,8 +29,8 @@ def main() -> None:
     store = Lake(config.store, endpoint_url=config.endpoint_url)
     with (
         contextlib.redirect_stdout(sys.stderr),  # Ray tells there of lost nodes, some of it late
-        small_head(num_cpus=2, _system_config=HEALTH_CHECKS) as head,
-        small_worker(head, num_cpus=2) as victim,
+        small_head(num_cpus=2, worker_path=WORKER_PATH, _system_config=HEALTH_CHECKS) as head,
+        small_worker(head, num_cpus=2, worker_path=WORKER_PATH) as victim,
     ):
         ray.init(address=head.address, log_to_driver=False)
         killed: list[int] = []
