@@ -54,13 +54,28 @@ def move(store: Lake, engine: str, when: str, action: str = "promote") -> None:
     assert series.put_next(store, name, number, data)
 
 
-def current(store: Lake, as_of: str | None = None) -> dict[int, str]:
+def current(store: Lake) -> dict[int, str]:
     """Day of the month to the last letter of the engine that counts."""
-    with OpenStore(store, as_of=as_of) as opened:
-        return {
-            date.day: engine[-1]
-            for date, engine in opened.sql("SELECT date, engine FROM current").fetchall()
-        }
+    with OpenStore(store) as opened:
+        return current_in(opened)
+
+
+def current_in(opened: OpenStore) -> dict[int, str]:
+    found = opened.sql("SELECT date, engine FROM current").fetchall()
+    return {date.day: engine[-1] for date, engine in found}
+
+
+def state_of(opened: OpenStore) -> dict[str, Any]:
+    """What a store answers."""
+    questions = {
+        "summaries": "SELECT engine, date, line, class_id, num_images, num_defective, area_sum_px, "
+        "area_p95_px, peak_histogram, run_id FROM class_summaries ORDER BY ALL",
+        "quarantine": "SELECT image_key FROM quarantine ORDER BY 1",
+        "num": "SELECT count(*) FROM predictions",
+        "runs": RUNS,
+    }
+    answers = {name: opened.sql(sql).fetchall() for name, sql in questions.items()}
+    return {**answers, "current": current_in(opened)}
 
 
 @pytest.fixture
@@ -121,22 +136,11 @@ def test_an_engine_that_was_left_counts_after_one_that_was_not(store: Lake) -> N
 
 def test_each_version_is_as_it_was(store: Lake) -> None:
     """Across a promotion, a late run, a rescoring and a rollback, in the order of the commits."""
-    seen: list[dict[str, Any]] = []
+    seen: dict[int, dict[str, Any]] = {}
 
     def note() -> None:
-        version = int(open_table(store, layout.PREDICTIONS).version())
         with OpenStore(store) as opened:
-            summaries = opened.sql(
-                "SELECT engine, date, line, class_id, num_images, num_defective, area_sum_px, "
-                "area_p95_px, peak_histogram, run_id FROM class_summaries ORDER BY ALL"
-            ).fetchall()
-            quarantine = opened.sql("SELECT image_key FROM quarantine ORDER BY 1").fetchall()
-            num = opened.sql("SELECT count(*) FROM predictions").fetchall()
-            runs = opened.sql(RUNS).fetchall()
-        seen.append(
-            {"version": version, "current": current(store), "summaries": summaries, "num": num,
-             "quarantine": quarantine, "runs": runs}
-        )  # fmt: skip
+            seen[int(open_table(store, layout.PREDICTIONS).version())] = state_of(opened)
 
     def now() -> str:
         return datetime.datetime.now(UTC).isoformat()
@@ -153,19 +157,11 @@ def test_each_version_is_as_it_was(store: Lake) -> None:
     move(store, B, now())
     commit_run(store, image_keys(8), engine=B, date="2026-11-23")
     note()
-    for was in seen:
-        with OpenStore(store, as_of=str(was["version"])) as opened:
-            summaries = opened.sql(
-                "SELECT engine, date, line, class_id, num_images, num_defective, area_sum_px, "
-                "area_p95_px, peak_histogram, run_id FROM class_summaries ORDER BY ALL"
-            ).fetchall()
-            assert summaries == was["summaries"]
-            quarantine = opened.sql("SELECT image_key FROM quarantine ORDER BY 1").fetchall()
-            assert quarantine == was["quarantine"]
-            assert opened.sql("SELECT count(*) FROM predictions").fetchall() == was["num"]
-            assert opened.sql(RUNS).fetchall() == was["runs"]
-        assert current(store, str(was["version"])) == was["current"]
-    assert [was["current"] for was in seen][-2:] == [
+    assert len(seen) == 5
+    for version, was in seen.items():
+        with OpenStore(store, as_of=str(version)) as opened:
+            assert state_of(opened) == was
+    assert [was["current"] for was in seen.values()][-2:] == [
         {21: "a", 22: "a"},
         {21: "a", 22: "a", 23: "b"},
     ]
@@ -184,6 +180,13 @@ def test_a_time_is_the_version_that_was_there_then(store: Lake) -> None:
     assert find_moment(store, str(1)).at < between
 
 
+@pytest.fixture(scope="module")
+def of_one_run(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    store = Lake(str(tmp_path_factory.mktemp("store")))
+    commit_run(store, image_keys(4))
+    return store
+
+
 @pytest.mark.parametrize(
     ("moment", "expected"),
     [
@@ -198,10 +201,9 @@ def test_a_time_is_the_version_that_was_there_then(store: Lake) -> None:
         ("٣", "neither a version"),
     ],
 )
-def test_a_moment_that_never_was_is_refused(store: Lake, moment: str, expected: str) -> None:
-    commit_run(store, image_keys(4))
+def test_a_moment_that_never_was_is_refused(of_one_run: Lake, moment: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
-        find_moment(store, moment)
+        find_moment(of_one_run, moment)
 
 
 def test_rows_that_a_later_run_replaced_are_not_made_up(store: Lake) -> None:

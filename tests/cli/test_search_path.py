@@ -108,9 +108,9 @@ def test_drawing_in_several_processes_imports_nothing_that_lies_there(
     installed = [str(folder.parent / "steel-batch")]
     command = installed if script == "installed" else ["-m", "steel_batch.cli"]
     done = run(
-        folder, *command, "synth", "--out", "drawn", "--num-images", "33", "--lines", "1",
+        folder, *command, "synth", "--out", "drawn", "--num-images", "17", "--lines", "1",
         "--dates", "2026-11-21", pythonpath=str(ROOT),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert len(list(folder.glob("drawn/**/*.jpg"))) == 33
+    assert len(list(folder.glob("drawn/**/*.jpg"))) == 17
     assert not (folder / "imported").exists()

@@ -51,9 +51,22 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[tuple[object, ...], Any]:
+    """Pages that were made, by their flags: no test changes the store."""
+    return {}
+
+
 @pytest.fixture
-def report(steel_batch: Command, scored: Path, tmp_path: Path) -> Callable[..., Any]:
+def report(
+    steel_batch: Command, scored: Path, tmp_path: Path, made: dict[tuple[object, ...], Any]
+) -> Callable[..., Any]:
     def run(*flags: object) -> Any:
+        if flags not in made:
+            made[flags] = make(*flags)
+        return made[flags]
+
+    def make(*flags: object) -> Any:
         out = tmp_path / "page.html"
         out.unlink(missing_ok=True)
         done = steel_batch(

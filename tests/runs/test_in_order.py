@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from steel_batch.lake import Lake
+from steel_batch.runs.in_order import BATCH_ROWS
 from steel_batch.runs.plan import KNOWN
 from steel_batch.runs.planning import build_plan
 from steel_batch.sources.image_ref import ImageRef
@@ -28,7 +29,7 @@ def image(number: int) -> ImageRef:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("num", [1, 500, 40_000])
+@pytest.mark.parametrize("num", [1, 500, 3 * BATCH_ROWS])
 @pytest.mark.parametrize("limit", [None, 300])
 def test_images_are_ordered_by_line_and_key(tmp_path: Path, num: int, limit: int | None) -> None:
     refs = [image(number) for number in range(num)]

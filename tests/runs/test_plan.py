@@ -244,7 +244,7 @@ def test_memory_does_not_grow_with_images(tmp_path: Path) -> None:
         return most
 
     peak(1000)
-    assert peak(60_000) < 1.5 * peak(20_000)
+    assert peak(40_000) < 1.5 * peak(20_000)
 
 
 def test_other_settings_are_shown_side_by_side() -> None:

@@ -253,4 +253,4 @@ def test_memory_does_not_grow_with_what_is_kept(tmp_path: Path) -> None:
         return most
 
     peak(1000)
-    assert peak(45_000) < 1.5 * peak(15_000)
+    assert peak(30_000) < 1.5 * peak(10_000)

@@ -172,4 +172,4 @@ def test_memory_does_not_grow_with_what_is_listed(tmp_path: Path) -> None:
         return most
 
     peak(1000)
-    assert peak(60_000) < 1.5 * peak(20_000)
+    assert peak(36_000) < 1.5 * peak(12_000)

@@ -6,6 +6,7 @@ import dataclasses
 import datetime
 import json
 import os
+import shutil
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -334,17 +335,29 @@ def test_a_run_is_committed_where_no_checkpoint_can_be_written(
     assert checkpoints(store) == [f"{CHECKPOINT_EVERY + 1:020d}.checkpoint.parquet"]
 
 
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose next entry but one is the hundredth, with files of two dates."""
+    store = Lake(str(tmp_path_factory.mktemp("grown") / "store"))
+    ensure_tables(store)
+    commit_dates(store, 2)
+    for version in range(open_table(store, TABLE).version(), CLEAN_UP_EVERY - 2):
+        log_mirror(store, TABLE).look(store)
+        assert append(store, version, "a")
+    return Path(store.url)
+
+
 @pytest.mark.parametrize("is_kept", [False, True])
 def test_old_entries_are_cleaned_up_every_hundred_as_deltalake_does(
-    is_kept: bool, store: Lake
+    is_kept: bool, grown: Path, tmp_path: Path
 ) -> None:
+    store = Lake(str(shutil.copytree(grown, tmp_path / "store")))
     if is_kept:
         off = {"delta.enableExpiredLogCleanup": "false"}
         DeltaTable(store.uri(TABLE)).alter.set_table_properties(off)
-    commit_dates(store, 2)
-    for version in range(open_table(store, TABLE).version(), CLEAN_UP_EVERY - 1):
+    else:
         log_mirror(store, TABLE).look(store)
-        assert append(store, version, "a")
+        assert append(store, CLEAN_UP_EVERY - 2, "a")
     before = sorted(Path(store.url, LOG).glob("*.json"))
     for path in Path(store.url, LOG).iterdir():
         os.utime(path, (0, 0))
