@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.moto_server.werkzeug_app import create_backend_app
 from werkzeug.serving import run_simple
 
 KINDS = ("decides", "ignores", "refuses", "late")
@@ -93,5 +93,6 @@ if __name__ == "__main__":
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     kind, *log, port = sys.argv[1:]
     opened = Path(log[0]).open("a", buffering=1, encoding="utf-8") if log else None  # noqa: SIM115
-    wrapped = Server(DomainDispatcherApplication(create_backend_app), kind, opened)
+    # Not moto's dispatcher, which looks for all of its modules on disk at every request.
+    wrapped = Server(create_backend_app("s3"), kind, opened)
     run_simple("127.0.0.1", int(port), wrapped, threaded=True)
