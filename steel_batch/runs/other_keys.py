@@ -62,9 +62,11 @@ def find_other_keys(
             for group in images_by.groups():
                 for name, batch in group.items():
                     con.register(name, pa.table(batch.columns, batch.schema))
+                # One row for each value first: thousands of images may have the same.
                 pairs = con.sql(
-                    "SELECT new.image_key AS now, min(gone.image_key) AS before "  # noqa: S608 - ours
-                    f"FROM new JOIN gone ON {same} GROUP BY now"
+                    "SELECT new.image_key AS now, min(before) AS before "  # noqa: S608 - ours
+                    f"FROM new JOIN (SELECT {key}, min(image_key) AS before FROM gone GROUP BY ALL)"
+                    f" AS gone ON {same} GROUP BY now"
                 ).to_arrow_table()
                 _add(found, "found", pairs.cast(_FOUND))
         num, example = 0, None

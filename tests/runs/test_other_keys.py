@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,21 @@ def test_an_image_whose_row_has_a_key_that_is_gone_is_found(
         now, before = info.example_other_keys
         assert now in {one.image_key for one in listed}
         assert before in {one.image_key for one in committed} - {one.image_key for one in listed}
+
+
+def test_any_number_of_equal_images_may_have_moved(tmp_path: Path) -> None:
+    """As black ones do; pairs of each with each would be a billion."""
+    num = 30_000
+    black = {"etag": "black", "bytes": 700}
+    started = time.process_time()
+    info = planned(
+        tmp_path,
+        [ref(f"new/{number}.jpg", image_id=f"n{number}", **black) for number in range(num)],
+        [ref(f"old/{number:05}.jpg", image_id=f"o{number}", **black) for number in range(num)],
+    )
+    assert info.num_other_keys == num
+    assert info.example_other_keys == ("new/0.jpg", "old/00000.jpg")
+    assert time.process_time() - started < 12, "pairs took 30 s"
 
 
 def test_rows_are_read_only_where_a_key_is_gone(tmp_path: Path) -> None:
