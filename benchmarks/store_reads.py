@@ -155,7 +155,7 @@ def draw_results() -> None:
         for side in ("ours", "against"):
             if side in line:
                 newest[line["place"], line["command"], line["dates"], side] = line[side]
-    for place, what in (("s3", "requests"), ("s3", "wall_seconds"), ("folder", "cpu_seconds")):
+    for place, what in (("s3", "requests"), ("folder", "cpu_seconds")):
         curves: dict[tuple[str, str], dict[float, float]] = {}
         for (its_place, name, size, side), figures in sorted(newest.items()):
             if its_place == place:

@@ -12,7 +12,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steel_batch import layout, schema
+from steel_batch import interrupt, layout, schema
 from steel_batch.errors import LakeError, MissingObjectError, paragraph_of
 from steel_batch.lake import Lake
 from steel_batch.runs import plan
@@ -44,6 +44,7 @@ def read_file(
 
     Raises:
         LakeError: It does not exist, or is damaged.
+        Interrupted: A signal requested a stop.
     """
     try:
         with (
@@ -54,6 +55,7 @@ def read_file(
             leaves = [leaf for field in there for leaf in _leaves(field.name, field.type)]
             start = 0
             for batch in parquet.iter_batches(columns=leaves):
+                interrupt.check()
                 rows = schema.conform(batch.select(there.names), fields)
                 if kept is not None:
                     rows = rows.filter(pa.array(select(kept, start, batch.num_rows)))

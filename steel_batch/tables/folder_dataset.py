@@ -31,6 +31,9 @@ MANY: Final = 64
 """Arrow reads fewer files before a database is open."""
 MOST_BYTES: Final = 32 << 20
 """Arrow streams files that have more bytes in all; what DuckDB reads here is in memory at once."""
+MOST_UNPACKED_BYTES: Final = 128 << 20
+"""The same of rows in memory: a file of a few bytes may have any number of equal rows."""
+BATCH_ROWS: Final = 8192
 FORMAT: Final = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=True)
 )
@@ -115,7 +118,7 @@ class FolderDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has n
         )
 
     def _read(self, paths: Sequence[str], fields: Sequence[pa.Field]) -> pa.Table | None:
-        """Some columns of files; None if DuckDB cannot read these together."""
+        """Some columns of files; None if they are large or DuckDB cannot read them together."""
         names = ", ".join(f'"{field.name}"' for field in fields)
         sql = (
             f"SELECT {names} FROM read_parquet(?, hive_partitioning = true, "  # noqa: S608 - fields
@@ -124,6 +127,14 @@ class FolderDataset(ds.FileSystemDataset):  # type: ignore[misc] # pyarrow has n
         try:
             with scratch_database() as con:
                 found = con.sql(sql, params=[[f"{self._folder}/{path}" for path in paths]])
-                return found.to_arrow_table().cast(pa.schema(fields))
-        except (duckdb.Error, pa.ArrowException, ValueError, LakeError):
+                batches, num_bytes = [], 0
+                with found.to_arrow_reader(BATCH_ROWS) as reader:
+                    for batch in reader:
+                        batches.append(batch)
+                        num_bytes += batch.nbytes
+                        if num_bytes > MOST_UNPACKED_BYTES:
+                            return None
+                    rows = pa.Table.from_batches(batches, reader.schema)
+                return rows.cast(pa.schema(fields))
+        except (duckdb.Error, pa.ArrowException, OSError, ValueError, LakeError):
             return None  # files of several builds, or a damaged file: Arrow states which

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from steel_batch import layout, schema
+from steel_batch import interrupt, layout, schema
 from steel_batch.errors import LakeError, MissingObjectError, SteelBatchError
 from steel_batch.lake import Lake, ReadRequest
 from steel_batch.runs.receipt import Receipt
@@ -116,6 +116,9 @@ def write_file(
         tables: The rows, in order.
         merged: The key to write.
         target: Its future key in the table.
+
+    Raises:
+        Interrupted: A signal requested a stop; nothing is written.
     """
     footers: list[pq.FileMetaData] = []
     with_nan: set[str] = set()
@@ -129,6 +132,7 @@ def write_file(
             metadata_collector=footers,
         ) as writer:
             for table in _row_groups(tables, "line" in fields.names):
+                interrupt.check()  # between two reads of staged files, seconds may pass
                 with_nan.update(columns_with_nan(table))
                 writer.write_table(table, row_group_size=max(1, table.num_rows))
     return DataFile(
@@ -159,6 +163,7 @@ def _read_staged(store: Lake, run_id: str, shards: range) -> Iterator[pa.Table]:
                     staged.append(receipt)
         files = _read_all(store, [str(receipt.staged) for receipt in staged])
         for receipt, data in zip(staged, files, strict=True):
+            interrupt.check()
             try:
                 rows = _rows(data, receipt)
             except DamagedShardError as error:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,6 +146,47 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     for number in range(2, 6):
         commit_run(Lake(str(folder / str(number))), image_keys(number))
     return {number: folder / str(number) for number in range(2, 6)}
+
+
+_COUNT = """
+import json, sys
+from steel_batch import layout
+from steel_batch.lake import Lake
+from steel_batch.tables.folder_dataset import FolderDataset
+from steel_batch.tables.table_log import SCHEMAS, all_live_files
+
+def peak():  # of this program, in MiB; what `resource` states begins with that of its parent
+    (line,) = (one for one in open("/proc/self/status") if one.startswith("VmHWM"))
+    return int(line.split()[1]) // 1024
+
+table, store = layout.CLASS_SUMMARIES, Lake(sys.argv[1])
+files = {f.key.removeprefix(f"{table}/"): f for f in all_live_files(store, table)}
+dataset = FolderDataset(store.uri(table), files, SCHEMAS[table], many=1)
+before = peak()
+num_rows = sum(b.num_rows for b in dataset.scanner(columns=sys.argv[2:]).to_batches())
+after = peak()
+print(json.dumps([num_rows, after - before]))
+"""
+
+
+def test_a_small_file_of_very_many_rows_is_not_in_memory_at_once(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path / "store"))
+    commit_run(store, image_keys(2))
+    (key,) = (file.key for file in all_live_files(store, layout.CLASS_SUMMARIES))
+    columns = ["line", "class_name", "num_images", "num_defective"]
+    with pq.ParquetFile(store.uri(key)) as file:
+        rows = file.read(columns)
+    many = pa.concat_tables([rows] * 20_000).combine_chunks()
+    with pq.ParquetWriter(store.uri(key), rows.schema, compression="zstd") as writer:
+        for _ in range(100):
+            writer.write_table(many)
+    done = subprocess.run(
+        [sys.executable, "-c", _COUNT, store.url, *columns],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    num_rows, more_mib = json.loads(done.stdout)
+    assert num_rows == 100 * many.num_rows
+    assert more_mib < 450, f"{num_rows} rows of {columns}"
 
 
 @pytest.mark.parametrize("name", ["[ab]", "a*", "a?", "a b", "date=1", "Ä", "it's"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -320,3 +322,45 @@ def test_the_list_of_files_is_kept_and_none_is_no_list(folder: Lake, planned: Ru
     assert load_files(folder, planned.run_id, layout.MERGED) == files
     save_files(folder, planned.run_id, layout.QUARANTINE, [])
     assert load_files(folder, planned.run_id, layout.QUARANTINE) == []
+
+
+_SIGNALLED = """
+import os, signal, sys, time
+from steel_batch import interrupt, schema
+from steel_batch.lake import Lake
+from steel_batch.tables.merge import write_file
+from tests.made_up_run import image_keys, made_up_row, rows_table
+
+rows = rows_table([made_up_row(key, "r") for key in image_keys(1000)])
+taken = 0
+
+def many():
+    global taken
+    while taken < 500:
+        taken += 1
+        if taken == 40:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not interrupt.is_requested():
+                time.sleep(0.01)
+        yield rows
+
+interrupt.install()
+with interrupt.noted():
+    try:
+        write_file(Lake(sys.argv[1]), schema.PREDICTIONS, many(), merged="merged", target="t")
+    except interrupt.Interrupted:
+        print("stopped")
+print(taken)
+"""
+
+
+def test_a_signal_ends_the_writing_of_a_file_at_its_next_row_group(tmp_path: Path) -> None:
+    """No request is made meanwhile, at which it would be noticed."""
+    done = subprocess.run(
+        [sys.executable, "-c", _SIGNALLED, str(tmp_path / "store")],
+        check=True, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    stopped, num_taken = done.stdout.split()
+    assert stopped == "stopped"
+    assert int(num_taken) <= 40 + ROW_GROUP_ROWS // 1000 + 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
