@@ -33,7 +33,7 @@ from steel_batch.errors import (
 from steel_batch.images.decode import check_jpeg
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.lake import Lake
-from steel_batch.sources.fetch import read_refs
+from steel_batch.sources.fetch import Content, read_refs
 from steel_batch.sources.image_column import binary_views
 
 WIRE = pa.schema(
@@ -206,7 +206,7 @@ def _read_shard(
     failures = [r for r in results if isinstance(r, LakeError) and type(r) not in _OF_AN_IMAGE]
     if failures:
         return ShardInput.failed(run_id, plan_digest, shard, failures[0])
-    contents = [r if isinstance(r, bytes) else None for r in results]
+    contents = [None if isinstance(r, (LakeError, ImageError)) else r for r in results]
     return ShardInput(
         run_id=run_id,
         plan_digest=plan_digest,
@@ -218,12 +218,12 @@ def _read_shard(
 
 
 def _image_error(
-    result: bytes | LakeError | ImageError, etag: pa.StringScalar
+    result: Content | LakeError | ImageError, etag: pa.StringScalar
 ) -> ImageError | None:
-    if isinstance(result, bytes):
-        return None
     if isinstance(result, ImageError):
         return result
+    if not isinstance(result, LakeError):
+        return None
     code = _OF_AN_IMAGE[type(result)]
     if code in ("not_a_file", "unsafe_link"):
         return DecodeError(str(result), code=code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import pyarrow as pa
 
@@ -31,6 +31,10 @@ SPAN_GAP_BYTES: Final = 64 << 10
 """Gap between two members up to which one request reads both, with the gap."""
 
 
+Content: TypeAlias = bytes | memoryview
+"""An image's bytes; a view is of the values of a Parquet file, which live as long as it does."""
+
+
 def read_images(
     lake: Lake, refs: pa.Table, limits: Limits = LIMITS
 ) -> list[bytes | LakeError | ImageError]:
@@ -39,20 +43,21 @@ def read_images(
     Members of a tar that are close together cost one request; a row group of a Parquet file is read
     once. What cannot be read, or is larger than `limits` allow, is an error in its place.
     """
-    return _read(lake, refs, limits)[1]
+    _, results = _read(lake, refs, limits)
+    return [bytes(r) if isinstance(r, memoryview) else r for r in results]
 
 
 def read_refs(
     lake: Lake, refs: pa.Table, limits: Limits = LIMITS
-) -> tuple[pa.Table, list[bytes | LakeError | ImageError]]:
-    """The same as `read_images`, and the references as they were read.
+) -> tuple[pa.Table, list[Content | LakeError | ImageError]]:
+    """The same as `read_images` with fewer copies, and the references as they were read.
 
     Planning knows only an average size of a Parquet file's rows, and no etag if a manifest states
     none.
     """
     etags, results = _read(lake, refs, limits)
     sizes = [
-        len(result) if isinstance(result, bytes) else planned
+        planned if isinstance(result, (LakeError, ImageError)) else len(result)
         for result, planned in zip(results, refs["bytes"].to_pylist(), strict=True)
     ]
     for name, values in (("bytes", sizes), ("etag", etags)):
@@ -64,11 +69,11 @@ def read_refs(
 
 def _read(
     lake: Lake, refs: pa.Table, limits: Limits
-) -> tuple[list[str], list[bytes | LakeError | ImageError]]:
+) -> tuple[list[str], list[Content | LakeError | ImageError]]:
     """The etags and the bytes of some references."""
     keys, offsets = refs["object_key"].to_pylist(), refs["offset"].to_pylist()
     sizes, etags = refs["bytes"].to_pylist(), refs["etag"].to_pylist()
-    results: list[bytes | LakeError | ImageError] = [b""] * len(keys)
+    results: list[Content | LakeError | ImageError] = [b""] * len(keys)
     rows_of: dict[tuple[str, str], list[int]] = {}
     spans: list[_Span] = []
     members: list[int] = []
@@ -188,9 +193,9 @@ def _read_sparse(
 
 def _read_parquet(
     lake: Lake, key: str, etag: str, rows: Sequence[int], limits: Limits
-) -> list[bytes | LakeError | ImageError]:
+) -> list[Content | LakeError | ImageError]:
     """Read some rows of a Parquet file's image column, each row group once."""
-    read: dict[int, bytes | LakeError | ImageError] = {}
+    read: dict[int, Content | LakeError | ImageError] = {}
     try:
         with (
             lake.open_input(key) as stream,
@@ -229,8 +234,11 @@ def _read_group(
     column: str,
     wanted: Collection[int],
     limits: Limits,
-) -> Iterator[tuple[int, bytes | ImageError]]:
+) -> Iterator[tuple[int, Content | ImageError]]:
     """Some rows of a row group, by their place in it.
+
+    They are views of what was read, unless that is more than twice as large as they are: then they
+    are copied, so that the rest is not kept with them.
 
     Rows that refer to one value would become any number of bytes: what is beyond the file's own
     pages, and 64 MiB, is refused.
@@ -241,8 +249,12 @@ def _read_group(
         room, batches = front.open_group(group, [column])
         most = max(FREE_BYTES, room.page_bytes)
         for batch in batches:
-            for row, value in enumerate(image_values(batch.column(0)), place):
-                num_bytes += len(value or b"")
+            values = image_values(batch.column(0))
+            sizes = [len(value or b"") for value in values]
+            num_wanted = sum(size for row, size in enumerate(sizes, place) if row in left)
+            is_kept = 2 * num_wanted >= sum(sizes)
+            for row, value in enumerate(values, place):
+                num_bytes += sizes[row - place]
                 if num_bytes > most:
                     raise TooMuchError(
                         f"rows that refer to the same bytes again and again: more than {most:,} "
@@ -250,7 +262,8 @@ def _read_group(
                     )
                 if row in left:
                     left.remove(row)
-                    yield row, _row_image(value, limits)
+                    image = _row_image(value, limits)
+                    yield row, image if is_kept or isinstance(image, ImageError) else bytes(image)
             place += batch.num_rows
             if not left:
                 return
@@ -272,7 +285,7 @@ def _too_much(lake: Lake, key: str, error: Exception) -> ImageError:
     )
 
 
-def _row_image(value: memoryview | str | None, limits: Limits) -> bytes | ImageError:
+def _row_image(value: memoryview | str | None, limits: Limits) -> memoryview | ImageError:
     if isinstance(value, memoryview):
         if len(value) > limits.object_bytes:
             return DecodeError(
@@ -280,7 +293,7 @@ def _row_image(value: memoryview | str | None, limits: Limits) -> bytes | ImageE
                 "(limit object-bytes).",
                 code="too_large",
             )
-        return bytes(value)
+        return value
     if value is None:
         return DecodeError("The row holds no image (null).", code="empty")
     return DecodeError(

@@ -12,7 +12,8 @@ from steel_batch import schema
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.runs.planning import build_plan
-from steel_batch.scoring.shard import read_shards
+from steel_batch.scoring.shard import ShardInput, read_shards
+from steel_batch.sources.fetch import read_images, read_refs
 from tests.conftest import DATE, KINDS_OF_LAKE, folder_daily
 from tests.sources.made_up_sources import images_of, parquet_of, read, source_of
 
@@ -144,3 +145,23 @@ def test_parquet_that_changes_after_planning_costs_its_images(lake: Lake, tmp_pa
     lake.delete(["p.parquet"])
     (shard,) = read_shards(source.lake, "r", "d", refs, [0])
     assert [e and e.code for e in shard.errors] == ["missing", "missing"]
+
+
+@pytest.mark.parametrize(
+    ("num_wanted", "is_copied"), [(1, True), (3, True), (4, False), (8, False)]
+)
+def test_few_rows_of_a_group_do_not_keep_the_rest_of_it_in_memory(
+    lake: Lake, tmp_path: Path, num_wanted: int, is_copied: bool
+) -> None:
+    contents = [bytes([row]) * 1000 for row in range(8)]
+    lake.write("p.parquet", parquet_of({"image": contents}))
+    source = source_of(lake, "*.parquet")
+    settings = {"shard_images": 9, "shard_bytes": 1 << 30, "rescore_changed": False}
+    build_plan(source.select(None), settings, tmp_path / "plan")
+    refs = pq.read_table(tmp_path / "plan").sort_by("offset").slice(0, num_wanted)
+    _, found = read_refs(source.lake, refs)
+    assert found == contents[:num_wanted]
+    assert [isinstance(image, bytes) for image in found] == [is_copied] * num_wanted
+    assert all(isinstance(image, bytes) for image in read_images(source.lake, refs))
+    (shard,) = read_shards(source.lake, "r", "d", refs, [0])
+    assert ShardInput.from_wire(shard.to_wire()).contents == contents[:num_wanted]
