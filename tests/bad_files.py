@@ -8,6 +8,7 @@ OpenCV encodes; what it cannot encode is put together from its parts.
 from __future__ import annotations
 
 import base64
+import functools
 import io
 import struct
 import zipfile
@@ -64,8 +65,9 @@ def good_jpeg(*flags: int) -> bytes:
     return encode(".jpg", good_image(), cv2.IMWRITE_JPEG_QUALITY, 90, *flags)
 
 
+@functools.cache
 def strange_files() -> list[StrangeFile]:
-    """The whole corpus; names are unique and safe in keys."""
+    """The whole corpus; names are unique and safe in keys. It takes half a second to make."""
     return [
         *_no_images(),
         *_cut_off(),

@@ -25,9 +25,6 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from moto.moto_server.werkzeug_app import create_backend_app
-from werkzeug.serving import run_simple
-
 KINDS = ("decides", "ignores", "refuses", "late")
 WINDOW_SECONDS = 0.05
 """Puts of one key that begin within it are concurrent."""
@@ -90,6 +87,9 @@ class Server:
 
 
 if __name__ == "__main__":
+    from moto.moto_server.werkzeug_app import create_backend_app  # most of a second
+    from werkzeug.serving import run_simple
+
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     kind, *log, port = sys.argv[1:]
     opened = Path(log[0]).open("a", buffering=1, encoding="utf-8") if log else None  # noqa: SIM115

@@ -22,10 +22,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 from deltalake import DeltaTable
 from hypothesis import strategies as st
-from ray.data.expressions import col, lit
 
 from steel_batch import layout, schema
 from steel_batch.lake import Lake
@@ -308,6 +306,9 @@ def test_a_thousand_queries_give_what_pandas_gives(
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_rays_reader_of_delta_tables_finds_what_pandas_finds(stores: dict[str, Lake]) -> None:
+    import ray.data  # other tests of this file would wait for it
+    from ray.data.expressions import col, lit
+
     for store in (stores["upgraded"], stores["new"]):
         for table, column, value in (
             (layout.PREDICTIONS, "width", 160),
