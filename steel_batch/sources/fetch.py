@@ -32,7 +32,7 @@ SPAN_GAP_BYTES: Final = 64 << 10
 
 
 Content: TypeAlias = bytes | memoryview
-"""An image's bytes; a view is of the values of a Parquet file, which live as long as it does."""
+"""An image's bytes; a view keeps what was read with it in memory: at most as much again."""
 
 
 def read_images(
@@ -99,6 +99,7 @@ def _read(
     members.sort(key=lambda i: (keys[i], offsets[i]))
     spans += _spans([(i, keys[i], offsets[i], sizes[i], etags[i]) for i in members])
     for span, result in zip(spans, lake.read_objects([s.request for s in spans]), strict=True):
+        is_kept = not isinstance(result, LakeError) and span.is_mostly_images(result.data)
         for i, start, stop in span.parts:
             if isinstance(result, LargeObjectError):
                 results[i] = _larger_than_planned(result, sizes[i])
@@ -106,7 +107,8 @@ def _read(
                 results[i] = result
             else:
                 etags[i] = etags[i] or result.etag
-                results[i] = result.data if stop is None else result.data[start:stop]
+                part = memoryview(result.data)[start:stop]
+                results[i] = part if is_kept else bytes(part)
     for (key, etag), where in rows_of.items():
         read = _read_parquet(lake, key, etag, [offsets[i] for i in where], limits)
         for i, image in zip(where, read, strict=True):
@@ -140,6 +142,10 @@ class _Span:
     request: ReadRequest
     parts: Sequence[tuple[int, int, int | None]]
     """Index of the image, and where its bytes begin and end in the answer; None: to the end."""
+
+    def is_mostly_images(self, data: bytes) -> bool:
+        """Whether at least half of the answer is its images."""
+        return 2 * sum((stop or len(data)) - start for _, start, stop in self.parts) >= len(data)
 
 
 def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]:

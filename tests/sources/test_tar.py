@@ -14,6 +14,7 @@ from steel_batch.lake import Lake
 from steel_batch.pack.packing import PackConfig, pack
 from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import read_shards
+from steel_batch.sources.fetch import read_refs
 from tests.conftest import KINDS_OF_LAKE, folder_daily
 from tests.sources.made_up_sources import Members, images_of, read, source_of, tar_of
 
@@ -64,6 +65,21 @@ def test_close_members_cost_one_request(tmp_path: Path) -> None:
     assert lake.counts()["requests"] - before == 2  # one a shard; the first shard is small
     contents = [content for shard in shards for content in shard.contents]
     assert contents == [bytes([i]) * 5000 for i in range(50)]
+
+
+@pytest.mark.parametrize(("step", "is_copied"), [(8, True), (2, True), (1, False)])
+def test_few_members_of_a_request_do_not_keep_the_rest_of_it_in_memory(
+    tmp_path: Path, step: int, is_copied: bool
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    contents = [bytes([place]) * 3000 for place in range(9)]
+    lake.write("t.tar", tar_of([(f"{place}.jpg", data) for place, data in enumerate(contents)]))
+    settings = {"shard_images": 9, "shard_bytes": 1 << 30, "rescore_changed": False}
+    build_plan(source_of(lake, "*.tar").select(None), settings, tmp_path / "plan")
+    refs = pq.read_table(tmp_path / "plan").sort_by("offset").take(list(range(0, 9, step)))
+    _, found = read_refs(lake, refs)
+    assert found == contents[::step]
+    assert {type(image) for image in found} == {bytes if is_copied else memoryview}
 
 
 @pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
