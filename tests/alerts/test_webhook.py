@@ -107,6 +107,7 @@ class Odd(socketserver.TCPServer):
     def __init__(self, answer: bytes, seconds: float) -> None:
         super().__init__(("127.0.0.1", 0), _OddHandler)
         self.answer, self.seconds = answer, seconds
+        self.is_over = threading.Event()
 
 
 class _OddHandler(socketserver.BaseRequestHandler):
@@ -120,7 +121,8 @@ class _OddHandler(socketserver.BaseRequestHandler):
                 return
             for byte in self.server.answer:
                 self.request.sendall(bytes([byte]))
-                time.sleep(self.server.seconds)
+                if self.server.is_over.wait(self.server.seconds):
+                    return
 
 
 @contextlib.contextmanager
@@ -128,6 +130,7 @@ def odd(answer: bytes, seconds: float = 0.0) -> Iterator[str]:
     with Odd(answer, seconds) as made:
         threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
         yield f"http://127.0.0.1:{made.server_address[1]}/{SECRET}"
+        made.is_over.set()
         made.shutdown()
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,8 +45,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Segmenter:
-    return train(dataset, RECIPE, tmp_path_factory.mktemp("run"), validation=dataset)
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `undisturbed`."""
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(dataset: Dataset, whole: Path) -> Segmenter:
+    return train(dataset, RECIPE, whole, validation=dataset)
 
 
 class StopError(Exception):
@@ -61,6 +68,19 @@ def train_until(step: int, dataset: Dataset, config: TrainConfig, folder: Path) 
         train(dataset, config, folder, stop, validation=dataset)
 
 
+@pytest.fixture(scope="module")
+def ended(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a process that ended at step 6."""
+    folder = tmp_path_factory.mktemp("ended")
+    train_until(6, dataset, RECIPE, folder)
+    return folder
+
+
+@pytest.fixture
+def cut(ended: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(ended, tmp_path / "cut"))
+
+
 def same_weights(first: Segmenter, second: Segmenter) -> bool:
     pairs = zip(first.state_dict().values(), second.state_dict().values(), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
@@ -73,10 +93,9 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def test_checkpoint_and_figures_of_a_newer_build_are_refused_and_kept(
-    dataset: Dataset, tmp_path: Path
+    dataset: Dataset, cut: Path
 ) -> None:
-    train_until(6, dataset, RECIPE, tmp_path)
-    checkpoint, figures = tmp_path / "checkpoint.pt", tmp_path / "metrics.jsonl"
+    checkpoint, figures = cut / "checkpoint.pt", cut / "metrics.jsonl"
     state = torch.load(checkpoint, weights_only=True)
     assert state["format"] == 1
     header, *rest = figures.read_text().splitlines()
@@ -84,39 +103,36 @@ def test_checkpoint_and_figures_of_a_newer_build_are_refused_and_kept(
     figures.write_text("\n".join(['{"format": 99}', *rest, ""]))
     newer = figures.read_bytes()
     with pytest.raises(FormatError, match=f"{figures} is the journal of a training of format 99"):
-        train(dataset, RECIPE, tmp_path, validation=dataset)
+        train(dataset, RECIPE, cut, validation=dataset)
     assert figures.read_bytes() == newer
     torch.save({**state, "format": 99}, checkpoint)
     newer = checkpoint.read_bytes()
     with pytest.raises(FormatError, match=f"{checkpoint} is a checkpoint of format 99"):
-        train(dataset, RECIPE, tmp_path, validation=dataset)
+        train(dataset, RECIPE, cut, validation=dataset)
     assert checkpoint.read_bytes() == newer
 
 
 def test_a_training_that_an_earlier_build_began_is_continued(
-    dataset: Dataset, undisturbed: Segmenter, tmp_path: Path
+    dataset: Dataset, undisturbed: Segmenter, cut: Path
 ) -> None:
-    train_until(6, dataset, RECIPE, tmp_path)
-    checkpoint, figures = tmp_path / "checkpoint.pt", tmp_path / "metrics.jsonl"
+    checkpoint, figures = cut / "checkpoint.pt", cut / "metrics.jsonl"
     state = torch.load(checkpoint, weights_only=True)
     torch.save({name: value for name, value in state.items() if name != "format"}, checkpoint)
     figures.write_text("".join(figures.read_text().splitlines(keepends=True)[1:]))
-    again = train(dataset, RECIPE, tmp_path, validation=dataset)
+    again = train(dataset, RECIPE, cut, validation=dataset)
     assert same_weights(again, undisturbed)
-    assert [line["step"] for line in lines(tmp_path)] == [2, 3, 4, 6, 6]
+    assert [line["step"] for line in lines(cut)] == [2, 3, 4, 6, 6]
 
 
 def test_a_run_that_was_cut_off_ends_with_the_same_weights_and_figures(
-    dataset: Dataset, undisturbed: Segmenter, tmp_path: Path
+    dataset: Dataset, undisturbed: Segmenter, whole: Path, cut: Path
 ) -> None:
-    train_until(6, dataset, RECIPE, tmp_path / "cut")
-    saved = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)
+    saved = torch.load(cut / "checkpoint.pt", weights_only=True)
     assert saved["step"] == 4
-    again = train(dataset, RECIPE, tmp_path / "cut", validation=dataset)
+    again = train(dataset, RECIPE, cut, validation=dataset)
     assert same_weights(again, undisturbed)
-    train(dataset, RECIPE, tmp_path / "whole", validation=dataset)
-    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
-    assert [line["step"] for line in lines(tmp_path / "cut")] == [2, 3, 4, 6, 6]
+    assert lines(cut) == lines(whole)
+    assert [line["step"] for line in lines(cut)] == [2, 3, 4, 6, 6]
 
 
 def test_a_network_that_drops_activations_is_continued_exactly(
@@ -194,11 +210,10 @@ def test_the_first_of_equal_averages_is_best_and_patience_ends_the_run(
     train_until(judged[-1]["step"] + 2, dataset, dataclasses.replace(config, patience=9), tmp_path)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    train_until(6, dataset, RECIPE, tmp_path)
+def test_a_checkpoint_of_another_recipe_is_refused(dataset: Dataset, cut: Path) -> None:
     changed = dataclasses.replace(RECIPE, seed=1, augment=AugmentConfig(crop_width=64))
     with pytest.raises(ConfigError, match=r"another recipe: augment, seed differ"):
-        train(dataset, changed, tmp_path)
+        train(dataset, changed, cut)
 
 
 def test_a_damaged_checkpoint_is_named(dataset: Dataset, tmp_path: Path) -> None:
