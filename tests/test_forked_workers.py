@@ -35,3 +35,20 @@ def test_ray_learns_that_one_was_ended(how: signal.Signals) -> None:
     die = ray.remote(num_cpus=0.5, max_retries=0)(lambda: os.kill(os.getpid(), how))
     with pytest.raises(ray.exceptions.WorkerCrashedError):
         ray.get(die.remote())
+
+
+class Waiting:
+    """An actor."""
+
+    def pid(self) -> int:
+        """Its process."""
+        return os.getpid()
+
+
+def test_the_end_of_one_ends_no_other() -> None:
+    first, second = [ray.remote(num_cpus=0)(Waiting).remote() for _ in range(2)]
+    pids = ray.get([first.pid.remote(), second.pid.remote()])
+    ray.kill(first)
+    while Path(f"/proc/{pids[0]}/exe").exists():
+        time.sleep(0.01)
+    assert ray.get(second.pid.remote()) == pids[1]

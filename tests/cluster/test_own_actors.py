@@ -5,12 +5,12 @@ from __future__ import annotations
 import copy
 
 import pytest
-import ray
 import ray.data
 from ray.data._internal.execution.node_trackers import actor_location
 from ray.util import list_named_actors
 
 from steel_batch.cluster.own_actors import Ignoring, LocalActor, own_actors
+from tests.conftest import end_named_actors
 
 pytestmark = pytest.mark.ray
 
@@ -30,8 +30,7 @@ def scored() -> list[int]:
 
 
 def test_a_dataset_with_an_actor_runs_without_actors_of_ray_data(ray_cluster: object) -> None:
-    for found in list_named_actors(all_namespaces=True):  # another test's, on the same cluster
-        ray.kill(ray.get_actor(found["name"], found["namespace"]))
+    end_named_actors()  # another test's, on the same cluster
     with own_actors():
         assert scored() == list(range(1, 9))
     assert list_named_actors(all_namespaces=True) == []
