@@ -24,14 +24,14 @@ class PackedFile:
 
     Args:
         codec: How blocks are compressed: "lz4" takes half the time of "zstd", and half as much
-            again on disk.
+            again on disk; None for rows that are read back at once.
 
     Raises:
         LakeError: The disk of temporary files is full.
     """
 
-    def __init__(self, codec: Literal["lz4", "zstd"]) -> None:
-        self._codec = pa.Codec(codec)
+    def __init__(self, codec: Literal["lz4", "zstd"] | None) -> None:
+        self._codec = None if codec is None else pa.Codec(codec)
         self._file: ScratchFile | None = None
         self._held = contextlib.ExitStack()
 
@@ -54,7 +54,7 @@ class PackedFile:
         if self._file is None:
             self._file = self._held.enter_context(scratch_file())
         data = rows.serialize()
-        packed = self._codec.compress(data, asbytes=True)
+        packed = data if self._codec is None else self._codec.compress(data, asbytes=True)
         start = self._file.end
         self._file.append(packed)
         return Block(start, len(packed), data.size)
@@ -64,7 +64,9 @@ class PackedFile:
         if self._file is None:
             raise ValueError("nothing was written")
         packed = self._file.read(block.start, block.num_bytes)
-        data = self._codec.decompress(packed, block.unpacked_bytes)
+        data = (
+            packed if self._codec is None else self._codec.decompress(packed, block.unpacked_bytes)
+        )
         return pa.ipc.read_record_batch(data, fields)
 
 

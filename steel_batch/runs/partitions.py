@@ -119,10 +119,10 @@ class Partitions:
         """Yield the rows of one bucket in several groups."""
         num_smaller = min(NUM_SMALLER, 2 * -(-num_bytes // self._group_bytes))
         fields = {name: rows.fields for name, rows in self._tables.items()}
-        smaller = _Buckets(fields, num_smaller)
+        smaller = _Buckets(fields, num_smaller, is_packed=False)
         with contextlib.closing(smaller.file):
             for table in self._tables:
-                for rows in self._written.read(table, bucket, self._part_bytes):
+                for rows in self._written.read(table, bucket, self._group_bytes):
                     more = rows.column(_MORE.name).to_numpy()
                     smaller.write(table, rows, more.astype(np.uint16) * num_smaller // NUM_SMALLER)
             for buckets, _ in smaller.ranges(self._group_bytes):
@@ -184,11 +184,14 @@ class _Buckets:
     Args:
         tables: The schema of each table; rows in the file have a column more.
         num_buckets: How many there are.
+        is_packed: Whether rows are compressed.
     """
 
-    def __init__(self, tables: Mapping[str, pa.Schema], num_buckets: int) -> None:
+    def __init__(
+        self, tables: Mapping[str, pa.Schema], num_buckets: int, *, is_packed: bool = True
+    ) -> None:
         self.num_buckets = num_buckets
-        self.file = PackedFile("lz4")
+        self.file = PackedFile("lz4" if is_packed else None)
         self._tables = tables
         self._parts: dict[str, list[_Part]] = {table: [] for table in tables}
 
