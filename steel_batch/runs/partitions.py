@@ -35,6 +35,8 @@ NUM_BUCKETS: Final = 512
 from 10 million, which costs 0.3."""
 NUM_SMALLER: Final = 256
 """Most buckets that one bucket is put into: 1 TB of rows are in groups of the size above."""
+_UNUSED_BITS: Final = 20
+"""DuckDB's joins place rows by the lowest bits: a bucket's rows would be in each other's way."""
 _MORE: Final = pa.field("more of the hash", pa.uint8())
 
 
@@ -152,7 +154,7 @@ class Partitions:
         finally:
             self._con.unregister("part")
         hashes = np.empty(rows.num_rows, np.uint64)
-        hashes[found["row"]] = found["hash"]
+        hashes[found["row"]] = found["hash"] >> _UNUSED_BITS
         return hashes
 
 
