@@ -1,8 +1,8 @@
 """Scores a date in this process, for tests whose claim is not about the cluster.
 
-A run on Ray starts two processes, which is 3 s of CPU. Here, the functions that they call are
-called one after the other, without Ray. `tests/pipeline/test_run.py` compares the rows of both
-ways.
+A run on Ray starts two processes, which is 1 s of CPU even where they are forked. Here, the
+functions that they call are called one after the other, without Ray. `tests/pipeline/test_run.py`
+compares the rows of both ways.
 """
 
 from __future__ import annotations
