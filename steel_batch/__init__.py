@@ -1,7 +1,12 @@
 """Batch scoring of steel-surface images: a lake of images in, Parquet of defect masks out."""
 
+import os
 from importlib import import_module
 from typing import Any
+
+# From 1.29 on, ONNX Runtime reports each process and session to its maker, and keeps a database of
+# it in the home folder, unless this is set before it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _NAMES = {
     "DatePlan": "steel_batch.api.calls",

@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -141,3 +145,11 @@ def changed_graph(*, drop: str = "", fixed_batch: bool = False, extra: bool = Fa
 def test_a_graph_outside_the_contract_is_refused(graph: bytes, message: str) -> None:
     with pytest.raises(EngineError, match=message):
         open_tiny(graph)
+
+
+def test_nothing_is_kept_for_the_maker_of_onnx_runtime(tmp_path: Path) -> None:
+    code = "import steel_batch.engine.onnxruntime, sys; assert 'onnxruntime' in sys.modules"
+    kept = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "CI")}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=kept | home, check=True)
+    assert list(tmp_path.rglob("onnxruntime*")) == []
