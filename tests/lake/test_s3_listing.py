@@ -111,13 +111,13 @@ def an_object(draw: st.DrawFn) -> str:
 def a_page(draw: st.DrawFn) -> bytes:
     objects = draw(st.lists(an_object(), max_size=5))
     between = draw(st.sampled_from(["", "", "", "\n", "<Delimiter>/</Delimiter>"]))
-    befores = [
+    earlier = [
         "<EncodingType>url</EncodingType>",
         "",
         "<!-- <Contents> -->",
         "<Prefix>&amp;</Prefix>",
     ]
-    before = draw(st.sampled_from(befores))
+    before = draw(st.sampled_from(earlier))
     after = draw(st.sampled_from(["", "<!-- </Contents> -->", "<MaxKeys>1000</MaxKeys>"]))
     heads = [
         '<?xml version="1.0" encoding="UTF-8"?>\n', "", "<?xml version='1.0'?>",
