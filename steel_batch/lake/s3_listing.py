@@ -43,7 +43,7 @@ _MORE: Final = _any_of(
 """What Amazon S3, Ceph, MinIO and Google state besides, in elements without elements."""
 _OBJECT: Final = re.compile(
     rf"<Contents><Key>({_TEXT})</Key>(?:{_MORE})*"
-    rf"<ETag>(?:&quot;)?({_TEXT})(?:&quot;)?</ETag>(?:{_MORE})*"
+    rf"<ETag>(?:&quot;|&#34;)?({_TEXT})(?:&quot;|&#34;)?</ETag>(?:{_MORE})*"
     rf"<Size>([0-9]+)</Size>(?:{_MORE}|<Owner>(?:{_any_of('ID', 'DisplayName')})*</Owner>)*"
     "</Contents>"
 )
@@ -95,7 +95,7 @@ def _read(body: bytes) -> tuple[tuple[Any, ...], bytes] | None:
     objects = _objects(root)
     names = [f"{space}{name}" for name in ("Key", "Size", "ETag")]
     keys, sizes, etags = columns or ([o.findtext(name) for o in objects] for name in names)
-    root[:] = [item for item in root if item not in objects]
+    root[:] = [item for item in root if item.tag != f"{space}Contents"]
     return (keys, sizes, etags, is_encoded), ET.tostring(root)
 
 

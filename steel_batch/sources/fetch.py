@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, cast
 
 import pyarrow as pa
 
@@ -44,7 +44,10 @@ def read_images(
     once. What cannot be read, or is larger than `limits` allow, is an error in its place.
     """
     _, results = _read(lake, refs, limits)
-    return [bytes(r) if isinstance(r, memoryview) else r for r in results]
+    for i, result in enumerate(results):  # what a view is of is freed with the last one
+        if isinstance(result, memoryview):
+            results[i] = bytes(result)
+    return cast(list[bytes | LakeError | ImageError], results)
 
 
 def read_refs(
@@ -108,7 +111,7 @@ def _read(
             else:
                 etags[i] = etags[i] or result.etag
                 part = memoryview(result.data)[start:stop]
-                results[i] = part if is_kept else bytes(part)
+                results[i] = result.data if stop is None else (part if is_kept else bytes(part))
     for (key, etag), where in rows_of.items():
         read = _read_parquet(lake, key, etag, [offsets[i] for i in where], limits)
         for i, image in zip(where, read, strict=True):
@@ -145,7 +148,9 @@ class _Span:
 
     def is_mostly_images(self, data: bytes) -> bool:
         """Whether at least half of the answer is its images."""
-        return 2 * sum((stop or len(data)) - start for _, start, stop in self.parts) >= len(data)
+        ends = [len(data) if stop is None else stop for _, _, stop in self.parts]
+        num_bytes = sum(end - start for end, (_, start, _) in zip(ends, self.parts, strict=True))
+        return 2 * num_bytes >= len(data)
 
 
 def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]:
@@ -257,8 +262,12 @@ def _read_group(
         for batch in batches:
             values = image_values(batch.column(0))
             sizes = [len(value or b"") for value in values]
-            num_wanted = sum(size for row, size in enumerate(sizes, place) if row in left)
-            is_kept = 2 * num_wanted >= sum(sizes)
+            num_wanted = sum(
+                size
+                for row, size in enumerate(sizes, place)
+                if row in left and size <= limits.object_bytes
+            )
+            is_kept = 2 * num_wanted >= _held_bytes(values)
             for row, value in enumerate(values, place):
                 num_bytes += sizes[row - place]
                 if num_bytes > most:
@@ -277,6 +286,12 @@ def _read_group(
     except (TooMuchError, MemoryError) as error:
         for row in sorted(left):
             yield row, _too_much(lake, key, error)
+
+
+def _held_bytes(values: Sequence[memoryview | str | None]) -> int:
+    """What views keep in memory, which may be more than they show: a whole dictionary."""
+    held = {id(v.obj): memoryview(v.obj).nbytes for v in values if isinstance(v, memoryview)}
+    return sum(held.values())
 
 
 def _too_much(lake: Lake, key: str, error: Exception) -> ImageError:

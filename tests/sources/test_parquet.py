@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from steel_batch import schema
-from steel_batch.errors import ConfigError
+from steel_batch.config import LIMITS
+from steel_batch.errors import ConfigError, DecodeError
 from steel_batch.lake import Lake
 from steel_batch.runs.planning import build_plan
 from steel_batch.scoring.shard import ShardInput, read_shards
@@ -155,13 +157,35 @@ def test_few_rows_of_a_group_do_not_keep_the_rest_of_it_in_memory(
 ) -> None:
     contents = [bytes([row]) * 1000 for row in range(8)]
     lake.write("p.parquet", parquet_of({"image": contents}))
-    source = source_of(lake, "*.parquet")
-    settings = {"shard_images": 9, "shard_bytes": 1 << 30, "rescore_changed": False}
-    build_plan(source.select(None), settings, tmp_path / "plan")
-    refs = pq.read_table(tmp_path / "plan").sort_by("offset").slice(0, num_wanted)
-    _, found = read_refs(source.lake, refs)
+    refs = refs_of(lake, tmp_path).slice(0, num_wanted)
+    _, found = read_refs(lake, refs)
     assert found == contents[:num_wanted]
     assert [isinstance(image, bytes) for image in found] == [is_copied] * num_wanted
-    assert all(isinstance(image, bytes) for image in read_images(source.lake, refs))
-    (shard,) = read_shards(source.lake, "r", "d", refs, [0])
+    assert all(isinstance(image, bytes) for image in read_images(lake, refs))
+    (shard,) = read_shards(lake, "r", "d", refs, [0])
     assert ShardInput.from_wire(shard.to_wire()).contents == contents[:num_wanted]
+
+
+def test_a_dictionary_of_images_is_not_kept_once_for_each_batch(lake: Lake, tmp_path: Path) -> None:
+    contents = [bytes([row]) * 40_000 for row in range(200)]
+    lake.write("p.parquet", parquet_of({"image": pa.array(contents).dictionary_encode()}))
+    refs = refs_of(lake, tmp_path)
+    before = pa.total_allocated_bytes()
+    _, found = read_refs(lake, refs)
+    assert found == contents
+    assert pa.total_allocated_bytes() - before < 3 * sum(map(len, contents))
+
+
+def test_images_that_are_refused_do_not_stay_in_memory(lake: Lake, tmp_path: Path) -> None:
+    contents = [bytes(1000), bytes(1 << 20), bytes(1000)]
+    lake.write("p.parquet", parquet_of({"image": contents}, use_dictionary=False))
+    limits = dataclasses.replace(LIMITS, object_bytes=1 << 16)
+    _, found = read_refs(lake, refs_of(lake, tmp_path), limits)
+    assert [type(image) for image in found] == [bytes, DecodeError, bytes]
+
+
+def refs_of(lake: Lake, tmp_path: Path) -> pa.Table:
+    """The rows of the lake's only Parquet file, in their order."""
+    settings = {"shard_images": 999, "shard_bytes": 1 << 30, "rescore_changed": False}
+    build_plan(source_of(lake, "*.parquet").select(None), settings, tmp_path / "plan")
+    return pq.read_table(tmp_path / "plan").sort_by("offset")
