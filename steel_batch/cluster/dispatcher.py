@@ -53,13 +53,10 @@ class Dispatcher:
     Args:
         num_awaited: Scoring actors that must report before any work is handed out. Once one is
             ready, the others have `patience_seconds`; if one cannot score, no work is handed out.
-            None: `expect` will state it, and until then no work is handed out.
         patience_seconds: How long the others are waited for.
     """
 
-    def __init__(
-        self, *, num_awaited: int | None = None, patience_seconds: float = PATIENCE_SECONDS
-    ) -> None:
+    def __init__(self, *, num_awaited: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._works: dict[int, Work | None] = {}
         self._is_there: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: Counter[tuple[str, int]] = Counter()
@@ -69,13 +66,7 @@ class Dispatcher:
         self._notes: dict[str, None] = {}
         self._firsts: dict[str, float] = {}
         self._is_over = asyncio.Event()
-        if num_awaited == 0:
-            self._is_over.set()
-
-    async def expect(self, num_awaited: int) -> None:
-        """State how many actors must report, if the constructor was not told."""
-        self._num_awaited = num_awaited
-        if len(self._answers) >= num_awaited:
+        if not num_awaited:
             self._is_over.set()
 
     async def note(self, text: str) -> None:
@@ -95,7 +86,7 @@ class Dispatcher:
         if self._is_over.is_set():
             return
         self._answers[actor] = node, error
-        if self._num_awaited is not None and len(self._answers) >= self._num_awaited:
+        if len(self._answers) >= self._num_awaited:
             self._is_over.set()
         else:
             asyncio.get_running_loop().call_later(self._patience_seconds, self._is_over.set)

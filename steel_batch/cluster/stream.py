@@ -16,10 +16,10 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoolStrategy
 from ray.data._internal.execution.execution_callback import ExecutionCallback
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import interrupt
-from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, StartupStatus, Work
-from steel_batch.cluster.early import take_dispatcher
+from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal
 from steel_batch.cluster.own_cluster import own_services
@@ -67,8 +67,12 @@ class ShardStream:
             for index in range(num_works)
             for part in range(num_parts)
         ]
+        # On the driver's own node: losing any other node costs shards and not the run.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._num_awaited = pool.num_actors if pool.num_gpus else 0
-        self._dispatcher = take_dispatcher(self._num_awaited)
+        self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote(
+            num_awaited=self._num_awaited
+        )
         self._results: Generator[ShardResult, None, None] | None = None
         self._watcher = threading.Thread(target=self._watch_startup, daemon=True)
         self._nodes = NodeWatch(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)

@@ -1,15 +1,13 @@
 """Joining the cluster, while this process loads what scoring needs.
 
-Until a cluster of the command's own answers, this process mostly waits for others. Loading Ray Data
-takes almost as long, so it is done meanwhile. A running cluster is joined first, so that a process
-starts there while this one loads. A command that finds nothing to score loads neither.
+Most of the time until a cluster answers, this process only waits for others. Loading Ray Data takes
+almost as long, so it is done meanwhile. A command that finds nothing to score loads neither.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 import threading
 from collections.abc import Iterator
 from typing import Final
@@ -34,16 +32,11 @@ def started_cluster(address: str | None) -> Iterator[None]:
         ConfigError: There is no cluster at the address, or it refuses this process.
         ClusterError: Ray does not start here.
     """
-    from steel_batch.cluster.early import early_dispatcher  # imports Ray
-    from steel_batch.cluster.join import joined_cluster
+    from steel_batch.cluster.join import joined_cluster  # imports Ray
 
     loading = threading.Thread(target=_load, name="load", daemon=True)
-    is_running = (address or os.environ.get("RAY_ADDRESS")) is not None
-    if not is_running:
-        loading.start()
-    with joined_cluster(address), early_dispatcher():
-        if is_running:  # joining takes 0.05 s, and longer beside a thread that holds the GIL
-            loading.start()
+    loading.start()
+    with joined_cluster(address):
         loading.join()
         yield
 

@@ -122,32 +122,3 @@ def test_loads_are_counted_until_one_succeeds() -> None:
         assert await dispatcher.load("a") == 1
 
     run(steps())
-
-
-def test_a_dispatcher_that_was_started_early_waits_until_it_is_told_of_the_actors() -> None:
-    async def steps() -> None:
-        dispatcher = Dispatcher()
-        await dispatcher.put(0, WORK)
-        waiting = asyncio.create_task(dispatcher.take(0, 0, 1))
-        await dispatcher.load("one")
-        await dispatcher.answer("one", "here", None)
-        assert await is_waiting(waiting)
-        await dispatcher.expect(2)
-        assert await is_waiting(waiting)
-        await dispatcher.load("other")
-        await dispatcher.answer("other", "here", None)
-        assert await waiting == WORK
-
-    run(steps())
-
-
-def test_without_actors_to_wait_for_work_is_handed_out_at_once() -> None:
-    async def steps() -> None:
-        dispatcher = Dispatcher()
-        await dispatcher.put(0, WORK)
-        waiting = asyncio.create_task(dispatcher.take(0, 0, 1))
-        assert await is_waiting(waiting)
-        await dispatcher.expect(0)
-        assert await waiting == WORK
-
-    run(steps())
