@@ -10,7 +10,7 @@ import errno
 import os
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -28,6 +28,9 @@ MEMORY: Final = "256MB"
 of the machine's memory, and a plan of a hundred million images would use all of it."""
 THREADS: Final = 4
 """Each thread needs memory of its own, and they mostly wait for Python."""
+
+GROUPS_PER_ENGINE: Final = 64
+"""An engine opens in the time in which one or two groups of rows are joined."""
 
 _FULL: Final = [os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)]
 
@@ -117,6 +120,30 @@ def scratch_database() -> Iterator[duckdb.DuckDBPyConnection]:
             con.execute("USE memory")
             con.execute(f"DETACH {name}")
             con.close()
+
+
+def renewed(
+    con: duckdb.DuckDBPyConnection,
+) -> Generator[duckdb.DuckDBPyConnection, None, None]:
+    """Yield a database for each of many groups of rows, which are joined one after the other.
+
+    DuckDB keeps 0.2 kB for each block of memory that a query has freed, 40 kB for a group that is
+    joined three times: up to 43 MB, outside its limit, until it is closed. So the first groups are
+    for the database of the caller, and others for engines that are closed after some of them.
+
+    Args:
+        con: A scratch database. What is in it is not in the others.
+
+    Yields:
+        Databases, without end: to be closed (`contextlib.closing`) when there are no more groups.
+    """
+    for _ in range(GROUPS_PER_ENGINE):
+        yield con
+    while True:
+        engine, folder = _open_engine()
+        with folder, contextlib.closing(engine), interrupt.waking(engine.interrupt):
+            for _ in range(GROUPS_PER_ENGINE):
+                yield engine
 
 
 def name_of(con: duckdb.DuckDBPyConnection) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from steel_batch.database import load_stream, scratch_database
+from steel_batch.database import GROUPS_PER_ENGINE, load_stream, renewed, scratch_database
 from tests.full_disk import error_of_a_full_disk
 
 ASK = "print(connect().execute(\"SELECT current_setting('enable_progress_bar')\").fetchone()[0])"
@@ -45,6 +47,20 @@ def test_scratch_databases_see_nothing_of_each_other_and_share_one_folder() -> N
             con.sql("SELECT current_setting('temp_directory')").fetchall()[0] for con in (one, two)
         }
     assert (found, len(folders)) == ([[(1,)], [(2,)]], 1)
+
+
+def test_many_groups_of_rows_are_joined_by_engines_that_are_closed_after_some_of_them() -> None:
+    folders: list[Path] = []
+    with scratch_database() as con, contextlib.closing(renewed(con)) as databases:
+        for database in itertools.islice(databases, 4 * GROUPS_PER_ENGINE):
+            [(folder,)] = database.sql("SELECT current_setting('temp_directory')").fetchall()
+            folders.append(Path(folder))
+            # That of the caller, and one other.
+            assert {path for path in folders if path.exists()} == {folders[0], folders[-1]}
+        limits = database.sql("SELECT current_setting('memory_limit')").fetchall()
+    assert [len([*same]) for _, same in itertools.groupby(folders)] == [GROUPS_PER_ENGINE] * 4
+    assert limits == [("244.1 MiB",)]
+    assert not any(path.exists() for path in folders)
 
 
 _FILL = """

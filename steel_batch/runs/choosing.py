@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import interrupt
+from steel_batch.database import renewed
 from steel_batch.lake import Lake
 from steel_batch.runs.in_order import BATCH_ROWS, SORTED, with_second_keys
 from steel_batch.runs.other_keys import NEW, ROWS, find_other_keys
@@ -110,17 +111,18 @@ def choose(
             images.add("known", batch)
         for batch in listed:
             images.add("listed", batch)
-        for group in images.groups():
-            if lake is not None:
-                group["listed"] = _look_up_known(lake, group["listed"], group["known"])
-            with _loaded(con, group) as num:
-                num_known += num
-                sums += con.execute(count).fetchall()[0]
-                chosen = con.execute(select).fetchnumpy()
-            if len(chosen["number"]):
-                batch = rows_of(group["listed"], of_numbers(chosen["number"]))
-                columns = [*batch.columns, of_flags(chosen["is_retried"])]
-                yield pa.RecordBatch.from_arrays(columns, schema=CHOSEN)
+        with contextlib.closing(renewed(con)) as databases:
+            for group, database in zip(images.groups(), databases, strict=False):
+                if lake is not None:
+                    group["listed"] = _look_up_known(lake, group["listed"], group["known"])
+                with _loaded(database, group) as num:
+                    num_known += num
+                    sums += database.execute(count).fetchall()[0]
+                    chosen = database.execute(select).fetchnumpy()
+                if len(chosen["number"]):
+                    batch = rows_of(group["listed"], of_numbers(chosen["number"]))
+                    columns = [*batch.columns, of_flags(chosen["is_retried"])]
+                    yield pa.RecordBatch.from_arrays(columns, schema=CHOSEN)
         (
             counts.num_listed,
             counts.num_wanted,
@@ -207,9 +209,10 @@ def _gone_and_new(
     con: duckdb.DuckDBPyConnection, images: Partitions
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Of each group, the rows whose keys are not listed, and the listed images without a row."""
-    for group in images.groups():
-        with _loaded(con, group):
-            gone = con.sql("FROM former ANTI JOIN listed USING (image_key)").to_arrow_table()
-            names = ", ".join(NEW.names)
-            new = con.sql(f"SELECT {names} FROM listed ANTI JOIN known USING (image_key)")  # noqa: S608 - ours
-            yield gone.cast(ROWS), new.to_arrow_table().cast(NEW)
+    names = ", ".join(NEW.names)
+    with contextlib.closing(renewed(con)) as databases:
+        for group, database in zip(images.groups(), databases, strict=False):
+            with _loaded(database, group):
+                gone = database.sql("FROM former ANTI JOIN listed USING (image_key)")
+                new = database.sql(f"SELECT {names} FROM listed ANTI JOIN known USING (image_key)")  # noqa: S608 - ours
+                yield gone.to_arrow_table().cast(ROWS), new.to_arrow_table().cast(NEW)

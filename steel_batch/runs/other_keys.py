@@ -7,6 +7,7 @@ listed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from steel_batch import schema
+from steel_batch.database import renewed
 from steel_batch.runs.in_order import SORTED
 from steel_batch.runs.partitions import Partitions
 from steel_batch.sources.arrays import scalar_of
@@ -59,16 +61,18 @@ def find_other_keys(
             _add(by_etag, "new", new.filter(is_object))
         for images_by, key in ((by_name, _SAME_NAME), (by_etag, _SAME_ETAG)):
             same = " AND ".join(f"gone.{c} IS NOT DISTINCT FROM new.{c}" for c in key.split(", "))
-            for group in images_by.groups():
-                for name, batch in group.items():
-                    con.register(name, pa.table(batch.columns, batch.schema))
-                # One row for each value first: thousands of images may have the same.
-                pairs = con.sql(
-                    "SELECT new.image_key AS now, min(before) AS before "  # noqa: S608 - ours
-                    f"FROM new JOIN (SELECT {key}, min(image_key) AS before FROM gone GROUP BY ALL)"
-                    f" AS gone ON {same} GROUP BY now"
-                ).to_arrow_table()
-                _add(found, "found", pairs.cast(_FOUND))
+            # One row for each value first: thousands of images may have the same.
+            select = (
+                "SELECT new.image_key AS now, min(before) AS before "  # noqa: S608 - ours
+                f"FROM new JOIN (SELECT {key}, min(image_key) AS before FROM gone GROUP BY ALL)"
+                f" AS gone ON {same} GROUP BY now"
+            )
+            with contextlib.closing(renewed(con)) as databases:
+                for group, database in zip(images_by.groups(), databases, strict=False):
+                    for name, batch in group.items():
+                        database.register(name, pa.table(batch.columns, batch.schema))
+                    pairs = database.sql(select).to_arrow_table()
+                    _add(found, "found", pairs.cast(_FOUND))
         num, example = 0, None
         for group in found.groups():
             con.register("found", pa.table(group["found"].columns, _FOUND))
