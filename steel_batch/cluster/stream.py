@@ -88,31 +88,43 @@ class ShardStream:
         if self._results is not None:
             self._results.close()  # or it continues until Python collects it, even without Ray
         self._nodes.__exit__()
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.kill(self._dispatcher)
-        self._watcher.join()
+        # After a shutdown, Ray would start a cluster for this call, and its wait may never return.
+        if ray.is_initialized():
+            with contextlib.suppress(ray.exceptions.RayError):
+                ray.kill(self._dispatcher)
+            self._watcher.join()
 
     def _watch_startup(self) -> None:
         """Report the state of the actors, until all have answered or the stream ends."""
         num_notes = 0
         with contextlib.suppress(ray.exceptions.RayError):
-            while True:
-                asked = self._dispatcher.startup.remote(num_notes)
-                while num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
-                    note = NO_ACTOR if self._num_awaited else SLOW_START
-                    self._observe(StartupStatus(is_over=False, num_answers=0, notes=[note]))
-                status: StartupStatus = ray.get(asked)
+            while (status := self._startup(num_notes)) is not None:
                 self._observe(status)
                 if status.is_over:
-                    break
+                    if status.num_answers < self._num_awaited:
+                        log.warning(
+                            "%d of %d scoring actors are ready; starting without the others, whose "
+                            "GPUs may be in use.",
+                            status.num_answers,
+                            self._num_awaited,
+                        )
+                    return
                 num_notes = len(status.notes)
-            if status.num_answers < self._num_awaited:
-                log.warning(
-                    "%d of %d scoring actors are ready; starting without the others, whose GPUs "
-                    "may be in use.",
-                    status.num_answers,
-                    self._num_awaited,
-                )
+
+    def _startup(self, num_notes: int) -> StartupStatus | None:
+        """The state of the actors, once start-up is over or there are more than `num_notes`.
+
+        None if Ray was shut down: it would start a cluster for each further call.
+        """
+        if not ray.is_initialized():
+            return None
+        asked = self._dispatcher.startup.remote(num_notes)
+        while num_notes == 0 and not ray.wait([asked], timeout=PATIENCE_SECONDS)[0]:
+            if not ray.is_initialized():
+                return None
+            note = NO_ACTOR if self._num_awaited else SLOW_START
+            self._observe(StartupStatus(is_over=False, num_answers=0, notes=[note]))
+        return ray.get(asked) if ray.is_initialized() else None  # or it was cancelled
 
     def put(self, index: int, work: Work | None) -> None:
         """Set a work item; None ends it, unless it has started. Callable from any thread."""
