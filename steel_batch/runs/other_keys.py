@@ -34,6 +34,15 @@ _SAME_ETAG: Final = "etag, bytes"
 _FOUND: Final = pa.schema([("now", pa.string()), ("before", pa.string())])
 
 
+def _wide(fields: pa.Schema) -> pa.Schema:
+    """Text without the limit of 2 GiB: any number of images may have one name, or one etag."""
+    text = {pa.string(): pa.large_string()}
+    return pa.schema([field.with_type(text.get(field.type, field.type)) for field in fields])
+
+
+_COMPARED: Final = {"gone": _wide(ROWS), "new": _wide(NEW)}
+
+
 def find_other_keys(
     con: duckdb.DuckDBPyConnection, images: Iterable[tuple[pa.Table, pa.Table]]
 ) -> tuple[int, tuple[str, str] | None]:
@@ -47,11 +56,12 @@ def find_other_keys(
         Their number, and one example: its key now, and the key of its row.
     """
     with (
-        Partitions(con, {"gone": (ROWS, _SAME_NAME), "new": (NEW, _SAME_NAME)}) as by_name,
-        Partitions(con, {"gone": (ROWS, _SAME_ETAG), "new": (NEW, _SAME_ETAG)}) as by_etag,
+        Partitions(con, {n: (of, _SAME_NAME) for n, of in _COMPARED.items()}) as by_name,
+        Partitions(con, {n: (of, _SAME_ETAG) for n, of in _COMPARED.items()}) as by_etag,
         Partitions(con, {"found": (_FOUND, "now")}) as found,
     ):
-        for gone, new in images:
+        for former, listed in images:
+            gone, new = former.cast(_COMPARED["gone"]), listed.cast(_COMPARED["new"])
             is_file = pc.invert(pc.match_substring(gone["image_key"], "#"))
             is_stated = pc.not_equal(new["etag"], scalar_of(""))
             _add(by_name, "gone", gone)

@@ -56,7 +56,8 @@ class Partitions:
     Args:
         con: A scratch database, which computes the hashes.
         tables: For each table its schema, and the key: expressions of SQL over its columns. Keys of
-            all tables have the same types.
+            all tables have the same types. If the rows of one key may have 2 GiB of text in a
+            column, that is ``large_string``.
         part_bytes: How much of each table is kept in memory before it is written.
         group_bytes: How much is read at once.
         num_buckets: How many buckets there are.

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from steel_batch.runs.other_keys import ROWS
+from steel_batch.database import scratch_database
+from steel_batch.runs.other_keys import NEW, ROWS, find_other_keys
 from steel_batch.runs.plan import KNOWN, PlanInfo
 from steel_batch.runs.planning import build_plan
 from steel_batch.sources.image_ref import ImageRef
@@ -83,6 +85,24 @@ def test_any_number_of_equal_images_may_have_moved(tmp_path: Path) -> None:
     assert info.num_other_keys == num
     assert info.example_other_keys == ("new/0.jpg", "old/00000.jpg")
     assert time.process_time() - started < 12, "pairs took 30 s"
+
+
+@pytest.mark.slow
+def test_equal_images_may_have_more_than_2_gib_of_keys() -> None:
+    """They are compared at once, and Arrow's ordinary strings end there. Takes 5 GB of memory."""
+    num, length = 8192, 1 << 10
+    black = {"image_id": "black", "line": "1", "bytes": 700, "etag": "black"}
+
+    def images() -> Iterator[tuple[pa.Table, pa.Table]]:
+        for start in range(0, (2 << 30) // length + num, num):
+            keys = [f"{number:0{length}}" for number in range(start, start + num)]
+            rows = pa.table({"image_key": keys, **{n: [v] * num for n, v in black.items()}})
+            new = pa.Table.from_pylist([{"image_key": f"new{start}", **black}], NEW)
+            yield rows.cast(ROWS), new
+
+    with scratch_database() as con:
+        found = find_other_keys(con, images())
+    assert found == (257, ("new0", "0" * length))
 
 
 def test_rows_are_read_only_where_a_key_is_gone(tmp_path: Path) -> None:
