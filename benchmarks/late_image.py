@@ -10,6 +10,7 @@ which needs no such module.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import subprocess
@@ -37,7 +38,7 @@ def measure(checkout: Path, num_images: int) -> dict[str, Any]:
             env={**os.environ, "PYTHONPATH": str(checkout), "TMPDIR": folder},
         )  # fmt: skip
         while process.poll() is None:
-            most = max(most, sum(_size(path) for path in Path(folder).rglob("rows")))
+            most = max(most, _bytes_in(folder))
             time.sleep(_LOOK_SECONDS)
         found: dict[str, Any] = json.loads(process.communicate()[0])
     assert found["planned"] == 1
@@ -48,11 +49,14 @@ def measure(checkout: Path, num_images: int) -> dict[str, Any]:
     }
 
 
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:  # just deleted
-        return 0
+def _bytes_in(folder: str) -> int:
+    """The bytes of all files; unlike `Path.rglob`, it passes over what is deleted meanwhile."""
+    num_bytes = 0
+    for inner, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                num_bytes += Path(inner, name).stat().st_size
+    return num_bytes
 
 
 def main() -> None:
