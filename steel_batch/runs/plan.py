@@ -33,6 +33,8 @@ FORMAT: Final = FileFormat("the plan of a run", newest=3)
 _KEYS: Final = ("shard", "image_key", "line", "offset", "bytes", "etag")
 _EMPTY, _BLANK, _TAB, _LINE_END = (scalar_of(text) for text in ("", " ", "\t", "\n"))
 _NAMES: Final = ("image_id", "object_key")
+_TEXT_ROWS: Final = 8192
+"""A row group of a plan of 100 million images has 100,000."""
 FOOTER_KEY: Final = b"steel_batch.plan"
 """Key of the `PlanInfo`, as JSON, in the footer of a plan's file."""
 RETRY: Final = "retry_quarantined"
@@ -85,19 +87,21 @@ class ShardRange:
     last_shard: int
 
 
-def text_of(group: pa.Table, form: int) -> bytes:
-    """A canonical text of a group's rows, one line per row, for the digest.
+def texts_of(group: pa.Table, form: int) -> Iterator[bytes]:
+    """Yield a canonical text of a group's rows in pieces, one line per row, for the digest.
 
     Args:
         group: Rows of a plan.
         form: The plan's format.
     """
     names = [*_KEYS, *_NAMES] if form > 1 else _KEYS
-    columns = [_text_or_empty(group[name]) for name in names]
-    text = _lines_of(pc.binary_join_element_wise(*columns, _TAB))
+    for start in range(0, group.num_rows, _TEXT_ROWS):
+        columns = [_text_or_empty(group[name].slice(start, _TEXT_ROWS)) for name in names]
+        yield _lines_of(pc.binary_join_element_wise(*columns, _TAB))
     if form > 1:
-        text += _tags_of(group["tags"].combine_chunks())
-    return text or b"\n"
+        yield from _tags_of(group["tags"].combine_chunks())
+    elif not group.num_rows:
+        yield b"\n"
 
 
 def _text_or_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -105,16 +109,18 @@ def _text_or_empty(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(text, _EMPTY) if text.null_count else text
 
 
-def _tags_of(tags: pa.MapArray) -> bytes:
-    """A line with how many tags each row has, and one line for each tag."""
+def _tags_of(tags: pa.MapArray) -> Iterator[bytes]:
+    """Yield a line with how many tags each row has, and one line for each tag."""
     ends = numbers_in(tags.offsets)
     first, number = int(ends[0]), int(ends[-1] - ends[0])
     names, values = (part.slice(first, number) for part in (tags.keys, tags.items))
     counts = of_numbers(np.diff(ends)).cast(pa.string())
     ends_of_all = of_numbers(np.array([0, len(counts)], np.int32))
     together = pc.binary_join(pa.ListArray.from_arrays(ends_of_all, counts), _BLANK)
-    found = pc.binary_join_element_wise(names, pc.fill_null(values, _EMPTY), _TAB)
-    return _lines_of(together) + _lines_of(found)
+    yield _lines_of(together)
+    for start in range(0, number, _TEXT_ROWS):
+        some = pc.fill_null(values.slice(start, _TEXT_ROWS), _EMPTY)
+        yield _lines_of(pc.binary_join_element_wise(names.slice(start, _TEXT_ROWS), some, _TAB))
 
 
 def _lines_of(texts: pa.Array | pa.ChunkedArray) -> bytes:
@@ -180,7 +186,8 @@ class Plan:
                 if (np.diff(shards, prepend=last_shard) < 0).any():
                     raise ValueError("its shards are not in order")
                 last_shard = int(shards[-1]) if len(shards) else last_shard
-                digest.update(text_of(group, self._format))
+                for text in texts_of(group, self._format):
+                    digest.update(text)
                 num_images += group.num_rows
         found = (digest.hexdigest(), num_images, last_shard + 1)
         if found != (self.info.digest, self.info.num_images, self.info.num_shards):

@@ -27,7 +27,7 @@ from steel_batch.database import scratch_database
 from steel_batch.lake import Lake
 from steel_batch.runs.choosing import CHOSEN, Counts, choose
 from steel_batch.runs.in_order import LISTED, SORTED, in_order, without_second_keys
-from steel_batch.runs.plan import FOOTER_KEY, FORMAT, PlanInfo, text_of
+from steel_batch.runs.plan import FOOTER_KEY, FORMAT, PlanInfo, texts_of
 from steel_batch.sources.arrays import flags_in, numbers_in, of_numbers, of_texts, scalar_of
 from steel_batch.sources.image_ref import ImageColumns, ImageRef, ref_batches
 
@@ -111,10 +111,12 @@ def _write(
         use_dictionary=REPEATED,
     ) as writer:
         for group in _groups(_distinct(ordered), cutter, shards_per_group):
-            digest.update(text_of(group, FORMAT.newest))
+            for text in texts_of(group, FORMAT.newest):
+                digest.update(text)
             num_images += group.num_rows
             num_bytes += pc.sum(group["bytes"]).as_py()
             writer.write_table(group, row_group_size=group.num_rows)
+            del group  # before the next one is made
         info = PlanInfo(
             digest=digest.hexdigest(),
             num_images=num_images,
@@ -195,8 +197,15 @@ def _groups(
         start = 0
         for stop in cuts:
             pending.append(table.slice(start, stop - start))
-            yield pa.concat_tables(pending).combine_chunks()
-            pending, start = [], stop
+            yield _taken_out(pending)
+            start = stop
         pending.append(table.slice(start))
     if pending:
-        yield pa.concat_tables(pending).combine_chunks()
+        yield _taken_out(pending)
+
+
+def _taken_out(pending: list[pa.Table]) -> pa.Table:
+    """One table of all, which are let go: nothing is in memory twice while it is written."""
+    whole = pa.concat_tables(pending).combine_chunks()
+    pending.clear()
+    return whole

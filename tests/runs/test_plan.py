@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steel_batch import schema
 from steel_batch.errors import LakeError, PlanMismatchError
 from steel_batch.lake import Lake
-from steel_batch.runs.plan import KNOWN, Plan, check_settings
+from steel_batch.runs.plan import KNOWN, Plan, check_settings, texts_of
 from steel_batch.runs.planning import build_plan
 from steel_batch.sources.image_ref import ImageRef
 from tests.conftest import examples
@@ -93,6 +94,32 @@ def test_the_first_shard_is_small_so_that_its_receipt_comes_soon(
     build_plan(refs, {**SETTINGS, "shard_images": 100, "shard_bytes": 1 << 20}, tmp_path / "p")
     counts = Counter(row["shard"] for row in rows(tmp_path / "p"))
     assert [counts[shard] for shard in sorted(counts)] == sizes
+
+
+def test_the_digest_is_of_a_text_that_is_made_in_pieces() -> None:
+    num = 30_000
+    table = pa.table(
+        {
+            "shard": [n // 500 for n in range(num)],
+            "image_key": [f"key {n}" for n in range(num)],
+            "image_id": [f"{n}" for n in range(num)],
+            "line": [None if n % 3 else "7" for n in range(num)],
+            "tags": [[("camera", "é"), ("empty", None)][: n % 3] for n in range(num)],
+            "object_key": [None if n % 2 else "a.tar" for n in range(num)],
+            "offset": [None if n % 2 else n for n in range(num)],
+            "bytes": [*range(num)],
+            "etag": ["e"] * num,
+        },
+        schema=schema.PLAN,
+    )
+    names = ["shard", "image_key", "line", "offset", "bytes", "etag", "image_id", "object_key"]
+    rows = table.to_pylist()
+    lines = ["\t".join("" if r[n] is None else str(r[n]) for n in names) for r in rows]
+    lines.append(" ".join(str(len(r["tags"])) for r in rows))
+    lines += [f"{name}\t{value or ''}" for r in rows for name, value in r["tags"]]
+    pieces = [*texts_of(table, 3)]
+    assert b"".join(pieces).decode().split("\n") == [*lines, ""]
+    assert max(map(len, pieces)) * 3 < sum(map(len, pieces))
 
 
 def known(*pairs: tuple[str, str]) -> Iterator[pa.RecordBatch]:
