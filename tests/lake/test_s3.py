@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import random
-import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import boto3
 import pytest
@@ -18,52 +13,10 @@ from botocore.config import Config
 
 from steel_batch.errors import LakeError, MissingObjectError, TransientLakeError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.lake.retry import Retry
-from steel_batch.lake.s3 import Bucket
-from steel_batch.lake.s3_client import READS_AT_ONCE
-from tests.conftest import use_test_credentials
 from tests.fault_proxy import CHANGED_BYTE, PASSING, FaultProxy, Faults
+from tests.lake.s3_lakes import MIB, contents, hasty_retry, parted
 
 pytestmark = pytest.mark.s3
-
-RETRY = Retry(base_seconds=0.01, max_seconds=0.1, total_seconds=60.0, answer_seconds=10.0)
-MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
-    with FaultProxy(s3_endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def direct(bucket: str, s3_endpoint: str) -> Lake:
-    """The lake behind no proxy."""
-    return Lake(f"{bucket}/lake", endpoint_url=s3_endpoint)
-
-
-@pytest.fixture
-def faulty(direct: Lake, proxy: FaultProxy) -> Lake:
-    """The same one behind a proxy that does nothing yet."""
-    proxy.set(Faults())
-    return Lake(direct.url, endpoint_url=proxy.url, retry=RETRY)
-
-
-def parted(lake: Lake) -> Bucket:
-    """The same lake, that uploads and copies in parts of the least size that S3 takes."""
-    return Bucket(lake.url, lake.endpoint_url, lake.retry, part_bytes=5 * MIB, copy_bytes=5 * MIB)
-
-
-def hasty_retry(total_seconds: float) -> Retry:
-    """Gives up after so long."""
-    return dataclasses.replace(RETRY, total_seconds=total_seconds)
-
-
-def contents(lake: Lake) -> dict[str, bytes]:
-    return {item.key: lake.read(item.key) for item in lake.list_objects()}
-
-
-# --- what may pass --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("num_bytes", "num_requests"), [(0, 2), (5, 1), (100_000, 3)])
@@ -211,216 +164,6 @@ def test_of_writers_whose_answers_are_lost_exactly_one_wins(
     assert proxy.counts()["reset_after"] > 5
 
 
-def test_an_upload_whose_completion_is_never_answered_is_known_by_its_mark(
-    direct: Lake, proxy: FaultProxy
-) -> None:
-    proxy.set(Faults(share=1.0, kinds=("reset_after",), only="POST .*uploadId="))
-    hasty = Lake(direct.url, endpoint_url=proxy.url, retry=hasty_retry(1.0))
-    data = bytes(6 * MIB)
-    with parted(hasty).open_output("large") as stream:
-        stream.write(data)
-    assert direct.read("large") == data
-
-
-def test_an_upload_that_fails_leaves_neither_an_object_nor_parts(
-    direct: Lake, bucket: str, s3_endpoint: str
-) -> None:
-    s3 = boto3.client("s3", endpoint_url=s3_endpoint)
-
-    def fail() -> None:
-        with parted(direct).open_output("large") as stream:
-            stream.write(bytes(6 * MIB))
-            assert len(s3.list_multipart_uploads(Bucket=bucket[5:])["Uploads"]) == 1
-            raise RuntimeError("boom")
-
-    with pytest.raises(RuntimeError, match="boom"):
-        fail()
-    assert "Uploads" not in s3.list_multipart_uploads(Bucket=bucket[5:])
-    assert contents(direct) == {}
-
-
-# --- slow down ------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-def test_a_store_that_is_slow_is_asked_fewer_things_at_once_and_then_more_again(
-    direct: Lake, faulty: Lake, proxy: FaultProxy
-) -> None:
-    wanted = [ReadRequest(key=f"k{i:03}") for i in range(90)]
-    for request in wanted:
-        direct.write(request.key, request.key.encode())
-    expected = [request.key.encode() for request in wanted]
-    assert faulty.read_many(wanted) == expected
-    assert faulty.counts()["reads_at_once"] == READS_AT_ONCE
-
-    # More than six at once are refused: what is asked for settles around that.
-    proxy.set(Faults(slow_above=6, work_seconds=0.15, only="GET "))
-    assert faulty.read_many(wanted * 2) == expected * 2
-    hit = proxy.counts()
-    assert hit["slow_down"] == faulty.counts()["retries_SlowDown"] > 10
-    assert faulty.counts()["reads_at_once"] <= 12
-    proxy.set(Faults(slow_above=6, work_seconds=0.15, only="GET "))
-    assert faulty.read_many(wanted) == expected
-    assert proxy.counts()["most_at_once"] < 20
-
-    proxy.set(Faults())
-    for _ in range(30):
-        assert faulty.read_many(wanted) == expected
-    assert faulty.counts()["reads_at_once"] == READS_AT_ONCE
-
-
-def test_a_store_that_stays_slow_is_given_up_after_the_limit(
-    direct: Lake, proxy: FaultProxy
-) -> None:
-    proxy.set(Faults(share=1.0, kinds=("slow_down",)))
-    hasty = Lake(direct.url, endpoint_url=proxy.url, retry=hasty_retry(3.0))
-    started = time.monotonic()
-    with pytest.raises(TransientLakeError, match=r"/k: the store answers SlowDown \(Please"):
-        hasty.read("k")
-    assert 3.0 <= time.monotonic() - started < 30.0
-    assert 0 < hasty.counts()["retries_SlowDown"] < proxy.counts()["slow_down"]
-
-
-# --- what does not pass ---------------------------------------------------------------------
-
-
-def test_a_denial_is_asked_five_times_and_named(
-    direct: Lake, faulty: Lake, proxy: FaultProxy
-) -> None:
-    proxy.set(Faults(share=1.0, kinds=("access_denied",)))
-    with pytest.raises(
-        LakeError, match=r"answers AccessDenied.*these credentials lack the permission"
-    ) as no:
-        faulty.read("k")
-    assert not isinstance(no.value, TransientLakeError)
-    assert proxy.counts()["access_denied"] == RETRY.max_refusals
-    with pytest.raises(LakeError, match="these credentials lack the permission"):
-        faulty.stat("k")  # a HEAD's answer has no words
-
-
-@pytest.mark.parametrize("operation", ["read", "open_input", "copy"])
-def test_what_is_not_there_is_asked_for_once(
-    operation: str, faulty: Lake, proxy: FaultProxy
-) -> None:
-    faulty.write("warm", b"up")
-    proxy.set(Faults())
-    with pytest.raises(MissingObjectError, match="/none is not there"):
-        getattr(faulty, operation)("none", *(["to"] if operation == "copy" else []))
-    assert proxy.counts()["requests"] == 1
-
-
-def test_a_wrong_address_is_noticed_sooner_than_a_store_that_went_away(
-    bucket: str, s3_endpoint: str
-) -> None:
-    patient = dataclasses.replace(hasty_retry(60.0), unreachable_seconds=0.2)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        nowhere = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    started = time.monotonic()
-    with pytest.raises(TransientLakeError, match=r"Nothing answers there.*--endpoint-url"):
-        Lake(f"{bucket}/x", endpoint_url=nowhere, retry=patient).read("k")
-    assert time.monotonic() - started < 30.0
-    hasty = dataclasses.replace(patient, total_seconds=2.0)
-    with FaultProxy(s3_endpoint) as going:
-        lake = Lake(f"{bucket}/x", endpoint_url=going.url, retry=hasty)
-        lake.write("k", b"x")
-    started = time.monotonic()
-    with pytest.raises(TransientLakeError):
-        lake.read("k")
-    assert time.monotonic() - started >= 2.0
-
-
-def test_a_store_that_never_answers_an_upload_is_not_waited_for_without_end() -> None:
-    """Not even for its consent to the upload, for which the HTTP client has no limit."""
-    use_test_credentials()
-    failures: list[LakeError] = []
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        hasty = dataclasses.replace(RETRY, total_seconds=0.1, answer_seconds=0.2)
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        lake = Lake("s3://bucket/silent", endpoint_url=url, retry=hasty)
-
-        def write() -> None:
-            try:
-                lake.write("k", b"x")
-            except LakeError as error:
-                failures.append(error)
-
-        writing = threading.Thread(target=write, daemon=True)
-        writing.start()
-        writing.join(30.0)
-        assert not writing.is_alive()
-    assert isinstance(failures[0], TransientLakeError)
-
-
-# --- credentials ----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of credentials, which are those that are found."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    write_profile(tmp_path / "credentials", "first")
-    return tmp_path / "credentials"
-
-
-def write_profile(path: Path, key: str) -> None:
-    path.write_text(f"[default]\naws_access_key_id = {key}\naws_secret_access_key = secret\n")
-
-
-@pytest.mark.parametrize(("operation", "kind"), [("read", "ExpiredToken"), ("stat", "400")])
-def test_credentials_that_expire_are_read_anew(
-    operation: str, kind: str, bucket: str, profile: Path, proxy: FaultProxy
-) -> None:
-    """What is answered to a HEAD has no word of it."""
-    proxy.set(Faults())
-    lake = Lake(f"{bucket}/lake", endpoint_url=proxy.url, retry=RETRY)
-    lake.write("k", b"x")
-    assert lake.storage_options()["AWS_ACCESS_KEY_ID"] == "first"
-    write_profile(profile, "second")
-    proxy.set(Faults(expired_key="first"))
-    assert getattr(lake, operation)("k")
-    assert lake.read_many([ReadRequest(key="k")] * 20) == [b"x"] * 20
-    assert lake.counts()["retries"] == lake.counts()[f"retries_{kind}"] == 1
-    assert lake.storage_options()["AWS_ACCESS_KEY_ID"] == "second", "delta-rs gets them too"
-
-
-def test_credentials_that_stay_expired_are_named_after_five_tries(
-    bucket: str, profile: Path, proxy: FaultProxy
-) -> None:
-    proxy.set(Faults(expired_key="first"))
-    lake = Lake(f"{bucket}/lake", endpoint_url=proxy.url, retry=RETRY)
-    with pytest.raises(LakeError, match=r"ExpiredToken.*have expired: log in again") as expired:
-        lake.read("k")
-    assert not isinstance(expired.value, TransientLakeError)
-    assert "first" not in str(expired.value)
-    assert proxy.counts()["expired_token"] == RETRY.max_refusals
-    assert profile.exists()
-
-
-# --- what writers that died left ------------------------------------------------------------
-
-
-def test_uploads_that_nobody_completed_are_swept_once_they_are_old(
-    direct: Lake, bucket: str, s3_endpoint: str
-) -> None:
-    s3 = boto3.client("s3", endpoint_url=s3_endpoint)
-    for key in ("lake/a/left", "elsewhere/left"):
-        upload = s3.create_multipart_upload(Bucket=bucket[5:], Key=key)["UploadId"]
-        s3.upload_part(Bucket=bucket[5:], Key=key, UploadId=upload, PartNumber=1, Body=b"12345")
-    direct.write("a/whole", b"x")
-    century = 100 * 365 * 24 * 3600.0  # to this server, every upload was begun in 2010
-    assert direct.sweep(century) == []
-    (found,) = direct.sweep(0.0, dry_run=True)
-    assert (found.key, found.size_bytes) == ("a/left", 5)
-    assert direct.sweep(0.0) == [found]
-    assert direct.sweep(0.0) == []
-    (left,) = s3.list_multipart_uploads(Bucket=bucket[5:])["Uploads"]
-    assert left["Key"] == "elsewhere/left", "only what is below the lake's root"
-    assert contents(direct) == {"a/whole": b"x"}
-
-
 def test_deletions_carry_both_checksums_for_stores_that_know_one_of_them(
     direct: Lake, faulty: Lake, proxy: FaultProxy
 ) -> None:
@@ -429,20 +172,6 @@ def test_deletions_carry_both_checksums_for_stores_that_know_one_of_them(
     proxy.set(Faults(wants_md5=True))
     faulty.delete(f"gone/{i}" for i in range(3))
     assert contents(direct) == {}
-
-
-def test_a_store_that_lists_no_uploads_is_swept_of_nothing_and_says_so_once(
-    direct: Lake, proxy: FaultProxy, caplog: pytest.LogCaptureFixture
-) -> None:
-    fresh = Lake(f"{direct.url}/fresh", endpoint_url=proxy.url, retry=RETRY)
-    proxy.set(Faults(share=1.0, kinds=("not_implemented",), only=r"GET .*[?&]uploads"))
-    assert fresh.sweep(0.0, dry_run=True) == fresh.sweep(0.0) == []
-    (message,) = caplog.messages
-    assert "does not list them (listing uploads to s3://" in message
-    assert "the store answers NotImplemented" in message
-    proxy.set(Faults(share=1.0, kinds=("not_implemented",), only="GET"))
-    with pytest.raises(LakeError, match="NotImplemented"):
-        list(fresh.list_objects())
 
 
 WRITES = """

@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 
 import pytest
 
 from steel_batch.errors import ChangedObjectError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest
-from steel_batch.lake.retry import Retry
 from tests.conftest import new_bucket
 from tests.fault_proxy import FaultProxy, Faults
 
 pytestmark = pytest.mark.s3
 
-RETRY = Retry(base_seconds=0.01, max_seconds=0.1, total_seconds=60.0, answer_seconds=10.0)
 DATA = random.Random(7).randbytes(50_000)
-
-
-@pytest.fixture(scope="module")
-def proxy(s3_endpoint: str) -> Iterator[FaultProxy]:
-    with FaultProxy(s3_endpoint) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def behind_proxy(bucket: str, proxy: FaultProxy) -> Lake:
-    proxy.set(Faults())
-    return Lake(f"{bucket}/lake", endpoint_url=proxy.url, retry=RETRY)
 
 
 def etag_of(lake: Lake, key: str) -> str:
@@ -67,11 +52,11 @@ def test_ranges_are_those_of_the_object_whatever_its_key(
     assert lake._backend._ranges.is_usable  # type: ignore[attr-defined]
 
 
-def test_a_range_is_one_request(behind_proxy: Lake, proxy: FaultProxy) -> None:
-    behind_proxy.write("k", DATA)
-    requests = ranges(behind_proxy, "k")
+def test_a_range_is_one_request(faulty: Lake, proxy: FaultProxy) -> None:
+    faulty.write("k", DATA)
+    requests = ranges(faulty, "k")
     proxy.set(Faults())
-    assert behind_proxy.read_many(requests) == wanted(requests)
+    assert faulty.read_many(requests) == wanted(requests)
     assert proxy.counts()["requests"] == len(requests)
 
 
@@ -80,24 +65,24 @@ def test_a_range_is_one_request(behind_proxy: Lake, proxy: FaultProxy) -> None:
     ["slow_down", "internal_error", "reset_after", "short_body", "access_denied", "expired_token"],
 )
 def test_ranges_are_read_again_after_what_passes(
-    kind: str, behind_proxy: Lake, proxy: FaultProxy
+    kind: str, faulty: Lake, proxy: FaultProxy
 ) -> None:
-    behind_proxy.write("k", DATA)
-    requests = ranges(behind_proxy, "k")
+    faulty.write("k", DATA)
+    requests = ranges(faulty, "k")
     proxy.set(Faults(share=0.2, kinds=(kind,), only="GET .*/k"))
-    assert behind_proxy.read_many(requests) == wanted(requests)
+    assert faulty.read_many(requests) == wanted(requests)
     assert proxy.counts()[kind] > 3
 
 
-def test_a_range_of_another_object_is_refused(behind_proxy: Lake) -> None:
-    behind_proxy.write("k", DATA)
-    (request, *_) = ranges(behind_proxy, "k")
+def test_a_range_of_another_object_is_refused(faulty: Lake) -> None:
+    faulty.write("k", DATA)
+    (request, *_) = ranges(faulty, "k")
     beyond = ReadRequest(key="k", offset=len(DATA) - 10, length=20, etag=request.etag)
     with_none = ReadRequest(key="none", offset=0, length=20, etag=request.etag)
-    found = behind_proxy.read_many([beyond, with_none])
+    found = faulty.read_many([beyond, with_none])
     assert [type(each) for each in found] == [ChangedObjectError, MissingObjectError]
-    behind_proxy.write("k", DATA[::-1])
-    (changed,) = behind_proxy.read_many([request])
+    faulty.write("k", DATA[::-1])
+    (changed,) = faulty.read_many([request])
     assert isinstance(changed, ChangedObjectError)
     assert "was replaced" in changed.message
 
@@ -118,24 +103,24 @@ def test_an_object_that_was_replaced_is_noticed_on_a_store_that_ignores_conditio
 
 
 def test_a_store_that_takes_only_ordinary_requests_is_asked_by_those(
-    behind_proxy: Lake, proxy: FaultProxy
+    faulty: Lake, proxy: FaultProxy
 ) -> None:
-    behind_proxy.write("k", DATA)
-    requests = ranges(behind_proxy, "k")
+    faulty.write("k", DATA)
+    requests = ranges(faulty, "k")
     proxy.set(Faults(refuses_others=True))
-    assert behind_proxy.read_many(requests) == wanted(requests)
+    assert faulty.read_many(requests) == wanted(requests)
     proxy.set(Faults(refuses_others=True))
-    assert behind_proxy.read_many(requests) == wanted(requests)
+    assert faulty.read_many(requests) == wanted(requests)
     assert proxy.counts()["requests"] == len(requests), "it is not tried again"
 
 
 def test_a_store_that_refuses_everything_is_named_without_a_signature(
-    behind_proxy: Lake, proxy: FaultProxy
+    faulty: Lake, proxy: FaultProxy
 ) -> None:
-    behind_proxy.write("k", DATA)
-    (request, *_) = ranges(behind_proxy, "k")
+    faulty.write("k", DATA)
+    (request, *_) = ranges(faulty, "k")
     proxy.set(Faults(share=1.0, kinds=("access_denied",)))
-    (found,) = behind_proxy.read_many([request])
+    (found,) = faulty.read_many([request])
     assert isinstance(found, LakeError)
     assert "AccessDenied" in found.message
     assert "Signature" not in found.message
