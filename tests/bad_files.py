@@ -14,55 +14,36 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from steel_batch.synthetic import render
+from tests.header_bombs import header_bombs
+from tests.image_files import (
+    ARITHMETIC_JPEG,
+    HEIGHT,
+    WIDTH,
+    StrangeFile,
+    decoded,
+    encode,
+    exif_segment,
+    four_channels,
+    frame_at,
+    good_image,
+    good_jpeg,
+    png_chunk,
+    png_of,
+    png_rows,
+    riff_chunk,
+    riff_of,
+    segment,
+    tiff_of,
+    with_segments,
+    without_segment,
+)
 from tests.images.deep_files import Tiff
-
-Image = npt.NDArray[np.uint8]
-
-HEIGHT, WIDTH = 64, 160
-BOMB_PX = 60_000
-"""Width and height of the images that only a header makes large."""
-
-
-@dataclass(frozen=True, slots=True)
-class StrangeFile:
-    """One file and its outcome."""
-
-    name: str
-    data: bytes
-    code: str | None
-    """Its code in the quarantine; None: it is scored."""
-    image_HW: Image | None = None
-    """Its pixels, where the file says exactly which they are."""
-
-
-@cache
-def good_image() -> Image:
-    """A piece of synthetic steel, its contrast stretched so that an engine finds something."""
-    piece_HW = render(3, 1).image_HW[:HEIGHT, 400 : 400 + WIDTH].astype(np.int32)
-    stretched_HW = (piece_HW - piece_HW.min()) * 200 // (piece_HW.max() - piece_HW.min()) + 30
-    return stretched_HW.astype(np.uint8)
-
-
-def encode(extension: str, image: npt.NDArray[np.generic], *flags: int) -> bytes:
-    """What OpenCV makes of an image."""
-    done, data = cv2.imencode(extension, image, flags)
-    assert done
-    return data.tobytes()
-
-
-def good_jpeg(*flags: int) -> bytes:
-    """The good image as a gray JPEG, baseline unless flags say otherwise."""
-    return encode(".jpg", good_image(), cv2.IMWRITE_JPEG_QUALITY, 90, *flags)
 
 
 @functools.cache
@@ -81,46 +62,6 @@ def strange_files() -> list[StrangeFile]:
         *_wrong_sizes(),
         *header_bombs(),
     ]
-
-
-def header_bombs() -> Iterator[StrangeFile]:
-    """Small files that claim to be, or to need, more pixels than any camera makes."""
-    jpeg = bytearray(good_jpeg())
-    struct.pack_into(">HH", jpeg, _frame_at(jpeg) + 5, BOMB_PX, BOMB_PX)
-    yield StrangeFile("bomb_jpeg", bytes(jpeg), "too_large")
-    yield StrangeFile("bomb_png", _png(BOMB_PX, BOMB_PX, 8, 0, zlib.compress(b"\0")), "too_large")
-    yield StrangeFile("bomb_png_1_bit", _png(30_000, 30_000, 1, 0, zlib.compress(b"")), "too_large")
-    bmp = bytearray(encode(".bmp", good_image()))
-    struct.pack_into("<ii", bmp, 18, BOMB_PX, BOMB_PX)
-    yield StrangeFile("bomb_bmp", bytes(bmp), "too_large")
-    struct.pack_into("<ii", bmp, 18, 30_000, -30_000)
-    yield StrangeFile("bomb_bmp_upside_down", bytes(bmp), "too_large")
-    row = b"\0" * WIDTH
-    yield StrangeFile("bomb_tiff", _tiff(row, width=BOMB_PX, height=BOMB_PX), "too_large")
-    yield StrangeFile(
-        "bomb_tiff_width_said_twice",
-        _tiff(good_image().tobytes(), width=30_000, height=30_000, more=[(256, 4, WIDTH)]),
-        "too_large",
-    )
-    zeros = zlib.compress(bytes(9_008 * 9_008), 1)
-    yield StrangeFile(
-        "bomb_tiff_tile", _tiff(zeros, compression=8, tile=(9_008, 9_008)), "too_large"
-    )
-    strip = _tiff(zlib.compress(bytes(WIDTH << 19), 1), compression=8, rows_per_strip=1 << 19)
-    yield StrangeFile("bomb_tiff_strip", strip, "too_large")
-    canvas = (BOMB_PX - 1).to_bytes(3, "little") * 2
-    yield StrangeFile(
-        "bomb_webp_canvas",
-        _riff(_chunk(b"VP8X", b"\0\0\0\0" + canvas) + encode(".webp", good_image())[12:]),
-        "too_large",
-    )
-    largest = 0x3FFF | 0x3FFF << 14
-    yield StrangeFile(
-        "bomb_webp_lossless",
-        _riff(_chunk(b"VP8L", b"\x2f" + struct.pack("<I", largest) + b"\0" * 64)),
-        "too_large",
-    )
-    yield StrangeFile("bomb_jpeg_scans", _scan_bomb(), "too_large")
 
 
 def _no_images() -> Iterator[StrangeFile]:
@@ -142,7 +83,7 @@ def _no_images() -> Iterator[StrangeFile]:
     pq.write_table(pa.table({"image": [good_jpeg()]}), table)
     yield StrangeFile("parquet", table.getvalue(), "not_an_image")
     yield StrangeFile("base64_of_a_jpeg", base64.b64encode(good_jpeg()), "not_an_image")
-    yield StrangeFile("riff_sound", _riff(b"fmt " + b"\0" * 64, kind=b"WAVE"), "not_an_image")
+    yield StrangeFile("riff_sound", riff_of(b"fmt " + b"\0" * 64, kind=b"WAVE"), "not_an_image")
     gif = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xff\xff\xff,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;"
     yield StrangeFile("gif", gif, "unsupported_format")
     yield StrangeFile("jpeg_2000", encode(".jp2", good_image()), "unsupported_format")
@@ -167,7 +108,7 @@ def _cut_off() -> Iterator[StrangeFile]:
         "png": encode(".png", good_image()),
         "bmp": encode(".bmp", good_image()),
         "tiff": encode(".tiff", good_image()),
-        "tiff_directory_first": _tiff(good_image().tobytes()),
+        "tiff_directory_first": tiff_of(good_image().tobytes()),
         "webp": encode(".webp", good_image(), cv2.IMWRITE_WEBP_QUALITY, 80),
         "webp_lossless": encode(".webp", good_image()),
     }
@@ -193,34 +134,36 @@ def _strange_jpegs() -> Iterator[StrangeFile]:
     """Unusual, and all right."""
     image_HW = good_image()
     jpeg = good_jpeg()
-    pixels_HW = _decoded(jpeg)
+    pixels_HW = decoded(jpeg)
     yield StrangeFile("jpeg", jpeg, None, pixels_HW)
     yield StrangeFile("jpeg_progressive", good_jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1), None,
                       pixels_HW)  # fmt: skip
     yield StrangeFile("jpeg_restarts", good_jpeg(cv2.IMWRITE_JPEG_RST_INTERVAL, 3), None, pixels_HW)
     yield StrangeFile("jpeg_optimised", good_jpeg(cv2.IMWRITE_JPEG_OPTIMIZE, 1), None, pixels_HW)
-    yield StrangeFile("jpeg_arithmetic", base64.b64decode(_ARITHMETIC), None)
+    yield StrangeFile("jpeg_arithmetic", base64.b64decode(ARITHMETIC_JPEG), None)
     colour = cv2.cvtColor(image_HW, cv2.COLOR_GRAY2BGR)
     yield StrangeFile("jpeg_colour", encode(".jpg", colour), None)
-    yield StrangeFile("jpeg_cmyk", _four_channels(jpeg, transform=0), None)
-    yield StrangeFile("jpeg_ycck", _four_channels(jpeg, transform=2), None)
-    yield StrangeFile("jpeg_rotated_by_exif", _with_segments(jpeg, _exif(orientation=6)), None,
-                      pixels_HW)  # fmt: skip
-    yield StrangeFile("jpeg_mirrored_by_exif", _with_segments(jpeg, _exif(orientation=2)), None,
-                      pixels_HW)  # fmt: skip
+    yield StrangeFile("jpeg_cmyk", four_channels(jpeg, transform=0), None)
+    yield StrangeFile("jpeg_ycck", four_channels(jpeg, transform=2), None)
+    yield StrangeFile(
+        "jpeg_rotated_by_exif", with_segments(jpeg, exif_segment(orientation=6)), None, pixels_HW
+    )
+    yield StrangeFile(
+        "jpeg_mirrored_by_exif", with_segments(jpeg, exif_segment(orientation=2)), None, pixels_HW
+    )
     thumbnail = encode(".jpg", image_HW[:16, :16])
     yield StrangeFile("jpeg_with_thumbnail",
-                      _with_segments(jpeg, _exif(orientation=1, thumbnail=thumbnail)), None,
+                      with_segments(jpeg, exif_segment(orientation=1, thumbnail=thumbnail)), None,
                       pixels_HW)  # fmt: skip
-    huge = [_segment(0xE1, b"Exif\0\0" + bytes(range(256)) * 255) for _ in range(40)]
-    yield StrangeFile("jpeg_huge_exif", _with_segments(jpeg, *huge), None, pixels_HW)
+    huge = [segment(0xE1, b"Exif\0\0" + bytes(range(256)) * 255) for _ in range(40)]
+    yield StrangeFile("jpeg_huge_exif", with_segments(jpeg, *huge), None, pixels_HW)
     profile = [
-        _segment(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, 3]) + b"\xff\xd9" * 999) for i in range(3)
+        segment(0xE2, b"ICC_PROFILE\0" + bytes([i + 1, 3]) + b"\xff\xd9" * 999) for i in range(3)
     ]
-    yield StrangeFile("jpeg_icc_of_end_markers", _with_segments(jpeg, *profile), None, pixels_HW)
-    yield StrangeFile("jpeg_comment", _with_segments(jpeg, _segment(0xFE, b"line 1\xff\xd8")), None,
+    yield StrangeFile("jpeg_icc_of_end_markers", with_segments(jpeg, *profile), None, pixels_HW)
+    yield StrangeFile("jpeg_comment", with_segments(jpeg, segment(0xFE, b"line 1\xff\xd8")), None,
                       pixels_HW)  # fmt: skip
-    yield StrangeFile("jpeg_filled_with_ff", _with_segments(jpeg, b"\xff" * 32), None, pixels_HW)
+    yield StrangeFile("jpeg_filled_with_ff", with_segments(jpeg, b"\xff" * 32), None, pixels_HW)
     yield StrangeFile("jpeg_trailing_garbage", jpeg + bytes(range(256)) * 8, None, pixels_HW)
     yield StrangeFile("jpeg_trailing_zeros", jpeg + b"\0" * 4096, None, pixels_HW)
     yield StrangeFile("jpeg_twice", jpeg + jpeg, "multiple_images")
@@ -233,7 +176,7 @@ def _strange_jpegs() -> Iterator[StrangeFile]:
 
 def _damaged_jpegs() -> Iterator[StrangeFile]:
     jpeg = good_jpeg()
-    frame = _frame_at(jpeg)
+    frame = frame_at(jpeg)
 
     def patched(at: int, data: bytes) -> bytes:
         return jpeg[:at] + data + jpeg[at + len(data) :]
@@ -248,8 +191,8 @@ def _damaged_jpegs() -> Iterator[StrangeFile]:
     yield StrangeFile("jpeg_huffman_of_zeros", patched(tables + 5, b"\0" * 16), "undecodable")
     no_tables = jpeg
     while b"\xff\xc4" in no_tables[: no_tables.index(b"\xff\xda")]:
-        no_tables = _without_segment(no_tables, b"\xff\xc4")
-    yield StrangeFile("jpeg_no_quantisation", _without_segment(jpeg, b"\xff\xdb"), "undecodable")
+        no_tables = without_segment(no_tables, b"\xff\xc4")
+    yield StrangeFile("jpeg_no_quantisation", without_segment(jpeg, b"\xff\xdb"), "undecodable")
     # Since Motion JPEG leaves them out, libjpeg has the standard Huffman tables built in.
     yield StrangeFile("jpeg_no_huffman", no_tables, None)
     yield StrangeFile("jpeg_ends_before_frame", jpeg[:frame] + b"\xff\xd9", "undecodable")
@@ -278,29 +221,41 @@ def _strange_pngs() -> Iterator[StrangeFile]:
     yield StrangeFile("png_rgb", encode(".png", rgba[..., :3]), None, image_HW)
     rgba16 = rgba.astype(np.uint16) << 8
     yield StrangeFile("png_rgba_16_bits", encode(".png", rgba16), None, image_HW)
-    palette = _png_chunk(b"PLTE", bytes(v for i in range(256) for v in (255 - i,) * 3))
-    yield StrangeFile("png_palette", _png(WIDTH, HEIGHT, 8, 3, _rows(image_HW), before=palette),
-                      None, 255 - image_HW)  # fmt: skip
+    palette = png_chunk(b"PLTE", bytes(v for i in range(256) for v in (255 - i,) * 3))
+    yield StrangeFile(
+        "png_palette",
+        png_of(WIDTH, HEIGHT, 8, 3, png_rows(image_HW), before=palette),
+        None,
+        255 - image_HW,
+    )
     gray_alpha = np.dstack([image_HW, alpha_HW]).reshape(HEIGHT, -1)
-    yield StrangeFile("png_gray_alpha", _png(WIDTH, HEIGHT, 8, 4, _rows(gray_alpha)), None,
+    yield StrangeFile("png_gray_alpha", png_of(WIDTH, HEIGHT, 8, 4, png_rows(gray_alpha)), None,
                       image_HW)  # fmt: skip
     bits_HW = (image_HW > 128).astype(np.uint8)
-    yield StrangeFile("png_1_bit", _png(WIDTH, HEIGHT, 1, 0, _rows(np.packbits(bits_HW, axis=1))),
-                      None, bits_HW * 255)  # fmt: skip
+    yield StrangeFile(
+        "png_1_bit",
+        png_of(WIDTH, HEIGHT, 1, 0, png_rows(np.packbits(bits_HW, axis=1))),
+        None,
+        bits_HW * 255,
+    )
     yield StrangeFile("png_trailing_garbage", png + b"\xde\xad" * 500, None, image_HW)
-    yield StrangeFile("png_with_large_text", _png(WIDTH, HEIGHT, 8, 0, _rows(image_HW),
-                      before=_png_chunk(b"tEXt", b"k\0" + b"v" * 300_000)), None,
+    yield StrangeFile("png_with_large_text", png_of(WIDTH, HEIGHT, 8, 0, png_rows(image_HW),
+                      before=png_chunk(b"tEXt", b"k\0" + b"v" * 300_000)), None,
                       image_HW)  # fmt: skip
-    yield StrangeFile("png_no_width", _png(0, HEIGHT, 8, 0, b""), "undecodable")
-    yield StrangeFile("png_no_height", _png(WIDTH, 0, 8, 0, b""), "undecodable")
-    yield StrangeFile("png_depth_of_7", _png(WIDTH, HEIGHT, 7, 0, _rows(image_HW)), "undecodable")
-    yield StrangeFile("png_colour_type_5", _png(WIDTH, HEIGHT, 8, 5, _rows(image_HW)),
+    yield StrangeFile("png_no_width", png_of(0, HEIGHT, 8, 0, b""), "undecodable")
+    yield StrangeFile("png_no_height", png_of(WIDTH, 0, 8, 0, b""), "undecodable")
+    yield StrangeFile(
+        "png_depth_of_7", png_of(WIDTH, HEIGHT, 7, 0, png_rows(image_HW)), "undecodable"
+    )
+    yield StrangeFile("png_colour_type_5", png_of(WIDTH, HEIGHT, 8, 5, png_rows(image_HW)),
                       "undecodable")  # fmt: skip
     damaged = bytearray(png)
     damaged[png.index(b"IDAT") + 40] ^= 0x10
     yield StrangeFile("png_changed_byte", bytes(damaged), "undecodable")
-    yield StrangeFile("png_pixels_no_zlib", _png(WIDTH, HEIGHT, 8, 0, b"\x55" * 500), "undecodable")
-    no_palette = _png(WIDTH, HEIGHT, 8, 3, _rows(image_HW))
+    yield StrangeFile(
+        "png_pixels_no_zlib", png_of(WIDTH, HEIGHT, 8, 0, b"\x55" * 500), "undecodable"
+    )
+    no_palette = png_of(WIDTH, HEIGHT, 8, 3, png_rows(image_HW))
     yield StrangeFile("png_palette_missing", no_palette, "undecodable")
 
 
@@ -334,17 +289,19 @@ def _strange_tiffs() -> Iterator[StrangeFile]:
                       image_HW)  # fmt: skip
     pages = Tiff().add(image_HW).add(image_HW[::-1]).to_bytes()
     yield StrangeFile("tiff_of_two_pages", pages, "multiple_images")
-    yield StrangeFile("tiff_big_endian", _tiff(image_HW.tobytes(), order=">"), None, image_HW)
-    yield StrangeFile("tiff_rotated", _tiff(image_HW.tobytes(), more=[(274, 3, 6)]), None, image_HW)
+    yield StrangeFile("tiff_big_endian", tiff_of(image_HW.tobytes(), order=">"), None, image_HW)
+    yield StrangeFile(
+        "tiff_rotated", tiff_of(image_HW.tobytes(), more=[(274, 3, 6)]), None, image_HW
+    )
     holes = image_HW.astype(np.float32)
     holes[10:20] = np.nan
     yield StrangeFile("tiff_float_with_nan", encode(".tiff", holes), "unsupported_format")
     yield StrangeFile("tiff_64_bits", encode(".tiff", holes.astype(np.float64)),
                       "unsupported_format")  # fmt: skip
-    yield StrangeFile("tiff_width_0", _tiff(image_HW.tobytes(), width=0), "undecodable")
-    yield StrangeFile("tiff_height_0", _tiff(image_HW.tobytes(), height=0), "undecodable")
+    yield StrangeFile("tiff_width_0", tiff_of(image_HW.tobytes(), width=0), "undecodable")
+    yield StrangeFile("tiff_height_0", tiff_of(image_HW.tobytes(), height=0), "undecodable")
     yield StrangeFile("tiff_directory_far_away", b"II*\0\xff\xff\xff\x7f" + b"\0" * 99, "truncated")
-    yield StrangeFile("tiff_compression_7777", _tiff(image_HW.tobytes(), compression=7777),
+    yield StrangeFile("tiff_compression_7777", tiff_of(image_HW.tobytes(), compression=7777),
                       "unsupported_format")  # fmt: skip
     for name, compression in {"lzw": 5, "deflate": 8, "packbits": 32773}.items():
         whole = encode(".tiff", image_HW, cv2.IMWRITE_TIFF_COMPRESSION, compression)
@@ -352,17 +309,20 @@ def _strange_tiffs() -> Iterator[StrangeFile]:
         if name != "packbits":  # whose damage gives other pixels, and as many
             damaged = whole[:1000] + b"\x80" * 1000 + whole[2000:]
             yield StrangeFile(f"tiff_{name}_damaged", damaged, "undecodable")
-    no_rows = _tiff(image_HW.tobytes(), rows_per_strip=0)
+    no_rows = tiff_of(image_HW.tobytes(), rows_per_strip=0)
     yield StrangeFile("tiff_strips_of_no_rows", no_rows, "undecodable")
-    yield StrangeFile("tiff_half_of_the_strips_rows", _tiff(zlib.compress(image_HW[:32].tobytes()),
-                      compression=8), "undecodable")  # fmt: skip
+    yield StrangeFile(
+        "tiff_half_of_the_strips_rows",
+        tiff_of(zlib.compress(image_HW[:32].tobytes()), compression=8),
+        "undecodable",
+    )
     padded_HW = np.zeros((96, 160), np.uint8)
     padded_HW[:HEIGHT] = image_HW
-    yield StrangeFile("tiff_tile", _tiff(padded_HW.tobytes(), tile=(160, 96)), None, image_HW)
-    yield StrangeFile("tiff_tile_cut", _tiff(image_HW.tobytes(), tile=(160, 96)), "truncated")
-    yield StrangeFile("tiff_tile_of_no_width", _tiff(image_HW.tobytes(), tile=(0, 96)),
+    yield StrangeFile("tiff_tile", tiff_of(padded_HW.tobytes(), tile=(160, 96)), None, image_HW)
+    yield StrangeFile("tiff_tile_cut", tiff_of(image_HW.tobytes(), tile=(160, 96)), "truncated")
+    yield StrangeFile("tiff_tile_of_no_width", tiff_of(image_HW.tobytes(), tile=(0, 96)),
                       "undecodable")  # fmt: skip
-    large = _tiff(image_HW.tobytes(), many_values=(700, 1, b"x" * 500_000))
+    large = tiff_of(image_HW.tobytes(), many_values=(700, 1, b"x" * 500_000))
     yield StrangeFile("tiff_with_large_xmp", large, None, image_HW)
 
 
@@ -374,9 +334,11 @@ def _strange_webps() -> Iterator[StrangeFile]:
     rgba = np.dstack([image_HW, image_HW, image_HW, image_HW // 2])
     yield StrangeFile("webp_alpha", encode(".webp", rgba), None)
     yield StrangeFile("webp_trailing_garbage", webp + b"\0" * 99, None, image_HW)
-    noise = _riff(_chunk(b"VP8 ", b"\x55" * 200))
+    noise = riff_of(riff_chunk(b"VP8 ", b"\x55" * 200))
     yield StrangeFile("webp_noise", noise, "undecodable")
-    yield StrangeFile("webp_nothing_inside", _riff(_chunk(b"ABCD", b"\0" * 200)), "undecodable")
+    yield StrangeFile(
+        "webp_nothing_inside", riff_of(riff_chunk(b"ABCD", b"\0" * 200)), "undecodable"
+    )
 
 
 def _strange_pgms() -> Iterator[StrangeFile]:
@@ -403,151 +365,3 @@ def _wrong_sizes() -> Iterator[StrangeFile]:
                       "wrong_size")  # fmt: skip
     wide_HW = np.zeros((1, 65_500), np.uint8)
     yield StrangeFile("size_widest_jpeg", encode(".jpg", wide_HW), "wrong_size")
-
-
-def _decoded(data: bytes) -> Image:
-    image_HW = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    assert image_HW is not None
-    return np.asarray(image_HW, np.uint8)
-
-
-def _segment(marker: int, content: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content
-
-
-def _with_segments(jpeg: bytes, *segments: bytes) -> bytes:
-    """The same JPEG with more behind its first marker."""
-    return jpeg[:2] + b"".join(segments) + jpeg[2:]
-
-
-def _without_segment(jpeg: bytes, marker: bytes) -> bytes:
-    at = jpeg.index(marker)
-    (length,) = struct.unpack_from(">H", jpeg, at + 2)
-    return jpeg[:at] + jpeg[at + 2 + length :]
-
-
-def _frame_at(jpeg: bytes | bytearray) -> int:
-    return jpeg.index(b"\xff\xc0")
-
-
-def _exif(orientation: int, thumbnail: bytes = b"") -> bytes:
-    directory = struct.pack("<HHHIHHI", 1, 0x112, 3, 1, orientation, 0, 0)
-    return _segment(0xE1, b"Exif\0\0II*\0\x08\0\0\0" + directory + thumbnail)
-
-
-def _four_channels(jpeg: bytes, transform: int) -> bytes:
-    """Four channels in four scans, each with the pixels of a gray JPEG."""
-    frame, scan = _frame_at(jpeg), jpeg.index(b"\xff\xda")
-    (frame_bytes,) = struct.unpack_from(">H", jpeg, frame + 2)
-    size = jpeg[frame + 4 : frame + 9]
-    channels = b"".join(bytes([c, 0x11, 0]) for c in (1, 2, 3, 4))
-    pixels = jpeg[scan + 10 : -2]
-    scans = b"".join(
-        _segment(0xDA, bytes([1, c, 0, 0, 63, 0])) + pixels for c in (1, 2, 3, 4)
-    )  # fmt: skip
-    return b"".join(
-        [
-            jpeg[:2],
-            _segment(0xEE, b"Adobe\0\x64\0\0\0\0" + bytes([transform])),
-            jpeg[2:frame],
-            _segment(0xC0, size + b"\x04" + channels),
-            jpeg[frame + 2 + frame_bytes : scan],
-            scans,
-            b"\xff\xd9",
-        ]
-    )
-
-
-def _scan_bomb() -> bytes:
-    """A progressive JPEG of 61 million pixels and thousands of scans that each visit them all."""
-    jpeg = bytearray(good_jpeg(cv2.IMWRITE_JPEG_PROGRESSIVE, 1))
-    frame, scan = jpeg.index(b"\xff\xc2"), jpeg.index(b"\xff\xda")
-    struct.pack_into(">HH", jpeg, frame + 5, 7_800, 7_800)
-    nothing = _segment(0xDA, bytes([1, 1, 0, 0, 0, 0x01])) + b"\0"
-    return bytes(jpeg[:scan]) + nothing * 5_000 + bytes(jpeg[scan:])
-
-
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    checksum = zlib.crc32(kind + content)
-    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
-
-
-def _png(
-    width: int, height: int, depth: int, colour: int, pixels: bytes, before: bytes = b""
-) -> bytes:
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return b"".join(
-        [
-            b"\x89PNG\r\n\x1a\n",
-            _png_chunk(b"IHDR", head),
-            before,
-            _png_chunk(b"IDAT", pixels),
-            _png_chunk(b"IEND", b""),
-        ]
-    )
-
-
-def _rows(pixels: Image) -> bytes:
-    """Rows as a PNG packs them, without a filter."""
-    return zlib.compress(b"".join(b"\0" + row.tobytes() for row in pixels))
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return kind + struct.pack("<I", len(content)) + content
-
-
-def _riff(content: bytes, kind: bytes = b"WEBP") -> bytes:
-    return _chunk(b"RIFF", kind + content)
-
-
-def _tiff(
-    pixels: bytes,
-    *,
-    width: int = WIDTH,
-    height: int = HEIGHT,
-    order: str = "<",
-    compression: int = 1,
-    tile: tuple[int, int] | None = None,
-    rows_per_strip: int | None = None,
-    more: list[tuple[int, int, int]] | None = None,
-    many_values: tuple[int, int, bytes] | None = None,
-) -> bytes:
-    """A gray TIFF of 8 bits whose directory comes before its pixels.
-
-    `more` are entries of tag, kind and value; `many_values` is one of tag, kind and bytes.
-    """
-    large = many_values[2] if many_values else b""
-    rows_per_strip = height if rows_per_strip is None else rows_per_strip
-    if tile is None:
-        place = [(273, 4, 0), (278, 4, rows_per_strip), (279, 4, len(pixels))]
-    else:
-        place = [(322, 4, tile[0]), (323, 4, tile[1]), (324, 4, 0), (325, 4, len(pixels))]
-    entries = [
-        (256, 4, width), (257, 4, height), (258, 3, 8), (259, 3, compression), (262, 3, 1),
-        (277, 3, 1), *place, *(more or []),
-    ]  # fmt: skip
-    if many_values:
-        entries.append((many_values[0], many_values[1], 0))
-    entries.sort(key=lambda entry: entry[0])
-    begin = 8 + 2 + 12 * len(entries) + 4
-    directory = struct.pack(order + "H", len(entries))
-    for tag, kind, value in entries:
-        if many_values and tag == many_values[0]:
-            directory += struct.pack(order + "HHII", tag, kind, len(large), begin)
-        elif tag in (273, 324):
-            directory += struct.pack(order + "HHII", tag, kind, 1, begin + len(large))
-        else:
-            letters = "H2x" if kind == 3 else "I"
-            directory += struct.pack(order + "HHI" + letters, tag, kind, 1, value)
-    magic = b"II*\0" if order == "<" else b"MM\0*"
-    head = magic + struct.pack(order + "I", 8)
-    return head + directory + struct.pack(order + "I", 0) + large + pixels
-
-
-_ARITHMETIC = """
-/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWG
-kJ6jq62rZ4C8ybqmx5moq6T/yQALCABAAKABAREA/8wABgAQEAX/2gAIAQEAAD8A/wBLXG+iekhZckKBozwOMRWH6QRb8HaD
-WTU5ott3N4mQNLjGBm4e8daSbcAIDacjr328/qQzr3kcj4uO5c7lWaGs0+sYLp6FG+Vkye1wee8bNM+klU0u7UT1clbxkf8A
-VjIzGqtJ2lKWNmDjdGSJNz3KSPRzwonfUkH9X2tdfPTmxx5OTw5GjKI7l6D/2Q==
-"""
-"""64×160 pixels, coded arithmetically, which OpenCV reads and does not write."""

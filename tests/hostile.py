@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tests.bad_files import encode, good_jpeg
+from tests.image_files import encode, good_jpeg
 from tests.images.deep_files import Tiff, png_chunk
 
 SPARSE_BYTES = 100 << 30

@@ -10,7 +10,7 @@ import pytest
 
 from steel_batch.errors import DecodeError
 from steel_batch.images.decode import decode_gray
-from tests.bad_files import HEIGHT, WIDTH, good_image
+from tests.image_files import HEIGHT, WIDTH, good_image
 
 RGB = np.dstack([good_image(), np.roll(good_image(), 20, axis=1), 255 - good_image()])
 RGB_GRAY = cv2.cvtColor(RGB, cv2.COLOR_RGB2GRAY).astype(int)

@@ -16,27 +16,14 @@ from hypothesis import strategies as st
 
 from steel_batch.config import LIMITS, Limits
 from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
-from steel_batch.images.decode import (
-    Image,
-    decode_gray,
-    fit_to,
-    load_decoder,
-    mask_to_source,
-)
+from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder, mask_to_source
 from steel_batch.images.header import probe
 from steel_batch.images.scans import MAX_SCANS
 from steel_batch.synthetic import render
-from tests.bad_files import (
-    HEIGHT,
-    WIDTH,
-    StrangeFile,
-    encode,
-    good_image,
-    good_jpeg,
-    header_bombs,
-    strange_files,
-)
+from tests.bad_files import strange_files
 from tests.conftest import examples
+from tests.header_bombs import header_bombs
+from tests.image_files import HEIGHT, WIDTH, StrangeFile, encode, good_image, good_jpeg
 
 CORPUS = strange_files()
 CODES = {
@@ -82,7 +69,8 @@ import re
 from pathlib import Path
 from steel_batch.images.decode import decode_gray
 from steel_batch.errors import DecodeError
-from tests.bad_files import good_jpeg, header_bombs
+from tests.header_bombs import header_bombs
+from tests.image_files import good_jpeg
 
 def peak_kb():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])

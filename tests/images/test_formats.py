@@ -10,7 +10,8 @@ import pytest
 
 from steel_batch.errors import DecodeError
 from steel_batch.images.decode import check_jpeg, decode_gray
-from tests.bad_files import HEIGHT, encode, good_image, good_jpeg, strange_files
+from tests.bad_files import strange_files
+from tests.image_files import HEIGHT, encode, good_image, good_jpeg
 
 JPEG = good_jpeg()
 FRAME = JPEG.index(b"\xff\xc0")

@@ -16,8 +16,9 @@ from steel_batch.config import DECODER
 from steel_batch.errors import ClusterError, ImageError
 from steel_batch.images import isolate
 from steel_batch.images.decode import Image, decode_gray
-from tests.bad_files import encode, good_image, good_jpeg, strange_files
+from tests.bad_files import strange_files
 from tests.conftest import examples
+from tests.image_files import encode, good_image, good_jpeg
 from tests.strange_decoders import ABORT, EXIT, FORK, HANG, KILL, LATER
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.synthetic.writer import encode_jpeg
-from tests.bad_files import HEIGHT, WIDTH, encode, good_image, good_jpeg, strange_files
+from tests.bad_files import strange_files
+from tests.image_files import HEIGHT, WIDTH, encode, good_image, good_jpeg
 
 FILES = {file.name: file.data for file in strange_files()}
 PLAIN = {

@@ -13,7 +13,7 @@ from steel_batch.errors import ConfigError, DecodeError, ImageError, ShapeError
 from steel_batch.images import isolate
 from steel_batch.images.decode import check_jpeg, decode_gray, load_decoder
 from tests import hostile
-from tests.bad_files import HEIGHT, WIDTH, good_jpeg
+from tests.image_files import HEIGHT, WIDTH, good_jpeg
 
 GREEDY = "tests.strange_decoders:greedy"
 

@@ -8,7 +8,7 @@ import pytest
 from steel_batch.errors import DecodeError
 from steel_batch.images.decode import decode_gray
 from steel_batch.images.header import probe
-from tests.bad_files import HEIGHT, WIDTH, good_image
+from tests.image_files import HEIGHT, WIDTH, good_image
 
 GRAY = good_image()
 PIXELS = GRAY.tobytes()

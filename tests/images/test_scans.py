@@ -16,7 +16,8 @@ from steel_batch.images.decode import check_jpeg, decode_gray
 from steel_batch.images.jpeg import is_plain_jpeg
 from steel_batch.images.scans import check_scans
 from steel_batch.scoring.shard import ShardInput, check_jpegs
-from tests.bad_files import HEIGHT, WIDTH, encode, good_image, good_jpeg, strange_files
+from tests.bad_files import strange_files
+from tests.image_files import HEIGHT, WIDTH, encode, good_image, good_jpeg
 from tests.images.jpeg_scans import (
     RESTARTS,
     intervals_of,
@@ -211,7 +212,7 @@ def test_each_scan_of_a_progressive_jpeg_has_its_restart_intervals() -> None:
 
 
 def test_a_channel_in_a_scan_of_its_own_comes_once() -> None:
-    """Four channels in four scans, as `bad_files` writes CMYK."""
+    """Four channels in four scans, as `image_files` writes CMYK."""
     jpeg = next(file.data for file in strange_files() if file.name == "jpeg_cmyk")
     head, scans, end = scans_of(jpeg)
     assert len(scans) == 4

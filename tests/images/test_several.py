@@ -11,7 +11,7 @@ import pytest
 
 from steel_batch.errors import DecodeError
 from steel_batch.images.decode import check_jpeg, decode_gray
-from tests.bad_files import HEIGHT, WIDTH, encode, good_image, good_jpeg
+from tests.image_files import HEIGHT, WIDTH, encode, good_image, good_jpeg
 from tests.images.deep_files import png, png_chunk
 
 GRAY = good_image()

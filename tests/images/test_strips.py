@@ -14,8 +14,8 @@ from steel_batch.errors import DecodeError
 from steel_batch.images.decode import decode_gray
 from steel_batch.images.strips import check_strips
 from steel_batch.images.tiff import STRIP_BYTES, STRIP_OFFSETS, read_page
-from tests.bad_files import encode, good_image
 from tests.conftest import examples
+from tests.image_files import encode, good_image
 
 COMPRESSIONS = st.sampled_from([1, 5, 8, 32773])
 

@@ -10,7 +10,7 @@ import pytest
 
 from steel_batch.errors import DecodeError
 from steel_batch.images.decode import decode_gray
-from tests.bad_files import HEIGHT, WIDTH, good_image
+from tests.image_files import HEIGHT, WIDTH, good_image
 from tests.images.deep_files import Entry, Tiff, packed
 
 GRAY = good_image()

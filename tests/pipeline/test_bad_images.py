@@ -13,7 +13,7 @@ from steel_batch.cli import cli
 from steel_batch.errors import ConfigError, TooManyBadImagesError, TransientLakeError
 from steel_batch.lake import Lake
 from steel_batch.tables.verify import verify
-from tests.bad_files import encode, good_image, good_jpeg, strange_files
+from tests.bad_files import strange_files
 from tests.cli.command_line import Command
 from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import (
@@ -24,6 +24,7 @@ from tests.conftest import (
     run_score,
     score_config,
 )
+from tests.image_files import encode, good_image, good_jpeg
 from tests.score_here import score_here
 from tests.strange_decoders import ABORT, EXIT, HANG, KILL
 

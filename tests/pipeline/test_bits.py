@@ -9,8 +9,8 @@ import pytest
 
 from steel_batch.errors import PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
-from tests.bad_files import encode
 from tests.conftest import DATE, band_image, committed_rows, run_score, score_config
+from tests.image_files import encode
 from tests.score_here import score_here
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]

@@ -16,7 +16,7 @@ from steel_batch.lake import Lake
 from steel_batch.scoring.rows import Scores
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
-from tests.bad_files import encode, good_image
+from tests.image_files import encode, good_image
 from tests.scoring.test_score_jpegs import defects
 from tests.tiny_engine import tiny_version
 

@@ -23,8 +23,8 @@ from steel_batch.runs.record import RunRecord
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from steel_batch.tables.query import run_query
-from tests.bad_files import HEIGHT, WIDTH
 from tests.conftest import band_image, png
+from tests.image_files import HEIGHT, WIDTH
 from tests.made_up_run import begin, finish, image_keys, merge
 from tests.scoring.test_score_jpegs import DeviceRuntime, open_cpu, shard
 from tests.tiny_engine import tiny_version

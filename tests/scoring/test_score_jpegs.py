@@ -26,7 +26,8 @@ from steel_batch.scoring.description import DEFECTS, joined
 from steel_batch.scoring.rows import Scores
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
-from tests.bad_files import HEIGHT, WIDTH, strange_files
+from tests.bad_files import strange_files
+from tests.image_files import HEIGHT, WIDTH
 from tests.tiny_engine import tiny_version
 
 CARD, GRAPHS = tiny_version(height=HEIGHT, width=WIDTH)

@@ -27,7 +27,7 @@ from steel_batch.scoring.rows import ScoredBy, ScoredShard
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.scoring.shard import check_jpegs
 from steel_batch.scoring.writer import ChildWriter, LocalWriter
-from tests.bad_files import HEIGHT, WIDTH
+from tests.image_files import HEIGHT, WIDTH
 from tests.scoring.test_describer import is_alive, pid_of
 from tests.scoring.test_provenance import CARD, sized_shard
 from tests.scoring.test_score_jpegs import DECODING, DeviceRuntime, open_cpu, scores
