@@ -20,6 +20,10 @@ EVENT: Final = "before-parse.*.ListObjectsV2"
 """The wildcard puts it before botocore's search for errors, which parses each answer, too."""
 READ: Final = "ListedPage"
 """The key of the page in botocore's answer."""
+_CHECK: Final = (
+    "Check that --endpoint-url is an S3 store, and what forwards requests to it: such an answer is "
+    "a fault there, and nothing of it is used."
+)
 MOST_DIGITS: Final = 18
 """Of a size: 64 bits hold such numbers, and no object is nearly as large."""
 _ROOT: Final = "ListBucketResult"
@@ -153,12 +157,13 @@ def page_of(answer: dict[str, Any], root: str, what: str) -> ListedPage:
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise LakeError(
-            f"{what}: the store's answer has an object without a key or a size ({error})."
+            f"{what}: the store's answer has an object without a key or a size ({error}). {_CHECK}"
         ) from error
     other = next((key for key in keys if not key.startswith(root) or len(key) == start), None)
     if other is not None:
         raise LakeError(
-            f"{what}: the store's answer has the key {other!r}, which is not under {root!r}."
+            f"{what}: the store's answer has the key {other!r}, which is not under {root!r}. "
+            f"{_CHECK}"
         )
     return page
 

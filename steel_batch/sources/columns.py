@@ -288,7 +288,10 @@ def tags_from(array: pa.Array) -> list[dict[str, str]]:
             for i in range(len(array))
         ]
     else:
-        raise InputError(f"its column 'tags' is {type_of(kind)}, expected a map of names to text")
+        raise InputError(
+            f"its column 'tags' is {type_of(kind)}, expected a map of names to text: store it as "
+            "one, or rename the column."
+        )
     ends = edges.to_pylist()
     _refuse_nested(found.type)
     names, found = texts(names), texts(found)
@@ -315,4 +318,7 @@ def _is_pairs(kind: pa.DataType) -> bool:
 
 def _refuse_nested(kind: pa.DataType) -> None:
     if pa.types.is_nested(kind):
-        raise InputError(f"its column 'tags' has values of {type_of(kind)}, expected text")
+        raise InputError(
+            f"its column 'tags' has values of {type_of(kind)}, expected text: store them as text, "
+            "or rename the column."
+        )

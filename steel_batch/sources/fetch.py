@@ -29,6 +29,7 @@ MISSTATED_BYTES: Final = 1 << 20
 """What an object may have, whatever its manifest states."""
 SPAN_GAP_BYTES: Final = 64 << 10
 """Gap between two members up to which one request reads both, with the gap."""
+_LARGER: Final = "If it is an image, give a greater --input-limit object-bytes=BYTES."
 
 
 Content: TypeAlias = bytes | memoryview
@@ -88,7 +89,7 @@ def _read(
         elif sizes[i] > limits.object_bytes and not key.endswith(".parquet"):
             results[i] = DecodeError(
                 f"The member has {sizes[i]:,} bytes; at most {limits.object_bytes:,} are read "
-                "(limit object-bytes).",
+                f"(limit object-bytes). {_LARGER}",
                 code="too_large",
             )
         elif offset <= SPARSE:
@@ -133,7 +134,7 @@ def _most_bytes(planned: int, etag: str, limits: Limits) -> int:
 def _larger_than_planned(error: LargeObjectError, planned: int) -> ImageError:
     return DecodeError(
         f"{error.message} {planned:,} were listed. If it is an image, correct its size in the "
-        "manifest, or give a greater limit object-bytes.",
+        "manifest, or give a greater --input-limit object-bytes=BYTES.",
         code="too_large",
     )
 
@@ -173,18 +174,19 @@ def _spans(members: Sequence[tuple[int, str, int, int, str]]) -> Iterator[_Span]
 def _unreadable(offset: int) -> ImageError:
     if offset == UNSAFE_NAME:
         return DecodeError(
-            "The member's name is absolute or contains '..'; expected a plain relative name.",
+            "The member's name is absolute or contains '..'; expected a plain relative name. Pack "
+            "the image again under one.",
             code="unsafe_name",
         )
     if offset == TOO_LARGE:
         return DecodeError(
             f"The member of the tar is a sparse file of more than {MAX_SPARSE_BYTES:,} bytes; "
-            "expected an image.",
+            "expected an image. Pack the image again, or remove the member.",
             code="too_large",
         )
     return DecodeError(
         "The member of the tar is a folder, a special file, or a link whose target is not a "
-        "member; expected a regular file.",
+        "member; expected a regular file. Pack the image itself in its place.",
         code="not_a_file",
     )
 
@@ -197,9 +199,7 @@ def _read_sparse(
     except LakeError as error:
         return error
     except DAMAGE as error:
-        return DecodeError(
-            f"{lake.uri(key)} is damaged at this image ({error}).", code="damaged_container"
-        )
+        return _damaged(lake, key, error)
 
 
 def _read_parquet(
@@ -224,17 +224,25 @@ def _read_parquet(
         # Checked last: an open file stays the same, so it was this one all along.
         found = lake.stat(key)
         if found is None or found.etag != etag:
-            return [ChangedObjectError(f"{lake.uri(key)} has changed since planning.")] * len(rows)
+            changed = ChangedObjectError(
+                f"{lake.uri(key)} has changed since planning. Once the run is over, run "
+                "`steel-batch quarantine retry`."
+            )
+            return [changed] * len(rows)
         return [read[row] for row in rows]
     except (LakeError, DecodeError) as error:
         return [error] * len(rows)
     except TooMuchError as error:
         return [_too_much(lake, key, error)] * len(rows)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
-        damaged = DecodeError(
-            f"{lake.uri(key)} is damaged at this image ({error}).", code="damaged_container"
-        )
-        return [damaged] * len(rows)
+        return [_damaged(lake, key, error)] * len(rows)
+
+
+def _damaged(lake: Lake, key: str, error: Exception) -> ImageError:
+    return DecodeError(
+        f"{lake.uri(key)} is damaged at this image ({error}). Upload it again.",
+        code="damaged_container",
+    )
 
 
 def _read_group(
@@ -297,11 +305,13 @@ def _held_bytes(values: Sequence[memoryview | str | None]) -> int:
 def _too_much(lake: Lake, key: str, error: Exception) -> ImageError:
     if isinstance(error, MemoryError):
         return DecodeError(
-            f"there is no memory for a row group of {lake.uri(key)}.", code="too_large"
+            f"there is no memory for a row group of {lake.uri(key)}. Write it with smaller row "
+            "groups.",
+            code="too_large",
         )
     return DecodeError(
         f"{lake.uri(key)} holds {error}. Write it with smaller row groups, or give a greater "
-        "--limit.",
+        "--input-limit.",
         code="too_large",
     )
 
@@ -311,12 +321,14 @@ def _row_image(value: memoryview | str | None, limits: Limits) -> memoryview | I
         if len(value) > limits.object_bytes:
             return DecodeError(
                 f"The row holds {len(value):,} bytes; at most {limits.object_bytes:,} are read "
-                "(limit object-bytes).",
+                f"(limit object-bytes). {_LARGER}",
                 code="too_large",
             )
         return value
     if value is None:
-        return DecodeError("The row holds no image (null).", code="empty")
+        return DecodeError(
+            "The row holds no image (null). Write one, or remove the row.", code="empty"
+        )
     return DecodeError(
         f"The row holds the path {value!r} but no bytes; expected the image itself. With Hugging "
         "Face's datasets, embed it (`embed_external_files=True`), or give the files as --images.",

@@ -46,7 +46,7 @@ def image_column(fields: pa.Schema, key: str) -> str:
         f"{key} has {len(found)} binary columns and "
         f"{f'{len(named)} of them are' if named else 'none'} named 'image'; expected one column "
         "with each image's compressed bytes, or with records of 'bytes' and 'path'. Its columns "
-        f"are {shown}{more}.",
+        f"are {shown}{more}. Name the column of the images 'image'.",
         code="no_image_column",
     )
 

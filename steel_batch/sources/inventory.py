@@ -79,7 +79,8 @@ class Inventory:
             ]
         except LargeObjectError as error:
             raise InputError(
-                f"{error.message} It is not the manifest of an S3 Inventory (limit index-bytes)."
+                f"{error.message} It is not the manifest of an S3 Inventory (limit index-bytes). "
+                "Give --images a list of that kind."
             ) from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             reason = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -128,7 +129,7 @@ class Inventory:
     def _unusable(self, file: str, what: str) -> InputError:
         return InputError(
             f"{self.data.uri(file)}, a part of the inventory, {what}: nothing was planned. Use "
-            "another day's inventory."
+            "another day's inventory, or where a limit is named, a greater --input-limit."
         )
 
     def _csv(self, stream: Any) -> Iterator[RowBlock]:

@@ -40,8 +40,8 @@ class Lines(Iterator[str]):
         self._of_row += len(line)
         if self._of_row > most:
             raise InputError(
-                f"a row of more than {most:,} characters, which cannot be intended (limit "
-                "line-bytes)."
+                f"a row of more than {most:,} characters (limit line-bytes): a quotation mark may "
+                "be missing."
             )
         if not line:
             raise StopIteration

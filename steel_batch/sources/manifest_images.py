@@ -226,7 +226,10 @@ class RowImages:
             raise self._bad(number, f"its date is {shown(value)}, expected {EXPECTED}") from error
 
     def _bad(self, number: int, what: str) -> ConfigError:
-        return InputError(f"{self.place}, row {number}: {what}. Nothing was planned.")
+        return InputError(
+            f"{self.place}, row {number}: {what}. Nothing was planned: correct the row, or remove "
+            "it."
+        )
 
 
 def _in_rows(found: list[Numbered]) -> Numbered:

@@ -60,7 +60,7 @@ def read_csv(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[RowBlo
     except (ConfigError, UnicodeDecodeError, csv.Error) as error:
         raise _unusable(place, name, error) from error
     except MemoryError as error:
-        raise _unusable(place, name, "there is no memory to read it.") from error
+        raise _unusable(place, name, "there is no memory to read it: divide it.") from error
 
 
 def _noted(lines: Iterable[str], seen: list[str]) -> Iterator[str]:
@@ -73,7 +73,8 @@ def _checked(names: list[str], rows: Iterator[list[str]]) -> Iterator[list[str]]
     for number, row in enumerate(rows, 1):
         if len(row) != len(names):
             raise InputError(
-                f"row {number} has {len(row)} columns, expected {len(names)} as in the header."
+                f"row {number} has {len(row)} columns, expected {len(names)} as in the header. "
+                "Correct the row."
             )
         if "" in names:
             _refuse_unnamed(number, names, row)
@@ -134,7 +135,7 @@ def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Ro
     except TooMuchError as error:
         raise _unusable(place, name, f"it holds {error}.") from error
     except MemoryError as error:
-        raise _unusable(place, name, "there is no memory to read it.") from error
+        raise _unusable(place, name, "there is no memory to read it: divide it.") from error
     except (ConfigError, pa.ArrowException, OSError, ValueError) as error:
         raise _unusable(place, name, error) from error
 
@@ -173,7 +174,8 @@ def _parquet_block(
             columns[name] = column_of(name, array)
         except BadValueError as error:
             raise InputError(
-                f"row {number + error.index + 1}: its column {name!r} {error.what}."
+                f"row {number + error.index + 1}: its column {name!r} {error.what}. Correct the "
+                "row, or remove it."
             ) from None
     return RowBlock(columns, batch.num_rows)
 
@@ -183,7 +185,7 @@ def _columns(written: Sequence[str], limits: Limits) -> list[str]:
     if len(written) > len(KNOWN_COLUMNS) + limits.tags:
         raise InputError(
             f"it has {len(written):,} columns, of which each but {len(KNOWN_COLUMNS)} would be a "
-            f"tag; at most {limits.tags:,} are read (limit tags)."
+            f"tag; at most {limits.tags:,} are read (limit tags). Remove some."
         )
     names = column_names(written, KNOWN_COLUMNS)
     if "key" not in names:
@@ -204,5 +206,5 @@ def _columns(written: Sequence[str], limits: Limits) -> list[str]:
 def _unusable(place: Lake, name: str, error: Exception | str) -> ConfigError:
     return InputError(
         f"{place.uri(name)} cannot be used as a manifest: {error} Expected a Parquet file, or a "
-        "CSV in UTF-8 with a header, that has a column 'key'."
+        "CSV in UTF-8 with a header, that has a column 'key'; --input-limit raises limits."
     )

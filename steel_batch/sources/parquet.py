@@ -89,11 +89,12 @@ def parquet_images(
     except TooMuchError as error:
         raise InputError(
             f"{lake.uri(key)} holds {error}: nothing of it is scored. Write it with smaller row "
-            "groups, move it out of the prefix, or give a greater --limit."
+            "groups, move it out of the prefix, or give a greater --input-limit."
         ) from error
     except MemoryError as error:
         raise InputError(
-            f"{lake.uri(key)}: there is no memory to read what describes it."
+            f"{lake.uri(key)}: there is no memory to read what describes it. Write it with smaller "
+            "row groups, or move it out of the prefix."
         ) from error
     except (pa.ArrowException, OSError, ValueError) as error:
         kind = kind_of(lake.read(key, length=min(MAGIC_BYTES, container.bytes)))
@@ -123,7 +124,10 @@ def _describing(fields: pa.Schema, image: str) -> dict[str, str]:
         kind = fields.field(written).type
         if name != "tags" and pa.types.is_nested(kind):
             expected = "a number of bytes" if name == "bytes" else "text"
-            raise InputError(f"its column {written!r} is {type_of(kind)}, expected {expected}.")
+            raise InputError(
+                f"its column {written!r} is {type_of(kind)}, expected {expected}: store it so, or "
+                "rename the column."
+            )
     return found
 
 
@@ -188,7 +192,8 @@ def _naming(key: str, first_row: int, name: str, written: str) -> Iterator[None]
     except BadValueError as error:
         row = f"{first_row + error.index:0{ROW_DIGITS}}"
         raise InputError(
-            f"{key}#{row}: its column {written!r} {error.what}{_EXPECTED[name]}."
+            f"{key}#{row}: its column {written!r} {error.what}{_EXPECTED[name]}. Correct that row "
+            "and upload the file again, or move it out of the prefix."
         ) from None
 
 

@@ -213,5 +213,8 @@ class _Names:
         try:
             contents = [read_member(self._lake, key, etag, *place) for place in (first, second)]
         except tarfile.TarError as error:
-            raise LakeError(f"{self._lake.uri(key)} cannot be read: {error}.") from error
+            raise LakeError(
+                f"{self._lake.uri(key)} cannot be read: {error}. Upload it again, or move it out "
+                "of the prefix."
+            ) from error
         return contents[0] == contents[1]

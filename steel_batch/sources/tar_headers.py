@@ -148,7 +148,7 @@ def read_member(lake: Lake, key: str, etag: str, offset: int, size: int) -> byte
         return lake.read(key, offset=offset, length=size, etag=etag)
     found = lake.stat(key)
     if found is None:
-        raise MissingObjectError(f"{lake.uri(key)} does not exist.")
+        raise MissingObjectError(f"{lake.uri(key)} does not exist. Upload it again.")
     if found.etag != etag:
         raise ChangedObjectError(f"{lake.uri(key)} was replaced: its etag has changed.")
     stream = HeaderStream(lake, key, found.size_bytes, etag)

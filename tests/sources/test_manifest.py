@@ -87,7 +87,7 @@ def test_a_manifest_may_leave_all_but_keys_to_the_pattern(place: tuple[Lake, str
         ("key,size\na.jpg,-1\n", "row 1: its size is '-1'"),
         ("key,date\na.jpg,2026-11-21\nb.jpg,21.11.\n", r"row 2: its date is '21\.11\.'"),
         ("key,date\na.jpg,\n", "row 1: its date is empty"),
-        ("key,line\na.jpg\n", "row 1 has 1 columns, expected 2"),
+        ("key,line\na.jpg\n", "row 1 has 1 columns, expected 2 as in the header. Correct"),
         ("key,line\na.jpg,1,2\n", "row 1 has 3 columns, expected 2"),
         ("name\na.jpg\n", "columns 'name', and none named 'key'"),
         ("", "none named 'key'"),
