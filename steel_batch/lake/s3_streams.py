@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 from steel_batch.errors import LakeError
 from steel_batch.lake.contract import LakeObject, ReadObject, ReadRequest
+from steel_batch.lake.seekable import Seekable
 
 TOKEN: Final = "steel-batch-token"  # noqa: S105 - a metadata key
 """Metadata by which a writer recognises its object after a fault."""
@@ -30,7 +31,7 @@ class Requests(Protocol):
         """The `TOKEN` that an object's writer stored with it."""
 
 
-class RangeReader(io.RawIOBase):
+class RangeReader(Seekable):
     """An object as a seekable stream; a read before its tail is one range request.
 
     If the object has changed since it was opened, reads raise `ChangedObjectError`.
@@ -42,39 +43,17 @@ class RangeReader(io.RawIOBase):
     """
 
     def __init__(self, bucket: Requests, item: LakeObject, tail: bytes = b"") -> None:
+        super().__init__(item.size_bytes)
         self._bucket = bucket
         self._item = item
         self._tail = tail
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position; makes no request."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._item.size_bytes}
-        position = base[whence] + offset
-        if position < 0:
-            raise ValueError(f"cannot seek to {position}")
-        self._position = position
-        return position
 
     def read(self, size: int | None = -1) -> bytes:
         """Read `size` bytes, or all that are left."""
-        left = max(0, self._item.size_bytes - self._position)
-        length = left if size is None or size < 0 else min(size, left)
+        length = self.left_of(size)
         if length == 0:
             return b""
-        tail_start = self._item.size_bytes - len(self._tail)
+        tail_start = self.size_bytes - len(self._tail)
         if self._position >= tail_start:
             start = self._position - tail_start
             self._position += length
@@ -87,16 +66,6 @@ class RangeReader(io.RawIOBase):
             raise found
         self._position += length
         return found.data
-
-    def readall(self) -> bytes:
-        """Read all that is left."""
-        return self.read()
-
-    def readinto(self, buffer: Any) -> int:
-        """Read up to the size of the buffer."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 class PartWriter(io.RawIOBase):

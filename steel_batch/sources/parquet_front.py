@@ -10,7 +10,6 @@ Source: parquet.thrift of apache/parquet-format.
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch.config import Limits
+from steel_batch.lake.seekable import Seekable
 from steel_batch.sources.image_column import is_leaf_of
 from steel_batch.sources.thrift import Compact
 
@@ -48,12 +48,12 @@ class TooMuchError(Exception):
     """A Parquet file exceeds a limit; the message is a phrase that names what exceeds it."""
 
 
-class Held(io.RawIOBase):
+class Held(Seekable):
     """A stream that can keep some bytes in memory until they are read, to fetch them only once."""
 
     def __init__(self, stream: BinaryIO, size_bytes: int) -> None:
-        self._stream, self.size_bytes = stream, size_bytes
-        self._position = 0
+        super().__init__(size_bytes)
+        self._stream = stream
         self._kept: dict[int, bytes] = {}
 
     def keep(self, start: int, length: int) -> memoryview:
@@ -66,30 +66,9 @@ class Held(io.RawIOBase):
         """Discard the bytes that are kept."""
         self._kept.clear()
 
-    def readable(self) -> bool:
-        """Yes."""
-        return True
-
-    def seekable(self) -> bool:
-        """Yes."""
-        return True
-
-    def tell(self) -> int:
-        """Return the offset of the next read."""
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move."""
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self.size_bytes}
-        self._position = base[whence] + offset
-        if self._position < 0:
-            raise ValueError(f"cannot seek to {self._position}")
-        return self._position
-
     def read(self, size: int | None = -1) -> bytes:
         """Read `size` bytes, fewer at the end."""
-        left = max(0, self.size_bytes - self._position)
-        size = left if size is None or size < 0 else min(size, left)
+        size = self.left_of(size)
         data = self._kept.get(self._position, b"")
         if len(data) == size and size:
             del self._kept[self._position]  # Arrow reads a column once
@@ -100,12 +79,6 @@ class Held(io.RawIOBase):
             data = self._stream.read(size)
         self._position += len(data)
         return data
-
-    def readinto(self, buffer: Any) -> int:
-        """Read as much as the buffer holds."""
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
 
 
 @dataclass(slots=True)

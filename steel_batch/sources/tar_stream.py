@@ -13,6 +13,7 @@ from typing import Final
 
 from steel_batch.config import LIMITS
 from steel_batch.lake import Lake
+from steel_batch.lake.seekable import Seekable
 from steel_batch.sources.magic import MAGIC_BYTES
 
 BLOCK_BYTES: Final = tarfile.BLOCKSIZE
@@ -33,7 +34,7 @@ _MAGIC_AT: Final = 257
 """Where it is in a header."""
 
 
-class HeaderStream(io.RawIOBase):
+class HeaderStream(Seekable):
     """A tar as a stream for tarfile: a window of bytes, moved by range requests.
 
     Args:
@@ -57,9 +58,9 @@ class HeaderStream(io.RawIOBase):
         read_through: bool = False,
         until: int | None = None,
     ) -> None:
-        self._lake, self._key, self._size_bytes, self._etag = lake, key, size_bytes, etag
+        super().__init__(size_bytes)
+        self._lake, self._key, self._etag = lake, key, etag
         self.header_bytes, self._read_bytes = header_bytes, 0
-        self._position = 0
         self._start, self._window = 0, b""
         self._read_through = read_through
         self._until = size_bytes if until is None else until
@@ -82,18 +83,6 @@ class HeaderStream(io.RawIOBase):
                 self._distance = distance
             self._distance += (distance - self._distance) / _AVERAGED
         self._member = position
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def seekable(self) -> bool:
-        """Return True."""
-        return True
-
-    def tell(self) -> int:
-        """The position of the next read."""
-        return self._position
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position from the beginning; makes no request."""
@@ -121,7 +110,7 @@ class HeaderStream(io.RawIOBase):
                 f"a header of {self._read_bytes:,} bytes, at most {self.header_bytes:,} are read "
                 "(limit tar-header-bytes)"
             )
-        first, last = self._position, min(self._position + size, self._size_bytes)
+        first, last = self._position, min(self._position + size, self.size_bytes)
         if last <= first:
             return b""
         if first < self._start or last > self._start + len(self._window):
@@ -135,7 +124,7 @@ class HeaderStream(io.RawIOBase):
 
         It may be content that looks like one, such as a member that is itself a tar.
         """
-        length, stop = READ_THROUGH_BYTES, min(stop, self._size_bytes)
+        length, stop = READ_THROUGH_BYTES, min(stop, self.size_bytes)
         while start < stop:
             self._fetch(start, min(length, stop - start))
             found = self._window.find(_MAGIC)
@@ -151,7 +140,7 @@ class HeaderStream(io.RawIOBase):
     def release(self) -> None:
         """Free the window, and read on behind `until`."""
         self._start, self._window = 0, b""
-        self._until = self._size_bytes
+        self._until = self.size_bytes
 
     def _is_header(self, block: int) -> bool:
         try:
@@ -172,6 +161,6 @@ class HeaderStream(io.RawIOBase):
 
     def _fetch(self, first: int, length: int) -> None:
         self._start, self._window = 0, b""  # freed before the next one is read
-        length = min(length, self._size_bytes - first)
+        length = min(length, self.size_bytes - first)
         self._window = self._lake.read(self._key, offset=first, length=length, etag=self._etag)
         self._start = first

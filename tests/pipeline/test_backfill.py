@@ -23,14 +23,7 @@ from steel_batch.tables.table_log import ensure_tables
 from steel_batch.tables.verify import verify
 from tests.cli.command_line import Command
 from tests.cli.conftest import steel_batch as steel_batch
-from tests.conftest import (
-    PATTERN,
-    cluster_address,
-    fill_lake,
-    group,
-    scope_of,
-    score_config,
-)
+from tests.conftest import PATTERN, cluster_address, fill_lake, group, scope_of, score_config
 from tests.interrupting import held_locks
 from tests.score_here import score_here
 
@@ -52,16 +45,6 @@ def _images_per_date(store: Lake) -> dict[str, int]:
 
 def _states(outcomes: list[DateOutcome]) -> Counter[str]:
     return Counter(outcome.state for outcome in outcomes)
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "images"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "store"))
 
 
 @pytest.mark.parametrize("num_dates", [6, 30])

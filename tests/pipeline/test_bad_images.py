@@ -38,16 +38,6 @@ def key_of(name: str) -> str:
     return f"line=1/date={DATE}/{name}.jpg"
 
 
-@pytest.fixture
-def images(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "images"))
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "store"))
-
-
 def outcomes(store: Lake) -> dict[str, str | None]:
     """Per image its code in the quarantine, or None for a row; each image once."""
     rows = [(row["image_key"], None) for row in committed_rows(store)]

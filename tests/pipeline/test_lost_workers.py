@@ -53,11 +53,6 @@ def undisturbed(
     return committed_rows(store)
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "store"))
-
-
 def _command(
     module: str, images: Lake, store: Lake, engine: Path, tmp_path: Path, **changes: object
 ) -> list[str]:
@@ -66,6 +61,14 @@ def _command(
     file = tmp_path / "config.json"
     file.write_text(json.dumps(dataclasses.asdict(config)))
     return [sys.executable, "-m", module, str(file)]
+
+
+def _score_once(images: Lake, store: Lake, engine: Path, tmp_path: Path) -> list[str]:
+    """What scores on the cluster that this process is connected to."""
+    address = cluster_address()
+    return _command(
+        "tests.pipeline.score_once", images, store, engine, tmp_path, ray_address=address
+    )
 
 
 def _wait_for_receipts(store: Lake, number: int, process: subprocess.Popen[str]) -> None:
@@ -90,14 +93,7 @@ def _workers(title: str) -> Iterator[int]:
 def test_the_driver_killed_after_a_receipt_loses_no_receipt(
     number: int, images: Lake, store: Lake, tiny_engine: Path, tmp_path: Path, undisturbed: Rows
 ) -> None:
-    command = _command(
-        "tests.pipeline.score_once",
-        images,
-        store,
-        tiny_engine,
-        tmp_path,
-        ray_address=cluster_address(),
-    )
+    command = _score_once(images, store, tiny_engine, tmp_path)
     with group([command]) as (process,):
         _wait_for_receipts(store, number, process)
         process.kill()
@@ -150,14 +146,7 @@ def test_a_killed_worker_costs_only_its_shards(
     tmp_path: Path,
     undisturbed: Rows,
 ) -> None:
-    command = _command(
-        "tests.pipeline.score_once",
-        images,
-        store,
-        tiny_engine,
-        tmp_path,
-        ray_address=cluster_address(),
-    )
+    command = _score_once(images, store, tiny_engine, tmp_path)
     with group([command]) as (process,):
         _wait_for_receipts(store, 2, process)
         victims = [pid for title in titles for pid in _workers(title)]

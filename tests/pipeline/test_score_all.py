@@ -36,11 +36,6 @@ def images(tmp_path: Path) -> Lake:
     return lake
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Lake:
-    return Lake(str(tmp_path / "store"))
-
-
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_all_dates_are_scored_by_one_actor_that_loads_the_engine_once(
