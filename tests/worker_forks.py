@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import importlib
+import importlib.util
 import json
 import os
 import runpy
@@ -27,17 +28,19 @@ from typing import Any
 from tests.forked_worker import server_address
 
 MODULES = (
-    "ray._private.workers.default_worker",  # what it imports: the rest of it is for `__main__`
-    "ray._private.arrow_serialization",
-    "ray.data",
-    "ray.data._internal.execution.operators.actor_pool_map_operator",
-    "ray.data._internal.issue_detection.issue_detector_manager",
+    "argparse",
+    "pydantic.types",
+    "pydantic.v1",
+    "ray.util.state",
     "steel_batch.cluster.check_machine",
     "steel_batch.cluster.merging",
     "steel_batch.cluster.read_stage",
     "steel_batch.cluster.score_stage",
     "steel_batch.cluster.stream",
 )
+"""What workers import, by public names: the last one imports Ray Data."""
+WORKER = "ray._private.workers.default_worker"
+"""The file that Ray starts where it is given none."""
 IDLE_SECONDS = 10.0
 BACKLOG = 256
 MOST_BYTES = 1 << 20
@@ -159,7 +162,9 @@ def work(arguments: list[str], environment: dict[str, str]) -> None:
     """Be the worker that Ray asked for."""
     import numpy as np
 
-    worker = Path(str(sys.modules[MODULES[0]].__file__))
+    found = importlib.util.find_spec(WORKER)
+    assert found is not None
+    worker = Path(str(found.origin))
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = [str(worker), *arguments]
