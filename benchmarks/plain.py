@@ -7,6 +7,10 @@
 Each decodes with the same decoder, infers with the same engine on one thread a process, encodes the
 masks as `score` does, and writes Parquet. None lists what is done already, checks its inputs,
 resumes after a crash or commits. `--ray-address` joins a cluster that is running.
+
+The engine is the file as it was exported, in a plain session of ONNX Runtime, with the options of
+`score`: one thread, no plan of its memory. What `score` changes in the graph while it loads it
+(`registry.few_channels`) is not done, unless `--same-session` asks the pool for it.
 """
 
 from __future__ import annotations
@@ -22,13 +26,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from steel_batch import schema
-from steel_batch.config import RuntimeSettings
-from steel_batch.engine.runtime import open_runtime
+from steel_batch.config import CPU_BATCH_SIZE
+from steel_batch.images.appearance import row_step
 from steel_batch.images.decode import decode_gray
+from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK
+from steel_batch.registry.graph import open_session
 from steel_batch.registry.versions import load_engine
 from steel_batch.scoring.describer import LocalDescriber
 from steel_batch.scoring.description import DEFECTS, joined
@@ -37,36 +44,48 @@ AT_ONCE = 32
 """Images of one call, and of one file that the pool writes."""
 
 
-class Scorer:
-    """The engine in one process, on one thread."""
+def plain_session(graph: bytes) -> onnxruntime.InferenceSession:
+    """A session of ONNX Runtime on one thread."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False
+    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def __init__(self) -> None:
+
+class Scorer:
+    """The engine in one process, on one thread.
+
+    Args:
+        same_session: Load the engine as `score` does.
+    """
+
+    def __init__(self, *, same_session: bool = False) -> None:
         engine = load_engine("demo", store=None)
-        settings = RuntimeSettings(runtime="onnxruntime", precision="auto", batch_size=None)
-        self._card = engine.card
-        self._runtime = open_runtime(engine, settings, num_threads=1)
-        shape_NHW = (self._runtime.batch_size, self._card.height, self._card.width)
-        self._describer = LocalDescriber(shape_NHW, self._card.post_process)
+        graph = engine.read_graph("fp32")
+        card = engine.card
+        self._session = (
+            open_session(graph, card, precision="fp32") if same_session else plain_session(graph)
+        )
+        self._images = np.zeros((CPU_BATCH_SIZE, 1, card.height, card.width), np.uint8)
+        shape_NHW = (CPU_BATCH_SIZE, card.height, card.width)
+        self._describer = LocalDescriber(shape_NHW, card.post_process)
 
     def score(self, names: Sequence[str], contents: Sequence[bytes]) -> pa.Table:
         """Defects of some images, as the column ``defects`` of `score` has them."""
-        size = self._runtime.batch_size
+        size, _, height, width = self._images.shape
         found = []
         for start in range(0, len(contents), size):
             batch = contents[start : start + size]
-            with self._runtime.acquire() as slot:
-                for place, content in enumerate(batch):
-                    slot.image_NHW[place] = decode_gray(content)
-                output = slot.infer(len(batch))
-                marked = np.flatnonzero(output.count_NC.any(axis=1))
-                self._describer.mask_NHW[: len(marked)] = output.mask_NHW[marked]
-                self._describer.sample_NHW[: len(batch)] = slot.sample_NHW[: len(batch)]
-                sizes = np.full((len(marked), 2), (self._card.height, self._card.width), np.int32)
-                found.append(
-                    self._describer.describe(
-                        marked.tolist(), sizes, output.peak_NC, output.count_NC
-                    )
-                )
+            for place, content in enumerate(batch):
+                self._images[place, 0] = decode_gray(content)
+            images = self._images[: len(batch)]
+            mask, peak, count = self._session.run([MASK, PEAK, COUNT], {IMAGE: images})
+            marked = np.flatnonzero(count.any(axis=1))
+            self._describer.mask_NHW[: len(marked)] = mask[marked, 0]
+            self._describer.sample_NHW[: len(batch)] = images[:, 0, :: row_step(height)]
+            sizes = np.full((len(marked), 2), (height, width), np.int32)
+            found.append(self._describer.describe(marked.tolist(), sizes, peak, count))
         num = len(names)
         return pa.table(
             {
@@ -79,26 +98,28 @@ class Scorer:
 
 
 @functools.cache
-def scorer() -> Scorer:
+def scorer(*, same_session: bool) -> Scorer:
     """The scorer of this process."""
-    return Scorer()
+    return Scorer(same_session=same_session)
 
 
-def score_files(number: int, files: Sequence[Path], out: Path) -> None:
+def score_files(number: int, files: Sequence[Path], out: Path, same_session: bool) -> None:
     """One call of the pool."""
     contents = [file.read_bytes() for file in files]
-    table = scorer().score([str(file) for file in files], contents)
+    table = scorer(same_session=same_session).score([str(file) for file in files], contents)
     pq.write_table(table, out / f"{number:05d}.parquet", compression="zstd")
 
 
-def run_pool(lake: Path, out: Path) -> None:
+def run_pool(lake: Path, out: Path, *, same_session: bool) -> None:
     """A loop over the files, a process for each core."""
     out.mkdir(parents=True)
     files = sorted(lake.rglob("*.jpg"))
     parts = [files[start : start + AT_ONCE] for start in range(0, len(files), AT_ONCE)]
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
         pool.starmap(
-            score_files, [(number, part, out) for number, part in enumerate(parts)], chunksize=1
+            score_files,
+            [(number, part, out, same_session) for number, part in enumerate(parts)],
+            chunksize=1,
         )
 
 
@@ -167,9 +188,10 @@ def main() -> None:
     parser.add_argument("lake", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--ray-address")
+    parser.add_argument("--same-session", action="store_true")
     args: Any = parser.parse_args()
     if args.side == "pool":
-        run_pool(args.lake, args.out)
+        run_pool(args.lake, args.out, same_session=args.same_session)
     elif args.side == "ray":
         run_ray(args.lake, args.out, args.ray_address)
     else:

@@ -2,7 +2,9 @@
 
 Sides: `score`; an earlier build if `--before` gives its folder; and those of `benchmarks.plain`: a
 loop with a pool of processes, Ray Data, and Daft if `--daft-python` gives a Python that has it and
-what this package needs. All have the same images, engine and cores, and write Parquet.
+what this package needs. All have the same images, engine and cores, and write Parquet. Only
+`score` has the engine's graph as `registry.few_channels` changes it, since that is part of what it
+does with an engine; the side `pool_same` is the pool with the same session.
 
 `whole` is the time of the command; `first` ends with the first receipt or batch; `steady` is the
 sum over the processes that score: images/s of each from its own first batch to its last. From the
@@ -23,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -99,12 +101,16 @@ def run_score(build: Path, lake: Path, folder: Path, figures: Figures) -> dict[s
     return rows_of(sorted(store.glob("predictions/**/*.parquet")), "image_key")
 
 
-def run_plain(side: str, python: str, lake: Path, folder: Path, figures: Figures) -> dict[str, Any]:
+def run_plain(
+    side: str, python: str, lake: Path, folder: Path, figures: Figures, *, flags: Sequence[str] = ()
+) -> dict[str, Any]:
     """One run of a side of `benchmarks.plain`."""
     out = folder / "rows"
     shutil.rmtree(out, ignore_errors=True)
     of_date = str(lake / "line=1" / f"date={DATE}")
-    began, seconds = timed([python, "-m", "benchmarks.plain", side, of_date, str(out)], ROOT)
+    began, seconds = timed(
+        [python, "-m", "benchmarks.plain", side, of_date, str(out), *flags], ROOT
+    )
     files = sorted(out.rglob("*.parquet"))
     rows = pa.concat_tables(pq.read_table(file, columns=["at", "process"]) for file in files)
     moments, processes = rows["at"].to_numpy(), rows["process"].to_numpy()
@@ -133,6 +139,9 @@ def main() -> None:
         sides: dict[str, Callable[[Figures], dict[str, Any]]] = {
             "score": partial(run_score, ROOT, lake, folder),
             "pool": partial(run_plain, "pool", sys.executable, lake, folder),
+            "pool_same": partial(
+                run_plain, "pool", sys.executable, lake, folder, flags=["--same-session"]
+            ),
             "ray_data": partial(run_plain, "ray", sys.executable, lake, folder),
         }
         if args.before is not None:
@@ -173,12 +182,15 @@ def main() -> None:
                 k: v for side, figures in measured.items() for k, v in figures.medians(side).items()
             },
             **ratios,
-            "steady_to_pool": round(
-                statistics.median(
-                    a / b for a, b in zip(ours.steady, measured["pool"].steady, strict=True)
-                ),
-                2,
-            ),
+            **{
+                f"steady_to_{side}": round(
+                    statistics.median(
+                        a / b for a, b in zip(ours.steady, measured[side].steady, strict=True)
+                    ),
+                    2,
+                )
+                for side in ("pool", "pool_same")
+            },
         },
     )
 

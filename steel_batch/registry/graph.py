@@ -8,6 +8,7 @@ import onnxruntime as ort
 
 from steel_batch.errors import EngineError
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
+from steel_batch.registry.few_channels import resize_few_channels
 from steel_batch.registry.self_contained import check_self_contained
 
 _TYPES: Final = {
@@ -33,6 +34,7 @@ def open_session(graph: bytes, card: Card, *, precision: str) -> ort.InferenceSe
         EngineError: It cannot be loaded, or its tensors differ; the message names each one.
     """
     check_self_contained(graph, name=f"the {precision} graph of engine {card.name}")
+    graph = resize_few_channels(graph, num_classes=len(card.classes))
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -3,21 +3,18 @@
 A tensor of a graph may store its values in another file. ONNX Runtime and TensorRT would read that
 file, by a path that the graph chooses, on the machine that loads it, and its bytes would become
 part of what the engine computes. So such a graph is refused before anything loads it. The file is
-parsed as protobuf wire format (onnx.proto): scoring needs no ONNX library, and none is trusted with
-this check.
+parsed as protobuf (onnx.proto): no ONNX library is trusted with this check.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Final
 
 from steel_batch.errors import EngineError
+from steel_batch.registry.protobuf import fields
 
 MAX_DEPTH: Final = 64
 """Limit of nested messages; loops and branches of real models need only a few."""
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_FIXED: Final = {_FIXED64: 8, _FIXED32: 4}
 _EXTERNAL: Final = {13, 14}
 """Field numbers of `external_data` and `data_location` in a TensorProto."""
 _PARTS: Final[dict[str, dict[int, str]]] = {
@@ -55,7 +52,7 @@ def _walk(message: memoryview, kind: str, name: str, *, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise ValueError(f"its messages are nested deeper than {MAX_DEPTH}")
     parts = _PARTS[kind]
-    for number, value in _fields(message):
+    for number, value, _ in fields(message):
         if kind == "tensor" and number in _EXTERNAL and (number == 13 or value != 0):
             raise EngineError(
                 f"{name} stores values of a tensor in another file (external data) and is not "
@@ -64,38 +61,3 @@ def _walk(message: memoryview, kind: str, name: str, *, depth: int) -> None:
             )
         if number in parts and isinstance(value, memoryview):
             _walk(value, parts[number], name, depth=depth + 1)
-
-
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield a message's fields: bytes if they have a length, else the number of a varint."""
-    position = 0
-    while position < len(message):
-        key, position = _varint(message, position)
-        number, wire = key >> 3, key & 7
-        value: memoryview | int
-        if wire == _VARINT:
-            value, position = _varint(message, position)
-        elif wire == _BYTES:
-            length, position = _varint(message, position)
-            value = message[position : position + length]
-            if len(value) < length:
-                raise ValueError("it is cut off")
-            position += length
-        elif wire in _FIXED:
-            value = message[position : position + _FIXED[wire]]
-            position += _FIXED[wire]
-        else:
-            raise ValueError(f"it has a field of wire type {wire}")
-        yield number, value
-
-
-def _varint(message: memoryview, position: int) -> tuple[int, int]:
-    """Read the number at a position; return it and where it ends."""
-    result = 0
-    for shift in range(0, 70, 7):
-        byte = message[position]
-        position += 1
-        result |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return result, position
-    raise ValueError("it has a number of more than 64 bits")
