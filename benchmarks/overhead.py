@@ -3,7 +3,9 @@
 The loop is what one would write first: read, decode, infer in batches, in one process with every
 core given to ONNX Runtime; no rows, no run-lengths, no output. `score` does all of its work. Both
 are timed in steady state, in one process tree, in turns; start-up is stated apart. So is what the
-engine does with images that are decoded already, each core with a batch of its own: the limit.
+engine does with images that are decoded already, each core with a batch of its own: the limit. The
+loop runs the engine's file as it was exported; `score` changes one Resize of it while it loads it
+(`registry.few_channels`), which is part of what is compared.
 
     python -m benchmarks.overhead [--num-images 800] [--rounds 3]
 """
