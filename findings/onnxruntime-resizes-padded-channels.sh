@@ -9,9 +9,9 @@
 # half_pixel does (where the output is larger than one pixel). With up to about six channels
 # pytorch_half_pixel is faster; with 16, half_pixel is. There is no session option for it.
 #
-# Seen on 2026-11-30 with onnxruntime 1.32.0, onnx 1.23.2, NumPy 2.3.5, Python 3.11, x86-64 Linux with
-# AVX-512; a 1x1 convolution of 16 channels and a Resize by 4 to 1024x1024, one thread; ratio of the
-# CPU times half_pixel / pytorch_half_pixel, and what the optimised graph resizes with:
+# Seen on 2026-11-30 with onnxruntime 1.32.0, onnx 1.23.2, NumPy 2.3.5, Python 3.11, x86-64 Linux
+# with AVX-512; a 1x1 convolution of 16 channels and a Resize by 4 to 1024x1024, one thread; ratio
+# of the CPU times half_pixel / pytorch_half_pixel, and what the optimised graph resizes with:
 #   1 channels 4.9 Upsample/Resize equal
 #   4 channels 1.8 Upsample/Resize equal
 #   16 channels 0.6 Upsample/Resize equal
