@@ -19,7 +19,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,7 +32,7 @@ from benchmarks.gpu.score import SHARD, shards
 from benchmarks.machine import keep
 from steel_batch.cluster.pool import ON_GPU
 from steel_batch.config import DECODER, DECODES_ON, DecodeSettings
-from steel_batch.engine.contract import Output, Provenance
+from steel_batch.engine.contract import Figures, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
@@ -57,8 +57,8 @@ class PretendSlot:
     ) -> None:
         self.image_NHW = np.zeros((len(masks), *masks[0].shape), np.uint8)
         counts = [[np.count_nonzero(m >> c & 1) for c in range(4)] for m in masks]
-        self._output = Output(
-            mask_NHW=np.stack(masks),
+        self._mask_NHW = np.stack(masks)
+        self._figures = Figures(
             peak_NC=np.full((len(masks), 4), 0.9, np.float32),
             count_NC=np.array(counts, np.float32),
         )
@@ -69,19 +69,15 @@ class PretendSlot:
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         return frozenset(jpegs) if self._decodes else frozenset()
 
-    def infer(self, num_images: int) -> Output:
+    def infer(self, num_images: int) -> Figures:
         with self._device:
             time.sleep(self._seconds)
-        output = self._output
-        return Output(
-            mask_NHW=output.mask_NHW[:num_images],
-            peak_NC=output.peak_NC[:num_images],
-            count_NC=output.count_NC[:num_images],
-        )
+        figures = self._figures
+        return Figures(peak_NC=figures.peak_NC[:num_images], count_NC=figures.count_NC[:num_images])
 
-    @property
-    def sample_NHW(self) -> np.ndarray:
-        return self.image_NHW[:, ::16]
+    def copy_out(self, places: Sequence[int], mask_NHW: np.ndarray, sample_NHW: np.ndarray) -> None:
+        np.take(self._mask_NHW, places, axis=0, out=mask_NHW, mode="clip")
+        sample_NHW[:] = self.image_NHW[: len(sample_NHW), ::16]
 
 
 class PretendEngine:
@@ -111,6 +107,9 @@ class PretendEngine:
 
     def acquire(self) -> AbstractContextManager[Any]:
         return self._ring.acquire()
+
+    def register(self, memory: np.ndarray) -> None:
+        """Nothing copies to it directly."""
 
     def close(self) -> None:
         self._ring.close()

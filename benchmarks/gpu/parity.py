@@ -25,7 +25,7 @@ from onnx import numpy_helper
 
 from benchmarks.machine import describe_machine
 from steel_batch.config import RuntimeSettings
-from steel_batch.engine.contract import Runtime
+from steel_batch.engine.contract import Runtime, infer_all
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake
@@ -41,9 +41,9 @@ def run(runtime: Runtime, images: list[np.ndarray]) -> tuple[np.ndarray, np.ndar
         with runtime.acquire() as slot:
             for i, image in enumerate(batch):
                 slot.image_NHW[i] = image
-            output = slot.infer(len(batch))
-            masks.append(output.mask_NHW.copy())
-            peaks.append(output.peak_NC.copy())
+            output = infer_all(slot, len(batch))
+            masks.append(output.mask_NHW)
+            peaks.append(output.peak_NC)
     return np.concatenate(masks), np.concatenate(peaks)
 
 

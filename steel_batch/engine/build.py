@@ -34,7 +34,7 @@ from steel_batch.engine.compiler import (
     graph_precision,
     is_strongly_typed,
 )
-from steel_batch.engine.contract import Output
+from steel_batch.engine.contract import Output, infer_all
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt
 from steel_batch.engine.onnxruntime import OrtRuntime
@@ -247,19 +247,11 @@ def _run(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) ->
 
 
 def _infer(runtime: OrtRuntime | TrtRuntime, images_NHW: npt.NDArray[np.uint8]) -> Output:
-    """Run one batch and return a copy of its output.
-
-    Pinned memory is freed with its last array, so only the runtime may keep arrays of it.
-    """
+    """Run one batch."""
     num = len(images_NHW)
     with runtime.acquire() as slot:
         slot.image_NHW[:num] = images_NHW
-        said = slot.infer(num)
-        return Output(
-            mask_NHW=said.mask_NHW.copy(),
-            peak_NC=said.peak_NC.copy(),
-            count_NC=said.count_NC.copy(),
-        )
+        return infer_all(slot, num)
 
 
 def compare(expected: Output, found: Output, *, precision: str, engine: str) -> dict[str, Any]:

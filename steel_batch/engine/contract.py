@@ -15,7 +15,7 @@ afterwards and are part of the card (`registry.card`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -25,8 +25,16 @@ import numpy.typing as npt
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Figures:
+    """Peaks and counts of one batch; views that are valid until the slot is released."""
+
+    peak_NC: npt.NDArray[np.float32]
+    count_NC: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Output:
-    """Output of the graph for one batch; views that are valid until the slot is released."""
+    """All that the graph answers for one batch, in arrays of its own; see `infer_all`."""
 
     mask_NHW: npt.NDArray[np.uint8]
     peak_NC: npt.NDArray[np.float32]
@@ -47,7 +55,7 @@ class Provenance:
 
 
 class Slot(Protocol):
-    """Buffers of one batch in flight: optionally `load_jpegs`, fill `image_NHW`, then `infer`."""
+    """Buffers of one batch in flight: `load_jpegs`, fill `image_NHW`, `infer`, then `copy_out`."""
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
@@ -70,12 +78,26 @@ class Slot(Protocol):
             The indices that need no pixels; `infer` takes the others from `image_NHW`.
         """
 
-    def infer(self, num_images: int) -> Output:
-        """Run the engine on the first `num_images` images and wait, without holding the GIL."""
+    def infer(self, num_images: int) -> Figures:
+        """Run the engine on the first `num_images` images and wait, without holding the GIL.
 
-    @property
-    def sample_NHW(self) -> npt.NDArray[np.uint8]:
-        """Every `appearance.row_step`-th row of the images of the last `infer`, as it saw them."""
+        Masks remain where the engine wrote them, as most of them are empty.
+        """
+
+    def copy_out(
+        self,
+        places: Sequence[int],
+        mask_NHW: npt.NDArray[np.uint8],
+        sample_NHW: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Copy masks and rows of the images of the last `infer`, and wait without the GIL.
+
+        Args:
+            places: Indices of the images whose masks are copied, ascending.
+            mask_NHW: Where to write them, one after the other; as many as `places`.
+            sample_NHW: Where to write every `appearance.row_step`-th row of the batch's first
+                images, as the engine saw them: of as many images as this has; None: nowhere.
+        """
 
 
 class Runtime(Protocol):
@@ -100,5 +122,23 @@ class Runtime(Protocol):
     def acquire(self) -> AbstractContextManager[Slot]:
         """Wait for a free slot and hold it for a `with` block."""
 
+    def register(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Prepare memory as a target of `copy_out`: a device then writes to it directly.
+
+        Args:
+            memory: Contiguous; it is kept until the runtime is closed.
+        """
+
     def close(self) -> None:
         """Free everything; idempotent."""
+
+
+def infer_all(slot: Slot, num_images: int) -> Output:
+    """Run the engine on the first `num_images` images of a slot and copy all that it answers."""
+    figures = slot.infer(num_images)
+    _, height, width = slot.image_NHW.shape
+    mask_NHW = np.empty((num_images, height, width), np.uint8)
+    slot.copy_out(range(num_images), mask_NHW)
+    return Output(
+        mask_NHW=mask_NHW, peak_NC=figures.peak_NC.copy(), count_NC=figures.count_NC.copy()
+    )

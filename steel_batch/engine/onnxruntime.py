@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from steel_batch.engine.contract import Output, Provenance
+from steel_batch.engine.contract import Figures, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
@@ -76,6 +76,9 @@ class OrtRuntime:
         """Wait for a free slot."""
         return self._ring.acquire()
 
+    def register(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Do nothing: masks are in this process's memory already."""
+
     def close(self) -> None:
         """Wait for the batches in flight; the session is freed with the last slot."""
         self._ring.close()
@@ -87,6 +90,7 @@ class OrtSlot:
     def __init__(self, session: ort.InferenceSession, shape: tuple[int, int, int, int]) -> None:
         self._session = session
         self._input = np.zeros(shape, np.uint8)
+        self._mask_NHW = np.zeros((0, *shape[2:]), np.uint8)
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
@@ -101,14 +105,22 @@ class OrtSlot:
         """Load nothing: pixels come from the CPU."""
         return frozenset()
 
-    def infer(self, num_images: int) -> Output:
+    def infer(self, num_images: int) -> Figures:
         """Run the graph on the first images."""
         mask, peak, count = self._session.run(
             [MASK, PEAK, COUNT], {IMAGE: self._input[:num_images]}
         )
-        return Output(mask_NHW=mask[:, 0], peak_NC=peak, count_NC=count)
+        self._mask_NHW = mask[:, 0]
+        return Figures(peak_NC=peak, count_NC=count)
 
-    @property
-    def sample_NHW(self) -> npt.NDArray[np.uint8]:
-        """Some rows of the batch's images."""
-        return self.image_NHW[:, :: row_step(self._input.shape[2])]
+    def copy_out(
+        self,
+        places: Sequence[int],
+        mask_NHW: npt.NDArray[np.uint8],
+        sample_NHW: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Copy masks and rows of the last batch's images."""
+        np.take(self._mask_NHW, places, axis=0, out=mask_NHW, mode="clip")
+        if sample_NHW is not None:
+            step = row_step(self._input.shape[2])
+            sample_NHW[:] = self.image_NHW[: len(sample_NHW), ::step]

@@ -15,6 +15,9 @@ from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, Final
 
+import numpy as np
+import numpy.typing as npt
+
 from steel_batch.engine.compiled_plans import Machine
 from steel_batch.engine.contract import Provenance
 from steel_batch.engine.gpu import open_gpu
@@ -73,6 +76,7 @@ class TrtRuntime:
         self._gpu = open_gpu()
         self._runtime: Any = None
         self._cuda_engine: Any = None
+        self._registered: list[npt.NDArray[np.uint8]] = []
         slots: list[TrtSlot] = []
         self._logger.take_errors()
         try:
@@ -140,6 +144,15 @@ class TrtRuntime:
         """Wait for a free slot."""
         return self._ring.acquire()
 
+    def register(self, memory: npt.NDArray[np.uint8]) -> None:
+        """Let the GPU write to memory directly; if the driver refuses, it copies once more."""
+        cuda = self._gpu.cuda
+        try:
+            with self._gpu.current():
+                self._registered.append(cuda.register_host_memory(memory))
+        except cuda.Error as error:
+            log.info("masks are copied twice: memory cannot be registered (%s)", error)
+
     def close(self) -> None:
         """Wait for the batches in flight and free the GPU's memory; idempotent, never raises."""
         slots = self._ring.close()
@@ -182,6 +195,7 @@ class TrtRuntime:
                     traceback.clear_frames(error.__traceback__)
                 while slots:
                     slots.pop().free()
+                self._registered.clear()
                 self._cuda_engine = None
                 self._runtime = None
         except self._gpu.cuda.Error as error:  # after a fault, only exit frees memory

@@ -8,22 +8,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-from collections.abc import Collection, Mapping
-from typing import Any, Final
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from steel_batch.engine.contract import Output
+from steel_batch.engine.contract import Figures
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu
 from steel_batch.engine.nvjpeg import GpuDecoder
 from steel_batch.engine.recording import LaunchError, Recording, RecordingError
 from steel_batch.errors import DeviceError, EngineError
 from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
-
-SAMPLE: Final = "sample"
-"""Host memory for some rows of each image; no tensor of the graph."""
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +65,7 @@ class TrtSlot:
         self._tried_recording = False
         self._host: dict[str, npt.NDArray[Any]] = {}
         self._device: dict[str, Any] = {}
-        self._copy_sample: Any = None
+        self._copy_rows: Any = None
         self._decoder: GpuDecoder | None = None
         self._loaded: Mapping[int, Any] = {}
         try:
@@ -119,41 +117,66 @@ class TrtSlot:
             ) from error
         return frozenset(self._loaded)
 
-    def infer(self, num_images: int) -> Output:
-        """Copy in what `load_jpegs` did not load, run, copy out, and wait without the GIL.
+    def infer(self, num_images: int) -> Figures:
+        """Copy in what `load_jpegs` did not load, run, and wait without the GIL.
 
         Raises:
             DeviceError: The GPU failed; this process cannot use it any more.
             EngineError: TensorRT cannot start the batch.
         """
         try:
-            with self._gpu.current():
+            with self._waiting("scored a batch"):
                 self._enqueue(num_images)
+        finally:
+            self._loaded = {}
+        return Figures(
+            peak_NC=self._host[PEAK][:num_images], count_NC=self._host[COUNT][:num_images]
+        )
+
+    def copy_out(
+        self,
+        places: Sequence[int],
+        mask_NHW: npt.NDArray[np.uint8],
+        sample_NHW: npt.NDArray[np.uint8] | None = None,
+    ) -> None:
+        """Copy masks and rows of the last batch's images, and wait without the GIL.
+
+        The GPU writes to registered memory directly; the driver copies once more into any other.
+
+        Raises:
+            DeviceError: The GPU failed; this process cannot use it any more.
+        """
+        address, done = int(self._device[MASK]), 0
+        with self._waiting("copied masks"):
+            for run in runs(places):
+                part_NHW = mask_NHW[done : done + len(run)]
+                start = address + run.start * mask_NHW[0].nbytes
+                self._gpu.cuda.memcpy_dtoh_async(part_NHW, start, self._stream)
+                done += len(run)
+            if sample_NHW is not None:
+                copy = self._copy_rows
+                copy.set_dst_host(sample_NHW)
+                copy.height = sample_NHW.shape[0] * sample_NHW.shape[1]
+                copy(self._stream)
+
+    @contextlib.contextmanager
+    def _waiting(self, work: str) -> Iterator[None]:
+        """Wait for the work that a `with` block puts on the stream."""
+        try:
+            with self._gpu.current():
+                yield
                 self._done.record(self._stream)
                 self._done.synchronize()
         except (self._gpu.cuda.Error, LaunchError) as error:
             raise DeviceError(
-                f"{self._gpu.name} failed while it scored a batch: {error}. Check `nvidia-smi` and "
-                "the kernel's log, then run the same command again."
+                f"{self._gpu.name} failed while it {work}: {error}. Check `nvidia-smi` and the "
+                "kernel's log, then run the same command again."
             ) from error
         except BaseException:
             # Work in the stream may still read the next batch's pixels, or write its masks.
             with contextlib.suppress(self._gpu.cuda.Error), self._gpu.current():
                 self._stream.synchronize()
             raise
-        finally:
-            self._loaded = {}
-        return Output(
-            mask_NHW=self._host[MASK][:num_images, 0],
-            peak_NC=self._host[PEAK][:num_images],
-            count_NC=self._host[COUNT][:num_images],
-        )
-
-    @property
-    def sample_NHW(self) -> npt.NDArray[np.uint8]:
-        """Some rows of the images of the last `infer`, also of those that the GPU decoded."""
-        rows: npt.NDArray[np.uint8] = self._host[SAMPLE]
-        return rows
 
     def free(self) -> None:
         """Free the slot's memory; the GPU's context is current.
@@ -171,7 +194,7 @@ class TrtSlot:
             memory.free()
         self._device.clear()
         self._host.clear()
-        self._copy_sample = None
+        self._copy_rows = None
         self._stream = self._done = None
 
     def _set_up(self, cuda_engine: Any, card: Card, batch_size: int) -> None:
@@ -180,16 +203,13 @@ class TrtSlot:
         scores = (batch_size, len(card.classes))
         shapes = {IMAGE: image, MASK: image, PEAK: scores, COUNT: scores}
         for name, shape in shapes.items():
-            dtype = np.float32 if shape is scores else np.uint8
-            self._host[name] = cuda.pagelocked_zeros(shape, dtype)
-            self._device[name] = cuda.mem_alloc(self._host[name].nbytes)
-        step = row_step(card.height)
-        sample_NHW = cuda.pagelocked_zeros((batch_size, card.height // step, card.width), np.uint8)
-        self._host[SAMPLE] = sample_NHW
-        self._copy_sample = copy = cuda.Memcpy2D()
+            dtype = np.dtype(np.float32 if shape is scores else np.uint8)
+            self._device[name] = cuda.mem_alloc(math.prod(shape) * dtype.itemsize)
+            if name != MASK:
+                self._host[name] = cuda.pagelocked_zeros(shape, dtype)
+        self._copy_rows = copy = cuda.Memcpy2D()
         copy.set_src_device(int(self._device[IMAGE]))
-        copy.set_dst_host(sample_NHW)
-        copy.src_pitch, copy.dst_pitch = step * card.width, card.width
+        copy.src_pitch, copy.dst_pitch = row_step(card.height) * card.width, card.width
         copy.width_in_bytes = card.width
         self._stream = cuda.Stream(NON_BLOCKING)
         self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC | cuda.event_flags.DISABLE_TIMING)
@@ -221,7 +241,7 @@ class TrtSlot:
             self._record()  # after a batch, because TensorRT sets itself up in its first one
 
     def _run(self, num_images: int) -> None:
-        """Put the network and the copies of its outputs on the stream."""
+        """Put the network and the copies of its figures on the stream."""
         cuda, stream = self._gpu.cuda, self._stream
         if not self._context.execute_async_v3(stream.handle):
             reasons = self._logger.take_errors() or ["it gives no reason"]
@@ -229,10 +249,8 @@ class TrtSlot:
                 f"TensorRT cannot start a batch: {'; '.join(reasons)}. Check `nvidia-smi`, then "
                 "run the same command again."
             )
-        for name in (MASK, PEAK, COUNT):
+        for name in (PEAK, COUNT):
             cuda.memcpy_dtoh_async(self._host[name][:num_images], self._device[name], stream)
-        self._copy_sample.height = num_images * self._host[SAMPLE].shape[1]
-        self._copy_sample(stream)
 
     def _record(self) -> None:
         """Record a full batch, so that each later one is launched by a single call."""
@@ -252,3 +270,10 @@ def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:
         for before, after in itertools.pairwise(edges)
         if after > before + 1
     ]
+
+
+def runs(places: Sequence[int]) -> list[range]:
+    """Ascending places, as ranges of contiguous ones."""
+    breaks = [k for k in range(1, len(places)) if places[k] != places[k - 1] + 1]
+    edges = itertools.pairwise([0, *breaks, len(places)])
+    return [range(places[a], places[b - 1] + 1) for a, b in edges if b > a]

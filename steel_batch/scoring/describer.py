@@ -121,14 +121,18 @@ class ChildDescriber:
             os.close(self._file)
             raise
 
-    def allocate(self, shape_NHW: tuple[int, int, int], num_classes: int) -> None:
+    def allocate(self, shape_NHW: tuple[int, int, int], num_classes: int) -> Masks:
         """Make the memory for a batch, before the first one.
 
         Args:
             shape_NHW: Shape of a batch of masks.
             num_classes: Number of classes in its scores.
+
+        Returns:
+            All of that memory, as bytes.
         """
         self._shared = _Shared(self._file, shape_NHW, num_classes)
+        return self._shared.memory
 
     @property
     def mask_NHW(self) -> Masks:
@@ -186,12 +190,12 @@ class _Shared:
         num_rows = shape_NHW[1] + _sample_shape(shape_NHW)[1]
         num_bytes = shape_NHW[0] * (8 * num_classes + 12 + num_rows * shape_NHW[2])
         os.ftruncate(file, num_bytes)
-        memory = mmap.mmap(file, num_bytes)
+        self.memory: Masks = np.frombuffer(mmap.mmap(file, num_bytes), np.uint8)
         num, position = shape_NHW[0], 0
 
         def take(dtype: Any, *shape: int) -> npt.NDArray[Any]:
             nonlocal position
-            array = np.frombuffer(memory, dtype, int(np.prod(shape)), position).reshape(shape)
+            array = np.frombuffer(self.memory, dtype, int(np.prod(shape)), position).reshape(shape)
             position += array.nbytes
             return array
 

@@ -20,9 +20,10 @@ from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from steel_batch.config import INFER_SECONDS, LIMITS, DecodeSettings, Limits
-from steel_batch.engine.contract import Output, Runtime, Slot
+from steel_batch.engine.contract import Figures, Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
@@ -38,6 +39,7 @@ from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.writer import LocalWriter, Writer
 
 Done = TypeVar("Done")
+Pixels = npt.NDArray[np.uint8]
 
 BATCHES_PER_SLOT: Final = 2
 """On a GPU: one batch in the slot, one whose masks are being described."""
@@ -99,7 +101,7 @@ class ShardScorer:
         self._batches = ThreadPoolExecutor(num_batches, "batch")
         shape_NHW = (runtime.batch_size, card.height, card.width)
         for child in children.describers:
-            child.allocate(shape_NHW, len(card.classes))
+            runtime.register(child.allocate(shape_NHW, len(card.classes)))
         self._children = children
         self._describers = SlotRing[Describer](
             children.describers
@@ -241,7 +243,7 @@ class ShardScorer:
     def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
         return work(subject) if self._watchdog is None else self._watchdog.decode(work, subject)
 
-    def _infer(self, slot: Slot, num: int, *, decodes: bool) -> Output:
+    def _infer(self, slot: Slot, num: int, *, decodes: bool) -> Figures:
         """Score a batch; with images that a GPU decodes, which is done when the batch is."""
         if self._watchdog is None:
             return slot.infer(num)
@@ -276,23 +278,30 @@ class ShardScorer:
                 decoders = [slot.jpeg_decoder] * num
                 for place, shape in zip(rest, found, strict=True):
                     shapes[place], decoders[place] = shape, None
-                output = self._infer(slot, num, decodes=bool(loaded))
-                peak_NC, count_NC = output.peak_NC.copy(), output.count_NC.copy()
+                figures = self._infer(slot, num, decodes=bool(loaded))
+                peak_NC, count_NC = figures.peak_NC.copy(), figures.count_NC.copy()
                 for place in np.flatnonzero(~np.isfinite(peak_NC).all(axis=1)).tolist():
                     shapes[place] = self._no_number(shapes[place])
                 for place, shape in enumerate(shapes):
                     if isinstance(shape, ImageError):
                         count_NC[place] = 0
-                marked = np.flatnonzero(count_NC.any(axis=1))
+                places = np.flatnonzero(count_NC.any(axis=1)).tolist()
                 # The slot takes another batch while the masks of this one are described.
                 describer = held.enter_context(self._describers.acquire())
-                masks_NHW = describer.mask_NHW[: len(marked)]
-                np.take(output.mask_NHW, marked, axis=0, out=masks_NHW, mode="clip")
-                describer.sample_NHW[:num] = slot.sample_NHW[:num]
-            places = marked.tolist()
+                masks_NHW = describer.mask_NHW[: len(places)]
+                self._copy_out(slot, places, masks_NHW, describer.sample_NHW[:num])
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             stream = describer.describe(places, sizes, peak_NC, count_NC)
         return Scores(shapes=shapes, peak_NC=peak_NC, described=[stream], gpu_decoders=decoders)
+
+    def _copy_out(
+        self, slot: Slot, places: list[int], masks_NHW: Pixels, sample_NHW: Pixels
+    ) -> None:
+        copy = partial(slot.copy_out, places, masks_NHW)
+        if self._watchdog is None:
+            copy(sample_NHW)
+        else:
+            self._watchdog.infer(copy, sample_NHW)
 
     def _no_number(self, shape: Shape | ImageError) -> ImageError:
         """The error of an image whose peaks are not numbers: no pixel exceeds a threshold then."""

@@ -35,6 +35,10 @@ class Calls:
         """The plans on the GPU."""
         self.decoding, self.most_decoding = 0, 0
         """Batches in nvJPEG, now and at most."""
+        self.registered: list[tuple[int, int]] = []
+        """Addresses and sizes of host memory that the GPU may write to."""
+        self.copied: list[tuple[int, int]] = []
+        """Addresses and sizes of the host memory that copies were made to."""
         self.captured: list[Callable[[], Any]] | None = None
         """The work of a stream that is being recorded."""
         self.graphs: dict[int, list[Callable[[], Any]]] = {}
@@ -166,6 +170,11 @@ class FakeDriver:
     def pagelocked_zeros(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return np.zeros(shape, dtype)
 
+    def register_host_memory(self, array: np.ndarray) -> np.ndarray:
+        self._calls.call("register_host_memory")
+        self._calls.registered.append((array.ctypes.data, array.nbytes))
+        return array
+
     def mem_alloc(self, num_bytes: int) -> FakeMemory:
         return FakeMemory(num_bytes)
 
@@ -179,6 +188,7 @@ class FakeDriver:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
 
     def memcpy_dtoh_async(self, array: np.ndarray, memory: Any, stream: FakeStream) -> None:
+        self._calls.copied.append((array.ctypes.data, array.nbytes))
         self._calls.enqueue(lambda: ctypes.memmove(array.ctypes.data, int(memory), array.nbytes))
 
     def Memcpy2D(self) -> FakeMemcpy2D:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from steel_batch.engine.contract import infer_all
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import EngineError
 from steel_batch.registry.card import Card
@@ -40,7 +41,7 @@ def test_masks_peaks_and_counts_are_what_the_graph_defines() -> None:
     runtime = open_tiny(batch_size=10)
     with runtime.acquire() as slot:
         slot.image_NHW[:] = IMAGES_NHW
-        output = slot.infer(10)
+        output = infer_all(slot, 10)
     for image_HW, mask_HW, peak_C, count_C in zip(
         IMAGES_NHW, output.mask_NHW, output.peak_NC, output.count_NC, strict=True
     ):
@@ -60,11 +61,11 @@ def test_a_batch_that_is_not_full_gives_only_its_images() -> None:
     with runtime.acquire() as slot:
         slot.image_NHW[:] = 255
         slot.image_NHW[:3] = IMAGES_NHW[:3]
-        output = slot.infer(3)
+        output = infer_all(slot, 3)
     assert output.mask_NHW.shape == (3, 64, 160)
     with runtime.acquire() as slot:
         slot.image_NHW[0] = IMAGES_NHW[2]
-        assert (slot.infer(1).mask_NHW[0] == output.mask_NHW[2]).all()
+        assert (infer_all(slot, 1).mask_NHW[0] == output.mask_NHW[2]).all()
     runtime.close()
 
 
@@ -74,12 +75,12 @@ def test_threads_do_not_see_each_others_images() -> None:
         expected = []
         for image_HW in IMAGES_NHW:
             slot.image_NHW[0] = image_HW
-            expected.append(slot.infer(1).mask_NHW[0].copy())
+            expected.append(infer_all(slot, 1).mask_NHW[0].copy())
 
     def score(index: int) -> bool:
         with runtime.acquire() as slot:
             slot.image_NHW[0] = IMAGES_NHW[index % 10]
-            return bool((slot.infer(1).mask_NHW[0] == expected[index % 10]).all())
+            return bool((infer_all(slot, 1).mask_NHW[0] == expected[index % 10]).all())
 
     with ThreadPoolExecutor(6) as threads:
         assert all(threads.map(score, range(60)))
@@ -99,7 +100,7 @@ def test_the_half_precision_graph_marks_the_same_pixels() -> None:
     full = open_tiny(batch_size=10)
     with runtime.acquire() as half_slot, full.acquire() as full_slot:
         half_slot.image_NHW[:] = full_slot.image_NHW[:] = IMAGES_NHW
-        half, whole = half_slot.infer(10), full_slot.infer(10)
+        half, whole = infer_all(half_slot, 10), infer_all(full_slot, 10)
     assert (half.mask_NHW == whole.mask_NHW).all()
     assert np.abs(half.peak_NC - whole.peak_NC).max() < 0.005
 

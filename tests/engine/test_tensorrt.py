@@ -16,7 +16,7 @@ import pytest
 from steel_batch.config import RuntimeSettings
 from steel_batch.engine.build import build, ensure_plan
 from steel_batch.engine.compiled_plans import PlanRecord, list_plans, read_plan
-from steel_batch.engine.contract import Runtime
+from steel_batch.engine.contract import Runtime, infer_all
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine
 from steel_batch.engine.onnxruntime import OrtRuntime
@@ -81,7 +81,7 @@ def runtime(engine: Engine, record: PlanRecord) -> Iterator[TrtRuntime]:
 def masks(runtime: Runtime, image_NHW: np.ndarray) -> np.ndarray:
     with runtime.acquire() as slot:
         slot.image_NHW[: len(image_NHW)] = image_NHW
-        return slot.infer(len(image_NHW)).mask_NHW.copy()
+        return infer_all(slot, len(image_NHW)).mask_NHW
 
 
 def expected_masks(image_NHW: np.ndarray) -> np.ndarray:
@@ -101,7 +101,7 @@ def test_masks_counts_and_peaks_are_those_of_onnx_runtime(runtime: TrtRuntime) -
     assert expected.any()
     with runtime.acquire() as slot:
         slot.image_NHW[:] = image_NHW
-        output = slot.infer(BATCH)
+        output = infer_all(slot, BATCH)
         assert float(np.mean(output.mask_NHW != expected)) < 0.001
         for c in range(4):
             present = (output.mask_NHW >> c & 1).any(axis=(1, 2))

@@ -19,6 +19,7 @@ from deltalake import DeltaTable
 
 from steel_batch import layout, schema
 from steel_batch.config import ScoreConfig
+from steel_batch.engine.contract import infer_all
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
@@ -167,7 +168,7 @@ def test_rows_hold_exactly_the_masks_of_the_engine(scored: Scored, tiny_engine: 
         assert image_HW is not None
         with runtime.acquire() as slot:
             slot.image_NHW[0] = image_HW
-            output = slot.infer(1)
+            output = infer_all(slot, 1)
         expected_HW = output.mask_NHW[0]
         found_HW = np.zeros_like(expected_HW)
         for defect in row["defects"]:  # type: ignore[attr-defined]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 
 from steel_batch import schema
 from steel_batch.config import DECODER, DecodeSettings
-from steel_batch.engine.contract import Output, Provenance, Runtime, Slot
+from steel_batch.engine.contract import Figures, Provenance, Runtime, Slot
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt_slot import missing_parts
 from steel_batch.errors import DecodeError, ImageError
@@ -61,15 +61,16 @@ class DeviceSlot:
         self._loaded = frozenset(loaded)
         return self._loaded
 
-    def infer(self, num_images: int) -> Output:
+    def infer(self, num_images: int) -> Figures:
         for part in missing_parts(num_images, self._loaded):
             self._device_NHW[part] = self.image_NHW[part]
         self._slot.image_NHW[:] = self._device_NHW
         return self._slot.infer(num_images)
 
-    @property
-    def sample_NHW(self) -> np.ndarray:
-        return self._slot.sample_NHW
+    def copy_out(
+        self, places: Sequence[int], mask_NHW: np.ndarray, sample_NHW: np.ndarray | None = None
+    ) -> None:
+        self._slot.copy_out(places, mask_NHW, sample_NHW)
 
 
 class DeviceRuntime:
@@ -94,6 +95,9 @@ class DeviceRuntime:
     def acquire(self) -> AbstractContextManager[DeviceSlot]:
         return self._slot()
 
+    def register(self, memory: np.ndarray) -> None:
+        self._runtime.register(memory)
+
     def close(self) -> None:
         self._runtime.close()
 
@@ -108,11 +112,11 @@ class OverflowingRuntime(DeviceRuntime):
 
 
 class OverflowingSlot(DeviceSlot):
-    def infer(self, num_images: int) -> Output:
-        output = super().infer(num_images)
-        peak_NC = output.peak_NC.copy()
+    def infer(self, num_images: int) -> Figures:
+        figures = super().infer(num_images)
+        peak_NC = figures.peak_NC.copy()
         peak_NC[::3, -1] = np.nan
-        return dataclasses.replace(output, peak_NC=peak_NC)
+        return dataclasses.replace(figures, peak_NC=peak_NC)
 
 
 def shard() -> ShardInput:

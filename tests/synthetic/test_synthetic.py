@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from steel_batch.config import RuntimeSettings
+from steel_batch.engine.contract import infer_all
 from steel_batch.engine.runtime import open_runtime
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
@@ -139,7 +140,7 @@ def test_the_demo_engine_finds_each_class_on_strips_it_has_not_seen() -> None:
         for index in range(300):
             strip = render(777, index)
             slot.image_NHW[0] = strip.image_HW
-            found_HW = slot.infer(1).mask_NHW[0]
+            found_HW = infer_all(slot, 1).mask_NHW[0]
             for bit in range(len(CLASSES)):
                 true, found = strip.bitmask_HW >> bit & 1, found_HW >> bit & 1
                 if true.any():

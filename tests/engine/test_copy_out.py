@@ -1,0 +1,112 @@
+"""Masks come out of a slot one by one, into the memory of whoever asks; the GPU is a fake."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steel_batch.engine.contract import Runtime, infer_all
+from steel_batch.engine.onnxruntime import OrtRuntime
+from steel_batch.engine.tensorrt import TrtRuntime
+from steel_batch.engine.tensorrt_slot import runs
+from steel_batch.errors import DeviceError
+from tests.engine.fake_gpu import Calls, CudaError, fake_gpu
+from tests.tiny_engine import tiny_version
+
+CARD, GRAPHS = tiny_version()
+BATCH = 10
+PLACES = ([], [0], [9], [0, 1, 2], [1, 3, 4, 5, 9], list(range(BATCH)))
+
+
+@pytest.fixture
+def calls() -> Iterator[Calls]:
+    with fake_gpu(CARD, BATCH) as made:
+        yield made
+
+
+@pytest.fixture(params=["onnxruntime", "tensorrt"])
+def runtime(request: pytest.FixtureRequest, calls: Calls) -> Iterator[Runtime]:
+    if request.param == "tensorrt":
+        opened: Runtime = open_trt()
+    else:
+        opened = OrtRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=BATCH, num_threads=1)
+    yield opened
+    opened.close()
+
+
+def open_trt() -> TrtRuntime:
+    return TrtRuntime(b"plan", CARD, runtime="tensorrt", batch_size=BATCH, precision="fp16")
+
+
+def strips() -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (BATCH, 64, 160), np.uint8)
+
+
+@pytest.mark.parametrize("places", PLACES)
+def test_chosen_masks_lie_one_after_the_other(runtime: Runtime, places: list[int]) -> None:
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = strips()
+        expected_NHW = infer_all(slot, BATCH).mask_NHW[places]
+        mask_NHW = np.full((BATCH, 64, 160), 99, np.uint8)
+        sample_NHW = np.full((BATCH, 16, 160), 99, np.uint8)
+        slot.copy_out(places, mask_NHW[: len(places)], sample_NHW[:7])
+    np.testing.assert_array_equal(mask_NHW[: len(places)], expected_NHW)
+    np.testing.assert_array_equal(sample_NHW[:7], strips()[:7, ::4])
+    assert (mask_NHW[len(places) :] == 99).all()
+    assert (sample_NHW[7:] == 99).all()
+
+
+def test_a_gpu_writes_masks_to_registered_memory_and_only_those_asked_for(calls: Calls) -> None:
+    runtime = open_trt()
+    memory = np.zeros(BATCH * 64 * 160, np.uint8)
+    runtime.register(memory)
+    assert calls.registered == [(memory.ctypes.data, memory.nbytes)]
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = strips()
+        slot.infer(BATCH)
+        assert sum(size for _, size in calls.copied) < 64 * 160, "peaks and counts alone"
+        calls.copied.clear()
+        slot.copy_out([2, 3, 8], memory.reshape(BATCH, 64, 160)[:3])
+    image = 64 * 160
+    address = memory.ctypes.data
+    assert calls.copied == [(address, 2 * image), (address + 2 * image, image)]
+    runtime.close()
+
+
+def test_memory_that_cannot_be_registered_gets_the_masks_too(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="steel_batch")
+    calls.faults["register_host_memory"] = CudaError("operation not supported")
+    runtime = open_trt()
+    memory = np.zeros((BATCH, 64, 160), np.uint8)
+    runtime.register(memory)
+    assert "cannot be registered (operation not supported)" in caplog.text
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = strips()
+        slot.infer(BATCH)
+        slot.copy_out(range(BATCH), memory)
+    np.testing.assert_array_equal(memory, strips() & 1)
+    runtime.close()
+
+
+def test_a_gpu_that_fails_while_it_copies_is_no_use_to_this_process(calls: Calls) -> None:
+    runtime = open_trt()
+    with runtime.acquire() as slot:
+        slot.infer(BATCH)
+        calls.faults["Event.synchronize"] = CudaError("an illegal memory access")
+        with pytest.raises(DeviceError, match="H200 failed while it copied masks: an illegal"):
+            slot.copy_out([1], np.zeros((1, 64, 160), np.uint8))
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_runs_are_contiguous_whole_and_as_few_as_possible(chosen: set[int]) -> None:
+    places = sorted(chosen)
+    found = runs(places)
+    assert [place for run in found for place in run] == places
+    assert all(before.stop < after.start for before, after in itertools.pairwise(found))
