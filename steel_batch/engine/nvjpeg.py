@@ -29,8 +29,7 @@ from steel_batch.errors import EngineError, MachineError
 log = logging.getLogger(__name__)
 
 _GPU_HYBRID, _HARDWARE = 2, 3
-_BACKENDS: Final = (_HARDWARE, _GPU_HYBRID)
-"""nvjpegBackend_t: the GPU's hardware decoder, and its compute units if it has none."""
+"""nvjpegBackend_t: the GPU's compute units, and its hardware decoder."""
 _OUTPUT_Y: Final = 2
 """nvjpegOutputFormat_t: luminance only."""
 _STATUS: Final = (
@@ -45,7 +44,6 @@ _NO_JPEG_UNIT: Final = (7, 9)
 """What nvjpegCreateEx returns if a GPU has no hardware decoder, which is not an error."""
 FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegCreateEx": (c_int, c_void_p, c_void_p, c_uint, POINTER(c_void_p)),
-    "nvjpegDestroy": (c_void_p,),
     "nvjpegGetProperty": (c_int, POINTER(c_int)),
     "nvjpegJpegStateCreate": (c_void_p, POINTER(c_void_p)),
     "nvjpegJpegStateDestroy": (c_void_p,),
@@ -99,6 +97,28 @@ def find_version(library: ctypes.CDLL) -> str:
     return ".".join(parts)
 
 
+@functools.cache
+def open_handle() -> tuple[c_void_p, int]:
+    """Start nvJPEG on this process's GPU, whose context is current; once a process.
+
+    Threads may use a handle at once, each with a state of its own, so all decoders share it.
+
+    Returns:
+        Its handle, and the nvjpegStatus_t that says why the hardware decoder is not used, 0 if it
+        is.
+
+    Raises:
+        ConfigError: nvJPEG is missing.
+        RuntimeError: It does not start.
+    """
+    library, handle = load_nvjpeg(), c_void_p()
+    hardware_status = status = library.nvjpegCreateEx(_HARDWARE, None, None, 0, byref(handle))
+    if hardware_status:
+        status = library.nvjpegCreateEx(_GPU_HYBRID, None, None, 0, byref(handle))
+    _check("nvjpegCreateEx", status)
+    return handle, hardware_status
+
+
 class GpuDecoder:
     """Decodes a batch's JPEGs to gray in device memory. Used by one thread at a time.
 
@@ -125,10 +145,9 @@ class GpuDecoder:
             _Image((address + i * height * width,), (width,)) for i in range(num_images)
         ]
         self._batch_size = 0
-        self._handle, self._state = c_void_p(), c_void_p()
-        self.hardware_status = 0
-        """nvjpegStatus_t: why the hardware decoder is not used; 0 if it is."""
-        self._create()
+        self._state = c_void_p()
+        self._handle, self.hardware_status = open_handle()
+        self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
 
     @property
     def is_hardware(self) -> bool:
@@ -181,24 +200,7 @@ class GpuDecoder:
         """Free the decoder's memory; the stream is idle and the GPU's context is current."""
         if self._state:
             self._library.nvjpegJpegStateDestroy(self._state)
-        if self._handle:
-            self._library.nvjpegDestroy(self._handle)
-        self._handle, self._state, self._stream = c_void_p(), c_void_p(), None
-
-    def _create(self) -> None:
-        status = 0
-        for backend in _BACKENDS:
-            status = self._library.nvjpegCreateEx(backend, None, None, 0, byref(self._handle))
-            if backend == _HARDWARE:
-                self.hardware_status = status
-            if not status:
-                break
-        _check("nvjpegCreateEx", status)
-        try:
-            self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
-        except RuntimeError:
-            self.free()
-            raise
+        self._state, self._stream = c_void_p(), None
 
     def _call(self, name: str, *arguments: Any) -> None:
         _check(name, getattr(self._library, name)(*arguments))

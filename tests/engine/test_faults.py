@@ -180,13 +180,22 @@ def test_a_jpeg_unit_that_is_there_and_not_to_be_had_is_logged_once(
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in record.getMessage()
 
 
-def test_where_nvjpeg_does_not_start_or_decode_the_cpu_does(
-    calls: Calls, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_where_nvjpeg_does_not_decode_it_is_said(calls: Calls) -> None:
     assert _can_decode(CARD, "auto")
     calls.refusals["nvjpegDecodeBatched"] = 6
     with pytest.raises(ConfigError, match=r"to nothing on NVIDIA H200.*--decode cpu"):
         check_decoder(64, 160)
+
+
+def test_nvjpeg_starts_once_for_all_decoders(calls: Calls) -> None:
+    assert _can_decode(CARD, "gpu")
+    open_trt(decodes_jpegs=True)
+    assert calls.names.count(HARDWARE) == 1
+
+
+def test_where_nvjpeg_does_not_start_the_cpu_decodes(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
     calls.refusals |= {HARDWARE: 7, OTHER_UNITS: 1}
     with pytest.raises(ConfigError, match="nvJPEG does not work on NVIDIA H200: nvjpegCreateEx: n"):
         check_decoder(64, 160)
