@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from steel_batch.engine.compiled_plans import Machine
 from steel_batch.engine.contract import Provenance
+from steel_batch.engine.cuda_driver import DriverError, RegisteredMemory
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.machine import find_machine, import_tensorrt, open_logger
 from steel_batch.engine.ring import SlotRing
@@ -76,7 +77,7 @@ class TrtRuntime:
         self._gpu = open_gpu()
         self._runtime: Any = None
         self._cuda_engine: Any = None
-        self._registered: list[npt.NDArray[np.uint8]] = []
+        self._registered: list[RegisteredMemory] = []
         slots: list[TrtSlot] = []
         self._logger.take_errors()
         try:
@@ -146,11 +147,10 @@ class TrtRuntime:
 
     def register(self, memory: npt.NDArray[np.uint8]) -> None:
         """Let the GPU write to memory directly; if the driver refuses, it copies once more."""
-        cuda = self._gpu.cuda
         try:
             with self._gpu.current():
-                self._registered.append(cuda.register_host_memory(memory))
-        except cuda.Error as error:
+                self._registered.append(RegisteredMemory(memory))
+        except DriverError as error:
             log.info("masks are copied twice: memory cannot be registered (%s)", error)
 
     def close(self) -> None:
@@ -195,7 +195,8 @@ class TrtRuntime:
                     traceback.clear_frames(error.__traceback__)
                 while slots:
                     slots.pop().free()
-                self._registered.clear()
+                while self._registered:
+                    self._registered.pop().free()
                 self._cuda_engine = None
                 self._runtime = None
         except self._gpu.cuda.Error as error:  # after a fault, only exit frees memory

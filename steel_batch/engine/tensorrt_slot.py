@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from steel_batch.engine.contract import Figures
+from steel_batch.engine.cuda_driver import DriverError
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu
 from steel_batch.engine.nvjpeg import GpuDecoder
-from steel_batch.engine.recording import LaunchError, Recording, RecordingError
+from steel_batch.engine.recording import LaunchError, Recording
 from steel_batch.errors import DeviceError, EngineError
 from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
@@ -258,7 +259,7 @@ class TrtSlot:
         num_images = len(self._host[IMAGE])
         try:
             self._recording = Recording(self._stream.handle, lambda: self._run(num_images))
-        except (RecordingError, EngineError, self._gpu.cuda.Error) as error:
+        except (DriverError, EngineError, self._gpu.cuda.Error) as error:
             log.info("no CUDA graph: each batch is launched kernel by kernel (%s)", error)
 
 

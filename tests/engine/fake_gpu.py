@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.engine.cuda_driver import load_driver
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import FUNCTIONS, load_nvjpeg, open_handle
-from steel_batch.engine.recording import load_driver
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 
 TOTAL_BYTES, WEIGHTS_BYTES = 4 << 30, 1 << 30
@@ -35,8 +35,8 @@ class Calls:
         """The plans on the GPU."""
         self.decoding, self.most_decoding = 0, 0
         """Batches in nvJPEG, now and at most."""
-        self.registered: list[tuple[int, int]] = []
-        """Addresses and sizes of host memory that the GPU may write to."""
+        self.registered: dict[int, int] = {}
+        """Sizes of the host memory that the GPU may write to, by address."""
         self.copied: list[tuple[int, int]] = []
         """Addresses and sizes of the host memory that copies were made to."""
         self.captured: list[Callable[[], Any]] | None = None
@@ -170,11 +170,6 @@ class FakeDriver:
     def pagelocked_zeros(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
         return np.zeros(shape, dtype)
 
-    def register_host_memory(self, array: np.ndarray) -> np.ndarray:
-        self._calls.call("register_host_memory")
-        self._calls.registered.append((array.ctypes.data, array.nbytes))
-        return array
-
     def mem_alloc(self, num_bytes: int) -> FakeMemory:
         return FakeMemory(num_bytes)
 
@@ -292,7 +287,7 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
 
 
 def fake_cuda(calls: Calls) -> SimpleNamespace:
-    """What is used of CUDA's driver without PyCUDA: recording and launching graphs."""
+    """What is used of CUDA's driver without PyCUDA."""
 
     def begin(stream: int, mode: int) -> int:
         status = calls.call("cuStreamBeginCapture_v2", 0)
@@ -324,6 +319,16 @@ def fake_cuda(calls: Calls) -> SimpleNamespace:
         del calls.graphs[graph.value]
         return 0
 
+    def register(address: int, size: int, flags: int) -> int:
+        status = int(calls.call("cuMemHostRegister_v2", 0))
+        if not status:
+            calls.registered[address] = size
+        return status
+
+    def unregister(address: int) -> int:
+        del calls.registered[address]
+        return 0
+
     def name_error(status: int, name: Any) -> int:
         name._obj.value = {719: b"CUDA_ERROR_LAUNCH_FAILED"}.get(status)
         return 0 if status == 719 else 1
@@ -335,6 +340,8 @@ def fake_cuda(calls: Calls) -> SimpleNamespace:
         cuGraphLaunch=launch,
         cuGraphExecDestroy=destroy,
         cuGraphDestroy=destroy,
+        cuMemHostRegister_v2=register,
+        cuMemHostUnregister=unregister,
         cuGetErrorName=name_error,
     )
 

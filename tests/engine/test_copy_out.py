@@ -20,7 +20,7 @@ from tests.tiny_engine import tiny_version
 
 CARD, GRAPHS = tiny_version()
 BATCH = 10
-PLACES = ([], [0], [9], [0, 1, 2], [1, 3, 4, 5, 9], list(range(BATCH)))
+PLACES: tuple[list[int], ...] = ([], [0], [9], [0, 1, 2], [1, 3, 4, 5, 9], list(range(BATCH)))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_gpu_writes_masks_to_registered_memory_and_only_those_asked_for(calls:
     runtime = open_trt()
     memory = np.zeros(BATCH * 64 * 160, np.uint8)
     runtime.register(memory)
-    assert calls.registered == [(memory.ctypes.data, memory.nbytes)]
+    assert calls.registered == {memory.ctypes.data: memory.nbytes}
     with runtime.acquire() as slot:
         slot.image_NHW[:] = strips()
         slot.infer(BATCH)
@@ -76,17 +76,18 @@ def test_a_gpu_writes_masks_to_registered_memory_and_only_those_asked_for(calls:
     address = memory.ctypes.data
     assert calls.copied == [(address, 2 * image), (address + 2 * image, image)]
     runtime.close()
+    assert not calls.registered
 
 
 def test_memory_that_cannot_be_registered_gets_the_masks_too(
     calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", logger="steel_batch")
-    calls.faults["register_host_memory"] = CudaError("operation not supported")
+    calls.refusals["cuMemHostRegister_v2"] = 801
     runtime = open_trt()
     memory = np.zeros((BATCH, 64, 160), np.uint8)
     runtime.register(memory)
-    assert "cannot be registered (operation not supported)" in caplog.text
+    assert "cannot be registered (cuMemHostRegister_v2: status 801)" in caplog.text
     with runtime.acquire() as slot:
         slot.image_NHW[:] = strips()
         slot.infer(BATCH)
