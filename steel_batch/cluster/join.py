@@ -30,8 +30,15 @@ HOW_TO_SIGN_IN = (
 )
 
 
+def is_joined() -> bool:
+    """Whether this process is connected to a cluster."""
+    return bool(ray.is_initialized())
+
+
 @contextlib.contextmanager
-def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterator[None]:
+def joined_cluster(
+    address: str | None, *, wait_seconds: float = 20.0, with_environments: bool = True
+) -> Iterator[None]:
     """Join the Ray cluster at `address` or ``RAY_ADDRESS``, or start one here; leave it afterwards.
 
     Does nothing if this process is already connected.
@@ -39,11 +46,13 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
     Args:
         address: Address of the head, or None.
         wait_seconds: How long to wait for an answer; Ray alone would wait for a quarter of an hour.
+        with_environments: Whether a cluster of its own gives a task a runtime environment if the
+            task asks for one, as those of Ray Train do. One that this process has is always given.
 
     Raises:
         ConfigError: There is no cluster at the address, or it refuses this process.
     """
-    if ray.is_initialized():
+    if is_joined():
         yield
         return
     address = address or os.environ.get("RAY_ADDRESS")
@@ -57,7 +66,7 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
         tempfile.TemporaryDirectory(prefix="steel-batch-", ignore_cleanup_errors=True) as own,
         contextlib.ExitStack() as held,
     ):
-        _init(address, wait_seconds, held, Path(own))
+        _init(address, wait_seconds, held, Path(own), with_environments=with_environments)
         with stdout_replaced(Notices()):  # some notices arrive late
             try:
                 interrupt.check()  # joining takes seconds
@@ -69,7 +78,12 @@ def joined_cluster(address: str | None, *, wait_seconds: float = 20.0) -> Iterat
 
 
 def _init(
-    address: str | None, wait_seconds: float, held: contextlib.ExitStack, folder: Path
+    address: str | None,
+    wait_seconds: float,
+    held: contextlib.ExitStack,
+    folder: Path,
+    *,
+    with_environments: bool,
 ) -> None:
     """Connect this process; `held` keeps its token, and its own head if it starts one.
 
@@ -85,7 +99,7 @@ def _init(
         # Keep Ray's native notices off a terminal that shows progress; errors are exceptions.
         with silenced(STDERR), _own_sigterm(), working_in(folder):
             if found is None:
-                found = held.enter_context(own_cluster())
+                found = held.enter_context(own_cluster(with_environments=with_environments))
             ray.init(
                 address=found,
                 include_dashboard=False if found == "local" else None,

@@ -18,6 +18,8 @@ from ray.data._internal import stats
 from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as coordinators
 from ray.data._internal.execution.node_trackers import actor_location
 
+from steel_batch.cluster.replaced import replaced
+
 
 class LocalActor:
     """Stands in for the handle of an actor: its methods are called here and now.
@@ -93,18 +95,8 @@ def own_actors() -> Iterator[None]:
     """Let Ray Data find its actors in this process, for the datasets of a `with` block."""
     division = LocalActor(_Division())
     with (
-        _replaced(stats, "_StatsActor", LocalActor(_Figures())),
-        _replaced(actor_location, "ActorLocationTracker", LocalActor(_Locations())),
-        _replaced(coordinators, "get_or_create_autoscaling_coordinator", lambda: division),
+        replaced(stats, "_StatsActor", LocalActor(_Figures())),
+        replaced(actor_location, "ActorLocationTracker", LocalActor(_Locations())),
+        replaced(coordinators, "get_or_create_autoscaling_coordinator", lambda: division),
     ):
         yield
-
-
-@contextlib.contextmanager
-def _replaced(module: Any, name: str, value: object) -> Iterator[None]:
-    before = getattr(module, name)
-    setattr(module, name, value)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)

@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def own_cluster() -> Iterator[str]:
+def own_cluster(*, with_environments: bool) -> Iterator[str]:
     """Start a cluster for a `with` block; it ends with this process, too.
+
+    Args:
+        with_environments: See `own_head`.
 
     Yields:
         The address to give to `ray.init`.
@@ -36,7 +39,7 @@ def own_cluster() -> Iterator[str]:
         return
     from steel_batch.cluster.own_head import own_head  # private classes of these versions
 
-    with own_head() as address:
+    with own_head(with_environments=with_environments) as address:
         _running.append(address)
         try:
             yield address

@@ -9,6 +9,7 @@ can start.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -17,41 +18,56 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import ray
-from ray._private import services
+from ray._private import services, utils, worker
 from ray._private.node import Node
 from ray._private.parameter import RayParams
+from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
 from ray._private.state import GlobalState
+
+from steel_batch.cluster.replaced import replaced
 
 POLL_SECONDS: Final = 0.02
 WAIT_SECONDS: Final = 30.0
 """As long as Ray itself waits."""
-STARTS_AT_ONCE: Final = 8
-"""Fewest processes that start at the same time. A dataset needs three, of which the scoring actor
-and the first read task take longest to load; with as many at once as there are CPUs, the read
-task's starts last."""
+STARTS_AT_ONCE: Final = 3
+"""Fewest processes that start at the same time: a dataset needs three. With as many at once as
+there are CPUs, the read task's starts last; with more, Ray starts others than those that it waits
+for."""
 
-AGENT: Final = "--dashboard_agent_command="
-AGENT_PORTS: Final = (
-    ray._raylet.METRICS_AGENT_PORT_NAME,
-    ray._raylet.METRICS_EXPORT_PORT_NAME,
-    ray._raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
-)
+DASHBOARD_AGENT: Final = "--dashboard_agent_command="
+ENVIRONMENT_AGENT: Final = "--runtime_env_agent_command="
+PORTS: Final = {
+    DASHBOARD_AGENT: (
+        ray._raylet.METRICS_AGENT_PORT_NAME,
+        ray._raylet.METRICS_EXPORT_PORT_NAME,
+        ray._raylet.DASHBOARD_AGENT_LISTEN_PORT_NAME,
+    ),
+    ENVIRONMENT_AGENT: (ray._raylet.RUNTIME_ENV_AGENT_PORT_NAME,),
+}
+"""The ports that an agent of the raylet states, by the raylet's flag for it."""
 STAND_IN: Final = (sys.executable, "-IS", "-c", "import sys; sys.stdin.read()")
 """Ray gives an agent a pipe that ends with the raylet."""
 
 
 @contextlib.contextmanager
-def own_head() -> Iterator[str]:
+def own_head(*, with_environments: bool) -> Iterator[str]:
     """Start a head for a `with` block; it ends with this process, too.
+
+    Args:
+        with_environments: Whether tasks may ask for runtime environments: an agent makes them. It
+            is started as well if this process has one itself, which all of its tasks get.
 
     Yields:
         Its address, to be joined with `ray.init`.
     """
     # Or joining would wait until a process for each CPU has loaded Python; they start when needed.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
+    # Nor does it start more processes than tasks and actors ask for, in case that more will follow.
+    os.environ.setdefault("RAY_enable_worker_prestart", "0")
     at_once = max(STARTS_AT_ONCE, os.cpu_count() or 1)
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(at_once))
-    head = _Head(
+    is_given = with_environments or _has_environment()
+    head = (_HeadWithEnvironments if is_given else _Head)(
         RayParams(
             no_monitor=True,
             include_log_monitor=False,
@@ -71,30 +87,37 @@ def own_head() -> Iterator[str]:
 class _Head(Node):  # type: ignore[misc]
     """A head without the server of the dashboard and of jobs, that is there once it answers."""
 
+    absent_agents: Sequence[str] = (DASHBOARD_AGENT, ENVIRONMENT_AGENT)
+
     def start_api_server(self, **_: object) -> None:
         """Start none."""
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:
-        """Start it without the dashboard's agent.
+        """Start it without the agents that nobody needs.
 
-        The raylet cannot do without a process in its place, and ends if that one does: a process
-        that waits for the raylet's end. Ports of -1 state that the agent serves nothing, as in an
-        installation without the dashboard.
+        The raylet cannot do without a process in the place of each, and ends if that one does: a
+        process that waits for the raylet's end. Ports of -1 state that the agent serves nothing, as
+        in an installation without the dashboard.
         """
-        for name in AGENT_PORTS:
+        absent = self.absent_agents
+        for name in itertools.chain(*(PORTS[flag] for flag in absent)):
             ray._raylet.persist_port(self.get_session_dir_path(), self.node_id, name, -1)
         stand_in = subprocess.list2cmdline([*STAND_IN, self.session_name])
         start = services.start_ray_process
 
         def start_process(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:
-            words = [f"{AGENT}{stand_in}" if word.startswith(AGENT) else word for word in command]
+            words = [
+                next((f"{flag}{stand_in}" for flag in absent if word.startswith(flag)), word)
+                for word in command
+            ]
             return start(words, *args, **kwargs)
 
-        services.start_ray_process = start_process
-        try:
+        with (
+            replaced(services, "start_ray_process", start_process),
+            # Else Ray loads what the dashboard needs, to find out whether it is installed.
+            replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("not needed")),
+        ):
             super().start_raylet(*args, **kwargs)
-        finally:
-            services.start_ray_process = start
 
     def start_ray_processes(self) -> None:
         """Start them, and wait until the head knows this node: Ray looks for that once a second.
@@ -116,3 +139,15 @@ class _Head(Node):  # type: ignore[misc]
                 raise RuntimeError("One of its processes ended as soon as it was started.")
             time.sleep(POLL_SECONDS)
         state.disconnect()
+
+
+class _HeadWithEnvironments(_Head):
+    """One that can make runtime environments."""
+
+    absent_agents = (DASHBOARD_AGENT,)
+
+
+def _has_environment() -> bool:
+    """Whether Ray gives this process a runtime environment: for `uv run`, a hook, or a job."""
+    is_job = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+    return is_job or bool(worker._maybe_modify_runtime_env(None, False))

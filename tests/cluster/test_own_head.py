@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ pytestmark = pytest.mark.ray
 HEAD = """
 import sys, ray
 from steel_batch.cluster.join import joined_cluster
-with joined_cluster(None):
+with joined_cluster(None, with_environments=False):
     session = ray._private.worker._global_node.session_name
     print(session, len(ray.nodes()), file=sys.__stdout__, flush=True)
     sys.stdin.read()
@@ -34,12 +37,46 @@ def test_it_starts_no_server_of_a_dashboard_and_ends_with_its_command() -> None:
         command.communicate()
     assert "raylet" in started
     assert "gcs_server" in started
-    for absent in ("dashboard/dashboard.py", "dashboard/agent.py", "log_monitor.py", "autoscaler"):
+    for absent in (
+        "dashboard/dashboard.py", "dashboard/agent.py", "runtime_env/agent", "log_monitor.py",
+        "autoscaler",
+    ):  # fmt: skip
         assert absent not in started
     give_up = time.monotonic() + 60
     while (left := _commands_with(session)) and time.monotonic() < give_up:
         time.sleep(0.2)
     assert left == ""
+
+
+TASK = """
+import os, sys, ray
+from steel_batch.cluster.join import joined_cluster
+with joined_cluster(None, with_environments={with_environments}):
+    task = ray.remote(**{options})(lambda: os.environ["GIVEN"])
+    print(ray.get(task.remote()), file=sys.__stdout__)
+"""
+
+
+def test_tasks_get_the_environment_that_a_hook_gives(tmp_path: Path) -> None:
+    (tmp_path / "hook_of_test.py").write_text(
+        "def hook(environment):\n    return {'env_vars': {'GIVEN': 'by hook'}}\n"
+    )
+    places = os.pathsep.join([str(tmp_path), *sys.path])
+    hook = {"PYTHONPATH": places, "RAY_RUNTIME_ENV_HOOK": "hook_of_test.hook"}
+    task = TASK.format(with_environments=False, options={"num_cpus": 0})
+    assert _printed(task, hook) == "by hook\n"
+
+
+def test_a_task_gets_the_environment_that_it_asks_for() -> None:
+    options = {"runtime_env": {"env_vars": {"GIVEN": "to task"}}}
+    assert _printed(TASK.format(with_environments=True, options=options)) == "to task\n"
+
+
+def _printed(program: str, variables: Mapping[str, str] | None = None) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True,
+        timeout=120, env={**os.environ, **(variables or {})},
+    ).stdout  # fmt: skip
 
 
 def _commands_with(name: str) -> str:
