@@ -33,7 +33,7 @@ from steel_batch.sources.image_ref import ImageColumns, ImageRef, ref_batches
 
 MAX_GROUPS: Final = 1024
 """Maximum number of row groups of a plan: each is one read task, and the footer lists all."""
-FIRST_IMAGES: Final = 16
+FIRST_IMAGES: Final = 8
 """Most images of the first shard: a run that cannot go well shows it soon, and on a CPU a shard of
 512 images takes seconds."""
 REPEATED: Final = ["shard", "line", "tags.key_value.key", "tags.key_value.value", "object_key"]

@@ -32,6 +32,7 @@ from steel_batch.images.watchdog import Watchdog
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
 from steel_batch.runs.receipt import Receipt
+from steel_batch.scoring.batch_threads import BatchThreads
 from steel_batch.scoring.children import NONE, Children
 from steel_batch.scoring.describer import Describer, LocalDescriber
 from steel_batch.scoring.rows import ScoredBy, ScoredShard, Scores, Shape
@@ -98,7 +99,7 @@ class ShardScorer:
         # On a CPU, the thread that infers a batch describes it, too: others would take its core.
         on_cpu = runtime.provenance.device == "cpu"
         num_batches = (1 if on_cpu else BATCHES_PER_SLOT) * runtime.num_slots
-        self._batches = ThreadPoolExecutor(num_batches, "batch")
+        self._batches = BatchThreads[Scores](num_batches)
         shape_NHW = (runtime.batch_size, card.height, card.width)
         for child in children.describers:
             runtime.register(child.allocate(shape_NHW, len(card.classes)))
@@ -157,7 +158,12 @@ class ShardScorer:
             with self._isolating, closing(self._decode_isolated(shard)) as decoded:
                 parts = [self._score_isolated(shard, batch, decoded) for batch in batches]
         else:
-            futures = [self._batches.submit(self._score_read, shard, batch) for batch in batches]
+            futures = [
+                self._batches.submit(
+                    partial(self._score_read, shard, batch), goes_first=shard.shard == 0
+                )
+                for batch in batches
+            ]
             parts = [future.result() for future in futures]
         return Scores(
             shapes=[shape for part in parts for shape in part.shapes],
@@ -168,7 +174,7 @@ class ShardScorer:
 
     def close(self) -> None:
         """Stop the threads and free the engine."""
-        self._batches.shutdown(cancel_futures=True)
+        self._batches.shutdown()
         self._workers.shutdown(cancel_futures=True)
         if self._watchdog is not None:
             self._watchdog.close()

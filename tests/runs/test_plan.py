@@ -86,7 +86,7 @@ def test_shards_respect_both_limits_and_are_as_large_as_they_can_be(
             assert len(members) == shard_images or sum(members) + after[0] > shard_bytes
 
 
-@pytest.mark.parametrize(("num_images", "sizes"), [(16, [16]), (200, [16, 100, 84])])
+@pytest.mark.parametrize(("num_images", "sizes"), [(8, [8]), (200, [8, 100, 92])])
 def test_the_first_shard_is_small_so_that_its_receipt_comes_soon(
     tmp_path: Path, num_images: int, sizes: list[int]
 ) -> None:
