@@ -4,7 +4,8 @@ Beside it, in turns: an earlier build if `--before` gives its folder, and `bench
 which is Ray Data as its documentation shows it, until its first rows are written. Times are those
 of files: from the start of the process to the first receipt, or the first Parquet file. A backfill
 of two dates shows how long after the first date's last receipt the second date's first one comes.
-Every side has its bytecode, as after an installation.
+Every side has its bytecode, as after an installation, and an earlier build has a running cluster of
+its own, whose processes import it.
 
     python -m benchmarks.startup [--rounds 3] [--before FOLDER]
 """
@@ -118,11 +119,11 @@ def second_date(build: Path, lake: Path, folder: Path) -> float:
 
 
 @contextlib.contextmanager
-def running_cluster() -> Iterator[str]:
-    """The address of a cluster of this machine."""
+def running_cluster(build: Path = ROOT) -> Iterator[str]:
+    """The address of a cluster of this machine, with a build that its processes import."""
     head = subprocess.Popen(
         [sys.executable, "-c", HEAD],
-        env=environment(ROOT),
+        env=environment(build),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -157,15 +158,18 @@ def measure(
             if build == ROOT:
                 steps["cold"].append(own)
         add("ray_data_cold", plain_once(lake, folder, []))
-    with running_cluster() as address:
+    with contextlib.ExitStack() as clusters:
+        joined = {
+            build: ["--ray-address", clusters.enter_context(running_cluster(build))]
+            for build in builds.values()
+        }
         for number in range(rounds + 1):
-            joined = ["--ray-address", address]
             warm = {}
             for name, build in builds.items():
-                warm[f"{name}_warm"], own = score_once(build, lake, folder, joined)
+                warm[f"{name}_warm"], own = score_once(build, lake, folder, joined[build])
                 if build == ROOT and number:
                     steps["warm"].append(own)
-            warm["ray_data_warm"] = plain_once(lake, folder, joined)
+            warm["ray_data_warm"] = plain_once(lake, folder, joined[ROOT])
             for name, seconds in warm.items():
                 if number:  # the first round starts Ray Data's own actors, which stay
                     add(name, seconds)
