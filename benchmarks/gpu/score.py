@@ -3,7 +3,8 @@
     python -m benchmarks.gpu.score --store DIR --engine ENGINE --images DIR [--decode gpu]
 
 `--images` is what `benchmarks.gpu.archive` packed. The engine alone runs batches that are in pinned
-memory already, on as many threads as it has slots. Prints figures, and one JSON line.
+memory already, on as many threads as it has slots; its peaks and counts are copied back and, until
+29 November 2026, its masks. Prints figures, and one JSON line.
 """
 
 from __future__ import annotations

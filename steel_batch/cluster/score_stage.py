@@ -20,6 +20,7 @@ import os
 import platform
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -138,13 +139,14 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
     if on_gpu:
         _look_at_gpu(setup, note)
     children = NONE
-    if on_gpu:
-        children = Children.start(
-            setup.engine.card.post_process,
-            setup.store,
-            num_describers=min(DESCRIBERS, BATCHES_PER_SLOT * setup.num_slots),
-        )
-    try:
+    with ExitStack() as started:
+        if on_gpu:
+            children = Children.start(
+                setup.engine.card.post_process,
+                setup.store,
+                num_describers=min(DESCRIBERS, BATCHES_PER_SLOT * setup.num_slots),
+            )
+            started.callback(children.close)
         runtime = open_runtime(
             setup.engine,
             setup.inference,
@@ -152,7 +154,8 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
             num_threads=setup.num_threads,
             num_slots=setup.num_slots,
         )
-        return ShardScorer(
+        started.callback(runtime.close)
+        scorer = ShardScorer(
             runtime,
             setup.engine.card,
             setup.store,
@@ -162,9 +165,8 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
             num_threads=setup.num_threads,
             children=children,
         )
-    except BaseException:
-        children.close()
-        raise
+        started.pop_all()
+        return scorer
 
 
 def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:

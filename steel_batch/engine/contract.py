@@ -93,10 +93,13 @@ class Slot(Protocol):
         """Copy masks and rows of the images of the last `infer`, and wait without the GIL.
 
         Args:
-            places: Indices of the images whose masks are copied, ascending.
+            places: Indices of the images whose masks are copied, ascending; of the last `infer`.
             mask_NHW: Where to write them, one after the other; as many as `places`.
             sample_NHW: Where to write every `appearance.row_step`-th row of the batch's first
                 images, as the engine saw them: of as many images as this has; None: nowhere.
+
+        Raises:
+            IndexError: The last `infer` had fewer images.
         """
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA's driver without PyCUDA: what PyCUDA lacks, called through `ctypes` without the GIL.
+"""NVIDIA's driver without PyCUDA: what does not work there, through `ctypes`, without the GIL.
 
 Source: https://docs.nvidia.com/cuda/cuda-driver-api/.
 """
@@ -33,7 +33,7 @@ class DriverError(Exception):
 
 
 @functools.cache
-def load_driver(name: str = "libcuda.so.1") -> ctypes.CDLL:
+def load_libcuda(name: str = "libcuda.so.1") -> ctypes.CDLL:
     """Load NVIDIA's driver.
 
     Raises:
@@ -54,7 +54,7 @@ def call(name: str, *arguments: Any) -> None:
     Raises:
         DriverError: It is refused.
     """
-    check(name, getattr(load_driver(), name)(*arguments))
+    check(name, getattr(load_libcuda(), name)(*arguments))
 
 
 def check(name: str, status: int) -> None:
@@ -69,12 +69,14 @@ def check(name: str, status: int) -> None:
 
 def _name_of(status: int) -> str:
     text = c_char_p()
-    load_driver().cuGetErrorName(status, byref(text))
+    load_libcuda().cuGetErrorName(status, byref(text))
     return (text.value or b"").decode() or f"status {status}"
 
 
 class RegisteredMemory:
     """Host memory that the GPU reads and writes directly. The GPU's context is current.
+
+    PyCUDA's `register_host_memory` fails: it gives a base to an array that has one.
 
     Args:
         memory: Contiguous; it is kept until `free`.
@@ -92,4 +94,4 @@ class RegisteredMemory:
         """Give the memory back to the process alone; idempotent."""
         memory, self._memory = self._memory, None
         if memory is not None:
-            load_driver().cuMemHostUnregister(memory.ctypes.data)
+            load_libcuda().cuMemHostUnregister(memory.ctypes.data)

@@ -184,10 +184,10 @@ class GpuDecoder:
         images = (_Image * num)(*[self._images[place] for place in taken])
         handle, state, stream = self._handle, self._state, self._stream.handle
         try:
-            if num != self._batch_size:
-                self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
-                self._batch_size = num
             with _turn:
+                if num != self._batch_size:
+                    self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
+                    self._batch_size = num
                 self._call("nvjpegDecodeBatched", handle, state, addresses, lengths, images, stream)
         except RuntimeError as error:
             log.warning("the GPU decodes none of %d JPEGs: %s", num, error)

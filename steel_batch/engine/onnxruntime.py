@@ -120,6 +120,9 @@ class OrtSlot:
         sample_NHW: npt.NDArray[np.uint8] | None = None,
     ) -> None:
         """Copy masks and rows of the last batch's images."""
+        if places and places[-1] >= len(self._mask_NHW):
+            raise IndexError(places[-1])
+        # With another mode, NumPy would write to memory of its own first.
         np.take(self._mask_NHW, places, axis=0, out=mask_NHW, mode="clip")
         if sample_NHW is not None:
             step = row_step(self._input.shape[2])

@@ -35,7 +35,7 @@ class Recording:
     """
 
     def __init__(self, stream: int, enqueue: Callable[[], None]) -> None:
-        self._library = cuda_driver.load_driver()
+        self._library = cuda_driver.load_libcuda()
         self._executable = c_void_p()
         graph = c_void_p()
         cuda_driver.call("cuStreamBeginCapture_v2", stream, _THREAD_LOCAL)

@@ -78,6 +78,7 @@ class TrtRuntime:
         self._runtime: Any = None
         self._cuda_engine: Any = None
         self._registered: list[RegisteredMemory] = []
+        self._is_refused = False
         slots: list[TrtSlot] = []
         self._logger.take_errors()
         try:
@@ -151,7 +152,9 @@ class TrtRuntime:
             with self._gpu.current():
                 self._registered.append(RegisteredMemory(memory))
         except DriverError as error:
-            log.info("masks are copied twice: memory cannot be registered (%s)", error)
+            if not self._is_refused:
+                log.warning("masks are copied twice: memory cannot be registered (%s)", error)
+            self._is_refused = True
 
     def close(self) -> None:
         """Wait for the batches in flight and free the GPU's memory; idempotent, never raises."""
@@ -193,10 +196,12 @@ class TrtRuntime:
             with self._gpu.current():
                 if error is not None:
                     traceback.clear_frames(error.__traceback__)
-                while slots:
-                    slots.pop().free()
-                while self._registered:
-                    self._registered.pop().free()
+                try:
+                    while slots:
+                        slots.pop().free()
+                finally:
+                    while self._registered:
+                        self._registered.pop().free()
                 self._cuda_engine = None
                 self._runtime = None
         except self._gpu.cuda.Error as error:  # after a fault, only exit frees memory

@@ -9,7 +9,7 @@ import contextlib
 import itertools
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class TrtSlot:
         self._copy_rows: Any = None
         self._decoder: GpuDecoder | None = None
         self._loaded: Mapping[int, Any] = {}
+        self._num_images = 0
         try:
             self._set_up(cuda_engine, card, batch_size)
             if decodes_jpegs:
@@ -125,11 +126,13 @@ class TrtSlot:
             DeviceError: The GPU failed; this process cannot use it any more.
             EngineError: TensorRT cannot start the batch.
         """
+        self._num_images = 0
         try:
             with self._waiting("scored a batch"):
                 self._enqueue(num_images)
         finally:
             self._loaded = {}
+        self._num_images = num_images
         return Figures(
             peak_NC=self._host[PEAK][:num_images], count_NC=self._host[COUNT][:num_images]
         )
@@ -147,13 +150,15 @@ class TrtSlot:
         Raises:
             DeviceError: The GPU failed; this process cannot use it any more.
         """
+        if places and places[-1] >= self._num_images:
+            raise IndexError(places[-1])
         address, done = int(self._device[MASK]), 0
         with self._waiting("copied masks"):
-            for run in runs(places):
-                part_NHW = mask_NHW[done : done + len(run)]
-                start = address + run.start * mask_NHW[0].nbytes
+            for part in contiguous(places):
+                part_NHW = mask_NHW[done : done + len(part)]
+                start = address + part.start * mask_NHW[0].nbytes
                 self._gpu.cuda.memcpy_dtoh_async(part_NHW, start, self._stream)
-                done += len(run)
+                done += len(part)
             if sample_NHW is not None:
                 copy = self._copy_rows
                 copy.set_dst_host(sample_NHW)
@@ -230,9 +235,9 @@ class TrtSlot:
         """Put the work of a batch on the stream."""
         cuda, stream = self._gpu.cuda, self._stream
         image_NHW, address = self._host[IMAGE], int(self._device[IMAGE])
-        for part in missing_parts(num_images, self._loaded):
+        for part in contiguous(sorted(set(range(num_images)) - self._loaded.keys())):
             start = address + part.start * image_NHW[0].nbytes
-            cuda.memcpy_htod_async(start, image_NHW[part], stream)
+            cuda.memcpy_htod_async(start, image_NHW[part.start : part.stop], stream)
         is_full = num_images == len(image_NHW)
         if is_full and self._recording is not None:
             self._recording.launch(stream.handle)
@@ -263,18 +268,8 @@ class TrtSlot:
             log.info("no CUDA graph: each batch is launched kernel by kernel (%s)", error)
 
 
-def missing_parts(num_images: int, loaded: Collection[int]) -> list[slice]:
-    """The images of a batch that are not loaded, as contiguous slices."""
-    edges = [-1, *sorted(place for place in loaded if place < num_images), num_images]
-    return [
-        slice(before + 1, after)
-        for before, after in itertools.pairwise(edges)
-        if after > before + 1
-    ]
-
-
-def runs(places: Sequence[int]) -> list[range]:
-    """Ascending places, as ranges of contiguous ones."""
+def contiguous(places: Sequence[int]) -> list[range]:
+    """Ascending places, as ranges."""
     breaks = [k for k in range(1, len(places)) if places[k] != places[k - 1] + 1]
     edges = itertools.pairwise([0, *breaks, len(places)])
     return [range(places[a], places[b - 1] + 1) for a, b in edges if b > a]

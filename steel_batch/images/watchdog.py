@@ -20,6 +20,19 @@ EXIT_CODE: Final = 86
 Done = TypeVar("Done")
 
 
+class Unwatched:
+    """Does work without a time limit."""
+
+    def decode(self, work: Callable[[Any], Done], subject: Any) -> Done:
+        """See `Watchdog`."""
+        return work(subject)
+
+    infer = decode
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to stop."""
+
+
 class Watchdog:
     """A time limit that only ending the process can enforce.
 
@@ -28,7 +41,7 @@ class Watchdog:
     Args:
         limit_seconds: Longest time to decode one image, or a batch of them on a GPU, until it is
             scored.
-        infer_seconds: Longest time for the engine to score a decoded batch.
+        infer_seconds: Longest time for the engine to score a decoded batch, and to copy its masks.
     """
 
     def __init__(self, limit_seconds: float, infer_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Resizes an engine's few classes on a CPU without the channels that ONNX Runtime would add.
+"""Changes a graph so that ONNX Runtime resizes an engine's few classes alone on a CPU.
 
 ONNX Runtime computes convolutions in blocks of 8 or 16 channels, and keeps that layout for the
 bilinear Resize after them. With four classes it resizes twelve channels of zeros, too, at the size
@@ -25,9 +25,11 @@ _NAME, _TEXT = 1, 4
 
 _PLACED_BY: Final = b"coordinate_transformation_mode"
 _IN_BLOCKS: Final = {b"mode": b"linear", _PLACED_BY: b"half_pixel"}
+_WITHOUT_EFFECT: Final = {b"cubic_coeff_a", b"nearest_mode"}
+"""Exporters write these, too; a Resize with any other attribute stays as it is."""
 
 
-def resize_few_channels(graph: bytes, *, num_classes: int) -> bytes:
+def resized_without_blocks(graph: bytes, *, num_classes: int) -> bytes:
     """Have the values that an engine compares with its thresholds resized without blocks.
 
     Args:
@@ -35,7 +37,8 @@ def resize_few_channels(graph: bytes, *, num_classes: int) -> bytes:
         num_classes: Its classes: the channels of these values.
 
     Returns:
-        ONNX bytes of a graph with the same output, within the last digit of a peak.
+        ONNX bytes of a graph with the same output, within the last digit of a peak, if none of its
+        sides is a single pixel.
 
     Raises:
         ValueError: `graph` is not protobuf.
@@ -71,7 +74,9 @@ def _without_blocks(resize: memoryview) -> bytes:
         for name in _values(attribute, _NAME)
         for text in _values(attribute, _TEXT)
     }
-    if not _IN_BLOCKS.items() <= texts.items():
+    names = {n for attribute in _values(resize, _ATTRIBUTE) for n in _values(attribute, _NAME)}
+    is_plain = names <= _IN_BLOCKS.keys() | _WITHOUT_EFFECT
+    if not is_plain or not _IN_BLOCKS.items() <= texts.items():
         return bytes(resize)
 
     def change(attribute: memoryview) -> bytes:

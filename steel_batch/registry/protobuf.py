@@ -37,15 +37,15 @@ def fields(message: memoryview) -> Iterator[Field]:
         value: memoryview | int
         if wire == _VARINT:
             value, position = _varint(message, position)
-        elif wire == _BYTES:
-            length, position = _varint(message, position)
+        elif wire == _BYTES or wire in _FIXED:
+            if wire == _BYTES:
+                length, position = _varint(message, position)
+            else:
+                length = _FIXED[wire]
             value = message[position : position + length]
             if len(value) < length:
                 raise ValueError("it is cut off")
             position += length
-        elif wire in _FIXED:
-            value = message[position : position + _FIXED[wire]]
-            position += _FIXED[wire]
         else:
             raise ValueError(f"it has a field of wire type {wire}")
         yield Field(number, value, message[start:position])

@@ -41,8 +41,8 @@ class BatchThreads(Generic[Done]):
         """
         future: Future[Done] = Future()
         with self._lock:
+            self._threads.submit(self._do_next)
             heapq.heappush(self._waiting, (not goes_first, next(self._numbers), future, work))
-        self._threads.submit(self._do_next)
         return future
 
     def _do_next(self) -> None:
@@ -54,6 +54,8 @@ class BatchThreads(Generic[Done]):
             future.set_result(work())
         except BaseException as error:  # noqa: BLE001 - raised by who waits
             future.set_exception(error)
+        finally:
+            del future, work  # or the error's traceback would keep the shard in memory
 
     def shutdown(self) -> None:
         """Cancel what waits, and stop the threads once they are done."""

@@ -20,15 +20,14 @@ from typing import Any, Final, TypeVar
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from steel_batch.config import INFER_SECONDS, LIMITS, DecodeSettings, Limits
-from steel_batch.engine.contract import Figures, Runtime, Slot
+from steel_batch.engine.contract import Runtime, Slot
 from steel_batch.engine.ring import SlotRing
 from steel_batch.errors import ImageError
 from steel_batch.images.decode import Image, decode_gray, fit_to, load_decoder
 from steel_batch.images.isolate import SECONDS_PER_IMAGE, decode_isolated
-from steel_batch.images.watchdog import Watchdog
+from steel_batch.images.watchdog import Unwatched, Watchdog
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
 from steel_batch.runs.receipt import Receipt
@@ -40,7 +39,6 @@ from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.writer import LocalWriter, Writer
 
 Done = TypeVar("Done")
-Pixels = npt.NDArray[np.uint8]
 
 BATCHES_PER_SLOT: Final = 2
 """On a GPU: one batch in the slot, one whose masks are being described."""
@@ -90,7 +88,9 @@ class ShardScorer:
         )
         self._decode_seconds = decoding.decode_seconds or SECONDS_PER_IMAGE
         self._watchdog = (
-            Watchdog(decoding.decode_seconds, infer_seconds) if decoding.decode_seconds else None
+            Watchdog(decoding.decode_seconds, infer_seconds)
+            if decoding.decode_seconds
+            else Unwatched()
         )
         # Where each thread has a batch of its own, passing images on would only cost time.
         self._num_parts = 1 if num_threads <= runtime.num_slots else num_threads
@@ -176,8 +176,7 @@ class ShardScorer:
         """Stop the threads and free the engine."""
         self._batches.shutdown()
         self._workers.shutdown(cancel_futures=True)
-        if self._watchdog is not None:
-            self._watchdog.close()
+        self._watchdog.close()
         self._describers.close()
         self._writers.close()
         self._children.close()
@@ -225,7 +224,7 @@ class ShardScorer:
         decode = self._decode if shard.plain is None else self._decode_checked
         content = shard.contents[index]
         try:
-            return self._watched(decode, content)
+            return self._watchdog.decode(decode, content)
         except MemoryError:
             return self._decode_apart(content)
 
@@ -246,16 +245,6 @@ class ShardScorer:
         ) as decoded:
             return _raise_or_return(next(decoded))
 
-    def _watched(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        return work(subject) if self._watchdog is None else self._watchdog.decode(work, subject)
-
-    def _infer(self, slot: Slot, num: int, *, decodes: bool) -> Figures:
-        """Score a batch; with images that a GPU decodes, which is done when the batch is."""
-        if self._watchdog is None:
-            return slot.infer(num)
-        watched = self._watchdog.decode if decodes else self._watchdog.infer
-        return watched(slot.infer, num)
-
     def _score_batch(
         self,
         source: Callable[[int], Image],
@@ -270,7 +259,7 @@ class ShardScorer:
                 def load(part: Sequence[int]) -> list[Shape | ImageError]:
                     return [errors[i] or self._load(slot, i, source) for i in part]
 
-                loaded = self._watched(slot.load_jpegs, jpegs)
+                loaded = self._watchdog.decode(slot.load_jpegs, jpegs)
                 rest = sorted(set(range(num)) - loaded)
                 step = max(1, -(-len(rest) // self._num_parts))
                 parts = [rest[start : start + step] for start in range(0, len(rest), step)]
@@ -284,7 +273,9 @@ class ShardScorer:
                 decoders = [slot.jpeg_decoder] * num
                 for place, shape in zip(rest, found, strict=True):
                     shapes[place], decoders[place] = shape, None
-                figures = self._infer(slot, num, decodes=bool(loaded))
+                # Images that a GPU decodes are decoded when the batch is scored.
+                watched = self._watchdog.decode if loaded else self._watchdog.infer
+                figures = watched(slot.infer, num)
                 peak_NC, count_NC = figures.peak_NC.copy(), figures.count_NC.copy()
                 for place in np.flatnonzero(~np.isfinite(peak_NC).all(axis=1)).tolist():
                     shapes[place] = self._no_number(shapes[place])
@@ -295,19 +286,11 @@ class ShardScorer:
                 # The slot takes another batch while the masks of this one are described.
                 describer = held.enter_context(self._describers.acquire())
                 masks_NHW = describer.mask_NHW[: len(places)]
-                self._copy_out(slot, places, masks_NHW, describer.sample_NHW[:num])
+                copy_out = partial(slot.copy_out, places, masks_NHW)
+                self._watchdog.infer(copy_out, describer.sample_NHW[:num])
             sizes = np.array([shapes[i] for i in places], np.int32).reshape(-1, 2)
             stream = describer.describe(places, sizes, peak_NC, count_NC)
         return Scores(shapes=shapes, peak_NC=peak_NC, described=[stream], gpu_decoders=decoders)
-
-    def _copy_out(
-        self, slot: Slot, places: list[int], masks_NHW: Pixels, sample_NHW: Pixels
-    ) -> None:
-        copy = partial(slot.copy_out, places, masks_NHW)
-        if self._watchdog is None:
-            copy(sample_NHW)
-        else:
-            self._watchdog.infer(copy, sample_NHW)
 
     def _no_number(self, shape: Shape | ImageError) -> ImageError:
         """The error of an image whose peaks are not numbers: no pixel exceeds a threshold then."""

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-from steel_batch.engine.cuda_driver import load_driver
+from steel_batch.engine.cuda_driver import load_libcuda
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import FUNCTIONS, load_nvjpeg, open_handle
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
@@ -367,10 +367,10 @@ def fake_gpu(card: Card | None = None, batch_size: int = 4) -> Iterator[Calls]:
             "CDLL",
             lambda name: fake_cuda(calls) if name == "libcuda.so.1" else fake_nvjpeg(calls),
         )
-        for cached in (open_gpu, load_nvjpeg, open_handle, load_driver):
+        for cached in (open_gpu, load_nvjpeg, open_handle, load_libcuda):
             cached.cache_clear()
         try:
             yield calls
         finally:
-            for cached in (open_gpu, load_nvjpeg, open_handle, load_driver):
+            for cached in (open_gpu, load_nvjpeg, open_handle, load_libcuda):
                 cached.cache_clear()

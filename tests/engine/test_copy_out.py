@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from steel_batch.engine.contract import Runtime, infer_all
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt import TrtRuntime
-from steel_batch.engine.tensorrt_slot import runs
+from steel_batch.engine.tensorrt_slot import contiguous
 from steel_batch.errors import DeviceError
 from tests.engine.fake_gpu import Calls, CudaError, fake_gpu
 from tests.tiny_engine import tiny_version
@@ -61,6 +61,15 @@ def test_chosen_masks_lie_one_after_the_other(runtime: Runtime, places: list[int
     assert (sample_NHW[7:] == 99).all()
 
 
+def test_a_mask_that_the_last_batch_has_not_is_refused(runtime: Runtime) -> None:
+    with runtime.acquire() as slot:
+        slot.image_NHW[:] = strips()
+        infer_all(slot, BATCH)
+        slot.infer(2)
+        with pytest.raises(IndexError):
+            slot.copy_out([1, 2], np.zeros((2, 64, 160), np.uint8))
+
+
 def test_a_gpu_writes_masks_to_registered_memory_and_only_those_asked_for(calls: Calls) -> None:
     runtime = open_trt()
     memory = np.zeros(BATCH * 64 * 160, np.uint8)
@@ -82,11 +91,12 @@ def test_a_gpu_writes_masks_to_registered_memory_and_only_those_asked_for(calls:
 def test_memory_that_cannot_be_registered_gets_the_masks_too(
     calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level("INFO", logger="steel_batch")
     calls.refusals["cuMemHostRegister_v2"] = 801
     runtime = open_trt()
     memory = np.zeros((BATCH, 64, 160), np.uint8)
     runtime.register(memory)
+    runtime.register(memory)
+    assert caplog.text.count("masks are copied twice") == 1
     assert "cannot be registered (cuMemHostRegister_v2: status 801)" in caplog.text
     with runtime.acquire() as slot:
         slot.image_NHW[:] = strips()
@@ -106,8 +116,13 @@ def test_a_gpu_that_fails_while_it_copies_is_no_use_to_this_process(calls: Calls
 
 
 @given(st.sets(st.integers(0, 40)))
-def test_runs_are_contiguous_whole_and_as_few_as_possible(chosen: set[int]) -> None:
+def test_parts_are_contiguous_whole_and_as_few_as_possible(chosen: set[int]) -> None:
     places = sorted(chosen)
-    found = runs(places)
-    assert [place for run in found for place in run] == places
+    found = contiguous(places)
+    assert [place for part in found for place in part] == places
     assert all(before.stop < after.start for before, after in itertools.pairwise(found))
+
+
+def test_places_side_by_side_are_one_part_and_no_place_is_none() -> None:
+    assert contiguous(range(32)) == [range(32)]
+    assert contiguous([]) == []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import re
@@ -10,13 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from steel_batch.config import RuntimeSettings, ScoreConfig
 from steel_batch.engine import nvjpeg
 from steel_batch.engine.runtime import decodes_on_gpu, open_runtime
-from steel_batch.engine.tensorrt_slot import missing_parts
 from steel_batch.errors import ConfigError
 from steel_batch.registry.versions import load_engine
 
@@ -58,19 +54,6 @@ def test_without_nvjpeg_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
     with pytest.raises(ConfigError, match=r"steel-batch\[gpu\] on every GPU node.*--decode cpu"):
         nvjpeg.load_nvjpeg.__wrapped__()
-
-
-@given(st.integers(0, 40), st.sets(st.integers(0, 45)))
-def test_what_is_copied_is_what_is_not_loaded(num_images: int, loaded: set[int]) -> None:
-    parts = missing_parts(num_images, frozenset(loaded))
-    copied = [place for part in parts for place in range(part.start, part.stop)]
-    assert copied == [place for place in range(num_images) if place not in loaded]
-    assert all(a.stop < b.start for a, b in itertools.pairwise(parts))
-
-
-def test_a_batch_of_which_nothing_is_loaded_is_one_copy_and_a_loaded_one_is_none() -> None:
-    assert missing_parts(32, frozenset()) == [slice(0, 32)]
-    assert missing_parts(32, frozenset(range(32))) == []
 
 
 @pytest.mark.parametrize(("decode", "on_gpu"), [("auto", True), ("gpu", True), ("cpu", False)])

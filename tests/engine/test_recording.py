@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from steel_batch.engine.contract import infer_all
-from steel_batch.engine.cuda_driver import DriverError, load_driver
+from steel_batch.engine.cuda_driver import DriverError, load_libcuda
 from steel_batch.engine.recording import Recording
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import DeviceError
@@ -124,4 +124,4 @@ def test_closing_a_runtime_frees_its_graphs(calls: Calls, runtime: TrtRuntime) -
 )
 def test_a_driver_that_is_missing_or_too_old_is_named(name: str, found: str) -> None:
     with pytest.raises(DriverError, match=re.escape(found)):
-        load_driver(name)
+        load_libcuda(name)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from concurrent.futures import CancelledError
 from functools import partial
 
@@ -57,3 +59,25 @@ def test_stopping_cancels_what_waits() -> None:
         waiting.result()
     until.set()
     stopping.join()
+
+
+def test_a_failure_does_not_keep_its_work_in_memory() -> None:
+    class Shard:
+        """What the work holds."""
+
+    def fail(shard: Shard) -> None:
+        raise RuntimeError(repr(shard))
+
+    threads, shard = BatchThreads[None](1), Shard()
+    seen = weakref.ref(shard)
+    gc.disable()
+    try:
+        future = threads.submit(partial(fail, shard), goes_first=False)
+        del shard
+        with pytest.raises(RuntimeError):
+            future.result()
+        del future
+        threads.shutdown()
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -15,7 +15,6 @@ from steel_batch import schema
 from steel_batch.config import DECODER, DecodeSettings
 from steel_batch.engine.contract import Figures, Provenance, Runtime, Slot
 from steel_batch.engine.onnxruntime import OrtRuntime
-from steel_batch.engine.tensorrt_slot import missing_parts
 from steel_batch.errors import DecodeError, ImageError
 from steel_batch.images.appearance import measure, row_step
 from steel_batch.images.decode import decode_gray
@@ -62,8 +61,8 @@ class DeviceSlot:
         return self._loaded
 
     def infer(self, num_images: int) -> Figures:
-        for part in missing_parts(num_images, self._loaded):
-            self._device_NHW[part] = self.image_NHW[part]
+        for place in set(range(num_images)) - self._loaded:
+            self._device_NHW[place] = self.image_NHW[place]
         self._slot.image_NHW[:] = self._device_NHW
         return self._slot.infer(num_images)
 
