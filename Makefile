@@ -19,14 +19,14 @@ test: $(VENV)/.test browser machines
 # run in the order of tests/conftest.py, the longest first.
 PYTEST := $(BIN)/python -m pytest --durations 10
 SPREAD := --dist loadfile --no-loadscope-reorder
-# Tests without Ray take longest: the others leave them the cores.
+# Tests with Ray wait for processes of Ray, and without the cores they take twice as long.
 LATER := nice -n 5
 test-without-ray: $(VENV)/.test
-	$(PYTEST) -n 2 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
+	$(LATER) $(PYTEST) -n 2 $(SPREAD) -m "not ray and not slow and not gpu" --ignore tests/training
 
 # Only files with such tests are imported: each process would spend seconds on the others.
 test-with-ray: $(VENV)/.test
-	$(LATER) $(PYTEST) -n 2 $(SPREAD) -m "ray and not slow and not gpu" \
+	$(PYTEST) -n 2 $(SPREAD) -m "ray and not slow and not gpu" \
 	  $$(grep -rlw --include='test_*.py' --exclude-dir training 'mark\.ray' tests)
 
 # In a process of its own, as importing PyTorch and the networks takes 6 s of CPU.
