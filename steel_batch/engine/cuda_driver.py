@@ -1,4 +1,4 @@
-"""NVIDIA's driver without PyCUDA: what does not work there, through `ctypes`, without the GIL.
+"""Functions of NVIDIA's driver that PyCUDA lacks or gets wrong, called without the GIL.
 
 Source: https://docs.nvidia.com/cuda/cuda-driver-api/.
 """

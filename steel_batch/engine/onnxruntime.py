@@ -121,7 +121,7 @@ class OrtSlot:
     ) -> None:
         """Copy masks and rows of the last batch's images."""
         if places and places[-1] >= len(self._mask_NHW):
-            raise IndexError(places[-1])
+            raise IndexError(f"mask {places[-1]} of a batch of {len(self._mask_NHW)}")
         # With another mode, NumPy would write to memory of its own first.
         np.take(self._mask_NHW, places, axis=0, out=mask_NHW, mode="clip")
         if sample_NHW is not None:

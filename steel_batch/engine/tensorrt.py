@@ -153,7 +153,11 @@ class TrtRuntime:
                 self._registered.append(RegisteredMemory(memory))
         except DriverError as error:
             if not self._is_refused:
-                log.warning("masks are copied twice: memory cannot be registered (%s)", error)
+                log.warning(
+                    "scoring is slower, with the same rows: NVIDIA's driver refuses to register "
+                    "this process's memory (%s), so masks are copied twice",
+                    error,
+                )
             self._is_refused = True
 
     def close(self) -> None:

@@ -151,7 +151,7 @@ class TrtSlot:
             DeviceError: The GPU failed; this process cannot use it any more.
         """
         if places and places[-1] >= self._num_images:
-            raise IndexError(places[-1])
+            raise IndexError(f"mask {places[-1]} of a batch of {self._num_images}")
         address, done = int(self._device[MASK]), 0
         with self._waiting("copied masks"):
             for part in contiguous(places):
