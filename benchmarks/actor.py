@@ -37,8 +37,8 @@ from steel_batch.engine.ring import SlotRing
 from steel_batch.engine.tensorrt import NUM_SLOTS
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import load_engine
-from steel_batch.scoring.children import DESCRIBERS, WRITERS, Children
-from steel_batch.scoring.scorer import ShardScorer
+from steel_batch.scoring.children import WRITERS, Children
+from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
 from steel_batch.synthetic import render
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--slots", type=int, default=NUM_SLOTS)
     parser.add_argument("--threads", type=int, default=12)
     parser.add_argument("--decode", choices=DECODES_ON, default="cpu")
-    parser.add_argument("--describers", type=int, default=DESCRIBERS)
+    parser.add_argument("--describers", type=int, default=BATCHES_PER_SLOT * NUM_SLOTS)
     parser.add_argument("--writers", type=int, default=WRITERS)
     parser.add_argument(
         "--calls", type=int, default=ON_GPU.num_in_work, help="shards in work at once"

@@ -37,8 +37,8 @@ from steel_batch.lake import Lake
 from steel_batch.layout import receipts_dir
 from steel_batch.registry.versions import load_engine
 from steel_batch.runs.receipt import Receipt
-from steel_batch.scoring.children import DESCRIBERS, WRITERS, Children
-from steel_batch.scoring.scorer import ShardScorer
+from steel_batch.scoring.children import WRITERS, Children
+from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from steel_batch.synthetic.writer import write_lake
 
@@ -166,7 +166,9 @@ def main() -> None:
     parser.add_argument("--decode", choices=DECODES_ON, default="cpu")
     parser.add_argument("--slots", type=int, default=NUM_SLOTS, help="not of `score`")
     parser.add_argument("--calls", type=int, default=ON_GPU.num_in_work, help="not of `score`")
-    parser.add_argument("--describers", type=int, default=DESCRIBERS, help="not of `score`")
+    parser.add_argument(
+        "--describers", type=int, default=BATCHES_PER_SLOT * NUM_SLOTS, help="not of `score`"
+    )
     parser.add_argument("--writers", type=int, default=WRITERS, help="not of `score`")
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=4.0)

@@ -18,6 +18,7 @@ import dataclasses
 import logging
 import os
 import platform
+import threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -30,7 +31,8 @@ import ray
 from steel_batch.cluster.agreement import Agreement
 from steel_batch.config import DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
-from steel_batch.engine.runtime import open_runtime, wants_gpu
+from steel_batch.engine.gpu import open_early
+from steel_batch.engine.runtime import load_libraries, open_runtime, wants_gpu
 from steel_batch.errors import (
     DeviceError,
     EngineError,
@@ -42,7 +44,7 @@ from steel_batch.images.watchdog import EXIT_CODE
 from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine
 from steel_batch.runs.events import Meter
-from steel_batch.scoring.children import DESCRIBERS, NONE, Children
+from steel_batch.scoring.children import NONE, Children
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
@@ -136,21 +138,25 @@ class ScoreStage:
 
 def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
     on_gpu = wants_gpu(setup.inference.runtime)
-    if on_gpu:
-        _look_at_gpu(setup, note)
+    decode_on = setup.decoding.decode_on if setup.decoding.is_usual else "cpu"
     children = NONE
     with ExitStack() as started:
         if on_gpu:
+            opening = threading.Thread(target=open_early, name="open GPU", daemon=True)
+            opening.start()
             children = Children.start(
                 setup.engine.card.post_process,
                 setup.store,
-                num_describers=min(DESCRIBERS, BATCHES_PER_SLOT * setup.num_slots),
+                num_describers=BATCHES_PER_SLOT * setup.num_slots,
             )
             started.callback(children.close)
+            load_libraries(setup.inference.runtime, decode_on)
+            opening.join()
+            _look_at_gpu(setup, note)
         runtime = open_runtime(
             setup.engine,
             setup.inference,
-            decode_on=setup.decoding.decode_on if setup.decoding.is_usual else "cpu",
+            decode_on=decode_on,
             num_threads=setup.num_threads,
             num_slots=setup.num_slots,
         )

@@ -15,6 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
+    "cuInit": (c_uint,),
+    "cuDeviceGet": (POINTER(c_int), c_int),
+    "cuDevicePrimaryCtxRetain": (POINTER(c_void_p), c_int),
     "cuStreamBeginCapture_v2": (c_void_p, c_int),
     "cuStreamEndCapture": (c_void_p, POINTER(c_void_p)),
     "cuGraphInstantiateWithFlags": (POINTER(c_void_p), c_void_p, c_ulonglong),
@@ -71,6 +74,18 @@ def _name_of(status: int) -> str:
     text = c_char_p()
     load_libcuda().cuGetErrorName(status, byref(text))
     return (text.value or b"").decode() or f"status {status}"
+
+
+def retain_primary_context() -> None:
+    """Create the first visible GPU's primary context, for the lifetime of the process.
+
+    Raises:
+        DriverError: The driver, a GPU or its memory is missing.
+    """
+    device, context = c_int(), c_void_p()
+    call("cuInit", 0)
+    call("cuDeviceGet", byref(device), 0)
+    call("cuDevicePrimaryCtxRetain", byref(context), device)
 
 
 class RegisteredMemory:

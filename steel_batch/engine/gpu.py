@@ -14,6 +14,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, Final
 
+from steel_batch.engine.cuda_driver import DriverError, retain_primary_context
 from steel_batch.errors import EngineError, MachineError
 
 NON_BLOCKING: Final = 1
@@ -36,11 +37,7 @@ def load_driver() -> Any:
             "steel-batch[gpu] on every GPU node (PyCUDA is compiled from source and needs CUDA's "
             f"headers){OTHERWISE}"
         ) from error
-    # Load kernels on first use: TensorRT 8.5 would load all of its own at once.
-    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
-    # With CUDA's default of eight queues for all streams, decoding of one batch waits for inference
-    # of others.
-    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
+    _set_environment()
     try:
         cuda.init()
         num_devices = cuda.Device.count()
@@ -54,6 +51,26 @@ def load_driver() -> Any:
             f"this process sees no GPU: check `nvidia-smi` and CUDA_VISIBLE_DEVICES{OTHERWISE}"
         )
     return cuda
+
+
+def open_early() -> None:
+    """Create the context that `open_gpu` finds, in a thread beside which others can run.
+
+    It takes a second, and PyCUDA would hold the interpreter's lock. What fails here fails again in
+    `open_gpu`, with its error.
+    """
+    _set_environment()
+    with contextlib.suppress(DriverError):
+        retain_primary_context()
+
+
+def _set_environment() -> None:
+    """Set what the driver reads when it starts."""
+    # Load kernels on first use: TensorRT 8.5 would load all of its own at once.
+    os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")
+    # With CUDA's default of eight queues for all streams, decoding of one batch waits for inference
+    # of others.
+    os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")
 
 
 class Gpu:

@@ -147,7 +147,6 @@ class GpuDecoder:
         self._batch_size = 0
         self._state = c_void_p()
         self._handle, self.hardware_status = open_handle()
-        self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
 
     @property
     def is_hardware(self) -> bool:
@@ -185,6 +184,8 @@ class GpuDecoder:
         handle, state, stream = self._handle, self._state, self._stream.handle
         try:
             with _turn:
+                if not self._state:  # an eighth of a second, so not before it is needed
+                    self._call("nvjpegJpegStateCreate", handle, byref(self._state))
                 if num != self._batch_size:
                     self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
                     self._batch_size = num

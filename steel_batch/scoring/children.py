@@ -11,9 +11,6 @@ from steel_batch.registry.card import PostProcess
 from steel_batch.scoring.describer import ChildDescriber
 from steel_batch.scoring.writer import ChildWriter
 
-DESCRIBERS: Final = 8
-"""Processes that describe masks and looks for a GPU. Each describes at least 3,000 images per
-second, and is fed by threads that wait for the interpreter's lock."""
 WRITERS: Final = 6
 """Processes that make rows and stage them for a GPU: enough for 30 shards a second where the store
 takes a tenth of a second for a request."""
@@ -32,7 +29,7 @@ class Children:
         post_process: PostProcess,
         store: Lake,
         *,
-        num_describers: int = DESCRIBERS,
+        num_describers: int,
         num_writers: int = WRITERS,
     ) -> Children:
         """Start them; returns before they have loaded what they need.
@@ -40,7 +37,8 @@ class Children:
         Args:
             post_process: Post-processing settings of the card.
             store: Where rows are staged and receipts are written.
-            num_describers: How many describe; 0: the calling threads do.
+            num_describers: How many describe: one for each batch in work, as a slot that waits for
+                one keeps the GPU waiting. 0: the calling threads do.
             num_writers: How many write; 0: the calling threads do.
 
         Raises:

@@ -33,7 +33,7 @@ from steel_batch.registry.card import Card
 from steel_batch.runs.receipt import Receipt
 from steel_batch.scoring.batch_threads import BatchThreads
 from steel_batch.scoring.children import NONE, Children
-from steel_batch.scoring.describer import Describer, LocalDescriber
+from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.scoring.rows import ScoredBy, ScoredShard, Scores, Shape
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.writer import LocalWriter, Writer
@@ -101,8 +101,11 @@ class ShardScorer:
         num_batches = (1 if on_cpu else BATCHES_PER_SLOT) * runtime.num_slots
         self._batches = BatchThreads[Scores](num_batches)
         shape_NHW = (runtime.batch_size, card.height, card.width)
-        for child in children.describers:
+
+        def allocate(child: ChildDescriber) -> None:
             runtime.register(child.allocate(shape_NHW, len(card.classes)))
+
+        list(self._workers.map(allocate, children.describers))  # the system gives it page by page
         self._children = children
         self._describers = SlotRing[Describer](
             children.describers

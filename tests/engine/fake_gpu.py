@@ -280,7 +280,13 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
         calls.decoding -= 1
         return int(calls.call("nvjpegDecodeBatched", 0))
 
+    def create_state(handle: Any, state: Any) -> int:
+        status = int(calls.call("nvjpegJpegStateCreate", 0))
+        state._obj.value = None if status else len(calls.names)
+        return status
+
     library = SimpleNamespace(**{name: lambda *_: 0 for name in FUNCTIONS})
+    library.nvjpegJpegStateCreate = create_state
     library.nvjpegCreateEx = lambda backend, *_: calls.call(f"nvjpegCreateEx({backend})", 0)
     library.nvjpegDecodeBatched = decode
     return library
@@ -340,6 +346,9 @@ def fake_cuda(calls: Calls) -> SimpleNamespace:
         cuGraphLaunch=launch,
         cuGraphExecDestroy=destroy,
         cuGraphDestroy=destroy,
+        cuInit=lambda _: calls.call("cuInit", 0),
+        cuDeviceGet=lambda *_: calls.call("cuDeviceGet", 0),
+        cuDevicePrimaryCtxRetain=lambda *_: calls.call("cuDevicePrimaryCtxRetain", 0),
         cuMemHostRegister_v2=register,
         cuMemHostUnregister=unregister,
         cuGetErrorName=name_error,

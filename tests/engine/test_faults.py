@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,8 +13,9 @@ import pytest
 
 from steel_batch.config import DecodeOn
 from steel_batch.engine.contract import Provenance, infer_all
+from steel_batch.engine.gpu import open_early, open_gpu
 from steel_batch.engine.nvjpeg import check_decoder
-from steel_batch.engine.runtime import _can_decode
+from steel_batch.engine.runtime import _can_decode, load_libraries
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import ConfigError, DeviceError, EngineError, EngineMismatchError
 from tests.engine.fake_gpu import Calls, CudaError, fake_gpu
@@ -23,6 +25,7 @@ CARD, _ = tiny_version()
 BATCH = 4
 JPEG = cv2.imencode(".jpg", np.full((64, 160), 90, np.uint8))[1].tobytes()
 HARDWARE, OTHER_UNITS = "nvjpegCreateEx(3)", "nvjpegCreateEx(2)"
+STATE, CONTEXT = "nvjpegJpegStateCreate", "cuDevicePrimaryCtxRetain"
 
 
 @pytest.fixture
@@ -191,6 +194,43 @@ def test_nvjpeg_starts_once_for_all_decoders(calls: Calls) -> None:
     assert _can_decode(CARD, "gpu")
     open_trt(decodes_jpegs=True)
     assert calls.names.count(HARDWARE) == 1
+
+
+def test_a_slot_gets_its_state_of_nvjpeg_with_its_first_jpegs(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    runtime = open_trt(decodes_jpegs=True)
+    assert STATE not in calls.names
+    with runtime.acquire() as slot:
+        calls.refusals[STATE] = 5
+        assert slot.load_jpegs({0: JPEG}) == frozenset()
+        assert "decodes none of 1 JPEGs: nvjpegJpegStateCreate: allocation failed" in caplog.text
+        calls.refusals.clear()
+        assert slot.load_jpegs({0: JPEG}) == slot.load_jpegs({0: JPEG}) == {0}
+    assert calls.names.count(STATE) == 2
+
+
+def test_a_gpu_is_opened_early_without_pycuda(calls: Calls) -> None:
+    open_early()
+    assert calls.names == ["cuInit", "cuDeviceGet", CONTEXT]
+
+
+@pytest.mark.parametrize("runtime", ["auto", "tensorrt", "tensorrt_rtx"])
+def test_libraries_that_are_missing_are_named_later(
+    monkeypatch: pytest.MonkeyPatch, runtime: str
+) -> None:
+    for name in ("tensorrt", "tensorrt_bindings", "tensorrt_rtx", "tensorrt_rtx_bindings"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "cuda.pathfinder", None)
+    load_libraries(runtime, "gpu")
+
+
+@pytest.mark.parametrize("refused", ["cuInit", "cuDeviceGet", CONTEXT])
+def test_what_fails_early_fails_later_with_its_error(calls: Calls, refused: str) -> None:
+    calls.refusals[refused] = 100
+    open_early()
+    assert calls.names[-1] == refused
+    open_gpu()  # PyCUDA's own calls, which do not fail here
 
 
 def test_where_nvjpeg_does_not_start_the_cpu_decodes(
