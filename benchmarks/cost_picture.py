@@ -1,7 +1,8 @@
 """Draws what planning, listing, committing and a late image cost, by the number of images.
 
-Measures nothing: it takes the newest lines of `benchmarks.night` (plan of a manifest, commit, late
-image; stores in a folder) and of `benchmarks.plan` (listings; manifests of 28 November).
+Measures nothing: it takes the newest lines of `benchmarks.night` (plan of a manifest, commit;
+stores in a folder), of `benchmarks.plan` (listings; manifests of 28 November) and of
+`benchmarks.late_image`.
 
     python -m benchmarks.cost_picture      # docs/images/cost_by_images.svg from the results
 """
@@ -19,7 +20,6 @@ TARGET: Final = RESULTS.parents[1] / "docs/images/cost_by_images.svg"
 STAGES: Final = {
     "plan": "plan of a manifest",
     "commit": "commit",
-    "plan of a late image": "late image",
 }
 LISTINGS: Final = ("listing", "simulated")
 MILLION: Final = 1e6
@@ -65,8 +65,17 @@ def curves_of_plans() -> Curves:
     return curves
 
 
+def curves_of_late_images() -> Curves:
+    """CPU seconds of a plan with one late image, by number of images that have a row."""
+    seconds = {
+        line["images"]: line["now"]["cpu_seconds_per_million"] * line["images"] / MILLION
+        for line in lines("late_image")
+    }
+    return {("late image", "now"): seconds}
+
+
 def main() -> None:
-    curves = curves_of_nights() | curves_of_plans()
+    curves = curves_of_nights() | curves_of_plans() | curves_of_late_images()
     draw(dict(sorted(curves.items())), x="images", y="CPU seconds", target=TARGET)
 
 

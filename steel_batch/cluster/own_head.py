@@ -33,12 +33,6 @@ STARTS_AT_ONCE: Final = 3
 """Fewest processes that start at the same time: a dataset needs three. With as many at once as
 there are CPUs, the read task's starts last; with more, Ray starts others than those that it waits
 for."""
-PRELOADED: Final = (
-    "ray.data._internal.execution.operators.actor_pool_map_operator",
-    "steel_batch.cluster.read_stage",
-    "steel_batch.cluster.score_stage",
-)
-"""Modules of a scoring actor and of a read task."""
 
 DASHBOARD_AGENT: Final = "--dashboard_agent_command="
 ENVIRONMENT_AGENT: Final = "--runtime_env_agent_command="
@@ -72,9 +66,6 @@ def own_head(*, with_environments: bool) -> Iterator[str]:
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     at_once = max(STARTS_AT_ONCE, os.cpu_count() or 1)
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(at_once))
-    # The processes that start early load what they will need, if that delays no other process.
-    if (os.cpu_count() or 1) > STARTS_AT_ONCE:
-        os.environ.setdefault("RAY_preload_python_modules", ",".join(PRELOADED))
     is_given = with_environments or _has_environment()
     head = (_HeadWithEnvironments if is_given else _Head)(
         RayParams(

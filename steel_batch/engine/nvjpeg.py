@@ -55,6 +55,9 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
 DECODES_AT_ONCE: Final = 2
 """Threads that call nvJPEG at once. Six made an H200 a sixth slower than two (see decoding.md)."""
 _turn: Final = threading.BoundedSemaphore(DECODES_AT_ONCE)
+_left: Final[list[c_void_p]] = []
+"""The state of the check. It took .36 s, as the first one of a process does, to destroy it would
+take .18, and the next one would be the first again (nvJPEG 13.3, H200)."""
 
 
 class _Image(ctypes.Structure):
@@ -181,11 +184,12 @@ class GpuDecoder:
         addresses = (c_void_p * num)(*[file.address for file in taken.values()])
         lengths = (c_size_t * num)(*[file.size for file in taken.values()])
         images = (_Image * num)(*[self._images[place] for place in taken])
-        handle, state, stream = self._handle, self._state, self._stream.handle
+        handle, stream = self._handle, self._stream.handle
         try:
             with _turn:
-                if not self._state:  # an eighth of a second, so not before it is needed
-                    self._call("nvjpegJpegStateCreate", handle, byref(self._state))
+                if not self._state:  # it takes an eighth of a second, so not before it is needed
+                    self._make_state()
+                state = self._state
                 if num != self._batch_size:
                     self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
                     self._batch_size = num
@@ -197,11 +201,23 @@ class GpuDecoder:
             return {}
         return taken
 
-    def free(self) -> None:
-        """Free the decoder's memory; the stream is idle and the GPU's context is current."""
-        if self._state:
+    def free(self, *, keeps_state: bool = False) -> None:
+        """Free the decoder's memory; the stream is idle and the GPU's context is current.
+
+        Args:
+            keeps_state: Leave nvJPEG's state to the next decoder that needs one.
+        """
+        if self._state and keeps_state:
+            _left.append(self._state)
+        elif self._state:
             self._library.nvjpegJpegStateDestroy(self._state)
         self._state, self._stream = c_void_p(), None
+
+    def _make_state(self) -> None:
+        try:
+            self._state = _left.pop()
+        except IndexError:
+            self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
 
     def _call(self, name: str, *arguments: Any) -> None:
         _check(name, getattr(self._library, name)(*arguments))
@@ -262,7 +278,7 @@ def _decode_one(
     """Decode one JPEG into memory of its own; None if it is not decoded. The context is current."""
     cuda = gpu.cuda
     found_HW = np.zeros((height, width), np.uint8)
-    memory = cuda.mem_alloc(found_HW.nbytes)
+    memory, is_decoded = cuda.mem_alloc(found_HW.nbytes), False
     try:
         stream = cuda.Stream(NON_BLOCKING)
         decoder = GpuDecoder(gpu, stream, int(memory), (1, height, width))
@@ -279,7 +295,7 @@ def _decode_one(
             stream.synchronize()
             cuda.memcpy_dtoh(found_HW, memory)
         finally:
-            decoder.free()
+            decoder.free(keeps_state=is_decoded)
     finally:
         memory.free()
     return found_HW if is_decoded else None

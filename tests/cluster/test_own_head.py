@@ -72,21 +72,6 @@ def test_a_task_gets_the_environment_that_it_asks_for() -> None:
     assert _printed(TASK.format(with_environments=True, options=options)) == "to task\n"
 
 
-LOADED = """
-import os, sys, ray
-os.cpu_count = lambda: {num_cpus}
-from steel_batch.cluster.join import joined_cluster
-with joined_cluster(None, with_environments=False):
-    loaded = ray.remote(num_cpus=0)(lambda: "steel_batch.cluster.score_stage" in sys.modules)
-    print(ray.get(loaded.remote()), file=sys.__stdout__)
-"""
-
-
-@pytest.mark.parametrize(("num_cpus", "is_loaded"), [(3, False), (4, True)])
-def test_a_process_loads_ahead_if_others_have_cpus_left(num_cpus: int, is_loaded: bool) -> None:
-    assert _printed(LOADED.format(num_cpus=num_cpus)) == f"{is_loaded}\n"
-
-
 def _printed(program: str, variables: Mapping[str, str] | None = None) -> str:
     return subprocess.run(
         [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True,

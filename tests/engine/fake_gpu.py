@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
+from steel_batch.engine import nvjpeg
 from steel_batch.engine.cuda_driver import load_libcuda
 from steel_batch.engine.gpu import open_gpu
 from steel_batch.engine.nvjpeg import FUNCTIONS, load_nvjpeg, open_handle
@@ -383,3 +384,4 @@ def fake_gpu(card: Card | None = None, batch_size: int = 4) -> Iterator[Calls]:
         finally:
             for cached in (open_gpu, load_nvjpeg, open_handle, load_libcuda):
                 cached.cache_clear()
+            nvjpeg._left.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import Iterator
@@ -208,6 +209,20 @@ def test_a_slot_gets_its_state_of_nvjpeg_with_its_first_jpegs(
         calls.refusals.clear()
         assert slot.load_jpegs({0: JPEG}) == slot.load_jpegs({0: JPEG}) == {0}
     assert calls.names.count(STATE) == 2
+
+
+@pytest.mark.parametrize(("status", "num_made"), [(0, 2), (6, 3)])
+def test_the_first_slot_takes_over_the_state_of_a_check_that_succeeded(
+    calls: Calls, status: int, num_made: int
+) -> None:
+    calls.refusals["nvjpegDecodeBatched"] = status
+    with contextlib.suppress(ConfigError):
+        check_decoder(64, 160)
+    calls.refusals.clear()
+    runtime = open_trt(decodes_jpegs=True)
+    with runtime.acquire() as first, runtime.acquire() as second:
+        assert first.load_jpegs({0: JPEG}) == second.load_jpegs({0: JPEG}) == {0}
+    assert calls.names.count(STATE) == num_made
 
 
 def test_a_gpu_is_opened_early_without_pycuda(calls: Calls) -> None:
