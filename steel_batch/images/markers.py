@@ -41,10 +41,11 @@ class Markers:
             num = int(np.count_nonzero(is_marked))
             if num > max(_MOST_MARKERS, len(content) // _MOST_FILLING):
                 raise DecodeError(f"JPEG of which {num:,} of {len(data):,} bytes are markers.")
-        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
-        is_marked &= content[1:] + np.uint8(1) > 1
         at = np.flatnonzero(is_marked)
         code = content[at + 1]
+        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
+        is_marker = code + np.uint8(1) > 1
+        at, code = at[is_marker], code[is_marker]
         is_restart = code & 0xF8 == 0xD0
         is_other = ~is_restart
         if np.count_nonzero(is_other) > _MOST_MARKERS:

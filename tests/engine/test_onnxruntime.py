@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from steel_batch.engine import onnxruntime
 from steel_batch.engine.contract import infer_all
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.errors import EngineError
 from steel_batch.registry.card import Card
+from steel_batch.registry.graph import open_session
 from tests.conftest import band_image
 from tests.tiny_engine import LEVELS, tiny_graph, tiny_version
 
@@ -54,6 +57,29 @@ def test_masks_peaks_and_counts_are_what_the_graph_defines() -> None:
     assert output.mask_NHW.any()
     assert output.mask_NHW.dtype == np.uint8
     runtime.close()
+
+
+@pytest.mark.parametrize(("small_bytes", "num_sessions"), [(len(GRAPHS["fp32"]), 3), (0, 1)])
+def test_threads_share_the_session_of_a_large_network_alone(
+    monkeypatch: pytest.MonkeyPatch, small_bytes: int, num_sessions: int
+) -> None:
+    opened = []
+
+    def opening(*args: Any, **kwargs: Any) -> Any:
+        opened.append(open_session(*args, **kwargs))
+        return opened[-1]
+
+    monkeypatch.setattr(onnxruntime, "open_session", opening)
+    monkeypatch.setattr(onnxruntime, "SMALL_GRAPH_BYTES", small_bytes)
+    runtime = OrtRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=1, num_threads=3)
+    assert len(opened) == num_sessions
+    with ExitStack() as held:
+        masks = []
+        for slot in [held.enter_context(runtime.acquire()) for _ in range(3)]:
+            slot.image_NHW[:] = IMAGES_NHW[:1]
+            masks.append(infer_all(slot, 1).mask_NHW)
+    assert (masks[0] == masks[1]).all()
+    assert (masks[0] == masks[2]).all()
 
 
 def test_a_batch_that_is_not_full_gives_only_its_images() -> None:
