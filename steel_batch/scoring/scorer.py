@@ -105,7 +105,11 @@ class ShardScorer:
         def allocate(child: ChildDescriber) -> None:
             runtime.register(child.allocate(shape_NHW, len(card.classes)))
 
-        list(self._workers.map(allocate, children.describers))  # the system gives it page by page
+        # In threads, because the system gives the memory page by page.
+        allocated = [self._workers.submit(allocate, child) for child in children.describers]
+        wait(allocated)  # also if one fails: then the memory is freed
+        for allocation in allocated:
+            allocation.result()
         self._children = children
         self._describers = SlotRing[Describer](
             children.describers
