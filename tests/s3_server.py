@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 KINDS = ("decides", "ignores", "refuses", "late")
-WINDOW_SECONDS = 0.05
+WINDOW_SECONDS = 0.5
 """Puts of one key that begin within it are concurrent."""
 SMALL_PAGES = "small-pages"
 """Such a bucket shows with a few objects what another one shows with a thousand."""
