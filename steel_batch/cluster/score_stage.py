@@ -176,7 +176,7 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
 
 
 def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:
-    """Check that this process's GPU can score, before anything is loaded.
+    """Check that this process's GPU can score, before the engine is loaded.
 
     Raises:
         ConfigError: It cannot; the message states what was found and how to repair it.

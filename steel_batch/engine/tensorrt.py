@@ -10,6 +10,7 @@ network of a third overlap.
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from contextlib import AbstractContextManager
 from types import ModuleType
@@ -78,7 +79,7 @@ class TrtRuntime:
         self._runtime: Any = None
         self._cuda_engine: Any = None
         self._registered: list[RegisteredMemory] = []
-        self._is_refused = False
+        self._first_refusal = threading.Lock()  # taken once: threads register at the same time
         slots: list[TrtSlot] = []
         self._logger.take_errors()
         try:
@@ -152,13 +153,12 @@ class TrtRuntime:
             with self._gpu.current():
                 self._registered.append(RegisteredMemory(memory))
         except DriverError as error:
-            if not self._is_refused:
+            if self._first_refusal.acquire(blocking=False):
                 log.warning(
                     "scoring is slower, with the same rows: NVIDIA's driver refuses to register "
                     "this process's memory (%s), so masks are copied twice",
                     error,
                 )
-            self._is_refused = True
 
     def close(self) -> None:
         """Wait for the batches in flight and free the GPU's memory; idempotent, never raises."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -104,6 +106,25 @@ def test_memory_that_cannot_be_registered_gets_the_masks_too(
         slot.copy_out(range(BATCH), memory)
     np.testing.assert_array_equal(memory, strips() & 1)
     runtime.close()
+
+
+def test_a_refusal_beside_one_that_is_being_logged_is_not_logged(
+    calls: Calls, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls.refusals["cuMemHostRegister_v2"] = 801
+    runtime, logger = open_trt(), logging.getLogger("steel_batch.engine.tensorrt")
+    memory_NHW = np.zeros((2, 64, 160), np.uint8)
+
+    def register_another(_: logging.LogRecord) -> bool:
+        logger.removeFilter(register_another)
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(runtime.register, memory_NHW[1]).result()
+        return True
+
+    logger.addFilter(register_another)
+    runtime.register(memory_NHW[0])
+    assert register_another not in logger.filters
+    assert caplog.text.count("so masks are copied twice") == 1
 
 
 def test_a_gpu_that_fails_while_it_copies_is_no_use_to_this_process(calls: Calls) -> None:
