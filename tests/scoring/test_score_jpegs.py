@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -228,6 +229,25 @@ def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
     assert outcomes(found) == outcomes(expected)
     assert defects(found).equals(defects(expected))
     assert len(defects(expected).flatten())
+
+
+def test_no_memory_is_registered_after_a_scorer_was_given_up(lake: Lake) -> None:
+    both, given_up, were_late = threading.Barrier(2), threading.Event(), []
+
+    class FailingRuntime(OrtRuntime):
+        def register(self, memory: np.ndarray) -> None:
+            both.wait(60.0)
+            if np.shares_memory(memory, children.describers[0].mask_NHW):
+                raise OSError("no memory")
+            were_late.append(given_up.wait(0.2))
+
+    runtime = FailingRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=8, num_threads=1)
+    children = Children.start(CARD.post_process, lake, num_describers=2, num_writers=0)
+    with closing(children), closing(runtime):
+        with pytest.raises(OSError, match="no memory"):
+            ShardScorer(runtime, CARD, lake, DECODING, num_threads=2, children=children)
+        given_up.set()
+    assert were_late == [False]
 
 
 def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
