@@ -232,7 +232,8 @@ def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
 
 
 def test_no_memory_is_registered_after_a_scorer_was_given_up(lake: Lake) -> None:
-    both, given_up, were_late = threading.Barrier(2), threading.Event(), []
+    both, given_up = threading.Barrier(2), threading.Event()
+    were_late: list[bool] = []
 
     class FailingRuntime(OrtRuntime):
         def register(self, memory: np.ndarray) -> None:
