@@ -16,10 +16,10 @@ from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
 from steel_batch.registry.graph import open_session
 
-SMALL_GRAPH_BYTES: Final = 16 << 20
-"""Up to here, each thread has a session of its own: the threads of one session share the pool that
-its tensors are allocated from, which costs a small network 1 to 4 %. A larger one gains nothing,
-and each session has a copy of its weights."""
+SESSIONS_BYTES: Final = 32 << 20
+"""Of graphs in an actor's sessions. The threads of one session share the pool that its tensors are
+allocated from, which costs a small network 1 to 4 %, so each thread has a session of its own as far
+as this goes. A large network gains nothing by that, and each session has a copy of its weights."""
 
 
 class OrtRuntime:
@@ -42,7 +42,7 @@ class OrtRuntime:
     def __init__(
         self, graph: bytes, card: Card, *, precision: str, batch_size: int, num_threads: int
     ) -> None:
-        num_sessions = num_threads if len(graph) <= SMALL_GRAPH_BYTES else 1
+        num_sessions = min(num_threads, max(1, SESSIONS_BYTES // max(1, len(graph))))
         sessions = [open_session(graph, card, precision=precision) for _ in range(num_sessions)]
         shape = (batch_size, 1, card.height, card.width)
         self._ring = SlotRing(

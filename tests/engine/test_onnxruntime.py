@@ -59,9 +59,9 @@ def test_masks_peaks_and_counts_are_what_the_graph_defines() -> None:
     runtime.close()
 
 
-@pytest.mark.parametrize(("small_bytes", "num_sessions"), [(len(GRAPHS["fp32"]), 3), (0, 1)])
-def test_threads_share_the_session_of_a_large_network_alone(
-    monkeypatch: pytest.MonkeyPatch, small_bytes: int, num_sessions: int
+@pytest.mark.parametrize(("num_graphs", "num_sessions"), [(9, 3), (3, 3), (2, 2), (1, 1), (0, 1)])
+def test_threads_share_sessions_if_their_graphs_would_be_large(
+    monkeypatch: pytest.MonkeyPatch, num_graphs: int, num_sessions: int
 ) -> None:
     opened = []
 
@@ -70,7 +70,7 @@ def test_threads_share_the_session_of_a_large_network_alone(
         return opened[-1]
 
     monkeypatch.setattr(onnxruntime, "open_session", opening)
-    monkeypatch.setattr(onnxruntime, "SMALL_GRAPH_BYTES", small_bytes)
+    monkeypatch.setattr(onnxruntime, "SESSIONS_BYTES", num_graphs * len(GRAPHS["fp32"]))
     runtime = OrtRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=1, num_threads=3)
     assert len(opened) == num_sessions
     with ExitStack() as held:
