@@ -32,6 +32,7 @@ from steel_batch.pipeline import actors
 from steel_batch.pipeline.score import score
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.children import Children
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.synthetic import render
 
@@ -42,6 +43,7 @@ class PretendStage(score_stage.ScoreStage):
     """The score stage with a pretend engine."""
 
     def __init__(self, setup: score_stage.Setup, dispatcher: Any) -> None:
+        keep_freed_memory()
         self._dispatcher = dispatcher
         masks = [render(22, i).bitmask_HW for i in range(NUM_STRIPS)]
         self._scorer = ShardScorer(

@@ -46,7 +46,7 @@ def main() -> None:
         )
         pq.write_table(
             table, packed / f"{first:07d}.parquet", row_group_size=ROWS_PER_GROUP,
-            compression="none",
+            compression="none", use_dictionary=False,
         )  # fmt: skip
     print(
         json.dumps(

@@ -17,6 +17,7 @@ from steel_batch.cluster.dispatcher import Work
 from steel_batch.errors import SteelBatchError
 from steel_batch.runs.events import Meter
 from steel_batch.runs.plan import Plan
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class ReadStage:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Read the wanted shards of each part, one row group of the plan after the other."""
+        keep_freed_memory()
         for row in batch.to_pylist():
             # While this waits, Ray lends the task's CPU to others.
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))

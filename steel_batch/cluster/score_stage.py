@@ -45,6 +45,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.children import NONE, Children
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
@@ -83,6 +84,7 @@ class ScoreStage:
     """Turns shards of compressed bytes into receipts: one actor with one engine."""
 
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
+        keep_freed_memory()
         self._dispatcher = dispatcher
         self._scorer: ShardScorer | SteelBatchError
         actor = ray.get_runtime_context().get_actor_id()

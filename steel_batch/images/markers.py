@@ -36,15 +36,16 @@ class Markers:
     def __init__(self, data: memoryview) -> None:
         self._data = data
         content = np.frombuffer(data, np.uint8)
+        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
         is_marked = content[:-1] == 0xFF
+        np.logical_and(is_marked, content[1:], out=is_marked)
         if len(content) > _MOST_MARKERS:
             num = int(np.count_nonzero(is_marked))
             if num > max(_MOST_MARKERS, len(content) // _MOST_FILLING):
                 raise DecodeError(f"JPEG of which {num:,} of {len(data):,} bytes are markers.")
         at = np.flatnonzero(is_marked)
         code = content[at + 1]
-        # FF 00 is an escaped 0xFF among the pixels, FF FF is padding.
-        is_marker = code + np.uint8(1) > 1
+        is_marker = code != 0xFF
         at, code = at[is_marker], code[is_marker]
         is_restart = code & 0xF8 == 0xD0
         is_other = ~is_restart

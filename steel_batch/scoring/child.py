@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from steel_batch.errors import ClusterError
+from steel_batch.scoring.memory import keep_freed_memory
 
 PIPE_BYTES: Final = 1 << 20
 """Room in a pipe, so that a usual answer is read in one call: each waits for the lock once more."""
@@ -127,6 +128,7 @@ def serve(answer: Callable[[bytes], Any]) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the actor ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     source = sys.stdin.buffer
     # What a library prints must not mix with the answers.
     with os.fdopen(os.dup(1), "wb") as sink:
