@@ -38,6 +38,7 @@ from steel_batch.layout import receipts_dir
 from steel_batch.registry.versions import load_engine
 from steel_batch.runs.receipt import Receipt
 from steel_batch.scoring.children import WRITERS, Children
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from steel_batch.synthetic.writer import write_lake
@@ -176,6 +177,7 @@ def main() -> None:
     parser.add_argument("--pattern", default=PATTERN)
     parser.add_argument("--score-flags", default="")
     args = parser.parse_args()
+    keep_freed_memory()  # as an actor does
     store = Lake(str(args.store))
     engine = load_engine(args.engine, store=store)
     started = time.monotonic()
