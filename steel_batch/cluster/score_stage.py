@@ -32,7 +32,8 @@ from steel_batch.cluster.agreement import Agreement
 from steel_batch.config import DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
 from steel_batch.engine.gpu import open_early
-from steel_batch.engine.runtime import load_libraries, open_runtime, wants_gpu
+from steel_batch.engine.nvjpeg import start_early
+from steel_batch.engine.runtime import let_gpu_decode, load_libraries, open_runtime, wants_gpu
 from steel_batch.errors import (
     DeviceError,
     EngineError,
@@ -45,7 +46,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.children import NONE, Children
-from steel_batch.scoring.memory import keep_freed_memory
+from steel_batch.scoring.process import keep_freed_memory
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult
@@ -155,10 +156,11 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
             load_libraries(setup.inference.runtime, decode_on)
             opening.join()
             _look_at_gpu(setup, note)
+            if decode_on != "cpu":
+                threading.Thread(target=start_early, name="start nvJPEG", daemon=True).start()
         runtime = open_runtime(
             setup.engine,
             setup.inference,
-            decode_on=decode_on,
             num_threads=setup.num_threads,
             num_slots=setup.num_slots,
         )
@@ -173,6 +175,8 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
             num_threads=setup.num_threads,
             children=children,
         )
+        started.callback(scorer.close)
+        let_gpu_decode(runtime, setup.engine.card, decode_on)
         started.pop_all()
         return scorer
 

@@ -10,6 +10,7 @@ W columns.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import logging
@@ -24,7 +25,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from steel_batch.engine.gpu import NON_BLOCKING, Gpu, open_gpu
-from steel_batch.errors import EngineError, MachineError
+from steel_batch.errors import ConfigError, EngineError, MachineError
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,12 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
 DECODES_AT_ONCE: Final = 2
 """Threads that call nvJPEG at once. Six made an H200 a sixth slower than two (see decoding.md)."""
 _turn: Final = threading.BoundedSemaphore(DECODES_AT_ONCE)
+_starting: Final = threading.RLock()
+"""Held to start nvJPEG and to make a state, which other threads would only make slower."""
 _left: Final[list[c_void_p]] = []
-"""The state of the check. It took .36 s, as the first one of a process does, to destroy it would
-take .18, and the next one would be the first again (nvJPEG 13.3, H200)."""
+"""States that no decoder has yet: that of `start_early`, then that of the check. The first one of a
+process takes .36 s, to destroy it would take .18, and the next one would be the first again
+(nvJPEG 13.3, H200)."""
 
 
 class _Image(ctypes.Structure):
@@ -122,6 +126,16 @@ def open_handle() -> tuple[c_void_p, int]:
     return handle, hardware_status
 
 
+def start_early() -> None:
+    """Start nvJPEG and make its first state, in a thread beside which others can run.
+
+    It takes 0.65 s. What fails here fails again in `check_decoder`, with its error.
+    """
+    gpu = open_gpu()
+    with contextlib.suppress(ConfigError, RuntimeError, gpu.cuda.Error), gpu.current(), _starting:
+        _left.append(_new_state(load_nvjpeg(), open_handle()[0]))
+
+
 class GpuDecoder:
     """Decodes a batch's JPEGs to gray in device memory. Used by one thread at a time.
 
@@ -149,7 +163,8 @@ class GpuDecoder:
         ]
         self._batch_size = 0
         self._state = c_void_p()
-        self._handle, self.hardware_status = open_handle()
+        with _starting:
+            self._handle, self.hardware_status = open_handle()
 
     @property
     def is_hardware(self) -> bool:
@@ -214,13 +229,17 @@ class GpuDecoder:
         self._state, self._stream = c_void_p(), None
 
     def _make_state(self) -> None:
-        try:
-            self._state = _left.pop()
-        except IndexError:
-            self._call("nvjpegJpegStateCreate", self._handle, byref(self._state))
+        with _starting:
+            self._state = _left.pop() if _left else _new_state(self._library, self._handle)
 
     def _call(self, name: str, *arguments: Any) -> None:
         _check(name, getattr(self._library, name)(*arguments))
+
+
+def _new_state(library: ctypes.CDLL, handle: c_void_p) -> c_void_p:
+    state = c_void_p()
+    _check("nvjpegJpegStateCreate", library.nvjpegJpegStateCreate(handle, byref(state)))
+    return state
 
 
 def _check(name: str, status: int) -> None:

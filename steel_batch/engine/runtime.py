@@ -105,13 +105,44 @@ def open_runtime(
         EngineMismatchError: A compiled plan that fits by its record does not load.
         LockHeldError: Another actor has been building the missing plan for half an hour.
     """
+    runtime = _load(engine, settings, num_threads, num_slots)
+    try:
+        let_gpu_decode(runtime, engine.card, decode_on)
+    except BaseException:
+        runtime.close()
+        raise
+    return runtime
+
+
+def let_gpu_decode(runtime: Runtime, card: Card, decode_on: DecodeOn) -> None:
+    """Let a runtime's GPU decode JPEGs, if it is to and can; before the first batch.
+
+    Args:
+        runtime: The runtime, opened to decode on the CPU.
+        card: Its engine's card.
+        decode_on: See `open_runtime`.
+
+    Raises:
+        ConfigError: ``gpu`` is requested, but the GPU or its decoder cannot decode, or a CPU
+            scores.
+        EngineError: The GPU does not work.
+    """
+    name = runtime.provenance.runtime
+    if not isinstance(runtime, TrtRuntime):
+        decodes_on_gpu(decode_on, runtime=name)
+    elif decodes_on_gpu(decode_on, runtime=name) and _can_decode(card, decode_on):
+        runtime.open_decoders()
+
+
+def _load(
+    engine: Engine, settings: RuntimeSettings, num_threads: int, num_slots: int
+) -> TrtRuntime | OrtRuntime:
     card, batch_size = engine.card, settings.batch_size
     runtime, precision = settings.runtime, str(settings.precision)
     if wants_gpu(runtime):
         runtime = "tensorrt" if runtime == "auto" else runtime
         precision = usual_precision(engine, runtime) if precision == "auto" else precision
         open_gpu()  # or TensorRT for RTX, whose builder needs no GPU, would build a useless plan
-        decodes_jpegs = decodes_on_gpu(decode_on, runtime=runtime) and _can_decode(card, decode_on)
         plan = ensure_plan(engine, runtime=runtime, precision=precision, batch_size=batch_size)
         return TrtRuntime(
             read_plan(engine, plan),
@@ -120,9 +151,7 @@ def open_runtime(
             batch_size=plan.batch_size,
             precision=precision,
             num_slots=num_slots,
-            decodes_jpegs=decodes_jpegs,
         )
-    decodes_on_gpu(decode_on, runtime="onnxruntime")
     precision = "fp32" if precision == "auto" else precision
     return OrtRuntime(
         engine.read_graph(precision),

@@ -45,7 +45,6 @@ class TrtRuntime:
         batch_size: Batch size of the plan.
         precision: Precision of the plan.
         num_slots: Batches in flight.
-        decodes_jpegs: Whether plain JPEGs are decoded on the GPU.
 
     Raises:
         ConfigError: This machine has no GPU, driver, bindings or PyCUDA.
@@ -62,7 +61,6 @@ class TrtRuntime:
         batch_size: int,
         precision: str,
         num_slots: int = NUM_SLOTS,
-        decodes_jpegs: bool = False,
     ) -> None:
         trt = import_tensorrt(runtime)
         machine = find_machine(runtime)
@@ -87,15 +85,9 @@ class TrtRuntime:
                 self._load(trt, plan, card, machine)
                 _check_plan(trt, self._cuda_engine, card, batch_size)
                 for _ in range(num_slots):
-                    slot = TrtSlot(
-                        self._gpu,
-                        self._cuda_engine,
-                        self._logger,
-                        card,
-                        batch_size,
-                        decodes_jpegs=decodes_jpegs,
+                    slots.append(
+                        TrtSlot(self._gpu, self._cuda_engine, self._logger, card, batch_size)
                     )
-                    slots.append(slot)
         except (MemoryError, RuntimeError, self._gpu.cuda.Error) as error:
             reason = "; ".join([str(error), *self._logger.take_errors()[:1]])
             needed = self._needed_bytes(card)
@@ -111,10 +103,7 @@ class TrtRuntime:
         except BaseException:
             self._free(slots)
             raise
-        if decodes_jpegs:
-            self._description += ", JPEGs decoded on the GPU"
-            if all(slot.has_jpeg_unit for slot in slots):
-                self._description += " by its JPEG unit"
+        self._slots = slots
         self._ring = SlotRing(slots)
         self._slot_bytes = self._needed_bytes(card)
 
@@ -143,6 +132,20 @@ class TrtRuntime:
         """What produces the rows of its batches."""
         return self._provenance
 
+    def open_decoders(self) -> None:
+        """Let the GPU decode plain JPEGs; before the first batch, after `check_decoder`.
+
+        Raises:
+            ConfigError: nvJPEG is missing.
+            RuntimeError: It does not start.
+        """
+        with self._gpu.current():
+            for slot in self._slots:
+                slot.open_decoder()
+        self._description += ", JPEGs decoded on the GPU"
+        if all(slot.has_jpeg_unit for slot in self._slots):
+            self._description += " by its JPEG unit"
+
     def acquire(self) -> AbstractContextManager[TrtSlot]:
         """Wait for a free slot."""
         return self._ring.acquire()
@@ -163,6 +166,7 @@ class TrtRuntime:
     def close(self) -> None:
         """Wait for the batches in flight and free the GPU's memory; idempotent, never raises."""
         slots = self._ring.close()
+        self._slots = []
         if slots:
             self._free(slots)
 

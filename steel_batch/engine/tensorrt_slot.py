@@ -39,11 +39,9 @@ class TrtSlot:
         logger: TensorRT's logger.
         card: The engine's card.
         batch_size: Batch size of the plan.
-        decodes_jpegs: See `TrtRuntime`.
 
     Raises:
         MemoryError: The GPU lacks memory for the execution context.
-        RuntimeError: The JPEG decoder does not start.
         EngineError: The plan does not accept such a batch.
     """
 
@@ -54,8 +52,6 @@ class TrtSlot:
         logger: Any,
         card: Card,
         batch_size: int,
-        *,
-        decodes_jpegs: bool = False,
     ) -> None:
         self._gpu = gpu
         self._logger = logger
@@ -72,13 +68,6 @@ class TrtSlot:
         self._num_images = 0
         try:
             self._set_up(cuda_engine, card, batch_size)
-            if decodes_jpegs:
-                self._decoder = GpuDecoder(
-                    gpu,
-                    self._stream,
-                    int(self._device[IMAGE]),
-                    (batch_size, card.height, card.width),
-                )
         except BaseException:
             self.free()
             raise
@@ -98,6 +87,16 @@ class TrtSlot:
     def jpeg_decoder(self) -> str | None:
         """NVIDIA's decoder, its version and the unit that decodes; None if the GPU does not."""
         return None if self._decoder is None else self._decoder.name
+
+    def open_decoder(self) -> None:
+        """Let the GPU decode JPEGs from now on; the GPU's context is current.
+
+        Raises:
+            ConfigError: nvJPEG is missing.
+            RuntimeError: It does not start.
+        """
+        shape_NHW = self.image_NHW.shape
+        self._decoder = GpuDecoder(self._gpu, self._stream, int(self._device[IMAGE]), shape_NHW)
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Let the GPU decode JPEGs directly into the engine's input, before the next `infer`.

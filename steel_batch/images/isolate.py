@@ -35,8 +35,8 @@ SECONDS_PER_IMAGE: Final = 10.0
 """The largest accepted image takes about one."""
 _STARTS: Final = 3
 _RUN_MODULE: Final = (
-    "import sys; sys.path[:] = filter(None, sys.path); import runpy; "
-    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    "import os, sys; os.nice(int(sys.argv.pop(2))); sys.path[:] = filter(None, sys.path); "
+    "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 _LENGTH: Final = struct.Struct("<q")
 _HEAD: Final = struct.Struct("<cqq")
@@ -91,7 +91,7 @@ def decode_isolated(
             child.end()
 
 
-def start_child(module: str, *arguments: str, **how: Any) -> Any:
+def start_child(module: str, *arguments: str, niceness: int = 0, **how: Any) -> Any:
     """Start one of our modules in a child process with pipes and this process's import path.
 
     It imports nothing from the folder that it is started in. ``-P`` says that from Python 3.11 on.
@@ -99,6 +99,7 @@ def start_child(module: str, *arguments: str, **how: Any) -> Any:
     Args:
         module: The module, run as by ``python -m``.
         arguments: Its command-line arguments.
+        niceness: How much lower its priority is than this process's.
         how: Further arguments of `subprocess.Popen`.
 
     Raises:
@@ -106,7 +107,7 @@ def start_child(module: str, *arguments: str, **how: Any) -> Any:
     """
     try:
         return subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-c", _RUN_MODULE, module, *arguments],
+            [sys.executable, "-c", _RUN_MODULE, module, str(niceness), *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(os.path.isabs, sys.path))},

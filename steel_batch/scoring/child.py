@@ -20,8 +20,11 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import numpy as np
+import pyarrow as pa
+
 from steel_batch.errors import ClusterError
-from steel_batch.scoring.memory import keep_freed_memory
+from steel_batch.scoring.process import BACKGROUND, keep_freed_memory
 
 PIPE_BYTES: Final = 1 << 20
 """Room in a pipe, so that a usual answer is read in one call: each waits for the lock once more."""
@@ -88,7 +91,9 @@ class Child:
     def _start(self) -> None:
         from steel_batch.images.isolate import start_child  # a child needs no OpenCV for `serve`
 
-        self._process = start_child(self._module, *self._arguments, pass_fds=self._pass_fds)
+        self._process = start_child(
+            self._module, *self._arguments, niceness=BACKGROUND, pass_fds=self._pass_fds
+        )
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):  # more than this user may have
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
@@ -129,6 +134,7 @@ def serve(answer: Callable[[bytes], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the actor ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
+    pa.array(np.zeros(1))  # imports pandas, if there is one: a fifth of a second, but not later
     source = sys.stdin.buffer
     # What a library prints must not mix with the answers.
     with os.fdopen(os.dup(1), "wb") as sink:

@@ -7,6 +7,7 @@ are decoded and post-processed. Only images with pixels above a threshold are po
 from __future__ import annotations
 
 import datetime
+import functools
 import itertools
 import socket
 import threading
@@ -118,11 +119,17 @@ class ShardScorer:
         self._writers = SlotRing[Writer](
             children.writers or [LocalWriter(store) for _ in range(num_batches)]
         )
-        self._scored_by = ScoredBy(
-            provenance=runtime.provenance,
-            cpu_decoder=f"opencv {cv2.__version__}" if decoding.is_usual else decoding.decoder,
-            scorer=f"{socket.gethostname()}: {runtime.description}",
-            num_classes=len(card.classes),
+
+    @functools.cached_property
+    def _scored_by(self) -> ScoredBy:
+        """Known once the GPU decodes, which may be after this was created."""
+        return ScoredBy(
+            provenance=self._runtime.provenance,
+            cpu_decoder=(
+                f"opencv {cv2.__version__}" if self._decoding.is_usual else self._decoding.decoder
+            ),
+            scorer=f"{socket.gethostname()}: {self._runtime.description}",
+            num_classes=len(self._card.classes),
         )
 
     def score(self, shard: ShardInput, *, isolated: bool = False) -> Receipt:

@@ -15,7 +15,7 @@ import pytest
 from steel_batch.config import DecodeOn
 from steel_batch.engine.contract import Provenance, infer_all
 from steel_batch.engine.gpu import open_early, open_gpu
-from steel_batch.engine.nvjpeg import check_decoder
+from steel_batch.engine.nvjpeg import check_decoder, start_early
 from steel_batch.engine.runtime import _can_decode, load_libraries
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import ConfigError, DeviceError, EngineError, EngineMismatchError
@@ -35,9 +35,12 @@ def calls() -> Iterator[Calls]:
         yield made
 
 
-def open_trt(**changes: object) -> TrtRuntime:
+def open_trt(*, decodes_jpegs: bool = False, **changes: object) -> TrtRuntime:
     settings = {"runtime": "tensorrt", "batch_size": BATCH, "precision": "fp16"} | changes
-    return TrtRuntime(b"plan", CARD, **settings)  # type: ignore[arg-type]
+    runtime = TrtRuntime(b"plan", CARD, **settings)  # type: ignore[arg-type]
+    if decodes_jpegs:
+        runtime.open_decoders()
+    return runtime
 
 
 def test_a_gpu_that_fails_in_a_batch_is_no_use_to_this_process(calls: Calls) -> None:
@@ -223,6 +226,26 @@ def test_the_first_slot_takes_over_the_state_of_a_check_that_succeeded(
     with runtime.acquire() as first, runtime.acquire() as second:
         assert first.load_jpegs({0: JPEG}) == second.load_jpegs({0: JPEG}) == {0}
     assert calls.names.count(STATE) == num_made
+
+
+def test_nvjpeg_is_started_early_for_the_check_that_follows(calls: Calls) -> None:
+    start_early()
+    assert (calls.names.count(HARDWARE), calls.names.count(STATE)) == (1, 1)
+    check_decoder(64, 160)
+    runtime = open_trt(decodes_jpegs=True)
+    with runtime.acquire() as slot:
+        assert slot.load_jpegs({0: JPEG}) == {0}
+    assert (calls.names.count(HARDWARE), calls.names.count(STATE)) == (1, 1)
+
+
+@pytest.mark.parametrize("name", [OTHER_UNITS, STATE])
+def test_what_fails_early_fails_again_where_it_is_needed(calls: Calls, name: str) -> None:
+    calls.refusals |= {HARDWARE: 7, name: 5}
+    start_early()
+    with pytest.raises(ConfigError):
+        check_decoder(64, 160)
+    calls.refusals.clear()
+    check_decoder(64, 160)
 
 
 def test_a_gpu_is_opened_early_without_pycuda(calls: Calls) -> None:

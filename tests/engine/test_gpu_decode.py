@@ -361,8 +361,9 @@ def record(engine: Engine) -> PlanRecord:
 def runtime(engine: Engine, record: PlanRecord) -> Iterator[TrtRuntime]:
     opened_engine = TrtRuntime(
         read_plan(engine, record), CARD, runtime="tensorrt", batch_size=BATCH, precision="fp16",
-        num_slots=3, decodes_jpegs=True,
+        num_slots=3,
     )  # fmt: skip
+    opened_engine.open_decoders()
     yield opened_engine
     opened_engine.close()
 

@@ -21,6 +21,7 @@ from steel_batch.images.appearance import MEASURES, measure, row_step
 from steel_batch.registry.card import PostProcess
 from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.scoring.description import joined
+from steel_batch.scoring.process import BACKGROUND
 from steel_batch.synthetic import render
 
 SHAPE_NHW = (8, 256, 1600)
@@ -87,6 +88,11 @@ def test_a_child_says_what_is_said_here(child: ChildDescriber) -> None:
         assert len(found) == num
     assert pc.list_value_length(said(local, 1)["defects"]).to_pylist() != [0] * 8
     assert len(set(said(local, 1)["brightness"].to_pylist())) == 8
+
+
+def test_a_child_gives_way_to_its_actor(child: ChildDescriber) -> None:
+    said(child, 1)
+    assert os.getpriority(os.PRIO_PROCESS, pid_of(child)) == os.nice(0) + BACKGROUND
 
 
 def test_a_batch_without_pixels_has_no_defects(child: ChildDescriber) -> None:
