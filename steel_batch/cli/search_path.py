@@ -20,13 +20,15 @@ def leave_out_working_folder() -> None:
     """Make this process and its children import nothing from the working folder.
 
     Absolute entries of ``PYTHONPATH`` are kept, and so is the folder that this package was loaded
-    from.
+    from. Children may be started in another folder, so the interpreter's path becomes absolute.
     """
     said = os.environ.get("PYTHONPATH")
     entries = said.split(os.pathsep) if said else []
     kept = [entry for entry in entries if os.path.isabs(entry)]
     try:
         here = os.getcwd()
+        if sys.executable:  # relative if it was found in a relative entry of PATH
+            sys.executable = os.path.abspath(sys.executable)
     except OSError:  # the working folder was deleted
         here = ""
     is_first = not getattr(sys.flags, "safe_path", False) and sys.path[:1] in ([""], [here])

@@ -94,6 +94,17 @@ def test_a_source_tree_that_is_not_installed_is_run_from_its_own_folder() -> Non
     assert path[0] == left == str(ROOT)
 
 
+def test_children_run_the_same_interpreter_if_path_has_a_relative_entry(tmp_path: Path) -> None:
+    python = Path(sys.executable)
+    (tmp_path / "venv").symlink_to(python.parent.parent)
+    done = subprocess.run(
+        [python.name, "-m", "steel_batch.cli", "synth", "--out", "lake", "--num-images", "40"],
+        cwd=tmp_path, env={**os.environ, "PATH": "venv/bin", "PYTHONPATH": str(ROOT)},
+        executable=f"venv/bin/{python.name}", capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
 @pytest.mark.parametrize("script", ["installed", "module"])
 def test_drawing_in_several_processes_imports_nothing_that_lies_there(
     folder: Path, script: str
