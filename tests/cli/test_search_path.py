@@ -100,7 +100,8 @@ def test_children_run_the_same_interpreter_if_path_has_a_relative_entry(tmp_path
     done = subprocess.run(
         [python.name, "-m", "steel_batch.cli", "synth", "--out", "lake", "--num-images", "40"],
         cwd=tmp_path, env={**os.environ, "PATH": "venv/bin", "PYTHONPATH": str(ROOT)},
-        executable=f"venv/bin/{python.name}", capture_output=True, text=True, check=False, timeout=120,
+        executable=f"venv/bin/{python.name}",
+        capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
 
