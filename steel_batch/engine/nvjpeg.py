@@ -17,6 +17,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from ctypes import POINTER, byref, c_int, c_size_t, c_uint, c_void_p
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cv2
@@ -47,7 +48,6 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
     "nvjpegCreateEx": (c_int, c_void_p, c_void_p, c_uint, POINTER(c_void_p)),
     "nvjpegGetProperty": (c_int, POINTER(c_int)),
     "nvjpegJpegStateCreate": (c_void_p, POINTER(c_void_p)),
-    "nvjpegJpegStateDestroy": (c_void_p,),
     "nvjpegDecodeBatchedInitialize": (c_void_p, c_void_p, c_int, c_int, c_int),
     "nvjpegDecodeBatched": (c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_void_p),
 }
@@ -58,10 +58,20 @@ DECODES_AT_ONCE: Final = 2
 _turn: Final = threading.BoundedSemaphore(DECODES_AT_ONCE)
 _starting: Final = threading.RLock()
 """Held to start nvJPEG and to make a state, which other threads would only make slower."""
-_left: Final[list[c_void_p]] = []
-"""States that no decoder has yet: that of `start_early`, then that of the check. The first one of a
-process takes .36 s, to destroy it would take .18, and the next one would be the first again
-(nvJPEG 13.3, H200)."""
+
+
+@dataclass(slots=True)
+class _State:
+    """What nvJPEG needs for one batch at a time; the first one of a process takes .36 s."""
+
+    handle: c_void_p
+    batch_size: int = 0
+    """Batch size that it is set up for; 0: none."""
+
+
+_idle: Final[list[_State]] = []
+"""States that decode nothing now. All decoders of the process share them, so there are no more than
+decode at once."""
 
 
 class _Image(ctypes.Structure):
@@ -133,7 +143,7 @@ def start_early() -> None:
     """
     gpu = open_gpu()
     with contextlib.suppress(ConfigError, RuntimeError, gpu.cuda.Error), gpu.current(), _starting:
-        _left.append(_new_state(load_nvjpeg(), open_handle()[0]))
+        _idle.append(_new_state(load_nvjpeg(), open_handle()[0]))
 
 
 class GpuDecoder:
@@ -161,10 +171,10 @@ class GpuDecoder:
         self._images = [
             _Image((address + i * height * width,), (width,)) for i in range(num_images)
         ]
-        self._batch_size = 0
-        self._state = c_void_p()
         with _starting:
             self._handle, self.hardware_status = open_handle()
+        flags = gpu.cuda.event_flags
+        self._done = gpu.cuda.Event(flags.BLOCKING_SYNC | flags.DISABLE_TIMING)
 
     @property
     def is_hardware(self) -> bool:
@@ -177,7 +187,7 @@ class GpuDecoder:
         return f"nvjpeg {self._version} {'hardware' if self.is_hardware else 'cuda'}"
 
     def decode(self, jpegs: Mapping[int, Any]) -> dict[int, Any]:
-        """Decode JPEGs, each into its image of the batch, before the stream's next work.
+        """Decode JPEGs, each into its image of the batch, and wait without the GIL.
 
         The memory must be idle: nvJPEG does not wait for the stream's earlier work.
 
@@ -186,8 +196,7 @@ class GpuDecoder:
                 complete by their structure (`decode.check_jpeg`), by their index in the batch.
 
         Returns:
-            Those that are decoded, to be kept until the stream has reached this point. The memory
-            of the others is undefined.
+            Those that are decoded. The memory of the others is undefined.
 
         Raises:
             cuda.Error: The GPU failed; this process cannot use it any more.
@@ -202,44 +211,47 @@ class GpuDecoder:
         handle, stream = self._handle, self._stream.handle
         try:
             with _turn:
-                if not self._state:  # it takes an eighth of a second, so not before it is needed
-                    self._make_state()
-                state = self._state
-                if num != self._batch_size:
-                    self._call("nvjpegDecodeBatchedInitialize", handle, state, num, 1, _OUTPUT_Y)
-                    self._batch_size = num
-                self._call("nvjpegDecodeBatched", handle, state, addresses, lengths, images, stream)
+                state = _take_state(self._library, handle)
+                try:
+                    if num != state.batch_size:
+                        self._call(
+                            "nvjpegDecodeBatchedInitialize", handle, state.handle, num, 1, _OUTPUT_Y
+                        )
+                        state.batch_size = num
+                    self._call(
+                        "nvjpegDecodeBatched", handle, state.handle, addresses, lengths, images,
+                        stream,
+                    )  # fmt: skip
+                    self._done.record(self._stream)
+                    self._done.synchronize()
+                except RuntimeError:
+                    state.batch_size = 0  # it must be set up again
+                    self._gpu.cuda.Context.synchronize()  # it may have started some of them
+                    raise
+                finally:
+                    _idle.append(state)
         except RuntimeError as error:
             log.warning("the GPU decodes none of %d JPEGs: %s", num, error)
-            self._batch_size = 0  # nvJPEG's state must be set up again
-            self._gpu.cuda.Context.synchronize()  # it may have started some of them
             return {}
         return taken
 
-    def free(self, *, keeps_state: bool = False) -> None:
-        """Free the decoder's memory; the stream is idle and the GPU's context is current.
-
-        Args:
-            keeps_state: Leave nvJPEG's state to the next decoder that needs one.
-        """
-        if self._state and keeps_state:
-            _left.append(self._state)
-        elif self._state:
-            self._library.nvjpegJpegStateDestroy(self._state)
-        self._state, self._stream = c_void_p(), None
-
-    def _make_state(self) -> None:
-        with _starting:
-            self._state = _left.pop() if _left else _new_state(self._library, self._handle)
+    def free(self) -> None:
+        """Let go of the stream, which is idle."""
+        self._stream = self._done = None
 
     def _call(self, name: str, *arguments: Any) -> None:
         _check(name, getattr(self._library, name)(*arguments))
 
 
-def _new_state(library: ctypes.CDLL, handle: c_void_p) -> c_void_p:
+def _take_state(library: ctypes.CDLL, handle: c_void_p) -> _State:
+    with _starting:
+        return _idle.pop() if _idle else _new_state(library, handle)
+
+
+def _new_state(library: ctypes.CDLL, handle: c_void_p) -> _State:
     state = c_void_p()
     _check("nvjpegJpegStateCreate", library.nvjpegJpegStateCreate(handle, byref(state)))
-    return state
+    return _State(state)
 
 
 def _check(name: str, status: int) -> None:
@@ -309,12 +321,9 @@ def _decode_one(
                 gpu.name,
                 _name_of(decoder.hardware_status),
             )
-        try:
-            is_decoded = bool(decoder.decode({0: jpeg}))
-            stream.synchronize()
-            cuda.memcpy_dtoh(found_HW, memory)
-        finally:
-            decoder.free(keeps_state=is_decoded)
+        is_decoded = bool(decoder.decode({0: jpeg}))
+        cuda.memcpy_dtoh(found_HW, memory)
+        decoder.free()
     finally:
         memory.free()
     return found_HW if is_decoded else None

@@ -384,4 +384,4 @@ def fake_gpu(card: Card | None = None, batch_size: int = 4) -> Iterator[Calls]:
         finally:
             for cached in (open_gpu, load_nvjpeg, open_handle, load_libcuda):
                 cached.cache_clear()
-            nvjpeg._left.clear()
+            nvjpeg._idle.clear()

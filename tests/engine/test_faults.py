@@ -15,7 +15,7 @@ import pytest
 from steel_batch.config import DecodeOn
 from steel_batch.engine.contract import Provenance, infer_all
 from steel_batch.engine.gpu import open_early, open_gpu
-from steel_batch.engine.nvjpeg import check_decoder, start_early
+from steel_batch.engine.nvjpeg import DECODES_AT_ONCE, check_decoder, start_early
 from steel_batch.engine.runtime import _can_decode, load_libraries
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.errors import ConfigError, DeviceError, EngineError, EngineMismatchError
@@ -200,7 +200,7 @@ def test_nvjpeg_starts_once_for_all_decoders(calls: Calls) -> None:
     assert calls.names.count(HARDWARE) == 1
 
 
-def test_a_slot_gets_its_state_of_nvjpeg_with_its_first_jpegs(
+def test_a_state_of_nvjpeg_is_made_with_the_first_jpegs(
     calls: Calls, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = open_trt(decodes_jpegs=True)
@@ -214,10 +214,8 @@ def test_a_slot_gets_its_state_of_nvjpeg_with_its_first_jpegs(
     assert calls.names.count(STATE) == 2
 
 
-@pytest.mark.parametrize(("status", "num_made"), [(0, 2), (6, 3)])
-def test_the_first_slot_takes_over_the_state_of_a_check_that_succeeded(
-    calls: Calls, status: int, num_made: int
-) -> None:
+@pytest.mark.parametrize("status", [0, 6])
+def test_all_slots_use_the_state_of_the_check(calls: Calls, status: int) -> None:
     calls.refusals["nvjpegDecodeBatched"] = status
     with contextlib.suppress(ConfigError):
         check_decoder(64, 160)
@@ -225,7 +223,19 @@ def test_the_first_slot_takes_over_the_state_of_a_check_that_succeeded(
     runtime = open_trt(decodes_jpegs=True)
     with runtime.acquire() as first, runtime.acquire() as second:
         assert first.load_jpegs({0: JPEG}) == second.load_jpegs({0: JPEG}) == {0}
-    assert calls.names.count(STATE) == num_made
+    assert calls.names.count(STATE) == 1
+
+
+def test_there_are_no_more_states_than_batches_are_decoded_at_once(calls: Calls) -> None:
+    runtime = open_trt(decodes_jpegs=True, num_slots=6)
+
+    def decode(num: int) -> bool:
+        with runtime.acquire() as slot:
+            return len(slot.load_jpegs(dict.fromkeys(range(num), JPEG))) == num
+
+    with ThreadPoolExecutor(6) as threads:
+        assert all(threads.map(decode, [1, 2, 3, BATCH] * 12))
+    assert 1 <= calls.names.count(STATE) <= DECODES_AT_ONCE
 
 
 def test_nvjpeg_is_started_early_for_the_check_that_follows(calls: Calls) -> None:
