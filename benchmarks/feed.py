@@ -32,7 +32,7 @@ from steel_batch.pipeline import actors
 from steel_batch.pipeline.score import score
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.children import Children
-from steel_batch.scoring.process import keep_freed_memory
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.scorer import ShardScorer
 from steel_batch.synthetic import render
 

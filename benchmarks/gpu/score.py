@@ -38,7 +38,7 @@ from steel_batch.layout import receipts_dir
 from steel_batch.registry.versions import load_engine
 from steel_batch.runs.receipt import Receipt
 from steel_batch.scoring.children import WRITERS, Children
-from steel_batch.scoring.process import keep_freed_memory
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput, check_jpegs
 from steel_batch.synthetic.writer import write_lake

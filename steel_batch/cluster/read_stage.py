@@ -17,7 +17,7 @@ from steel_batch.cluster.dispatcher import Work
 from steel_batch.errors import SteelBatchError
 from steel_batch.runs.events import Meter
 from steel_batch.runs.plan import Plan
-from steel_batch.scoring.process import give_way, keep_freed_memory
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
 
 if TYPE_CHECKING:
@@ -30,23 +30,19 @@ class ReadStage:
     Args:
         setup: What to read, and how.
         dispatcher: Hands out the parts.
-        gives_way: Whether the actors need their CPUs at once, as those on GPUs do.
     """
 
-    def __init__(self, setup: Setup, dispatcher: Any, *, gives_way: bool) -> None:
+    def __init__(self, setup: Setup, dispatcher: Any) -> None:
         # Without the engine: its files may travel with it, and every task is sent all of this.
         self._lake, self._store, self._agreement = setup.lake, setup.store, setup.agreement
         self._limits = setup.limits
         card = setup.engine.card
         self._jpeg_size = (card.height, card.width) if setup.decoding.is_usual else None
         self._dispatcher = dispatcher
-        self._gives_way = gives_way
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Read the wanted shards of each part, one row group of the plan after the other."""
         keep_freed_memory()
-        if self._gives_way:
-            give_way()
         for row in batch.to_pylist():
             # While this waits, Ray lends the task's CPU to others.
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))

@@ -46,7 +46,7 @@ from steel_batch.lake import Lake
 from steel_batch.registry.versions import Engine
 from steel_batch.runs.events import Meter
 from steel_batch.scoring.children import NONE, Children
-from steel_batch.scoring.process import keep_freed_memory
+from steel_batch.scoring.memory import keep_freed_memory
 from steel_batch.scoring.scorer import BATCHES_PER_SLOT, ShardScorer
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.shard_result import ShardResult

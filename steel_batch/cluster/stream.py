@@ -172,11 +172,10 @@ class ShardStream:
         """The generator of the dataset's tables, which executes it."""
         pool = self._pool
         _configure_data(pool.memory_bytes(self._setup.shard_bytes))
-        read = ReadStage(self._setup, self._dispatcher, gives_way=bool(pool.num_gpus))
         dataset = (
             ray.data.from_items(self._rows, override_num_blocks=len(self._rows))
             .map_batches(
-                read.__call__,
+                ReadStage(self._setup, self._dispatcher).__call__,
                 batch_size=1,
                 batch_format="pyarrow",
                 num_cpus=READ_CPUS,

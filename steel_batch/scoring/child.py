@@ -24,10 +24,13 @@ import numpy as np
 import pyarrow as pa
 
 from steel_batch.errors import ClusterError
-from steel_batch.scoring.process import BACKGROUND, keep_freed_memory
+from steel_batch.scoring.memory import keep_freed_memory
 
 PIPE_BYTES: Final = 1 << 20
 """Room in a pipe, so that a usual answer is read in one call: each waits for the lock once more."""
+NICENESS: Final = 4
+"""How much lower its priority is than the actor's, whose threads keep the GPU busy: Ray's workers
+have niceness 15, and 19 is the most."""
 END_SECONDS: Final = 5.0
 """Time for a child that answers no more to end, so that its exit code is its own."""
 _LENGTH: Final = struct.Struct("<q")
@@ -92,7 +95,7 @@ class Child:
         from steel_batch.images.isolate import start_child  # a child needs no OpenCV for `serve`
 
         self._process = start_child(
-            self._module, *self._arguments, niceness=BACKGROUND, pass_fds=self._pass_fds
+            self._module, *self._arguments, niceness=NICENESS, pass_fds=self._pass_fds
         )
         for pipe in (self._process.stdin, self._process.stdout):
             with contextlib.suppress(OSError):  # more than this user may have

@@ -19,9 +19,9 @@ import pytest
 from steel_batch.errors import ClusterError
 from steel_batch.images.appearance import MEASURES, measure, row_step
 from steel_batch.registry.card import PostProcess
+from steel_batch.scoring.child import NICENESS
 from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
 from steel_batch.scoring.description import joined
-from steel_batch.scoring.process import BACKGROUND
 from steel_batch.synthetic import render
 
 SHAPE_NHW = (8, 256, 1600)
@@ -92,7 +92,7 @@ def test_a_child_says_what_is_said_here(child: ChildDescriber) -> None:
 
 def test_a_child_gives_way_to_its_actor(child: ChildDescriber) -> None:
     said(child, 1)
-    assert os.getpriority(os.PRIO_PROCESS, pid_of(child)) == os.nice(0) + BACKGROUND
+    assert os.getpriority(os.PRIO_PROCESS, pid_of(child)) == min(os.nice(0) + NICENESS, 19)
 
 
 def test_a_batch_without_pixels_has_no_defects(child: ChildDescriber) -> None:

@@ -1,23 +1,20 @@
-"""How a process that reads or scores is given memory and CPUs.
+"""Keeps memory that a process has freed, for what it allocates next.
 
 By default, glibc returns what is freed at the end of the heap to the system, and so does Arrow's
 own allocator. The system clears it and hands it out again page by page: for images, that takes as
 much CPU as reading them.
 
-Source: mallopt(3), nice(2).
+Source: mallopt(3).
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from typing import Final
 
 import pyarrow as pa
 
-BACKGROUND: Final = 5
-"""Niceness of what works for an actor on a GPU: it has time, and the actor's threads have none."""
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST_KEPT_BYTES: Final = 256 << 20
 """Free memory at the end of the heap above this is returned."""
@@ -35,8 +32,3 @@ def keep_freed_memory() -> None:
         mallopt(_TRIM_THRESHOLD, _MOST_KEPT_BYTES)
         any(mallopt(_MMAP_THRESHOLD, size) for size in _LARGE_BYTES)
     pa.set_memory_pool(pa.system_memory_pool())
-
-
-def give_way() -> None:
-    """Let processes of usual priority go first from now on; idempotent."""
-    os.nice(max(0, BACKGROUND - os.nice(0)))

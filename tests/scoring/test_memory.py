@@ -1,4 +1,4 @@
-"""Freed memory is kept for what is allocated next, and actors on GPUs go first."""
+"""Freed memory is kept for what is allocated next."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ import sys
 
 import pytest
 
-from steel_batch.scoring.process import BACKGROUND
-
 FAULTS = """
 import resource
 import numpy as np, pyarrow as pa
-from steel_batch.scoring.process import keep_freed_memory
+from steel_batch.scoring.memory import keep_freed_memory
 {keep}
 def work():
     for _ in range(16):
@@ -35,16 +33,3 @@ def faults(keep: str) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc is Linux's")
 def test_kept_memory_is_not_fetched_again() -> None:
     assert faults("keep_freed_memory()") < faults("") // 10
-
-
-@pytest.mark.parametrize("before", [0, BACKGROUND - 1, BACKGROUND + 2])
-def test_what_gives_way_is_as_nice_as_it_may_be_and_no_nicer(before: int) -> None:
-    code = f"""
-import os
-from steel_batch.scoring.process import give_way
-os.nice({before} - os.nice(0))
-give_way(); give_way()
-print(os.nice(0))
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == max(before, BACKGROUND)
