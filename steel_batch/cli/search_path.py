@@ -27,7 +27,7 @@ def leave_out_working_folder() -> None:
     kept = [entry for entry in entries if os.path.isabs(entry)]
     try:
         here = os.getcwd()
-        if sys.executable:  # relative if it was found in a relative entry of PATH
+        if sys.executable and not os.path.isabs(sys.executable):  # an entry of PATH is
             sys.executable = os.path.abspath(sys.executable)
     except OSError:  # the working folder was deleted
         here = ""

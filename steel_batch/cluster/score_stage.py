@@ -32,7 +32,7 @@ from steel_batch.cluster.agreement import Agreement
 from steel_batch.config import DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
 from steel_batch.engine.gpu import open_early
-from steel_batch.engine.nvjpeg import start_early
+from steel_batch.engine.nvjpeg import load_nvjpeg, start_early
 from steel_batch.engine.runtime import let_gpu_decode, load_libraries, open_runtime, wants_gpu
 from steel_batch.errors import (
     DeviceError,
@@ -156,8 +156,12 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
             load_libraries(setup.inference.runtime, decode_on)
             opening.join()
             _look_at_gpu(setup, note)
+            if decode_on == "gpu":
+                load_nvjpeg()  # says that it is missing before a plan is built
             if decode_on != "cpu":
-                threading.Thread(target=start_early, name="start nvJPEG", daemon=True).start()
+                starting = threading.Thread(target=start_early, name="start nvJPEG", daemon=True)
+                starting.start()
+                started.callback(starting.join)
         runtime = open_runtime(
             setup.engine,
             setup.inference,

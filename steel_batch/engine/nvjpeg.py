@@ -143,7 +143,9 @@ def start_early() -> None:
     """
     gpu = open_gpu()
     with contextlib.suppress(ConfigError, RuntimeError, gpu.cuda.Error), gpu.current(), _starting:
-        _idle.append(_new_state(load_nvjpeg(), open_handle()[0]))
+        handle, _ = open_handle()
+        if not _idle:
+            _idle.append(_new_state(load_nvjpeg(), handle))
 
 
 class GpuDecoder:
@@ -224,12 +226,12 @@ class GpuDecoder:
                     )  # fmt: skip
                     self._done.record(self._stream)
                     self._done.synchronize()
+                    _idle.append(state)
                 except RuntimeError:
                     state.batch_size = 0  # it must be set up again
                     self._gpu.cuda.Context.synchronize()  # it may have started some of them
-                    raise
-                finally:
                     _idle.append(state)
+                    raise
         except RuntimeError as error:
             log.warning("the GPU decodes none of %d JPEGs: %s", num, error)
             return {}

@@ -66,7 +66,7 @@ def decodes_on_gpu(decode_on: str, *, runtime: str) -> bool:
 
 
 def load_libraries(runtime: str, decode_on: DecodeOn) -> None:
-    """Load what `open_runtime` needs on a GPU, without the GPU: half a second.
+    """Load what `open_runtime` and `let_gpu_decode` need, without the GPU: half a second.
 
     What fails here fails again there, with its error.
     """

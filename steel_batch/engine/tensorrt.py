@@ -137,11 +137,17 @@ class TrtRuntime:
 
         Raises:
             ConfigError: nvJPEG is missing.
-            RuntimeError: It does not start.
+            EngineError: It does not start, or the GPU fails.
         """
-        with self._gpu.current():
-            for slot in self._slots:
-                slot.open_decoder()
+        try:
+            with self._gpu.current():
+                for slot in self._slots:
+                    slot.open_decoder()
+        except (RuntimeError, self._gpu.cuda.Error) as error:
+            raise EngineError(
+                f"nvJPEG does not start for the batches of {self._gpu.name} ({error}). Check the "
+                "GPU and the processes on it with `nvidia-smi`, or give --decode cpu."
+            ) from error
         self._description += ", JPEGs decoded on the GPU"
         if all(slot.has_jpeg_unit for slot in self._slots):
             self._description += " by its JPEG unit"

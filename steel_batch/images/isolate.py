@@ -35,8 +35,9 @@ SECONDS_PER_IMAGE: Final = 10.0
 """The largest accepted image takes about one."""
 _STARTS: Final = 3
 _RUN_MODULE: Final = (
-    "import os, sys; os.nice(int(sys.argv.pop(2))); sys.path[:] = filter(None, sys.path); "
-    "import runpy; runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
+    "import os, sys; nice = int(sys.argv.pop(2)); nice and os.nice(nice); "
+    "sys.path[:] = filter(None, sys.path); import runpy; "
+    "runpy.run_module(sys.argv.pop(1), run_name='__main__', alter_sys=True)"
 )
 _LENGTH: Final = struct.Struct("<q")
 _HEAD: Final = struct.Struct("<cqq")

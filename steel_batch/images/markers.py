@@ -22,8 +22,8 @@ LOSSLESS, PROGRESSIVE, ARITHMETIC = 0xC3, (0xC2, 0xCA), (0xC9, 0xCA)
 _TEMPORARY: Final = 0x01
 _MOST_MARKERS: Final = 1 << 20
 _MOST_FILLING: Final = 8
-"""Of 0xFF among the pixels there is one in some hundred bytes; one in 8 is none that a coder made.
-Below that many it does not matter."""
+"""A coder restarts after some hundred bytes at least; a marker in 8 is none that one made. Below
+that many it does not matter."""
 
 
 class Markers:

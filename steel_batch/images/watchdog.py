@@ -39,8 +39,7 @@ class Watchdog:
     Thread-safe. The process ends at most a quarter of the limit after the limit has passed.
 
     Args:
-        limit_seconds: Longest time to decode one image, or a batch of them on a GPU, until it is
-            scored.
+        limit_seconds: Longest time to decode one image, or a batch of them on a GPU.
         infer_seconds: Longest time for the engine to score a decoded batch, and to copy its masks.
     """
 
@@ -51,7 +50,7 @@ class Watchdog:
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def decode(self, work: Callable[[Any], Done], subject: Any) -> Done:
-        """Decode an image or a batch, or wait for the GPU to decode it."""
+        """Decode an image or a batch."""
         return self._run(work, subject, self._limit_seconds, "an image was decoded")
 
     def infer(self, work: Callable[[Any], Done], subject: Any) -> Done:

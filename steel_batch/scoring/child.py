@@ -137,11 +137,11 @@ def serve(answer: Callable[[bytes], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the actor ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
-    pa.array(np.zeros(1))  # imports pandas, if there is one: a fifth of a second, but not later
     source = sys.stdin.buffer
     # What a library prints must not mix with the answers.
     with os.fdopen(os.dup(1), "wb") as sink:
         os.dup2(2, 1)
+        pa.array(np.zeros(1))  # imports pandas, if there is one: a fifth of a second, but not later
         while head := source.read(_LENGTH.size):
             body = answer(source.read(*_LENGTH.unpack(head)))
             sink.write(_LENGTH.pack(len(body)))

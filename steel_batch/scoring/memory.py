@@ -17,16 +17,17 @@ import pyarrow as pa
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST_KEPT_BYTES: Final = 256 << 20
-"""Free memory at the end of the heap above this is returned."""
+"""Free memory at the end of the main heap above this is returned."""
 _LARGE_BYTES: Final = (128 << 20, 32 << 20)
 """Larger blocks do not come from the heap: the first size that the version of glibc takes."""
 
 
 def keep_freed_memory() -> None:
-    """Keep up to 256 MiB of freed memory in this process; idempotent.
+    """Keep freed memory in this process, within limits; idempotent.
 
-    Arrow allocates from the same heap afterwards. With another C library than glibc, only that
-    changes.
+    These are 256 MiB at the end of the main heap, and 64 MiB for each of the heaps that threads
+    have. Arrow allocates from the same heaps afterwards. With another C library than glibc, only
+    that changes.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_TRIM_THRESHOLD, _MOST_KEPT_BYTES)

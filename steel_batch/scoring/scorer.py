@@ -287,9 +287,7 @@ class ShardScorer:
                 decoders = [slot.jpeg_decoder] * num
                 for place, shape in zip(rest, found, strict=True):
                     shapes[place], decoders[place] = shape, None
-                # Images that a GPU decodes are decoded when the batch is scored.
-                watched = self._watchdog.decode if loaded else self._watchdog.infer
-                figures = watched(slot.infer, num)
+                figures = self._watchdog.infer(slot.infer, num)
                 peak_NC, count_NC = figures.peak_NC.copy(), figures.count_NC.copy()
                 for place in np.flatnonzero(~np.isfinite(peak_NC).all(axis=1)).tolist():
                     shapes[place] = self._no_number(shapes[place])

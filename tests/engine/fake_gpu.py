@@ -178,7 +178,8 @@ class FakeDriver:
         return FakeStream(self._calls)
 
     def Event(self, flags: int) -> FakeEvent:
-        return FakeEvent(self._calls)
+        event: FakeEvent = self._calls.call("Event", FakeEvent(self._calls))
+        return event
 
     def memcpy_htod_async(self, address: int, array: np.ndarray, stream: FakeStream) -> None:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
@@ -269,7 +270,17 @@ class FakeTensorrt:
 def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
     """nvJPEG; ``nvjpegCreateEx(3)`` is the call for the hardware decoder."""
 
+    set_up: dict[int, int] = {}
+    busy: set[int] = set()
+
+    def initialize(handle: Any, state: Any, num: int, *_: int) -> int:
+        set_up[state.value] = num
+        return 0
+
     def decode(handle: Any, state: Any, files: Any, sizes: Any, images: Any, stream: Any) -> int:
+        if set_up.get(state.value) != len(files) or state.value in busy:
+            return 2
+        busy.add(state.value)
         calls.decoding += 1
         calls.most_decoding = max(calls.most_decoding, calls.decoding)
         time.sleep(0.01)  # as nvJPEG, without the GIL
@@ -279,7 +290,11 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
             assert pixels_HW is not None
             ctypes.memmove(image.channel[0], pixels_HW.ctypes.data, pixels_HW.nbytes)
         calls.decoding -= 1
-        return int(calls.call("nvjpegDecodeBatched", 0))
+        busy.remove(state.value)
+        status = int(calls.call("nvjpegDecodeBatched", 0))
+        if status:
+            del set_up[state.value]
+        return status
 
     def create_state(handle: Any, state: Any) -> int:
         status = int(calls.call("nvjpegJpegStateCreate", 0))
@@ -289,6 +304,7 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
     library = SimpleNamespace(**{name: lambda *_: 0 for name in FUNCTIONS})
     library.nvjpegJpegStateCreate = create_state
     library.nvjpegCreateEx = lambda backend, *_: calls.call(f"nvjpegCreateEx({backend})", 0)
+    library.nvjpegDecodeBatchedInitialize = initialize
     library.nvjpegDecodeBatched = decode
     return library
 

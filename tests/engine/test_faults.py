@@ -226,6 +226,24 @@ def test_all_slots_use_the_state_of_the_check(calls: Calls, status: int) -> None
     assert calls.names.count(STATE) == 1
 
 
+def test_a_state_is_set_up_for_each_size_of_batch_and_after_a_failure(calls: Calls) -> None:
+    runtime = open_trt(decodes_jpegs=True)
+    with runtime.acquire() as slot:
+        for num in (1, 2, 2, 1):
+            assert len(slot.load_jpegs(dict.fromkeys(range(num), JPEG))) == num
+        calls.refusals["nvjpegDecodeBatched"] = 6
+        assert slot.load_jpegs({0: JPEG}) == frozenset()
+        calls.refusals.clear()
+        assert slot.load_jpegs({0: JPEG}) == {0}
+
+
+def test_a_gpu_that_fails_when_its_decoders_are_opened_is_an_error(calls: Calls) -> None:
+    runtime = open_trt()
+    calls.faults["Event"] = CudaError("out of memory")
+    with pytest.raises(EngineError, match=r"NVIDIA H200 \(out of memory\).*--decode cpu"):
+        runtime.open_decoders()
+
+
 def test_there_are_no_more_states_than_batches_are_decoded_at_once(calls: Calls) -> None:
     runtime = open_trt(decodes_jpegs=True, num_slots=6)
 
