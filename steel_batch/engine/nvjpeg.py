@@ -56,7 +56,7 @@ FUNCTIONS: Final[Mapping[str, tuple[Any, ...]]] = {
 DECODES_AT_ONCE: Final = 2
 """Threads that call nvJPEG at once. Six made an H200 a sixth slower than two (see decoding.md)."""
 _turn: Final = threading.BoundedSemaphore(DECODES_AT_ONCE)
-_starting: Final = threading.RLock()
+_starting: Final = threading.Lock()
 """Held to start nvJPEG and to make a state, which other threads would only make slower."""
 
 

@@ -177,9 +177,8 @@ class FakeDriver:
     def Stream(self, flags: int) -> FakeStream:
         return FakeStream(self._calls)
 
-    def Event(self, flags: int) -> FakeEvent:
-        event: FakeEvent = self._calls.call("Event", FakeEvent(self._calls))
-        return event
+    def Event(self, flags: int) -> Any:
+        return self._calls.call("Event", FakeEvent(self._calls))
 
     def memcpy_htod_async(self, address: int, array: np.ndarray, stream: FakeStream) -> None:
         ctypes.memmove(address, array.ctypes.data, array.nbytes)
@@ -271,16 +270,14 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
     """nvJPEG; ``nvjpegCreateEx(3)`` is the call for the hardware decoder."""
 
     set_up: dict[int, int] = {}
-    busy: set[int] = set()
 
     def initialize(handle: Any, state: Any, num: int, *_: int) -> int:
         set_up[state.value] = num
         return 0
 
     def decode(handle: Any, state: Any, files: Any, sizes: Any, images: Any, stream: Any) -> int:
-        if set_up.get(state.value) != len(files) or state.value in busy:
+        if set_up.pop(state.value, 0) != len(files):  # or it is busy
             return 2
-        busy.add(state.value)
         calls.decoding += 1
         calls.most_decoding = max(calls.most_decoding, calls.decoding)
         time.sleep(0.01)  # as nvJPEG, without the GIL
@@ -290,10 +287,9 @@ def fake_nvjpeg(calls: Calls) -> SimpleNamespace:
             assert pixels_HW is not None
             ctypes.memmove(image.channel[0], pixels_HW.ctypes.data, pixels_HW.nbytes)
         calls.decoding -= 1
-        busy.remove(state.value)
         status = int(calls.call("nvjpegDecodeBatched", 0))
-        if status:
-            del set_up[state.value]
+        if not status:
+            set_up[state.value] = len(files)
         return status
 
     def create_state(handle: Any, state: Any) -> int:
