@@ -267,8 +267,9 @@ def _read_group(
     try:
         room, batches = front.open_group(group, [column])
         most = max(FREE_BYTES, room.page_bytes)
-        for batch in batches:
-            values = image_values(batch.column(0))
+        stored = front.stored_values(group, column)
+        parts = (image_values(batch.column(0)) for batch in batches) if stored is None else [stored]
+        for values in parts:
             sizes = [len(value or b"") for value in values]
             num_wanted = sum(
                 size
@@ -287,7 +288,7 @@ def _read_group(
                     left.remove(row)
                     image = _row_image(value, limits)
                     yield row, image if is_kept or isinstance(image, ImageError) else bytes(image)
-            place += batch.num_rows
+            place += len(values)
             if not left:
                 return
         raise pa.ArrowInvalid(f"row group {group} ends after {place:,} rows")

@@ -10,6 +10,7 @@ Source: parquet.thrift of apache/parquet-format.
 
 from __future__ import annotations
 
+import functools
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ import pyarrow.parquet as pq
 from steel_batch.config import Limits
 from steel_batch.lake.seekable import Seekable
 from steel_batch.sources.image_column import is_leaf_of
+from steel_batch.sources.page_headers import DICTIONARY_PAGE, page_headers
+from steel_batch.sources.plain_values import plain_values
 from steel_batch.sources.thrift import Compact
 
 FREE_BYTES: Final = 64 << 20
@@ -33,15 +36,11 @@ _MAGIC, _TAIL_BYTES = b"PAR1", 8
 MAX_FOOTER_BYTES: Final = 16 << 20
 _DICTIONARIES, _DELTA_STRINGS, _PLAIN = frozenset({2, 8}), 7, frozenset({0, 6})
 """Encodings: by dictionary, by the difference from the value before, plain."""
-_MAX_CHUNK_HEADERS: Final = 1_000_000
-_VALUES: Final = {1: None, 2: None, 4: None}
-_PAGE: Final = {1: None, 2: None, 3: None, 5: _VALUES, 7: _VALUES, 8: _VALUES}
-"""Fields of a page's header: kind, unpacked and packed bytes; by kind, values and encoding."""
-_LEAF: Final = {1: None, 3: [None], 6: None, 7: None, 9: None, 11: None}
+_LEAF: Final = {1: None, 3: [None], 4: None, 6: None, 7: None, 9: None, 11: None}
 _FOOTER: Final = {3: None, 4: [{1: [{1: None, 3: _LEAF}], 3: None}]}
-"""Fields of the footer: rows; per row group, its rows and columns; per column, type, path,
+"""Fields of the footer: rows; per row group, its rows and columns; per column, type, path, codec,
 unpacked and packed bytes, and where pages and dictionary begin."""
-_BYTE_ARRAYS: Final = (6, 7)
+_BYTE_ARRAY, _FIXED_BYTE_ARRAY, _UNCOMPRESSED = 6, 7, 0
 
 
 class TooMuchError(Exception):
@@ -61,6 +60,10 @@ class Held(Seekable):
         self._stream.seek(start)
         self._kept[start] = self._stream.read(length)
         return memoryview(self._kept[start])
+
+    def kept(self, start: int) -> memoryview:
+        """The bytes that are kept from an offset on; none if none are."""
+        return memoryview(self._kept.get(start, b""))
 
     def forget(self) -> None:
         """Discard the bytes that are kept."""
@@ -144,6 +147,8 @@ class ParquetFront:
             TooMuchError: They exceed the limits.
         """
         self._held.forget()
+        if not self.num_rows[group]:  # its footer need not say where its pages are
+            return Room(), iter(())
         room = self._room(group, columns)
         rows = BATCH_ROWS
         if room.most_bytes > FREE_BYTES:
@@ -152,6 +157,25 @@ class ParquetFront:
             rows, row_groups=[group], columns=list(columns), use_threads=False
         )
         return room, batches
+
+    def stored_values(self, group: int, column: str) -> list[memoryview] | None:
+        """All values of a column of bytes as views of the file's own, after `open_group`.
+
+        None if they are stored in another form, which Arrow then reads.
+        """
+        leaves, path = self._leaves[group], [column.encode()]
+        places = [place for place, leaf in enumerate(leaves) if leaf.get(3) == path]
+        if len(places) != 1:
+            return None
+        (place,) = places
+        leaf, stated = leaves[place], self.file.schema.column(place)
+        is_plain = (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
+        if not is_plain or stated.max_repetition_level:
+            return None
+        chunk = self._held.kept(int(leaf[9]))
+        is_nullable = bool(stated.max_definition_level)
+        values = plain_values(chunk, page_headers(chunk), is_nullable=is_nullable)
+        return values if values is not None and len(values) == self.num_rows[group] else None
 
     def _room(self, group: int, columns: Sequence[str]) -> Room:
         room = Room()
@@ -195,7 +219,7 @@ class ParquetFront:
         if start < len(_MAGIC):
             return {}
         try:
-            return Compact(self._held.keep(start, length)).struct(_FOOTER)
+            return _parse_footer(bytes(self._held.keep(start, length)))
         except (IndexError, ValueError) as error:
             raise pa.ArrowInvalid(f"its footer is damaged ({error})") from error
 
@@ -211,7 +235,7 @@ class ParquetFront:
                 f"{stated:,} bytes of a column in a row group, at most "
                 f"{self._limits.column_bytes:,} (limit column-bytes)"
             )
-        is_number = leaf.get(1) not in _BYTE_ARRAYS
+        is_number = leaf.get(1) not in (_BYTE_ARRAY, _FIXED_BYTE_ARRAY)
         pages, dictionary_bytes, num_values = self._held.keep(start, length), 0, 0
         room.packed_bytes += length
         for header in page_headers(pages):
@@ -219,7 +243,7 @@ class ParquetFront:
             # A few bytes can encode long runs of one number, which a page's size does not show.
             room.page_bytes += max(unpacked, header.num_values * _NUMBER_BYTES * is_number)
             room.largest_bytes = max(room.largest_bytes, unpacked)
-            if header.is_dictionary:
+            if header.kind == DICTIONARY_PAGE:
                 dictionary_bytes = unpacked
                 continue
             num_values += header.num_values
@@ -243,41 +267,7 @@ class ParquetFront:
             )
 
 
-@dataclass(frozen=True, slots=True)
-class PageHeader:
-    """What a page's header states."""
-
-    is_dictionary: bool
-    unpacked_bytes: int
-    num_values: int
-    encoding: int
-
-
-def page_headers(chunk: memoryview) -> Iterator[PageHeader]:
-    """The headers of the pages of a column in a row group.
-
-    Args:
-        chunk: The column's bytes.
-
-    Raises:
-        pa.ArrowInvalid: One is damaged.
-    """
-    position = 0
-    for _ in range(_MAX_CHUNK_HEADERS):
-        if position >= len(chunk):
-            return
-        reader = Compact(chunk, position)
-        try:
-            fields = reader.struct(_PAGE)
-            position = reader.at
-            kind, unpacked, packed = (int(fields[number]) for number in (1, 2, 3))
-            stated = fields.get({0: 5, 2: 7, 3: 8}.get(kind, -1), {})
-            num_values = int(stated.get(1, 0))
-            encoding = int(stated.get(4 if kind == 3 else 2, -1))
-        except (IndexError, KeyError, TypeError, ValueError) as error:
-            raise pa.ArrowInvalid(f"a page's header is damaged ({error!r})") from error
-        if min(unpacked, packed, num_values) < 0 or position + packed > len(chunk):
-            raise pa.ArrowInvalid(f"a page of {packed:,} bytes, which are not there")
-        position += packed
-        yield PageHeader(kind == 2, unpacked, num_values, encoding)
-    raise pa.ArrowInvalid(f"more than {_MAX_CHUNK_HEADERS:,} pages in a column")
+@functools.lru_cache(maxsize=1)
+def _parse_footer(data: bytes) -> dict[int, Any]:
+    """Parse a footer; each shard of a file reads it again."""
+    return Compact(memoryview(data)).struct(_FOOTER)

@@ -61,6 +61,16 @@ def test_rows_of_parquet_are_described_by_their_columns(lake: Lake, tmp_path: Pa
     assert sizes["p/full.parquet#00000001"] == len(b"second")
 
 
+@pytest.mark.parametrize("dictionary", [True, False])
+def test_a_parquet_file_without_rows_has_no_images(lake: Lake, dictionary: bool) -> None:
+    """Whatever Arrow stores for it: a dictionary page, or nothing at all."""
+    nothing = {"image": pa.array([], pa.binary()), "date": pa.array([], pa.string())}
+    lake.write("p/empty.parquet", parquet_of(nothing, use_dictionary=dictionary))
+    lake.write("p/full.parquet", parquet_of({"image": [b"first"], "date": [DATE]}))
+    found = [ref.image_key for ref in source_of(lake, "p/*.parquet").select(None)]
+    assert found == ["p/full.parquet#00000000"]
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
