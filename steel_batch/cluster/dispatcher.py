@@ -36,7 +36,7 @@ class StartupStatus:
     """Start-up of the scoring actors."""
 
     is_over: bool
-    """Whether reading may begin, or never will."""
+    """Whether scoring may begin, or never will."""
     is_refused: bool = False
     """Whether it never will, because an actor cannot score."""
     num_answers: int
@@ -51,8 +51,8 @@ class Dispatcher:
     An actor of its own: whatever kills a scoring actor does not reach it.
 
     Args:
-        num_awaited: Scoring actors that must report before any work is handed out. Once one is
-            ready, the others have `patience_seconds`; if one cannot score, no work is handed out.
+        num_awaited: Scoring actors that must report before anything is scored. Once one is ready,
+            the others have `patience_seconds`; if one cannot score, nothing is.
         patience_seconds: How long the others are waited for.
     """
 
@@ -87,9 +87,19 @@ class Dispatcher:
             return
         self._answers[actor] = node, error
         if len(self._answers) >= self._num_awaited:
-            self._is_over.set()
+            self._end_startup()
         else:
-            asyncio.get_running_loop().call_later(self._patience_seconds, self._is_over.set)
+            asyncio.get_running_loop().call_later(self._patience_seconds, self._end_startup)
+
+    def _end_startup(self) -> None:
+        self._is_over.set()
+        if self._is_refused():
+            for is_there in self._is_there.values():  # what is waited for need not come any more
+                is_there.set()
+
+    def _is_refused(self) -> bool:
+        errors = [error for _, error in self._answers.values() if error is not None]
+        return self._is_over.is_set() and bool(errors)
 
     async def firsts(self) -> Mapping[str, float]:
         """When each step of start-up was first reached, in seconds of this node's monotonic clock.
@@ -109,13 +119,13 @@ class Dispatcher:
                 await asyncio.wait_for(self._is_over.wait(), _POLL_SECONDS)
         return StartupStatus(
             is_over=self._is_over.is_set(),
-            is_refused=await self.refusal() is not None,
+            is_refused=self._is_refused(),
             num_answers=len(self._answers),
             notes=list(self._notes),
         )
 
     async def refusal(self) -> SteelBatchError | None:
-        """Why no work is handed out; later changes of the actors do not affect it."""
+        """Why nothing is scored; later changes of the actors do not affect it."""
         nodes: defaultdict[tuple[type[SteelBatchError], str], list[str]] = defaultdict(list)
         for node, error in self._answers.values():
             if error is not None:
@@ -125,7 +135,7 @@ class Dispatcher:
         reasons = " ".join(f"On {', '.join(names)}: {why}" for (_, why), names in nodes.items())
         (kind, _), *_ = nodes
         return kind(
-            f"nothing was read, as not every GPU can score. {reasons} `steel-batch doctor` shows "
+            f"nothing was scored, as not every GPU can score. {reasons} `steel-batch doctor` shows "
             "what each node has."
         )
 
@@ -140,17 +150,20 @@ class Dispatcher:
             await self.put(index, work)
 
     async def take(self, index: int, part: int, num_parts: int) -> Work | None:
-        """One part of a work item, as soon as it is set and the actors are ready."""
+        """One part of a work item, as soon as it is set."""
         self._note_first("read")
-        await self._is_over.wait()
-        if await self.refusal() is not None:
-            return None
-        await self._is_there[index].wait()
-        work = self._works[index]
-        if work is None:
+        if not self._is_refused():
+            await self._is_there[index].wait()
+        work = self._works.get(index)
+        if work is None or self._is_refused():
             return None
         groups = sorted(work.pending)[part::num_parts]
         return dataclasses.replace(work, pending={g: work.pending[g] for g in groups})
+
+    async def may_score(self) -> bool:
+        """Whether the actors can score, as soon as they are ready."""
+        await self._is_over.wait()
+        return not self._is_refused()
 
     async def start(self, run_id: str, shard: int) -> int:
         """Record a start of a shard; return its number, from 1."""

@@ -7,6 +7,7 @@ it reads the first image.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +49,13 @@ class ReadStage:
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))
             if work is None:
                 continue
-            for shard in self._read(work):
-                yield shard.to_wire()
+            shards = self._read(work)
+            first = [shard.to_wire() for shard in itertools.islice(shards, 1)]
+            # The actors were loading the engine meanwhile.
+            if ray.get(self._dispatcher.may_score.remote()):
+                yield from first
+                for shard in shards:
+                    yield shard.to_wire()
 
     def _read(self, work: Work) -> Iterator[ShardInput]:
         lake, store = self._lake, self._store

@@ -42,15 +42,15 @@ SLOW_START: Final = "the cluster is slow to start a process"
 class ShardStream:
     """Scores work items on the cluster with one pool of actors: a `with` block.
 
-    If GPUs score, nothing is read before their actors have loaded the engine: an actor that cannot
-    load it ends the stream.
+    If GPUs score, each read task waits with its first shard until their actors have loaded the
+    engine: an actor that cannot load it ends the stream.
 
     Args:
         setup: Engine, places and settings.
         pool: The scoring actors.
         num_works: Number of work items; they are started in order.
         num_parts: Number of read tasks per work item.
-        observe: Called from a thread with the state of the actors on GPUs, until reading begins.
+        observe: Called from a thread with the state of the actors on GPUs, until scoring begins.
     """
 
     def __init__(

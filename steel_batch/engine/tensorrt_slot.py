@@ -9,6 +9,7 @@ import contextlib
 import itertools
 import logging
 import math
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,6 +56,8 @@ class TrtSlot:
     ) -> None:
         self._gpu = gpu
         self._logger = logger
+        self._shape_NHW = (batch_size, card.height, card.width)
+        self._pinning = threading.Lock()
         self._context: Any = None
         self._stream: Any = None
         self._done: Any = None
@@ -74,9 +77,29 @@ class TrtSlot:
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
-        """Where to write the batch's pixels, in pinned memory."""
-        pixels: npt.NDArray[np.uint8] = self._host[IMAGE][:, 0]
-        return pixels
+        """Where to write the batch's pixels, in pinned memory.
+
+        It is allocated when it is first used, as a GPU that decodes may never need it.
+
+        Raises:
+            EngineError: The memory cannot be pinned.
+        """
+        with self._pinning:  # threads fill a batch together
+            if IMAGE not in self._host:
+                self._host[IMAGE] = self._pinned(self._shape_NHW)
+        return self._host[IMAGE]
+
+    def _pinned(self, shape_NHW: tuple[int, int, int]) -> npt.NDArray[np.uint8]:
+        try:
+            with self._gpu.current():
+                pixels: npt.NDArray[np.uint8] = self._gpu.cuda.pagelocked_zeros(shape_NHW, np.uint8)
+                return pixels
+        except self._gpu.cuda.Error as error:
+            raise EngineError(
+                f"{math.prod(shape_NHW) >> 20:,} MiB of this machine's memory cannot be pinned for "
+                f"a batch whose images the CPU decodes ({error}). Free memory here, or give a "
+                "smaller --batch-size."
+            ) from error
 
     @property
     def has_jpeg_unit(self) -> bool:
@@ -95,8 +118,8 @@ class TrtSlot:
             ConfigError: nvJPEG is missing.
             RuntimeError: It does not start.
         """
-        shape_NHW = self.image_NHW.shape
-        self._decoder = GpuDecoder(self._gpu, self._stream, int(self._device[IMAGE]), shape_NHW)
+        address = int(self._device[IMAGE])
+        self._decoder = GpuDecoder(self._gpu, self._stream, address, self._shape_NHW)
 
     def load_jpegs(self, jpegs: Mapping[int, Any]) -> frozenset[int]:
         """Let the GPU decode JPEGs directly into the engine's input, before the next `infer`.
@@ -210,7 +233,7 @@ class TrtSlot:
         for name, shape in shapes.items():
             dtype = np.dtype(np.float32 if shape is scores else np.uint8)
             self._device[name] = cuda.mem_alloc(math.prod(shape) * dtype.itemsize)
-            if name != MASK:
+            if name in (PEAK, COUNT):
                 self._host[name] = cuda.pagelocked_zeros(shape, dtype)
         self._copy_rows = copy = cuda.Memcpy2D()
         copy.set_src_device(int(self._device[IMAGE]))
@@ -233,11 +256,11 @@ class TrtSlot:
     def _enqueue(self, num_images: int) -> None:
         """Put the work of a batch on the stream."""
         cuda, stream = self._gpu.cuda, self._stream
-        image_NHW, address = self._host[IMAGE], int(self._device[IMAGE])
         for part in contiguous(sorted(set(range(num_images)) - self._loaded.keys())):
-            start = address + part.start * image_NHW[0].nbytes
-            cuda.memcpy_htod_async(start, image_NHW[part.start : part.stop], stream)
-        is_full = num_images == len(image_NHW)
+            part_NHW = self.image_NHW[part.start : part.stop]
+            start = int(self._device[IMAGE]) + part.start * part_NHW[0].nbytes
+            cuda.memcpy_htod_async(start, part_NHW, stream)
+        is_full = num_images == self._shape_NHW[0]
         if is_full and self._recording is not None:
             self._recording.launch(stream.handle)
             return
@@ -260,7 +283,7 @@ class TrtSlot:
     def _record(self) -> None:
         """Record a full batch, so that each later one is launched by a single call."""
         self._tried_recording = True
-        num_images = len(self._host[IMAGE])
+        num_images = self._shape_NHW[0]
         try:
             self._recording = Recording(self._stream.handle, lambda: self._run(num_images))
         except (DriverError, EngineError, self._gpu.cuda.Error) as error:

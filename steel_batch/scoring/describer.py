@@ -121,18 +121,24 @@ class ChildDescriber:
             os.close(self._file)
             raise
 
-    def allocate(self, shape_NHW: tuple[int, int, int], num_classes: int) -> Masks:
-        """Make the memory for a batch, before the first one.
+    def expect(
+        self, shape_NHW: tuple[int, int, int], num_classes: int, register: Callable[[Masks], None]
+    ) -> None:
+        """State what a batch takes, before the first one; its memory is made when it comes.
 
         Args:
             shape_NHW: Shape of a batch of masks.
             num_classes: Number of classes in its scores.
-
-        Returns:
-            All of that memory, as bytes.
+            register: Called once with all of that memory, as bytes.
         """
-        self._shared = _Shared(self._file, shape_NHW, num_classes)
-        return self._shared.memory
+        self._expected = shape_NHW, num_classes, register
+
+    @functools.cached_property
+    def _shared(self) -> _Shared:
+        shape_NHW, num_classes, register = self._expected
+        shared = _Shared(self._file, shape_NHW, num_classes)
+        register(shared.memory)
+        return shared
 
     @property
     def mask_NHW(self) -> Masks:

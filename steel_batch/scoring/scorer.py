@@ -34,7 +34,7 @@ from steel_batch.registry.card import Card
 from steel_batch.runs.receipt import Receipt
 from steel_batch.scoring.batch_threads import BatchThreads
 from steel_batch.scoring.children import NONE, Children
-from steel_batch.scoring.describer import ChildDescriber, Describer, LocalDescriber
+from steel_batch.scoring.describer import Describer, LocalDescriber
 from steel_batch.scoring.rows import ScoredBy, ScoredShard, Scores, Shape
 from steel_batch.scoring.shard import ShardInput
 from steel_batch.scoring.writer import LocalWriter, Writer
@@ -103,14 +103,8 @@ class ShardScorer:
         self._batches = BatchThreads[Scores](num_batches)
         shape_NHW = (runtime.batch_size, card.height, card.width)
 
-        def allocate(child: ChildDescriber) -> None:
-            runtime.register(child.allocate(shape_NHW, len(card.classes)))
-
-        # In threads, because the system gives the memory page by page.
-        allocated = [self._workers.submit(allocate, child) for child in children.describers]
-        wait(allocated)  # also if one fails: then the memory is freed
-        for allocation in allocated:
-            allocation.result()
+        for child in children.describers:
+            child.expect(shape_NHW, len(card.classes), runtime.register)
         self._children = children
         self._describers = SlotRing[Describer](
             children.describers

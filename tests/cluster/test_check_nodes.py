@@ -85,7 +85,7 @@ def test_a_run_whose_gpu_node_cannot_score_stops_and_a_busy_one_is_said_to_be(
     assert done.returncode == 0, done.stderr
     message, *reports = map(json.loads, done.stdout.splitlines())
     assert message.startswith(
-        f"nothing was read, as not every GPU can score. On {platform.node()}: driver: "
+        f"nothing was scored, as not every GPU can score. On {platform.node()}: driver: "
     )
     assert "Install steel-batch[gpu] on every GPU node" in message
     assert not [o for o in store.list_objects("runs/") if "/receipts/" in o.key]

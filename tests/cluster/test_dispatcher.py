@@ -38,18 +38,19 @@ def test_parts_of_a_work_are_all_of_it_once() -> None:
     run(steps())
 
 
-def test_nothing_is_handed_out_before_every_awaited_actor_can_score() -> None:
+def test_nothing_is_scored_before_every_awaited_actor_can_score() -> None:
     async def steps() -> None:
         dispatcher = Dispatcher(num_awaited=2)
         await dispatcher.put(0, WORK)
-        taking = asyncio.create_task(dispatcher.take(0, 0, 1))
+        assert await dispatcher.take(0, 0, 1) == WORK  # it may be read meanwhile
         opening = asyncio.create_task(dispatcher.startup(0))
+        scoring = asyncio.create_task(dispatcher.may_score())
         await dispatcher.answer("a", "node-1", None)
         await dispatcher.answer("a", "node-1", None)  # started anew, and no second one
-        assert await is_waiting(taking)
+        assert await is_waiting(scoring)
         assert await is_waiting(opening)
         await dispatcher.answer("b", "node-2", None)
-        assert await taking == WORK
+        assert await scoring
         assert (await opening).is_over
         assert (await opening).num_answers == 2
 
@@ -61,7 +62,7 @@ def test_an_actor_that_is_not_there_in_time_is_not_waited_for() -> None:
         dispatcher = Dispatcher(num_awaited=2, patience_seconds=0.05)
         await dispatcher.put(0, WORK)
         await dispatcher.answer("a", "node-1", None)
-        assert await dispatcher.take(0, 0, 1) == WORK
+        assert await dispatcher.may_score()
         assert (await dispatcher.startup(0)).num_answers == 1
 
     run(steps())
@@ -71,13 +72,16 @@ def test_of_actors_that_cannot_score_each_reason_is_told_once_with_its_nodes() -
     async def steps() -> None:
         dispatcher = Dispatcher(num_awaited=4)
         await dispatcher.put(0, WORK)
-        taking = asyncio.create_task(dispatcher.take(0, 0, 1))
+        scoring = asyncio.create_task(dispatcher.may_score())
+        taking = asyncio.create_task(dispatcher.take(1, 0, 1))
         await dispatcher.answer("a", "node-1", ConfigError("driver: too old."))
         await dispatcher.answer("b", "node-2", None)
         await dispatcher.answer("c", "node-3", ConfigError("driver: too old."))
-        assert await is_waiting(taking)
+        assert await is_waiting(scoring)
         await dispatcher.answer("d", "node-4", EngineError("plan: damaged."))
-        assert await taking is None
+        assert not await scoring
+        assert await taking is None  # nobody sets it any more
+        assert await dispatcher.take(2, 0, 1) is None
         assert (await dispatcher.startup(0)).is_refused
         error = await dispatcher.refusal()
         assert isinstance(error, ConfigError)
@@ -86,14 +90,14 @@ def test_of_actors_that_cannot_score_each_reason_is_told_once_with_its_nodes() -
     run(steps())
 
 
-def test_an_actor_that_fails_after_reading_began_stops_nobody_else() -> None:
+def test_an_actor_that_fails_after_scoring_began_stops_nobody_else() -> None:
     async def steps() -> None:
         dispatcher = Dispatcher(num_awaited=1)
         await dispatcher.put(0, WORK)
         await dispatcher.answer("a", "node-1", None)
         await dispatcher.answer("a", "node-1", EngineError("the GPU is gone."))
         assert await dispatcher.refusal() is None
-        assert await dispatcher.take(0, 0, 1) == WORK
+        assert await dispatcher.may_score()
 
     run(steps())
 

@@ -38,6 +38,8 @@ class Calls:
         """Batches in nvJPEG, now and at most."""
         self.registered: dict[int, int] = {}
         """Sizes of the host memory that the GPU may write to, by address."""
+        self.pinned: list[tuple[int, ...]] = []
+        """Shapes of the pinned memory that was allocated."""
         self.copied: list[tuple[int, int]] = []
         """Addresses and sizes of the host memory that copies were made to."""
         self.captured: list[Callable[[], Any]] | None = None
@@ -169,6 +171,8 @@ class FakeDriver:
         return TOTAL_BYTES - WEIGHTS_BYTES * len(self._calls.loaded), TOTAL_BYTES
 
     def pagelocked_zeros(self, shape: Sequence[int], dtype: Any) -> np.ndarray:
+        self._calls.call("pagelocked_zeros")
+        self._calls.pinned.append(tuple(shape))
         return np.zeros(shape, dtype)
 
     def mem_alloc(self, num_bytes: int) -> FakeMemory:

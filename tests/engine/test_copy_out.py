@@ -16,7 +16,7 @@ from steel_batch.engine.contract import Runtime, infer_all
 from steel_batch.engine.onnxruntime import OrtRuntime
 from steel_batch.engine.tensorrt import TrtRuntime
 from steel_batch.engine.tensorrt_slot import contiguous
-from steel_batch.errors import DeviceError
+from steel_batch.errors import DeviceError, EngineError
 from tests.engine.fake_gpu import Calls, CudaError, fake_gpu
 from tests.tiny_engine import tiny_version
 
@@ -134,6 +134,21 @@ def test_a_gpu_that_fails_while_it_copies_is_no_use_to_this_process(calls: Calls
         calls.faults["Event.synchronize"] = CudaError("an illegal memory access")
         with pytest.raises(DeviceError, match="H200 failed while it copied masks: an illegal"):
             slot.copy_out([1], np.zeros((1, 64, 160), np.uint8))
+
+
+def test_pixels_get_pinned_memory_when_the_cpu_writes_the_first(calls: Calls) -> None:
+    runtime = open_trt()
+    with runtime.acquire() as slot:
+        pinned = len(calls.pinned)
+        calls.faults["pagelocked_zeros"] = CudaError("out of memory")
+        with pytest.raises(EngineError, match="0 MiB of this machine's memory cannot be pinned"):
+            slot.image_NHW  # noqa: B018 # it is made by looking at it
+        del calls.faults["pagelocked_zeros"]
+        for _ in range(2):
+            slot.image_NHW[:] = strips()
+        np.testing.assert_array_equal(infer_all(slot, BATCH).mask_NHW, strips() & 1)
+        assert calls.pinned[pinned:] == [(BATCH, 64, 160)]
+    runtime.close()
 
 
 @given(st.sets(st.integers(0, 40)))

@@ -231,24 +231,27 @@ def test_rows_do_not_depend_on_who_describes(lake: Lake) -> None:
     assert len(defects(expected).flatten())
 
 
-def test_no_memory_is_registered_after_a_scorer_was_given_up(lake: Lake) -> None:
-    both, given_up = threading.Barrier(2), threading.Event()
-    were_late: list[bool] = []
+def test_a_describers_memory_is_registered_once_and_when_it_gets_a_batch(lake: Lake) -> None:
+    registered: list[np.ndarray] = []
 
-    class FailingRuntime(OrtRuntime):
+    class RegisteringRuntime(OrtRuntime):
         def register(self, memory: np.ndarray) -> None:
-            both.wait(60.0)
-            if np.shares_memory(memory, children.describers[0].mask_NHW):
-                raise OSError("no memory")
-            were_late.append(given_up.wait(0.2))
+            registered.append(memory)
 
-    runtime = FailingRuntime(GRAPHS["fp32"], CARD, precision="fp32", batch_size=8, num_threads=1)
-    children = Children.start(CARD.post_process, lake, num_describers=2, num_writers=0)
-    with closing(children), closing(runtime):
-        with pytest.raises(OSError, match="no memory"):
-            ShardScorer(runtime, CARD, lake, DECODING, num_threads=2, children=children)
-        given_up.set()
-    assert were_late == [False]
+    runtime = RegisteringRuntime(
+        GRAPHS["fp32"], CARD, precision="fp32", batch_size=8, num_threads=1
+    )
+    children = Children.start(CARD.post_process, lake, num_describers=1, num_writers=0)
+    with closing(ShardScorer(runtime, CARD, lake, DECODING, num_threads=1, children=children)) as (
+        scorer
+    ):
+        assert not registered  # an actor is ready without it
+        for _ in range(2):
+            scorer.score_images(shard())
+        (memory,) = registered
+        (describer,) = children.describers
+        for array in (describer.mask_NHW, describer.sample_NHW):
+            assert np.shares_memory(memory, array)
 
 
 def test_rows_do_not_depend_on_who_decodes(lake: Lake) -> None:
