@@ -34,6 +34,8 @@ STARTS_AT_ONCE: Final = 3
 there are CPUs, the read task's starts last; with more, Ray starts others than those that it waits
 for."""
 
+EARLY_GPU: Final = "steel_batch.cluster.early_gpu"
+"""Loaded by each process when it starts."""
 DASHBOARD_AGENT: Final = "--dashboard_agent_command="
 ENVIRONMENT_AGENT: Final = "--runtime_env_agent_command="
 PORTS: Final = {
@@ -66,6 +68,8 @@ def own_head(*, with_environments: bool) -> Iterator[str]:
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     at_once = max(STARTS_AT_ONCE, os.cpu_count() or 1)
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(at_once))
+    if not with_environments:  # where Ray Data's actors are the only ones on a GPU
+        os.environ.setdefault("RAY_preload_python_modules", EARLY_GPU)
     is_given = with_environments or _has_environment()
     head = (_HeadWithEnvironments if is_given else _Head)(
         RayParams(

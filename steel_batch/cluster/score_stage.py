@@ -14,6 +14,7 @@ of starts.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -29,9 +30,9 @@ import pyarrow as pa
 import ray
 
 from steel_batch.cluster.agreement import Agreement
-from steel_batch.config import DecodeSettings, Limits, RuntimeSettings
+from steel_batch.config import DecodeOn, DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
-from steel_batch.engine.gpu import open_early
+from steel_batch.engine.gpu import open_early, open_gpu
 from steel_batch.engine.nvjpeg import load_nvjpeg, start_early
 from steel_batch.engine.runtime import let_gpu_decode, load_libraries, open_runtime, wants_gpu
 from steel_batch.errors import (
@@ -145,8 +146,12 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
     children = NONE
     with ExitStack() as started:
         if on_gpu:
-            opening = threading.Thread(target=open_early, name="open GPU", daemon=True)
-            opening.start()
+            is_open = threading.Event()
+            starting = threading.Thread(
+                target=_start_gpu, args=(decode_on, is_open), name="start GPU", daemon=True
+            )
+            starting.start()
+            started.callback(starting.join)
             children = Children.start(
                 setup.engine.card.post_process,
                 setup.store,
@@ -154,14 +159,10 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
             )
             started.callback(children.close)
             load_libraries(setup.inference.runtime, decode_on)
-            opening.join()
+            is_open.wait()
             _look_at_gpu(setup, note)
             if decode_on == "gpu":
                 load_nvjpeg()  # says that it is missing before a plan is built
-            if decode_on != "cpu":
-                starting = threading.Thread(target=start_early, name="start nvJPEG", daemon=True)
-                starting.start()
-                started.callback(starting.join)
         runtime = open_runtime(
             setup.engine,
             setup.inference,
@@ -183,6 +184,18 @@ def _open_scorer(setup: Setup, note: Callable[[str], object]) -> ShardScorer:
         let_gpu_decode(runtime, setup.engine.card, decode_on)
         started.pop_all()
         return scorer
+
+
+def _start_gpu(decode_on: DecodeOn, is_open: threading.Event) -> None:
+    """Open the GPU, then nvJPEG, while the engine is read; what fails here fails again there."""
+    try:
+        open_early()
+        with contextlib.suppress(SteelBatchError):
+            open_gpu()
+    finally:
+        is_open.set()
+    if decode_on != "cpu":
+        start_early()
 
 
 def _look_at_gpu(setup: Setup, note: Callable[[str], object]) -> None:

@@ -42,8 +42,8 @@ SLOW_START: Final = "the cluster is slow to start a process"
 class ShardStream:
     """Scores work items on the cluster with one pool of actors: a `with` block.
 
-    If GPUs score, each read task waits with its first shard until their actors have loaded the
-    engine: an actor that cannot load it ends the stream.
+    If GPUs score, no more than the first shard is read before their actors have loaded the engine:
+    an actor that cannot load it ends the stream.
 
     Args:
         setup: Engine, places and settings.

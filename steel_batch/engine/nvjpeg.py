@@ -141,11 +141,12 @@ def start_early() -> None:
 
     It takes 0.65 s. What fails here fails again in `check_decoder`, with its error.
     """
-    gpu = open_gpu()
-    with contextlib.suppress(ConfigError, RuntimeError, gpu.cuda.Error), gpu.current(), _starting:
-        handle, _ = open_handle()
-        if not _idle:
-            _idle.append(_new_state(load_nvjpeg(), handle))
+    with contextlib.suppress(ConfigError, EngineError, RuntimeError):
+        gpu = open_gpu()
+        with contextlib.suppress(gpu.cuda.Error), gpu.current(), _starting:
+            handle, _ = open_handle()
+            if not _idle:
+                _idle.append(_new_state(load_nvjpeg(), handle))
 
 
 class GpuDecoder:
