@@ -84,4 +84,5 @@ class ReadStage:
         except SteelBatchError as error:
             for number in sorted(left):
                 blamed = self._agreement.blame(error)
-                yield ShardInput.failed(work.run_id, work.plan_digest, number, blamed)
+                failed = ShardInput.failed(work.run_id, work.plan_digest, number, blamed)
+                yield dataclasses.replace(failed, counts=meter.take())
