@@ -165,8 +165,13 @@ class Dispatcher:
         await self._is_over.wait()
         return not self._is_refused()
 
-    async def start(self, run_id: str, shard: int) -> int:
-        """Record a start of a shard; return its number, from 1."""
+    async def start(self, run_id: str, shard: int) -> int | None:
+        """Record a start of a shard, as soon as the actors are ready; return its number, from 1.
+
+        None if it must not be scored, as not every actor can score.
+        """
+        if not await self.may_score():
+            return None
         self._note_first("shard")
         self._started[run_id, shard] += 1
         return self._started[run_id, shard]

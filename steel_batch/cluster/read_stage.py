@@ -56,10 +56,12 @@ class ReadStage:
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))
             if work is None:
                 continue
+            # Shards are read while the actors load their engines; one is sent there already.
             shards = self._read(work)
-            # The first shard of all is read while the actors load the engine.
-            num_ahead = 1 if row["part"] == 0 else 0
-            ahead = [shard.to_wire() for shard in itertools.islice(shards, num_ahead)]
+            ahead = [shard.to_wire() for shard in itertools.islice(shards, 1)]
+            if row["part"] == 0:
+                yield from ahead
+                ahead = []
             if ray.get(self._dispatcher.may_score.remote()):
                 yield from ahead
                 for shard in shards:

@@ -42,8 +42,8 @@ SLOW_START: Final = "the cluster is slow to start a process"
 class ShardStream:
     """Scores work items on the cluster with one pool of actors: a `with` block.
 
-    If GPUs score, no more than the first shard is read before their actors have loaded the engine:
-    an actor that cannot load it ends the stream.
+    If GPUs score, each read task waits with its second shard until their actors have loaded the
+    engine: an actor that cannot load it ends the stream.
 
     Args:
         setup: Engine, places and settings.
@@ -163,10 +163,15 @@ class ShardStream:
             for batch in found:
                 interrupt.check()
                 for result in ShardResult.from_wire(batch):
+                    if result.error_kind is not None:
+                        self._check_actors()
                     result.check()
                     yield result
-            if error := result_of(self._dispatcher.refusal.remote()):
-                raise error
+            self._check_actors()
+
+    def _check_actors(self) -> None:
+        if error := result_of(self._dispatcher.refusal.remote()):
+            raise error
 
     def _batches(self) -> Any:
         """The generator of the dataset's tables, which executes it."""

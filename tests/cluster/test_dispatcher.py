@@ -45,12 +45,14 @@ def test_nothing_is_scored_before_every_awaited_actor_can_score() -> None:
         assert await dispatcher.take(0, 0, 1) == WORK  # it may be read meanwhile
         opening = asyncio.create_task(dispatcher.startup(0))
         scoring = asyncio.create_task(dispatcher.may_score())
+        starting = asyncio.create_task(dispatcher.start("run", 0))
         await dispatcher.answer("a", "node-1", None)
         await dispatcher.answer("a", "node-1", None)  # started anew, and no second one
-        assert await is_waiting(scoring)
-        assert await is_waiting(opening)
+        for waiting in (scoring, starting, opening):
+            assert await is_waiting(waiting)
         await dispatcher.answer("b", "node-2", None)
         assert await scoring
+        assert await starting == 1
         assert (await opening).is_over
         assert (await opening).num_answers == 2
 
@@ -80,6 +82,7 @@ def test_of_actors_that_cannot_score_each_reason_is_told_once_with_its_nodes() -
         assert await is_waiting(scoring)
         await dispatcher.answer("d", "node-4", EngineError("plan: damaged."))
         assert not await scoring
+        assert await dispatcher.start("run", 0) is None
         assert await taking is None  # nobody sets it any more
         assert await dispatcher.take(2, 0, 1) is None
         assert (await dispatcher.startup(0)).is_refused
