@@ -34,8 +34,9 @@ STARTS_AT_ONCE: Final = 3
 there are CPUs, the read task's starts last; with more, Ray starts others than those that it waits
 for."""
 
+PRELOADED: Final = "RAY_preload_python_modules"
+"""Names the modules that each process of a cluster loads when it starts."""
 EARLY_GPU: Final = "steel_batch.cluster.early_gpu"
-"""Loaded by each process when it starts."""
 DASHBOARD_AGENT: Final = "--dashboard_agent_command="
 ENVIRONMENT_AGENT: Final = "--runtime_env_agent_command="
 PORTS: Final = {
@@ -68,24 +69,37 @@ def own_head(*, with_environments: bool) -> Iterator[str]:
     os.environ.setdefault("RAY_enable_worker_prestart", "0")
     at_once = max(STARTS_AT_ONCE, os.cpu_count() or 1)
     os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(at_once))
-    if not with_environments:  # where Ray Data's actors are the only ones on a GPU
-        os.environ.setdefault("RAY_preload_python_modules", EARLY_GPU)
     is_given = with_environments or _has_environment()
-    head = (_HeadWithEnvironments if is_given else _Head)(
-        RayParams(
-            no_monitor=True,
-            include_log_monitor=False,
-            include_dashboard=False,
-        ),
-        head=True,
-        shutdown_at_exit=False,
-        spawn_reaper=True,
-        ray_init_cluster=True,
-    )
+    # Where tasks may have environments, a network is trained, by processes that open their GPU.
+    with contextlib.nullcontext() if with_environments else _gpus_opened_early():
+        head = (_HeadWithEnvironments if is_given else _Head)(
+            RayParams(
+                no_monitor=True,
+                include_log_monitor=False,
+                include_dashboard=False,
+            ),
+            head=True,
+            shutdown_at_exit=False,
+            spawn_reaper=True,
+            ray_init_cluster=True,
+        )
     try:
         yield str(head.address)
     finally:
         head.kill_all_processes(check_alive=False, allow_graceful=True)
+
+
+@contextlib.contextmanager
+def _gpus_opened_early() -> Iterator[None]:
+    """Have the processes of a head that is started in a `with` block load `early_gpu`."""
+    if PRELOADED in os.environ:  # somebody else's choice
+        yield
+        return
+    os.environ[PRELOADED] = EARLY_GPU
+    try:
+        yield
+    finally:
+        del os.environ[PRELOADED]
 
 
 class _Head(Node):  # type: ignore[misc]

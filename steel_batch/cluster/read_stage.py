@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import ray
@@ -24,9 +23,6 @@ from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
 
 if TYPE_CHECKING:
     from steel_batch.cluster.score_stage import Setup
-
-LOWEST: Final = 19
-"""Niceness of read tasks for GPUs, in place of the 15 of Ray's workers: 1.3 % more images/s."""
 
 
 class ReadStage:
@@ -43,29 +39,23 @@ class ReadStage:
         self._limits = setup.limits
         card = setup.engine.card
         self._jpeg_size = (card.height, card.width) if setup.decoding.is_usual else None
-        self._is_for_gpu = setup.inference.runtime != "onnxruntime"
         self._dispatcher = dispatcher
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Read the wanted shards of each part, one row group of the plan after the other."""
         keep_freed_memory()
-        if self._is_for_gpu:  # whose actor needs its cores at once
-            os.setpriority(os.PRIO_PROCESS, 0, LOWEST)
         for row in batch.to_pylist():
             # While this waits, Ray lends the task's CPU to others.
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))
             if work is None:
                 continue
-            # Shards are read while the actors load their engines; one is sent there already.
             shards = self._read(work)
+            if row["part"] == 0:  # the first shard is on its way while the actors load
+                yield from (shard.to_wire() for shard in itertools.islice(shards, 1))
             ahead = [shard.to_wire() for shard in itertools.islice(shards, 1)]
-            if row["part"] == 0:
-                yield from ahead
-                ahead = []
             if ray.get(self._dispatcher.may_score.remote()):
                 yield from ahead
-                for shard in shards:
-                    yield shard.to_wire()
+                yield from (shard.to_wire() for shard in shards)
 
     def _read(self, work: Work) -> Iterator[ShardInput]:
         lake, store = self._lake, self._store

@@ -22,7 +22,6 @@ import platform
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Final
@@ -89,28 +88,21 @@ class ScoreStage:
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         keep_freed_memory()
         self._dispatcher = dispatcher
-        # In a thread, so that Ray Data sends the first shard meanwhile.
-        loader = ThreadPoolExecutor(1, "load")
-        self._loading = loader.submit(self._load, setup)
-        loader.shutdown(wait=False)
-
-    def _load(self, setup: Setup) -> ShardScorer | SteelBatchError:
+        self._scorer: ShardScorer | SteelBatchError
         actor = ray.get_runtime_context().get_actor_id()
         error: SteelBatchError | None = None
-        scorer: ShardScorer | SteelBatchError
         try:
-            if ray.get(self._dispatcher.load.remote(actor)) > MOST_LOADS:
+            if ray.get(dispatcher.load.remote(actor)) > MOST_LOADS:
                 raise EngineError(
                     f"loading the engine ended its process {MOST_LOADS} times: it is out of "
                     "memory, or the runtime crashes. Check the logs of Ray's workers."
                 )
             setup.agreement.check()
-            scorer = _open_scorer(setup, self._dispatcher.note.remote)
-        except SteelBatchError as caught:  # Ray would keep only its text
-            scorer, error = setup.agreement.blame(caught), caught
+            self._scorer = _open_scorer(setup, dispatcher.note.remote)
+        except SteelBatchError as caught:  # Ray would keep only its text, and restart the actor
+            self._scorer, error = setup.agreement.blame(caught), caught
+        dispatcher.answer.remote(actor, platform.node(), error)
         self._meter = Meter(setup.store)
-        self._dispatcher.answer.remote(actor, platform.node(), error)
-        return scorer
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Score the shards of a batch, which holds one shard."""
@@ -118,15 +110,15 @@ class ScoreStage:
         return pa.concat_tables([self._score(shard).to_wire() for shard in shards])
 
     def _score(self, shard: ShardInput) -> ShardResult:
-        scorer, result = self._loading.result(), ShardResult.of(shard)
+        result = ShardResult.of(shard)
         if shard.failure is not None:
             return result
         attempt = ray.get(self._dispatcher.start.remote(shard.run_id, shard.shard))
         if attempt is None:
-            return result.failed(EngineError("not every GPU can score."))
-        if isinstance(scorer, SteelBatchError):
+            return result.failed(EngineError("not every actor can score."))
+        if isinstance(self._scorer, SteelBatchError):
             self._dispatcher.finish.remote(shard.run_id, shard.shard)
-            return result.failed(scorer)
+            return result.failed(self._scorer)
         if attempt > MOST_STARTS:
             self._dispatcher.finish.remote(shard.run_id, shard.shard)
             return result.failed(
@@ -137,7 +129,7 @@ class ScoreStage:
                 )
             )
         try:
-            receipt = scorer.score(shard, isolated=attempt > 1)
+            receipt = self._scorer.score(shard, isolated=attempt > 1)
         except DeviceError as error:  # another process may use the GPU, or find that it is gone
             log.error("ending this process, so that the actor is restarted: %s", error)
             os._exit(EXIT_CODE)
@@ -146,7 +138,7 @@ class ScoreStage:
         else:
             result = dataclasses.replace(result, receipt=receipt)
         # Of concurrent shards, the first to finish also reports the others' counts so far.
-        counts = Counter(shard.counts) + Counter(self._meter.take()) + scorer.take_counts()
+        counts = Counter(shard.counts) + Counter(self._meter.take()) + self._scorer.take_counts()
         self._dispatcher.finish.remote(shard.run_id, shard.shard)
         return dataclasses.replace(result, counts=counts)
 

@@ -33,8 +33,11 @@ from steel_batch.scoring.shard_result import ShardResult
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES: Final = 1 << 20
-"""Smaller than any shard, so that every shard is a block and goes to whichever actor is free."""
+BLOCK_BYTES: Final = 1 << 10
+"""Smaller than any shard, so that every shard is a block: it is sent as soon as it is read, and to
+whichever actor is free."""
+MOST_CALLS: Final = 100_000
+"""Calls of the dispatcher at a time: read tasks and shards wait there for the actors."""
 NO_ACTOR: Final = "no GPU is ready yet: waiting for one that is in use, or for a node to be added"
 SLOW_START: Final = "the cluster is slow to start a process"
 
@@ -42,8 +45,8 @@ SLOW_START: Final = "the cluster is slow to start a process"
 class ShardStream:
     """Scores work items on the cluster with one pool of actors: a `with` block.
 
-    If GPUs score, each read task waits with its second shard until their actors have loaded the
-    engine: an actor that cannot load it ends the stream.
+    If GPUs score, nothing is scored before their actors have loaded the engine: an actor that
+    cannot load it ends the stream. Each read task reads its first shards meanwhile.
 
     Args:
         setup: Engine, places and settings.
@@ -71,9 +74,9 @@ class ShardStream:
         # On the driver's own node: losing any other node costs shards and not the run.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._num_awaited = pool.num_actors if pool.num_gpus else 0
-        self._dispatcher = ray.remote(num_cpus=0, scheduling_strategy=here)(Dispatcher).remote(
-            num_awaited=self._num_awaited
-        )
+        self._dispatcher = ray.remote(
+            num_cpus=0, max_concurrency=MOST_CALLS, scheduling_strategy=here
+        )(Dispatcher).remote(num_awaited=self._num_awaited)
         self._results: Generator[ShardResult, None, None] | None = None
         self._watcher = threading.Thread(target=self._watch_startup, daemon=True)
         self._nodes = NodeWatch(num_cpus=pool.num_cpus, num_gpus=pool.num_gpus)

@@ -121,24 +121,26 @@ class ChildDescriber:
             os.close(self._file)
             raise
 
-    def expect(
+    def allocate(
         self, shape_NHW: tuple[int, int, int], num_classes: int, register: Callable[[Masks], None]
     ) -> None:
-        """State what a batch takes, before the first one; its memory is made when it comes.
+        """Make the memory for a batch, before the first one.
 
         Args:
             shape_NHW: Shape of a batch of masks.
             num_classes: Number of classes in its scores.
-            register: Called once with all of that memory, as bytes.
+            register: Called once with all of that memory, as bytes, when it is first used.
         """
-        self._expected = shape_NHW, num_classes, register
+        self._memory = _Shared(self._file, shape_NHW, num_classes)
+        self._memory.memory[:] = 0  # or the system gives it page by page later
+        self._register: Callable[[Masks], None] | None = register
 
-    @functools.cached_property
+    @property
     def _shared(self) -> _Shared:
-        shape_NHW, num_classes, register = self._expected
-        shared = _Shared(self._file, shape_NHW, num_classes)
-        register(shared.memory)
-        return shared
+        if self._register is not None:
+            register, self._register = self._register, None
+            register(self._memory.memory)
+        return self._memory
 
     @property
     def mask_NHW(self) -> Masks:

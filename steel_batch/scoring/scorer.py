@@ -103,8 +103,12 @@ class ShardScorer:
         self._batches = BatchThreads[Scores](num_batches)
         shape_NHW = (runtime.batch_size, card.height, card.width)
 
-        for child in children.describers:
-            child.expect(shape_NHW, len(card.classes), runtime.register)
+        made = (shape_NHW, len(card.classes), runtime.register)
+        # In threads, because the system gives the memory page by page.
+        allocated = [self._workers.submit(child.allocate, *made) for child in children.describers]
+        wait(allocated)  # also if one fails: then the memory is freed
+        for allocation in allocated:
+            allocation.result()
         self._children = children
         self._describers = SlotRing[Describer](
             children.describers

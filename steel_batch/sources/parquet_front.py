@@ -33,6 +33,8 @@ _LEVEL_BYTES: Final = 16
 """Bytes per value in addition to its content: levels, an offset, a bit."""
 _NUMBER_BYTES: Final = 8
 _MAGIC, _TAIL_BYTES = b"PAR1", 8
+_CACHED_BYTES: Final = 1 << 20
+"""Footers up to this are kept for the next shard of the same file."""
 MAX_FOOTER_BYTES: Final = 16 << 20
 _DICTIONARIES, _DELTA_STRINGS, _PLAIN = frozenset({2, 8}), 7, frozenset({0, 6})
 """Encodings: by dictionary, by the difference from the value before, plain."""
@@ -163,19 +165,21 @@ class ParquetFront:
 
         None if they are stored in another form, which Arrow then reads.
         """
-        leaves, path = self._leaves[group], [column.encode()]
-        places = [place for place, leaf in enumerate(leaves) if leaf.get(3) == path]
-        if len(places) != 1:
+        leaves, schema = self._leaves[group], self.file.schema
+        # Arrow finds a leaf by its place in the schema, whatever name the leaf has.
+        places = [i for i in range(len(schema)) if schema.column(i).path == column]
+        if len(leaves) != len(schema) or len(places) != 1:
             return None
-        (place,) = places
-        leaf, stated = leaves[place], self.file.schema.column(place)
+        leaf, levels = leaves[places[0]], schema.column(places[0])
         is_plain = (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
-        if not is_plain or stated.max_repetition_level:
+        if leaf.get(3) != [column.encode()] or not is_plain or levels.max_repetition_level:
             return None
-        chunk = self._held.kept(int(leaf[9]))
-        is_nullable = bool(stated.max_definition_level)
-        values = plain_values(chunk, page_headers(chunk), is_nullable=is_nullable)
-        return values if values is not None and len(values) == self.num_rows[group] else None
+        num_rows = self.num_rows[group]
+        if num_rows > BATCH_ROWS:  # Arrow reads these in batches
+            return None
+        chunk = self._held.kept(int(leaf.get(9, -1)))
+        is_nullable = bool(levels.max_definition_level)
+        return plain_values(chunk, page_headers(chunk), num_rows, is_nullable=is_nullable)
 
     def _room(self, group: int, columns: Sequence[str]) -> Room:
         room = Room()
@@ -219,7 +223,10 @@ class ParquetFront:
         if start < len(_MAGIC):
             return {}
         try:
-            return _parse_footer(bytes(self._held.keep(start, length)))
+            data = bytes(self._held.keep(start, length))
+            return (
+                _parse_footer(data) if length <= _CACHED_BYTES else _parse_footer.__wrapped__(data)
+            )
         except (IndexError, ValueError) as error:
             raise pa.ArrowInvalid(f"its footer is damaged ({error})") from error
 

@@ -19,29 +19,35 @@ _LENGTH: Final = struct.Struct("<I")
 
 
 def plain_values(
-    chunk: memoryview, headers: Iterable[PageHeader], *, is_nullable: bool
+    chunk: memoryview, headers: Iterable[PageHeader], num_rows: int, *, is_nullable: bool
 ) -> list[memoryview] | None:
     """The values of a column of byte arrays in a row group, without a copy.
 
     Args:
         chunk: The column's bytes, not compressed.
         headers: The headers of its pages.
+        num_rows: Number of rows of the row group.
         is_nullable: Whether the column may hold nulls, so that its pages state where.
 
     Returns:
-        None if a page is of another form or holds a null.
+        None if a page is of another form or holds a null, or there are more or fewer values.
     """
     values: list[memoryview] = []
     for header in headers:
+        if (header.kind, header.encoding) != (DATA_PAGE, PLAIN):
+            return None
+        if len(values) + header.num_values > num_rows:
+            return None
         page = chunk[header.begin : header.end]
         found = _of_page(page, header.num_values, is_nullable=is_nullable)
-        if header.kind != DATA_PAGE or header.encoding != PLAIN or found is None:
+        if found is None:
             return None
         values += found
-    return values
+    return values if len(values) == num_rows else None
 
 
 def _of_page(page: memoryview, num_values: int, *, is_nullable: bool) -> list[memoryview] | None:
+    """The values of a page; None if they are not all there, or not all that is there."""
     position = 0
     if is_nullable:
         levels = _without_nulls(num_values)
@@ -49,11 +55,13 @@ def _of_page(page: memoryview, num_values: int, *, is_nullable: bool) -> list[me
             return None
         position = len(levels)
     values = []
-    while position + _LENGTH.size <= len(page):
+    for _ in range(num_values):
         start = position + _LENGTH.size
+        if start > len(page):
+            return None
         position = start + _LENGTH.unpack_from(page, position)[0]
         values.append(page[start:position])
-    return values if len(values) == num_values and position == len(page) else None
+    return values if position == len(page) else None
 
 
 def _without_nulls(num_values: int) -> bytes:

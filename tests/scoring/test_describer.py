@@ -31,7 +31,7 @@ CLASSES = 4
 
 def started() -> ChildDescriber:
     made = ChildDescriber(POST)
-    made.expect(SHAPE_NHW, CLASSES, lambda _: None)
+    made.allocate(SHAPE_NHW, CLASSES, lambda _: None)
     return made
 
 

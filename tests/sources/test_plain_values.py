@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from steel_batch.config import LIMITS
 from steel_batch.pack.writers import ParquetWriter
 from steel_batch.sources.image_column import image_values
-from steel_batch.sources.parquet_front import ParquetFront
+from steel_batch.sources.page_headers import DATA_PAGE, PageHeader
+from steel_batch.sources.parquet_front import BATCH_ROWS, ParquetFront
+from steel_batch.sources.plain_values import PLAIN, plain_values
 
 IMAGES = [bytes([i]) * (1000 + i) for i in range(100)]
 
@@ -115,3 +117,35 @@ def test_a_damaged_page_is_left_to_arrow() -> None:
             front.open_group(0, ["image"])
             views = front.stored_values(0, "image")
             assert views is None or (len(views) == 100 and sum(map(len, views)) == 104_950)
+
+
+def test_many_rows_are_left_to_arrow_which_reads_them_in_batches() -> None:
+    """A view is larger than an empty value: views of all would take gigabytes."""
+    data = file_of([b""] * (BATCH_ROWS + 1), nullable=False)
+    with ParquetFront(io.BytesIO(data), len(data), LIMITS) as front:
+        front.open_group(0, ["image"])
+        assert front.stored_values(0, "image") is None
+
+
+def test_a_page_with_more_than_its_header_states_is_not_parsed_to_its_end() -> None:
+    chunk = memoryview(bytes(4 << 20))  # a million empty values
+    header = PageHeader(DATA_PAGE, 0, len(chunk), len(chunk), num_values=1, encoding=PLAIN)
+    assert plain_values(chunk, [header], 1, is_nullable=False) is None
+    whole = PageHeader(DATA_PAGE, 0, 4, 4, num_values=1, encoding=PLAIN)
+    assert plain_values(chunk, [whole], 1, is_nullable=False) == [b""]
+    assert plain_values(chunk, [whole, whole], 1, is_nullable=False) is None
+
+
+@pytest.mark.parametrize("change", ["swapped", "one more"])
+def test_leaves_that_are_not_those_of_the_schema_are_left_to_arrow(
+    monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Arrow finds a column by its place, and a hostile footer may name another one there."""
+    data = file_of(IMAGES, nullable=False)
+    with ParquetFront(io.BytesIO(data), len(data), LIMITS) as front:
+        front.open_group(0, ["image"])
+        assert front.stored_values(0, "image") == IMAGES
+        (leaves,) = front._leaves
+        changed = leaves[::-1] if change == "swapped" else [*leaves, leaves[-1]]
+        monkeypatch.setattr(front, "_leaves", [changed])
+        assert front.stored_values(0, "image") is None
