@@ -77,7 +77,7 @@ class TrtRuntime:
         self._runtime: Any = None
         self._cuda_engine: Any = None
         self._registered: list[RegisteredMemory] = []
-        self._first_refusal = threading.Lock()  # taken once: threads register at the same time
+        self._first_refusal = threading.Lock()  # taken once: threads may register at once
         slots: list[TrtSlot] = []
         self._logger.take_errors()
         try:

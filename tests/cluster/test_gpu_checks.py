@@ -1,6 +1,6 @@
-"""A run on a real GPU: what it says before it reads. Needs no fixture of the suite:
+"""A run on a real GPU: what it says before it scores. Needs no fixture of the suite:
 
-python -m pytest -c /dev/null --rootdir . --noconftest -m gpu tests/pipeline/test_gpu_preflight.py
+python -m pytest -c /dev/null --rootdir . --noconftest -m gpu tests/cluster/test_gpu_checks.py
 """
 
 from __future__ import annotations
