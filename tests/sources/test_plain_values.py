@@ -132,7 +132,7 @@ def test_a_page_with_more_than_its_header_states_is_not_parsed_to_its_end() -> N
     header = PageHeader(DATA_PAGE, 0, len(chunk), len(chunk), num_values=1, encoding=PLAIN)
     assert plain_values(chunk, [header], 1, is_nullable=False) is None
     whole = PageHeader(DATA_PAGE, 0, 4, 4, num_values=1, encoding=PLAIN)
-    assert plain_values(chunk, [whole], 1, is_nullable=False) == [b""]
+    assert plain_values(chunk, [whole], 1, is_nullable=False) == [memoryview(b"")]
     assert plain_values(chunk, [whole, whole], 1, is_nullable=False) is None
 
 
@@ -144,7 +144,7 @@ def test_leaves_that_are_not_those_of_the_schema_are_left_to_arrow(
     data = file_of(IMAGES, nullable=False)
     with ParquetFront(io.BytesIO(data), len(data), LIMITS) as front:
         front.open_group(0, ["image"])
-        assert front.stored_values(0, "image") == IMAGES
+        assert front.stored_values(0, "image") == [memoryview(image) for image in IMAGES]
         (leaves,) = front._leaves
         changed = leaves[::-1] if change == "swapped" else [*leaves, leaves[-1]]
         monkeypatch.setattr(front, "_leaves", [changed])
