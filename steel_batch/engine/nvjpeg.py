@@ -40,6 +40,8 @@ _STATUS: Final = (
     "not implemented", "incomplete JPEG",
 )  # fmt: skip
 """nvjpegStatus_t."""
+_NO_MEMORY: Final = 5
+"""nvjpegStatus_t if the GPU has too little memory left."""
 _VERSION_PARTS: Final = (0, 1, 2)
 """libraryPropertyType_t: major version, minor version, patch level."""
 _NO_JPEG_UNIT: Final = (7, 9)
@@ -130,7 +132,7 @@ def open_handle() -> tuple[c_void_p, int]:
     """
     library, handle = load_nvjpeg(), c_void_p()
     hardware_status = status = library.nvjpegCreateEx(_HARDWARE, None, None, 0, byref(handle))
-    if hardware_status:
+    if hardware_status not in (0, _NO_MEMORY):
         status = library.nvjpegCreateEx(_GPU_HYBRID, None, None, 0, byref(handle))
     _check("nvjpegCreateEx", status)
     return handle, hardware_status
@@ -143,10 +145,16 @@ def start_early() -> None:
     """
     with contextlib.suppress(ConfigError, EngineError, RuntimeError):
         gpu = open_gpu()
-        with contextlib.suppress(gpu.cuda.Error), gpu.current(), _starting:
-            handle, _ = open_handle()
-            if not _idle:
-                _idle.append(_new_state(load_nvjpeg(), handle))
+        with contextlib.suppress(gpu.cuda.Error), gpu.current():
+            _start()
+
+
+def _start() -> None:
+    """Start nvJPEG and make its first state, unless that is done. The context is current."""
+    with _starting:
+        handle, _ = open_handle()
+        if not _idle:
+            _idle.append(_new_state(load_nvjpeg(), handle))
 
 
 class GpuDecoder:
@@ -286,6 +294,7 @@ def check_decoder(height: int, width: int) -> None:
     expected_HW = np.asarray(cv2.imdecode(jpeg, cv2.IMREAD_GRAYSCALE), np.int16)
     try:
         with gpu.current():
+            _start()
             found_HW = _decode_one(gpu, jpeg, height, width)
     except gpu.cuda.Error as error:
         raise EngineError(
@@ -294,9 +303,15 @@ def check_decoder(height: int, width: int) -> None:
             "--decode cpu."
         ) from error
     except RuntimeError as error:
+        repair = "Install the present version of steel-batch[gpu]"
+        if _STATUS[_NO_MEMORY] in str(error):
+            free, total = gpu.memory()
+            repair = (
+                f"{free >> 20:,} of its {total >> 20:,} MiB are free. Give a smaller --batch-size, "
+                "end other processes on it"
+            )
         raise MachineError(
-            f"nvJPEG does not work on {gpu.name}: {error}. Install the present version of "
-            "steel-batch[gpu], or give --decode cpu."
+            f"nvJPEG does not work on {gpu.name}: {error}. {repair}, or give --decode cpu."
         ) from error
     if found_HW is None or (difference := int(np.abs(found_HW - expected_HW).max())) > 1:
         found = "nothing" if found_HW is None else f"pixels that differ by {difference}"

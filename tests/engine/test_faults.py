@@ -311,6 +311,20 @@ def test_where_nvjpeg_does_not_start_the_cpu_decodes(
         _can_decode(CARD, "gpu")
 
 
+@pytest.mark.parametrize("name", [HARDWARE, STATE])
+def test_a_gpu_that_is_too_full_for_nvjpeg_is_said_to_be(calls: Calls, name: str) -> None:
+    """And its other units are not taken instead, which have no more memory and are slower."""
+    calls.refusals[name] = 5
+    with pytest.raises(
+        ConfigError,
+        match=r"allocation failed\. [\d,]+ of its [\d,]+ MiB .* smaller --batch-size, end",
+    ):
+        check_decoder(64, 160)
+    assert OTHER_UNITS not in calls.names
+    calls.refusals.clear()
+    check_decoder(64, 160)
+
+
 @pytest.mark.parametrize("decode", ["auto", "gpu"])
 def test_a_gpu_that_fails_on_the_first_jpeg_is_not_taken_for_a_missing_decoder(
     calls: Calls, decode: DecodeOn
