@@ -15,10 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import ray
-from ray._private import services, utils, worker
+from ray._private import node, services, utils, worker
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 from ray._private.runtime_env.constants import RAY_JOB_CONFIG_JSON_ENV_VAR
@@ -27,6 +28,8 @@ from ray._private.state import GlobalState
 from steel_batch.cluster.replaced import replaced
 
 POLL_SECONDS: Final = 0.02
+PORT_SECONDS: Final = 1.0
+"""How long to look for the head's port before Ray does."""
 WAIT_SECONDS: Final = 30.0
 """As long as Ray itself waits."""
 STARTS_AT_ONCE: Final = 3
@@ -109,6 +112,22 @@ class _Head(Node):  # type: ignore[misc]
 
     def start_api_server(self, **_: object) -> None:
         """Start none."""
+
+    def start_gcs_server(self) -> None:
+        """Start it, and look for its port more often than Ray does, without the interpreter's lock.
+
+        Ray looks ten times a second, and the thread that loads Ray Data cannot run meanwhile.
+        """
+        wait = node.wait_for_persisted_port
+
+        def wait_for_port(folder: str, node_id: str, name: str, **how: Any) -> Any:
+            give_up = time.monotonic() + PORT_SECONDS
+            while not Path(folder, f"{name}_{node_id}").exists() and time.monotonic() < give_up:
+                time.sleep(POLL_SECONDS)
+            return wait(folder, node_id, name, **how)
+
+        with replaced(node, "wait_for_persisted_port", wait_for_port):
+            super().start_gcs_server()
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:
         """Start it without the agents that nobody needs.

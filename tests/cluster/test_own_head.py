@@ -48,6 +48,27 @@ def test_it_starts_no_server_of_a_dashboard_and_ends_with_its_command() -> None:
     assert left == ""
 
 
+PORT = """
+import sys
+from pathlib import Path
+from ray._private import node
+from steel_batch.cluster.join import joined_cluster
+wait = node.wait_for_persisted_port
+def wait_for_port(folder, node_id, name, **how):
+    print(name, Path(folder, f"{name}_{node_id}").exists(), file=sys.__stdout__)
+    return wait(folder, node_id, name, **how)
+node.wait_for_persisted_port = wait_for_port
+with joined_cluster(None, with_environments=False):
+    pass
+"""
+
+
+def test_ray_is_asked_for_the_port_of_the_head_once_it_is_there() -> None:
+    """Else Ray waits for a tenth of a second with the interpreter's lock, and nothing is loaded."""
+    done = subprocess.run([sys.executable, "-c", PORT], capture_output=True, text=True)
+    assert done.stdout.splitlines() == ["gcs_server_port True"], done.stderr
+
+
 TASK = """
 import os, sys, ray
 from steel_batch.cluster.join import joined_cluster
