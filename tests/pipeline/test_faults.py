@@ -14,6 +14,7 @@ from steel_batch.errors import LakeError, SteelBatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
 from steel_batch.lake.retry import Retry
 from steel_batch.pipeline.scope import DateScope
+from steel_batch.runs import planning
 from steel_batch.runs.events import Observer, Progress, read_events
 from steel_batch.runs.plan import Plan
 from steel_batch.runs.record import RunResult, latest_run, list_runs
@@ -196,12 +197,18 @@ DENIED = {
 @pytest.mark.parametrize("what", DENIED)
 @pytest.mark.quick("the images", "the tables' logs", "the commit")
 def test_permanent_denial_fails_with_its_cause_and_commits_nothing(
-    what: str, config: ScoreConfig, store: Lake, proxy: FaultProxy, undisturbed: Rows
+    what: str,
+    config: ScoreConfig,
+    store: Lake,
+    proxy: FaultProxy,
+    undisturbed: Rows,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     proxy.set(Faults(share=1.0, kinds=("access_denied",), only=DENIED[what]))
     how = complete_here if what in ("the images", "the commit") else complete
+    # One shard: of several at once, what one met with may come with another that is done first.
+    monkeypatch.setattr(planning, "FIRST_IMAGES", 64)
     with pytest.raises(SteelBatchError) as raised:
-        # One shard: of several at once, what one met with may come with another that is done first.
         score_patiently(config.replace(shard_images=64), how=how)
     message = str(raised.value)
     assert "AccessDenied" in message
