@@ -47,6 +47,15 @@ def own_cluster(*, with_environments: bool) -> Iterator[str]:
             _running.remove(address)
 
 
+def starts_early() -> bool:
+    """Whether the cluster that this process runs has started processes of Ray by itself."""
+    if not _running:
+        return False
+    from steel_batch.cluster.own_head import has_environment
+
+    return not has_environment()
+
+
 def is_known(version: str) -> bool:
     """Whether the private classes of a version of Ray are those that are expected."""
     return ".".join(version.split(".")[:2]) in KNOWN_RAY

@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,13 +33,26 @@ PORT_SECONDS: Final = 1.0
 WAIT_SECONDS: Final = 30.0
 """As long as Ray itself waits."""
 STARTS_AT_ONCE: Final = 3
-"""Fewest processes that start at the same time: a dataset needs three. With as many at once as
-there are CPUs, the read task's starts last; with more, Ray starts others than those that it waits
-for."""
+"""Processes that the raylet starts by itself, and the fewest that start at the same time: the
+dispatcher, a scoring actor and a read task. With as many at once as there are CPUs, the read task's
+starts last; with more, Ray starts others than those that it waits for."""
 
 PRELOADED: Final = "RAY_preload_python_modules"
 """Names the modules that each process of a cluster loads when it starts."""
 EARLY_GPU: Final = "steel_batch.cluster.early_gpu"
+MOST_AT_ONCE: Final = "RAY_worker_maximum_startup_concurrency"
+STARTS_EARLY: Final = "RAY_enable_worker_prestart"
+SETTINGS: Final = {
+    # The raylet starts the first processes as soon as it runs, while the command loads Ray Data.
+    STARTS_EARLY: "1",
+    # Nor does the first driver wait until a process for each CPU has loaded Python.
+    "RAY_prestart_worker_first_driver": "0",
+    # The raylet looks for the object store that one of its own threads opens: once a second, by
+    # default, and the first time often too early.
+    "RAY_raylet_client_connect_timeout_milliseconds": "10",
+    "RAY_raylet_client_num_connect_attempts": "1000",
+}
+NUM_EARLY: Final = "--num_prestart_python_workers="
 DASHBOARD_AGENT: Final = "--dashboard_agent_command="
 ENVIRONMENT_AGENT: Final = "--runtime_env_agent_command="
 PORTS: Final = {
@@ -66,16 +79,14 @@ def own_head(*, with_environments: bool) -> Iterator[str]:
     Yields:
         Its address, to be joined with `ray.init`.
     """
-    # Or joining would wait until a process for each CPU has loaded Python; they start when needed.
-    os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-    # Nor does it start more processes than tasks and actors ask for, in case that more will follow.
-    os.environ.setdefault("RAY_enable_worker_prestart", "0")
-    at_once = max(STARTS_AT_ONCE, os.cpu_count() or 1)
-    os.environ.setdefault("RAY_worker_maximum_startup_concurrency", str(at_once))
-    is_given = with_environments or _has_environment()
-    # Where tasks may have environments, a network is trained, by processes that open their GPU.
-    with contextlib.nullcontext() if with_environments else _gpus_opened_early():
-        head = (_HeadWithEnvironments if is_given else _Head)(
+    has_environments = with_environments or has_environment()
+    settings = {**SETTINGS, MOST_AT_ONCE: str(max(STARTS_AT_ONCE, os.cpu_count() or 1))}
+    if has_environments:  # a process that is started without one would be of no use
+        settings[STARTS_EARLY] = "0"
+    if not with_environments:  # else a network is trained, by processes that open their GPU
+        settings[PRELOADED] = EARLY_GPU
+    with _set(settings):
+        head = (_HeadWithEnvironments if has_environments else _Head)(
             RayParams(
                 no_monitor=True,
                 include_log_monitor=False,
@@ -93,16 +104,21 @@ def own_head(*, with_environments: bool) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _gpus_opened_early() -> Iterator[None]:
-    """Have the processes of a head that is started in a `with` block load `early_gpu`."""
-    if PRELOADED in os.environ:  # somebody else's choice
-        yield
-        return
-    os.environ[PRELOADED] = EARLY_GPU
+def _set(settings: Mapping[str, str]) -> Iterator[None]:
+    """Set variables that nobody has set, for the processes that start in a `with` block."""
+    ours = {name: value for name, value in settings.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        del os.environ[PRELOADED]
+        for name in ours:
+            del os.environ[name]
+
+
+def has_environment() -> bool:
+    """Whether Ray gives this process a runtime environment: for `uv run`, a hook, or a job."""
+    is_job = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
+    return is_job or bool(worker._maybe_modify_runtime_env(None, False))
 
 
 class _Head(Node):  # type: ignore[misc]
@@ -130,7 +146,7 @@ class _Head(Node):  # type: ignore[misc]
             super().start_gcs_server()
 
     def start_raylet(self, *args: Any, **kwargs: Any) -> None:
-        """Start it without the agents that nobody needs.
+        """Start it without the agents that nobody needs, and with few processes.
 
         The raylet cannot do without a process in the place of each, and ends if that one does: a
         process that waits for the raylet's end. Ports of -1 state that the agent serves nothing, as
@@ -143,8 +159,9 @@ class _Head(Node):  # type: ignore[misc]
         start = services.start_ray_process
 
         def start_process(command: Sequence[str], *args: Any, **kwargs: Any) -> Any:
+            values = {**dict.fromkeys(absent, stand_in), NUM_EARLY: str(STARTS_AT_ONCE)}
             words = [
-                next((f"{flag}{stand_in}" for flag in absent if word.startswith(flag)), word)
+                next((f"{flag}{values[flag]}" for flag in values if word.startswith(flag)), word)
                 for word in command
             ]
             return start(words, *args, **kwargs)
@@ -182,9 +199,3 @@ class _HeadWithEnvironments(_Head):
     """One that can make runtime environments."""
 
     absent_agents = (DASHBOARD_AGENT,)
-
-
-def _has_environment() -> bool:
-    """Whether Ray gives this process a runtime environment: for `uv run`, a hook, or a job."""
-    is_job = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
-    return is_job or bool(worker._maybe_modify_runtime_env(None, False))

@@ -24,6 +24,7 @@ from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal
 from steel_batch.cluster.own_cluster import own_services
 from steel_batch.cluster.pool import READ_CPUS, ActorPool
+from steel_batch.cluster.quick_steps import quick_steps
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.read_stage import ReadStage
 from steel_batch.cluster.score_stage import ScoreStage, Setup
@@ -161,9 +162,12 @@ class ShardStream:
             own_services(),
             interrupt.restored(),
             ray_errors(),
+            contextlib.ExitStack() as starting,
             contextlib.closing(self._batches()) as found,
         ):
+            starting.enter_context(quick_steps())
             for batch in found:
+                starting.close()
                 interrupt.check()
                 for result in ShardResult.from_wire(batch):
                     if result.error_kind is not None:

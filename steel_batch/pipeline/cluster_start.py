@@ -49,6 +49,7 @@ def _start(address: str | None, cluster: contextlib.ExitStack) -> None:
     """Join or start a cluster, to be left with `cluster`, and load what scoring needs."""
     from steel_batch.cluster.early_processes import start_processes
     from steel_batch.cluster.join import joined_cluster
+    from steel_batch.cluster.own_cluster import starts_early
 
     is_loaded = NEEDED[0] in sys.modules
     loading = threading.Thread(target=_load, name="load", daemon=True)
@@ -58,7 +59,7 @@ def _start(address: str | None, cluster: contextlib.ExitStack) -> None:
     cluster.enter_context(joined_cluster(address, with_environments=False))
     if is_running:  # joining takes 0.05 s, and longer next to a thread that loads modules
         loading.start()
-    if loading.is_alive():
+    if loading.is_alive() and not starts_early():
         start_processes()
     loading.join()
     if not is_loaded:

@@ -69,12 +69,44 @@ def test_ray_is_asked_for_the_port_of_the_head_once_it_is_there() -> None:
     assert done.stdout.splitlines() == ["gcs_server_port True"], done.stderr
 
 
+STARTED = """
+import os, subprocess, sys, time
+from pathlib import Path
+import ray
+from steel_batch.cluster.join import joined_cluster
+from steel_batch.cluster.own_cluster import starts_early
+before = starts_early()
+with joined_cluster(None, with_environments=False):
+    node = ray._private.worker._global_node
+    logs = Path(node.get_session_dir_path(), "logs")
+    give_up = time.monotonic() + 60
+    while len(started := list(logs.glob("worker-*.out"))) < 3 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    found = subprocess.run(
+        ["pgrep", "-f", "raylet/raylet .*" + node.session_name], capture_output=True, text=True
+    )
+    given = Path(f"/proc/{found.stdout.split()[0]}/environ").read_bytes().decode().split(chr(0))
+    here = [name for name in os.environ if name.startswith("RAY_enable")]
+    ours = sorted(entry for entry in given if entry.startswith("RAY_raylet_client"))
+    print(before, starts_early(), len(started), *ours, *here, file=sys.__stdout__)
+"""
+
+
+def test_the_raylet_starts_three_processes_and_soon_finds_its_own_store() -> None:
+    """It would look for its store a second later if it looked too early, and often does."""
+    wait = "RAY_raylet_client_connect_timeout_milliseconds"
+    num = "RAY_raylet_client_num_connect_attempts"
+    assert _printed(STARTED) == f"False True 3 {wait}=10 {num}=1000\n"
+    assert f" {wait}=50 " in _printed(STARTED, {wait: "50"}), "somebody else's choice is kept"
+
+
 TASK = """
 import os, sys, ray
 from steel_batch.cluster.join import joined_cluster
+from steel_batch.cluster.own_cluster import starts_early
 with joined_cluster(None, with_environments={with_environments}):
     task = ray.remote(**{options})(lambda: os.environ["GIVEN"])
-    print(ray.get(task.remote()), file=sys.__stdout__)
+    print(ray.get(task.remote()), starts_early(), file=sys.__stdout__)
 """
 
 
@@ -85,12 +117,12 @@ def test_tasks_get_the_environment_that_a_hook_gives(tmp_path: Path) -> None:
     places = os.pathsep.join([str(tmp_path), *sys.path])
     hook = {"PYTHONPATH": places, "RAY_RUNTIME_ENV_HOOK": "hook_of_test.hook"}
     task = TASK.format(with_environments=False, options={"num_cpus": 0})
-    assert _printed(task, hook) == "by hook\n"
+    assert _printed(task, hook) == "by hook False\n"
 
 
 def test_a_task_gets_the_environment_that_it_asks_for() -> None:
     options = {"runtime_env": {"env_vars": {"GIVEN": "to task"}}}
-    assert _printed(TASK.format(with_environments=True, options=options)) == "to task\n"
+    assert _printed(TASK.format(with_environments=True, options=options)).startswith("to task ")
 
 
 def _printed(program: str, variables: Mapping[str, str] | None = None) -> str:
