@@ -106,6 +106,11 @@ def test_a_child_that_is_killed_is_replaced_and_its_shard_written_again(
     assert child.write(scored) == first, "of two receipts, the first one stands"
 
 
+def test_a_child_loads_no_pandas(scored: ScoredShard, child: ChildWriter) -> None:
+    child.write(scored)
+    assert "/pandas/" not in Path(f"/proc/{pid_of(child)}/maps").read_text()
+
+
 @pytest.mark.s3
 def test_requests_of_a_child_are_counted_as_if_they_were_made_here(
     scored: ScoredShard, bucket: str, s3_endpoint: str
