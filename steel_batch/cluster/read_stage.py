@@ -9,12 +9,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import ray
 
 from steel_batch.cluster.dispatcher import Work
+from steel_batch.cluster.store_pages import StorePages
 from steel_batch.errors import SteelBatchError
 from steel_batch.runs.events import Meter
 from steel_batch.runs.plan import Plan
@@ -23,6 +24,9 @@ from steel_batch.scoring.shard import ShardInput, check_jpegs, read_shards
 
 if TYPE_CHECKING:
     from steel_batch.cluster.score_stage import Setup
+
+_pages: Final = StorePages()
+"""Of this process, which may run several read tasks, one after the other."""
 
 
 class ReadStage:
@@ -55,7 +59,9 @@ class ReadStage:
             ahead = [shard.to_wire() for shard in itertools.islice(shards, 1)]
             if ray.get(self._dispatcher.may_score.remote()):
                 yield from ahead
-                yield from (shard.to_wire() for shard in shards)
+                for shard in shards:
+                    _pages.map_filled()
+                    yield shard.to_wire()
 
     def _read(self, work: Work) -> Iterator[ShardInput]:
         lake, store = self._lake, self._store
