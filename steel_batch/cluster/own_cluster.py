@@ -10,13 +10,16 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import ray
 
+if TYPE_CHECKING:
+    from steel_batch.cluster.own_head import OwnHead
+
 KNOWN_RAY: Final = ("2.59", "2.60")
 """Versions of Ray that `own_head` and `own_actors` were tested with."""
-_running: Final[list[str]] = []
+_running: Final[list[OwnHead]] = []
 _lock: Final = threading.Lock()
 _users: Final[list[None]] = []
 _answering: Final = contextlib.ExitStack()
@@ -39,21 +42,17 @@ def own_cluster(*, with_environments: bool) -> Iterator[str]:
         return
     from steel_batch.cluster.own_head import own_head  # private classes of these versions
 
-    with own_head(with_environments=with_environments) as address:
-        _running.append(address)
+    with own_head(with_environments=with_environments) as head:
+        _running.append(head)
         try:
-            yield address
+            yield head.address
         finally:
-            _running.remove(address)
+            _running.remove(head)
 
 
 def starts_early() -> bool:
-    """Whether the cluster that this process runs has started processes of Ray by itself."""
-    if not _running:
-        return False
-    from steel_batch.cluster.own_head import has_environment
-
-    return not has_environment()
+    """Whether the cluster that this process runs starts the first processes of Ray by itself."""
+    return any(head.starts_early for head in _running)
 
 
 def is_known(version: str) -> bool:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,17 +42,16 @@ PRELOADED: Final = "RAY_preload_python_modules"
 """Names the modules that each process of a cluster loads when it starts."""
 EARLY_GPU: Final = "steel_batch.cluster.early_gpu"
 MOST_AT_ONCE: Final = "RAY_worker_maximum_startup_concurrency"
+FIRST_DRIVER_WAITS: Final = "RAY_prestart_worker_first_driver"
+"""Until a process for each CPU has loaded Python."""
 STARTS_EARLY: Final = "RAY_enable_worker_prestart"
-SETTINGS: Final = {
-    # The raylet starts the first processes as soon as it runs, while the command loads Ray Data.
-    STARTS_EARLY: "1",
-    # Nor does the first driver wait until a process for each CPU has loaded Python.
-    "RAY_prestart_worker_first_driver": "0",
-    # The raylet looks for the object store that one of its own threads opens: once a second, by
-    # default, and the first time often too early.
+"""The raylet starts the first processes as soon as it runs, while the command loads Ray Data."""
+CONNECTION: Final = {
     "RAY_raylet_client_connect_timeout_milliseconds": "10",
     "RAY_raylet_client_num_connect_attempts": "1000",
 }
+"""How often the raylet looks for the object store, which one of its own threads opens: once a
+second, by default, and the first time often too early. As long in all as by default."""
 NUM_EARLY: Final = "--num_prestart_python_workers="
 DASHBOARD_AGENT: Final = "--dashboard_agent_command="
 ENVIRONMENT_AGENT: Final = "--runtime_env_agent_command="
@@ -68,39 +68,51 @@ STAND_IN: Final = (sys.executable, "-IS", "-c", "import sys; sys.stdin.read()")
 """Ray gives an agent a pipe that ends with the raylet."""
 
 
+@dataclass(frozen=True, slots=True)
+class OwnHead:
+    """A head that runs."""
+
+    address: str
+    """To be joined with `ray.init`."""
+    starts_early: bool
+    """Whether its raylet starts the first processes by itself."""
+
+
 @contextlib.contextmanager
-def own_head(*, with_environments: bool) -> Iterator[str]:
+def own_head(*, with_environments: bool) -> Iterator[OwnHead]:
     """Start a head for a `with` block; it ends with this process, too.
 
     Args:
         with_environments: Whether tasks may ask for runtime environments: an agent makes them. It
             is started as well if this process has one itself, which all of its tasks get.
-
-    Yields:
-        Its address, to be joined with `ray.init`.
     """
-    has_environments = with_environments or has_environment()
-    settings = {**SETTINGS, MOST_AT_ONCE: str(max(STARTS_AT_ONCE, os.cpu_count() or 1))}
-    if has_environments:  # a process that is started without one would be of no use
-        settings[STARTS_EARLY] = "0"
+    has_environments = with_environments or _has_environment()
+    settings = {
+        MOST_AT_ONCE: str(max(STARTS_AT_ONCE, os.cpu_count() or 1)),
+        FIRST_DRIVER_WAITS: "0",
+        # A process that is started without an environment would be of no use.
+        STARTS_EARLY: "0" if has_environments else "1",
+    }
+    if os.environ.keys().isdisjoint(CONNECTION):
+        settings |= CONNECTION
     if not with_environments:  # else a network is trained, by processes that open their GPU
         settings[PRELOADED] = EARLY_GPU
-    with _set(settings):
-        head = (_HeadWithEnvironments if has_environments else _Head)(
-            RayParams(
-                no_monitor=True,
-                include_log_monitor=False,
-                include_dashboard=False,
-            ),
-            head=True,
-            shutdown_at_exit=False,
-            spawn_reaper=True,
-            ray_init_cluster=True,
-        )
-    try:
-        yield str(head.address)
-    finally:
-        head.kill_all_processes(check_alive=False, allow_graceful=True)
+    with contextlib.ExitStack() as running:
+        with _set(settings):
+            starts_early = os.environ.get(STARTS_EARLY) == "1"
+            head = (_HeadWithEnvironments if has_environments else _Head)(
+                RayParams(
+                    no_monitor=True,
+                    include_log_monitor=False,
+                    include_dashboard=False,
+                ),
+                head=True,
+                shutdown_at_exit=False,
+                spawn_reaper=True,
+                ray_init_cluster=True,
+            )
+            running.callback(head.kill_all_processes, check_alive=False, allow_graceful=True)
+        yield OwnHead(str(head.address), starts_early)
 
 
 @contextlib.contextmanager
@@ -112,10 +124,10 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for name in ours:
-            del os.environ[name]
+            os.environ.pop(name, None)  # another thread may have had the same ones
 
 
-def has_environment() -> bool:
+def _has_environment() -> bool:
     """Whether Ray gives this process a runtime environment: for `uv run`, a hook, or a job."""
     is_job = RAY_JOB_CONFIG_JSON_ENV_VAR in os.environ
     return is_job or bool(worker._maybe_modify_runtime_env(None, False))

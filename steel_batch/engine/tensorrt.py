@@ -88,7 +88,6 @@ class TrtRuntime:
                     slots.append(
                         TrtSlot(self._gpu, self._cuda_engine, self._logger, card, batch_size)
                     )
-                slots[0].warm_up()
         except (MemoryError, RuntimeError, self._gpu.cuda.Error) as error:
             reason = "; ".join([str(error), *self._logger.take_errors()[:1]])
             needed = self._needed_bytes(card)

@@ -141,16 +141,6 @@ class TrtSlot:
             ) from error
         return frozenset(self._loaded)
 
-    def warm_up(self) -> None:
-        """Score whatever is in the GPU's memory: a process's first batch loads kernels, 0.08 s.
-
-        Raises:
-            DeviceError: The GPU failed; this process cannot use it any more.
-            EngineError: TensorRT cannot start the batch.
-        """
-        with self._waiting("scored a first batch"):
-            self._run(self._shape_NHW[0])
-
     def infer(self, num_images: int) -> Figures:
         """Copy in what `load_jpegs` did not load, run, and wait without the GIL.
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 import ray
 from ray.data._internal.execution import streaming_executor_state as steps
 
+from steel_batch.cluster import quick_steps as module
 from steel_batch.cluster.quick_steps import NAME, STEP_SECONDS, quick_steps
 from steel_batch.lake import Lake
 from steel_batch.pipeline.score import score
@@ -26,6 +28,16 @@ def test_steps_are_as_ray_has_them_after_blocks_that_overlap() -> None:
     first.__exit__(None, None, None)
     second.__exit__(None, None, None)
     assert getattr(steps, NAME) == usual
+
+
+def test_steps_are_short_for_a_limited_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = getattr(steps, NAME)
+    monkeypatch.setattr(module, "MOST_SECONDS", 0.01)
+    with quick_steps():
+        give_up = time.monotonic() + 60
+        while getattr(steps, NAME) != usual and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert getattr(steps, NAME) == usual
 
 
 def test_a_run_waits_for_its_tasks_in_short_steps_until_the_first_result(

@@ -107,6 +107,7 @@ def test_a_child_that_is_killed_is_replaced_and_its_shard_written_again(
 
 
 def test_a_child_loads_no_pandas(scored: ScoredShard, child: ChildWriter) -> None:
+    pytest.importorskip("pandas")
     child.write(scored)
     assert "/pandas/" not in Path(f"/proc/{pid_of(child)}/maps").read_text()
 
