@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import io
+import itertools
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias, cast
@@ -33,7 +35,7 @@ _LARGER: Final = "If it is an image, give a greater --input-limit object-bytes=B
 
 
 Content: TypeAlias = bytes | memoryview
-"""An image's bytes; a view keeps what was read with it in memory: at most as much again."""
+"""An image's bytes; a view keeps what was read with it: at most twice what was planned."""
 
 
 def read_images(
@@ -114,7 +116,8 @@ def _read(
                 part = memoryview(result.data)[start:stop]
                 results[i] = result.data if stop is None else (part if is_kept else bytes(part))
     for (key, etag), where in rows_of.items():
-        read = _read_parquet(lake, key, etag, [offsets[i] for i in where], limits)
+        planned = sum(sizes[i] for i in where)
+        read = _read_parquet(lake, key, etag, [offsets[i] for i in where], planned, limits)
         for i, image in zip(where, read, strict=True):
             results[i] = image
     return etags, results
@@ -203,9 +206,13 @@ def _read_sparse(
 
 
 def _read_parquet(
-    lake: Lake, key: str, etag: str, rows: Sequence[int], limits: Limits
+    lake: Lake, key: str, etag: str, rows: Sequence[int], planned_bytes: int, limits: Limits
 ) -> list[Content | LakeError | ImageError]:
-    """Read some rows of a Parquet file's image column, each row group once."""
+    """Read some rows of a Parquet file's image column, each row group once.
+
+    Rows that are stored as they are lie in one buffer, if it holds few others: a shard of it is
+    then sent without another copy.
+    """
     read: dict[int, Content | LakeError | ImageError] = {}
     try:
         with (
@@ -213,14 +220,18 @@ def _read_parquet(
             ParquetFront(stream, stream.seek(0, io.SEEK_END), limits) as front,
         ):
             column = image_column(front.file.schema_arrow, key)
-            start = 0
-            for group, num_rows in enumerate(front.num_rows):
-                stop = start + num_rows
-                wanted = {row - start for row in rows if start <= row < stop}
-                if wanted:
-                    for row, image in _read_group(lake, key, front, group, column, wanted, limits):
-                        read[start + row] = image
-                start = stop
+            starts = list(itertools.accumulate(front.num_rows, initial=0))
+            wanted: dict[int, set[int]] = {}
+            for row in sorted(rows):
+                group = bisect.bisect_right(starts, row) - 1
+                if group < len(front.num_rows):
+                    wanted.setdefault(group, set()).add(row - starts[group])
+            in_one = front.reserve(list(wanted), column, 2 * planned_bytes)
+            for group, places in wanted.items():
+                for place, image in _read_group(
+                    lake, key, front, group, column, places, limits, in_one=in_one
+                ):
+                    read[starts[group] + place] = image
         # Checked last: an open file stays the same, so it was this one all along.
         found = lake.stat(key)
         if found is None or found.etag != etag:
@@ -253,11 +264,14 @@ def _read_group(
     column: str,
     wanted: Collection[int],
     limits: Limits,
+    *,
+    in_one: bool,
 ) -> Iterator[tuple[int, Content | ImageError]]:
     """Some rows of a row group, by their place in it.
 
     They are views of what was read, unless that is more than twice as large as they are: then they
-    are copied, so that the rest is not kept with them.
+    are copied, so that the rest is not kept with them. Views of one buffer of all row groups
+    (`in_one`) keep it anyway.
 
     Rows that refer to one value would become any number of bytes: what is beyond the file's own
     pages, and 64 MiB, is refused.
@@ -276,7 +290,7 @@ def _read_group(
                 for row, size in enumerate(sizes, place)
                 if row in left and size <= limits.object_bytes
             )
-            is_kept = 2 * num_wanted >= _held_bytes(values)
+            is_kept = (in_one and stored is not None) or 2 * num_wanted >= _held_bytes(values)
             for row, value in enumerate(values, place):
                 num_bytes += sizes[row - place]
                 if num_bytes > most:

@@ -11,6 +11,7 @@ Source: parquet.thrift of apache/parquet-format.
 from __future__ import annotations
 
 import functools
+import io
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -55,12 +56,23 @@ class Held(Seekable):
     def __init__(self, stream: BinaryIO, size_bytes: int) -> None:
         super().__init__(size_bytes)
         self._stream = stream
-        self._kept: dict[int, bytes] = {}
+        self._kept: dict[int, bytes | memoryview] = {}
+        self._room = memoryview(b"")
+        """Of the buffer for what is kept next."""
+
+    def reserve(self, size_bytes: int) -> None:
+        """Have a buffer for what is kept next, as far as it has room; none for 0 bytes."""
+        self._room = memoryview(pa.allocate_buffer(size_bytes)).cast("B")
 
     def keep(self, start: int, length: int) -> memoryview:
         """Fetch some bytes and keep them."""
         self._stream.seek(start)
-        self._kept[start] = self._stream.read(length)
+        if 0 < length <= len(self._room):
+            taken, self._room = self._room[:length], self._room[length:]
+            num_read = cast(io.BufferedIOBase, self._stream).readinto(taken)
+            self._kept[start] = taken[:num_read].toreadonly()
+        else:
+            self._kept[start] = self._stream.read(length)
         return memoryview(self._kept[start])
 
     def kept(self, start: int) -> memoryview:
@@ -83,7 +95,7 @@ class Held(Seekable):
             self._stream.seek(self._position)
             data = self._stream.read(size)
         self._position += len(data)
-        return data
+        return bytes(data)
 
 
 @dataclass(slots=True)
@@ -160,6 +172,25 @@ class ParquetFront:
         )
         return room, batches
 
+    def reserve(self, groups: Sequence[int], column: str, most_bytes: int) -> bool:
+        """Let a column of some row groups lie in one buffer, which are opened next.
+
+        Returns:
+            Whether it will; not if Arrow must decode it, or the buffer would be larger than
+            `most_bytes` or the file.
+        """
+        self._held.reserve(0)
+        leaves = [leaf for group in groups for leaf in self._leaves_of(group, [column])]
+        lengths = [int(leaf.get(7, -1)) for leaf in leaves]
+        is_stored = all(map(_is_stored, leaves)) and min(lengths, default=-1) >= 0
+        if not is_stored or sum(lengths) > min(most_bytes, self._size_bytes):
+            return False
+        try:
+            self._held.reserve(sum(lengths))
+        except MemoryError:
+            return False  # one after the other they may be read
+        return True
+
     def stored_values(self, group: int, column: str) -> list[memoryview] | None:
         """All values of a column of bytes as views of the file's own, after `open_group`.
 
@@ -171,8 +202,7 @@ class ParquetFront:
         if len(leaves) != len(schema) or len(places) != 1:
             return None
         leaf, levels = leaves[places[0]], schema.column(places[0])
-        is_plain = (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
-        if leaf.get(3) != [column.encode()] or not is_plain or levels.max_repetition_level:
+        if leaf.get(3) != [column.encode()] or not _is_stored(leaf) or levels.max_repetition_level:
             return None
         num_rows = self.num_rows[group]
         if num_rows > BATCH_ROWS:  # Arrow reads these in batches
@@ -272,6 +302,11 @@ class ParquetFront:
                 f"{num_values:,} values in a column of {length:,} bytes, at most {most_values:,} "
                 "(limits column-bytes and rows-per-byte)"
             )
+
+
+def _is_stored(leaf: dict[int, Any]) -> bool:
+    """Whether a column holds bytes that are not compressed."""
+    return (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
 
 
 @functools.lru_cache(maxsize=1)

@@ -303,7 +303,7 @@ def test_a_shard_comes_over_the_wire_as_it_was_and_its_images_are_not_copied() -
     assert found.plain == sent.plain
     assert any(sent.plain or ())
     assert not all(sent.plain or ())
-    _, _, data = table["contents"].chunk(0).values.buffers()
+    _, _, data = table["data"].chunk(0).buffers()
     for content in found.contents:
         if content:
             address = np.frombuffer(content, np.uint8).ctypes.data
