@@ -13,6 +13,7 @@ import itertools
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,10 @@ STAND_IN: Final = (sys.executable, "-IS", "-c", "import sys; sys.stdin.read()")
 """Ray gives an agent a pipe that ends with the raylet."""
 
 
+_starting: Final = threading.Lock()
+"""Held by the thread that starts a head, whose settings are variables of the whole process."""
+
+
 @dataclass(frozen=True, slots=True)
 class OwnHead:
     """A head that runs."""
@@ -98,8 +103,8 @@ def own_head(*, with_environments: bool) -> Iterator[OwnHead]:
     if not with_environments:  # else a network is trained, by processes that open their GPU
         settings[PRELOADED] = EARLY_GPU
     with contextlib.ExitStack() as running:
-        with _set(settings):
-            starts_early = os.environ.get(STARTS_EARLY) == "1"
+        with _starting, _set(settings):
+            is_set = os.environ.get(STARTS_EARLY, "").lower() in ("1", "true")
             head = (_HeadWithEnvironments if has_environments else _Head)(
                 RayParams(
                     no_monitor=True,
@@ -112,7 +117,7 @@ def own_head(*, with_environments: bool) -> Iterator[OwnHead]:
                 ray_init_cluster=True,
             )
             running.callback(head.kill_all_processes, check_alive=False, allow_graceful=True)
-        yield OwnHead(str(head.address), starts_early)
+        yield OwnHead(str(head.address), starts_early=is_set and not has_environments)
 
 
 @contextlib.contextmanager
@@ -124,7 +129,7 @@ def _set(settings: Mapping[str, str]) -> Iterator[None]:
         yield
     finally:
         for name in ours:
-            os.environ.pop(name, None)  # another thread may have had the same ones
+            del os.environ[name]
 
 
 def _has_environment() -> bool:

@@ -29,11 +29,11 @@ def quick_steps() -> Iterator[None]:
     if _USUAL is None:
         yield
         return
-    setattr(steps, NAME, STEP_SECONDS)
     timer = threading.Timer(MOST_SECONDS, _end)
     timer.daemon = True
-    timer.start()
     try:
+        setattr(steps, NAME, STEP_SECONDS)
+        timer.start()
         yield
     finally:
         timer.cancel()

@@ -59,6 +59,7 @@ class ReadStage:
             ahead = [shard.to_wire() for shard in itertools.islice(shards, 1)]
             if ray.get(self._dispatcher.may_score.remote()):
                 yield from ahead
+                ahead.clear()  # it is sent
                 for shard in shards:
                     _pages.map_filled()
                     yield shard.to_wire()

@@ -31,11 +31,13 @@ MISSTATED_BYTES: Final = 1 << 20
 """What an object may have, whatever its manifest states."""
 SPAN_GAP_BYTES: Final = 64 << 10
 """Gap between two members up to which one request reads both, with the gap."""
+BUFFER_BYTES: Final = 128 << 20
+"""Maximum size of a buffer for several row groups: twice a usual shard."""
 _LARGER: Final = "If it is an image, give a greater --input-limit object-bytes=BYTES."
 
 
 Content: TypeAlias = bytes | memoryview
-"""An image's bytes; a view keeps what was read with it: at most twice what was planned."""
+"""An image's bytes; views keep what was read with them in memory: at most as much again."""
 
 
 def read_images(
@@ -226,12 +228,15 @@ def _read_parquet(
                 group = bisect.bisect_right(starts, row) - 1
                 if group < len(front.num_rows):
                     wanted.setdefault(group, set()).add(row - starts[group])
-            in_one = front.reserve(list(wanted), column, 2 * planned_bytes)
+            most = min(2 * planned_bytes, BUFFER_BYTES)
+            in_one = bool(wanted) and front.reserve(list(wanted), column, most)
             for group, places in wanted.items():
                 for place, image in _read_group(
                     lake, key, front, group, column, places, limits, in_one=in_one
                 ):
                     read[starts[group] + place] = image
+            if in_one:
+                _copy_of_few(read)
         # Checked last: an open file stays the same, so it was this one all along.
         found = lake.stat(key)
         if found is None or found.etag != etag:
@@ -270,8 +275,8 @@ def _read_group(
     """Some rows of a row group, by their place in it.
 
     They are views of what was read, unless that is more than twice as large as they are: then they
-    are copied, so that the rest is not kept with them. Views of one buffer of all row groups
-    (`in_one`) keep it anyway.
+    are copied, so that the rest is not kept with them. Of one buffer for all row groups (`in_one`),
+    that is not known yet.
 
     Rows that refer to one value would become any number of bytes: what is beyond the file's own
     pages, and 64 MiB, is refused.
@@ -309,6 +314,13 @@ def _read_group(
     except (TooMuchError, MemoryError) as error:
         for row in sorted(left):
             yield row, _too_much(lake, key, error)
+
+
+def _copy_of_few(read: dict[int, Content | LakeError | ImageError]) -> None:
+    """Copy views of a buffer that is more than twice as large as they are: it is then freed."""
+    views = {row: image for row, image in read.items() if isinstance(image, memoryview)}
+    if 2 * sum(map(len, views.values())) < _held_bytes(list(views.values())):
+        read.update({row: bytes(view) for row, view in views.items()})
 
 
 def _held_bytes(values: Sequence[memoryview | str | None]) -> int:

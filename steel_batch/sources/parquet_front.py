@@ -70,7 +70,9 @@ class Held(Seekable):
         if 0 < length <= len(self._room):
             taken, self._room = self._room[:length], self._room[length:]
             num_read = cast(io.BufferedIOBase, self._stream).readinto(taken)
-            self._kept[start] = taken[:num_read].toreadonly()
+            if num_read < length:
+                raise pa.ArrowInvalid(f"{num_read:,} of {length:,} bytes from byte {start:,} on")
+            self._kept[start] = taken.toreadonly()
         else:
             self._kept[start] = self._stream.read(length)
         return memoryview(self._kept[start])
@@ -86,7 +88,7 @@ class Held(Seekable):
     def read(self, size: int | None = -1) -> bytes:
         """Read `size` bytes, fewer at the end."""
         size = self.left_of(size)
-        data = self._kept.get(self._position, b"")
+        data: Any = self._kept.get(self._position, b"")
         if len(data) == size and size:
             del self._kept[self._position]  # Arrow reads a column once
         elif len(data) > size:
@@ -95,7 +97,7 @@ class Held(Seekable):
             self._stream.seek(self._position)
             data = self._stream.read(size)
         self._position += len(data)
-        return bytes(data)
+        return cast(bytes, data)  # or a view: Arrow copies neither
 
 
 @dataclass(slots=True)
@@ -182,7 +184,12 @@ class ParquetFront:
         self._held.reserve(0)
         leaves = [leaf for group in groups for leaf in self._leaves_of(group, [column])]
         lengths = [int(leaf.get(7, -1)) for leaf in leaves]
-        is_stored = all(map(_is_stored, leaves)) and min(lengths, default=-1) >= 0
+        is_stored = (
+            all(_is_stored(leaf, column) for leaf in leaves)
+            and max(self.num_rows[group] for group in groups) <= BATCH_ROWS
+            and min(lengths, default=-1) >= 0
+            and max(lengths) <= self._limits.column_bytes
+        )
         if not is_stored or sum(lengths) > min(most_bytes, self._size_bytes):
             return False
         try:
@@ -202,7 +209,7 @@ class ParquetFront:
         if len(leaves) != len(schema) or len(places) != 1:
             return None
         leaf, levels = leaves[places[0]], schema.column(places[0])
-        if leaf.get(3) != [column.encode()] or not _is_stored(leaf) or levels.max_repetition_level:
+        if not _is_stored(leaf, column) or levels.max_repetition_level:
             return None
         num_rows = self.num_rows[group]
         if num_rows > BATCH_ROWS:  # Arrow reads these in batches
@@ -304,9 +311,10 @@ class ParquetFront:
             )
 
 
-def _is_stored(leaf: dict[int, Any]) -> bool:
-    """Whether a column holds bytes that are not compressed."""
-    return (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
+def _is_stored(leaf: dict[int, Any], column: str) -> bool:
+    """Whether a column itself holds bytes, neither compressed nor in a dictionary."""
+    is_plain = (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
+    return is_plain and leaf.get(3) == [column.encode()] and int(leaf.get(11, 0)) <= 0
 
 
 @functools.lru_cache(maxsize=1)

@@ -16,6 +16,7 @@ from steel_batch.config import LIMITS
 from steel_batch.errors import DecodeError
 from steel_batch.lake import Lake
 from steel_batch.scoring.shard import ShardInput, read_shards
+from steel_batch.sources import fetch
 from steel_batch.sources.parquet_front import ParquetFront
 from tests.sources.test_parquet import refs_of
 from tests.sources.test_plain_values import file_of
@@ -38,6 +39,10 @@ def sent(shard: ShardInput) -> tuple[bool, int]:
     _, _, data = table["data"].chunk(0).buffers()
     there = [content for content in shard.contents if content]
     return address(there[0]) == data.address, data.size
+
+
+def shares_memory(shard: ShardInput) -> bool:
+    return len({id(c.obj) for c in shard.contents if isinstance(c, memoryview)}) == 1
 
 
 def shard_of(lake: Lake, tmp_path: Path, rows: Sequence[int]) -> ShardInput:
@@ -99,6 +104,28 @@ def test_few_rows_of_each_row_group_are_copied_and_the_rest_is_not_kept(
     assert sent(shard) == (False, sum(len(IMAGES[row]) for row in rows))
 
 
+def test_small_images_do_not_keep_a_large_one_that_is_not_wanted(
+    folder_daily: Lake, tmp_path: Path
+) -> None:
+    images = [bytes([row]) * 1000 for row in range(95)]
+    folder_daily.write("p.parquet", file_of([*images, bytes(1 << 20)], row_group_size=96))
+    shard = shard_of(folder_daily, tmp_path, range(64))  # planned with their average
+    assert shard.contents == images[:64]
+    assert all(isinstance(content, bytes) for content in shard.contents)
+
+
+def test_no_buffer_is_larger_than_a_limit(
+    folder_daily: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes may be planned by a column of the file itself, which states any number."""
+    folder_daily.write("p.parquet", file_of(IMAGES, row_group_size=GROUP))
+    assert shares_memory(shard_of(folder_daily, tmp_path, range(96)))
+    monkeypatch.setattr(fetch, "BUFFER_BYTES", 1 << 16)
+    shard = shard_of(folder_daily, tmp_path, range(96))
+    assert shard.contents == IMAGES
+    assert not shares_memory(shard)
+
+
 def test_a_shard_of_two_files_has_the_images_of_both(folder_daily: Lake, tmp_path: Path) -> None:
     for name, images in (("a", IMAGES[:40]), ("b", IMAGES[40:])):
         folder_daily.write(f"{name}.parquet", file_of(images, row_group_size=GROUP))
@@ -115,7 +142,7 @@ def test_a_file_that_ends_early_is_damaged_and_not_read_as_what_was_there_before
         front._held._stream = io.BytesIO(data[:20_000])  # as if it shrank while it was read
         assert front.reserve([0, 1], "image", len(data))
         front.open_group(0, ["image"])
-        with pytest.raises(pa.ArrowException):
+        with pytest.raises(pa.ArrowException, match=r"[\d,]+ of [\d,]+ bytes from byte"):
             front.open_group(1, ["image"])
 
 
@@ -126,6 +153,10 @@ def test_a_buffer_is_not_larger_than_it_may_be() -> None:
         assert not front.reserve([0, 1], "image", 30_000)
         assert not front.reserve([0, 1], "n", 40_000), "numbers are not images"
         assert not front.reserve([0, 1], "nowhere", 40_000)
+    for options in ({"use_dictionary": True}, {"row_group_size": 16_384}):
+        data = file_of(IMAGES * 100, **options)
+        with ParquetFront(io.BytesIO(data), len(data), LIMITS) as front:
+            assert not front.reserve([0], "image", len(data)), "Arrow decodes it"
 
 
 def shard_with(contents: Sequence[bytes | memoryview | None]) -> ShardInput:
