@@ -71,7 +71,9 @@ class Held(Seekable):
             taken, self._room = self._room[:length], self._room[length:]
             num_read = cast(io.BufferedIOBase, self._stream).readinto(taken)
             if num_read < length:
-                raise pa.ArrowInvalid(f"{num_read:,} of {length:,} bytes from byte {start:,} on")
+                raise pa.ArrowInvalid(
+                    f"it ends early: only {num_read:,} of {length:,} bytes at byte {start:,}"
+                )
             self._kept[start] = taken.toreadonly()
         else:
             self._kept[start] = self._stream.read(length)

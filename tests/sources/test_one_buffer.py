@@ -142,7 +142,7 @@ def test_a_file_that_ends_early_is_damaged_and_not_read_as_what_was_there_before
         front._held._stream = io.BytesIO(data[:20_000])  # as if it shrank while it was read
         assert front.reserve([0, 1], "image", len(data))
         front.open_group(0, ["image"])
-        with pytest.raises(pa.ArrowException, match=r"[\d,]+ of [\d,]+ bytes from byte"):
+        with pytest.raises(pa.ArrowException, match="ends early: only 1,360 of 18,526 bytes"):
             front.open_group(1, ["image"])
 
 
