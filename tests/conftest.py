@@ -281,6 +281,9 @@ def fill_lake(
 def ray_cluster(s3_endpoint: str) -> Iterator[None]:
     """Ray on this machine, shared by the tests that score; sees the S3 server's credentials."""
     with contextlib.ExitStack() as cluster:
+        # pytest replaces the stdout that keeps Ray's late notices out of what a command prints.
+        quiet = cluster.enter_context(pytest.MonkeyPatch.context())
+        quiet.setattr("ray._private.worker.print_to_stdstream", lambda *_, **__: None)
         with pytest.MonkeyPatch.context() as patch:
             init = functools.partialmethod(RayParams.__init__, worker_path=WORKER_PATH)
             patch.setattr(RayParams, "__init__", init)

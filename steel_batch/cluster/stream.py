@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from steel_batch import interrupt
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
-from steel_batch.cluster.notices import keep_traces_off_the_terminal
+from steel_batch.cluster.notices import keep_traces_off_the_terminal, notices_of_work
 from steel_batch.cluster.own_cluster import own_services
 from steel_batch.cluster.pool import READ_CPUS, ActorPool
 from steel_batch.cluster.quick_steps import quick_steps
@@ -164,6 +164,7 @@ class ShardStream:
             ray_errors(),
             contextlib.ExitStack() as starting,
             contextlib.closing(self._batches()) as found,
+            notices_of_work(),
         ):
             starting.enter_context(quick_steps())
             for batch in found:

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from steel_batch.cluster.notices import Notices, first_line, keep_traces_off_the_terminal
+from steel_batch.cluster.notices import (
+    Notices,
+    first_line,
+    keep_traces_off_the_terminal,
+    notices_of_work,
+)
 
 DEAD = (
     "\x1b[33m(raylet)\x1b[0m Raylet is terminated. Termination is unexpected. Last 20 lines of "
@@ -44,6 +49,22 @@ def test_a_notice_is_one_line_without_a_trace(
     out, err = capsys.readouterr()
     assert out == ""
     assert err == f"{expected}\n"
+
+
+def test_what_fails_because_the_work_was_ended_is_not_shown(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for _ in range(2):
+        with contextlib.redirect_stdout(Notices()):
+            print("while joining")
+            with notices_of_work():
+                print("at work")
+            print("after it")
+            with contextlib.suppress(ValueError), notices_of_work():
+                print("at work again")
+                raise ValueError
+            print("after an error")
+        assert capsys.readouterr() == ("", "while joining\nat work\nat work again\n")
 
 
 def test_ray_datas_traces_are_kept_off_the_terminal_and_our_own_messages_are_not() -> None:

@@ -14,8 +14,6 @@ from steel_batch.errors import ConfigError, TooManyBadImagesError, TransientLake
 from steel_batch.lake import Lake
 from steel_batch.tables.verify import verify
 from tests.bad_files import strange_files
-from tests.cli.command_line import Command
-from tests.cli.conftest import steel_batch as steel_batch
 from tests.conftest import (
     DATE,
     band_image,
@@ -25,6 +23,7 @@ from tests.conftest import (
     score_config,
 )
 from tests.image_files import encode, good_image, good_jpeg
+from tests.interrupting import complete, steel_batch
 from tests.score_here import score_here
 from tests.strange_decoders import ABORT, EXIT, HANG, KILL
 
@@ -184,16 +183,17 @@ def invoke(*arguments: str) -> str:
 
 
 def test_the_commands_exit_3_list_the_quarantine_and_try_it_again(
-    half_bad: Lake, store: Lake, tiny_engine: Path, steel_batch: Command
+    half_bad: Lake, store: Lake, tiny_engine: Path
 ) -> None:
     flags = [
         "--images", half_bad.url, "--store", store.url, "--engine", str(tiny_engine),
         "--key-pattern", PATTERN, "--date", DATE, "--ray-address", cluster_address(),
         "--output", "json",
     ]  # fmt: skip
-    done = steel_batch("score", *flags)
+    done = complete(steel_batch("score", *flags))
     assert (done.code, done.out) == (3, "")
     assert "8 of 16" in done.err
+    assert "(raylet)" not in done.err  # that the tasks of the actors that it ended will be retried
     assert json.loads(invoke("score", *flags, "--max-bad", "0.5"))["num_quarantined"] == 8
 
     where = ["quarantine", "list", "--store", store.url]
