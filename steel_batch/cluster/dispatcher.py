@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from steel_batch.cluster.process_end import skip_exit_handlers
 from steel_batch.errors import SteelBatchError
 
 PATIENCE_SECONDS: Final = 10.0
@@ -57,6 +58,7 @@ class Dispatcher:
     """
 
     def __init__(self, *, num_awaited: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        skip_exit_handlers()
         self._works: dict[int, Work | None] = {}
         self._is_there: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
         self._started: Counter[tuple[str, int]] = Counter()

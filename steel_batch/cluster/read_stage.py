@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray
 
 from steel_batch.cluster.dispatcher import Work
+from steel_batch.cluster.process_end import skip_exit_handlers
 from steel_batch.cluster.store_pages import StorePages
 from steel_batch.errors import SteelBatchError
 from steel_batch.runs.events import Meter
@@ -48,6 +49,7 @@ class ReadStage:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Read the wanted shards of each part, one row group of the plan after the other."""
         keep_freed_memory()
+        skip_exit_handlers()
         for row in batch.to_pylist():
             # While this waits, Ray lends the task's CPU to others.
             work: Work | None = ray.get(self._dispatcher.take.remote(**row))

@@ -30,6 +30,7 @@ import pyarrow as pa
 import ray
 
 from steel_batch.cluster.agreement import Agreement
+from steel_batch.cluster.process_end import skip_exit_handlers
 from steel_batch.config import DecodeOn, DecodeSettings, Limits, RuntimeSettings
 from steel_batch.engine.check import check_gpu
 from steel_batch.engine.gpu import open_early, open_gpu
@@ -87,6 +88,7 @@ class ScoreStage:
 
     def __init__(self, setup: Setup, dispatcher: Any) -> None:
         keep_freed_memory()
+        skip_exit_handlers()
         self._dispatcher = dispatcher
         self._scorer: ShardScorer | SteelBatchError
         actor = ray.get_runtime_context().get_actor_id()

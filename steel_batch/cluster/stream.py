@@ -24,6 +24,7 @@ from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal, notices_of_work
 from steel_batch.cluster.own_cluster import own_services
 from steel_batch.cluster.pool import READ_CPUS, ActorPool
+from steel_batch.cluster.process_end import data_threads_ended
 from steel_batch.cluster.quick_steps import quick_steps
 from steel_batch.cluster.ray_errors import ray_errors
 from steel_batch.cluster.read_stage import ReadStage
@@ -163,6 +164,7 @@ class ShardStream:
             interrupt.restored(),
             ray_errors(),
             contextlib.ExitStack() as starting,
+            data_threads_ended(),
             contextlib.closing(self._batches()) as found,
             notices_of_work(),
         ):
