@@ -136,7 +136,8 @@ def _fields(row: Sequence[str], joined: bool, num_classes: int | None) -> tuple[
         name, class_text = row[0], row[1].strip()
     most = num_classes or MAX_CLASSES
     if class_text not in map(str, range(1, most + 1)):
-        raise LabelError(f"has class {class_text!r}, expected 1 to {most}")
+        named = f": --classes names {num_classes}" if num_classes else ""
+        raise LabelError(f"has class {class_text!r}, expected 1 to {most}{named}")
     return name, int(class_text), row[-1]
 
 
@@ -146,5 +147,5 @@ def _refuse(source: str, problems: Sequence[str]) -> None:
         more = f"; and {len(problems) - MAX_PROBLEMS} more" if len(problems) > MAX_PROBLEMS else ""
         raise LabelError(
             f"{source} cannot be used, {len(problems)} problem(s): {shown}{more}. Correct the "
-            "file; nothing was trained."
+            "file or the flags; nothing was trained."
         )

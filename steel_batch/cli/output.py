@@ -85,8 +85,8 @@ single_writer_option = click.option(
 links_option = click.option(
     "--follow-links",
     is_flag=True,
-    help="Follow symbolic links that lead out of the --images folder. Without it, such an image is "
-    "quarantined, and such a folder is skipped.",
+    help="Follow symbolic links that lead out of the --images folder. Without it, such a folder "
+    "is skipped, and such an image is not read: `score` quarantines it.",
 )
 inventory_option = click.option(
     "--inventory-bucket",

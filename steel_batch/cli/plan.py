@@ -52,10 +52,10 @@ def plan(output: str, **options: Any) -> None:
     scope = open_scope(ScoreConfig(**options), is_read_only=True)
     with scratch_engine():
         for date in scope.dates():
-            _show(scope, date, output)
+            _show(scope, date, output, rescored=options["rescore_changed"])
 
 
-def _show(scope: Scope, date: str, output: str) -> None:
+def _show(scope: Scope, date: str, output: str, *, rescored: bool) -> None:
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
     info = planned.info
@@ -80,10 +80,12 @@ def _show(scope: Scope, date: str, output: str) -> None:
         f"{date}: {counted(info.num_images, 'image')} in {counted(info.num_shards, 'shard')}, "
         f"{size_of(info.bytes)}, plan {info.digest[:12]} for {scope.engine_name}"
     )
-    if info.num_committed or info.num_changed:
+    if info.num_committed:
+        say(f"  left out: {info.num_committed:,} that have a row or quarantine entry")
+    if info.num_changed:
         say(
-            f"  left out: {info.num_committed:,} that have a row or quarantine entry, "
-            f"{info.num_changed:,} that changed since they were scored"
+            f"  changed since they were scored: {counted(info.num_changed, 'image')}, "
+            f"{'to be scored again' if rescored else 'left out without --rescore-changed'}"
         )
     if info.num_beyond_limit:
         say(f"  beyond --limit: {counted(info.num_beyond_limit, 'image')}, left to a later run")

@@ -147,7 +147,8 @@ def _check_code(code: str, store: Lake) -> None:
 def retry(output: str, verbose: bool, **options: Any) -> None:
     """Score a date's quarantined images again; those that succeed leave the quarantine.
 
-    Takes the flags of `score`, and also scores new images of the date.
+    Takes the flags of `score` except --report and --alert-if. It also scores new images of the
+    date.
     """
     existing_store(options["store"], options["endpoint_url"])
     score_and_show(output, verbose, {**options, "retry_quarantined": True})

@@ -118,8 +118,10 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
     )
     rate = f"{result.images_per_second:,.1f} images/s; " if result.images_per_second else ""
     scored = f"{counted(result.num_scored, 'image')} scored with {result.engine}"
-    if result.num_resumed_images:
-        scored += f", {result.num_resumed_images:,} of them by an earlier attempt of this run,"
+    resumed = ""
+    if result.num_resumed_images:  # those that it quarantined included
+        done = counted(result.num_resumed_images, "image")
+        resumed = f" An earlier attempt of this run had done {done}."
     retried = ""
     if result.num_retried:
         retried = (
@@ -128,7 +130,7 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
         )
     say(
         f"{result.date}: {scored} in {duration(result.seconds)} ({rate}start-up "
-        f"{duration(result.startup_seconds)}), {quarantined}{late}.{retried}{notes}"
+        f"{duration(result.startup_seconds)}), {quarantined}{late}.{resumed}{retried}{notes}"
     )
     table = Table("class", "name", "images", "share", box=None, pad_edge=False)
     for column in table.columns[2:]:

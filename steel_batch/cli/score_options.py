@@ -42,12 +42,11 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
+    from steel_batch.cli.backfill import backfill
+    from steel_batch.cli.score import score
+
     if path is not None:
-        read_settings(
-            context,
-            path,
-            click.command("score")(date_option(limit_option(run_options(lambda: None)))),
-        )
+        read_settings(context, path, [score, backfill])
 
 
 date_option = click.option(
@@ -56,14 +55,15 @@ date_option = click.option(
     shell_complete=complete_date,
     required=True,
     metavar="DATE",
-    help="YYYY-MM-DD, or 'all' for every date found in the keys, one run each.",
+    help="YYYY-MM-DD, or 'all' for every date found in the keys, one run each: with "
+    "`--output json`, one line of JSON each.",
 )
 limit_option = setting(
     "--limit",
     "max_images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Score at most N images of the date, such as 10 to try a configuration. Takes the first "
+    help="Take at most N images of the date, such as 10 to try a configuration. Takes the first "
     "ones without a row, by line and key. Run the command without it to score the rest.",
 )
 report_option = click.option(
@@ -130,8 +130,8 @@ lake_options = _options(
         metavar="PATTERN",
         help="Where a key contains line, date and image ID, such as "
         "'line={line}/date={date}/{image_id}.jpg'. Without it, every image file under --images is "
-        "scored and counted as --date. A pattern that ends in .tar or .parquet matches containers; "
-        "'#' separates a tar from its members: 'date={date}/*.tar#{image_id}.jpg'.",
+        "one of --date; `backfill`, which takes the dates from the keys, needs it. "
+        "A pattern that ends in .tar or .parquet matches containers; '#' separates a tar from its members: 'date={date}/*.tar#{image_id}.jpg'.",
     ),
     links_option,
     inventory_option,

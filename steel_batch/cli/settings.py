@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,27 +51,28 @@ def setting(
     return click.option(flag, name, **attributes)
 
 
-def read_settings(context: click.Context, path: Path, every_option: click.Command) -> None:
+def read_settings(context: click.Context, path: Path, others: Sequence[click.Command]) -> None:
     """Use a file's settings as defaults of the command being run.
 
     Args:
         context: The command's context.
         path: The file.
-        every_option: A command with every option that a file may set. Settings of options that
-            the command being run does not have are ignored.
+        others: The other commands that the file is for. Settings of theirs that the command being
+            run does not have are ignored.
 
     Raises:
-        ConfigError: The file cannot be read, has no [score] table, names an unknown setting, or has
-            a value of another type.
+        ConfigError: The file cannot be read, has neither [score] nor [limits], names an unknown
+            setting, or has a value of another type.
     """
+    limits = read_toml(path, section="limits", names=LIMIT_NAMES)
     context.meta[LIMITS_OF_FILE] = {
-        name: check_limit(f"--config {path}", name, value)
-        for name, value in read_toml(path, section="limits", names=LIMIT_NAMES).items()
+        name: check_limit(f"--config {path}", name, value) for name, value in limits.items()
     }
-    own = settings_of(context.command)
-    known = settings_of(every_option) | own
-    found = read_toml(path, section="score", names=known, is_required=True)
-    options = {str(option.name): option for option in every_option.params + context.command.params}
+    own, known, options = settings_of(context.command), dict[str, str](), dict[str, Any]()
+    for command in (*others, context.command):
+        known |= settings_of(command)
+        options |= {str(option.name): option for option in command.params}
+    found = read_toml(path, section="score", names=known, is_required=not limits)
     for name, value in found.items():
         _check_kind(path, options[name], value)
     context.default_map = {k: v for k, v in found.items() if k in own.values()}

@@ -118,4 +118,4 @@ def actor_pool(config: ScoreConfig, *, on_gpu: bool) -> ActorPool:
 
 def _may_grow(config: ScoreConfig) -> bool:
     """Whether nodes may join: the cluster was joined, and is not this machine alone."""
-    return (config.ray_address or os.environ.get("RAY_ADDRESS")) is not None
+    return bool(config.ray_address or os.environ.get("RAY_ADDRESS"))

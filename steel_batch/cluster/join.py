@@ -19,7 +19,7 @@ from steel_batch import interrupt
 from steel_batch.cluster.address import is_refusal, own_token, reached
 from steel_batch.cluster.notices import Notices
 from steel_batch.cluster.own_cluster import own_cluster
-from steel_batch.cluster.ray_folder import check_ray_folder
+from steel_batch.cluster.ray_folder import check_ray_folder, make_folders_absolute
 from steel_batch.errors import ClusterError, MachineError
 from steel_batch.lake.files import working_in
 from steel_batch.silence import STDERR, silenced, stdout_replaced
@@ -55,13 +55,14 @@ def joined_cluster(
     if is_joined():
         yield
         return
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = address or os.environ.get("RAY_ADDRESS") or None
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     # The first failed task's error ends the run; of the others Ray would print tracebacks.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     # Counting the libraries in use takes a process of its own, as large as a scoring actor's.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if not os.environ.get("RAY_USAGE_STATS_ENABLED"):
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     with (
         tempfile.TemporaryDirectory(prefix="steel-batch-", ignore_cleanup_errors=True) as own,
         contextlib.ExitStack() as held,
@@ -92,6 +93,7 @@ def _init(
     found = address
     try:
         if address is None:
+            make_folders_absolute()
             check_ray_folder()
             held.enter_context(own_token())
         else:

@@ -18,6 +18,16 @@ LEAST_BYTES: Final = 64 << 20
 """Space that must be free: a run of an hour writes some 10 MB of logs."""
 
 
+def make_folders_absolute() -> None:
+    """Make the variables that name Ray's folder mean what they mean to Python.
+
+    Ray takes them as they are, even if empty, and its processes start in other folders.
+    """
+    for name in ("RAY_TMPDIR", "TMPDIR"):
+        if folder := os.environ.pop(name, ""):
+            os.environ[name] = str(Path(folder).absolute())
+
+
 def check_ray_folder(*, least_bytes: int = LEAST_BYTES) -> None:
     """Refuse to start Ray here if its folder lacks space.
 

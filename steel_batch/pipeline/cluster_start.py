@@ -53,7 +53,7 @@ def _start(address: str | None, cluster: contextlib.ExitStack) -> None:
 
     is_loaded = NEEDED[0] in sys.modules
     loading = threading.Thread(target=_load, name="load", daemon=True)
-    is_running = (address or os.environ.get("RAY_ADDRESS")) is not None
+    is_running = bool(address or os.environ.get("RAY_ADDRESS"))
     if not is_running:
         loading.start()
     cluster.enter_context(joined_cluster(address, with_environments=False))

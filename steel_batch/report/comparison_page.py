@@ -80,7 +80,10 @@ def compare_engines(
     names = [store.classes(engine) for engine in engines]
     for engine, found in zip(engines, names, strict=True):
         if not found:
-            raise ConfigError(f"engine {engine} has no rows in this store.")
+            raise ConfigError(
+                f"engine {engine} has no rows in this store. Give names as `steel-batch engines "
+                "list` prints them."
+            )
     common = [name for name in names[0].values() if name in set(names[1].values())]
     if not common:
         raise ConfigError(

@@ -71,12 +71,14 @@ def test_a_configuration_file_gives_defaults_and_flags_go_before_it(
     assert plan.json["num_shards"] == 4
     file.write_text("[score]\nshard-imags = 3\n")
     text = refused(steel_batch("plan", *flags, "--config", file))
-    assert "unknown keys: shard-imags. Expected: actors-per-gpu, allow-other-keys, b" in text
+    assert "unknown keys: shard-imags. Expected: actors-per-gpu, alert-if, allow-o" in text
     assert ", lock-wait, " in text
     assert "config," not in text
     file.write_text("images = 'lake'\n")
     text = refused(steel_batch("plan", *flags, "--config", file))
     assert text == f"Error: --config {file} has no [score] table."
+    file.write_text("[limits]\nobject-bytes = '1 MiB'\n")
+    assert steel_batch("plan", *flags, "--config", file).code == 0
 
 
 def make_store(folder: Path) -> None:
@@ -102,6 +104,10 @@ def test_one_file_serves_every_command_that_plans(
     file = tmp_path / "job.toml"
     file.write_text(f'[score]\nlock-wait = 5\nnum_actors = 1\nfresh = true\ndate = "{DATE}"\n')
     assert steel_batch("plan", *flags, "--config", file).code == 0
+    for_others = "report = true\nalert-if = ['drift']\nmax-dates-at-once = 2\nrecheck = true\n"
+    file.write_text(f"[score]\n{for_others}")
+    for command in (["plan"], ["quarantine", "retry"], ["score", "--limit", "0"]):
+        assert "unknown keys" not in steel_batch(*command, *flags, "--config", file).err
     file.write_text(f'[score]\nlock_wait = -5\ndate = "{DATE}"\nshard_images = 3\n')
     without = flags[:-2]
     for command in (["score"], ["quarantine", "retry"], ["backfill", "--dates-from-lake"]):
@@ -256,3 +262,16 @@ def test_a_value_that_no_run_can_use_is_refused_by_its_flag(
 ) -> None:
     assert "--max-bad is 7.0" in refused(steel_batch("score", *flags, "--max-bad", "7"))
     assert "--shard-images is 0" in refused(steel_batch("score", *flags, "--shard-images", "0"))
+
+
+def test_images_that_changed_are_left_out_or_scored_again(
+    steel_batch: Command, flags: list[str], tmp_path: Path, images: Lake
+) -> None:
+    store, engine = Lake(str(tmp_path / "store")), load_engine("demo", store=None).card.name
+    commit_run(store, sorted(keys_of(images)), engine=engine, date=DATE)  # with other ETags
+    text = steel_batch("plan", *flags).err
+    assert "\n  changed since they were scored: 4 images, left out without --rescore" in text
+    again = steel_batch("plan", *flags, "--rescore-changed").err
+    assert again.startswith(f"{DATE}: 4 images in 1 shard, ")
+    assert "\n  changed since they were scored: 4 images, to be scored again\n" in again
+    assert "left out" not in again

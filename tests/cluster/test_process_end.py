@@ -76,7 +76,7 @@ def test_a_run_that_fails_ends_after_ray_datas_slow_thread(
 
     def slow(self: Any, seconds: int) -> None:
         update(self, seconds)
-        if threading.current_thread() is self and self._shutdown:
+        if self._shutdown and threading.current_thread() is self:
             time.sleep(4)  # Ray Data waits for two
             ended.set()
 

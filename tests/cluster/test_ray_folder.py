@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,29 @@ from steel_batch.cluster.join import joined_cluster
 with joined_cluster(None):
     print("joined")
 """
+
+
+ENVIRONMENTS = {
+    "a relative folder": {"RAY_TMPDIR": "ray"},
+    "folders that are empty": {"RAY_TMPDIR": "", "TMPDIR": ""},
+    "switches that are empty": {"RAY_ADDRESS": "", "RAY_USAGE_STATS_ENABLED": ""},
+}
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("name", ENVIRONMENTS)
+def test_a_cluster_starts_with_variables_that_are_empty_or_relative(name: str) -> None:
+    with tempfile.TemporaryDirectory(prefix="r") as folder:  # a socket's path must be short
+        done = subprocess.run(
+            [sys.executable, "-c", JOIN],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=folder,
+            env={**os.environ, **ENVIRONMENTS[name]},
+        )
+        assert done.returncode == 0, done.stderr
+        assert Path(folder, "ray").exists() == (name == "a relative folder")
 
 
 def test_a_folder_with_room_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

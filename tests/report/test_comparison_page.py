@@ -94,7 +94,7 @@ def test_kappa_is_that_of_the_textbook() -> None:
         ((0, 0), (), "these are one engine"),
         ((0, 1), ("--date", "2026-01"), "no image in common of these dates"),
         ((0, 1), ("--date", DATE, "--against", "2026-01-01"), "takes neither"),
-        ((0, None), (), "has no rows in this store"),
+        ((0, None), (), "has no rows in this store. Give names as "),
     ],
 )
 def test_what_cannot_be_compared_is_refused(

@@ -191,7 +191,7 @@ def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> N
         ({"labels": "nowhere.csv"}, "--labels 'nowhere.csv' is neither a file nor found under"),
         ({"model": "Not A Name"}, "cannot be used as a name"),
         ({"test_share": 0.0}, "leave none for test"),
-        ({"classes": ("only one",)}, "has class '2', expected 1 to 1"),
+        ({"classes": ("only one",)}, "has class '2', expected 1 to 1: --classes names 1"),
         ({"classes": ("dim", "")}, "expected a different name for each class"),
         ({"classes": ("dim", "dim")}, "expected a different name for each class"),
         ({"labels": ""}, "--labels '' is neither a file nor found under"),
