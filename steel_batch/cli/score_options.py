@@ -131,7 +131,8 @@ lake_options = _options(
         help="Where a key contains line, date and image ID, such as "
         "'line={line}/date={date}/{image_id}.jpg'. Without it, every image file under --images is "
         "one of --date; `backfill`, which takes the dates from the keys, needs it. "
-        "A pattern that ends in .tar or .parquet matches containers; '#' separates a tar from its members: 'date={date}/*.tar#{image_id}.jpg'.",
+        "A pattern that ends in .tar or .parquet matches containers; '#' separates a tar from its "
+        "members: 'date={date}/*.tar#{image_id}.jpg'.",
     ),
     links_option,
     inventory_option,
