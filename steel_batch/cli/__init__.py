@@ -45,7 +45,8 @@ def main(command: str | None = None) -> NoReturn:
         code = call(cli, prog_name="steel-batch" if sys.argv[0] == "-c" else None)
     else:
         code = call(cli, [command, *sys.argv[1:]], prog_name="steel-batch")
-    if interrupt.is_requested():
+    # At its exit, PyTorch's compiler prints thirty lines of what it leaked, below our own message.
+    if interrupt.is_requested() or "torch" in sys.modules:
         interrupt.exit_now(code)
     gc.freeze()  # Python would search all imported modules for garbage: a tenth of a short command
     sys.exit(code)

@@ -81,6 +81,21 @@ def test_what_is_mistyped_is_answered_before_pytorch_is_loaded(
     assert not (tmp_path / "store").exists()
 
 
+def test_nothing_is_printed_below_the_message_that_ends_a_training(
+    images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.csv").write_text("ImageId,ClassId,EncodedPixels\nnone.jpg,5,1 5\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "steel_batch.cli", "train", "--images", images, "--store",
+         tmp_path / "store", "--model", "own", "--labels", tmp_path / "labels.csv", "--classes",
+         "a,b"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "has class '5', expected 1 to 2: --classes names 2" in done.stderr
+    assert done.stderr.endswith("the flags; nothing was trained.\n")
+
+
 @given(model=st.from_regex(r"[a-z0-9][a-z0-9_.]{0,9}(-run)?", fullmatch=True))
 def test_a_training_run_has_no_engines_name(model: str) -> None:
     run = layout.training_run(model, "0123456789abcdef" * 4)
