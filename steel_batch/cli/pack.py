@@ -73,8 +73,10 @@ def pack(output: str, **options: Any) -> None:
     """Pack images into containers (shards) of a given size.
 
     Writes [line=…/][date=…/]shard-00000.tar (or .parquet), and next to each an index (.idx) with
-    every image's name, position, size and SHA-256. The same images give the same bytes. Existing
-    shards are kept, so run the same command again to resume.
+    every image's name, position, size and SHA-256. The same images give the same bytes. Shards of
+    the same images are kept, so run the same command again to resume. Others are written again,
+    but not if an image in them is no longer listed: then nothing is written, and late images need
+    another --out.
     """
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("packing", total=None)

@@ -2,8 +2,9 @@
 
 Images go into one folder per line and date, in key order, so the same images give the same shards
 in whatever order they are listed. A shard whose index states that it was packed from the same keys,
-sizes and etags is kept: the same command resumes a packing that was interrupted. Memory grows with
-neither images nor shards.
+sizes and etags is kept: the same command resumes a packing that was interrupted. A shard that holds
+an image which is not packed now is never overwritten (`earlier`). Memory grows with the number of
+shards, not of images.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import duckdb
 
 from steel_batch.config import ALL_DATES, LIMITS, Limits
 from steel_batch.database import load_stream, scratch_database
-from steel_batch.errors import ConfigError, InputError
+from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
+from steel_batch.pack.earlier import EarlierShards, refuse_left_over
 from steel_batch.pack.packer import PackedShard, Packer
 from steel_batch.pack.shards import FORMATS, IMAGE_FIELDS, Format, cut_shards
 from steel_batch.sources.contract import Selection, Source
@@ -96,8 +98,9 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
         observe: Called with each finished shard.
 
     Raises:
-        ConfigError: There are no images, or they cannot be packed this way; or `out` holds other
-            shards.
+        ConfigError: There are no images, or they cannot be packed this way; or `out` holds shards
+            of images that are not among them, and nothing is written; or, at the end, `out` holds
+            other shards of the same images.
         LakeError: An image changed meanwhile, or a store failed. What is packed is complete; the
             same command resumes.
     """
@@ -114,14 +117,18 @@ def pack(config: PackConfig, observe: Callable[[PackedShard], None]) -> PackResu
     )
     out = Lake(config.out, endpoint_url=config.endpoint_url)
     packer = Packer(source.lake, out, config.format, config.key_pattern, config.limits)
+    earlier = EarlierShards(
+        out=out, form=config.format, limits=config.limits, num_threads=config.num_threads
+    )
     shards: list[PackedShard] = []
     with scratch_database() as con:
         images, has_line, has_date = _load(con, config, source)
+        existing = earlier.check(con)
         wanted = cut_shards(con, config.format, config.shard_bytes)
         for shard in expand_parallel(wanted, packer.pack, num_threads=config.num_threads):
             observe(shard)
             shards.append(shard)
-    _refuse_others(out, config.format, {shard.key for shard in shards})
+    refuse_left_over(out, existing - {shard.key for shard in shards})
     return PackResult(
         out=out.url,
         format=config.format,
@@ -194,17 +201,3 @@ def _pattern(config: PackConfig, *, has_line: bool, has_date: bool) -> str:
         is_needed = pattern.names - FOLDER_NAMES or not pattern.is_named_by_file
         members = f"#{config.key_pattern}" if is_needed else ""
     return f"{folders}*.{config.format}{members}"
-
-
-def _refuse_others(out: Lake, suffix: str, made: set[str]) -> None:
-    """Refuse shards in the same folders from an earlier packing of images that are gone."""
-    for folder in sorted({key.rpartition("shard-")[0] for key in made}):
-        found = {o.key for o in out.list_objects(f"{folder}shard-") if o.key.endswith(f".{suffix}")}
-        others = sorted(found - made)
-        if others:
-            raise InputError(
-                f"{out.uri(others[0])} and {len(others) - 1} more shards are from an earlier "
-                "packing and hold images that are now packed elsewhere, or are gone. All of "
-                "today's are packed: delete those others and their indexes, or their images count "
-                "twice."
-            )

@@ -50,7 +50,7 @@ def cut_shards(con: duckdb.DuckDBPyConnection, form: Format, shard_bytes: int) -
             size = row["bytes"]
             if form == "tar":
                 size = tar_bytes(row["image_key"], size)
-            place = _folder(row)
+            place = folder_of(row)
             is_full = num_bytes + size > shard_bytes or len(rows) == MAX_SHARD_IMAGES
             if rows and (place != folder or is_full):
                 yield _shard(folder, number, form, rows)
@@ -68,7 +68,12 @@ def _shard(folder: str, number: int, suffix: str, rows: list[dict[str, Any]]) ->
     return Shard(key, pa.Table.from_pylist(rows, schema=IMAGE_FIELDS))
 
 
-def _folder(row: dict[str, Any]) -> str:
+def folder_of(row: dict[str, Any]) -> str:
+    """The folder of an image's shard, ending in '/'; '' for an image without a line and date.
+
+    Raises:
+        InputError: The line cannot be a folder's name.
+    """
     parts = [f"{name}={row[name]}/" for name in ("line", "date") if row[name] is not None]
     if any(part.count("/") > 1 or "\\" in part or "\0" in part for part in parts):
         raise InputError(
