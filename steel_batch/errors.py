@@ -17,7 +17,7 @@ The branches follow what the caller does about an error::
     │   ├── MissingObjectError quarantine: the object is gone
     │   ├── ChangedObjectError quarantine: the object is not the one that was planned
     │   ├── LargeObjectError   quarantine: the object has more bytes than are read
-    │   ├── NotAFileError      quarantine: it is a FIFO, a socket or a device
+    │   ├── NotAFileError      quarantine: it is a FIFO, a socket, a device or a broken link
     │   ├── OutsideLakeError   quarantine: a link leads out of the lake, and is not followed
     │   ├── DamagedFileError   stop: a record in the store is damaged; others can be read
     │   ├── UndecidedStoreError stop: concurrent writers would overwrite each other's objects
@@ -180,7 +180,7 @@ class LargeObjectError(LakeError):
 
 
 class NotAFileError(LakeError):
-    """It is not a regular file but a FIFO, a socket or a device."""
+    """It is not a regular file but a FIFO, a socket, a device or a broken link."""
 
 
 class OutsideLakeError(LakeError):

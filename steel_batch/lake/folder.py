@@ -32,7 +32,7 @@ from steel_batch.lake.disk import (
     error_of,
     make_durable,
 )
-from steel_batch.lake.links import Boundary, refuse_link
+from steel_batch.lake.links import Boundary, broken_link, refuse_link
 from steel_batch.lake.retry import Stats
 
 T = TypeVar("T")
@@ -112,9 +112,11 @@ class Folder:
                         continue
                     yield LakeObject(key=key, size_bytes=status.st_size, etag=etag_of(status))
             except OSError as error:
-                # Deleted after it was listed, or a dangling link.
                 if error.errno not in (errno.ENOENT, errno.ELOOP):
                     raise error_of(error, Path(entry.path)) from error
+                broken = broken_link(Path(entry.path))
+                if broken is not None:  # otherwise it was deleted after it was listed
+                    yield _unreadable(key, broken)
 
     def list_dirs(self, prefix: str, skips: Callable[[str], bool]) -> Iterator[str]:
         folder, _, head = prefix.rpartition("/")

@@ -147,7 +147,7 @@ class Lake:
         """Stream every object whose key begins with `prefix`, in the order in which it is found.
 
         A prefix that does not exist lists nothing. What is there and cannot be read, as it is a
-        FIFO, a socket, a device or a link out of the root, is listed with no bytes.
+        FIFO, a socket, a device or a link to nothing or out of the root, is listed with no bytes.
 
         Raises:
             OutsideLakeError: The prefix's folder is a link out of the root.

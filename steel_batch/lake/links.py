@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
 from typing import Final
 
 from steel_batch.errors import LakeError, OutsideLakeError
-from steel_batch.lake.files import check_regular, open_regular
+from steel_batch.lake.files import SpecialFileError, check_regular, open_regular
 
 _DESCRIPTORS: Final = "/proc/self/fd"
 
@@ -51,12 +52,19 @@ class Boundary:
 
         Raises:
             OutsideLakeError: A link leads out of the root.
-            OSError: It is not a regular file, does not exist, or may not be read.
+            SpecialFileError: It is a FIFO, a socket, a device, or a link to nothing.
+            OSError: It is a folder, does not exist, or may not be read.
         """
         try:
             handle = open_regular(path)
-        except OSError:
+        except OSError as error:
             self.check(path)
+            if error.errno in (errno.ENOENT, errno.ELOOP) and broken_link(path) is not None:
+                raise SpecialFileError(
+                    errno.EINVAL,
+                    f"it is a broken link, to {os.readlink(path)}, expected a regular file",  # noqa: PTH115 - as it is written
+                    str(path),
+                ) from error
             raise
         try:
             if not self.is_open:
@@ -89,6 +97,19 @@ class Boundary:
                 f"{path} leads out of {self._root}, to {real_path}: links are followed within a "
                 "lake only. Put the file itself there, or give --follow-links."
             )
+
+
+def broken_link(path: Path) -> os.stat_result | None:
+    """The status of a link itself that leads to nothing, or to itself.
+
+    Returns:
+        None if it is no link, or not there any more.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        return None
+    return status if stat.S_ISLNK(status.st_mode) else None
 
 
 def refuse_link(folder: Path) -> None:

@@ -190,9 +190,35 @@ def test_links_in_a_circle_and_to_nowhere_end_a_listing_as_it_should(root: Path)
     (root / "a/im.jpg").write_bytes(b"x")
     (root / "a/up").symlink_to(root)
     (root / "b").symlink_to(root / "a")
-    (root / "gone.jpg").symlink_to(root / "nothing")
-    (root / "self").symlink_to(root / "self")
-    assert keys(Lake(str(root))) == ["a/im.jpg", "b/im.jpg"]
+    (root / "a/gone.jpg").symlink_to(root / "nothing")
+    (root / "a/self").symlink_to(root / "a/self")
+    assert keys(Lake(str(root))) == [
+        f"{folder}/{name}" for folder in "ab" for name in ("gone.jpg", "im.jpg", "self")
+    ]
+
+
+def test_a_broken_link_is_listed_without_bytes_and_refused_when_read(root: Path) -> None:
+    (root / "gone.jpg").symlink_to("nothing")
+    (root / "self").symlink_to("self")
+    lake = Lake(str(root))
+    assert [item.size_bytes for item in lake.list_objects()] == [0, 0]
+    for key, target in (("gone.jpg", "nothing"), ("self", "self")):
+        with pytest.raises(NotAFileError, match=f"{key}: it is a broken link, to {target}, exp"):
+            lake.read(key)
+        with pytest.raises(NotAFileError, match="it is a broken link"):
+            lake.open_input(key)
+    assert lake.stat("gone.jpg") is None
+
+
+def test_a_file_that_is_deleted_while_it_is_listed_is_left_out(root: Path) -> None:
+    for name in ("a", "b", "c"):
+        (root / name).write_bytes(MARKER)
+    (root / "d").symlink_to("nothing")
+    listing = Lake(str(root)).list_objects()
+    assert next(listing).key == "a"
+    (root / "b").unlink()
+    (root / "d").unlink()
+    assert [item.key for item in listing] == ["c"]
 
 
 _FILL = """

@@ -57,6 +57,8 @@ def test_an_image_that_leads_out_or_is_no_file_is_planned_and_quarantined(
     (folder / "folder.png").symlink_to(outside)
     os.mkfifo(folder / "pipe.png")
     (folder / "near.png").symlink_to("good.png")
+    (folder / "broken.png").symlink_to("nothing.png")
+    (folder / "circle.png").symlink_to("circle.png")
     found = images_of(Lake(str(root)), PATTERN)
     expected = {
         "good.png": "image",
@@ -64,6 +66,8 @@ def test_an_image_that_leads_out_or_is_no_file_is_planned_and_quarantined(
         "link.png": "unsafe_link",
         "folder.png": "unsafe_link",
         "pipe.png": "not_a_file",
+        "broken.png": "not_a_file",
+        "circle.png": "not_a_file",
     }
     assert read(Lake(str(root)), list(found.values())) == expected
 
