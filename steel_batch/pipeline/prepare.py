@@ -17,6 +17,7 @@ from steel_batch.pipeline.scope import DateScope
 from steel_batch.runs.other_keys import ROWS
 from steel_batch.runs.plan import PlanInfo
 from steel_batch.runs.planning import build_plan
+from steel_batch.sources.contract import NotThere
 from steel_batch.sources.undated import ImagesByDate
 from steel_batch.tables.committed import DateFiles, files_of_date, known_images, read_rows
 
@@ -43,7 +44,7 @@ def plan_date(scope: DateScope, path: Path, files: DateFiles | None = None) -> P
     Raises:
         ConfigError: There are no images of that date; or an image in whose key the pattern
             finds no date has another date in its name; or images seem to have rows under other
-            keys.
+            keys; or a manifest's images do not exist, as far as they are looked up.
     """
     config, store, date = scope.config, scope.store, scope.date
     if files is None:
@@ -65,7 +66,30 @@ def plan_date(scope: DateScope, path: Path, files: DateFiles | None = None) -> P
         _refuse_other_keys(info, date)
     if info.num_images + info.num_committed + info.num_changed == 0:
         raise images.explain_empty()
+    if info.num_images:
+        _say_what_is_not_there(scope, images.not_there, dated.num_images)
     return Planned(info, images.num_left_out, images.example_left_out)
+
+
+def _say_what_is_not_there(scope: DateScope, not_there: NotThere, num_images: int) -> None:
+    """Warn of listed images that do not exist.
+
+    Raises:
+        ConfigError: None of them does.
+    """
+    if not not_there.num:
+        return
+    said = (
+        f"{not_there.num:,} of {num_images:,} images of {scope.date} that {scope.config.images} "
+        f"lists are not there, for example {not_there.example!r}: keys are relative to "
+        f"{scope.source.lake.url}."
+    )
+    if not_there.num == num_images:
+        raise ConfigError(
+            f"{said} Nothing was planned: correct --images or the keys. A copy of a manifest in "
+            "another folder refers to images there."
+        )
+    log.warning("%s They will be quarantined as 'missing'.", said)
 
 
 def _refuse_other_keys(info: PlanInfo, date: str) -> None:

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from steel_batch.errors import ConfigError, InputError, NoImagesError
 from steel_batch.lake import Lake
 from steel_batch.layout import check_date
-from steel_batch.sources.contract import Source, span_of
+from steel_batch.sources.contract import NotThere, Source, span_of
 from steel_batch.sources.image_ref import (
     IMAGES,
     ImageRef,
@@ -133,6 +133,8 @@ class Members:
     num_containers: int = 0
     other_dates: set[str] = field(default_factory=set)
     """Dates other than `date` of images that were found."""
+    not_there: NotThere = field(default_factory=NotThere)
+    """None: a container that does not exist stops planning."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """See `Selection`."""

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
 from steel_batch.sources.image_ref import ImageRef
+
+
+@dataclass(slots=True)
+class NotThere:
+    """Listed images that do not exist, as far as they were looked up."""
+
+    num: int = 0
+    example: str | None = None
+    """The key of the first."""
 
 
 class Selection(Protocol):
@@ -23,6 +33,10 @@ class Selection(Protocol):
     @property
     def example_left_out(self) -> str | None:
         """The first of them."""
+
+    @property
+    def not_there(self) -> NotThere:
+        """Images that do not exist: a manifest may list some, a listing does not."""
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image, in no particular order, holding few at a time.

@@ -23,7 +23,7 @@ from steel_batch.errors import (
 )
 from steel_batch.lake import Lake
 from steel_batch.sources.arrays import scalar_of
-from steel_batch.sources.contract import span_of
+from steel_batch.sources.contract import NotThere, span_of
 from steel_batch.sources.duplicate_keys import DuplicateKeys, Numbered
 from steel_batch.sources.image_ref import ImageRef, refs_of
 from steel_batch.sources.inventory import Inventory
@@ -191,6 +191,8 @@ class Rows:
     left_out: LeftOut = field(default_factory=LeftOut)
     other_dates: set[str] = field(default_factory=set)
     """Dates other than `date` of images that were found."""
+    not_there: NotThere = field(default_factory=NotThere)
+    """Images that were looked up, as the manifest does not state their size, and do not exist."""
 
     @property
     def num_left_out(self) -> int:
@@ -209,7 +211,9 @@ class Rows:
     def batches(self) -> Iterator[pa.RecordBatch]:
         """See `ImageColumns`; sizes that the manifest lacks are looked up, and etags if needed."""
         all_etags = self.source.needs_etags or not self.source.pattern.names_images
-        return look_up(self.source.lake, self._images(), all_etags=all_etags)
+        return look_up(
+            self.source.lake, self._images(), all_etags=all_etags, not_there=self.not_there
+        )
 
     def duplicates(self) -> DuplicateKeys:
         """What finds a key that is listed twice among the rows."""

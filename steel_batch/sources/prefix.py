@@ -6,7 +6,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from steel_batch.errors import ConfigError, NoImagesError
 from steel_batch.lake import Lake, LakeObject, ListedPage
 from steel_batch.sources.arrays import flags_in, of_flags, of_numbers, of_texts, scalar_of
+from steel_batch.sources.contract import NotThere
 from steel_batch.sources.dates import SPELLED
 from steel_batch.sources.image_ref import (
     IMAGES,
@@ -83,6 +84,7 @@ class Listing:
     num_left_out: int = 0
     """Objects that are not images by the pattern, and folders that were skipped for that reason."""
     example_left_out: str | None = None
+    not_there: NotThere = field(default_factory=NotThere)
 
     def __iter__(self) -> Iterator[ImageRef]:
         """Yield every image of the date, in no particular order, holding few at a time."""

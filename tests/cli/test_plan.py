@@ -275,3 +275,33 @@ def test_images_that_changed_are_left_out_or_scored_again(
     assert again.startswith(f"{DATE}: 4 images in 1 shard, ")
     assert "\n  changed since they were scored: 4 images, to be scored again\n" in again
     assert "left out" not in again
+
+
+def test_images_of_a_manifest_that_are_not_there_are_counted(
+    steel_batch: Command,
+    flags: list[str],
+    tmp_path: Path,
+    images: Lake,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    listed = [f"line=1/date={DATE}/gone-{i}.png" for i in range(3)]
+    there = next(item.key for item in images.list_objects())
+    images.write("some.csv", "\n".join(["key", *listed, there]).encode())
+    images.write("none.csv", "\n".join(["key", *listed]).encode())
+    images.write("stated.csv", "\n".join(["key,size,etag", f"{listed[0]},5,e"]).encode())
+    place = f"{images.url}/some.csv"
+    some = steel_batch("plan", *with_flag(flags, "--images", place))
+    assert some.code == 0
+    assert (
+        f"3 of 4 images of {DATE} that {place} lists are not there, for example {listed[0]!r}: "
+        f"keys are relative to {images.url}."
+    ) in caplog.text
+    place = f"{images.url}/none.csv"
+    for command in ("plan", "score"):
+        none = steel_batch(command, *with_flag(flags, "--images", place))
+        assert none.code == 2
+        assert f"3 of 3 images of {DATE} that {place} lists are not there" in refused(none)
+    assert not (tmp_path / "store" / "predictions").exists()
+    caplog.clear()
+    stated = steel_batch("plan", *with_flag(flags, "--images", f"{images.url}/stated.csv"))
+    assert (stated.code, caplog.text) == (0, "")
