@@ -40,6 +40,14 @@ def image_column(fields: pa.Schema, key: str) -> str:
                 return str(written)
         if found:
             break
+    unread = [field for name, field in columns if name == IMAGE]
+    if not found and len(unread) == 1:
+        written, kind = unread[0].name, type_of(unread[0].type)
+        raise DecodeError(
+            f"{key}: its column {written!r} is {kind}, expected binary: each image's "
+            "compressed bytes, or records of 'bytes' and 'path'. Write the column so.",
+            code="no_image_column",
+        )
     shown = ", ".join(f"{field.name!r} ({type_of(field.type)})" for field in list(fields)[:8])
     more = f" and {len(fields) - 8} more" if len(fields) > 8 else ""
     raise DecodeError(

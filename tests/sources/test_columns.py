@@ -105,7 +105,8 @@ def test_images_of_hugging_face_are_packed_as_others_are(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("columns", "said"),
     [
-        ({"image": ["a"]}, "0 binary columns and none named 'image'.*'image' .string"),
+        ({"image": ["a"]}, "^p.parquet: its column 'image' is string, expected binary:"),
+        ({"Image ": [[1.5]], "x": [1]}, "its column 'Image ' is list<.*double>, expected binary"),
         ({"images": [[JPEG]]}, r"0 binary columns.*'images' \(list<"),
         ({"x": [JPEG], "y": [{"bytes": JPEG}]}, "2 binary columns"),
         ({"image": [JPEG], "line": [["1"]]}, r"'line' is list<.*expected text"),
