@@ -192,6 +192,12 @@ class Members:
                 f"{self.date}, only images of {span_of(self.other_dates)}. Give another "
                 "--date."
             )
+        if not self.num_left_out:
+            return ConfigError(
+                f"{self.num_containers:,} containers in {self.source.lake.url} are empty: they have"
+                " no members and no rows. Pack the images again, or give another --key-pattern or "
+                "--date."
+            )
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
         return ConfigError(
             f"{self.num_containers:,} containers in {self.source.lake.url} hold no image"

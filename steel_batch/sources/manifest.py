@@ -153,7 +153,7 @@ class ManifestSource:
             self.kept = self._read()
         found = self.kept.images.dates
         if not found:
-            raise Rows(self, None).explain_empty()
+            raise Rows(self, None, self.kept.left_out).explain_empty()
         if found == {None}:
             raise ConfigError(
                 f"--date all takes the dates from the images, but {self.place} has no column 'date'"
@@ -240,6 +240,12 @@ class Rows:
             return NoImagesError(
                 f"{self.source.place} lists no image of {self.date}, only images of "
                 f"{span_of(self.other_dates)}. Give another --date."
+            )
+        if not self.num_left_out:
+            what = "has no rows" if self.source.is_whole else "lists no objects"
+            return ConfigError(
+                f"{self.source.place} {what}, expected one for each image. Write it again, or give "
+                "another --images."
             )
         example = f", for example {self.example_left_out!r}" if self.example_left_out else ""
         pattern = self.source.pattern.text

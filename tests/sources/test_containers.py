@@ -41,6 +41,11 @@ def test_containers_without_images_explain_themselves(lake: Lake) -> None:
     assert list(selection) == []
     text = str(selection.explain_empty())
     assert ("there are no objects under" if lake.is_s3 else "there is no folder") in text
+    lake.write("s.tar", tar_of([]))
+    selection = source_of(lake, "*.tar").select(None)
+    assert list(selection) == []
+    assert "1 containers in" in (text := str(selection.explain_empty()))
+    assert "are empty: they have no members and no rows" in text
     lake.write("s.tar", tar_of([("a.txt", b"a")]))
     selection = source_of(lake, "*.tar").select(None)
     assert list(selection) == []

@@ -173,3 +173,17 @@ def test_memory_does_not_grow_with_what_is_listed(tmp_path: Path) -> None:
 
     peak(1000)
     assert peak(36_000) < 1.5 * peak(12_000)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet"])
+def test_a_manifest_without_rows_is_said_to_have_none(tmp_path: Path, form: str) -> None:
+    lake = Lake(str(tmp_path))
+    empty = b"key,size\n" if form == "csv" else parquet_of({"key": pa.array([], pa.string())})
+    lake.write(f"list.{form}", empty)
+    source = source_of(lake, None, f"list.{form}")
+    expected = f"{lake.url}/list.{form} has no rows, expected one for each image."
+    with pytest.raises(ConfigError, match=expected):
+        source.dates()
+    selection = source_of(lake, None, f"list.{form}").select(DATE)
+    assert list(selection) == []
+    assert str(selection.explain_empty()).startswith(expected)
