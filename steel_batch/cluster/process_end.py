@@ -23,8 +23,8 @@ MOST_SECONDS: Final = 60.0
 def data_threads_ended() -> Iterator[None]:
     """Wait at the end of a `with` block until the threads of its dataset have ended.
 
-    Ray Data waits for two seconds. On a busy machine a thread may then call Ray after its shutdown,
-    and Ray either ends the process with exit code 1 and no message or starts another cluster.
+    Ray Data waits for two seconds. On a busy machine a thread may then call Ray after its shutdown:
+    Ray starts another cluster for it, or ends the process with exit code 1 and no message.
     """
     others = frozenset(threading.enumerate())
     try:
