@@ -151,7 +151,8 @@ def _explain(outcome: DateOutcome) -> str | None:
 def _show(
     outcomes: Sequence[DateOutcome], first: str | None, last: str | None, *, rescored: bool
 ) -> None:
-    table = Table("date", "", "images", "quarantined", "seconds", "run", box=None, pad_edge=False)
+    heads = ("date", "", "images of run", "quarantined", "seconds", "run")
+    table = Table(*heads, box=None, pad_edge=False)
     for column in table.columns[2:5]:
         column.justify = "right"
     for outcome in outcomes:
