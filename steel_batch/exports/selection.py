@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +17,8 @@ from steel_batch.errors import ConfigError
 
 PICKED: Final = "internal.picked"
 _ASKED: Final = "internal.asked"
+_CONTAINER: Final = r"(?s)^.*?\.(tar|parquet)#"
+"""What a key has before the name of a container's member. DuckDB reads it as Python does."""
 COLUMNS: Final = "image_key, engine, run_id, bytes, width, height, defects"
 
 
@@ -148,10 +151,11 @@ class Picked:
         return of_engine[first]
 
     def _name(self, key: str) -> str:
-        return key if self._by_key else key.rpartition("#")[2].rpartition("/")[2]
+        return key if self._by_key else re.sub(_CONTAINER, "", key).rpartition("/")[2]
 
     def _refuse_same_names(self) -> None:
-        name = "image_key" if self._by_key else "regexp_extract(image_key, '[^/#]*$')"
+        name = f"regexp_extract(regexp_replace(image_key, '{_CONTAINER}', ''), '[^/]*$')"
+        name = "image_key" if self._by_key else name
         twice = self._store.fetch(
             f"SELECT {name} AS name, min(image_key), max(image_key), min(engine), max(engine) "  # noqa: S608 - ours
             f"FROM {PICKED} GROUP BY 1 HAVING count(*) > 1 LIMIT 1"

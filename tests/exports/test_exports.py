@@ -331,6 +331,28 @@ def test_a_selection_that_means_nothing_or_too_much_is_refused(
         selected(three, **selection)
 
 
+def test_a_number_sign_separates_a_member_only_from_its_container(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    named = {
+        "1/zl#x.jpg": "zl#x.jpg",
+        "1/x.jpg": "x.jpg",
+        "1/a#b/im.jpg": "im.jpg",
+        "1/t.tar#q#r.jpg": "q#r.jpg",
+        "1/t.tar#in/r.jpg": "r.jpg",
+        "1/a#t.tar#b.tar#c.jpg": "b.tar#c.jpg",
+        "1/t.parquet#000007": "000007",
+    }
+    commit_run(store, list(named))
+    assert {image.key: image.name for image in selected(store, by_key=False)} == named
+
+
+def test_members_of_one_name_in_two_containers_are_refused(tmp_path: Path) -> None:
+    store = Lake(str(tmp_path))
+    commit_run(store, ["1/a.tar#q#r.jpg", "1/b.tar#in/q#r.jpg"])
+    with pytest.raises(ConfigError, match=r"would have the same name, q#r\.jpg"):
+        selected(store, by_key=False)
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     store = Lake(str(tmp_path))
     commit_run(store, ["1/a/im1.jpg", "1/b/im1.jpg"])
