@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 
 import click
@@ -19,6 +21,7 @@ def call(
     """Run a command; a user's mistake is reported as one paragraph, never as a traceback.
 
     A signal interrupts the command at a safe point, so that locks are released: see `interrupt`.
+    Characters that the encoding of stdout lacks are printed as escapes, as on stderr.
 
     Args:
         command: The command or group to run.
@@ -29,6 +32,8 @@ def call(
         The exit code; always 130 after a signal requested a stop.
     """
     message = ""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with interrupt.noted():
             code = command(arguments, prog_name, standalone_mode=False, **HELP) or 0
