@@ -21,8 +21,8 @@ Batches = Iterable[pa.RecordBatch]
 def plain(value: Any, kind: pa.DataType) -> Any:
     """Convert a value to what JSON can represent.
 
-    Maps become objects; dates and times become strings; NaN and infinities become null, because
-    JSON cannot represent them.
+    Maps become objects; dates and times become strings, and intervals durations of ISO 8601; NaN
+    and infinities become null, because JSON cannot represent them.
     """
     if value is None:
         return None
@@ -42,18 +42,42 @@ def plain(value: Any, kind: pa.DataType) -> Any:
         return value.hex()
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
+    if isinstance(value, pa.MonthDayNano):
+        return _duration(value)
     return str(value)
 
 
+def _duration(value: pa.MonthDayNano) -> str:
+    """Format an interval as ISO 8601 does: months, days and seconds, of any sign."""
+    months, days, seconds = value.months, value.days, decimal.Decimal(value.nanoseconds) / 10**9
+    date = (f"{months}M" if months else "") + (f"{days}D" if days else "")
+    return f"P{date}T{seconds:f}S" if seconds or not date else f"P{date}"
+
+
 def rows_of(fields: pa.Schema, batches: Batches) -> Iterator[list[Any]]:
-    """Yield the rows as lists of `plain` values."""
-    kinds = [field.type for field in fields]
+    """Yield the rows as lists of `plain` values.
+
+    Raises:
+        ConfigError: A date or time is none of Python's.
+    """
     for batch in batches:
         columns = [
-            [plain(value, kind) for value in column.to_pylist()]
-            for column, kind in zip(batch.columns, kinds, strict=True)
+            _plain_column(column, field)
+            for column, field in zip(batch.columns, fields, strict=True)
         ]
         yield from map(list, zip(*columns, strict=True))
+
+
+def _plain_column(column: pa.Array, field: pa.Field) -> list[Any]:
+    if field.type == pa.time64("ns"):  # Python's times end at microseconds
+        column = column.cast(pa.string())
+    try:
+        return [plain(value, field.type) for value in column.to_pylist()]
+    except OverflowError as error:
+        raise ConfigError(
+            f"the answer's column {field.name!r} has a date or time outside of the years 1 to "
+            "9999: cast it to VARCHAR."
+        ) from error
 
 
 def text_of(value: Any) -> str:

@@ -43,6 +43,48 @@ def test_json_is_what_json_readers_take(steel_batch: Command, committed: Path) -
     assert steel_batch("query", none, "--store", committed, "--output", "json").json == []
 
 
+@pytest.mark.parametrize("output", ["text", "json", "csv"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "DATE 'infinity'",
+        "TIMESTAMP '20000-01-01'",
+        "TIMESTAMPTZ '-infinity'",
+        "[DATE '0044-03-15 (BC)']",
+    ],
+)
+def test_a_date_that_python_lacks_is_refused_with_its_column(
+    steel_batch: Command, committed: Path, output: str, value: str
+) -> None:
+    flags = ["--store", committed, "--output", output]
+    done = steel_batch("query", f"SELECT 1 AS one, {value} AS b", *flags)
+    assert "'b' has a date or time outside of the years 1 to 9999" in done.err
+    assert done.code == 2
+    assert steel_batch("query", f"SELECT CAST({value} AS VARCHAR) AS b", *flags).code == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("INTERVAL '400 months'", "P400M"),
+        ("INTERVAL '1 month -2 days 90.5 seconds'", "P1M-2DT90.5S"),
+        ("INTERVAL '-1 hour'", "PT-3600S"),
+        ("INTERVAL '0 days'", "PT0S"),
+        ("TIMESTAMP_NS '2026-01-01 01:02:03.123456789'", "2026-01-01 01:02:03.123456789"),
+        ("TIME_NS '01:02:03.123456789'", "01:02:03.123456789"),
+    ],
+)
+def test_intervals_and_nanoseconds_are_written_in_full(
+    steel_batch: Command, committed: Path, value: str, expected: str
+) -> None:
+    sql, flags = f"SELECT {value} AS a, [{value}] AS l", ["--store", committed, "--output"]
+    (row,) = steel_batch("query", sql, *flags, "json").json
+    assert row["a"] == expected
+    if "TIME_NS" not in value:
+        assert row["l"] == [expected]
+    assert steel_batch("query", sql, *flags, "csv").out.splitlines()[1].startswith(f"{expected},")
+
+
 def test_csv_tells_an_empty_text_from_null(steel_batch: Command, committed: Path) -> None:
     done = steel_batch("query", ODD, "--store", committed, "--output", "csv")
     lines = list(csv.reader(io.StringIO(done.out)))
