@@ -357,8 +357,10 @@ def exit_now(code: int) -> NoReturn:
     Exit handlers of libraries are left out: they could change the exit code.
     """
     _call_all(_before_exit)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.flush()
     os._exit(code)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Sequence
 
 import click
 
 from steel_batch import interrupt
 from steel_batch.cli.output import HELP
+from steel_batch.cli.stdout import checked_stdout
 from steel_batch.errors import SteelBatchError, printable, redacted
 
 
@@ -21,7 +20,7 @@ def call(
     """Run a command; a user's mistake is reported as one paragraph, never as a traceback.
 
     A signal interrupts the command at a safe point, so that locks are released: see `interrupt`.
-    Characters that the encoding of stdout lacks are printed as escapes, as on stderr.
+    A stdout that cannot be written is an error, and one whose reader ended is a quiet one.
 
     Args:
         command: The command or group to run.
@@ -32,10 +31,8 @@ def call(
         The exit code; always 130 after a signal requested a stop.
     """
     message = ""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        with interrupt.noted():
+        with checked_stdout(), interrupt.noted():
             code = command(arguments, prog_name, standalone_mode=False, **HELP) or 0
     except click.exceptions.Exit as done:
         code = done.exit_code
