@@ -64,8 +64,8 @@ class Picked:
         by_key: Name images by their whole keys; otherwise by their file names.
 
     Raises:
-        ConfigError: The SQL is wrong, no image is selected, two images would have the same name, or
-            two engines have different classes.
+        ConfigError: The SQL is wrong or returns unknown images, no image is selected, two images
+            would have the same name, or two engines have different classes.
     """
 
     def __init__(self, store: OpenStore, selection: Selection, *, by_key: bool) -> None:
@@ -105,6 +105,7 @@ class Picked:
                     f"{', '.join(sorted(given))}."
                 )
             by = ", ".join(name for name in ("image_key", "date", "engine") if name in given)
+            self._refuse_unknown_images(by)
             asked = f"(SELECT {by}, min(rowid) AS place FROM {_ASKED} GROUP BY ALL)"  # noqa: S608 - ours
             rows, order = f"(SELECT * FROM {rows} JOIN {asked} USING ({by}))", " ORDER BY place"  # noqa: S608 - ours
         conditions = []
@@ -128,6 +129,21 @@ class Picked:
         sql = f"SELECT {COLUMNS} FROM {rows}{where}{order}{limit}"  # noqa: S608 - a user's own condition
         self._store.prepare(sql)
         return sql
+
+    def _refuse_unknown_images(self, by: str) -> None:
+        """Refuse what `--query` returns if the store has no row of it, whatever the other flags."""
+        self._store.prepare(layout.PREDICTIONS)
+        asked = f"(SELECT DISTINCT {by} FROM {_ASKED})"  # noqa: S608 - ours
+        ((num, example),) = self._store.fetch(
+            f"SELECT count(*), min(CAST(({by}) AS VARCHAR)) "  # noqa: S608 - ours
+            f"FROM {asked} ANTI JOIN {layout.PREDICTIONS} USING ({by})"
+        )
+        if num:
+            raise ConfigError(
+                f"--query returns images that have no row in {layout.PREDICTIONS}: found {num:,}, "
+                f"for example {example}. Correct the query, or leave them out of it with SEMI JOIN "
+                f"{layout.PREDICTIONS} USING ({by})."
+            )
 
     def _refuse_unknown_engine(self, engine: str | None) -> None:
         known = [row[0] for row in self._store.fetch("SELECT DISTINCT engine FROM predictions")]

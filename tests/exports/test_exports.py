@@ -320,6 +320,14 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
         ({"query": "SELECT 1 AS one"}, "no column image_key"),
         ({"query": "SELECT 1; SELECT 2"}, "found 2"),
         ({"query": "SELEC"}, "--query"),
+        (
+            {"query": "FROM (VALUES ('1/im00000.jpg'), ('1/typo.jpg'), (NULL)) t(image_key)"},
+            r"no row in predictions: found 2, for example 1/typo\.jpg\.",
+        ),
+        (
+            {"query": "SELECT '1/im00000.jpg' AS image_key, DATE '2031-01-01' AS date"},
+            r"found 1, for example \(1/im00000\.jpg, 2031-01-01\)\. .*USING \(image_key, date\)",
+        ),
         ({}, "is selected twice"),
         ({"query": "SELECT image_key, engine, date FROM predictions", "date": DATE}, "twice"),
     ],
