@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from steel_batch.masks.rle import decode_rle
 
 INDEX: Final = "index.csv"
 """Lists every image, even without a defect: its name, and the mask's file per class or nothing."""
+MOST_BYTES: Final = 255 - len(".png")
+"""Of a part of a path, to which a suffix may be added: file systems accept 255."""
 _UNSAFE: Final = re.compile(r"[^\w .,=+@()-]")
 
 
@@ -22,7 +25,8 @@ def write_png(images: Iterable[Image], classes: Mapping[int, str], folder: Path)
     """Fill a folder with ``<class>/<name of the image>.png``; return the number of masks.
 
     Pixels are 255 in the mask and 0 outside, with one bit each. Characters of a name that could
-    lead out of the folder, or that file systems do not accept, are percent-encoded.
+    lead out of the folder, or that file systems do not accept, are percent-encoded. The end of a
+    name that is too long for them is replaced by ``~`` and a digest of the name.
     """
     num_masks = 0
     with (folder / INDEX).open("wb") as index:
@@ -50,5 +54,11 @@ def safe_path(name: str) -> str:
 
 def _safe_part(part: str) -> str:
     text = _UNSAFE.sub(lambda match: "".join(f"%{b:02X}" for b in match[0].encode()), part)
-    # "." and ".." lead elsewhere; an empty part would vanish.
-    return text if text.strip(".") else f"%{text.replace('.', '%2E')}"
+    if not text.strip("."):  # "." and ".." lead elsewhere; an empty part would vanish
+        text = f"%{text.replace('.', '%2E')}"
+    data = text.encode()
+    if len(data) <= MOST_BYTES:
+        return text
+    # No other name becomes the same: a "~" in a name is percent-encoded.
+    end = f"~{hashlib.sha256(data).hexdigest()[:32]}"
+    return data[: MOST_BYTES - len(end)].decode(errors="ignore") + end

@@ -262,7 +262,24 @@ def test_masks_as_png_stay_in_their_folder(
 
 @pytest.mark.parametrize(
     "name",
-    ["../../x", "/etc/x", "a/../b", ".", "..", "...", "", "a//b", "a\0b", "a\nb", "%2E", "ä"],
+    [
+        "../../x",
+        "/etc/x",
+        "a/../b",
+        ".",
+        "..",
+        "...",
+        "",
+        "a//b",
+        "a\0b",
+        "a\nb",
+        "%2E",
+        "ä",
+        "n" * 250 + ".jpg",
+        "ä" * 200,
+        "." * 100,
+        "\n" * 200 + "/" + "m" * 1000,
+    ],
 )
 def test_any_name_is_a_path_below_its_folder(name: str, tmp_path: Path) -> None:
     path = tmp_path / f"{safe_path(name)}.png"
@@ -274,7 +291,14 @@ def test_any_name_is_a_path_below_its_folder(name: str, tmp_path: Path) -> None:
 
 def test_different_names_are_different_paths() -> None:
     names = [".", "..", "%2E", "%", "", "/", "a", "a/", "a/.", "%%2E", "...", "%2E%2E", "A", "a\n"]
+    names += [letter * length for letter in ("n", "ä", ".") for length in range(80, 260)]
+    names += ["n" * 250 + end for end in (".jpg", ".png", "~", "~0")]
     assert len({safe_path(name) for name in names}) == len(names)
+
+
+def test_a_name_of_usual_length_is_not_shortened() -> None:
+    assert safe_path("n" * 251) == "n" * 251
+    assert safe_path("n" * 252).startswith("n" * 218 + "~")
 
 
 def selected(store: Lake, *, by_key: bool = True, **selection: Any) -> list[Image]:
