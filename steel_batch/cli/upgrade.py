@@ -35,7 +35,6 @@ def upgrade(store: str, endpoint_url: str | None, unsafe_single_writer: bool, ou
     columns only; deltalake then returns too few rows for filters on the other columns. Reads the
     footer of every file. `score` upgrades what readers need; run this for tables that get no new
     rows, and to speed up filters on columns other than the date.
-    nothing is added to any more, and makes filters by other columns than the date quick again.
     """
     lake = writable(existing_store(store, endpoint_url), single_writer=unsafe_single_writer)
     with commit_turn(lake):

@@ -78,6 +78,13 @@ def test_no_help_shows_a_mark_of_clicks() -> None:
     assert shown == []
 
 
+def test_every_sentence_of_a_help_begins_as_one() -> None:
+    for command in every_command(cli):
+        text = " ".join(p for p in (command.help or "").split("\n\n") if "\b" not in p)
+        for sentence in re.split(r"(?<=\.)\s+", text):
+            assert not sentence[:1].islower(), (command.name, sentence)
+
+
 def test_every_option_says_what_it_is() -> None:
     silent = [
         f"{command.name} {option.opts[0]}"
