@@ -91,6 +91,11 @@ class OpenStore:
         self._scratch.cleanup()
 
     @property
+    def url(self) -> str:
+        """Where the store lies."""
+        return self._store.url
+
+    @property
     def moment(self) -> Moment | None:
         """The version being queried; None for the newest."""
         return self._moment

@@ -10,6 +10,7 @@ import dataclasses
 import datetime
 import getpass
 import os
+import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -158,8 +159,9 @@ def move(
         now = current(store, model, alias)
         raise CommitConflictError(
             f"{model}@{alias} was just moved to {now.version if now else 'another version'} by "
-            f"{now.by if now else 'somebody else'}; nothing was changed. Check it with `engines "
-            f"show {model}@{alias}`, and run the command again if it is still right."
+            f"{now.by if now else 'somebody else'}; nothing was changed. Check it with "
+            f"`steel-batch engines show {model}@{alias} --store {shlex.quote(store.url)}`, and run "
+            "the command again if it is still right."
         )
     return entry
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -101,8 +102,8 @@ def read_facts(
     lines = read_days(store, engine, dates)
     if not any(line.images_T[-1] for line in lines):
         raise ConfigError(
-            f'engine {engine} has no rows of {date}. `steel-batch query "FROM current"` lists '
-            "the dates and engines that have rows."
+            f"engine {engine} has no rows of {date}. {_lists_rows(store)} the dates and engines "
+            "that have rows."
         )
     if against is not None and not any(line.images_T[0] for line in lines):
         raise ConfigError(f"engine {engine} has no rows of {against} to compare {date} with.")
@@ -157,10 +158,13 @@ def _current(store: OpenStore, date: str) -> tuple[str, str]:
     )
     if not found:
         raise ConfigError(
-            f'no engine has rows of {date}. `steel-batch query "FROM current"` lists the dates '
-            "that have rows."
+            f"no engine has rows of {date}. {_lists_rows(store)} the dates that have rows."
         )
     return str(found[0][0]), str(found[0][1])
+
+
+def _lists_rows(store: OpenStore) -> str:
+    return f'`steel-batch query --store {shlex.quote(store.url)} "FROM current"` lists'
 
 
 def _rows(store: OpenStore, sql: str) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import random
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -336,7 +337,7 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"date": "2031"}, "no image matches"),
+        ({"date": "2031"}, r"no image matches: .* --store \S+ \"FROM current\"`\."),
         ({"engine": "it's"}, "engine it's has no rows in this store: expected one of: made-"),
         ({"where": " "}, "--where is empty"),
         ({"where": "nonsense > 1"}, "nonsense"),
@@ -383,6 +384,17 @@ def test_members_of_one_name_in_two_containers_are_refused(tmp_path: Path) -> No
     commit_run(store, ["1/a.tar#q#r.jpg", "1/b.tar#in/q#r.jpg"])
     with pytest.raises(ConfigError, match=r"would have the same name, q#r\.jpg"):
         selected(store, by_key=False)
+
+
+def test_the_command_that_is_suggested_runs_as_printed(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    store = tmp_path / "a store"
+    commit_run(Lake(str(store)), image_keys(2))
+    flags = ["--store", store, "--format", "kaggle", "--out", tmp_path / "out"]
+    told = refused(steel_batch("export", *flags, "--date", "2031")).split("`")[1]
+    _, *words = shlex.split(told)
+    assert ENGINE in steel_batch(*words).out
 
 
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:

@@ -56,8 +56,10 @@ def test_of_many_that_move_an_alias_at_once_one_does(lake: Lake) -> None:
     assert len(winners) == 1
     with pytest.raises(
         CommitConflictError, match=f"steel@production was just moved to {winners[0]} by"
-    ):
+    ) as lost:
         aliases.move(lake, "steel", "production", seen, version="j", action="promote")
+    check = f"`steel-batch engines show steel@production --store {lake.url}`"
+    assert check in str(lost.value)
 
 
 @pytest.mark.parametrize(
