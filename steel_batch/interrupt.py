@@ -334,6 +334,16 @@ def starting_processes() -> contextlib.AbstractContextManager[None]:
     return _watch.unblocked()
 
 
+@contextlib.contextmanager
+def ctrl_c_blocked() -> Iterator[None]:
+    """Processes started in this block never see Ctrl-C, from their first moment: we end them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def is_shielded() -> bool:
     """Return whether `check` does nothing here: a step must be completed or locks are released."""
     if _shield.get():

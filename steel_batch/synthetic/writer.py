@@ -6,7 +6,6 @@ import contextlib
 import csv
 import io
 import os
-import signal
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -106,13 +105,12 @@ def write_lake(
             # They would import what lies in the folder of this one.
             with interrupt.starting_processes(), working_in(Path(own)):
                 pool = end.enter_context(
-                    ProcessPoolExecutor(
-                        num_processes,
-                        mp_context=get_context("spawn"),
-                        initializer=_leave_ctrl_c_alone,
-                    )
+                    ProcessPoolExecutor(num_processes, mp_context=get_context("spawn"))
                 )
-                done = pool.map(_write_images, *zip(*tasks, strict=True))
+                # Not around the pool as well: what it starts first, its tracker of semaphores,
+                # unblocks Ctrl-C in this thread.
+                with interrupt.ctrl_c_blocked():
+                    done = pool.map(_write_images, *zip(*tasks, strict=True))
             try:
                 for task, part in zip(tasks, done, strict=True):
                     parts.append(part)
@@ -136,10 +134,6 @@ def write_lake(
 def image_id(seed: int, index: int) -> str:
     """The id of one image; unique across sets."""
     return f"s{seed:04d}_{index:07d}"
-
-
-def _leave_ctrl_c_alone() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends this one
 
 
 def _write_images(

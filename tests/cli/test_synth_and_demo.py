@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 
+import pytest
+
 from tests.cli.command_line import Command, keys, refused
+from tests.interrupting import steel_batch as command
 
 
 def test_synth_says_what_it_made(steel_batch: Command, tmp_path: Path) -> None:
@@ -40,3 +47,29 @@ def test_dates_of_synth_are_days_of_the_calendar(steel_batch: Command, tmp_path:
     done = steel_batch("synth", "--out", tmp_path / "lake", "--dates", "2026-11-21,2026-99-99")
     assert "there is no date 2026-99-99; expected YYYY-MM-DD" in refused(done)
     assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.skipif(os.cpu_count() == 1, reason="draws in the command's own process")
+def test_ctrl_c_while_the_processes_of_synth_start_prints_no_traceback(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        command("synth", "--out", tmp_path / "lake", "--num-images", 10_000),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    ) as process:  # fmt: skip
+        end = time.monotonic() + 60
+        while not has_worker(process.pid):
+            assert process.poll() is None
+            assert time.monotonic() < end
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1].startswith("interrupted")
+    assert "Traceback" not in told
+
+
+def has_worker(pid: int) -> bool:
+    """Whether a process has a child that multiprocessing has started, and that is importing."""
+    children = Path(f"/proc/{pid}/task").glob("*/children")
+    of_each = [
+        Path(f"/proc/{child}/cmdline") for path in children for child in path.read_text().split()
+    ]
+    return any(b"spawn_main" in path.read_bytes() for path in of_each)
