@@ -42,11 +42,13 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 
 
 def _read_config(context: click.Context, _: click.Parameter, path: Path | None) -> None:
-    from steel_batch.cli.backfill import backfill
-    from steel_batch.cli.score import score
-
-    if path is not None:
-        read_settings(context, path, [score, backfill])
+    if path is None:
+        return
+    group = context.find_root().command
+    others = []
+    if isinstance(group, click.Group):  # not imported: those import this module
+        others = [group.get_command(context, name) for name in ("score", "backfill")]
+    read_settings(context, path, [command for command in others if command is not None])
 
 
 date_option = click.option(

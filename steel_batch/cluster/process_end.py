@@ -11,8 +11,6 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-import ray
-
 THREADS: Final = ("StreamingExecutor-", "ray-data-metadata-prefetch")
 """How the names of Ray Data's threads begin."""
 MOST_SECONDS: Final = 60.0
@@ -43,5 +41,7 @@ def skip_exit_handlers() -> None:
     Ray's sometimes wait there forever, in a process that no cluster knows any more and that keeps
     its memory.
     """
+    import ray  # the driver imports this module before it needs Ray
+
     if ray.get_runtime_context().worker.mode == ray.WORKER_MODE:
         atexit.register(os._exit, 0)

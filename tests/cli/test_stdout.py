@@ -37,7 +37,7 @@ def test_what_an_encoding_lacks_is_printed_as_an_escape(
 
 COMMANDS = [
     ("query", "SELECT 1 AS a", "--output", "csv"),
-    ("query", "SELECT i FROM range(100000) t(i)"),
+    ("query", "SELECT i FROM range(20000) t(i)"),
     ("runs", "list"),
     ("-h",),
 ]
