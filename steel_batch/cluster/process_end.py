@@ -11,8 +11,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-THREADS: Final = ("StreamingExecutor-", "ray-data-metadata-prefetch")
-"""How the names of Ray Data's threads begin."""
+THREADS: Final = ("StreamingExecutor-", "iter_threaded", "ray-data-metadata-prefetch")
+"""How the names of Ray Data's threads begin: they run the dataset, iterate, fetch."""
 MOST_SECONDS: Final = 60.0
 """One that waits for a lost node must not hold up the end for longer."""
 
@@ -21,8 +21,9 @@ MOST_SECONDS: Final = 60.0
 def data_threads_ended() -> Iterator[None]:
     """Wait at the end of a `with` block until the threads of its dataset have ended.
 
-    Ray Data waits for two seconds. On a busy machine a thread may then call Ray after its shutdown:
-    Ray starts another cluster for it, or ends the process with exit code 1 and no message.
+    Ray Data waits for two seconds for one of them and not at all for another, which looks ten
+    times a second whether it should stop. If such a thread calls Ray after its shutdown, Ray ends
+    the process with exit code 1 and no message, or starts another cluster.
     """
     others = frozenset(threading.enumerate())
     try:
