@@ -88,6 +88,7 @@ def test_a_run_that_fails_ends_after_ray_datas_slow_thread(
     with pytest.raises(TooManyBadImagesError):
         run_score(score_config(images, store, tiny_engine, shard_images=1))
     assert ended.is_set()
+    assert "iter_threaded" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize(("skip", "is_skipped"), [("", False), ("skip_exit_handlers()", True)])
