@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ray.data._internal.execution.streaming_executor import StreamingExecutor
@@ -71,16 +70,15 @@ def test_threads_of_ray_data_that_were_started_within_are_waited_for(
 def test_a_run_that_fails_ends_after_ray_datas_slow_thread(
     ray_cluster: object, tmp_path: Path, tiny_engine: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = StreamingExecutor.update_metrics
+    run = StreamingExecutor.run
     ended = threading.Event()
 
-    def slow(self: Any, seconds: int) -> None:
-        update(self, seconds)
-        if self._shutdown and threading.current_thread() is self:
-            time.sleep(4)  # Ray Data waits for two
-            ended.set()
+    def slow(self: StreamingExecutor) -> None:
+        run(self)
+        time.sleep(4)  # Ray Data waits for two
+        ended.set()
 
-    monkeypatch.setattr(StreamingExecutor, "update_metrics", slow)
+    monkeypatch.setattr(StreamingExecutor, "run", slow)
     images, store = Lake(str(tmp_path / "images")), Lake(str(tmp_path / "store"))
     fill_lake(images, num_images=16)
     for item in list(images.list_objects("")):
