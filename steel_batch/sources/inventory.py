@@ -158,15 +158,13 @@ class Inventory:
             names = [name for name in _OF_PARQUET if name in front.file.schema_arrow.names]
             if "key" not in names:
                 raise ValueError("it has no column 'key'")
-            for group in range(len(front.num_rows)):
-                _, batches = front.open_group(group, names)
-                for block in in_blocks(batches, weight, most=COLUMN_ROWS):
-                    batch = pa.concat_batches(block)
-                    columns = {
-                        _OF_PARQUET[name]: _column(name, batch.column(name), self.limits)
-                        for name in names
-                    }
-                    yield _current(columns)
+            for block in in_blocks(front.batches(names), weight, most=COLUMN_ROWS):
+                batch = pa.concat_batches(block)
+                columns = {
+                    _OF_PARQUET[name]: _column(name, batch.column(name), self.limits)
+                    for name in names
+                }
+                yield _current(columns)
 
 
 def _check_bucket(place: Lake, name: str, bucket: str, allowed: Collection[str]) -> None:

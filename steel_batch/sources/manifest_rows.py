@@ -127,11 +127,9 @@ def read_parquet(place: Lake, name: str, limits: Limits = LIMITS) -> Iterator[Ro
                         "tag: remove the column, or store it as text."
                     )
             number = 0
-            for group in range(len(front.num_rows)):
-                _, batches = front.open_group(group, fields.names)
-                for block in in_blocks(batches, weight, most=COLUMN_ROWS):
-                    yield from _parquet_blocks(number, names, block, limits)
-                    number += sum(batch.num_rows for batch in block)
+            for block in in_blocks(front.batches(fields.names), weight, most=COLUMN_ROWS):
+                yield from _parquet_blocks(number, names, block, limits)
+                number += sum(batch.num_rows for batch in block)
     except TooMuchError as error:
         raise _unusable(place, name, f"it holds {error}.") from error
     except MemoryError as error:

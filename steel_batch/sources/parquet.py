@@ -140,42 +140,41 @@ def _described(
         Some rows at a time, of several row groups if these are small; None if there are no columns.
     """
     batches: list[pa.RecordBatch] = []
-    averages: list[np.ndarray] = []
-    num_rows = num_bytes = row = 0
+    average_of_group = np.array(
+        [front.unpacked_bytes(i, image) // max(1, n) for i, n in enumerate(front.num_rows)],
+        np.int64,
+    )
+    group_ends = np.cumsum(front.num_rows)
+    first = row = num_bytes = 0
 
     def taken() -> tuple[pa.Table | None, pa.Int64Array]:
         table = pa.Table.from_batches(batches).unify_dictionaries() if columns else None
-        return table, pa.array(np.concatenate(averages))
+        groups = np.searchsorted(group_ends, np.arange(first, row), side="right")
+        return table, pa.array(average_of_group[groups])
 
-    for group, in_group in enumerate(front.num_rows):
-        average = front.unpacked_bytes(group, image) // max(1, in_group)
-        for batch in _batches(front, group, columns, in_group):
-            if isinstance(batch, pa.RecordBatch):
-                for name, written in columns.items():
-                    with _naming(key, row, name, written):
-                        check_texts(batch.column(written), limits)
-                batches.append(batch)
-                num_bytes += bytes_of(batch)
-            count = batch if isinstance(batch, int) else batch.num_rows
-            averages.append(np.full(count, average, np.int64))
-            num_rows, row = num_rows + count, row + count
-            if num_rows >= ROWS_AT_ONCE or num_bytes >= BYTES_AT_ONCE:
-                yield taken()
-                batches, averages, num_rows, num_bytes = [], [], 0, 0
-    if num_rows:
+    for batch in _batches(front, columns):
+        if isinstance(batch, pa.RecordBatch):
+            for name, written in columns.items():
+                with _naming(key, row, name, written):
+                    check_texts(batch.column(written), limits)
+            batches.append(batch)
+            num_bytes += bytes_of(batch)
+        row += batch if isinstance(batch, int) else batch.num_rows
+        if row - first >= ROWS_AT_ONCE or num_bytes >= BYTES_AT_ONCE:
+            yield taken()
+            batches, first, num_bytes = [], row, 0
+    if row > first:
         yield taken()
 
 
-def _batches(
-    front: ParquetFront, group: int, columns: dict[str, str], num_rows: int
-) -> Iterator[pa.RecordBatch | int]:
+def _batches(front: ParquetFront, columns: dict[str, str]) -> Iterator[pa.RecordBatch | int]:
     """Yield the columns, some rows at a time; if there are no columns, only numbers of rows."""
-    if not columns:
-        for start in range(0, num_rows, ROWS_AT_ONCE):
-            yield min(ROWS_AT_ONCE, num_rows - start)
+    if columns:
+        yield from front.batches(list(columns.values()))
         return
-    _, batches = front.open_group(group, list(columns.values()))
-    yield from batches
+    num_rows = sum(front.num_rows)
+    for start in range(0, num_rows, ROWS_AT_ONCE):
+        yield min(ROWS_AT_ONCE, num_rows - start)
 
 
 _EXPECTED: Final = {

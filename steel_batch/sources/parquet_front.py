@@ -104,7 +104,7 @@ class Held(Seekable):
 
 @dataclass(slots=True)
 class Room:
-    """The memory that the pages of some columns of a row group need."""
+    """The memory that the pages of some columns of row groups need."""
 
     packed_bytes: int = 0
     """As they are stored."""
@@ -114,6 +114,13 @@ class Room:
     """Decompressed size of the largest page: no value is longer than its page or its dictionary."""
     most_bytes: int = 0
     """Upper bound of the size of all values together."""
+
+    def add(self, other: Room) -> None:
+        """Count the pages of another row group, too."""
+        self.packed_bytes += other.packed_bytes
+        self.page_bytes += other.page_bytes
+        self.largest_bytes = max(self.largest_bytes, other.largest_bytes)
+        self.most_bytes += other.most_bytes
 
 
 class ParquetFront:
@@ -168,13 +175,42 @@ class ParquetFront:
         if not self.num_rows[group]:  # its footer need not say where its pages are
             return Room(), iter(())
         room = self._room(group, columns)
+        return room, self._decoded([group], columns, room)
+
+    def batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield all rows of some columns in file order; small row groups are decoded together.
+
+        Dictionaries have indices of 32 bits, so that those of several batches can be joined.
+
+        Raises:
+            TooMuchError: A row group exceeds the limits.
+        """
+        fields = [field for field in self.file.schema_arrow if field.name in columns]
+        most_rows = 1 if any(_nests_dictionary(field.type) for field in fields) else BATCH_ROWS
+        groups: list[int] = []
+        room, num_rows = Room(), 0
+        for group, in_group in enumerate(self.num_rows):
+            if in_group:
+                room.add(self._room(group, columns))
+                groups.append(group)
+                num_rows += in_group
+            is_enough = num_rows >= most_rows or room.most_bytes > FREE_BYTES
+            if groups and (is_enough or group == len(self.num_rows) - 1):
+                yield from map(_joinable, self._decoded(groups, columns, room))
+                self._held.forget()
+                groups, room, num_rows = [], Room(), 0
+
+    def _decoded(
+        self, groups: Sequence[int], columns: Sequence[str], room: Room
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of some row groups whose pages need `room`, divided into batches."""
         rows = BATCH_ROWS
         if room.most_bytes > FREE_BYTES:
             rows = max(1, min(rows, FREE_BYTES // max(1, room.largest_bytes)))
-        batches = self.file.iter_batches(
-            rows, row_groups=[group], columns=list(columns), use_threads=False
+        batches: Iterator[pa.RecordBatch] = self.file.iter_batches(
+            rows, row_groups=list(groups), columns=list(columns), use_threads=False
         )
-        return room, batches
+        return batches
 
     def reserve(self, groups: Sequence[int], column: str, most_bytes: int) -> bool:
         """Let a column of some row groups lie in one buffer, which are opened next.
@@ -317,6 +353,23 @@ def _is_stored(leaf: dict[int, Any], column: str) -> bool:
     """Whether a column itself holds bytes, neither compressed nor in a dictionary."""
     is_plain = (leaf.get(1), leaf.get(4)) == (_BYTE_ARRAY, _UNCOMPRESSED)
     return is_plain and leaf.get(3) == [column.encode()] and int(leaf.get(11, 0)) <= 0
+
+
+def _joinable(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose dictionaries have room for the values of others."""
+    columns = [
+        column.cast(pa.dictionary(pa.int32(), column.type.value_type, column.type.ordered))
+        if pa.types.is_dictionary(column.type)
+        else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _nests_dictionary(kind: pa.DataType) -> bool:
+    """Whether a type has a dictionary inside, which Arrow reads of one row group only."""
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    return any(pa.types.is_dictionary(found) or _nests_dictionary(found) for found in inner)
 
 
 @functools.lru_cache(maxsize=1)
