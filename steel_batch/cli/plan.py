@@ -11,6 +11,7 @@ import click
 from steel_batch.cli.grouped import GroupedCommand
 from steel_batch.cli.output import (
     configure_logging,
+    console,
     counted,
     others,
     output_option,
@@ -18,6 +19,7 @@ from steel_batch.cli.output import (
     say,
     size_of,
 )
+from steel_batch.cli.progress import describe
 from steel_batch.cli.score_options import lake_options, limit_option
 from steel_batch.cli.settings import setting
 from steel_batch.cli.values import DATE_OR_ALL
@@ -56,8 +58,15 @@ def plan(output: str, **options: Any) -> None:
 
 
 def _show(scope: Scope, date: str, output: str, *, rescored: bool) -> None:
-    with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
-        planned = plan_date(scope.at(date), Path(scratch) / "plan.parquet")
+    with (
+        tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch,
+        console.status(f"{date}: planning") as status,
+    ):
+        planned = plan_date(
+            scope.at(date),
+            Path(scratch) / "plan.parquet",
+            observe=lambda progress: status.update(f"{date}: {describe(progress)}"),
+        )
     info = planned.info
     if output == "json":
         print_json(

@@ -19,6 +19,7 @@ from steel_batch import __version__, layout
 from steel_batch.errors import LockHeldError
 from steel_batch.pipeline.prepare import Planned, plan_date
 from steel_batch.pipeline.scope import DateScope
+from steel_batch.runs.events import Observer
 from steel_batch.runs.plan import Plan, ShardRange, check_settings
 from steel_batch.runs.record import RunRecord, put_record, read_run
 from steel_batch.tables.commit import check_replaceable
@@ -77,7 +78,7 @@ def unfinished_run(scope: DateScope, found: Found) -> RunRecord | None:
 
 
 def begin_run(
-    scope: DateScope, found: Found, check_lock: Callable[[], None]
+    scope: DateScope, found: Found, check_lock: Callable[[], None], observe: Observer
 ) -> tuple[Planned, Begun | None]:
     """Plan a new run and store it.
 
@@ -85,6 +86,7 @@ def begin_run(
         scope: The date.
         found: What the store has of it. A commit after that look makes the plan stale.
         check_lock: Called before anything is stored; raises if the lock was lost.
+        observe: Called with the number of images listed so far.
 
     Returns:
         What was planned, and the run; None if there is nothing new to score.
@@ -99,7 +101,7 @@ def begin_run(
     files_digest = digest_files(files)
     with tempfile.TemporaryDirectory(prefix="steel-batch-") as scratch:
         path = Path(scratch) / "plan.parquet"
-        planned = plan_date(scope, path, files)
+        planned = plan_date(scope, path, files, observe=observe)
         info = planned.info
         if info.num_images == 0:
             return planned, None

@@ -47,7 +47,7 @@ def open_date(scope: DateScope, observe: Observer) -> Iterator[DateState]:
         if record is None:
             observe(Progress(step="planning"))
             with stopwatch.timed("plan"):
-                planned, begun = begin_run(scope, found, lease.check)
+                planned, begun = begin_run(scope, found, lease.check, observe)
             if begun is None:
                 result = nothing_new(
                     scope,

@@ -14,6 +14,7 @@ from pathlib import Path
 from steel_batch import layout
 from steel_batch.errors import ConfigError
 from steel_batch.pipeline.scope import DateScope
+from steel_batch.runs.events import Observer, Progress
 from steel_batch.runs.other_keys import ROWS
 from steel_batch.runs.plan import PlanInfo
 from steel_batch.runs.planning import build_plan
@@ -33,13 +34,20 @@ class Planned:
     example_left_out: str | None
 
 
-def plan_date(scope: DateScope, path: Path, files: DateFiles | None = None) -> Planned:
+def plan_date(
+    scope: DateScope,
+    path: Path,
+    files: DateFiles | None = None,
+    *,
+    observe: Observer = lambda _: None,
+) -> Planned:
     """List a date's images and write the plan of those without a row to a local file.
 
     Args:
         scope: The date.
         path: The file.
         files: The committed files of the engine and date, if the caller has looked at the tables.
+        observe: Called with the number of images listed so far.
 
     Raises:
         ConfigError: There are no images of that date; or an image in whose key the pattern
@@ -50,7 +58,13 @@ def plan_date(scope: DateScope, path: Path, files: DateFiles | None = None) -> P
     if files is None:
         files = files_of_date(store, scope.engine_name, date)
     images = scope.source.select(date)
-    dated = ImagesByDate(images, config.images, config.key_pattern, date)
+    dated = ImagesByDate(
+        images,
+        config.images,
+        config.key_pattern,
+        date,
+        note=lambda num_listed: observe(Progress(step="planning", num_done=num_listed)),
+    )
     info = build_plan(
         dated,
         scope.settings,

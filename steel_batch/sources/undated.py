@@ -7,7 +7,7 @@ one day, and a mistake that no table shows if it holds several.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -39,6 +39,8 @@ class ImagesByDate:
     key_pattern: str | None
     date: str
     """YYYY-MM-DD; the date that the images count as."""
+    note: Callable[[int], None] = lambda _: None
+    """Called with the number of images so far, now and then."""
     num_images: int = 0
     num_undated: int = 0
     """How many of them state no date."""
@@ -57,6 +59,7 @@ class ImagesByDate:
         is_place_wrong = bool(of_place) and self.date not in of_place
         for batch in ref_batches(self.images, IMAGES):
             self.num_images += batch.num_rows
+            self.note(self.num_images)
             undated = batch.filter(batch["date"].is_null())
             is_named = pc.match_substring_regex(undated["image_key"], _MAY_NAME)
             suspects = undated if is_place_wrong else undated.filter(is_named)

@@ -14,7 +14,7 @@ from steel_batch.lake.lock import Lease
 from steel_batch.pipeline.open_date import open_date
 from steel_batch.pipeline.scope import DateScope
 from steel_batch.pipeline.states import DateState, NothingNew, ToCommit, ToScore
-from steel_batch.runs.events import AttemptEnd, last_end, read_events
+from steel_batch.runs.events import AttemptEnd, Progress, last_end, read_events
 from steel_batch.runs.record import RunRecord, read_run
 from tests.conftest import committed_rows, fill_lake, scope_of, score_config
 from tests.made_up_run import merge, score_shards
@@ -86,3 +86,13 @@ def test_a_date_is_locked_while_it_is_open_and_free_after(scope: DateScope) -> N
         raise ZeroDivisionError
     with Lease(scope.store, name, what="the date"):
         pass
+
+
+def test_planning_reports_how_many_images_it_has_listed(scope: DateScope) -> None:
+    seen: list[Progress] = []
+    with open_date(scope, seen.append):
+        pass
+    assert {progress.step for progress in seen} == {"planning"}
+    listed = [progress.num_done for progress in seen]
+    assert listed == sorted(listed)
+    assert (listed[0], listed[-1]) == (0, NUM_IMAGES)
