@@ -19,6 +19,7 @@ from ray.data import ActorPoolStrategy, DataContext, ExecutionResources, TaskPoo
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from steel_batch import interrupt
+from steel_batch.cluster.block_stats import ForgetBlockStats
 from steel_batch.cluster.dispatcher import PATIENCE_SECONDS, Dispatcher, StartupStatus, Work
 from steel_batch.cluster.node_watch import NodeWatch
 from steel_batch.cluster.notices import keep_traces_off_the_terminal, notices_of_work
@@ -230,9 +231,8 @@ def _configure_data(memory_bytes: int) -> None:
     # Ray Data sends this to each task, whose process would load the detectors, 0.06 s of CPU; they
     # would only write to the log that is off.
     context.issue_detectors_config = SimpleNamespace(detectors=[])
-    callbacks = getattr(context, "custom_execution_callback_classes", None)
-    if callbacks is not None and StopWhenAsked not in callbacks:  # older Ray: at the next block
-        callbacks.append(StopWhenAsked)
+    callbacks = context.custom_execution_callback_classes
+    callbacks += [found for found in (StopWhenAsked, ForgetBlockStats) if found not in callbacks]
     for name in ("ray.data", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     keep_traces_off_the_terminal()
