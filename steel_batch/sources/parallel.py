@@ -14,7 +14,6 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 POLL_SECONDS = 0.2
-QUEUE_LENGTH = 10_000
 CHUNK = 100
 """Results passed between threads at a time: one by one, passing costs more than most of them."""
 
@@ -39,7 +38,8 @@ def expand_parallel(
         BaseException: The first exception of `items` or `expand`; the other threads are stopped.
         Interrupted: A signal asked to stop.
     """
-    found: queue.Queue[list[Result] | BaseException | None] = queue.Queue(QUEUE_LENGTH // CHUNK)
+    # One chunk of each thread waits to be taken: more would only take memory.
+    found: queue.Queue[list[Result] | BaseException | None] = queue.Queue(num_threads)
     stop = threading.Event()
     taking = threading.Lock()
 

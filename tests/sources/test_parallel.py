@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from steel_batch.sources.parallel import QUEUE_LENGTH, expand_parallel
+from steel_batch.sources.parallel import CHUNK, expand_parallel
 
 
 def test_everything_arrives_once() -> None:
@@ -44,7 +45,7 @@ def test_a_reader_that_stops_closes_what_it_read_from() -> None:
     def expand(n: int) -> Iterator[int]:
         both_began.wait()
         try:
-            yield from [n] * 2 * QUEUE_LENGTH
+            yield from [n] * 10 * CHUNK
         finally:
             closed.append("expand")
 
@@ -54,3 +55,21 @@ def test_a_reader_that_stops_closes_what_it_read_from() -> None:
     stream.close()  # type: ignore[attr-defined]
     assert set(threading.enumerate()) <= before
     assert sorted(closed) == ["expand", "expand", "items"]
+
+
+def test_few_chunks_wait_to_be_taken() -> None:
+    made = []
+
+    def expand(n: int) -> Iterator[int]:
+        for _ in range(50):
+            made.append(n)
+            yield n
+
+    stream = expand_parallel(iter(range(4)), expand, num_threads=4, chunk=1)
+    num_taken = 0
+    for _ in stream:
+        num_taken += 1
+        time.sleep(0.001)
+        # Each thread has one in its hands and one waits; one of each may just be on its way.
+        assert len(made) - num_taken <= 3 * 4
+    assert num_taken == 200
