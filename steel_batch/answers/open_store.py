@@ -21,6 +21,7 @@ from steel_batch.answers.store_views import CLASS_NAMES, StoreViews
 from steel_batch.database import connect, interruptible
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.tables.query import confine, is_unreadable
 
 _WORD: Final = re.compile(r"\w+")
@@ -94,6 +95,10 @@ class OpenStore:
     def url(self) -> str:
         """Where the store lies."""
         return self._store.url
+
+    def command(self, *words: str) -> str:
+        """A command on the store, for a message; see `lake.commands.command`."""
+        return command(self._store, *words)
 
     @property
     def moment(self) -> Moment | None:
@@ -205,5 +210,5 @@ class OpenStore:
                 ) from error
             raise LakeError(
                 f"a committed file cannot be read: {paragraph_of(error)}. To list all such files: "
-                f"`steel-batch verify --store {self._store.url}`. Restore them from a backup."
+                f"{self.command('verify')}. Restore them from a backup."
             ) from error

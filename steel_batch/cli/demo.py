@@ -72,7 +72,7 @@ def demo(out: Path, num_images: int) -> None:
             images=lake.url, key_pattern=PATTERN, date=DATE, store=store.url, shard_images=16
         )
         (result,) = score(config, observe)
-    show_result(result)
+    show_result(result, store)
     console.print(f"\n{QUESTION}\n", style="dim")
     show_table(run_query(store, QUESTION))
     worst = run_query(store, WORST).to_pylist()

@@ -24,6 +24,7 @@ from steel_batch.cli.score_options import date_option, run_options
 from steel_batch.cli.values import DATE
 from steel_batch.errors import IMAGE_CODES, ConfigError
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.runs.receipt import quarantined_images
 from steel_batch.runs.record import read_run
 from steel_batch.tables.query import run_query
@@ -102,7 +103,7 @@ def _say_if_not_scored(store: Lake, date: str) -> None:
     if not run_query(store, " UNION ALL ".join(parts)).num_rows:
         say(
             f"no row of {date} is committed in {store.url}: nothing was scored yet, or a run did "
-            "not end. `steel-batch runs list` lists the runs."
+            f"not end. {command(store, 'runs', 'list')} lists the runs."
         )
 
 
@@ -111,7 +112,8 @@ def _set_aside(store: Lake, run_id: str, date: str | None, code: str | None) -> 
     engine, its_date, _ = layout.split_run_id(run_id)
     if read_run(store, run_id).record is None:
         raise ConfigError(
-            f"there is no run {run_id} in {store.url}. `steel-batch runs list` lists the runs."
+            f"there is no run {run_id} in {store.url}. {command(store, 'runs', 'list')} lists the "
+            "runs."
         )
     if date not in (None, its_date):
         raise ConfigError(f"run {run_id} is of {its_date}, not of --date {date}: remove --date.")

@@ -24,6 +24,7 @@ from steel_batch.cli.output import (
 )
 from steel_batch.cli.values import DATES
 from steel_batch.errors import ConfigError, LakeError
+from steel_batch.lake.commands import command
 from steel_batch.runs.alerts import read_alerts
 from steel_batch.runs.ending import Ending, ending_of, first_sentence, try_endings
 from steel_batch.runs.events import read_events
@@ -114,7 +115,8 @@ def show(run_id: str, store: str, endpoint_url: str | None, output: str) -> None
     run = read_run(lake, run_id, is_newest=run_id in runs_of(lake, engine, date)[-1:])
     if run.record is None:
         raise ConfigError(
-            f"there is no run {run_id} in {lake.url}. `steel-batch runs list` lists the runs."
+            f"there is no run {run_id} in {lake.url}. {command(lake, 'runs', 'list')} lists the "
+            "runs."
         )
     events = list(read_events(lake, run_id))
     end, alerts = ending_of(lake, run), read_alerts(lake, run_id)

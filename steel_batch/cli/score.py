@@ -30,6 +30,8 @@ from steel_batch.cli.score_options import (
 )
 from steel_batch.config import ScoreConfig
 from steel_batch.errors import SteelBatchError
+from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.runs.record import RunResult
 
 EXAMPLE: Final = """\
@@ -80,7 +82,8 @@ def score_and_show(
             if output == "json":
                 print_json(result.to_json())
             else:
-                show_result(result, rescored=config.rescore_changed)
+                store = Lake(config.store, endpoint_url=config.endpoint_url)
+                show_result(result, store, rescored=config.rescore_changed)
             afterwards.run(config, result)
 
 
@@ -94,11 +97,12 @@ def _failure_told(config: ScoreConfig, afterwards: Any) -> Iterator[None]:
         raise
 
 
-def show_result(result: RunResult, *, rescored: bool = False) -> None:
+def show_result(result: RunResult, store: Lake, *, rescored: bool = False) -> None:
     """Show a person how a run ended.
 
     Args:
         result: The run's result.
+        store: Where its rows are.
         rescored: Whether changed images were scored again.
     """
     notes = left_alone(result, rescored=rescored)
@@ -108,9 +112,6 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
             f"images already have a row or a quarantine entry.{notes}"
         )
         return
-    quarantined = f"{result.num_quarantined:,} quarantined"
-    if result.num_quarantined:
-        quarantined += " (for the reasons: `steel-batch quarantine list`)"
     late = (
         f"; {result.num_committed_before:,} already had a row or a quarantine entry"
         if result.num_committed_before
@@ -130,7 +131,8 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
         )
     say(
         f"{result.date}: {scored} in {duration(result.seconds)} ({rate}start-up "
-        f"{duration(result.startup_seconds)}), {quarantined}{late}.{resumed}{retried}{notes}"
+        f"{duration(result.startup_seconds)}), {result.num_quarantined:,} quarantined{late}."
+        f"{resumed}{retried}{notes}"
     )
     table = Table("class", "name", "images", "share", box=None, pad_edge=False)
     for column in table.columns[2:]:
@@ -143,6 +145,9 @@ def show_result(result: RunResult, *, rescored: bool = False) -> None:
     console.print(table)
     console.print(f"run {result.run_id}, table version {result.table_version}")
     console.print(f"{result.predictions}", soft_wrap=True)
+    if result.num_quarantined:
+        listing = command(store, "quarantine", "list", "--run", result.run_id)
+        console.print(f"why images were quarantined: {listing}", soft_wrap=True)
 
 
 def left_alone(result: RunResult, *, rescored: bool) -> str:

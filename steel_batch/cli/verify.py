@@ -21,6 +21,7 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.values import DATE
+from steel_batch.lake.commands import command
 from steel_batch.lake.probe import writable
 from steel_batch.tables.gc import collect, find_garbage
 from steel_batch.tables.verify import verify as verify_store
@@ -67,7 +68,7 @@ def verify(
             f"note: the log has column bounds for some columns only, in "
             f"{counted(checked.num_hiding, 'file')} of builds before December 2026. deltalake "
             "returns too few rows for filters on other columns. Fix: "
-            f"`steel-batch upgrade --store {lake.url}`."
+            f"{command(lake, 'upgrade')}."
         )
     if problems:
         raise click.exceptions.Exit(1)

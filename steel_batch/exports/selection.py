@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import calendar
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -81,8 +80,8 @@ class Picked:
             self._refuse_unknown_engine(selection.engine)
             raise ConfigError(
                 "no image matches: check --date, --engine, --where and --query. To list the dates "
-                "and engines that have rows: `steel-batch query --store "
-                f'{shlex.quote(store.url)} "FROM current"`.'
+                "and engines that have rows: "
+                f"{store.command('query', 'FROM current')}."
             )
         self.classes = self._classes(engines)
         self._refuse_same_names()

@@ -15,6 +15,7 @@ from types import TracebackType
 
 from steel_batch import interrupt
 from steel_batch.errors import TooManyBadImagesError
+from steel_batch.lake.commands import command
 from steel_batch.lake.lock import Lease
 from steel_batch.pipeline.scope import DateScope
 from steel_batch.pipeline.tally import KeySet, Tally
@@ -168,12 +169,12 @@ class Attempt:
         if num_bad <= config.max_bad * num_new:
             return
         reasons = ", ".join(f"{code} ({n})" for code, n in tally.bad_codes.most_common())
+        listing = command(self.scope.store, "quarantine", "list", "--run", record.run_id)
         raise TooManyBadImagesError(
             f"{num_bad} of {num_new} {what} cannot be scored, which exceeds --max-bad "
             f"{config.max_bad:g}: {reasons}; for example {tally.bad_example.rstrip('.')}. To list "
-            f"them: `steel-batch quarantine list --run {record.run_id} --store "
-            f"{self.scope.store.url}`. The run has committed nothing; its results are kept. To "
-            "commit the other images, run the same command with a greater --max-bad. To score all "
+            f"them: {listing}. The run has committed nothing; its results are kept. To commit the "
+            "other images, run the same command with a greater --max-bad. To score all "
             "images, repair them and run the same command with --fresh."
         )
 

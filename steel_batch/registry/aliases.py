@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import getpass
 import os
-import shlex
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.errors import CommitConflictError, EngineError
 from steel_batch.lake import Lake, series
+from steel_batch.lake.commands import command
 from steel_batch.lake.documents import record_of
 from steel_batch.lake.format_version import FileFormat
 from steel_batch.registry.signatures import check_signature, sign
@@ -160,7 +160,7 @@ def move(
         raise CommitConflictError(
             f"{model}@{alias} was just moved to {now.version if now else 'another version'} by "
             f"{now.by if now else 'somebody else'}; nothing was changed. Check it with "
-            f"`steel-batch engines show {model}@{alias} --store {shlex.quote(store.url)}`, and run "
+            f"{command(store, 'engines', 'show', f'{model}@{alias}')}, and run "
             "the command again if it is still right."
         )
     return entry

@@ -15,6 +15,7 @@ from typing import Final
 from steel_batch import layout
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.registry import aliases
 from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
@@ -131,7 +132,7 @@ def promote(
         raise ConfigError(
             f"{card.name} is not promoted; {name} still points to {previous}: "
             f'{"; ".join(refusals)}. To promote it anyway, give --force --why "…". Compare the '
-            f"two with `engines diff {previous} {card.name} --store {store.url}`."
+            f"two with {command(store, 'engines', 'diff', str(previous), card.name)}."
         )
     entry = aliases.move(
         store,
@@ -190,7 +191,7 @@ def rollback(store: Lake, spec: str, *, why: str = "") -> Move:
     if version is None:
         raise ConfigError(
             f"{spec} points to {left}, and there is no earlier version to go back to; see its "
-            f"history with `engines show {spec} --store {store.url}`. Promote another version."
+            f"history with {command(store, 'engines', 'show', spec)}. Promote another version."
         )
     engine = _registered(store, layout.engine_name(model, version))
     _check_files(engine)
@@ -262,7 +263,8 @@ def _registered(store: Lake, spec: str) -> Engine:
     if not is_of_store or engine.folder != layout.version_dir(card.model, card.version):
         raise ConfigError(
             f"{spec} is {card.name} in {engine.home.uri(engine.folder)}, but an alias points to a "
-            f"version of the registry in {store.url}; list them with `engines list`."
+            f"version of the registry in {store.url}; list them with "
+            f"{command(store, 'engines', 'list')}."
         )
     return engine
 

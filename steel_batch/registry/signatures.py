@@ -21,6 +21,7 @@ from typing import Final
 from steel_batch import layout
 from steel_batch.errors import ConfigError, EngineError, MissingObjectError
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.lake.format_version import FileFormat
 
 KEY_VARIABLE: Final = "STEEL_BATCH_SIGNING_KEY"
@@ -120,7 +121,10 @@ def sign_model(store: Lake, model: str) -> list[str]:
     items = store.list_objects(f"registry/{model}/")
     keys = sorted(item.key for item in items if item.key.endswith(".json"))
     if not keys:
-        raise ConfigError(f"there is no model {model!r} in {store.url}; `engines list` shows them.")
+        raise ConfigError(
+            f"there is no model {model!r} in {store.url}; {command(store, 'engines', 'list')} "
+            "shows them."
+        )
     for key in keys:
         sign(store, key, store.read(key))
     return keys

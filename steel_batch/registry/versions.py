@@ -24,6 +24,7 @@ from steel_batch.errors import (
     MissingObjectError,
 )
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.registry import aliases
 from steel_batch.registry.card import Card
 from steel_batch.registry.self_contained import check_self_contained
@@ -201,8 +202,8 @@ def resolve_alias(store: Lake, model: str, alias: str, *, require_signed: bool =
 def unknown_alias(store: Lake, model: str, alias: str) -> ConfigError:
     """The error for an alias without entries."""
     return ConfigError(
-        f"there is no alias {model}@{alias} in {store.url}; list the aliases with `engines list`, "
-        "or create this one with `engines promote`."
+        f"there is no alias {model}@{alias} in {store.url}; list the aliases with "
+        f"{command(store, 'engines', 'list')}, or create this one with `engines promote`."
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -164,7 +163,7 @@ def _current(store: OpenStore, date: str) -> tuple[str, str]:
 
 
 def _lists_rows(store: OpenStore) -> str:
-    return f'`steel-batch query --store {shlex.quote(store.url)} "FROM current"` lists'
+    return f"{store.command('query', 'FROM current')} lists"
 
 
 def _rows(store: OpenStore, sql: str) -> list[dict[str, Any]]:

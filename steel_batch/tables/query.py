@@ -23,6 +23,7 @@ from steel_batch import layout
 from steel_batch.database import connect, interruptible
 from steel_batch.errors import ConfigError, LakeError, paragraph_of
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.tables.committed import read_file
 from steel_batch.tables.evolution import missing_columns
 from steel_batch.tables.folder_dataset import FORMAT, FolderDataset, fragments_of
@@ -68,8 +69,8 @@ def run_query(store: Lake, sql: str) -> pa.Table:
     except duckdb.Error as error:
         if is_unreadable(error):
             raise LakeError(
-                f"a committed file cannot be read: {paragraph_of(error)}. `steel-batch verify "
-                f"--store {store.url}` lists every such file; restore them from a backup."
+                f"a committed file cannot be read: {paragraph_of(error)}. "
+                f"{command(store, 'verify')} lists every such file; restore them from a backup."
             ) from error
         raise ConfigError(f"the query cannot be answered: {error}") from error
     finally:

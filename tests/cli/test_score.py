@@ -39,15 +39,20 @@ def test_progress_in_a_log_is_a_line_a_step_and_one_now_and_then(
 def test_how_a_run_ended_is_a_line_a_table_and_where_its_rows_are(
     capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    result = commit_run(Lake(str(tmp_path)), image_keys(8), bad=image_keys(1))
-    show_result(result)
-    ended, *table, run_line, glob = capfd.readouterr().err.splitlines()
+    store = Lake(str(tmp_path / "my store"))
+    result = commit_run(store, image_keys(8), bad=image_keys(1))
+    show_result(result, store)
+    ended, *table, run_line, glob, why = capfd.readouterr().err.splitlines()
     assert ended == (
         f"{DATE}: 7 images scored with {result.engine} in 1 s (1.0 images/s; start-up 0 s), "
-        "1 quarantined (for the reasons: `steel-batch quarantine list`)."
+        "1 quarantined."
     )
     assert [row.split()[0] for row in table] == ["class", "1", "2", "3", "4"]
     assert (run_line, glob) == (f"run {result.run_id}, table version 1", result.predictions)
+    assert why == (
+        "why images were quarantined: `steel-batch quarantine list --run "
+        f"{result.run_id} --store '{store.url}'`"
+    )
 
 
 RESULT = {

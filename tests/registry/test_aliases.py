@@ -7,6 +7,7 @@ import pytest
 
 from steel_batch.errors import CommitConflictError
 from steel_batch.lake import Lake
+from steel_batch.lake.commands import command
 from steel_batch.registry import aliases
 from steel_batch.registry.aliases import AliasEntry
 
@@ -58,8 +59,7 @@ def test_of_many_that_move_an_alias_at_once_one_does(lake: Lake) -> None:
         CommitConflictError, match=f"steel@production was just moved to {winners[0]} by"
     ) as lost:
         aliases.move(lake, "steel", "production", seen, version="j", action="promote")
-    check = f"`steel-batch engines show steel@production --store {lake.url}`"
-    assert check in str(lost.value)
+    assert command(lake, "engines", "show", "steel@production") in str(lost.value)
 
 
 @pytest.mark.parametrize(

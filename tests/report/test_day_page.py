@@ -160,12 +160,12 @@ def test_images_that_are_gone_leave_a_sentence_and_no_error(
     [
         (
             ("--date", "2026-11-30"),
-            "no engine has rows of 2026-11-30. `steel-batch query --store /",
+            "no engine has rows of 2026-11-30. `steel-batch query 'FROM current' --store /",
         ),
         (("--date", "2026-11-31"), "2026-11-31"),
         (
             ("--date", DATE, "--engine", "no-0123456789ab"),
-            f"has no rows of {DATE}. `steel-batch query --store /",
+            f"has no rows of {DATE}. `steel-batch query 'FROM current' --store /",
         ),
         (("--date", DATE, "--against", DATE), "is the date itself"),
         (("--date", DATE, "--against", "2026-01-01"), "has no rows of 2026-01-01"),
