@@ -53,7 +53,10 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
 @pytest.mark.parametrize(
     ("selection", "expected"),
     [
-        ({"date": "2031"}, r"no image matches: .* query 'FROM current' --store \S+( --endpoint-url \S+)?`\."),
+        (
+            {"date": "2031"},
+            r"no image matches: .* query 'FROM current' --store \S+( --endpoint-url \S+)?`\.",
+        ),
         ({"engine": "it's"}, "engine it's has no rows in this store: expected one of: made-"),
         ({"where": " "}, "--where is empty"),
         ({"where": "nonsense > 1"}, "nonsense"),
