@@ -4,6 +4,7 @@ A part is as many rows as are sorted in memory. It is written in blocks, each co
 sorted keys resemble their neighbours, so that little is on disk. To merge, the blocks of all parts
 are read in the order of their first rows; rows up to the first one of the next block are complete.
 Merging needs a block of each part in memory, so many parts are merged into one before more follow.
+A part is sorted and written in a thread, while the rows of the next one are added.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import bisect
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -82,6 +84,8 @@ class ExternalSort:
         self._larger: list[list[_Sorted]] = []
         self._file = PackedFile("zstd")
         self._held = contextlib.ExitStack()
+        self._writer = ThreadPoolExecutor(1, "sort")
+        self._writing: Future[None] | None = None
 
     def __enter__(self) -> ExternalSort:
         """Nothing is opened yet."""
@@ -89,6 +93,7 @@ class ExternalSort:
 
     def __exit__(self, *_: object) -> None:
         """Delete the temporary files."""
+        self._writer.shutdown()
         self._file.close()
         self._held.close()
 
@@ -99,21 +104,27 @@ class ExternalSort:
         self._pending.append(batch)
         self._pending_bytes += batch.nbytes
         if self._pending_bytes >= self._part_bytes:
-            self._write_part()
+            self._write_pending()
 
     def rows(self) -> Iterator[pa.RecordBatch]:
         """Yield all rows in order; call it once, after everything is added."""
-        if not self._parts and not self._larger:
-            batch, order = self._take_pending()
+        if self._writing is None:
+            batch, order = self._sorted(self._pending)
             yield from taken(batch, order, BATCH_ROWS)
             return
         if self._pending:
-            self._write_part()
+            self._write_pending()
+        self._writing.result()
         yield from self._merged([*self._larger, *self._parts])
 
-    def _take_pending(self) -> tuple[pa.RecordBatch, pa.Array]:
-        batch = pa.concat_batches(self._pending or [empty(self._fields)])
+    def _write_pending(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+        self._writing = self._writer.submit(self._write_part, self._pending)
         self._pending, self._pending_bytes = [], 0
+
+    def _sorted(self, batches: list[pa.RecordBatch]) -> tuple[pa.RecordBatch, pa.Array]:
+        batch = pa.concat_batches(batches or [empty(self._fields)])
         return batch, self._order(batch)
 
     def _order(self, batch: pa.RecordBatch) -> pa.Array:
@@ -141,8 +152,8 @@ class ExternalSort:
             range(len(order)), last, key=lambda i: self._place(batch, order[i].as_py())
         )
 
-    def _write_part(self) -> None:
-        batch, order = self._take_pending()
+    def _write_part(self, batches: list[pa.RecordBatch]) -> None:
+        batch, order = self._sorted(batches)
         num_rows = max(1, batch.num_rows * self._block_bytes // max(1, batch.nbytes))
         self._parts.append(self._written(taken(batch, order, num_rows), self._file))
         if len(self._parts) == self._most_parts:

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from steel_batch import schema
 from steel_batch.runs.external_sort import ExternalSort
+from steel_batch.sources.parallel import expand_parallel
 
 BATCH_ROWS: Final = 8192
 LISTED: Final = pa.schema([f for f in schema.PLAN if f.name != "shard"])
@@ -46,7 +47,9 @@ def in_order(
     with ExternalSort(fields, ("line", "image_key")) as sort:
         for batch in images:
             sort.add(batch)
-        yield InOrder(_first(map(with_second_keys, sort.rows()), limit), sort.num_rows)
+        ahead = expand_parallel(iter([sort]), ExternalSort.rows, num_threads=1, chunk=1)
+        with contextlib.closing(ahead) as rows:
+            yield InOrder(_first(map(with_second_keys, rows), limit), sort.num_rows)
 
 
 def _first(batches: Iterable[pa.RecordBatch], limit: int | None) -> Iterator[pa.RecordBatch]:

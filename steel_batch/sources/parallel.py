@@ -24,7 +24,7 @@ def expand_parallel(
     *,
     num_threads: int,
     chunk: int = CHUNK,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield the results of `expand` for every item, several items at once, in no particular order.
 
     Args:

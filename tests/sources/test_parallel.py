@@ -52,7 +52,7 @@ def test_a_reader_that_stops_closes_what_it_read_from() -> None:
     before = set(threading.enumerate())
     stream = expand_parallel(items(), expand, num_threads=2)
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     assert set(threading.enumerate()) <= before
     assert sorted(closed) == ["expand", "expand", "items"]
 
