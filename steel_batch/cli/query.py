@@ -27,6 +27,7 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.shell import run_shell
+from steel_batch.cli.values import SQL
 from steel_batch.errors import ConfigError
 from steel_batch.silence import answers
 
@@ -62,7 +63,7 @@ as_of_option = click.option(
 
 
 @click.command(cls=_Explained, epilog=EXAMPLES)
-@click.argument("sql", required=False)
+@click.argument("sql", type=SQL, required=False)
 @store_option
 @endpoint_option
 @click.option(

@@ -9,7 +9,7 @@ import click
 
 from steel_batch.cli.completion import complete_date, complete_engine
 from steel_batch.cli.output import endpoint_option, store_option
-from steel_batch.cli.values import DATES
+from steel_batch.cli.values import DATES, SQL
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,11 +32,13 @@ _OPTIONS = [
     ),
     click.option(
         "--where",
+        type=SQL,
         metavar="CONDITION",
         help="SQL over the columns of predictions, such as \"line = '1' AND has_defect\".",
     ),
     click.option(
         "--query",
+        type=SQL,
         metavar="SQL",
         help="SQL that returns image_key, and date and engine if a key is ambiguous. Selects these "
         "images, in this order.",

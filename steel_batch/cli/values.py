@@ -84,6 +84,14 @@ def _date_or_all(text: str) -> str:
     return text if text == ALL_DATES else check_date(text)
 
 
+def _sql(text: str) -> str:
+    """SQL as it was written, also where the locale is of ASCII and arguments are not."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8")
+    except UnicodeError:
+        raise ConfigError(f"{text!r} is not UTF-8, which SQL is read as.") from None
+
+
 DATE: Final = Checked("date", check_date)
 DATE_OR_ALL: Final = Checked(
     "date",
@@ -96,3 +104,4 @@ PLACE: Final = Checked("url", check_url)
 """A folder or s3:// prefix. Empty text is refused: an unset variable is not the current folder."""
 ENDPOINT: Final = Checked("url", check_endpoint)
 SIZE: Final = Checked("bytes", parse_bytes)
+SQL: Final = Checked("sql", _sql)

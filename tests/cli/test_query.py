@@ -158,6 +158,16 @@ def test_sql_comes_from_a_file_or_from_standard_input(
     )
 
 
+def test_sql_is_utf_8_whatever_the_locale_is(steel_batch: Command, committed: Path) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": "."}
+    done = subprocess.run(
+        [sys.executable, "-m", "steel_batch.cli", "query", "--store", committed, "SELECT 'ä' AS x"],
+        env=plain, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, [b"x", rb"\xe4"], b"")
+    assert "is not UTF-8" in refused(steel_batch("query", "--store", committed, "SELECT '\udcff'"))
+
+
 def test_as_of_and_pixel_sizes_are_taken(steel_batch: Command, committed: Path) -> None:
     sql = "SELECT count(*) AS n, max(width_mm) AS w FROM predictions"
     flags = ["--store", committed, "--output", "json", "--pixel-mm", "0.5"]
