@@ -24,25 +24,20 @@ IMAGE: Final = "image"
 def image_column(fields: pa.Schema, key: str) -> str:
     """Find the column of a Parquet file that holds compressed images.
 
+    That is the one named `image`; only if none is named so, the only one that can hold images.
+
     Raises:
-        DecodeError: There is none, or there are several without exactly one named `image`.
+        DecodeError: There is none, or there are several, or `image` cannot hold images.
     """
     names = column_names(fields.names, (*DESCRIBING, IMAGE))
-    columns = [
-        (name, field) for name, field in zip(names, fields, strict=True) if name not in DESCRIBING
-    ]
-    for holds in (_holds_bytes, _holds_numbers):
-        found = [(name, field.name) for name, field in columns if holds(field.type)]
-        named = [written for name, written in found if name == IMAGE]
-        if len(named or found) == 1:
-            written = named[0] if named else found[0][1]
-            if fields.names.count(written) == 1:
-                return str(written)
-        if found:
-            break
-    unread = [field for name, field in columns if name == IMAGE]
-    if not found and len(unread) == 1:
-        written, kind = unread[0].name, type_of(unread[0].type)
+    columns = [field for name, field in zip(names, fields, strict=True) if name not in DESCRIBING]
+    named = [field for name, field in zip(names, fields, strict=True) if name == IMAGE]
+    found = [field for field in named or columns if _holds_bytes(field.type)]
+    found = found or [field for field in named or columns if _holds_numbers(field.type)]
+    if len(found) == 1 and fields.names.count(found[0].name) == 1:
+        return str(found[0].name)
+    if len(named) == 1 and not found:
+        written, kind = named[0].name, type_of(named[0].type)
         raise DecodeError(
             f"{key}: its column {written!r} is {kind}, expected binary: each image's "
             "compressed bytes, or records of 'bytes' and 'path'. Write the column so.",
@@ -51,8 +46,8 @@ def image_column(fields: pa.Schema, key: str) -> str:
     shown = ", ".join(f"{field.name!r} ({type_of(field.type)})" for field in list(fields)[:8])
     more = f" and {len(fields) - 8} more" if len(fields) > 8 else ""
     raise DecodeError(
-        f"{key} has {len(found)} binary columns and "
-        f"{f'{len(named)} of them are' if named else 'none'} named 'image'; expected one column "
+        f"{key} has {len(found)} binary columns {'' if named else 'and none '}named 'image'; "
+        "expected one column "
         "with each image's compressed bytes, or with records of 'bytes' and 'path'. Its columns "
         f"are {shown}{more}. Name the column of the images 'image'.",
         code="no_image_column",

@@ -71,9 +71,28 @@ def test_a_parquet_file_without_rows_has_no_images(lake: Lake, dictionary: bool)
     assert found == ["p/full.parquet#00000000"]
 
 
+@pytest.mark.parametrize("other", ["mask", "bytes", "thumbnail"])
+def test_the_column_named_image_is_read_whatever_others_hold(
+    lake: Lake, tmp_path: Path, other: str
+) -> None:
+    numbers = pa.array([list(b"first"), list(b"second")], pa.list_(pa.uint8()))
+    lake.write("p.parquet", parquet_of({"image": numbers, other: [b"x", b"y"]}))
+    _, found = read(source_of(lake, "*.parquet"), tmp_path)
+    assert list(found.values()) == [b"first", b"second"]
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [
+        (
+            parquet_of({"image": ["s3://a/b.jpg"], "mask": [b"a"]}),
+            "its column 'image' is string, expected binary",
+        ),
+        (
+            parquet_of({"image": pa.array([[1]], pa.list_(pa.int32())), "mask": [b"a"]}),
+            "its column 'image' is list<.*int32>, expected binary",
+        ),
+        (parquet_of({"image": [b"a"], "Image": [b"b"]}), "2 binary columns named 'image'"),
         (parquet_of({"name": ["a"]}), "0 binary columns"),
         (parquet_of({"x": [b"a"], "y": [b"b"]}), "2 binary columns and none named 'image'"),
         (parquet_of({"image": [b"a"]})[:-20], r"p\.parquet is damaged, or not a Parquet file"),
