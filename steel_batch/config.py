@@ -8,6 +8,7 @@ say how the work is done, and may change between attempts.
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,6 +137,9 @@ class DecodeSettings:
         return self.decoder == DECODER
 
 
+_KINDS: Final[dict[str, type]] = {"str": str, "int": numbers.Integral, "float": numbers.Real}
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreConfig:
     """One `score` command."""
@@ -218,6 +222,12 @@ class ScoreConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that no run can use."""
+        for each in dataclasses.fields(self):
+            kind, _, others = str(each.type).partition(" | ")
+            value = getattr(self, each.name)
+            is_left_out = value is None and others == "None"
+            if kind in _KINDS and not is_left_out and not isinstance(value, _KINDS[kind]):
+                raise ConfigError(f"{each.name} is {value!r}, expected {each.type}.")
         if self.decoder == _MOVED_DECODER:
             object.__setattr__(self, "decoder", DECODER)
         if self.date != ALL_DATES:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,7 +13,9 @@ from steel_batch.answers.open_store import OpenStore
 from steel_batch.answers.pixel_size import parse_pixel_sizes
 from steel_batch.config import ScoreConfig
 from steel_batch.database import scratch_engine
+from steel_batch.errors import ConfigError
 from steel_batch.lake import Lake
+from steel_batch.lake.lake import check_store
 from steel_batch.runs.events import Observer, Progress
 from steel_batch.runs.record import RunResult
 
@@ -36,10 +40,10 @@ class DatePlan:
 
 
 def open_store(
-    url: str,
+    url: str | os.PathLike[str],
     *,
     endpoint_url: str | None = None,
-    as_of: str | None = None,
+    as_of: str | int | datetime.date | None = None,
     pixel_mm: Iterable[str] = (),
 ) -> OpenStore:
     """Open a store for questions, as `steel-batch query` does; use it in a ``with`` block.
@@ -50,15 +54,20 @@ def open_store(
     Args:
         url: Folder or s3:// prefix of the store.
         endpoint_url: S3 endpoint other than AWS's.
-        as_of: A version of the predictions, or a time: what the store was then.
+        as_of: A version of the predictions, or a time: what the store was then. Times without a
+            zone are of UTC.
         pixel_mm: What a pixel covers, as `--pixel-mm` takes it: ``"0.35"``, ``"2=0.35"``.
 
     Raises:
         ConfigError: An argument is wrong.
         LakeError: The store cannot be read.
     """
-    store = Lake(url, endpoint_url=endpoint_url)
-    return OpenStore(store, as_of=as_of, pixel_sizes=parse_pixel_sizes(pixel_mm))
+    if not isinstance(url, (str, os.PathLike)):
+        raise ConfigError(f"the store is {url!r}, expected a folder or s3://bucket/prefix.")
+    store = Lake(check_store(os.fspath(url)), endpoint_url=endpoint_url)
+    moment = as_of.isoformat() if isinstance(as_of, datetime.date) else as_of
+    text = None if moment is None else str(moment)
+    return OpenStore(store, as_of=text, pixel_sizes=parse_pixel_sizes(pixel_mm))
 
 
 def plan(config: ScoreConfig) -> Iterator[DatePlan]:

@@ -19,7 +19,7 @@ from steel_batch.cli.output import (
     single_writer_option,
 )
 from steel_batch.cli.score_options import signed_option
-from steel_batch.cli.values import PLACE
+from steel_batch.cli.values import STORE
 from steel_batch.config import GPU_BATCH_SIZE, PRECISIONS
 from steel_batch.engine.build import build, usual_precision
 from steel_batch.engine.compiled_plans import ANY_GPU, PlanRecord
@@ -38,7 +38,7 @@ INSTEAD: Final = {
 
 @click.command("build-engine")
 @click.argument("engine", shell_complete=complete_engine)
-@click.option("--store", type=PLACE, metavar="URL", help="Folder or s3:// prefix of the registry.")
+@click.option("--store", type=STORE, metavar="URL", help="Folder or s3:// prefix of the registry.")
 @endpoint_option
 @click.option(
     "--runtime",

@@ -27,7 +27,7 @@ from steel_batch.cli.score_options import (
     runtime_option,
     signed_option,
 )
-from steel_batch.cli.values import PLACE
+from steel_batch.cli.values import PLACE, STORE
 from steel_batch.cluster.check_machine import Wanted, check, describe_engine
 from steel_batch.cluster.check_nodes import NodeReport, check_nodes
 from steel_batch.cluster.fit import choose_runtime
@@ -45,7 +45,7 @@ COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 @click.command()
 @engine_option
 @click.option(
-    "--store", type=PLACE, metavar="URL", help="Folder or s3:// prefix to check for writing."
+    "--store", type=STORE, metavar="URL", help="Folder or s3:// prefix to check for writing."
 )
 @click.option(
     "--images", type=PLACE, metavar="URL", help="Folder, s3:// prefix or manifest to check."

@@ -24,7 +24,7 @@ from steel_batch.cli.output import (
     registry_option,
     single_writer_option,
 )
-from steel_batch.cli.values import PLACE
+from steel_batch.cli.values import STORE
 from steel_batch.errors import EngineError, FormatError
 from steel_batch.lake import Lake
 from steel_batch.lake.probe import writable
@@ -43,7 +43,7 @@ LONGEST = 40
 
 lookup_option = click.option(
     "--store",
-    type=PLACE,
+    type=STORE,
     metavar="URL",
     help="Folder or s3:// prefix of the registry. Not needed for the engine 'demo'.",
 )

@@ -19,7 +19,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from steel_batch import layout
-from steel_batch.cli.values import ENDPOINT, PLACE
+from steel_batch.cli.values import ENDPOINT, STORE
 from steel_batch.config import FEWEST_BITS, SAMPLE_BITS
 from steel_batch.errors import ConfigError, printable, redacted
 from steel_batch.lake import Lake
@@ -64,14 +64,14 @@ output_option = click.option(
 )
 store_option = click.option(
     "--store",
-    type=PLACE,
+    type=STORE,
     required=True,
     metavar="URL",
     help="Folder or s3:// prefix of the tables and runs.",
 )
 registry_option = click.option(
     "--store",
-    type=PLACE,
+    type=STORE,
     required=True,
     metavar="URL",
     help="Folder or s3:// prefix of the registry.",

@@ -13,7 +13,7 @@ import click
 
 from steel_batch.config import ALL_DATES
 from steel_batch.errors import ConfigError
-from steel_batch.lake.lake import check_endpoint, check_url
+from steel_batch.lake.lake import check_endpoint, check_store, check_url
 from steel_batch.layout import check_date, check_date_prefix
 
 UNITS: Final = {
@@ -102,6 +102,7 @@ DATES: Final = Checked("date", check_date_prefix)
 """A date, or the start of one: a year or a month."""
 PLACE: Final = Checked("url", check_url)
 """A folder or s3:// prefix. Empty text is refused: an unset variable is not the current folder."""
+STORE: Final = Checked("url", check_store)
 ENDPOINT: Final = Checked("url", check_endpoint)
 SIZE: Final = Checked("bytes", parse_bytes)
 SQL: Final = Checked("sql", _sql)

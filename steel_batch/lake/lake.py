@@ -10,10 +10,11 @@ from __future__ import annotations
 import copy
 import functools
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, Final, TypeVar
 
 from steel_batch import interrupt
 from steel_batch.errors import ConfigError, LakeError, MissingObjectError
@@ -28,6 +29,10 @@ from steel_batch.lake.contract import (
 from steel_batch.lake.retry import Retry
 
 T = TypeVar("T")
+_NOT_IN_TABLES: Final = re.compile(r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\\]")
+_NOT_IN_TABLES_ON_S3: Final = re.compile(
+    r"%[0-9A-Fa-f]{2}|[\x00-\x1f\x7f\\#?]|(?<!:)//|(?<=/)\.\.?(?=/|$)"
+)
 
 
 def check_url(url: str) -> str:
@@ -53,6 +58,25 @@ def check_url(url: str) -> str:
         )
     if scheme == "s3" and separator and not rest.partition("/")[0]:
         raise ConfigError(f"{url!r} names no bucket: expected s3://bucket/prefix.")
+    return url
+
+
+def check_store(url: str) -> str:
+    """Return `url` if tables can lie there; makes no request.
+
+    Libraries that read Delta tables parse the table's place as a URL: they decode it, and resolve
+    its dots. So they would work at another place than all else does.
+
+    Raises:
+        ConfigError: It is none, or such a library would find another place there.
+    """
+    place = Lake(url)
+    pattern = _NOT_IN_TABLES_ON_S3 if place.is_s3 else _NOT_IN_TABLES
+    if found := pattern.search(place.url):
+        raise ConfigError(
+            f"{place.url!r} contains {found[0]!r}: libraries for Delta tables would look for the "
+            "tables at another place. Use a name without it for the store."
+        )
     return url
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from steel_batch import layout
 from steel_batch.config import ALL_DATES, ScoreConfig
 from steel_batch.lake import Lake
+from steel_batch.lake.lake import check_store
 from steel_batch.lake.probe import writable
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.sources.contract import Source
@@ -101,7 +102,7 @@ def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
         follow_links=config.follow_links,
         inventory_buckets=config.inventory_buckets,
     )
-    store = Lake(config.store, endpoint_url=config.endpoint_url)
+    store = Lake(check_store(config.store), endpoint_url=config.endpoint_url)
     if not is_read_only:
         store = writable(store, single_writer=config.unsafe_single_writer)
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +68,35 @@ def test_a_mistyped_store_or_moment_is_an_error_of_ours(tmp_path: Path) -> None:
         steel_batch.open_store(str(tmp_path), as_of="yesterday")
     with steel_batch.open_store(str(tmp_path)) as store, pytest.raises(steel_batch.SteelBatchError):
         store.sql("FROM nonsense")
+
+
+def test_a_moment_may_be_a_version_a_date_or_a_time(tmp_path: Path) -> None:
+    commit_run(Lake(str(tmp_path)), image_keys(8))
+    now = datetime.datetime.now(datetime.timezone.utc)
+    for moment in (1, "1", now, now.replace(tzinfo=None)):
+        with steel_batch.open_store(tmp_path, as_of=moment) as store:
+            assert store.sql("SELECT count(*) FROM predictions").fetchall() == [(8,)]
+    with pytest.raises(ConfigError, match="begins at"):
+        steel_batch.open_store(tmp_path, as_of=datetime.date(2020, 1, 1))
+
+
+def test_values_of_another_type_are_errors_of_ours(tmp_path: Path) -> None:
+    for url in (None, 3, b"store"):
+        with pytest.raises(ConfigError, match="expected a folder or s3://bucket/prefix"):
+            steel_batch.open_store(url)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="contains '%20'"):
+        steel_batch.open_store(tmp_path / "a%20b")
+    wrong: list[tuple[str, Any, str]] = [
+        ("date", datetime.date(2026, 11, 21), "expected str"),
+        ("max_bad", "a", "expected float"),
+        ("shard_images", "512", "expected int"),
+        ("batch_size", 1.5, r"expected int \| None"),
+        ("store", tmp_path, "expected str"),
+    ]
+    for name, value, expected in wrong:
+        settings: dict[str, Any] = {"images": "lake", "store": "store", name: value}
+        with pytest.raises(ConfigError, match=f"{name} is .*, {expected}"):
+            steel_batch.ScoreConfig(**settings)
 
 
 def test_a_plan_says_what_a_run_would_read(tmp_path: Path, tiny_engine: Path) -> None:

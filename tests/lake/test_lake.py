@@ -12,6 +12,7 @@ import pytest
 
 from steel_batch.errors import ChangedObjectError, ConfigError, LakeError, MissingObjectError
 from steel_batch.lake import Lake, ReadRequest, series
+from steel_batch.lake.lake import check_store
 from tests.s3_server import SMALL_PAGE, SMALL_PAGES
 
 
@@ -215,6 +216,26 @@ def test_other_kinds_of_urls_are_refused() -> None:
         Lake("s3://")
     with pytest.raises(ConfigError, match="lacks '//' after ':'"):
         Lake("s3:/bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("/data/a%20b", "%20"), ("/data/a\\b", r"\\\\"), ("s3://lake/o%77n", "%77"),
+        ("s3://lake/team#1", "#"), ("s3://lake/x?", r"\?"), ("s3://lake/a/../b", r"\.\."),
+        ("s3://lake/./b", r"\."), ("s3://lake/a//b", "//"), ("s3://lake/a\tb", r"\\t"),
+    ],
+)  # fmt: skip
+def test_a_store_whose_tables_lie_elsewhere_for_delta_is_refused(url: str, named: str) -> None:
+    with pytest.raises(ConfigError, match=f"contains '{named}': libraries for Delta tables"):
+        check_store(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["/data/a b", "/data/100%", "/data/é#1?", "../x", "s3://lake", "s3://lake/a b/.c/é%"]
+)
+def test_a_store_may_have_any_other_name(url: str) -> None:
+    assert check_store(url) == url
 
 
 @pytest.mark.parametrize("url", ["", " ", "\t", " lake", "lake\n"])
