@@ -32,6 +32,7 @@ _LOOKS_ROUND: Final = frozenset(
 """Words of queries that list views without naming them."""
 _ROWS: Final = [duckdb.ExpectedResultType.QUERY_RESULT]
 _PIVOT: Final = duckdb.StatementType.MULTI
+_CHANGES: Final = (duckdb.StatementType.DROP, duckdb.StatementType.ALTER)
 NO_ROWS: Final = (
     "the query cannot be answered: it returns no rows. Use SELECT to read the tables; this command "
     "cannot change them."
@@ -134,11 +135,24 @@ class OpenStore:
         with self.answering():
             statements = duckdb.extract_statements(sql)
         for statement in statements:
+            self._refuse_changes(statement)
             self.prepare(statement.query)
             with self.answering():
                 found = self._con.sql(statement.query)
             if statement.expected_result_type == _ROWS or statement.type == _PIVOT:
                 yield Relation(found, self.answering)
+
+    def _refuse_changes(self, statement: duckdb.Statement) -> None:
+        """Refuse what would drop or alter a view of the store: later questions name it.
+
+        Raises:
+            ConfigError: It would.
+        """
+        if statement.type not in _CHANGES:
+            return
+        words = re.findall(r"\w+", statement.query.lower())
+        if named := [view for view in views.VIEWS if view in words]:
+            raise ConfigError(f"the view {named[0]} is of the store and cannot be changed here.")
 
     def run(self, sql: str, *, names: str = "") -> None:
         """Run a statement that returns no rows.

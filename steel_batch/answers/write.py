@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import io
 import json
 import math
 from collections import Counter
@@ -54,21 +55,30 @@ def _duration(value: pa.MonthDayNano) -> str:
     return f"P{date}T{seconds:f}S" if seconds or not date else f"P{date}"
 
 
-def rows_of(fields: pa.Schema, batches: Batches) -> Iterator[list[Any]]:
+def rows_of(fields: pa.Schema, batches: Batches, *, is_json: bool = False) -> Iterator[list[Any]]:
     """Yield the rows as lists of `plain` values.
+
+    Args:
+        fields: The answer's columns.
+        batches: Its rows.
+        is_json: Whether numbers must be those of JSON: else columns of them keep NaN, infinities,
+            and decimals with all digits.
 
     Raises:
         ConfigError: A date or time is none of Python's.
     """
     for batch in batches:
         columns = [
-            _plain_column(column, field)
+            _plain_column(column, field, is_json=is_json)
             for column, field in zip(batch.columns, fields, strict=True)
         ]
         yield from map(list, zip(*columns, strict=True))
 
 
-def _plain_column(column: pa.Array, field: pa.Field) -> list[Any]:
+def _plain_column(column: pa.Array, field: pa.Field, *, is_json: bool) -> list[Any]:
+    if not is_json and (pa.types.is_floating(field.type) or _has_fraction(field.type)):
+        values: list[Any] = column.to_pylist()
+        return values
     if field.type == pa.time64("ns"):  # Python's times end at microseconds
         column = column.cast(pa.string())
     try:
@@ -80,6 +90,10 @@ def _plain_column(column: pa.Array, field: pa.Field) -> list[Any]:
         ) from error
 
 
+def _has_fraction(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_decimal(kind) and kind.scale > 0)
+
+
 def text_of(value: Any) -> str:
     """Format a `plain` value for a cell: objects and lists as JSON, null as empty text."""
     if value is None:
@@ -88,6 +102,8 @@ def text_of(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, decimal.Decimal):
+        return f"{value:f}"
     return repr(value) if isinstance(value, float) else str(value)
 
 
@@ -99,7 +115,7 @@ def write_json(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
     """
     _check_names(fields, "JSON")
     start = "["
-    for row in rows_of(fields, batches):
+    for row in rows_of(fields, batches, is_json=True):
         text = json.dumps(dict(zip(fields.names, row, strict=True)), sort_keys=True)
         to.write(f"{start}{text}".encode())
         start = ", "
@@ -109,7 +125,8 @@ def write_json(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
 def write_csv(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
     """Write a line of column names, then a line per row.
 
-    Null is empty, and an empty string is ``""``; lists and objects are JSON.
+    Null is empty, and an empty string is ``""``; NaN and infinities are ``nan``, ``inf`` and
+    ``-inf``; lists and objects are JSON.
     """
     to.write(csv_line(fields.names))
     for row in rows_of(fields, batches):
@@ -132,9 +149,17 @@ def write_parquet(fields: pa.Schema, batches: Batches, to: BinaryIO) -> None:
     """Write one Parquet file with the columns' own types.
 
     Raises:
-        ConfigError: Two columns have the same name.
+        ConfigError: Two columns have the same name, or one is of a type that Parquet lacks.
     """
     _check_names(fields, "Parquet")
+    for field in fields:
+        try:
+            pq.ParquetWriter(io.BytesIO(), pa.schema([field])).close()
+        except pa.ArrowException as error:
+            raise ConfigError(
+                f"the answer's column {field.name!r} is {field.type}, which Parquet cannot hold: "
+                "cast it, to VARCHAR for example."
+            ) from error
     with pq.ParquetWriter(to, fields, compression="zstd") as writer:
         for batch in batches:
             writer.write_batch(batch)

@@ -6,6 +6,7 @@ JSON goes to stdout. Text, tables and progress go to stderr, unless the text is 
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import logging
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from rich.text import Text
 from steel_batch import layout
 from steel_batch.cli.values import ENDPOINT, STORE
 from steel_batch.config import FEWEST_BITS, SAMPLE_BITS
-from steel_batch.errors import ConfigError, printable, redacted
+from steel_batch.errors import ConfigError, MachineError, printable, redacted
 from steel_batch.lake import Lake
 from steel_batch.silence import answers
 from steel_batch.sources.stray import by_product_reason, stray_reason
@@ -51,6 +52,7 @@ class Table(RichTable):
 console = _Terminal(stderr=True, highlight=False, markup=False)
 answer = _Terminal(highlight=False, markup=False, soft_wrap=True)
 
+_FAULTS_OF_THE_DISK: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 HELP: Final[dict[str, Any]] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """How the help of every command is requested and shown, also if it runs alone."""
 LONGEST_LINE: Final = 1 << 20
@@ -132,6 +134,7 @@ def naming(flag: str, path: Path) -> Iterator[None]:
 
     Raises:
         ConfigError: Raised instead of the `OSError` of the block.
+        MachineError: The same, if the disk is full or failed.
     """
     try:
         yield
@@ -139,7 +142,8 @@ def naming(flag: str, path: Path) -> Iterator[None]:
         reason = error.strerror or str(error)
         if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
             reason = f"there is no folder {path.parent}"
-        raise ConfigError(f"{flag} {path}: {reason}.") from error
+        kind = MachineError if error.errno in _FAULTS_OF_THE_DISK else ConfigError
+        raise kind(f"{flag} {path}: {reason}.") from error
 
 
 def say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 import click
@@ -93,4 +94,5 @@ def pack(output: str, **options: Any) -> None:
     )
     if result.num_left_out:
         say(f"left out by the key pattern: {others(result.num_left_out, result.example_left_out)}")
-    say(f"to score them: --images {result.out} --key-pattern '{result.key_pattern}'")
+    flags = shlex.join(["--images", result.out, "--key-pattern", result.key_pattern])
+    say(f"to score them: {flags}")

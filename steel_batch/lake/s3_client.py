@@ -23,6 +23,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 
 from steel_batch import interrupt
+from steel_batch.errors import ConfigError
 from steel_batch.lake import s3_listing
 from steel_batch.lake.retry import Patience, Retry, Stats
 from steel_batch.lake.s3_faults import Fault, Verdict, sort_fault, sort_foreign
@@ -244,9 +245,19 @@ def _open_session() -> AioSession:
     """A session with credentials of its own, which reads botocore's data once per process.
 
     Each session would parse a megabyte of JSON, which is most of what a new client costs.
+
+    Raises:
+        ConfigError: The profile does not exist, or its file cannot be parsed.
     """
-    session = AioSession()
-    session.register_component("data_loader", _data_loader())
+    try:
+        session = AioSession()
+        session.register_component("data_loader", _data_loader())
+    except botocore.exceptions.BotoCoreError as error:  # it reads the profile
+        raise ConfigError(
+            f"the AWS settings cannot be used: {error}. Correct AWS_PROFILE and the files that "
+            "AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name (~/.aws/config and "
+            "~/.aws/credentials by default)."
+        ) from error
     return session
 
 

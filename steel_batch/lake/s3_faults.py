@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import re
+import ssl
 from dataclasses import dataclass
 from typing import Final
 
@@ -145,6 +146,17 @@ def sort_fault(error: Exception, what: str) -> Fault:
     if isinstance(error, botocore.exceptions.SSLError) and "CERTIFICATE" in str(error).upper():
         message = f"{detail} Set AWS_CA_BUNDLE to the certificate authority of the endpoint."
         return Fault(kind, Verdict.FINAL, LakeError(message))
+    if isinstance(error, botocore.exceptions.SSLError) and "WRONG_VERSION" in str(error).upper():
+        message = f"{detail} The endpoint does not use TLS: give it as http://."
+        return Fault(kind, Verdict.FINAL, LakeError(message))
+    if isinstance(error, botocore.exceptions.HTTPClientError):
+        cause = error.kwargs.get("error")
+        if isinstance(cause, (FileNotFoundError, PermissionError, ssl.SSLError)):
+            message = (
+                f"{what}: the certificates of AWS_CA_BUNDLE, or of ca_bundle in the profile, "
+                f"cannot be read: {cause}. Correct the path, or leave it out."
+            )
+            return Fault(kind, Verdict.FINAL, LakeError(message))
     if isinstance(error, _UNREACHABLE):
         message = (
             f"{detail} Nothing answers there: check the network, --endpoint-url and the region."

@@ -19,6 +19,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from steel_batch.answers.columns import COLUMNS
+from steel_batch.cli.output import naming
+from steel_batch.errors import ConfigError, MachineError
 from tests.cli.command_line import Command, refused
 from tests.made_up_run import DATE
 
@@ -92,7 +94,32 @@ def test_csv_tells_an_empty_text_from_null(steel_batch: Command, committed: Path
         ["t", "x", "l", "m", "d"],
         ['a,"b"', "1.5", "[1, null]", '{"k": "v"}', DATE],
     ]
-    assert done.out.splitlines()[2:] == ['"",,,,', ",,[],{},"]
+    assert done.out.splitlines()[2:] == ['"",nan,,,', ",,[],{},"]
+
+
+def test_csv_and_text_keep_what_json_cannot_represent(
+    steel_batch: Command, committed: Path
+) -> None:
+    sql = "SELECT 12345678901234567.89::decimal(20, 2) d, 1.0 / 0 i, -1.0 / 0 j, 'nan'::double n"
+    flags = ["query", sql, "--store", committed, "--output"]
+    digits = "12345678901234567.89"
+    assert steel_batch(*flags, "csv").out.splitlines()[1] == f"{digits},inf,-inf,nan"
+    assert steel_batch(*flags, "text").out.split()[-4:] == [digits, "inf", "-inf", "nan"]
+    (row,) = steel_batch(*flags, "json").json
+    assert (row["i"], row["j"], row["n"]) == (None, None, None)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_no_mistake_of_the_user() -> None:
+    with pytest.raises(MachineError, match="--out x: No space left"), naming("--out", Path("x")):
+        Path("/dev/full").write_bytes(b"x")
+    absent = Path("no/x")
+    with (
+        pytest.raises(ConfigError, match="there is no folder no") as wrong,
+        naming("--out", absent),
+    ):
+        absent.write_bytes(b"x")
+    assert not isinstance(wrong.value, MachineError)
 
 
 def test_an_answer_is_written_to_a_new_file(
@@ -114,6 +141,11 @@ def test_an_answer_is_written_to_a_new_file(
         (["SELECT 1; SELECT 2", "--output", "csv"], "found 2"),
         (["SELECT error('no') FROM predictions", "--output", "csv"], "cannot be answered"),
         (["CREATE TABLE t (a INT)", "--output", "csv"], "no rows"),
+        (["DROP VIEW predictions", "--output", "csv"], "the view predictions is of the store"),
+        (
+            ["SELECT INTERVAL 1 DAY AS took", "--output", "parquet"],
+            "column 'took' is month_day_nano_interval, which Parquet cannot hold: cast it",
+        ),
     ],
 )
 def test_what_cannot_be_answered_leaves_no_file(
