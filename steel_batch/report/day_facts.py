@@ -41,7 +41,7 @@ class DayFacts:
     lines: Sequence[LineDays]
     comparison: Comparison
     areas: Sequence[tuple[Any, ...]]
-    """Class, line, images with it, their median and 95th percentile of area in px, its sum."""
+    """Class, line, images with it, lower median and 95th percentile of their areas, its sum; px."""
     hours: Sequence[tuple[Any, ...]]
     """Hour, images, and a list of images per class; empty where keys have no hour."""
     runs: Sequence[Mapping[str, Any]]

@@ -210,7 +210,7 @@ def _areas(facts: DayFacts) -> str:
         ]
         for class_id, line, num, median, high, total in facts.areas[: 10 * MOST_LINES]
     ]  # fmt: skip
-    titles = ("class", "line", "images with it", "median px", "95th percentile px", "sum px")
+    titles = ("class", "line", "images with it", "lower median px", "95th percentile px", "sum px")
     return table(titles, rows, texts=("line",))
 
 

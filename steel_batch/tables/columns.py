@@ -69,8 +69,8 @@ COLUMNS: Final[dict[str, dict[str, Column]]] = {
         "defect_rate": Column("`num_defective` / `num_images`", "0 to 1", "0.31"),
         "area_sum_px": Column("pixels of the class over all images", "px", "225246"),
         "area_mean_px": Column("mean area of images that have the class", "px", "7266.0"),
-        "area_p50_px": Column("median of the same areas, exact", "px", "7266"),
-        "area_p95_px": Column("95th percentile of the same areas, exact", "px", "14120"),
+        "area_p50_px": Column("lower median of the same areas: a measured area", "px", "7266"),
+        "area_p95_px": Column("95th percentile of the same areas: a measured area", "px", "14120"),
         "num_components": Column("connected components on all images", "", "58"),
         "peak_histogram": Column(
             "images by `peak` of the class, in 20 equal bins from 0 to 1", "images"

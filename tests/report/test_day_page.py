@@ -91,15 +91,17 @@ def test_the_page_has_what_the_tables_say(report: Callable[..., Any], scored: Pa
     assert "<td>not_an_image</td>" in text or "&lt;b&gt;bad.png" in text
     rows = run_query(
         Lake(str(scored / "store")),
-        f"SELECT line, class_name, num_defective, num_images, area_sum_px FROM class_summaries "
-        f"WHERE date = '{DATE}' AND line IN ('1', '2')",
+        "SELECT line, class_name, num_defective, num_images, area_p50_px, area_sum_px "
+        f"FROM class_summaries WHERE date = '{DATE}' AND line IN ('1', '2')",
     ).to_pylist()
     assert len(rows) == 8
     for row in rows:
         rate = f"{100 * row['num_defective'] / row['num_images']:.1f}\N{NO-BREAK SPACE}%"
         cells = f"<td>line {row['line']}</td><td>{row['num_defective']}</td><td>20</td><td>{rate}"
         assert cells in text
-        assert f"<td>{row['area_sum_px']:,}</td>" in text
+        areas = text.partition("<th>lower median px</th>")[2]
+        assert f"<td>{row['area_p50_px']:,}</td>" in areas
+        assert f"<td>{row['area_sum_px']:,}</td>" in areas
 
 
 def test_a_line_that_became_brighter_is_warned_of_with_its_images(

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from steel_batch import schema
+from steel_batch import layout, schema
 from steel_batch.errors import LakeError
+from steel_batch.tables.columns import COLUMNS
 from steel_batch.tables.summary import FIELDS, summarize
 from tests.conftest import examples
 from tests.made_up_run import CLASSES, image_keys, made_up_row
@@ -110,6 +111,18 @@ def test_quantiles_are_values_that_occurred_and_exact(num: int) -> None:
     first = summarized(rows).to_pylist()[0]
     assert first["area_p50_px"] == nearest_rank(areas, 0.5)
     assert first["area_p95_px"] == nearest_rank(areas, 0.95)
+
+
+def test_the_median_of_two_areas_is_the_smaller_as_its_description_says() -> None:
+    rows = [
+        {**made_up_row(f"1/{area}", "r"), "has_defect": True, "defects": [defect(area)]}
+        for area in (10, 30)
+    ]
+    first = summarized(rows).to_pylist()[0]
+    assert (first["area_p50_px"], first["area_p95_px"]) == (10, 30)
+    described = COLUMNS[layout.CLASS_SUMMARIES]
+    assert described["area_p50_px"].meaning == "lower median of the same areas: a measured area"
+    assert described["area_p95_px"].meaning.endswith(": a measured area")
 
 
 def defect(area: int) -> dict[str, Any]:
