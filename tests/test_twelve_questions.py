@@ -21,6 +21,7 @@ from tests.conftest import band_image, png
 from tests.scored_store import score_without_ray
 
 PAGE = Path(__file__).parents[1] / "docs/how-to/twelve-questions.md"
+TABLES = PAGE.with_name("read-the-tables.md")
 QUESTIONS = dict(
     re.findall(r"^## ([^\n]+)\n.*?^```\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
 )
@@ -126,6 +127,21 @@ def test_ten_largest_scabs(answer: Callable[..., Done], tmp_path: Path) -> None:
     sheet_HWC = cv2.imread(str(tmp_path / "scabs.png"))
     assert sheet_HWC is not None
     assert sheet_HWC.shape == (10 * (22 + 512 + 10), 1280, 3)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_examples_of_show_select_the_rows_that_count(
+    steel_batch: Command, scored: tuple[Path, tuple[str, str]], rows: list[dict[str, Any]],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int,
+) -> None:  # fmt: skip
+    (tmp_path / "store").symlink_to(scored[0] / "store")
+    monkeypatch.chdir(tmp_path)
+    section = TABLES.read_text(encoding="utf-8").partition("## Pictures and exports\n")[2]
+    commands = re.findall(r"^steel-batch show .*?(?=^steel-batch|^```)", section, re.M | re.S)
+    done = steel_batch(*shlex.split(commands[place])[1:], "--output", "json")
+    assert done.code == 0, done
+    of_line = [row for row in rows if row["line"] == "1" and row["has_defect"]]
+    assert done.json["images"] == (10, len(of_line))[place]
 
 
 def test_cm2_per_metre(answer: Callable[..., Done], rows: list[dict[str, Any]]) -> None:

@@ -28,7 +28,7 @@ _OPTIONS = [
         metavar="ENGINE",
         shell_complete=complete_engine,
         help="Rows of this engine, <model>-<12 hex digits>. Default: for each date, the engine in "
-        "the view `current`.",
+        "the view `current`; with --query, the rows that it returns.",
     ),
     click.option(
         "--where",
@@ -40,8 +40,8 @@ _OPTIONS = [
         "--query",
         type=SQL,
         metavar="SQL",
-        help="SQL that returns image_key, and date and engine if a key is ambiguous. Selects these "
-        "images, in this order.",
+        help="SQL that returns image_key, date and engine. Selects these rows, in this order. It "
+        "may leave out date or engine if each image has rows of one date or engine only.",
     ),
 ]
 

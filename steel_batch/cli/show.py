@@ -60,9 +60,10 @@ def show(
 ) -> None:
     """Picture scored images with their defects outlined.
 
-    For example, the ten largest scabs: --limit 10 --query "SELECT image_key FROM defects WHERE
-    class_name = 'scabs' ORDER BY area_px DESC". If an image is missing or changed since it was
-    scored, the command fails and writes nothing.
+    For example, the ten largest scabs: --limit 10 --query "SELECT image_key, date, engine FROM
+    defects SEMI JOIN current USING (date, engine) WHERE class_name = 'scabs' ORDER BY area_px
+    DESC". If an image is missing or changed since it was scored, the command fails and writes
+    nothing.
     """
     with naming("--out", out):
         check_new(out)

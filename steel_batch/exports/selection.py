@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import calendar
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,12 +29,12 @@ class Selection:
     date: str | None = None
     """A date, or a year or a month."""
     engine: str | None = None
-    """Engine whose rows are taken; by default, for each date, the engine in the view `current`."""
+    """Engine whose rows are taken. By default, for each date, the engine in the view `current`;
+    with `query`, the engine that it returns, or the only one that scored the image."""
     where: str | None = None
     """SQL over the columns of `predictions`."""
     query: str | None = None
-    """SQL that returns `image_key`, and `date` and `engine` if needed: images in its order.
-    """
+    """SQL that returns `image_key`, and `date` and `engine` if needed: images in its order."""
     limit: int | None = None
     """Largest number of images."""
 
@@ -64,8 +64,9 @@ class Picked:
         by_key: Name images by their whole keys; otherwise by their file names.
 
     Raises:
-        ConfigError: The SQL is wrong or returns unknown images, no image is selected, two images
-            would have the same name, or two engines have different classes.
+        ConfigError: The SQL is wrong or returns unknown images, a key that it returns has several
+            rows, no image is selected, two images would have the same name, or two engines have
+            different classes.
     """
 
     def __init__(self, store: OpenStore, selection: Selection, *, by_key: bool) -> None:
@@ -97,7 +98,7 @@ class Picked:
                 )  # fmt: skip
 
     def _sql(self, selection: Selection) -> str:
-        rows, order, given = layout.PREDICTIONS, "", set[str]()
+        rows, order, by = layout.PREDICTIONS, "", list[str]()
         if selection.query is not None:
             given = {row[0] for row in self._store.fetch(f"DESCRIBE {_ASKED}")}
             if "image_key" not in given:
@@ -105,20 +106,23 @@ class Picked:
                     "--query returns no column image_key, which identifies the images; it returns "
                     f"{', '.join(sorted(given))}."
                 )
-            by = ", ".join(name for name in ("image_key", "date", "engine") if name in given)
-            self._refuse_unknown_images(by)
-            asked = f"(SELECT {by}, min(rowid) AS place FROM {_ASKED} GROUP BY ALL)"  # noqa: S608 - ours
-            rows, order = f"(SELECT * FROM {rows} JOIN {asked} USING ({by}))", " ORDER BY place"  # noqa: S608 - ours
+            by = [name for name in ("image_key", "date", "engine") if name in given]
+            names = ", ".join(by)
+            self._refuse_unknown_images(names)
+            asked = f"(SELECT {names}, min(rowid) AS place FROM {_ASKED} GROUP BY ALL)"  # noqa: S608 - ours
+            rows, order = f"(SELECT * FROM {rows} JOIN {asked} USING ({names}))", " ORDER BY place"  # noqa: S608 - ours
         conditions = []
         if selection.engine is not None:
             conditions.append(f"engine = '{selection.engine.replace(chr(39), chr(39) * 2)}'")
-        elif "engine" not in given:
+        elif selection.query is None:
             rows = f"(SELECT * FROM {rows} SEMI JOIN {views.CURRENT} USING (date, engine))"  # noqa: S608 - ours
         if selection.date is not None:
             first, last = days_of(selection.date)
             conditions.append(f"date BETWEEN DATE '{first}' AND DATE '{last}'")
         if conditions:
             rows = f"(SELECT * FROM {rows} WHERE {' AND '.join(conditions)})"  # noqa: S608 - ours
+        if selection.query is not None:
+            self._refuse_ambiguous(rows, by)
         where = ""
         if selection.where is not None:
             if not selection.where.strip():
@@ -145,6 +149,34 @@ class Picked:
                 f"for example {example}. Correct the query, or leave them out of it with SEMI JOIN "
                 f"{layout.PREDICTIONS} USING ({by})."
             )
+
+    def _refuse_ambiguous(self, rows: str, by: Sequence[str]) -> None:
+        """Refuse what `--query` returns if it could be rows of several engines or dates.
+
+        Args:
+            rows: The rows of what it returns, after the other flags but `--where`.
+            by: The columns that it returns, of those that identify a row.
+        """
+        ((num, place),) = self._store.fetch(
+            f"SELECT count(*), min(place) FROM (SELECT place FROM {rows} GROUP BY place "  # noqa: S608 - ours
+            "HAVING min(engine) <> max(engine) OR min(date) <> max(date))"
+        )
+        if not num:
+            return
+        ((key, engines, dates),) = self._store.fetch(
+            "SELECT any_value(image_key), list(DISTINCT engine ORDER BY engine), "  # noqa: S608 - ours
+            f"list(DISTINCT date::VARCHAR ORDER BY date::VARCHAR) FROM {rows} WHERE place = {place}"
+        )
+        several = {
+            name: found for name, found in (("date", dates), ("engine", engines)) if len(found) > 1
+        }
+        rows_of = " and ".join(f"several {name}s ({', '.join(several[name])})" for name in several)
+        raise ConfigError(
+            f"--query returns no {' and no '.join(several)} for {key}, which has rows of {rows_of}"
+            f"; found {num:,} such images. Add to the query what is missing (SELECT "
+            f"{', '.join([*by, *several])}), or choose with "
+            f"{' and '.join(f'--{name}' for name in several)}."
+        )
 
     def _refuse_unknown_engine(self, engine: str | None) -> None:
         known = [row[0] for row in self._store.fetch("SELECT DISTINCT engine FROM predictions")]

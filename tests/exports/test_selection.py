@@ -16,6 +16,8 @@ from tests.cli.command_line import Command, refused
 from tests.made_up_run import ENGINE, commit_run, image_keys
 
 DATE = "2026-11-21"
+OTHER = "other-0123456789ab"
+OF_ENGINE = f"SELECT image_key FROM predictions WHERE engine = '{ENGINE}' AND date = '{DATE}'"
 
 
 def selected(store: Lake, *, by_key: bool = True, **selection: Any) -> list[Image]:
@@ -29,7 +31,7 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Lake:
     store = Lake(str(tmp_path_factory.mktemp("three")))
     commit_run(store, image_keys(8))
     commit_run(store, image_keys(6), date="2026-12-01")
-    commit_run(store, image_keys(4), engine="other-0123456789ab")
+    commit_run(store, image_keys(4), engine=OTHER)
     return store
 
 
@@ -72,6 +74,19 @@ def test_images_are_selected_by_date_engine_condition_and_query(three: Lake) -> 
             {"query": "SELECT '1/im00000.jpg' AS image_key, DATE '2031-01-01' AS date"},
             r"found 1, for example \(1/im00000\.jpg, 2031-01-01\)\. .*USING \(image_key, date\)",
         ),
+        (
+            {"query": OF_ENGINE, "date": DATE},
+            rf"returns no engine for 1/im00000\.jpg, which has rows of several engines \({ENGINE}, "
+            rf"{OTHER}\); found 4 such images\. .*\(SELECT image_key, engine\).* with --engine\.",
+        ),
+        (
+            {"query": "SELECT image_key, engine FROM predictions"},
+            r"no date for .* several dates \(2026-11-21, 2026-12-01\); found 6 .*with --date\.",
+        ),
+        (
+            {"query": OF_ENGINE, "where": f"engine = '{OTHER}'"},
+            r"no date and no engine .*\(SELECT image_key, date, engine\).*--date and --engine\.",
+        ),
         ({}, "is selected twice"),
         ({"query": "SELECT image_key, engine, date FROM predictions", "date": DATE}, "twice"),
     ],
@@ -81,6 +96,23 @@ def test_a_selection_that_means_nothing_or_too_much_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=expected):
         selected(three, **selection)
+
+
+def test_a_query_selects_the_rows_that_it_has_read(three: Lake) -> None:
+    with_engine = OF_ENGINE.replace("image_key", "image_key, engine")
+    for found in (
+        selected(three, query=with_engine, date=DATE),
+        selected(three, query=OF_ENGINE, date=DATE, engine=ENGINE),
+    ):
+        assert [image.engine for image in found] == [ENGINE] * 8
+
+
+def test_an_image_of_one_engine_needs_no_engine_even_if_another_is_current(three: Lake) -> None:
+    sql = "SELECT image_key FROM predictions WHERE image_key >= '1/im00004.jpg' AND line = '1'"
+    found = selected(three, query=sql, date=DATE)
+    assert [(image.key, image.engine) for image in found] == [
+        ("1/im00004.jpg", ENGINE), ("1/im00006.jpg", ENGINE)
+    ]  # fmt: skip
 
 
 def test_a_number_sign_separates_a_member_only_from_its_container(tmp_path: Path) -> None:
