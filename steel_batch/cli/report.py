@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from steel_batch.answers.open_store import OpenStore
 from steel_batch.answers.whole import check_new, new_file
 from steel_batch.cli.completion import complete_date, complete_engine
 from steel_batch.cli.output import (
+    counted,
     endpoint_option,
     existing_store,
     naming,
@@ -95,8 +97,9 @@ def report(
     """Write an HTML report about a date, or a comparison of two engines.
 
     The report of a date shows what was scored, the defects, and the figures that differ from the
-    days before. With --compare, it shows the images on which two engines disagree. It is one HTML
-    file of at most 5 MB with its images, without scripts; it loads nothing from the network.
+    days before. With --compare, it shows the images on which two engines disagree about a class
+    that both have, and lists the classes that only one has. It is one HTML file of at most 5 MB
+    with its images, without scripts; it loads nothing from the network.
     """
     if compare is None and date is None:
         raise click.UsageError("give --date, or two engines with --compare.")
@@ -122,6 +125,11 @@ def report(
         return
     for text in said.get("drift", []):
         say(text)
+    for each in said.get("not_compared", []):
+        say(
+            f"class {each['class_name']} is not compared: only {each['engine']} has it, and found "
+            f"it on {counted(each['num_defective'], 'image')}"
+        )
     say(f"the report is in {out}")
 
 
@@ -147,6 +155,10 @@ def _compare(
             "both": each.both, "only_first": each.only[0], "only_second": each.only[1],
             "neither": each.neither,
         }
-        for each in found
+        for each in found.agreements
     }  # fmt: skip
-    return page, {"engines": list(engines), "agreement": agreement}
+    return page, {
+        "engines": list(engines),
+        "agreement": agreement,
+        "not_compared": [dataclasses.asdict(each) for each in found.not_compared],
+    }

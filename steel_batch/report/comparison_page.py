@@ -61,10 +61,29 @@ class Agreement:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NotCompared:
+    """A class that only one of two engines has."""
+
+    class_name: str
+    engine: str
+    """The engine that has it."""
+    num_defective: int
+    """Images on which it found the class, of those that both scored."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compared:
+    """Two engines on every class that at least one of them has."""
+
+    agreements: Sequence[Agreement]
+    not_compared: Sequence[NotCompared]
+
+
 def compare_engines(
     store: OpenStore, engines: tuple[str, str], dates: tuple[str, str] | None
-) -> list[Agreement]:
-    """How two engines agree, per class that both have.
+) -> Compared:
+    """How two engines agree, per class that both have; the other classes are counted.
 
     Args:
         store: The store.
@@ -108,7 +127,21 @@ def compare_engines(
             f"{first} and {second} have no image in common{' of these dates' if dates else ''}."
         )
     ids = [{name: number for number, name in found.items()} for found in names]
-    return [_agreement(store, name, ids[0][name], ids[1][name]) for name in common]
+    return Compared(
+        agreements=[_agreement(store, name, ids[0][name], ids[1][name]) for name in common],
+        not_compared=[
+            NotCompared(
+                class_name=name,
+                engine=engine,
+                num_defective=store.fetch(
+                    f"SELECT count(*) FROM {_BOTH} WHERE list_contains({column}, {number})"  # noqa: S608 - ours
+                )[0][0],
+            )
+            for engine, column, found in zip(engines, ("found_a", "found_b"), names, strict=True)
+            for number, name in found.items()
+            if name not in common
+        ],
+    )
 
 
 def _agreement(store: OpenStore, name: str, first: int, second: int) -> Agreement:
@@ -136,7 +169,7 @@ def _agreement(store: OpenStore, name: str, first: int, second: int) -> Agreemen
 def render_comparison(
     store: OpenStore,
     engines: tuple[str, str],
-    found: Sequence[Agreement],
+    found: Compared,
     images: ScoredImages,
     *,
     period: str,
@@ -153,17 +186,18 @@ def render_comparison(
     title = f"{engines[0]} and {engines[1]}"
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p>{found[0].num_images:,} images that both scored, {escape(period)}.</p>",
+        f"<p>{found.agreements[0].num_images:,} images that both scored, {escape(period)}.</p>",
         "<h2>Agreement</h2>",
         table(
             ("class", "both", f"only {engines[0]}", f"only {engines[1]}", "neither",
              "same verdict", "95 % interval", "Cohen's kappa"),
-            [_row(each) for each in found],
+            [_row(each) for each in found.agreements],
         ),
+        *_not_compared(found.not_compared),
         "<h2>Differences</h2>",
         f"<p>Outlines: {legend(dict(zip(engines, COLORS_BGR[:2], strict=True)))}. The largest "
         "differences of the peak come first.</p>",
-        *_differences(store, engines, found, images),
+        *_differences(store, engines, found.agreements, images),
     ]  # fmt: skip
     return document(title, "".join(parts))
 
@@ -177,6 +211,19 @@ def _row(each: Agreement) -> list[str]:
         f"{each.neither:,}", f"{100 * same / num:.2f} %", f"{100 * low:.2f}–{100 * high:.2f} %",
         "–" if kappa is None else f"{kappa:.3f}",
     ]  # fmt: skip
+
+
+def _not_compared(classes: Sequence[NotCompared]) -> list[str]:
+    if not classes:
+        return []
+    return [
+        "<h3>Not compared</h3><p>Classes that only one of the engines has:</p>",
+        table(
+            ("class", "engine that has it", "images with it"),
+            [(each.class_name, each.engine, f"{each.num_defective:,}") for each in classes],
+            texts=("engine that has it",),
+        ),
+    ]
 
 
 def _differences(
@@ -197,7 +244,8 @@ def _differences(
             ids = (classes[0][each.class_name], classes[1][each.class_name])
             parts += [_picture(store, engines, difference, ids, images) for difference in chosen]
             parts.append("</div>")
-    return parts or ["<p>None: both give every image the same verdict.</p>"]
+    names = ", ".join(each.class_name for each in found)
+    return parts or [f"<p>None: both give every image the same verdict on {escape(names)}.</p>"]
 
 
 def _picture(

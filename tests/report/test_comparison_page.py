@@ -67,6 +67,37 @@ def test_counts_are_those_of_the_rows_and_both_kinds_are_shown(
     assert text.count("<img alt") == 6
     assert len(text.encode()) < 5_000_000
     assert f"{NUM_IMAGES} images that both scored, of all dates" in text
+    assert done.json["not_compared"] == []
+    assert "Not compared" not in text
+
+
+def test_classes_that_only_one_engine_has_are_counted_and_no_agreement_is_claimed_on_them(
+    steel_batch: Command, tmp_path: Path
+) -> None:
+    images, store = Lake(str(tmp_path / "images")), Lake(str(tmp_path / "store"))
+    fill_lake(images, num_images=30)
+    engines = []
+    for name in ("scratches", "scr<i>'tches"):
+        classes = ("pits", name, "lines", "scabs")
+        engines.append(score_without_ray(images, store, classes=classes).engine)
+    found = found_by(tmp_path, engines[0])
+    num = sum(2 in classes for classes in found.values())
+    assert 0 < num < 30
+    flags = ["report", "--store", store.url, "--compare", *engines]
+    done = steel_batch(*flags, "--out", tmp_path / "page.html", "--output", "json")
+    assert done.code == 0, done
+    assert set(done.json["agreement"]) == {"pits", "lines", "scabs"}
+    assert done.json["not_compared"] == [
+        {"class_name": "scratches", "engine": engines[0], "num_defective": num},
+        {"class_name": "scr<i>'tches", "engine": engines[1], "num_defective": num},
+    ]
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for name, engine in zip(("scratches", "scr&lt;i&gt;&#x27;tches"), engines, strict=True):
+        assert f'<td>{name}</td><td class="text">{engine}</td><td>{num}</td>' in text
+    assert "<i>" not in text
+    assert "None: both give every image the same verdict on pits, lines, scabs.</p>" in text
+    said = steel_batch(*flags, "--out", tmp_path / "again.html").err
+    assert f"class scratches is not compared: only {engines[0]} has it, and found it on" in said
 
 
 @needs_browser
