@@ -54,7 +54,7 @@ def current(
 
     Raises:
         FormatError: The entry has a newer format.
-        EngineError: The entry is invalid, or lacks a required signature.
+        EngineError: The entry is invalid, or its signature is missing or wrong.
     """
     name = layout.alias_series(model, alias)
     found = series.latest(store, name)
@@ -66,9 +66,18 @@ def current(
 
 
 def history(store: Lake, model: str, alias: str) -> list[AliasEntry]:
-    """Every move of an alias, oldest first."""
+    """Every move of an alias, oldest first.
+
+    Raises:
+        FormatError: An entry has a newer format.
+        EngineError: An entry is invalid, or its signature is missing or wrong.
+    """
     name = layout.alias_series(model, alias)
-    return [_parse(store, name, number, data) for number, data in series.history(store, name)]
+    entries = []
+    for number, data in series.history(store, name):
+        check_signature(store, series.entry_key(name, number), data, is_required=False)
+        entries.append(_parse(store, name, number, data))
+    return entries
 
 
 def before(entries: Sequence[AliasEntry]) -> str | None:

@@ -1,14 +1,16 @@
 """Signatures of a registry's documents: cards, entries of aliases, records of compiled plans.
 
 Whoever can write to the registry decides what runs on GPU workers and under which name rows are
-written. With a key in `KEY_VARIABLE`, each document is signed when it is written, and an existing
-signature is checked when the document is read; `--require-signed` also refuses unsigned documents.
+written. With a key in `KEY_VARIABLE`, each document is signed when it is written, and its signature
+is checked when it is read. A document without a signature is refused if any document of its model
+has one: it was changed, or written without the key. `--require-signed` refuses it in any case.
 A signature is an HMAC-SHA256 of the document and its key in the store. The secret that checks
 signatures also makes them: give it to those who register and those who score, but not to those who
 only write images or read tables.
 
 Signatures are stored apart from the documents, under the model, and are named by a digest of what
-they sign: the documents themselves do not change.
+they sign: the documents themselves do not change, and of two processes that write a document at
+once, neither replaces the other's signature.
 """
 
 from __future__ import annotations
@@ -55,13 +57,14 @@ def sign(store: Lake, key: str, document: bytes) -> bool:
 
 
 def check_signature(store: Lake, key: str, document: bytes, *, is_required: bool) -> None:
-    """Refuse a document with a wrong signature, or without one if it is required.
+    """Refuse a document with a wrong signature, or without one in a model that is signed.
 
     Args:
         store: Store of the document.
         key: Its key in the store.
         document: Its bytes as read.
-        is_required: Whether a document without a signature is refused too.
+        is_required: Whether a document without a signature is refused even if nothing of its model
+            is signed.
 
     Raises:
         ConfigError: A signature is required and this process has no key to check it with.
@@ -75,17 +78,26 @@ def check_signature(store: Lake, key: str, document: bytes, *, is_required: bool
         return
     found = _read(store, _file(key, document))
     if found is None:
-        if is_required:
+        signs = layout.signature_file(_model(key), "")
+        if is_required or next(iter(store.list_objects(signs)), None) is not None:
+            because = (
+                "--require-signed is set"
+                if is_required
+                else f"other documents of model {_model(key)} have one: it was changed, or written "
+                "without the key"
+            )
             raise EngineError(
-                f"{store.uri(key)} has no signature, but --require-signed is set. Check who wrote "
-                "it and what it contains, then sign it with `steel-batch engines sign`."
+                f"{store.uri(key)} has no signature, but {because}. The document is not used. "
+                "Check who wrote it and what it contains, then sign it with "
+                f"{command(store, 'engines', 'sign', _model(key))}, or restore it from a backup."
             )
         return
     if not hmac.compare_digest(found, _signature(secret, key, document)):
         raise EngineError(
             f"the signature of {store.uri(key)} does not match the key in {KEY_VARIABLE}: the "
             "document, the signature or the key has changed. The document is not used. Check who "
-            "changed it, then restore it from a backup or sign it with `steel-batch engines sign`."
+            "changed it, then restore it from a backup or sign it with "
+            f"{command(store, 'engines', 'sign', _model(key))}."
         )
 
 
@@ -163,4 +175,8 @@ def _signature(secret: bytes, key: str, document: bytes) -> str:
 
 def _file(key: str, document: bytes) -> str:
     digest = hashlib.sha256(key.encode() + b"\0" + document).hexdigest()
-    return layout.signature_file(key.split("/")[1], digest)
+    return layout.signature_file(_model(key), digest)
+
+
+def _model(key: str) -> str:
+    return key.split("/")[1]

@@ -10,6 +10,7 @@ import pytest
 from steel_batch import layout
 from steel_batch.lake import Lake
 from steel_batch.registry.registration import register
+from steel_batch.registry.signatures import KEY_VARIABLE
 from steel_batch.registry.versions import load_engine, shipped_name
 from tests.cli.command_line import Command, keys, refused
 from tests.tiny_engine import tiny_version
@@ -82,6 +83,39 @@ def test_a_mistyped_store_is_not_one_with_the_shipped_engine_alone(
 ) -> None:
     text = refused(steel_batch("engines", "list", "--store", tmp_path / "typo"))
     assert text.startswith(f"Error: there is no store at {tmp_path}/typo: ")
+
+
+@pytest.mark.parametrize("edited", ["alias", "card"])
+def test_what_was_edited_after_it_was_signed_is_refused_by_every_command(
+    edited: str,
+    steel_batch: Command,
+    registry: Any,
+    flags: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, first, better, _ = registry
+    monkeypatch.setenv(KEY_VARIABLE, "k" * 32)
+    assert steel_batch("engines", "sign", "tiny", *store).code == 0
+    for name in (first, better):
+        assert steel_batch("engines", "promote", name, *store).code == 0
+    lake, alias = Lake(store[1]), layout.alias_series("tiny", "production")
+    key, old, new = {
+        "alias": (f"{alias}/00000002.json", better.partition("-")[2], first.partition("-")[2]),
+        "card": (layout.card_file(*layout.split_engine_name(better)), "0.97", "0.99"),
+    }[edited]
+    lake.write(key, lake.read(key).decode().replace(old, new).encode())
+    commands: dict[str, list[object]] = {
+        "show": ["engines", "show", "tiny@production", *store],
+        "promote": ["engines", "promote", better, "--alias", "production", *store],
+        "score": ["score", *flags, "--engine", "tiny@production"],
+        "rollback": ["engines", "rollback", "tiny@production", *store],
+    }
+    if edited == "card":
+        del commands["rollback"]  # the way back does not read the card that it leaves
+    for words in commands.values():
+        text = refused(steel_batch(*words))
+        assert f"{lake.uri(key)} has no signature, but other documents of model tiny have" in text
+        assert "`steel-batch engines sign tiny --store " in text
 
 
 @pytest.mark.s3

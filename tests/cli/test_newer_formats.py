@@ -14,7 +14,7 @@ from steel_batch.errors import FormatError
 from steel_batch.lake import Lake, series
 from steel_batch.registry import aliases
 from steel_batch.registry.registration import register
-from steel_batch.registry.signatures import KEY_VARIABLE
+from steel_batch.registry.signatures import KEY_VARIABLE, sign
 from steel_batch.registry.versions import load_engine
 from tests.cli.command_line import Command
 from tests.golden.make_store import DATES, INTERRUPTED, PATTERN, draw_interrupted
@@ -258,6 +258,8 @@ def test_what_a_newer_build_put_into_the_registry_is_named(
     keys = [item.key for item in registry.list_objects("") if place in item.key]
     for key in keys:
         make_newer(registry, key)
+        if place != "signatures/":
+            sign(registry, key, registry.read(key))
     before = content(registry)
     done = steel_batch(*command, "--store", registry.url)
     assert done.code == 1, done

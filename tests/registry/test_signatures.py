@@ -11,7 +11,9 @@ from steel_batch import layout
 from steel_batch.engine.compiled_plans import PlanRecord, list_plans, put_plan
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.lake import Lake, series
+from steel_batch.lake.commands import command
 from steel_batch.registry import aliases
+from steel_batch.registry.promotion import Tolerance, promote, rollback
 from steel_batch.registry.registration import register
 from steel_batch.registry.signatures import KEY_VARIABLE, sign_model
 from steel_batch.registry.versions import Engine, load_engine
@@ -69,8 +71,9 @@ def test_what_has_no_signature_is_refused_and_can_be_signed(
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     assert load_engine(ALIAS, store=lake).card == CARD, "what is unsigned is used unless refused"
     for spec in (ALIAS, CARD.name):
-        with pytest.raises(EngineError, match=r"has no signature, .* `steel-batch engines sign`"):
+        with pytest.raises(EngineError, match="has no signature") as refused:
             load(lake, spec)
+        assert command(lake, "engines", "sign", "tiny") in str(refused.value)
     with pytest.raises(EngineError, match="has no signature"):
         list_plans(dataclasses.replace(engine, is_signed=True))
     assert len(sign_model(lake, "tiny")) == 3
@@ -90,8 +93,44 @@ def test_a_card_that_is_replaced_by_a_valid_one_is_refused(signed: Lake) -> None
     """The digest of a forged version is right; only its signature is missing."""
     forged = dataclasses.replace(CARD, notes=("forged",), metrics={"dice": 1.0})
     signed.write(layout.card_file("tiny", CARD.version), forged.to_json().encode())
+    for spec in (ALIAS, CARD.name):
+        with pytest.raises(EngineError, match="has no signature, but other documents of model"):
+            load_engine(spec, store=signed)
     with pytest.raises(EngineError, match="has no signature"):
-        load(signed)
+        promote(signed, CARD.name, "staging", tolerance=Tolerance())
+
+
+@pytest.mark.parametrize("lake", KINDS_OF_LAKE, indirect=True)
+def test_an_entry_that_was_edited_is_refused_by_all_that_read_the_alias(signed: Lake) -> None:
+    register(signed, OTHER, GRAPHS)
+    key = series.entry_key(layout.alias_series("tiny", "production"), 1)
+    edited = signed.read(key).replace(CARD.version.encode(), OTHER.version.encode())
+    assert edited != signed.read(key)
+    signed.write(key, edited)
+    for use in (
+        lambda: load_engine(ALIAS, store=signed),
+        lambda: aliases.history(signed, "tiny", "production"),
+        lambda: promote(signed, OTHER.name, "production", tolerance=Tolerance(), force=True),
+        lambda: rollback(signed, ALIAS),
+    ):
+        with pytest.raises(EngineError, match="changed, or written without the key"):
+            use()
+    assert sign_model(signed, "tiny")
+    assert load_engine(ALIAS, store=signed).card == OTHER
+
+
+def test_an_older_entry_that_was_edited_is_no_history_to_go_back_by(signed: Lake) -> None:
+    register(signed, OTHER, GRAPHS)
+    promote(signed, OTHER.name, "production", tolerance=Tolerance(), force=True, why="test")
+    key = series.entry_key(layout.alias_series("tiny", "production"), 1)
+    signed.write(key, signed.read(key).replace(b'"promote"', b'"rollback"'))
+    assert load_engine(ALIAS, store=signed).card == OTHER, "the newest entry is signed"
+    for use in (
+        lambda: rollback(signed, ALIAS),
+        lambda: promote(signed, CARD.name, "production", tolerance=Tolerance(), force=True),
+    ):
+        with pytest.raises(EngineError, match="has no signature"):
+            use()
 
 
 def test_a_signature_does_not_hold_for_the_same_bytes_in_another_place(signed: Lake) -> None:
@@ -111,7 +150,7 @@ def test_an_alias_that_is_moved_without_the_key_is_refused(
     aliases.move(signed, "tiny", "production", seen, version=OTHER.version, action="promote")
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     with pytest.raises(EngineError, match="has no signature"):
-        load(signed)
+        load_engine(ALIAS, store=signed)
 
 
 def test_without_a_key_nothing_can_be_required(
