@@ -62,19 +62,22 @@ def engines() -> None:
 @endpoint_option
 @output_option
 def list_(store: str, endpoint_url: str | None, output: str) -> None:
-    """List every version of every model, and its aliases; exit 1 if a card cannot be read."""
+    """List every version of every model, and its aliases; exit 1 if one of them cannot be used."""
     lake = existing_store(store, endpoint_url)
     rows, errors = [], []
     for model in list_models(lake):
         named = list_aliases(lake, model)
         for version, card in list_versions(lake, model).items():
-            is_newer = isinstance(card, FormatError)
-            unread = "card is of a newer format" if is_newer else "card is damaged"
-            created = card.created if isinstance(card, Card) else unread
+            created = card.created if isinstance(card, Card) else _unusable("card", card)
             names = [alias for alias, meant in named.items() if meant == version]
             rows.append({"engine": f"{model}-{version}", "created": created, "aliases": names})
             if not isinstance(card, Card):
                 errors.append(str(card))
+        for alias, meant in named.items():
+            if not isinstance(meant, str):
+                created = _unusable("alias", meant)
+                rows.append({"engine": f"{model}@{alias}", "created": created, "aliases": []})
+                errors.append(str(meant))
     shipped = load_engine("demo", store=None).card
     rows.append({"engine": shipped.name, "created": shipped.created, "aliases": []})
     if output == "json":
@@ -266,6 +269,12 @@ def diff(
         if lack is not None:
             answer.print(f"{card.name} was evaluated on too few images to compare: {lack}.")
     print_table(_differing(a, b, found))
+
+
+def _unusable(what: str, error: EngineError | FormatError) -> str:
+    """What `list` shows in place of a date."""
+    is_newer = isinstance(error, FormatError)
+    return f"{what} is of a newer format" if is_newer else f"{what} is damaged"
 
 
 def _answer_move(move: Move, output: str) -> None:

@@ -162,11 +162,7 @@ def load_engine(
     try:
         if at:
             version = resolve_alias(store, model, alias, require_signed=require_signed)
-            problem = (
-                f"{spec} points to {layout.engine_name(model, version)}, but its card "
-                f"{store.uri(layout.card_file(model, version))} does not exist: restore it, or "
-                "point the alias to another version with `engines promote` or `engines rollback`"
-            )
+            problem = _without_card(store, spec, version)
         else:
             model, version = layout.split_engine_name(spec)
         folder = layout.version_dir(model, version)
@@ -227,9 +223,34 @@ def list_versions(store: Lake, model: str) -> dict[str, Card | EngineError | For
     return dict(sorted(found.items(), key=lambda item: (getattr(item[1], "created", ""), item[0])))
 
 
-def list_aliases(store: Lake, model: str) -> dict[str, str]:
-    """The aliases of a model, and the versions that they point to."""
-    return {name: resolve_alias(store, model, name) for name in aliases.names(store, model)}
+def list_aliases(store: Lake, model: str) -> dict[str, str | EngineError | FormatError]:
+    """The aliases of a model, and the versions that they point to.
+
+    An alias is represented by an error if its newest entry cannot be used, or its version is gone.
+    """
+    found: dict[str, str | EngineError | FormatError] = {}
+    for name in aliases.names(store, model):
+        try:
+            entry = aliases.current(store, model, name)
+        except (EngineError, FormatError) as error:
+            found[name] = error
+            continue
+        if entry is None:  # a folder without entries
+            continue
+        has_card = store.stat(layout.card_file(model, entry.version)) is not None
+        problem = _without_card(store, f"{model}@{name}", entry.version)
+        found[name] = entry.version if has_card else EngineError(f"{problem}.")
+    return found
+
+
+def _without_card(store: Lake, spec: str, version: str) -> str:
+    """What is wrong with an alias whose version is gone, and what to do; without a full stop."""
+    model = spec.partition("@")[0]
+    return (
+        f"{spec} points to {layout.engine_name(model, version)}, but its card "
+        f"{store.uri(layout.card_file(model, version))} does not exist: restore it, or "
+        "point the alias to another version with `engines promote` or `engines rollback`"
+    )
 
 
 def _load_shipped(spec: str, store: Lake | None, require_signed: bool) -> Engine:

@@ -85,6 +85,45 @@ def test_a_mistyped_store_is_not_one_with_the_shipped_engine_alone(
     assert text.startswith(f"Error: there is no store at {tmp_path}/typo: ")
 
 
+def test_an_alias_whose_version_is_gone_is_listed_with_its_error(
+    steel_batch: Command, registry: Any
+) -> None:
+    store, first, *others = registry
+    steel_batch("engines", "promote", first, *store)
+    lake = Lake(store[1])
+    lake.delete([layout.card_file(*layout.split_engine_name(first))])
+    listed = steel_batch("engines", "list", *store, "--output", "json")
+    assert listed.code == 1
+    assert listed.err.startswith(f"Error: tiny@production points to {first}, but its card ")
+    assert {row["engine"]: row["created"] for row in listed.json}["tiny@production"] == (
+        "alias is damaged"
+    )
+    assert all(name in listed.out for name in (*others, shipped_name()))
+
+
+def test_a_damaged_alias_is_listed_among_the_others_and_can_be_moved_away(
+    steel_batch: Command, registry: Any, tmp_path: Path
+) -> None:
+    store, first, better, _ = registry
+    steel_batch("engines", "promote", first, *store)
+    steel_batch("engines", "promote", better, *store, "--alias", "canary")
+    entry = tmp_path / "store" / layout.alias_series("tiny", "production") / "00000001.json"
+    entry.write_bytes(b"")
+    for output in ("text", "json"):
+        listed = steel_batch("engines", "list", *store, "--output", output)
+        assert listed.code == 1
+        assert listed.err.startswith(f"Error: {entry} is not a valid entry of an alias: ")
+        assert "tiny@production" in listed.out
+    assert {row["engine"]: row["aliases"] for row in listed.json}[better] == ["canary"]
+    assert "or move it out of its folder" in refused(
+        steel_batch("engines", "promote", better, *store)
+    )
+    entry.rename(tmp_path / "damaged.json")
+    assert steel_batch("engines", "list", *store).code == 0
+    assert steel_batch("engines", "promote", better, *store).code == 0
+    assert steel_batch("engines", "show", "tiny@production", *store).code == 0
+
+
 @pytest.mark.parametrize("edited", ["alias", "card"])
 def test_what_was_edited_after_it_was_signed_is_refused_by_every_command(
     edited: str,
