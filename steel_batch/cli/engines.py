@@ -33,6 +33,7 @@ from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
 from steel_batch.registry.card_diff import Difference, differences, judged_on_the_same
 from steel_batch.registry.evidence import class_figures, headline, too_few
+from steel_batch.registry.figures import known_figures
 from steel_batch.registry.promotion import Figure, Move, Tolerance, promote, rollback
 from steel_batch.registry.signatures import sign_model
 from steel_batch.registry.versions import list_aliases, list_models, list_versions, load_engine
@@ -309,12 +310,11 @@ def _show_card(card: Card) -> None:
         f"{'scaled' if post.resize == 'fit' else 'quarantined'}; precisions "
         f"{', '.join(graph.precision for graph in card.graphs)}"
     )
-    figures = card.metrics
+    figures = known_figures(card.metrics, card.classes)
     if "kaggle_dice" in figures:
-        answer.print(
-            f"  evaluated on {counted(figures['num_images'], 'held-out image')}: "
-            f"{headline(figures, card.classes)}"
-        )
+        num_images = figures.get("num_images")
+        images = "held-out images" if num_images is None else counted(num_images, "held-out image")
+        answer.print(f"  evaluated on {images}: {headline(figures, card.classes)}")
     table = _table("class", "threshold", "min. area px", "images", "Dice", "recall", "false alarms")
     for row, threshold, area_px in zip(
         class_figures(figures, card.classes), card.thresholds, post.min_area_px, strict=True

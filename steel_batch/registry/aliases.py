@@ -182,8 +182,8 @@ def _parse(store: Lake, name: str, number: int, data: bytes) -> AliasEntry:
         return dataclasses.replace(entry, number=number)
     except ValueError as error:
         raise EngineError(
-            f"{source} is not a valid entry of an alias: {error}. Restore it from a backup, or move "
-            "it out of its folder: the newest entry that is left is then valid."
+            f"{source} is not a valid entry of an alias: {error}. Restore it from a backup, or "
+            "move it out of its folder: the newest entry that is left is then valid."
         ) from error
 
 

@@ -69,10 +69,11 @@ def _flat(name: str, value: Any, classes: Sequence[str] = ()) -> Iterator[tuple[
         yield name, list(value) if isinstance(value, tuple) else value
         return
     for key in sorted(value, key=lambda key: isinstance(value[key], (Mapping, list, tuple))):
-        if key == "classes" and len(value[key]) == len(classes):
-            yield from _flat(name, _by_class(classes, value[key]))
+        part = value[key]
+        if key == "classes" and isinstance(part, (list, tuple)) and len(part) == len(classes):
+            yield from _flat(name, _by_class(classes, part))
         elif key not in LONG:
-            yield from _flat(f"{name}.{key}", value[key], classes)
+            yield from _flat(f"{name}.{key}", part, classes)
 
 
 def _by_class(classes: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:

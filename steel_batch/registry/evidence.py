@@ -10,14 +10,15 @@ images, which `train` holds out, has 25 with the rarest class.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from steel_batch.registry.figures import UNKNOWN, as_text, known_figures
 
 MIN_CASES: Final = 20
 """Minimum number of images with a class, and of images without it."""
 TOO_FEW: Final = "too few"
-UNKNOWN: Final = "–"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,8 +46,7 @@ def too_few(figures: Mapping[str, Any], classes: Sequence[str]) -> str | None:
         None also for a card that does not state how many images have a class.
     """
     lacks = []
-    for name, entry in zip(classes, _of_classes(figures, classes), strict=True):
-        num_present, num_absent = _cases(figures, entry)
+    for name, _, num_present, num_absent in _of_classes(figures, classes):
         if num_present is not None and num_present < MIN_CASES:
             lacks.append(f"{name} on {num_present}")
         elif num_absent is not None and num_absent < MIN_CASES:
@@ -61,14 +61,15 @@ def headline(figures: Mapping[str, Any], classes: Sequence[str]) -> str:
     lack = too_few(figures, classes)
     if lack is not None:
         return f"too few to compare ({lack})"
-    return f"Kaggle Dice {figures['kaggle_dice']:.4f}, mIoU {figures['mean_iou']:.4f}"
+    known = known_figures(figures, classes)
+    dice, iou = (as_text(known.get(name), 4) for name in ("kaggle_dice", "mean_iou"))
+    return f"Kaggle Dice {dice}, mIoU {iou}"
 
 
 def class_figures(figures: Mapping[str, Any], classes: Sequence[str]) -> list[ClassFigures]:
     """The figures of each class; those from too few images are left out."""
     rows = []
-    for name, entry in zip(classes, _of_classes(figures, classes), strict=True):
-        num_present, num_absent = _cases(figures, entry)
+    for name, entry, num_present, num_absent in _of_classes(figures, classes):
         rows.append(
             ClassFigures(
                 name=name,
@@ -82,23 +83,24 @@ def class_figures(figures: Mapping[str, Any], classes: Sequence[str]) -> list[Cl
     return rows
 
 
-def _of_classes(figures: Mapping[str, Any], classes: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-    """A card's figures per class; empty if it has none, or those of other classes."""
-    entries = figures.get("classes") or ()
-    if len(entries) == len(classes) and all(isinstance(entry, Mapping) for entry in entries):
-        return list(entries)
-    return [{}] * len(classes)
+def _of_classes(
+    figures: Mapping[str, Any], classes: Sequence[str]
+) -> Iterator[tuple[str, Mapping[str, Any], int | None, int | None]]:
+    """Yield each class's name and figures, and the numbers of images with it and without it.
 
-
-def _cases(figures: Mapping[str, Any], entry: Mapping[str, Any]) -> tuple[int | None, int | None]:
-    """Numbers of images with a class and without it; None if the card does not state them."""
-    num_images, num_present = figures.get("num_images"), entry.get("num_present")
-    if not isinstance(num_images, int) or not isinstance(num_present, int):
-        return None, None
-    return num_present, num_images - num_present
+    The figures are empty and the numbers None if the card does not state them.
+    """
+    known = known_figures(figures, classes)
+    num_images = known.get("num_images")
+    for name, entry in zip(classes, known.get("classes") or [{}] * len(classes), strict=True):
+        num_present = entry.get("num_present")
+        if num_images is None or num_present is None:
+            yield name, entry, None, None
+        else:
+            yield name, entry, num_present, num_images - num_present
 
 
 def _text(share: float | None, num_cases: int | None) -> str:
     if share is None:
         return UNKNOWN
-    return TOO_FEW if num_cases is not None and num_cases < MIN_CASES else f"{share:.3f}"
+    return TOO_FEW if num_cases is not None and num_cases < MIN_CASES else as_text(share)

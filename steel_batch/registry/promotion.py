@@ -8,7 +8,7 @@ nothing, and can be overridden with a reason that stays in the alias's history.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +20,7 @@ from steel_batch.registry import aliases
 from steel_batch.registry.aliases import AliasEntry
 from steel_batch.registry.card import Card
 from steel_batch.registry.evidence import too_few
+from steel_batch.registry.figures import known_figures
 from steel_batch.registry.versions import Engine, load_engine, shipped_name, unknown_alias
 
 ROUNDING: Final = 1e-9
@@ -275,13 +276,8 @@ def _check_files(engine: Engine) -> None:
 
 
 def _has_figures(card: Card) -> bool:
-    figures = card.metrics
-    classes = figures.get("classes", ())
-    return (
-        isinstance(figures.get("data_digest"), str)
-        and isinstance(figures.get("kaggle_dice"), float)
-        and len(classes) == len(card.classes)
-        and all(isinstance(entry, Mapping) for entry in classes)
+    return {"data_digest", "kaggle_dice", "classes"} <= set(
+        known_figures(card.metrics, card.classes)
     )
 
 
@@ -291,7 +287,7 @@ def _judged_on(card: Card) -> str:
 
 def _figures(current: Card, candidate: Card, tolerance: Tolerance) -> Iterator[Figure]:
     """Yield every figure that both cards have for the same images and classes."""
-    now, then = current.metrics, candidate.metrics
+    now, then = (known_figures(card.metrics, card.classes) for card in (current, candidate))
     yield Figure(
         name="Kaggle Dice",
         current=now["kaggle_dice"],
@@ -300,8 +296,8 @@ def _figures(current: Card, candidate: Card, tolerance: Tolerance) -> Iterator[F
         tolerance=tolerance.dice,
     )
     for title, a, b in zip(candidate.classes, now["classes"], then["classes"], strict=True):
-        num_present = int(a.get("num_present", 0))
-        num_absent = int(now.get("num_images", 0)) - num_present
+        num_present = a.get("num_present", 0)
+        num_absent = now.get("num_images", 0) - num_present
         for key, words, sign, num_cases in (
             ("present_dice", "Dice where present", 1, 0),
             ("recall", "recall", 1, num_present),

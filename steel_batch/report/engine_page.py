@@ -13,6 +13,7 @@ from typing import Any, Final
 from steel_batch.errors import printable
 from steel_batch.registry.card import Card
 from steel_batch.registry.evidence import class_figures, too_few
+from steel_batch.registry.figures import UNKNOWN, as_text, known_figures
 from steel_batch.registry.versions import Engine
 from steel_batch.report.cleaned import cleaned
 
@@ -78,7 +79,7 @@ def render_page(card: Card, *, training: str = "", images: str = "") -> str:
         training: HTML about the training.
         images: HTML with example images and the defects that the engine found on them.
     """
-    figures = card.metrics
+    figures = known_figures(card.metrics, card.classes)
     parts = [
         f"<h1>{escape(card.name)}</h1>",
         _facts(card),
@@ -165,18 +166,18 @@ def _facts(card: Card) -> str:
 
 def _fact_rows(card: Card) -> Iterator[tuple[str, str]]:
     """Yield names with their values as HTML."""
-    figures, network = card.metrics, card.recipe.get("model", {})
+    figures, network = known_figures(card.metrics, card.classes), card.recipe.get("model")
     yield "made", escape(card.created)
     sizes = "scaled" if card.post_process.resize == "fit" else "quarantined"
     yield "input", f"{card.height}×{card.width} pixels of gray; images of other sizes are {sizes}"
-    if {"mean", "std"} <= set(network):
+    if isinstance(network, Mapping) and {"mean", "std"} <= set(network):
         scale = f"(gray / 255 − {network['mean']}) / {network['std']}, inside the graph"
         yield "normalised", escape(scale)
     for name, part in (("evaluated on", figures), ("validation", figures.get("validation", {}))):
         if "kaggle_dice" in part:
             yield (
                 name,
-                f"{part['num_images']:,} {'held-out ' if part is figures else ''}images: "
+                f"{_count(part.get('num_images'))} {'held-out ' if part is figures else ''}images: "
                 f"{_headline(part, card.classes)}<br>"
                 f"data {escape(str(part.get('data_digest')))}",
             )
@@ -186,7 +187,8 @@ def _headline(figures: Mapping[str, Any], classes: Sequence[str]) -> str:
     lack = too_few(figures, classes)
     if lack is not None:
         return f"<b>too few to compare</b> ({escape(lack)})"
-    return f"Kaggle Dice <b>{figures['kaggle_dice']:.4f}</b>, mIoU <b>{figures['mean_iou']:.4f}</b>"
+    dice, iou = (as_text(figures.get(name), 4) for name in ("kaggle_dice", "mean_iou"))
+    return f"Kaggle Dice <b>{dice}</b>, mIoU <b>{iou}</b>"
 
 
 def _classes(card: Card) -> str:
@@ -207,27 +209,31 @@ def _confusion(names: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
     for name, row in zip(names, counts, strict=True):
         total = sum(row)
         shares = [count / total if total else None for count in row]
-        rows.append([name, *map(_share, shares), f"{total:,}"])
+        rows.append([name, *map(as_text, shares), f"{total:,}"])
         shades.append([share or 0.0 for share in shares])
     return table(("truth", *names, "pixels"), rows, shades)
 
 
 def _calibration(bins: Sequence[Mapping[str, Any]]) -> str:
     rows = [
-        [f"{b['mean_peak']:.3f}", f"{b['share_present']:.3f}", f"{b['num_cases']:,}"] for b in bins
+        [as_text(b.get("mean_peak")), as_text(b.get("share_present")), _count(b.get("num_cases"))]
+        for b in bins
     ]
     return table(("mean peak", "share with the class", "images × classes"), rows)
 
 
 def _files(card: Card) -> str:
-    agreement = card.metrics.get("agreement", {})
+    agreement = known_figures(card.metrics, card.classes).get("agreement", {})
     rows = []
     for graph in card.graphs:
         checked = agreement.get(graph.precision, {})
-        differing = f"{checked['num_differing']:,} of {checked['num_pixels']:,}" if checked else "–"
+        num_differing, num_pixels = (
+            _count(checked.get(name)) for name in ("num_differing", "num_pixels")
+        )
+        differing = f"{num_differing} of {num_pixels}" if checked else UNKNOWN
         rows.append([graph.file, graph.precision, differing, graph.sha256])
     return table(("file", "precision", "pixels that differ from PyTorch", "SHA-256"), rows)
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else f"{number:,}"

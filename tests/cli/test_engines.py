@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,36 @@ def test_a_damaged_alias_is_listed_among_the_others_and_can_be_moved_away(
     assert steel_batch("engines", "list", *store).code == 0
     assert steel_batch("engines", "promote", better, *store).code == 0
     assert steel_batch("engines", "show", "tiny@production", *store).code == 0
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"kaggle_dice": 0.9},
+        {"kaggle_dice": "good", "num_images": 3, "mean_iou": None},
+        {"kaggle_dice": 0.9, "num_images": 100, "mean_iou": 0.2, "classes": 5},
+        {"kaggle_dice": 10**400, "mean_iou": True, "data_digest": 5, "num_images": "x"},
+        {"kaggle_dice": 0.9, "data_digest": "a", "classes": [{"recall": "a"}] * 4},
+        {"confusion": [[1]], "calibration": [{}], "agreement": {"fp32": 1}, "validation": [1]},
+        {"confusion": 5, "calibration": "x", "agreement": [], "validation": {"kaggle_dice": 1}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_figures_that_another_program_wrote_are_shown_as_far_as_they_are_known(
+    steel_batch: Command, registry: Any, tmp_path: Path, metrics: dict[str, Any]
+) -> None:
+    store, first, *_ = registry
+    card, graphs = tiny_version(min_area_px=7, metrics=metrics)
+    register(Lake(store[1]), dataclasses.replace(card, recipe={"model": 5}), graphs)
+    page = tmp_path / "page.html"
+    shown = steel_batch("engines", "show", card.name, *store, "--page", page)
+    assert (shown.code, shown.err) == (0, "")
+    assert ("Kaggle Dice 0.9000, mIoU" in shown.out) == (metrics.get("kaggle_dice") == 0.9)
+    assert "band_1" in page.read_text()
+    assert steel_batch("engines", "diff", first, card.name, *store).code == 0
+    assert steel_batch("engines", "promote", first, *store).code == 0
+    text = refused(steel_batch("engines", "promote", card.name, *store))
+    assert f"{card.name} is not promoted" in text
 
 
 @pytest.mark.parametrize("edited", ["alias", "card"])
