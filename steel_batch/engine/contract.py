@@ -9,7 +9,9 @@ The graph of every engine is one self-contained ONNX file::
                                              ├▶ peak  float32 [N,C]  highest probability per class
                                              └▶ count float32 [N,C]  pixels over the threshold
 
-Bit c of a mask's pixel is class c+1. Thresholds are part of the graph; minimum areas are applied
+Bit c of a mask's pixel is class c+1. A count is 0 exactly if no pixel has the class's bit: masks
+without counts are not read. `registry.graph` checks the answers when a graph is registered, and in
+every batch on the CPU. Thresholds are part of the graph; minimum areas are applied
 afterwards and are part of the card (`registry.card`).
 """
 

@@ -14,7 +14,7 @@ from steel_batch.engine.contract import Figures, Provenance
 from steel_batch.engine.ring import SlotRing
 from steel_batch.images.appearance import row_step
 from steel_batch.registry.card import COUNT, IMAGE, MASK, PEAK, Card
-from steel_batch.registry.graph import open_session
+from steel_batch.registry.graph import check_values, open_session
 
 SESSIONS_BYTES: Final = 32 << 20
 """Of graphs in an actor's sessions. The threads of one session share the pool that its tensors are
@@ -44,9 +44,11 @@ class OrtRuntime:
     ) -> None:
         num_sessions = min(num_threads, max(1, SESSIONS_BYTES // max(1, len(graph))))
         sessions = [open_session(graph, card, precision=precision) for _ in range(num_sessions)]
-        shape = (batch_size, 1, card.height, card.width)
         self._ring = SlotRing(
-            [OrtSlot(sessions[i % num_sessions], shape) for i in range(num_threads)]
+            [
+                OrtSlot(sessions[i % num_sessions], card, precision, batch_size)
+                for i in range(num_threads)
+            ]
         )
         self._batch_size = batch_size
         self._description = (
@@ -95,10 +97,13 @@ class OrtRuntime:
 class OrtSlot:
     """Buffers of one batch on the CPU; see `contract.Slot`."""
 
-    def __init__(self, session: ort.InferenceSession, shape: tuple[int, int, int, int]) -> None:
+    def __init__(
+        self, session: ort.InferenceSession, card: Card, precision: str, batch_size: int
+    ) -> None:
         self._session = session
-        self._input = np.zeros(shape, np.uint8)
-        self._mask_NHW = np.zeros((0, *shape[2:]), np.uint8)
+        self._engine, self._precision = card.name, precision
+        self._input = np.zeros((batch_size, 1, card.height, card.width), np.uint8)
+        self._mask_NHW = np.zeros((0, card.height, card.width), np.uint8)
 
     @property
     def image_NHW(self) -> npt.NDArray[np.uint8]:
@@ -114,11 +119,16 @@ class OrtSlot:
         return frozenset()
 
     def infer(self, num_images: int) -> Figures:
-        """Run the graph on the first images."""
+        """Run the graph on the first images.
+
+        Raises:
+            EngineError: An answer breaks the contract.
+        """
         mask, peak, count = self._session.run(
             [MASK, PEAK, COUNT], {IMAGE: self._input[:num_images]}
         )
         self._mask_NHW = mask[:, 0]
+        check_values(self._mask_NHW, peak, count, engine=self._engine, precision=self._precision)
         return Figures(peak_NC=peak, count_NC=count)
 
     def copy_out(

@@ -9,7 +9,7 @@ from steel_batch import layout
 from steel_batch.errors import EngineError
 from steel_batch.lake import Lake
 from steel_batch.registry.card import Card
-from steel_batch.registry.graph import open_session
+from steel_batch.registry.graph import check_on_patterns, open_session
 from steel_batch.registry.signatures import sign
 
 
@@ -32,7 +32,8 @@ def register(store: Lake, card: Card, graphs: Mapping[str, bytes]) -> str:
     layout.engine_name(card.model, card.version)
     _check_consistent(card, graphs)
     for precision, data in graphs.items():
-        open_session(data, card, precision=precision)
+        session = open_session(data, card, precision=precision)
+        check_on_patterns(session, card, precision=precision)
     folder = layout.version_dir(card.model, card.version)
     card_key = layout.card_file(card.model, card.version)
     for graph in card.graphs:
