@@ -304,8 +304,10 @@ def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Datas
     """Hold out parts of a dataset, with each combination of classes in proportion.
 
     Groups stay whole. Images that form a group of their own are dealt by share within each
-    combination of classes; then each larger group goes to the part that lacks most. The same
-    images, groups and seed give the same parts, wherever the images are stored.
+    combination of classes. Where a share is not a whole number, it is rounded up for the parts
+    that lack most over all combinations so far, so many small combinations add no error. Then each
+    larger group goes to the part that lacks most. The same images, groups and seed give the same
+    parts, wherever the images are stored.
 
     Args:
         dataset: The dataset to split.
@@ -327,16 +329,22 @@ def split(dataset: Dataset, *, shares: Sequence[float], seed: int) -> list[Datas
         combination = sorted({c for i in indices for c in dataset.examples[i].masks})
         strata.setdefault(tuple(combination), []).append(group)
     parts: list[list[int]] = [[] for _ in range(len(shares) + 1)]
+    part_shares = np.array([1 - sum(shares), *shares])
+    lack = np.zeros(len(parts))  # carried from one combination to the next
     larger: list[str] = []
     for _, groups in sorted(strata.items()):
         ranked = sorted(groups, key=lambda group: _rank(group, seed))
         single = [group for group in ranked if len(members[group]) == 1]
         larger += [group for group in ranked if len(members[group]) > 1]
-        bounds = np.rint(len(single) * np.cumsum(shares)).astype(int)
+        lack += part_shares * len(single)
+        counts = np.floor(part_shares * len(single)).astype(int)
+        num_left = len(single) - counts.sum()
+        counts[np.argsort(counts - lack, kind="stable")[:num_left]] += 1
+        lack -= counts
+        bounds = np.cumsum(counts[1:])
         for place, group in enumerate(single):
             part = int(np.searchsorted(bounds, place, side="right"))
             parts[(part + 1) % len(parts)] += members[group]
-    part_shares = np.array([1 - sum(shares), *shares])
     for group in larger:
         num_images = np.array([len(part) for part in parts])
         lack = part_shares * (num_images.sum() + len(members[group])) - num_images

@@ -5,6 +5,8 @@ from collections import Counter
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from steel_batch.errors import ChangedObjectError, ConfigError
 from steel_batch.lake import Lake
@@ -18,8 +20,12 @@ COILS = ((), (1,), (2,), (3,), (4,), (1, 2), (3, 4), (1, 3))
 """Classes on each of eight coils."""
 
 
-def made_up(groups: dict[str, tuple[int, tuple[int, ...]]]) -> Dataset:
-    """Examples that are never loaded: how many images each group has, and their classes."""
+Groups = dict[str, tuple[int, tuple[int, ...]]]
+"""How many images each group has, and their classes."""
+
+
+def made_up(groups: Groups) -> Dataset:
+    """Examples that are never loaded."""
     examples = [
         Example(
             key=f"{group}-{i}.png", sha256=f"{group}-{i}", height=8, width=8,
@@ -29,6 +35,16 @@ def made_up(groups: dict[str, tuple[int, tuple[int, ...]]]) -> Dataset:
         for i in range(num_images)
     ]  # fmt: skip
     return Dataset(lake=Lake("nowhere"), examples=tuple(examples), num_classes=4)
+
+
+def single_images(counts: list[int]) -> Groups:
+    """As many images of each combination of classes, without groups."""
+    subsets = [tuple(c + 1 for c in range(5) if bits >> c & 1) for bits in range(32)]
+    return {
+        f"im{classes}{i}": (1, classes)
+        for classes, count in zip(subsets, counts, strict=False)
+        for i in range(count)
+    }
 
 
 def combinations(dataset: Dataset) -> Counter[tuple[int, ...]]:
@@ -92,13 +108,13 @@ def test_images_of_a_group_stay_together(tmp_path: object) -> None:
     assert len(set().union(*found)) == sum(len(groups) for groups in found)
 
 
-def test_a_split_of_images_without_groups_is_that_of_every_release() -> None:
-    """Else no version could be compared with those before, and no run be continued."""
+def test_a_split_of_images_without_groups_is_the_same_in_every_build() -> None:
+    """Otherwise no version can be compared with earlier ones, and no run can be resumed."""
     classes = ((), (1,), (2,), (1, 3), (), (4,), ())
     dataset = made_up({f"im{i:03d}": (1, classes[i % 7]) for i in range(200)})
     parts = split(dataset, shares=[0.1, 0.1], seed=5)
-    assert [len(part) for part in parts] == [159, 20, 21]
-    assert [part.digest[:12] for part in parts] == ["ab7b22ab06a6", "afdfebc48c06", "f4769024a711"]
+    assert [len(part) for part in parts] == [160, 20, 20]
+    assert [part.digest[:12] for part in parts] == ["265afc1e096d", "70bb5b13e971", "a09501aa7098"]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,9 +122,7 @@ def test_a_split_of_images_without_groups_is_that_of_every_release() -> None:
 def test_parts_of_groups_come_as_near_to_their_shares_as_whole_groups_can(
     num_groups: int, num_images: int, seed: int
 ) -> None:
-    groups: dict[str, tuple[int, tuple[int, ...]]] = {
-        f"coil {i}": (num_images, COILS[i % len(COILS)]) for i in range(num_groups)
-    }
+    groups: Groups = {f"coil {i}": (num_images, COILS[i % len(COILS)]) for i in range(num_groups)}
     parts = split(made_up(groups), shares=[0.1, 0.1], seed=seed)
     for part, share in zip(parts, (0.8, 0.1, 0.1), strict=True):
         assert abs(len(part) / num_images - share * num_groups) <= 1
@@ -116,13 +130,43 @@ def test_parts_of_groups_come_as_near_to_their_shares_as_whole_groups_can(
 
 
 def test_large_groups_make_up_for_what_single_images_left_lacking() -> None:
-    singles: dict[str, tuple[int, tuple[int, ...]]] = {
-        f"im{i}": (1, (i % 4 + 1,)) for i in range(8)
-    }
-    assert [len(part) for part in split(made_up(singles), shares=[0.1, 0.1], seed=0)] == [8, 0, 0]
-    coils: dict[str, tuple[int, tuple[int, ...]]] = {f"coil {i}": (4, ()) for i in range(23)}
+    singles: Groups = {f"im{i}": (1, (1,)) for i in range(2)}
+    assert [len(part) for part in split(made_up(singles), shares=[0.1, 0.1], seed=0)] == [2, 0, 0]
+    coils: Groups = {f"coil {i}": (2, ()) for i in range(9)}
     parts = split(made_up(singles | coils), shares=[0.1, 0.1], seed=0)
-    assert [len(part) for part in parts] == [80, 12, 8]
+    assert [len(part) for part in parts] == [16, 2, 2]
+
+
+SMALL_COMBINATIONS: dict[str, tuple[list[int], list[int]]] = {
+    "15 of 4 images": ([4] * 15, [48, 6, 6]),
+    "4 of 5 images": ([5] * 4, [16, 2, 2]),
+    "4 of 6 images": ([6] * 4, [19, 3, 2]),
+    "8 clean images and 4 of 3": ([8, 3, 3, 3, 3], [16, 2, 2]),
+    "20 of 1 image": ([1] * 20, [16, 2, 2]),
+}
+
+
+@pytest.mark.parametrize("name", SMALL_COMBINATIONS)
+def test_small_combinations_of_classes_do_not_all_round_the_same_way(name: str) -> None:
+    counts, expected = SMALL_COMBINATIONS[name]
+    dataset = made_up(single_images(counts))
+    assert [len(part) for part in split(dataset, shares=[0.1, 0.1], seed=0)] == expected
+
+
+@given(
+    counts=st.lists(st.integers(1, 40), min_size=1, max_size=32),
+    shares=st.lists(st.floats(0, 0.45), min_size=1, max_size=2),
+)
+def test_each_part_is_near_its_share_of_all_images_and_of_each_combination(
+    counts: list[int], shares: list[float]
+) -> None:
+    dataset = made_up(single_images(counts))
+    parts = split(dataset, shares=shares, seed=0)
+    whole = combinations(dataset)
+    for part, share in zip(parts, (1 - sum(shares), *shares), strict=True):
+        assert abs(len(part) - share * len(dataset)) < 1 + 1e-9
+        found = combinations(part)
+        assert all(abs(found[c] - share * num) < 1 + 1e-9 for c, num in whole.items())
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (-0.1, 0.1), (float("nan"), 0.1)])
