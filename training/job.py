@@ -15,7 +15,7 @@ from typing import Any, Final
 from steel_batch import layout
 from steel_batch.errors import ConfigError, InputError
 from steel_batch.lake import Lake
-from steel_batch.lake.probe import writable
+from steel_batch.lake.probe import prove_writable, writable
 from steel_batch.registry.card import Card
 from steel_batch.registry.versions import Engine
 from training.checkpoint import recipe_digest
@@ -94,6 +94,7 @@ def run_job(
     config = dataclasses.replace(config, teachers=tuple(e.card.name for e in engines))
     _check_network(config, max(1, len(job.classes)), size)
     store = writable(lake, single_writer=job.unsafe_single_writer)
+    prove_writable(store)
     on_stage("reading images and labels")
     parts = _open_parts(inputs, job)
     if parts.training.size != size:

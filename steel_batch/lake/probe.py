@@ -72,6 +72,22 @@ def writable(store: Lake, *, single_writer: bool = False) -> Lake:
     )
 
 
+def prove_writable(store: Lake) -> None:
+    """Write a small object and delete it: before long work whose result is written to the store.
+
+    Commands that write soon after they begin need no such proof.
+
+    Raises:
+        LakeError: The store cannot be written.
+    """
+    key = layout.probe_file(uuid.uuid4().hex)
+    try:
+        store.write(key, b"probe")
+        store.delete([key])
+    except LakeError as error:
+        raise LakeError(f"--store {store.url} cannot be written: {error.message}") from error
+
+
 def find_flaw(store: Lake) -> str | None:
     """Let several writers create one new object at once; the object is deleted afterwards.
 

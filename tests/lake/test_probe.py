@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from steel_batch.errors import LakeError, UndecidedStoreError
 from steel_batch.lake import Lake
-from steel_batch.lake.probe import NUM_RIVALS, find_flaw, writable
+from steel_batch.lake.probe import NUM_RIVALS, find_flaw, prove_writable, writable
 from steel_batch.lake.retry import Retry
 from tests.conftest import new_bucket
 from tests.fault_proxy import FaultProxy, Faults
@@ -135,3 +136,20 @@ def test_a_store_that_cannot_be_written_is_not_called_undecided(s3_endpoint: str
     with pytest.raises(LakeError, match="there is no such bucket") as caught:
         writable(Lake("s3://no-such-bucket-at-all/x", endpoint_url=s3_endpoint))
     assert not isinstance(caught.value, UndecidedStoreError)
+
+
+def test_a_proof_that_a_store_can_be_written_leaves_no_object(lake: Lake) -> None:
+    prove_writable(lake)
+    assert list(lake.list_objects()) == []
+
+
+def test_a_store_that_is_a_file_or_a_missing_bucket_is_named(
+    tmp_path: Path, s3_endpoint: str
+) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for store, reason in (
+        (Lake(str(tmp_path / "file")), "a part of that path is a file; choose a folder"),
+        (Lake("s3://no-such-bucket-at-all/x", endpoint_url=s3_endpoint), "no such bucket"),
+    ):
+        with pytest.raises(LakeError, match=f"^--store {store.url} cannot be written: .*{reason}"):
+            prove_writable(store)

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from steel_batch import layout
 from steel_batch.cli import cli
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, LakeError
 from steel_batch.lake import Lake
 from steel_batch.masks.rle import decode_rle
 from steel_batch.registry import aliases
@@ -204,6 +204,19 @@ def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> N
         with pytest.raises(ConfigError, match=message):
             run_job(job(images, tmp_path, **changes), RECIPE)
     assert list(Lake(str(tmp_path)).list_objects()) == []
+
+
+def test_a_store_that_cannot_be_written_ends_a_job_before_its_images_are_read(
+    images: Path, tmp_path: Path
+) -> None:
+    """It was found out at the first checkpoint, and the steps before it were lost."""
+    store = tmp_path / "store"
+    store.write_text("a file")
+    said: list[str] = []
+    with pytest.raises(LakeError, match=r"^--store .*store cannot be written: ") as refused:
+        run_job(job(images, store), RECIPE, on_stage=said.append)
+    assert refused.value.exit_code == 1
+    assert said == []
 
 
 def test_a_network_that_cannot_take_the_images_is_refused_before_they_are_read(
