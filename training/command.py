@@ -232,7 +232,7 @@ def train(
         follow_links=follow_links,
         unsafe_single_writer=unsafe_single_writer,
     )
-    inputs = find_inputs(job)
+    inputs = find_inputs(job, config)
     shown = _Shown()
     shown.stage("loading PyTorch")
     try:

@@ -13,7 +13,10 @@ from steel_batch.config import LIMITS
 from steel_batch.errors import ConfigError, ImageError
 from steel_batch.images.decode import decode_gray
 from steel_batch.lake import Lake, LakeObject
+from steel_batch.registry.card import MAX_CLASSES
+from steel_batch.registry.versions import Engine, load_engine
 from training.dataset import Dataset, check_shares, list_images, open_dataset
+from training.recipe import TrainConfig
 
 SOURCE: Final = (
     "images", "labels", "bits", "groups", "validation_share", "test_share", "split_seed",
@@ -71,6 +74,8 @@ class Inputs:
     """Where the data comes from and how it is split, for the card."""
     unlabelled: tuple[Lake, Mapping[str, LakeObject]] | None = None
     """The lake of more images, and the images by name."""
+    teachers: tuple[Engine, ...] = ()
+    """The versions that are teachers; a repeated one counts once."""
 
     def likely_size(self) -> tuple[int, int] | None:
         """Return the common height and width of a few sampled images; None if they differ.
@@ -120,14 +125,15 @@ class Inputs:
         return opened.with_examples([e for e in opened.examples if e.sha256 not in known])
 
 
-def find_inputs(job: JobConfig) -> Inputs:
-    """Check a job's configuration, find its files, and read labels and groups.
+def find_inputs(job: JobConfig, config: TrainConfig) -> Inputs:
+    """Check a job and its recipe, find its files and teachers, and read labels and groups.
 
     Raises:
         ConfigError: Something that the user gave is wrong.
+        EngineError: A teacher's card is damaged.
         LakeError: A store failed.
     """
-    _check(job)
+    _check(job, config)
     lake = Lake(job.images, endpoint_url=job.endpoint_url, follow_links=job.follow_links)
     source = {name: getattr(job, name) for name in SOURCE}
     labels, source["labels"] = _read(job.labels, lake, "--labels")
@@ -146,15 +152,33 @@ def find_inputs(job: JobConfig) -> Inputs:
         groups=groups,
         source=source,
         unlabelled=unlabelled,
+        teachers=_find_teachers(job, config),
     )
 
 
-def _check(job: JobConfig) -> None:
+def _find_teachers(job: JobConfig, config: TrainConfig) -> tuple[Engine, ...]:
+    store = Lake(job.store, endpoint_url=job.endpoint_url)
+    engines = [load_engine(name, store=store) for name in config.teachers]
+    return tuple({engine.card.name: engine for engine in engines}.values())
+
+
+def _check(job: JobConfig, config: TrainConfig) -> None:
     """Refuse what can be refused without reading a file."""
     layout.check_name(job.model, what="model")
     if len(set(job.classes)) < len(job.classes) or not all(job.classes):
         raise ConfigError(
             f"--classes is {','.join(job.classes)!r}, expected a different name for each class."
+        )
+    if len(job.classes) > MAX_CLASSES:
+        raise ConfigError(
+            f"--classes has {len(job.classes)} names, expected no more than {MAX_CLASSES}."
+        )
+    if job.classes:
+        config.check_classes(len(job.classes))
+    config.check_processes(max(1, job.num_workers))
+    if job.unlabelled is not None and not config.teachers:
+        raise ConfigError(
+            f"--unlabelled {job.unlabelled} needs a teacher to label the images: add --teacher."
         )
     check_shares((job.validation_share, job.test_share))
     if job.num_epochs is not None and not 0 < job.num_epochs < math.inf:

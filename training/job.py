@@ -31,7 +31,7 @@ from training.register import Parts, make_version, register_product
 from training.report import render_report
 from training.state import find_place
 from training.stored import train_stored
-from training.teacher import Teacher, check_teacher, find_teachers, teach
+from training.teacher import Teacher, check_teacher, teach
 from training.trackers import open_trackers
 
 REPORTED_IMAGES: Final = 1000
@@ -68,7 +68,7 @@ def run_job(
     Args:
         job: The data and settings.
         config: The recipe.
-        inputs: The result of `find_inputs` for this job; None to find them here.
+        inputs: The result of `find_inputs` for this job and recipe; None to find them here.
         on_step: Called with each report of the training loop, with ``num_steps`` and
             ``seconds_left`` added; see `training.pace.Pace`.
         on_stage: Called with the name of the step of the job.
@@ -79,20 +79,16 @@ def run_job(
         ClusterError: Ray's workers died on every attempt.
         LakeError: The store failed.
     """
-    if job.unlabelled is not None and not config.teachers:
-        raise ConfigError(
-            f"--unlabelled {job.unlabelled} needs a teacher to label the images: add --teacher."
-        )
-    inputs = inputs or find_inputs(job)
+    inputs = inputs or find_inputs(job, config)
     if job.num_workers == 0:
         find_place(config)
     size = inputs.likely_size()
-    lake = Lake(job.store, endpoint_url=job.endpoint_url)
-    engines = find_teachers(config.teachers, lake)
+    engines = inputs.teachers
     for engine in engines:
         check_teacher(engine.card, job.classes or None, size)
     config = dataclasses.replace(config, teachers=tuple(e.card.name for e in engines))
     _check_network(config, max(1, len(job.classes)), size)
+    lake = Lake(job.store, endpoint_url=job.endpoint_url)
     store = writable(lake, single_writer=job.unsafe_single_writer)
     prove_writable(store)
     on_stage("reading images and labels")

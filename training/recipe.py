@@ -191,3 +191,20 @@ class TrainConfig:
         for name in ("warmup_share", "clean_share", "ema_decay", "teacher_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected 0 to 1.")
+
+    def check_processes(self, num_processes: int) -> None:
+        """Refuse a batch that cannot be divided evenly among processes and their parts."""
+        multiple = num_processes * self.accumulate
+        if self.batch_size % multiple:
+            raise ConfigError(
+                f"a batch of {self.batch_size} cannot be divided among {num_processes} process(es) "
+                f"with {self.accumulate} part(s) each: use a multiple of {multiple}."
+            )
+
+    def check_classes(self, num_classes: int) -> None:
+        """Refuse weights of classes that are not as many as the classes."""
+        weights = self.positive_weight
+        if isinstance(weights, tuple) and len(weights) != num_classes:
+            raise ConfigError(
+                f"positive_weight has {len(weights)} values, expected {num_classes}, one per class."
+            )

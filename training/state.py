@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, distributed, nn
 
-from steel_batch.errors import ConfigError, MachineError
+from steel_batch.errors import MachineError
 from training.batches import Batch, Examples
 from training.checkpoint import Best
 from training.judge import judge_network
@@ -255,12 +255,7 @@ def find_place(config: TrainConfig) -> Place:
     rank, num_ranks = 0, 1
     if distributed.is_available() and distributed.is_initialized():
         rank, num_ranks = distributed.get_rank(), distributed.get_world_size()
-    if config.batch_size % (num_ranks * config.accumulate):
-        raise ConfigError(
-            f"a batch of {config.batch_size} cannot be divided among {num_ranks} process(es) with "
-            f"{config.accumulate} part(s) each: use a multiple of "
-            f"{num_ranks * config.accumulate}."
-        )
+    config.check_processes(num_ranks)
     return Place(device, rank, num_ranks)
 
 
@@ -273,12 +268,9 @@ def _precision(config: TrainConfig, device: torch.device) -> str:
 
 
 def _positive_weight(config: TrainConfig, num_classes: int) -> Tensor:
+    config.check_classes(num_classes)
     weight = config.positive_weight
     if isinstance(weight, tuple):
-        if len(weight) != num_classes:
-            raise ConfigError(
-                f"positive_weight has {len(weight)} values, expected {num_classes}, one per class."
-            )
         return torch.tensor(weight, dtype=torch.float32)
     return torch.full((num_classes,), float(weight))
 

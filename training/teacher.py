@@ -17,10 +17,9 @@ import onnx
 from steel_batch import interrupt
 from steel_batch.errors import ConfigError, EngineError
 from steel_batch.images.decode import fit_to, mask_to_source
-from steel_batch.lake import Lake
 from steel_batch.masks.rle import encode_rle
 from steel_batch.registry.card import IMAGE, PEAK, Card
-from steel_batch.registry.versions import Engine, load_engine
+from steel_batch.registry.versions import Engine
 from training.dataset import Dataset, Example
 from training.lessons import Lessons, pack
 from training.session import open_session
@@ -74,21 +73,6 @@ class Teacher:
                 "which distillation needs. Use a version made by `steel-batch train`."
             )
         return logits
-
-
-def find_teachers(names: Sequence[str], store: Lake) -> list[Engine]:
-    """Load the versions that are teachers.
-
-    Args:
-        names: Names as in `load_engine`; a repeated one counts once.
-        store: The registry.
-
-    Raises:
-        ConfigError: There is no such version.
-        EngineError: Its card is damaged.
-    """
-    engines = [load_engine(name, store=store) for name in names]
-    return list({engine.card.name: engine for engine in engines}.values())
 
 
 def check_teacher(card: Card, classes: Sequence[str] | None, size: tuple[int, int] | None) -> None:

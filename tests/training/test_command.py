@@ -30,6 +30,19 @@ WRONG = {
     "flag": ("", ["--encoder", "narow16"], "Did you mean narrow16 "),
     "pair": ("[model]\narchitecture = 'DPT'\n", [], "DPT needs a vision transformer of timm"),
     "classes": ("", ["--classes", "a,,b"], "expected a different name for each class"),
+    "nine": ("", ["--classes", "a,b,c,d,e,f,g,h,i"], "--classes has 9 names, expected no more"),
+    "weights": (
+        "[recipe]\npositive_weight = [1, 2, 3]\n",
+        ["--classes", "a,b"],
+        "positive_weight has 3 values, expected 2, one per class.",
+    ),
+    "processes": (
+        "",
+        ["--num-workers", "2", "--batch-size", "3"],
+        "a batch of 3 cannot be divided among 2 process(es)",
+    ),
+    "teacher": ("", ["--teacher", "nope@production"], "there is no engine 'nope@production'"),
+    "unlabelled": ("", ["--unlabelled", "more"], "--unlabelled more needs a teacher"),
     "share": ("", ["--test-share", "2"], "expected a sum below 1"),
     "labels": (
         "",

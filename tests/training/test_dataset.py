@@ -15,6 +15,7 @@ from training.dataset import Dataset, Example, open_dataset, split
 from training.inputs import JobConfig, find_inputs
 from training.job import _open_parts
 from training.labels import LabelError
+from training.recipe import TrainConfig
 
 COILS = ((), (1,), (2,), (3,), (4,), (1, 2), (3, 4), (1, 3))
 """Classes on each of eight coils."""
@@ -228,7 +229,7 @@ def test_images_of_12_bits_are_learned_from_as_they_are_scored(
         images=twelve.url, labels="train.csv", store="s", model="m", bits=12,
         validation_share=0.3, test_share=0.3,
     )  # fmt: skip
-    inputs = find_inputs(config)
+    inputs = find_inputs(config, TrainConfig())
     assert inputs.source["bits"] == 12
     assert inputs.likely_size() is not None
     parts = _open_parts(inputs, config)

@@ -242,14 +242,14 @@ def test_a_bare_name_is_of_the_file_beside_the_images_and_never_a_guess(
     monkeypatch.chdir(tmp_path)
     labels = (images / "train.csv").read_bytes()
     (tmp_path / "train.csv").write_bytes(labels)
-    first = find_inputs(job(images, tmp_path / "store"))
+    first = find_inputs(job(images, tmp_path / "store"), RECIPE)
     assert first.source["labels"] == str(images / "train.csv")
     (tmp_path / "train.csv").write_bytes(labels.rpartition(b"\n")[0])
     with pytest.raises(ConfigError, match=r"is ambiguous: .* both exist and differ") as refused:
         run_job(job(images, tmp_path / "store"), RECIPE)
     for address in (images / "train.csv", tmp_path / "train.csv", "./train.csv"):
         assert str(address) in str(refused.value)
-    second = find_inputs(job(images, tmp_path / "other", labels="./train.csv"))
+    second = find_inputs(job(images, tmp_path / "other", labels="./train.csv"), RECIPE)
     assert second.source["labels"] == str(tmp_path / "train.csv")
     assert second.open_dataset(2).digest != first.open_dataset(2).digest
 
