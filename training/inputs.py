@@ -210,6 +210,11 @@ def _read(name: str, images: Lake, flag: str) -> tuple[bytes, str]:
         return below, images.uri(name)
     if here is not None:
         return here, str(path.absolute())
+    if next(images.list_objects(), None) is None:
+        raise ConfigError(
+            f"there are no files under --images {images.url}: expected an existing folder or s3:// "
+            "prefix with images. Check --images."
+        )
     raise ConfigError(
         f"{flag} {name!r} is neither a file nor found under {images.url}: give a path, an "
         "s3:// URL, or the name of a file in the folder of the images."

@@ -206,6 +206,19 @@ def test_a_users_mistake_ends_before_training(images: Path, tmp_path: Path) -> N
     assert list(Lake(str(tmp_path)).list_objects()) == []
 
 
+def test_images_that_are_not_there_are_not_called_missing_labels(
+    lake: Lake, tmp_path: Path
+) -> None:
+    """`--labels` is looked up under `--images`, so both are missing."""
+    settings = dataclasses.replace(
+        job(Path(lake.url), tmp_path), images=lake.url, endpoint_url=lake.endpoint_url
+    )
+    with pytest.raises(ConfigError) as refused:
+        find_inputs(settings, RECIPE)
+    assert str(refused.value).startswith(f"there are no files under --images {lake.url}: expected")
+    assert refused.value.exit_code == 2
+
+
 def test_a_store_that_cannot_be_written_ends_a_job_before_its_images_are_read(
     images: Path, tmp_path: Path
 ) -> None:
