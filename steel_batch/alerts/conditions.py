@@ -6,9 +6,9 @@ import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, SteelBatchError
 
 DRIFT: Final = "drift"
 FAILED: Final = "failed"
@@ -40,17 +40,38 @@ class Condition:
     limit: float = 0.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
-    """What conditions are about: one date of one engine."""
+class Figures(Protocol):
+    """What conditions are about: one date of one engine.
 
-    images: int
-    quarantined: float
-    """Share of all images of the date."""
-    defect_rates: Mapping[str, float]
-    """By class."""
-    drifts: Sequence[str]
-    """In words."""
+    Reading any of them may raise `SteelBatchError`; the others may still be readable.
+    """
+
+    @property
+    def images(self) -> int:
+        """Images that were scored."""
+
+    @property
+    def quarantined(self) -> float:
+        """Share of all images of the date."""
+
+    @property
+    def defect_rates(self) -> Mapping[str, float]:
+        """By class."""
+
+    @property
+    def drifts(self) -> Sequence[str]:
+        """In words."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checked:
+    """What checking conditions found."""
+
+    alerts: tuple[str, ...] = ()
+    """Sentences: one for each condition that is met, and one for each reason why some could not be
+    checked."""
+    is_complete: bool = True
+    """Whether every condition could be checked."""
 
 
 def parse_condition(text: str) -> Condition:
@@ -92,22 +113,35 @@ def check_classes(conditions: Sequence[Condition], classes: Sequence[str]) -> No
             )
 
 
-def alerts_of(conditions: Sequence[Condition], figures: Figures) -> list[str]:
-    """What a run is to be told of: a sentence for each condition that it meets."""
-    found = []
+def check(conditions: Sequence[Condition], figures: Figures) -> Checked:
+    """Check a run; a condition that cannot be checked is an alert and stops no other."""
+    alerts: list[str] = []
+    unchecked: dict[str, list[str]] = {}
     for condition in conditions:
-        if condition.name == DRIFT:
-            found += [f"drift: {sentence}" for sentence in figures.drifts]
-        elif condition.name != FAILED:
-            value = _value(condition, figures)
-            if _COMPARISONS[condition.comparison or ">"](value, condition.limit):
-                found.append(f"{condition.text}: it is {value:.6g}.")
-    return found
+        try:
+            alerts += _alerts_of(condition, figures)
+        except (SteelBatchError, OSError) as error:
+            unchecked.setdefault(str(error), []).append(condition.text)
+    alerts += [
+        f"could not be checked: {', '.join(texts)}: {message}"
+        for message, texts in unchecked.items()
+    ]
+    return Checked(alerts=tuple(alerts), is_complete=not unchecked)
 
 
 def failure_alerts(conditions: Sequence[Condition], message: str) -> list[str]:
     """What a run that failed is to be told of."""
     return [f"failed: {message}" for c in conditions if c.name == FAILED][:1]
+
+
+def _alerts_of(condition: Condition, figures: Figures) -> list[str]:
+    if condition.name == FAILED:
+        return []  # a run that ended has not failed
+    if condition.name == DRIFT:
+        return [f"drift: {sentence}" for sentence in figures.drifts]
+    value = _value(condition, figures)
+    is_met = _COMPARISONS[condition.comparison or ">"](value, condition.limit)
+    return [f"{condition.text}: it is {value:.6g}."] if is_met else []
 
 
 def _value(condition: Condition, figures: Figures) -> float:

@@ -107,12 +107,13 @@ def backfill(
             f"This took {duration(time.monotonic() - started)}. Dates run in parallel, so the "
             "seconds per date, from listing to commit, add up to more."
         )
+    is_done = True
     for outcome in outcomes:
         if outcome.state == "committed" and outcome.result is not None:
-            afterwards.run(config, outcome.result)
+            is_done &= afterwards.run(config, outcome.result)
         elif outcome.state == "failed":
             afterwards.failed(config, outcome.date, _explain(outcome) or "")
-    if any(outcome.state == "failed" for outcome in outcomes):
+    if not is_done or any(outcome.state == "failed" for outcome in outcomes):
         raise click.exceptions.Exit(1)
 
 

@@ -22,11 +22,11 @@ from steel_batch.cli.output import (
     store_option,
 )
 from steel_batch.cli.values import DATE, DATES, PLACE
-from steel_batch.drift.words import sentence
 from steel_batch.exports.selection import days_of
 from steel_batch.layout import check_date
 from steel_batch.report.comparison_page import compare_engines, render_comparison
-from steel_batch.report.day_facts import DAYS_BEFORE, DayFacts, read_facts
+from steel_batch.report.day_facts import DayFacts, engine_of, read_facts
+from steel_batch.report.day_figures import DAYS_BEFORE, DayFigures
 from steel_batch.report.day_page import render_day
 from steel_batch.report.scored_images import ScoredImages
 
@@ -113,11 +113,11 @@ def report(
         if compare is not None:
             page, said = _compare(opened, compare, date, pixels)
         else:
-            check_date(date or "")
-            facts = read_facts(
-                lake, opened, date or "", engine=engine, against=against, num_days=days
-            )
-            page, said = render_day(facts, pixels), _said(facts)
+            day = check_date(date or "")
+            name, why = engine_of(opened, day) if engine is None else (engine, "as asked")
+            figures = DayFigures(lambda: opened, day, name, against=against, num_days=days)
+            facts = read_facts(lake, figures, why=why)
+            page, said = render_day(facts, pixels), _said(figures, facts)
     with naming("--out", out), new_file(out) as file:
         file.write(page.encode())
     if output == "json":
@@ -133,13 +133,13 @@ def report(
     say(f"the report is in {out}")
 
 
-def _said(facts: DayFacts) -> dict[str, Any]:
+def _said(figures: DayFigures, facts: DayFacts) -> dict[str, Any]:
     return {
         "date": facts.date,
         "engine": facts.engine,
         "num_images": facts.num_images,
         "num_quarantined": facts.num_quarantined,
-        "drift": [sentence(drift, facts.dates, facts.classes) for drift in facts.comparison.drifts],
+        "drift": figures.drifts,
     }
 
 

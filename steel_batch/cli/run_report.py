@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from steel_batch import layout
 from steel_batch.alerts.conditions import (
+    Checked,
     Condition,
-    Figures,
-    alerts_of,
+    check,
     check_classes,
     failure_alerts,
     parse_condition,
@@ -25,7 +26,7 @@ from steel_batch.runs.alerts import RunAlerts, put_alerts
 from steel_batch.runs.record import RunResult
 
 if TYPE_CHECKING:
-    from steel_batch.report.day_facts import DayFacts
+    from steel_batch.report.day_figures import DayFigures
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,45 +56,49 @@ class Afterwards:
             check_classes(conditions, load_engine(config.engine, store=store).card.classes)
         return cls(with_report=with_report, conditions=conditions, url=url)
 
-    def run(self, config: ScoreConfig, result: RunResult) -> None:
-        """Write the page about a run's date and its alerts next to its record, and send these.
+    def run(self, config: ScoreConfig, result: RunResult) -> bool:
+        """Check a run, send its alerts, and write these and the page next to its record.
 
-        The run is committed: what goes wrong here is said, and ends nothing.
+        The run is committed, so what goes wrong here is said and raises nothing. Alerts are sent
+        first: neither a store that cannot be written nor an error of the page holds them back.
+
+        Returns:
+            Whether every condition was checked, and the alerts were written.
         """
         if result.run_id is None or not result.committed:
-            return
+            return True
         if not (self.with_report or self.conditions):
-            return
+            return True
         # Most commands want neither page nor alerts, and start sooner without this.
         from steel_batch.answers.open_store import OpenStore
-        from steel_batch.report.day_facts import DAYS_BEFORE, read_facts
-        from steel_batch.report.day_page import render_day
-        from steel_batch.report.scored_images import ScoredImages
+        from steel_batch.report.day_figures import DayFigures
 
         store = Lake(config.store, endpoint_url=config.endpoint_url)
+        with contextlib.ExitStack() as stack:
+            figures = DayFigures(
+                lambda: stack.enter_context(OpenStore(store)), result.date, result.engine
+            )
+            checked = check(self.conditions, figures)
+            is_done = self._tell_and_write(store, result, checked)
+            if self.with_report:
+                _write_page(store, figures, result, checked)
+        return is_done
+
+    def _tell_and_write(self, store: Lake, result: RunResult, checked: Checked) -> bool:
+        if not self.conditions:
+            return True
+        run_id = str(result.run_id)
+        self._tell(f"run {run_id}", checked.alerts)
+        texts = tuple(condition.text for condition in self.conditions)
         try:
-            with OpenStore(store) as opened:
-                facts = read_facts(
-                    store, opened, result.date, engine=result.engine, against=None,
-                    num_days=DAYS_BEFORE,
-                )  # fmt: skip
-                alerts = alerts_of(self.conditions, figures_of(facts))
-                if self.with_report:
-                    key = layout.run_file(result.run_id, layout.RUN_REPORT)
-                    page = render_day(facts, ScoredImages(store, None), alerts)
-                    store.write(key, page.encode())
-                    say(f"{result.date}: the report is {store.uri(key)}")
-            if self.conditions:
-                texts = tuple(condition.text for condition in self.conditions)
-                written = RunAlerts(conditions=texts, alerts=tuple(alerts))
-                put_alerts(store, result.run_id, written)
+            put_alerts(store, run_id, RunAlerts(conditions=texts, alerts=checked.alerts))
         except (SteelBatchError, OSError) as error:
             say(
-                f"{result.date}: the rows are committed, but its report and alerts could not be "
-                f"written: {error}"
+                f"{result.date}: the rows are committed, but its alerts could not be written: "
+                f"{error}"
             )
-            return
-        self._tell(f"run {result.run_id}", alerts)
+            return False
+        return checked.is_complete
 
     def failed(self, config: ScoreConfig, date: str, message: str) -> None:
         """Tell of a run that failed."""
@@ -109,17 +114,16 @@ class Afterwards:
                 say(f"the alerts were not sent: {problem}")
 
 
-def figures_of(facts: DayFacts) -> Figures:
-    """What conditions are about, of a date."""
-    from steel_batch.drift.words import sentence
+def _write_page(store: Lake, figures: DayFigures, result: RunResult, checked: Checked) -> None:
+    from steel_batch.report.day_facts import read_facts
+    from steel_batch.report.day_page import render_day
+    from steel_batch.report.scored_images import ScoredImages
 
-    images, bad = facts.num_images, facts.num_quarantined
-    return Figures(
-        images=images,
-        quarantined=bad / max(1, images + bad),
-        defect_rates={
-            name: sum(int(line.found_TC[-1, number - 1]) for line in facts.lines) / max(1, images)
-            for number, name in facts.classes.items()
-        },
-        drifts=[sentence(drift, facts.dates, facts.classes) for drift in facts.comparison.drifts],
-    )
+    try:
+        facts = read_facts(store, figures, why="as asked")
+        page = render_day(facts, ScoredImages(store, None), checked.alerts)
+        key = layout.run_file(str(result.run_id), layout.RUN_REPORT)
+        store.write(key, page.encode())
+        say(f"{result.date}: the report is {store.uri(key)}")
+    except (SteelBatchError, OSError) as error:
+        say(f"{result.date}: the rows are committed, but its report could not be written: {error}")

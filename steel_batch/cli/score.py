@@ -76,6 +76,7 @@ def score_and_show(
     configure_logging(verbose)
     config = ScoreConfig(**options)
     afterwards = Afterwards.of(with_report=with_report, alert_if=alert_if, config=config)
+    is_done = True
     with progress_line() as observe, _failure_told(config, afterwards):
         # Show each result before the next date fails.
         for result in score_dates(config, observe, command_started=command_started):
@@ -84,7 +85,9 @@ def score_and_show(
             else:
                 store = Lake(config.store, endpoint_url=config.endpoint_url)
                 show_result(result, store, rescored=config.rescore_changed)
-            afterwards.run(config, result)
+            is_done &= afterwards.run(config, result)
+    if not is_done:
+        raise click.exceptions.Exit(1)
 
 
 @contextmanager

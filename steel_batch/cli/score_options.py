@@ -80,8 +80,8 @@ alert_option = click.option(
     metavar="CONDITION",
     help="Raise an alert if the run meets this condition: drift, failed, quarantined > 0.005, "
     'images < 1000 or defect_rate["scratches"] > 0.2. Alerts are written to alerts.json in the '
-    "run's folder, and sent to STEEL_BATCH_ALERT_URL if it is set. The exit code does not change. "
-    "Repeatable.",
+    "run's folder, and sent to STEEL_BATCH_ALERT_URL if it is set. The exit code does not change, "
+    "but is 1 if a condition could not be checked. Repeatable.",
 )
 engine_option = setting(
     "--engine",

@@ -8,16 +8,16 @@ from typing import Any, Final
 
 from steel_batch import layout
 from steel_batch.answers.open_store import OpenStore
-from steel_batch.drift.compare import Comparison, Drift, LineDays, compare
-from steel_batch.drift.series import ask, days_before, quoted, read_days
+from steel_batch.answers.past_runs import table_of_runs
+from steel_batch.drift.compare import Comparison, Drift, LineDays
+from steel_batch.drift.series import ask, quoted
 from steel_batch.drift.words import images_sql
 from steel_batch.errors import ConfigError
 from steel_batch.exports.selection import Image
 from steel_batch.lake import Lake
-from steel_batch.runs.record import read_run
+from steel_batch.report.day_figures import DayFigures
+from steel_batch.runs.record import read_runs, runs_of
 
-DAYS_BEFORE: Final = 28
-"""That a date is compared with, unless others are asked for."""
 NUM_SHOWN: Final = 6
 """Images of the worst, and as many of the most doubtful."""
 MOST_DRIFTS_SHOWN: Final = 4
@@ -64,78 +64,48 @@ class DayFacts:
         return sum(row[1] for row in self.quarantine)
 
 
-def read_facts(
-    lake: Lake,
-    store: OpenStore,
-    date: str,
-    *,
-    engine: str | None,
-    against: str | None,
-    num_days: int,
-) -> DayFacts:
+def read_facts(lake: Lake, figures: DayFigures, *, why: str) -> DayFacts:
     """Everything that a page about a date says.
 
     Args:
         lake: Where the store lies.
-        store: The store.
-        date: The date.
-        engine: Whose rows; by default those of the engine in the view `current`.
-        against: The date to compare with; by default the days before.
-        num_days: How many days before.
+        figures: The date's figures.
+        why: Why it is this engine's rows.
 
     Raises:
-        ConfigError: There are no such rows.
+        ConfigError: The date has neither rows nor images in quarantine.
+        LakeError: A table, or a record of the date's runs, cannot be read.
     """
-    layout.check_date(date)
-    if engine is None:
-        engine, why = _current(store, date)
-    else:
-        why = "as asked"
-    before = days_before(store, engine, date, num_days)
-    if against is not None:
-        layout.check_date(against)
-        if against == date:
-            raise ConfigError(f"--against {against} is the date itself: give another.")
-        before = [against]
-    dates = (*before, date)
-    lines = read_days(store, engine, dates)
-    if not any(line.images_T[-1] for line in lines):
+    date, engine, against, of_day = figures.date, figures.engine, figures.against, figures.of_day
+    store = figures.store
+    if not figures.images and not figures.quarantine:
         raise ConfigError(
             f"engine {engine} has no rows of {date}. {_lists_rows(store)} the dates and engines "
             "that have rows."
         )
-    if against is not None and not any(line.images_T[0] for line in lines):
+    if against is not None and not any(line.images_T[0] for line in figures.lines):
         raise ConfigError(f"engine {engine} has no rows of {against} to compare {date} with.")
-    found = compare(lines)
-    of_day = f"engine = {quoted(engine)} AND date = DATE '{date}'"
-    classes = store.classes(engine)
     shown = [
         (drift, _images(store, of_day, _keys(store, images_sql(drift, engine, date))))
-        for drift in found.drifts[:MOST_DRIFTS_SHOWN]
+        for drift in figures.comparison.drifts[:MOST_DRIFTS_SHOWN]
     ]
     return DayFacts(
         date=date,
         engine=engine,
         why=why,
-        dates=dates,
+        dates=figures.dates,
         against=against,
-        classes=classes,
-        lines=lines,
-        comparison=found,
+        classes=figures.classes,
+        lines=figures.lines,
+        comparison=figures.comparison,
         areas=ask(
             store,
             "SELECT class_id, line, num_defective, area_p50_px, area_p95_px, area_sum_px "  # noqa: S608 - quoted
             f"FROM class_summaries WHERE {of_day} ORDER BY class_id, len(line), line",
         ),
-        hours=_hours(store, of_day, len(classes)),
-        runs=[
-            run | {"steps": _steps(lake, run["run_id"])}
-            for run in _rows(
-                store,
-                f"SELECT * FROM runs WHERE {of_day} ORDER BY created_at, run_id",  # noqa: S608 - quoted
-            )
-        ],
-        quarantine=_quarantine(store, of_day),
+        hours=_hours(store, of_day, len(figures.classes)),
+        runs=_runs(lake, engine, date),
+        quarantine=figures.quarantine,
         worst=_images(
             store,
             of_day,
@@ -150,10 +120,23 @@ def read_facts(
     )
 
 
-def _current(store: OpenStore, date: str) -> tuple[str, str]:
+def engine_of(store: OpenStore, date: str) -> tuple[str, str]:
+    """The engine whose rows of a date count, and why.
+
+    If all images of the date are in quarantine, it is the last engine that tried.
+
+    Raises:
+        ConfigError: No engine has rows of the date or images in quarantine.
+    """
+    layout.check_date(date)
     found = ask(
         store,
         f"SELECT engine, why FROM current WHERE date = DATE '{date}'",  # noqa: S608 - a date
+    ) or ask(
+        store,
+        "SELECT engine, 'newest' FROM quarantine "  # noqa: S608 - a date
+        f"WHERE date = DATE '{date}' "
+        'GROUP BY 1 ORDER BY max("at") DESC, 1 LIMIT 1',
     )
     if not found:
         raise ConfigError(
@@ -172,10 +155,13 @@ def _rows(store: OpenStore, sql: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _steps(lake: Lake, run_id: str) -> dict[str, float]:
-    """What each step of a run took, in seconds."""
-    result = read_run(lake, run_id).result
-    return {} if result is None else result.attempt_seconds
+def _runs(lake: Lake, engine: str, date: str) -> list[dict[str, Any]]:
+    """Rows of the view `runs`; only the records of these runs are read."""
+    runs = list(read_runs(lake, runs_of(lake, engine, date)))
+    return [
+        row | {"steps": {} if run.result is None else run.result.attempt_seconds}
+        for run, row in zip(runs, table_of_runs(lake, runs, is_past=False).to_pylist(), strict=True)
+    ]
 
 
 def _keys(store: OpenStore, sql: str) -> list[str]:
@@ -212,14 +198,6 @@ def _hours(store: OpenStore, of_day: str, num_classes: int) -> list[tuple[Any, .
         store,
         f"SELECT {_HOUR} AS hour, count(*), [{counts}] FROM predictions "  # noqa: S608 - quoted
         f"WHERE {of_day} AND {_HOUR} IS NOT NULL GROUP BY 1 ORDER BY 1 LIMIT 48",
-    )
-
-
-def _quarantine(store: OpenStore, of_day: str) -> list[tuple[Any, ...]]:
-    return ask(
-        store,
-        "SELECT error_code, count(*), min(image_key), arg_min(message, image_key) "  # noqa: S608 - quoted
-        f"FROM quarantine WHERE {of_day} GROUP BY 1 ORDER BY 2 DESC, 1",
     )
 
 

@@ -49,15 +49,7 @@ def render_day(facts: DayFacts, images: ScoredImages, alerts: Sequence[str] = ()
                 f"<h1>{escape(title)}</h1>",
                 _summary(facts),
                 *_alerts(alerts),
-                "<h2>What is not as usual</h2>",
-                *_drifts(facts, pictures),
-                "<h2>Defect rates</h2>",
-                *_rates(facts),
-                "<h2>Areas</h2>",
-                _areas(facts),
-                *_hours(facts),
-                "<h2>Largest and most doubtful</h2>",
-                *_images(facts, pictures),
+                *(_of_scored(facts, pictures) if facts.num_images else ()),
                 "<h2>Quarantine</h2>",
                 _quarantine(facts),
                 "<h2>Runs</h2>",
@@ -65,6 +57,19 @@ def render_day(facts: DayFacts, images: ScoredImages, alerts: Sequence[str] = ()
             ]
         ),
     )
+
+
+def _of_scored(facts: DayFacts, pictures: _Pictures) -> Iterator[str]:
+    """What there is to say only of images that could be scored."""
+    yield "<h2>What is not as usual</h2>"
+    yield from _drifts(facts, pictures)
+    yield "<h2>Defect rates</h2>"
+    yield from _rates(facts)
+    yield "<h2>Areas</h2>"
+    yield _areas(facts)
+    yield from _hours(facts)
+    yield "<h2>Largest and most doubtful</h2>"
+    yield from _images(facts, pictures)
 
 
 class _Pictures:
@@ -111,6 +116,12 @@ def _summary(facts: DayFacts) -> str:
         else f"compared with {len(facts.dates) - 1} days before"
     )
     bad = facts.num_quarantined
+    if not facts.num_images:
+        return (
+            f"<p><b>No image could be scored</b> by {escape(facts.engine)} ({escape(facts.why)}): "
+            f"<b>{bad:,}</b> {'is' if bad == 1 else 'are'} in quarantine, so there are no rates, "
+            "areas or pictures.</p>"
+        )
     return (
         f"<p><b>{facts.num_images:,}</b> images of {lines} line{'s' * (lines != 1)} were scored by "
         f"{escape(facts.engine)} ({escape(facts.why)}); <b>{bad:,}</b> could not be scored. They "

@@ -2,21 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
 import pytest
 
 from steel_batch.alerts.conditions import (
-    Figures,
-    alerts_of,
+    check,
     check_classes,
     failure_alerts,
     parse_condition,
 )
-from steel_batch.errors import ConfigError
+from steel_batch.errors import ConfigError, LakeError
 
-FIGURES = Figures(
-    images=1000, quarantined=0.01, defect_rates={"scratches": 0.25, "a \"b\"": 0.0},
-    drifts=["Line 1: it moved.", "Line 2: it moved."],
-)  # fmt: skip
+
+@dataclass(frozen=True)
+class Fixed:
+    """Figures that are known."""
+
+    images: int = 1000
+    quarantined: float = 0.01
+    defect_rates: Mapping[str, float] = field(
+        default_factory=lambda: {"scratches": 0.25, 'a "b"': 0.0}
+    )
+    drifts: Sequence[str] = ("Line 1: it moved.", "Line 2: it moved.")
+
+
+class Unreadable:
+    """Figures of a store where one table is damaged, and where the disk is full."""
+
+    images = 1000
+    quarantined = 0.01
+
+    @property
+    def drifts(self) -> Sequence[str]:
+        raise LakeError("a file is damaged.")
+
+    @property
+    def defect_rates(self) -> Mapping[str, float]:
+        raise OSError(28, "No space left on device")
+
+
+FIGURES = Fixed()
 
 
 @pytest.mark.parametrize(
@@ -37,12 +64,26 @@ FIGURES = Figures(
     ],
 )
 def test_a_condition_is_met_or_not(text: str, num: int) -> None:
-    assert len(alerts_of([parse_condition(text)], FIGURES)) == num
+    found = check([parse_condition(text)], FIGURES)
+    assert len(found.alerts) == num
+    assert found.is_complete
 
 
 def test_an_alert_says_the_condition_and_the_figure() -> None:
-    found = alerts_of([parse_condition('defect_rate["scratches"] > 0.2')], FIGURES)
-    assert found == ['defect_rate["scratches"] > 0.2: it is 0.25.']
+    found = check([parse_condition('defect_rate["scratches"] > 0.2')], FIGURES)
+    assert found.alerts == ('defect_rate["scratches"] > 0.2: it is 0.25.',)
+
+
+def test_a_condition_that_cannot_be_checked_is_an_alert_and_stops_no_other() -> None:
+    asked = ["drift", "images < 5000", "defect_rate['a'] > 0.1", "failed", "defect_rate['b'] > 0"]
+    found = check([parse_condition(text) for text in asked], Unreadable())
+    assert found.alerts == (
+        "images < 5000: it is 1000.",
+        "could not be checked: drift: a file is damaged.",
+        "could not be checked: defect_rate['a'] > 0.1, defect_rate['b'] > 0: [Errno 28] No space "
+        "left on device",
+    )
+    assert not found.is_complete
 
 
 @pytest.mark.parametrize(

@@ -298,7 +298,7 @@ def test_a_run_leaves_its_report_in_its_folder_and_never_fails_by_it(
     config = score_config(images, store, tmp_path)
     asked = ["quarantined > 0.005", "drift", "images < 10", "failed"]
     after = Afterwards.of(with_report=True, alert_if=asked, config=config)
-    after.run(config, result)
+    assert after.run(config, result)
     folder = tmp_path / "store" / "runs" / run_id
     said = capfd.readouterr().err
     assert f"{DATE}: the report is {folder / 'report.html'}" in said
@@ -320,8 +320,11 @@ def test_a_run_leaves_its_report_in_its_folder_and_never_fails_by_it(
     assert text.partition("<h2>Alerts</h2>")[2].count("<li>quarantined &gt; 0.005") == 1
     (rows,) = (tmp_path / "store" / "predictions").rglob(f"date={DATE}/*.parquet")
     rows.write_bytes(b"")
-    after.run(config, result)
-    assert "the rows are committed, but its report and alerts" in capfd.readouterr().err
+    assert not after.run(config, result), "drift needs these rows"
+    said = capfd.readouterr().err
+    assert "alert: quarantined > 0.005: it is 0.0123" in said
+    assert "alert: could not be checked: drift: a committed file cannot be read" in said
+    assert "the rows are committed, but its report could not be written: " in said
 
 
 def test_alerts_are_refused_before_a_run_where_they_cannot_be_met(
