@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
+import re
 import threading
 import urllib.error
 import urllib.parse
@@ -19,6 +21,7 @@ TIMEOUT_SECONDS: Final = 10.0
 """From the start: a socket's own timeout begins again with each byte, and does not cover names."""
 ALERTMANAGER: Final = "/api/v2/alerts"
 """Ends the address of an Alertmanager, which takes a list; all others take a text."""
+_CONTROLS: Final = re.compile(rb"[\x00-\x1f\x7f]")
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -32,7 +35,8 @@ def check_url(url: str) -> None:
     """Refuse an address that nothing can be sent to.
 
     Raises:
-        ConfigError: It is one; the address is not repeated, as it is a secret.
+        ConfigError: It is one; the address is not repeated, as it is a secret. Or HTTP Basic
+            authentication (RFC 7617) cannot express its user or password.
     """
     try:
         parts = urllib.parse.urlsplit(url)
@@ -48,6 +52,12 @@ def check_url(url: str) -> None:
         is_good = False
     if not is_good:
         raise ConfigError(f"{URL_VARIABLE} is no http:// or https:// address.")
+    user, password = _login_of(url)
+    if b":" in user or _CONTROLS.search(user + password):
+        raise ConfigError(
+            f"{URL_VARIABLE} holds a user with ':' or a control character in the user or password, "
+            "which HTTP Basic authentication cannot send. Give another user or password."
+        )
 
 
 def send_alerts(
@@ -57,13 +67,14 @@ def send_alerts(
 
     Args:
         url: Where: a Slack or Teams webhook (``{"text": …}``), or an Alertmanager's
-            ``/api/v2/alerts``.
+            ``/api/v2/alerts``. A user and password in it are sent as HTTP Basic authentication.
         title: Which run they are of.
         alerts: Sentences.
         timeout_seconds: For all of it.
     """
-    host = urllib.parse.urlsplit(url).hostname
-    if urllib.parse.urlsplit(url).path.endswith(ALERTMANAGER):
+    parts = urllib.parse.urlsplit(url)
+    host = parts.hostname
+    if parts.path.endswith(ALERTMANAGER):
         content: Any = [
             {
                 "labels": {"alertname": "steel_batch", "run": title, "number": str(number)},
@@ -73,10 +84,15 @@ def send_alerts(
         ]
     else:
         content = {"text": "\n".join([title, *(f"- {alert}" for alert in alerts)])}
+    headers = {"Content-Type": "application/json", "User-Agent": "steel-batch"}
+    user, password = _login_of(url)
+    if user or password:
+        headers["Authorization"] = f"Basic {base64.b64encode(user + b':' + password).decode()}"
     request = urllib.request.Request(  # noqa: S310 - `check_url` admits http and https
-        url,
+        # urllib takes a user and password for a part of the host's name.
+        parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(),
         json.dumps(content).encode(),
-        {"Content-Type": "application/json", "User-Agent": "steel-batch"},
+        headers,
         method="POST",
     )
     found: list[str | None] = []
@@ -86,6 +102,13 @@ def send_alerts(
     sending.start()
     sending.join(timeout_seconds)
     return found[0] if found else f"{host} did not take the alerts: timed out."
+
+
+def _login_of(url: str) -> tuple[bytes, bytes]:
+    """The user and password of an address, as bytes; empty where it has none."""
+    login = urllib.parse.urlsplit(url).netloc.rpartition("@")[0]
+    user, _, password = login.partition(":")
+    return urllib.parse.unquote_to_bytes(user), urllib.parse.unquote_to_bytes(password)
 
 
 def _post(request: urllib.request.Request, host: str | None, timeout_seconds: float) -> str | None:

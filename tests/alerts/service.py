@@ -17,6 +17,8 @@ class Service(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.got: list[tuple[str, Any]] = []
+        self.logins: list[str | None] = []
+        """The header `Authorization` of each request."""
         self.status = 200
 
     @property
@@ -31,6 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         assert self.headers["Content-Type"] == "application/json"
         self.server.got.append((self.path, json.loads(body)))
+        self.server.logins.append(self.headers["Authorization"])
         self.send_response(self.server.status)
         if self.server.status == 302:
             self.send_header("Location", f"{self.server.url}/elsewhere")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import socket
 import socketserver
@@ -43,6 +44,44 @@ def test_a_refusal_is_a_sentence_without_the_secret(service: Service, status: in
     assert len(service.got) == 1, "a redirect is not followed"
 
 
+@pytest.mark.parametrize(
+    ("login", "sent"),
+    [
+        (f"user:{SECRET}", f"user:{SECRET}"),
+        (f"us%40er:{SECRET}%3A%2f%C3%A4%ff", f"us@er:{SECRET}:/\u00e4\udcff"),
+        (f"a:b:{SECRET}@c", f"a:b:{SECRET}@c"),
+        (SECRET, f"{SECRET}:"),
+        (f":{SECRET}", f":{SECRET}"),
+    ],
+)
+def test_a_user_and_password_are_sent_as_basic_authentication(
+    service: Service, login: str, sent: str
+) -> None:
+    url = service.url.replace("://", f"://{login}@") + "/hook?a=b"
+    check_url(url)
+    assert send_alerts(url, "a run", ALERTS) is None
+    (header,) = service.logins
+    scheme, _, credentials = str(header).partition(" ")
+    assert scheme == "Basic"
+    assert base64.b64decode(credentials) == sent.encode(errors="surrogateescape")
+    assert [path for path, _ in service.got] == ["/hook?a=b"]
+    service.status = 401
+    assert send_alerts(url, "a run", ALERTS) == "127.0.0.1 answered 401 to the alerts."
+
+
+@pytest.mark.parametrize("login", ["", "@", ":@"])
+def test_without_a_user_and_password_none_are_sent(service: Service, login: str) -> None:
+    assert send_alerts(service.url.replace("://", f"://{login}"), "a run", ALERTS) is None
+    assert service.logins == [None]
+
+
+@pytest.mark.parametrize("login", [f"us%3Aer:{SECRET}", f"user:{SECRET}%0a", f"us%00er:{SECRET}"])
+def test_a_login_that_basic_authentication_cannot_send_is_refused(login: str) -> None:
+    with pytest.raises(ConfigError, match="Basic authentication cannot send") as raised:
+        check_url(f"http://{login}@127.0.0.1/hook")
+    assert SECRET not in str(raised.value)
+
+
 def test_nobody_there_or_no_answer_is_a_sentence(service: Service) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
@@ -51,9 +90,11 @@ def test_nobody_there_or_no_answer_is_a_sentence(service: Service) -> None:
         said = send_alerts(f"http://127.0.0.1:{port}/{SECRET}", "r", ALERTS, timeout_seconds=0.2)
     assert said is not None
     assert "did not take the alerts" in said
-    said = send_alerts(f"http://127.0.0.1:{port}/{SECRET}", "r", ALERTS, timeout_seconds=5)
-    assert said is not None
-    assert SECRET not in said
+    for url in (f"http://127.0.0.1:{port}/{SECRET}", f"http://user:{SECRET}@127.0.0.1:{port}/"):
+        said = send_alerts(url, "r", ALERTS, timeout_seconds=5)
+        assert said is not None
+        assert SECRET not in said
+        assert "did not take the alerts" in said
 
 
 class Odd(socketserver.TCPServer):

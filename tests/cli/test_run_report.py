@@ -163,6 +163,25 @@ def test_alerts_that_cannot_be_checked_at_all_are_sent_as_that(
     assert "its report could not be written" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("status", [200, 401])
+def test_the_address_of_alerts_appears_in_no_output_and_no_file(
+    images: Lake, store: Lake, tiny_engine: Path, service: Service,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], status: int,
+) -> None:  # fmt: skip
+    service.status = status
+    login = service.url.replace("://", "://never-show-user:never-show-this@")
+    monkeypatch.setenv("STEEL_BATCH_ALERT_URL", f"{login}/never-show-path")
+    after(images, store, tiny_engine, DATE)
+    assert len(service.got) == 1
+    out, err = capfd.readouterr()
+    assert "alert: images < 1000: it is 4." in err
+    assert ("the alerts were not sent: 127.0.0.1 answered 401" in err) == (status == 401)
+    assert "never-show" not in out + err
+    files = [path for path in Path(store.url).rglob("*") if path.is_file()]
+    assert any(path.name == layout.RUN_ALERTS for path in files)
+    assert not [path for path in files if b"never-show" in path.read_bytes()]
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("command", ["score", "backfill"])
