@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -13,11 +14,15 @@ from steel_batch.errors import ConfigError, SteelBatchError
 DRIFT: Final = "drift"
 FAILED: Final = "failed"
 DEFECT_RATE: Final = "defect_rate"
-NUMBERS: Final = {
-    "quarantined": "share of images that could not be scored",
-    "images": "images that were scored",
+QUARANTINED: Final = "quarantined"
+IMAGES: Final = "images"
+_SHARE: Final = (1.0, "a share from 0 to 1, such as 0.05 for 5 %")
+_LIMITS: Final = {
+    QUARANTINED: _SHARE,
+    DEFECT_RATE: _SHARE,
+    IMAGES: (sys.float_info.max, "a number of images, such as 1000"),
 }
-"""Figures of a date that stand without a class."""
+"""The figures that are numbers: the greatest value of each, and what it is."""
 _COMPARISONS: Final = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
@@ -78,11 +83,11 @@ def parse_condition(text: str) -> Condition:
     """Read a condition.
 
     Raises:
-        ConfigError: It is none.
+        ConfigError: It is none, its limit is out of range, or no date can meet it.
     """
     match = _PATTERN.fullmatch(text)
     name = match["name"] if match else ""
-    is_number = name in NUMBERS or name == DEFECT_RATE
+    is_number = name in _LIMITS
     if (
         match is None
         or not (is_number or name in (DRIFT, FAILED))
@@ -93,10 +98,27 @@ def parse_condition(text: str) -> Condition:
             f"{text!r} is no condition: expected drift, failed, quarantined > 0.005, images < 1000 "
             'or defect_rate["scratches"] > 0.2 (also with >=, <, <=).'
         )
-    return Condition(
+    condition = Condition(
         text=text.strip(), name=name, class_name=match["class_name"],
         comparison=match["comparison"], limit=float(match["limit"] or 0),
     )  # fmt: skip
+    if is_number:
+        _check_limit(condition)
+    return condition
+
+
+def _check_limit(condition: Condition) -> None:
+    greatest, expected = _LIMITS[condition.name]
+    can_be_met = any(_compare(condition, value) for value in (0.0, greatest))
+    if condition.limit > greatest or not can_be_met:
+        raise ConfigError(
+            f"{condition.text!r} has the limit {condition.limit:g}: expected {expected}, with "
+            "which the condition can be met."
+        )
+
+
+def _compare(condition: Condition, value: float) -> bool:
+    return bool(_COMPARISONS[condition.comparison or ">"](value, condition.limit))
 
 
 def check_classes(conditions: Sequence[Condition], classes: Sequence[str]) -> None:
@@ -140,11 +162,10 @@ def _alerts_of(condition: Condition, figures: Figures) -> list[str]:
     if condition.name == DRIFT:
         return [f"drift: {sentence}" for sentence in figures.drifts]
     value = _value(condition, figures)
-    is_met = _COMPARISONS[condition.comparison or ">"](value, condition.limit)
-    return [f"{condition.text}: it is {value:.6g}."] if is_met else []
+    return [f"{condition.text}: it is {value:.6g}."] if _compare(condition, value) else []
 
 
 def _value(condition: Condition, figures: Figures) -> float:
     if condition.class_name is not None:
         return figures.defect_rates.get(condition.class_name, 0.0)
-    return float(figures.images) if condition.name == "images" else figures.quarantined
+    return float(figures.images) if condition.name == IMAGES else figures.quarantined

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -100,10 +101,39 @@ def test_what_is_no_condition_is_refused_by_name(text: str) -> None:
         parse_condition(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("quarantined > 5", "the limit 5: expected a share from 0 to 1, such as 0.05 for 5 %"),
+        ('defect_rate["scratches"] > 20', "the limit 20: expected a share from 0 to 1"),
+        ("quarantined < 1.5", "the limit 1.5: expected a share from 0 to 1"),
+        ("quarantined > 1", "the limit 1: expected a share from 0 to 1"),
+        ("defect_rate['a'] < 0", "the limit 0: expected a share from 0 to 1"),
+        ("images < 1e999", "the limit inf: expected a number of images"),
+        ("images > 1e999", "the limit inf: expected a number of images"),
+        ("images < 0", "the limit 0: expected a number of images"),
+    ],
+)
+def test_a_limit_that_is_no_share_or_can_never_be_met_is_refused(text: str, found: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{re.escape(repr(text))} has {found}"):
+        parse_condition(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "quarantined >= 1", "quarantined > 0", "quarantined <= 1", "quarantined < 1",
+        "defect_rate['a'] <= 0", "images >= 0", "images > 0", "images <= 0", "images < 1e9",
+    ],
+)  # fmt: skip
+def test_a_limit_that_a_date_can_meet_is_taken(text: str) -> None:
+    assert parse_condition(text).text == text
+
+
 def test_a_class_that_the_engine_lacks_is_refused() -> None:
     check_classes([parse_condition("drift")], ["pits"])
     with pytest.raises(ConfigError, match="does not have; it has pits, scabs"):
-        check_classes([parse_condition("defect_rate['pit'] > 1")], ["pits", "scabs"])
+        check_classes([parse_condition("defect_rate['pit'] > 0.1")], ["pits", "scabs"])
 
 
 def test_a_failed_run_is_told_of_once_and_only_where_asked() -> None:

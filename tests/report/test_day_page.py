@@ -334,6 +334,9 @@ def test_alerts_are_refused_before_a_run_where_they_cannot_be_met(
     done = steel_batch("score", *flags, "--alert-if", "defect_rate['rust'] > 0.1")
     assert "does not have; it has pits, lines, scratches, scabs" in refused(done)
     assert "is no condition" in refused(steel_batch("score", *flags, "--alert-if", "rust"))
+    done = steel_batch("score", *flags, "--alert-if", "quarantined > 5")
+    assert "expected a share from 0 to 1" in refused(done)
+    assert done.code == 2
     monkeypatch.setenv("STEEL_BATCH_ALERT_URL", "file:///etc/T0KEN")
     text = refused(steel_batch("score", *flags, "--alert-if", "drift"))
     assert "STEEL_BATCH_ALERT_URL is no http" in text
