@@ -13,6 +13,7 @@ import click
 import pytest
 
 from steel_batch.cli import cli
+from steel_batch.cli.output import HELP
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -93,7 +94,7 @@ def mistake_of(words: list[str]) -> str | None:
     """What is wrong with the arguments of one `steel-batch …`; nothing is run."""
     command: click.Command = cli
     rest = list(words)
-    context = click.Context(cli, info_name="steel-batch")
+    context = click.Context(cli, info_name="steel-batch", **HELP)
     while isinstance(command, click.Group):
         if not rest or rest[0] not in command.commands:
             return f"no such command: steel-batch {' '.join(words)}"

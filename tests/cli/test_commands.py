@@ -34,7 +34,7 @@ def commands(command: click.Command, path: str = "steel-batch") -> Iterator[str]
             yield from commands(command.commands[name], f"{path} {name}")
         return
     words = [
-        p.make_metavar(click.Context(command))
+        p.make_metavar(click.Context(command, **HELP))
         for p in command.params
         if p.param_type_name == "argument"
     ]
@@ -58,7 +58,7 @@ def test_every_command_that_answers_can_answer_in_json() -> None:
 
 
 def test_the_list_of_commands_fits_a_terminal_of_80_columns() -> None:
-    context = click.Context(cli, terminal_width=80)
+    context = click.Context(cli, terminal_width=80, **HELP)
     with context:
         _, _, listed = cli.get_help(context).partition("Commands:")
     assert "..." not in listed, "each is described in a sentence that is not cut off"
@@ -96,7 +96,7 @@ def test_every_option_says_what_it_is() -> None:
 
 
 def test_sizes_and_times_are_shown_in_units_that_people_say() -> None:
-    with click.Context(cli.commands["score"], terminal_width=100) as context:
+    with click.Context(cli.commands["score"], terminal_width=100, **HELP) as context:
         text = " ".join(cli.commands["score"].get_help(context).split())
     assert "--shard-bytes BYTES Most bytes per shard. [default: 64 MiB]" in text
     assert "--merge-bytes BYTES Target size of committed files. [default: 256 MiB]" in text
@@ -133,7 +133,7 @@ def test_help_shows_an_example_that_the_command_takes_and_its_options_in_groups(
     command = cli
     for word in name.split():
         command = command.commands[word]  # type: ignore[assignment]
-    with command.make_context(name, words[1 + len(name.split()) :]) as context:
+    with command.make_context(name, words[1 + len(name.split()) :], **HELP) as context:
         assert context.params["images"] == "s3://lake/images"
 
 
@@ -153,7 +153,7 @@ def test_options_have_the_defaults_of_their_configuration(name: str) -> None:
         for field in dataclasses.fields(config)
         if field.default not in (None, dataclasses.MISSING) and field.name not in ("date", "limits")
     }
-    with click.Context(command) as context:
+    with click.Context(command, **HELP) as context:
         found = {
             str(option.name): option.type_cast_value(context, option.get_default(context))
             for option in command.params

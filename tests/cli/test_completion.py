@@ -13,6 +13,7 @@ from click.shell_completion import ShellComplete
 
 from steel_batch import layout
 from steel_batch.cli.group import COMMANDS, cli
+from steel_batch.cli.output import HELP
 from tests.made_up_run import DATE, ENGINE
 
 RUN_ID = layout.run_id(ENGINE, DATE, 1)
@@ -57,7 +58,7 @@ def test_each_command_of_the_table_can_be_imported_and_has_its_name() -> None:
 
 
 def test_the_list_of_commands_is_the_table() -> None:
-    with click.Context(cli, terminal_width=200) as context:
+    with click.Context(cli, terminal_width=200, **HELP) as context:
         text = cli.get_help(context)
     for name, (_, line) in COMMANDS.items():
         assert any(row.split() == [name, *line.split()] for row in text.splitlines()), name
