@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -68,8 +69,8 @@ def _build(kind: type[Config], path: Path | None, section: str, flags: Mapping[s
 def _typed(kind: Any, value: Any, where: str) -> Any:
     """Convert a value to its field's type, if TOML or a flag can express it."""
     for number in value if isinstance(value, (list, tuple)) else (value,):
-        if isinstance(number, float) and not math.isfinite(number):
-            raise ConfigError(f"{where} is {number}, expected a finite number.")
+        if isinstance(number, (int, float)) and not _is_finite(number):
+            raise ConfigError(f"{where} is {reprlib.repr(number)}, expected a finite number.")
     choices = typing.get_args(kind) if _is_union(kind) else (kind,)
     for choice in choices:
         if typing.get_origin(choice) is tuple:
@@ -83,6 +84,13 @@ def _typed(kind: Any, value: Any, where: str) -> Any:
             return choice(value)
     names = " or ".join(getattr(choice, "__name__", str(choice)) for choice in choices)
     raise ConfigError(f"{where} is {value!r}, expected {names}.")
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number above all floats
+        return False
 
 
 def _is_union(kind: Any) -> bool:

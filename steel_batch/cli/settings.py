@@ -132,7 +132,7 @@ def parse_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"--config {path} is not TOML: it is not text in UTF-8. Save it as UTF-8."
         ) from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also a number with more digits than Python reads
         raise ConfigError(f"--config {path} is not TOML: {error}.") from error
 
 

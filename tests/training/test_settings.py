@@ -59,6 +59,14 @@ def test_flags_take_precedence_over_the_file_and_that_over_defaults(tmp_path: Pa
         ("[recipe]\nlearning_rate = nan\n", r"learning_rate is nan, expected a finite number"),
         ("[recipe]\npositive_weight = [1, inf]\n", r"positive_weight is inf, expected a finite"),
         ("[augment]\ngain = inf\n", r"gain is inf, expected a finite number"),
+        pytest.param(
+            f"[recipe]\nlearning_rate = 1{'0' * 400}\n",
+            r"learning_rate is 10+\.\.\.0+, expected a finite number",
+            id="400 digits",
+        ),
+        pytest.param(
+            f"[recipe]\nlearning_rate = 1{'0' * 5000}\n", "is not TOML: .*digits", id="5000 digits"
+        ),
         ("[recipe]\nseed = 99999999999999999999\n", r"seed is 9+, expected no more than 2\^64 - 1"),
         ("[model]\ndecoder_channels = [8, 0]\n", r"decoder_channels is \[8, 0\], expected 1 or m"),
     ],
