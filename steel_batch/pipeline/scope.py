@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,8 @@ from steel_batch.lake.probe import writable
 from steel_batch.registry.versions import Engine, load_engine
 from steel_batch.sources.contract import Source
 from steel_batch.sources.open import open_source
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,4 +110,24 @@ def open_scope(config: ScoreConfig, *, is_read_only: bool = False) -> Scope:
     if not is_read_only:
         store = writable(store, single_writer=config.unsafe_single_writer)
     engine = load_engine(config.engine, store=store, require_signed=config.require_signed)
+    _compare_bits(engine, config.bits)
     return Scope(config=config, engine=engine, source=source, store=store)
+
+
+def _compare_bits(engine: Engine, bits: int | None) -> None:
+    """Warn if an engine was trained with other bits: its images were darker or brighter.
+
+    A command without bits needs no warning: images that do not show their bits are quarantined.
+    """
+    data = engine.card.recipe.get("data")
+    trained = data.get("bits") if isinstance(data, Mapping) else None
+    if trained is not None and bits is not None and trained != bits:
+        log.warning(
+            "engine %s was trained with --bits %s, but this command has --bits %s: images can be "
+            "darker or brighter than those it was trained on. Use --bits %s, unless these images "
+            "are of another camera.",
+            engine.card.name,
+            trained,
+            bits,
+            trained,
+        )

@@ -9,9 +9,11 @@ import pytest
 
 from steel_batch.errors import PlanMismatchError, TooManyBadImagesError
 from steel_batch.lake import Lake
+from steel_batch.pipeline.scope import open_scope
 from tests.conftest import DATE, band_image, committed_rows, run_score, score_config
 from tests.image_files import encode
 from tests.score_here import score_here
+from tests.tiny_engine import changed, tiny_version
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_cluster")]
 
@@ -44,6 +46,34 @@ def test_declared_bits_give_the_rows_of_8_bits_and_others_are_refused(
     ]
     assert sorted(rows[0]) == sorted(rows[1])
     assert any(row[1] for row in rows[0])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "bits", "is_warned"),
+    [
+        ({"data": {"bits": 12}}, 13, True),
+        ({"data": {"bits": 12}}, 12, False),
+        ({"data": {"bits": 12}}, None, False),
+        ({"data": {"bits": None}}, 12, False),
+        ({}, 12, False),
+    ],
+)
+def test_an_engine_that_was_trained_with_other_bits_is_scored_with_a_warning(
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    recipe: dict[str, object],
+    bits: int | None,
+    is_warned: bool,
+) -> None:
+    card, graphs = tiny_version()
+    card = changed(card, recipe=recipe)
+    (tmp_path / "engine").mkdir()
+    (tmp_path / "engine/card.json").write_text(card.to_json())
+    (tmp_path / "engine/model.onnx").write_bytes(graphs["fp32"])
+    lake, store = Lake(str(tmp_path / "lake")), Lake(str(tmp_path / "store"))
+    open_scope(score_config(lake, store, tmp_path / "engine", bits=bits), is_read_only=True)
+    said = f"engine {card.name} was trained with --bits 12, but this command has --bits {bits}: "
+    assert [message.startswith(said) for message in caplog.messages] == [True] * is_warned
 
 
 def test_an_image_that_contradicts_is_quarantined_and_mended_with_other_bits(
