@@ -74,8 +74,9 @@ def test_workers_of_a_cluster_make_the_same_network(
     wrong = dataclasses.replace(RECIPE, positive_weight=(1.0, 2.0, 3.0))
     with pytest.raises(ConfigError, match="3 values, expected 2"):
         run_job(job(images, tmp_path, num_workers=1), wrong)
+    many = dataclasses.replace(RECIPE, batch_size=999)
     with pytest.raises(ConfigError, match="999 workers of 1 threads need as many CPUs"):
-        run_job(job(images, tmp_path, num_workers=999), RECIPE)
+        run_job(job(images, tmp_path, num_workers=999), many)
 
 
 @pytest.mark.parametrize(
