@@ -252,7 +252,8 @@ def _open_session() -> AioSession:
     try:
         session = AioSession()
         session.register_component("data_loader", _data_loader())
-    except botocore.exceptions.BotoCoreError as error:  # it reads the profile
+        session.get_scoped_config()  # reads the files and the profile, as later requests do
+    except botocore.exceptions.BotoCoreError as error:
         raise ConfigError(
             f"the AWS settings cannot be used: {error}. Correct AWS_PROFILE and the files that "
             "AWS_CONFIG_FILE and AWS_SHARED_CREDENTIALS_FILE name (~/.aws/config and "
