@@ -275,7 +275,7 @@ def diff(
 def _unusable(what: str, error: EngineError | FormatError) -> str:
     """What `list` shows in place of a date."""
     is_newer = isinstance(error, FormatError)
-    return f"{what} is of a newer format" if is_newer else f"{what} is damaged"
+    return f"{what} is of a newer format" if is_newer else f"{what} cannot be used"
 
 
 def _answer_move(move: Move, output: str) -> None:

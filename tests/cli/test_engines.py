@@ -76,7 +76,7 @@ def test_a_damaged_engine_is_listed_among_the_others(
         )
         assert all(name in listed.out for name in (*others, shipped_name()))
     damaged = next(row for row in listed.json if row["engine"] == first)
-    assert damaged["created"] == "card is damaged"
+    assert damaged["created"] == "card cannot be used"
 
 
 def test_a_mistyped_store_is_not_one_with_the_shipped_engine_alone(
@@ -97,7 +97,7 @@ def test_an_alias_whose_version_is_gone_is_listed_with_its_error(
     assert listed.code == 1
     assert listed.err.startswith(f"Error: tiny@production points to {first}, but its card ")
     assert {row["engine"]: row["created"] for row in listed.json}["tiny@production"] == (
-        "alias is damaged"
+        "alias cannot be used"
     )
     assert all(name in listed.out for name in (*others, shipped_name()))
 
